@@ -1,0 +1,3 @@
+"""What the daemon talks about: streams, publications, requests, replies. Pure: no reactor, no sockets, no clock."""
+
+__all__: list[str] = []

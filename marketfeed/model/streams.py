@@ -1,0 +1,99 @@
+"""The names of streams, their kinds, and the spellings under which clients ask for them (PROTOCOL.md, section 1).
+
+1. A stream has one name, ``<kind>@<market>``; the Redis channel is that name behind the prefix.
+2. A client may spell it in other ways; every frame to that client echoes its own spelling.
+3. A name that does not parse, or whose kind is not declared, is a `BadStreamName` that says what would be accepted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from enum import Enum
+
+import msgspec
+
+__all__ = ["BUILT_IN", "BadStreamName", "LossPolicy", "StreamKind", "StreamKinds", "StreamName"]
+
+_KIND = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+_MARKET = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SPEEDS = ("100ms", "1000ms")
+_SHOWN = 80  # of a name that a client sent, the most that an error repeats
+
+
+class LossPolicy(Enum):
+    """What may be left out for a client that does not keep up (PROTOCOL.md, section 7)."""
+
+    KEEP = "keep"
+    LATEST = "latest"
+    MERGE = "merge"
+
+
+class StreamKind(msgspec.Struct, frozen=True):
+    """A declared kind of stream."""
+
+    name: str
+    loss: LossPolicy
+
+
+class StreamName(msgspec.Struct, frozen=True):
+    """A parsed name; ``str()`` gives the canonical ``<kind>@<market>``."""
+
+    kind: StreamKind
+    market: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.name}@{self.market}"
+
+
+class BadStreamName(ValueError):
+    """The name does not parse or its kind is not declared; the message is fit for a client."""
+
+
+BUILT_IN = (
+    StreamKind("trade", LossPolicy.KEEP),
+    StreamKind("depth", LossPolicy.MERGE),
+    StreamKind("ticker", LossPolicy.LATEST),
+)
+
+
+class StreamKinds:
+    """The registry of declared kinds, and the parser of names, which depends on them."""
+
+    def __init__(self, kinds: Iterable[StreamKind] = BUILT_IN) -> None:
+        self._kinds = {kind.name: kind for kind in kinds}
+
+    def parse(self, spelling: str) -> StreamName:
+        """The stream that a client means by `spelling`.
+
+        Accepted are ``trade@TATA_INR``; reversed and all in lower case ``tata_inr@trade``; and either for a depth
+        stream with ``@100ms`` or ``@1000ms`` behind it. Raises `BadStreamName`.
+        """
+        left, at, rest = spelling.partition("@")
+        right, speed_at, speed = rest.partition("@")
+        if not at or not left or not right:
+            raise BadStreamName(f"bad stream name {_shown(spelling)}: expected <kind>@<market>, as in trade@TATA_INR")
+        kind, market = self._kinds.get(left), right
+        if kind is None and right in self._kinds and spelling == spelling.lower():
+            kind, market = self._kinds[right], left.upper()
+        if kind is None:
+            known = ", ".join(self._kinds)
+            raise BadStreamName(f"bad stream name {_shown(spelling)}: the kind is none of {known}")
+        if not _MARKET.fullmatch(market):
+            raise BadStreamName(
+                f"bad stream name {_shown(spelling)}: a market is 1 to 64 of the characters A-Z a-z 0-9 . _ -"
+            )
+        if speed_at and (kind.name != "depth" or speed not in _SPEEDS):
+            raise BadStreamName(
+                f"bad stream name {_shown(spelling)}: only a depth stream may end in @100ms or @1000ms"
+            )
+        return StreamName(kind, market)
+
+    @staticmethod
+    def is_kind_name(text: str) -> bool:
+        """Whether `text` could be declared as the name of a kind."""
+        return _KIND.fullmatch(text) is not None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")

@@ -1,0 +1,10 @@
+"""Tells twistd about the daemon: data only, so that `twistd --help` imports nothing of it."""
+
+from twisted.application.service import ServiceMaker
+
+marketfeed = ServiceMaker(
+    "marketfeed",
+    "marketfeed.tap",
+    "Live market data from Redis to WebSocket clients.",
+    "marketfeed",
+)
