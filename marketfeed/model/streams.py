@@ -15,7 +15,6 @@ import msgspec
 
 __all__ = ["BUILT_IN", "BadStreamName", "LossPolicy", "StreamKind", "StreamKinds", "StreamName"]
 
-_KIND = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 _MARKET = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SPEEDS = ("100ms", "1000ms")
 _SHOWN = 80  # of a name that a client sent, the most that an error repeats
@@ -84,15 +83,8 @@ class StreamKinds:
                 f"bad stream name {_shown(spelling)}: a market is 1 to 64 of the characters A-Z a-z 0-9 . _ -"
             )
         if speed_at and (kind.name != "depth" or speed not in _SPEEDS):
-            raise BadStreamName(
-                f"bad stream name {_shown(spelling)}: only a depth stream may end in @100ms or @1000ms"
-            )
+            raise BadStreamName(f"bad stream name {_shown(spelling)}: only a depth stream may end in @100ms or @1000ms")
         return StreamName(kind, market)
-
-    @staticmethod
-    def is_kind_name(text: str) -> bool:
-        """Whether `text` could be declared as the name of a kind."""
-        return _KIND.fullmatch(text) is not None
 
 
 def _shown(text: str) -> str:

@@ -1,0 +1,81 @@
+"""Where the rooms meet: what the hub, the sources and the clients may ask of each other. No logic of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IDelayedCall
+
+__all__ = ["Clock", "Sink", "Source", "Subscriber"]
+
+
+class Clock(Protocol):
+    """The part of a reactor that tells and keeps the time."""
+
+    def seconds(self) -> float:
+        """Seconds, from some beginning, never backwards."""
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object) -> IDelayedCall:
+        """Call `callable` after `delay` seconds."""
+
+
+class Source(Protocol):
+    """Where publications come from. Streams go by their canonical name."""
+
+    def want(self, stream: str) -> None:
+        """Deliver this stream from now on; the sink hears `confirmed` or `refused` once that is known."""
+
+    def unwant(self, stream: str) -> None:
+        """Deliver this stream no longer."""
+
+
+class Sink(Protocol):
+    """What a source delivers to. Calls come in the order of events on the source's link."""
+
+    def publish(self, stream: str, payload: bytes) -> None:
+        """One publication, as the engine wrote it."""
+
+    def flush(self) -> None:
+        """All that arrived together has been published: send it."""
+
+    def confirmed(self, stream: str) -> None:
+        """From now on nothing of this stream is missed."""
+
+    def refused(self, stream: str, why: str) -> None:
+        """The source does not permit this stream."""
+
+    def reached(self) -> None:
+        """The source answers; it has confirmed nothing yet."""
+
+    def lost(self, last_good: int | None) -> None:
+        """The source is out of reach. `last_good`: ms since 1970, when it was last known good; None if never."""
+
+
+class Subscriber(Protocol):
+    """A client's outbox, as the hub sees it. The fan-out loops use the attributes, everything else the methods."""
+
+    direct: bool
+    """Nothing waits, and what `send` takes goes straight to the socket."""
+    send: Callable[[bytes], int]
+    """The socket's own send: how many bytes it took; raises BlockingIOError, or OSError when the socket is gone."""
+    batch: list[bytes]
+    """What the present flush has for this client; the hub's alone, empty between flushes."""
+
+    def write(self, frames: bytes) -> None:
+        """Send whole frames, behind everything sent before."""
+
+    def stalled(self, data: bytes, sent: int) -> None:
+        """The socket took only the first `sent` bytes of `data`; the rest waits."""
+
+    def failed(self) -> None:
+        """The socket is gone."""
+
+    def wait(self, group: object, frames: list[bytes]) -> bool:
+        """Send publications of `group` when there is room. False: more waits than is allowed; call `overflow`."""
+
+    def forget(self, group: object) -> None:
+        """Drop the publications of `group` that wait."""
+
+    def overflow(self) -> None:
+        """End this client, who is too slow."""

@@ -1,0 +1,139 @@
+"""Fan-out: one publication's bytes on their way to every subscriber of its stream. This is the hot path.
+
+1. A publication is framed once per group, and every member of the group gets the same bytes.
+2. What a flush has for a client reaches it in one write, straight to the socket while the client keeps up.
+3. A member that fails or stalls is left for its own outbox to deal with; the loop goes on to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall
+
+from marketfeed.boundaries import Subscriber
+from marketfeed.model.dialects import publication_head
+from marketfeed.model.frames import text_frame, text_header
+from marketfeed.model.publications import PublicationReader
+
+__all__ = ["Group", "Join", "LiveStream", "send_group", "send_groups"]
+
+
+class Group:
+    """The subscribers of one stream who get the same bytes."""
+
+    __slots__ = ("enveloped", "frames", "head", "members", "spelling", "stream")
+
+    def __init__(self, stream: LiveStream, spelling: str, enveloped: bool) -> None:
+        self.stream = stream
+        self.spelling = spelling
+        self.enveloped = enveloped
+        self.head = publication_head(spelling)
+        self.members: dict[Subscriber, None] = {}
+        self.frames: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        """Frame a publication's data, for the next flush."""
+        if self.enveloped:
+            head = self.head
+            self.frames.append(b"".join((text_header(len(head) + len(data) + 1), head, data, b"}")))
+        else:
+            self.frames.append(text_frame(data))
+
+
+class LiveStream:
+    """A stream that is wanted from the source: its groups, who waits to join, and whether publications flow."""
+
+    __slots__ = ("confirmed", "drops", "drops_logged", "gap", "groups", "holders", "joins", "linger", "name", "reader")
+
+    def __init__(self, name: str, reader: PublicationReader) -> None:
+        self.name = name
+        self.reader = reader
+        self.groups: dict[tuple[str, bool], Group] = {}
+        self.joins: dict[Join, None] = {}
+        self.holders = 0  # memberships and joins, one for each spelling
+        self.confirmed = False
+        self.gap: tuple[str, int] | None = None  # reason, and since when in ms since 1970
+        self.linger: IDelayedCall | None = None
+        self.drops = 0  # since they were last logged
+        self.drops_logged = float("-inf")
+
+    def group(self, spelling: str, enveloped: bool) -> Group:
+        key = (spelling, enveloped)
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = Group(self, spelling, enveloped)
+        return group
+
+
+class Join:
+    """A client's wish to join streams, until the source has confirmed them."""
+
+    __slots__ = ("answer", "enveloped", "finished", "missing", "since", "streams", "subscriber", "timer")
+
+    def __init__(
+        self, subscriber: Subscriber, enveloped: bool, answer: Callable[[dict[str, Group]], None], since: int
+    ) -> None:
+        self.subscriber = subscriber
+        self.enveloped = enveloped
+        self.answer = answer
+        self.since = since
+        self.streams: dict[str, LiveStream] = {}
+        self.missing: dict[LiveStream, None] = {}
+        self.timer: IDelayedCall | None = None
+        self.finished = False
+
+
+def send_group(group: Group) -> list[Subscriber]:
+    """Send what one group has. Returns the clients who are too slow."""
+    frames = group.frames
+    group.frames = []
+    data = frames[0] if len(frames) == 1 else b"".join(frames)
+    size = len(data)
+    slow = []
+    for member in group.members:
+        if member.direct:
+            try:
+                sent = member.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                member.failed()
+                continue
+            if sent != size:
+                member.stalled(data, sent)
+        elif not member.wait(group, frames):
+            slow.append(member)
+    return slow
+
+
+def send_groups(dirty: list[Group]) -> list[Subscriber]:
+    """Send what several groups have, each client's share in one write. Returns the clients who are too slow."""
+    slow: list[Subscriber] = []
+    touched: list[Subscriber] = []
+    for group in dirty:
+        frames = group.frames
+        group.frames = []
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        for member in group.members:
+            if member.direct:
+                batch = member.batch
+                if not batch:
+                    touched.append(member)
+                batch.append(data)
+            elif not member.wait(group, frames):
+                slow.append(member)
+    for member in touched:
+        batch = member.batch
+        data = batch[0] if len(batch) == 1 else b"".join(batch)
+        batch.clear()
+        try:
+            sent = member.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            member.failed()
+            continue
+        if sent != len(data):
+            member.stalled(data, sent)
+    return slow

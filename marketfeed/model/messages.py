@@ -1,0 +1,152 @@
+"""What clients and the server say to each other: requests, error codes, control events, close reasons.
+
+The shapes are PROTOCOL.md sections 4, 5 and 8. How each is spelled for a connection is in `dialects`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, unique
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "CLOSE_REASONS",
+    "CloseReason",
+    "ErrorCode",
+    "Gap",
+    "GapReason",
+    "Request",
+    "RequestError",
+    "RequestId",
+    "ServerShutdown",
+    "parse_request",
+]
+
+RequestId = int | str | None | msgspec.UnsetType
+
+_ID_LENGTH = 36
+_ID_RANGE = range(-(2**63), 2**63)
+
+
+@unique
+class ErrorCode(IntEnum):
+    """The `code` of an error reply; the numbers are Binance's where Binance has one."""
+
+    PROPERTY_NAME = 0
+    PROPERTY_VALUE = 1
+    INVALID_REQUEST = 2
+    INVALID_JSON = 3
+    TOO_MANY_SUBSCRIPTIONS = 4
+    TOO_MANY_REQUESTS = 7
+
+
+class RequestError(Exception):
+    """A request that is answered with an error; the connection stays open."""
+
+    def __init__(self, code: ErrorCode, message: str, request_id: RequestId = msgspec.UNSET) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A well-formed request; whether the method exists and its params fit is the session's to say."""
+
+    method: str
+    params: Any
+    id: RequestId
+
+
+def parse_request(payload: bytes) -> Request:
+    """Read one text message. Raises `RequestError` with code 3 (not JSON) or 2 (a field is missing or wrong)."""
+    try:
+        fields = msgspec.json.decode(payload)
+    except RecursionError:
+        raise RequestError(ErrorCode.INVALID_JSON, "invalid JSON: nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(ErrorCode.INVALID_JSON, _json_fault(str(error), len(payload))) from None
+    if not isinstance(fields, dict):
+        raise RequestError(ErrorCode.INVALID_REQUEST, "invalid request: expected a JSON object with a method")
+    request_id = fields.get("id", msgspec.UNSET)
+    if not _is_id(request_id):
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST,
+            f"invalid request: id must be a signed 64-bit integer, a string of up to {_ID_LENGTH} characters, or null",
+        )
+    method = fields.get("method", msgspec.UNSET)
+    if not isinstance(method, str):
+        fault = "method is missing" if method is msgspec.UNSET else "method must be a string"
+        raise RequestError(ErrorCode.INVALID_REQUEST, f"invalid request: {fault}", request_id)
+    return Request(method, fields.get("params", msgspec.UNSET), request_id)
+
+
+def _is_id(value: Any) -> bool:
+    if value is None or value is msgspec.UNSET:
+        return True
+    if isinstance(value, str):
+        return len(value) <= _ID_LENGTH
+    return type(value) is int and value in _ID_RANGE
+
+
+def _json_fault(error: str, size: int) -> str:
+    if "truncated" in error:
+        return f"invalid JSON: unexpected end (byte {size})"
+    return f"invalid JSON: {error.removeprefix('JSON is malformed: ')}"
+
+
+class GapReason:
+    """Why publications may have been missed."""
+
+    SOURCE_DOWN = "source-down"
+    SOURCE_REFUSED = "source-refused"
+
+
+class Gap(msgspec.Struct, frozen=True, tag_field="e", tag="gap", rename={"since": "from", "until": "to"}):
+    """Publications of `streams` (as this client spelled them) may have been missed.
+
+    `since` and `until` are in ms since 1970: the last moment known good, and the first again; the latter is None
+    while the gap lasts.
+    """
+
+    streams: list[str]
+    reason: str
+    since: int
+    until: int | None
+
+
+class ServerShutdown(msgspec.Struct, frozen=True, tag_field="e", tag="serverShutdown", rename={"at": "E"}):
+    """Sent before a drain closes the connection; `at` is in ms since 1970, `reconnectAfter` in ms."""
+
+    at: int
+    reconnectAfter: int
+
+
+class CloseReason(msgspec.Struct, frozen=True):
+    """One way in which the server closes a WebSocket (RFC 6455, section 7.4)."""
+
+    code: int
+    meaning: str
+    advice: str
+
+
+PROTOCOL_ERROR = CloseReason(1002, "protocol error", "not retry")
+BINARY_FRAME = CloseReason(1003, "binary frame", "not retry")
+NOT_UTF8 = CloseReason(1007, "not UTF-8", "not retry")
+TOO_LARGE = CloseReason(1009, "message too large", "not retry")
+INTERNAL_ERROR = CloseReason(1011, "internal error", "reconnect later")
+RESTART = CloseReason(1012, "shutting down or restarting", "reconnect after the hint")
+SLOW_CONSUMER = CloseReason(4008, "slow consumer", "reconnect, resume")
+TOO_MANY_REQUESTS = CloseReason(4029, "too many requests", "reconnect later")
+
+CLOSE_REASONS = (
+    PROTOCOL_ERROR,
+    BINARY_FRAME,
+    NOT_UTF8,
+    TOO_LARGE,
+    INTERNAL_ERROR,
+    RESTART,
+    SLOW_CONSUMER,
+    TOO_MANY_REQUESTS,
+)

@@ -1,0 +1,196 @@
+"""What a trading engine publishes, and what is wrong with it (PROTOCOL.md, section 2).
+
+1. A payload is read once. What clients get as `data` are the engine's own bytes, a slice of the payload.
+2. Decimals are checked, never converted.
+3. A payload that a strict daemon drops raises `BadPublication`, which says why, and holds the bytes that a lenient
+   one forwards all the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, Literal
+
+import msgspec
+
+from marketfeed.model.streams import StreamName
+
+__all__ = ["BadPublication", "Depth", "DropReason", "PublicationReader", "Ticker", "Trade"]
+
+Decimal = str | int | float
+Level = tuple[Decimal, Decimal]
+
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_MARKET = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Trade(msgspec.Struct, gc=False):
+    """One execution."""
+
+    e: Literal["trade"]
+    t: int
+    m: bool
+    p: Decimal
+    q: Decimal
+    s: str
+
+
+class Depth(msgspec.Struct):
+    """Levels of an order book that changed, or with `snapshot` the levels that replace it."""
+
+    e: Literal["depth", "depthUpdate"]
+    a: list[Level]
+    b: list[Level]
+
+
+class Ticker(msgspec.Struct, gc=False):
+    """A market's last price and statistics."""
+
+    e: Literal["ticker", "24hrTicker"]
+    c: Decimal
+    s: str
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    stream: str
+    data: msgspec.Raw
+
+
+class DropReason:
+    """Why a publication is dropped; the names under which drops are counted."""
+
+    TOO_LARGE = "too-large"
+    NOT_UTF8 = "not-utf8"
+    NOT_JSON = "not-json"
+    NOT_OBJECT = "not-object"
+    WRONG_STREAM = "wrong-stream"
+    BAD_FIELD = "bad-field"
+
+    ALL = (TOO_LARGE, NOT_UTF8, NOT_JSON, NOT_OBJECT, WRONG_STREAM, BAD_FIELD)
+
+
+class BadPublication(ValueError):
+    """The payload is not what its kind requires. `data`: a JSON object that could be forwarded, or None."""
+
+    def __init__(self, reason: str, fault: str, data: bytes | None = None) -> None:
+        super().__init__(fault)
+        self.reason = reason
+        self.fault = fault
+        self.data = data
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@lru_cache(maxsize=8192)
+def _is_decimal(text: str) -> bool:
+    return _DECIMAL.fullmatch(text) is not None
+
+
+class PublicationReader:
+    """Reads the payloads of one stream.
+
+    `names`: what the `stream` of a wrapped payload may be: the stream's name, with and without the channel prefix.
+    """
+
+    __slots__ = ("_check", "_decode", "_max_payload", "_names")
+
+    def __init__(self, stream: StreamName, names: Iterable[str], max_payload: int) -> None:
+        self._check: Callable[[Any], str | None]
+        shape, self._check = _SHAPES.get(stream.kind.name, (dict[str, msgspec.Raw], _no_check))
+        self._decode = msgspec.json.Decoder(shape).decode
+        self._names = frozenset(names)
+        self._max_payload = max_payload
+
+    def read(self, payload: bytes) -> bytes:
+        """The bytes of the publication's data. Raises `BadPublication`."""
+        if len(payload) > self._max_payload:
+            raise BadPublication(
+                DropReason.TOO_LARGE, f"{len(payload)} bytes, more than --max-payload {self._max_payload}"
+            )
+        if not payload.isascii():
+            try:
+                payload.decode()
+            except UnicodeDecodeError as error:
+                raise BadPublication(DropReason.NOT_UTF8, f"not UTF-8 at byte {error.start}") from None
+        data = payload
+        try:
+            if payload.startswith(b'{"stream"'):
+                data = self._unwrap(payload)
+            fault = self._fault(data)
+            if fault is not None and data is payload:
+                data = self._unwrap(payload)  # wrapped perhaps, with other blanks or another order of keys
+                if data is not payload:
+                    fault = self._fault(data)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise BadPublication(DropReason.NOT_JSON, str(error)) from None
+        if fault is None:
+            return data
+        if not _is_object(data):
+            raise BadPublication(DropReason.NOT_OBJECT, "not a JSON object")
+        raise BadPublication(DropReason.BAD_FIELD, fault, data)
+
+    def _fault(self, data: bytes) -> str | None:
+        try:
+            return self._check(self._decode(data))
+        except msgspec.ValidationError as error:
+            return str(error)
+
+    def _unwrap(self, payload: bytes) -> bytes:
+        """The data of a payload that is wrapped, or the payload itself when it is not."""
+        try:
+            envelope = _envelope.decode(payload)
+        except msgspec.ValidationError:
+            return payload
+        if envelope.stream not in self._names:
+            raise BadPublication(DropReason.WRONG_STREAM, f"wrapped for the stream {envelope.stream[:80]!r}", payload)
+        return bytes(envelope.data)
+
+
+def _is_object(payload: bytes) -> bool:
+    try:
+        _raw_object.decode(payload)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _check_trade(trade: Trade) -> str | None:
+    return _bad_decimal("p", trade.p) or _bad_decimal("q", trade.q) or _bad_market(trade.s)
+
+
+def _check_ticker(ticker: Ticker) -> str | None:
+    return _bad_decimal("c", ticker.c) or _bad_market(ticker.s)
+
+
+def _check_depth(depth: Depth) -> str | None:
+    for side, levels in (("a", depth.a), ("b", depth.b)):
+        for price, quantity in levels:
+            fault = _bad_decimal(side, price) or _bad_decimal(side, quantity)
+            if fault is not None:
+                return fault
+    return None
+
+
+def _no_check(_: Any) -> str | None:
+    return None
+
+
+def _bad_decimal(field: str, value: Decimal) -> str | None:
+    if type(value) is str and not _is_decimal(value):
+        return f"expected a finite decimal, got {value[:40]!r} - at `$.{field}`"
+    return None
+
+
+def _bad_market(value: str) -> str | None:
+    return None if _MARKET.fullmatch(value) else f"expected a market, got {value[:40]!r} - at `$.s`"
+
+
+_SHAPES: dict[str, tuple[Any, Any]] = {
+    "trade": (Trade, _check_trade),
+    "depth": (Depth, _check_depth),
+    "ticker": (Ticker, _check_ticker),
+}

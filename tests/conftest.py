@@ -1,0 +1,53 @@
+"""What every test has: it fails when it leaves a timer, an unhandled Deferred or a logged failure behind."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet import reactor
+from twisted.logger import globalLogPublisher
+
+
+class LogCapture:
+    """The events that were logged during one test."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+
+    def formats(self) -> list[str]:
+        """The unformatted messages, in order."""
+        return [str(event.get("log_format")) for event in self.events]
+
+    def failures(self) -> list[dict[str, Any]]:
+        return [event for event in self.events if event.get("log_failure") is not None]
+
+    def flush_failures(self, kind: type[BaseException]) -> list[dict[str, Any]]:
+        """Take out the failures of one type, which the test expected."""
+        taken = [event for event in self.failures() if event["log_failure"].check(kind)]
+        self.events = [event for event in self.events if event not in taken]
+        return taken
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[LogCapture]:
+    """The log of this test; anything left over at its end is the test's failure."""
+    before = set(reactor.getDelayedCalls())
+    capture = LogCapture()
+    globalLogPublisher.addObserver(capture)
+    try:
+        yield capture
+        gc.collect(1)
+    finally:
+        globalLogPublisher.removeObserver(capture)
+    leftover = [call for call in reactor.getDelayedCalls() if call not in before]
+    for call in leftover:
+        call.cancel()
+    assert not leftover, f"timers left over: {leftover}"
+    failures = [event["log_failure"].getTraceback() for event in capture.failures()]
+    assert not failures, "failures logged:\n" + "\n".join(failures)
