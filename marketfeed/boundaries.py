@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IReactorTime
 
 __all__ = ["Clock", "Sink", "Source", "Subscriber"]
 
 
-class Clock(Protocol):
-    """The part of a reactor that tells and keeps the time."""
-
-    def seconds(self) -> float:
-        """Seconds, from some beginning, never backwards."""
-
-    def callLater(self, delay: float, callable: Callable[..., Any], *args: object, **kwargs: object) -> IDelayedCall:
-        """Call `callable` after `delay` seconds."""
+Clock = IReactorTime
+"""The part of a reactor that tells and keeps the time; its seconds have any beginning."""
 
 
 class Source(Protocol):

@@ -69,14 +69,20 @@ class LiveStream:
 class Join:
     """A client's wish to join streams, until the source has confirmed them."""
 
-    __slots__ = ("answer", "enveloped", "finished", "missing", "since", "streams", "subscriber", "timer")
+    __slots__ = ("answer", "enveloped", "finished", "missing", "settled", "since", "streams", "subscriber", "timer")
 
     def __init__(
-        self, subscriber: Subscriber, enveloped: bool, answer: Callable[[dict[str, Group]], None], since: int
+        self,
+        subscriber: Subscriber,
+        enveloped: bool,
+        answer: Callable[[dict[str, Group]], None],
+        settled: Callable[[], None],
+        since: int,
     ) -> None:
         self.subscriber = subscriber
         self.enveloped = enveloped
         self.answer = answer
+        self.settled = settled
         self.since = since
         self.streams: dict[str, LiveStream] = {}
         self.missing: dict[LiveStream, None] = {}

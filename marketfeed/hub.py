@@ -36,6 +36,10 @@ CONFIRM_SECONDS = 5.0
 _DROP_LOG_SECONDS = 1.0
 
 
+def _nothing() -> None:
+    return None
+
+
 class TooManyStreams(Exception):
     """The process has no room for another distinct stream."""
 
@@ -95,16 +99,18 @@ class Hub(Service):
         enveloped: bool,
         streams: Mapping[str, StreamName],
         answer: Callable[[dict[str, Group]], None],
+        settled: Callable[[], None] = _nothing,
     ) -> Join:
         """Let `subscriber` join `streams` (spelling → stream), all of them or none.
 
         `answer` is called with the groups (spelling → group) once publications flow, perhaps before this returns; it
-        writes the reply. Raises `TooManyStreams`.
+        writes the reply. `settled` is called when that was later, and all that belongs to the join has been written.
+        Raises `TooManyStreams`.
         """
         fresh = {name for name in map(str, streams.values()) if not self._is_in_use(name)}
         if self._in_use + len(fresh) > self._limits.max_distinct_streams:
             raise TooManyStreams
-        join = Join(subscriber, enveloped, answer, self._now_ms())
+        join = Join(subscriber, enveloped, answer, settled, self._now_ms())
         for spelling, name in streams.items():
             stream = join.streams[spelling] = self._hold(name)
             if not stream.confirmed and stream.gap is None:
@@ -200,6 +206,7 @@ class Hub(Service):
         self.flush()
         if join.finished:
             return  # the flush has ended this client
+        was_waiting = join.timer is not None
         self._finish(join)
         subscriber = join.subscriber
         groups = {}
@@ -213,6 +220,8 @@ class Hub(Service):
                 gaps.setdefault(stream.gap, []).append(spelling)
         for (reason, since), spellings in gaps.items():
             subscriber.write(_gap_frame(spellings, reason, since, None, join.enveloped))
+        if was_waiting:
+            join.settled()
 
     def _finish(self, join: Join) -> None:
         join.finished = True

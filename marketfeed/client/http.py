@@ -1,0 +1,139 @@
+"""The HTTP that stands before a WebSocket: requests that are read once, paths that are routed, plain answers.
+
+1. No byte of a request is repeated in an answer, except for the name of a stream that was refused.
+2. Every plain answer has a length and ends the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+
+from marketfeed.model.dialects import Dialect
+from marketfeed.model.streams import BadStreamName, StreamKinds
+
+__all__ = ["MAX_HEAD", "BadRequest", "Head", "Refusal", "Upgrade", "parse_head", "respond", "route"]
+
+MAX_HEAD = 16384
+"""Bytes of a request line and its headers."""
+_MAX_HEADERS = 100
+_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+class BadRequest(ValueError):
+    """The bytes are no HTTP/1.1 request; the message is fit for the client."""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A request line and headers; header names in lower case, the path percent-decoded."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+
+
+class Upgrade(msgspec.Struct, frozen=True):
+    """The request may go on to become a WebSocket: how it will speak, and the streams that it named already."""
+
+    dialect: Dialect
+    streams: list[str]
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The request is answered with plain HTTP, and the connection ends."""
+
+    status: int
+    text: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def parse_head(data: bytes) -> Head:
+    """Read a request up to its empty line. Raises `BadRequest`."""
+    line, *lines = data.decode("latin-1").split("\r\n")
+    words = line.split(" ")
+    if len(words) != 3 or not words[0].isalpha() or not words[2].startswith("HTTP/1."):
+        raise BadRequest("expected an HTTP/1.1 request")
+    headers: dict[str, str] = {}
+    count = 0
+    for header in lines:
+        if not header:
+            continue
+        name, colon, value = header.partition(":")
+        if not colon or not name or name != name.strip():
+            raise BadRequest("a header has no name")
+        count += 1
+        name = name.lower()
+        headers[name] = f"{headers[name]}, {value.strip()}" if name in headers else value.strip()
+    if count > _MAX_HEADERS:
+        raise BadRequest(f"more than {_MAX_HEADERS} headers")
+    try:
+        target = urlsplit(words[1])
+    except ValueError:
+        raise BadRequest("the target cannot be read") from None
+    return Head(words[0].upper(), unquote(target.path), target.query, headers)
+
+
+def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgrade | Refusal:
+    """What a request asks for: a WebSocket, or an answer in plain HTTP (PROTOCOL.md, section 3)."""
+    if head.method not in _METHODS:
+        return Refusal(405, "expected GET", (("Allow", ", ".join(_METHODS)),))
+    plain = _plain(head.path, is_ready)
+    upgrade = None if plain else _upgrade(head, kinds)
+    if plain is None and upgrade is None:
+        return Refusal(404, "there is nothing here; WebSocket clients connect to /, /stream or /ws")
+    if head.method == "OPTIONS":
+        return Refusal(204, "", (("Allow", ", ".join(_METHODS)),))
+    if upgrade is None:
+        assert plain is not None
+        return plain
+    if isinstance(upgrade, Upgrade) and (head.method == "HEAD" or not _asks_for_websocket(head.headers)):
+        return Refusal(426, "this is a WebSocket endpoint", (("Upgrade", "websocket"),))
+    return upgrade
+
+
+def respond(refusal: Refusal, *, is_head: bool = False) -> bytes:
+    """A plain answer as bytes."""
+    body = b"" if refusal.status == 204 else refusal.text.encode() + b"\n"
+    lines = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in refusal.headers]
+    if refusal.status != 204:
+        lines += ["Content-Type: text/plain; charset=utf-8", f"Content-Length: {len(body)}"]
+    lines += ["Cache-Control: no-store", "Connection: close", "", ""]
+    return "\r\n".join(lines).encode() + (b"" if is_head else body)
+
+
+def _plain(path: str, is_ready: Callable[[], bool]) -> Refusal | None:
+    if path == "/healthz":
+        return Refusal(200, "ok")
+    if path == "/readyz":
+        return Refusal(200, "ready") if is_ready() else Refusal(503, "not ready", (("Retry-After", "1"),))
+    return None
+
+
+def _upgrade(head: Head, kinds: StreamKinds) -> Upgrade | Refusal | None:
+    path = head.path
+    if path == "/":
+        return Upgrade(Dialect.HOUSE, [])
+    if path in ("/stream", "/stream/"):
+        named = [name for text in parse_qs(head.query).get("streams", []) for name in text.split("/")]
+        return _checked(Dialect.COMBINED, [name for name in named if name], kinds)
+    if path == "/ws" or path.startswith("/ws/"):
+        return _checked(Dialect.RAW, [name for name in path[4:].split("/") if "@" in name], kinds)
+    return None
+
+
+def _checked(dialect: Dialect, streams: list[str], kinds: StreamKinds) -> Upgrade | Refusal:
+    for stream in streams:
+        try:
+            kinds.parse(stream)
+        except BadStreamName as error:
+            return Refusal(400, str(error))
+    return Upgrade(dialect, streams)
+
+
+def _asks_for_websocket(headers: Mapping[str, str]) -> bool:
+    return any(word.strip().lower() == "websocket" for word in headers.get("upgrade", "").split(","))

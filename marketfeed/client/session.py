@@ -1,0 +1,316 @@
+"""The conversation with one client: a request → replies and changes of subscription. It knows no reactor.
+
+1. Requests are answered in order. While a SUBSCRIBE waits for the source, later requests wait behind it, and past a
+   few of them the client is not read from.
+2. A request takes effect whole or not at all, and is answered once (PROTOCOL.md, section 4).
+3. Everything that a client can do wrong ends in one place, `_answer`, as an error reply.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from twisted.logger import Logger
+
+from marketfeed.boundaries import Subscriber
+from marketfeed.hub import Group, Hub, Join, TooManyStreams
+from marketfeed.model.dialects import Dialect
+from marketfeed.model.messages import (
+    TOO_MANY_REQUESTS,
+    CloseReason,
+    ErrorCode,
+    Request,
+    RequestError,
+    RequestId,
+    parse_request,
+)
+from marketfeed.model.ratelimit import TokenBucket
+from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
+
+__all__ = ["Connection", "Session", "SessionLimits"]
+
+_log = Logger()
+
+_WAITING_REQUESTS = 16
+_REFUSALS_IN_A_ROW = 20
+_LONGEST_LOGGED = 200
+
+
+class Connection(Protocol):
+    """What a session needs of the connection below it."""
+
+    @property
+    def client_id(self) -> int: ...
+    @property
+    def outbox(self) -> Subscriber: ...
+
+    def send_text(self, text: bytes) -> None:
+        """Send one message."""
+
+    def close_with(self, reason: CloseReason) -> None:
+        """End the connection with a close frame."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session is told by the operator; see the options of the same names."""
+
+    max_streams: int = 1024
+    request_rate: float = 10.0
+    request_burst: int = 200
+
+
+class _Waiting(Exception):
+    """The reply comes later."""
+
+
+class Session:
+    """One client's conversation. `now`: seconds, from any beginning."""
+
+    __slots__ = (
+        "_bucket",
+        "_connection",
+        "_dialect",
+        "_groups",
+        "_hub",
+        "_is_house",
+        "_join",
+        "_kinds",
+        "_limits",
+        "_now",
+        "_refusals",
+        "_requests",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        dialect: Dialect,
+        hub: Hub,
+        kinds: StreamKinds,
+        limits: SessionLimits,
+        now: Callable[[], float],
+    ) -> None:
+        self._connection = connection
+        self._dialect = dialect
+        self._is_house = dialect is Dialect.HOUSE
+        self._hub = hub
+        self._kinds = kinds
+        self._limits = limits
+        self._now = now
+        self._bucket = TokenBucket(limits.request_rate, limits.request_burst, now())
+        self._refusals = 0
+        self._groups: dict[str, Group] = {}
+        self._requests: deque[bytes] | None = None
+        self._join: Join | None = None
+
+    def begin(self, streams: list[str]) -> None:
+        """The connection is open; `streams`, from its path or query, are its first SUBSCRIBE, answered if it fails."""
+        if streams:
+            self._answer(Request("SUBSCRIBE", streams, msgspec.UNSET), quiet=True)
+
+    def receive(self, payload: bytes) -> None:
+        """One text message."""
+        if not self._bucket.take(self._now()):
+            self._refuse(payload)
+            return
+        self._refusals = 0
+        if self._join is None:
+            self._request(payload)
+            return
+        if self._requests is None:
+            self._requests = deque()
+        self._requests.append(payload)
+        if len(self._requests) == _WAITING_REQUESTS:
+            self._connection.pause_reading()
+
+    def end(self) -> None:
+        """The connection is closing or gone."""
+        self._requests = None
+        if self._join is not None:
+            self._hub.cancel(self._join)
+            self._join = None
+        groups, self._groups = self._groups, {}
+        self._hub.leave(self._connection.outbox, groups.values())
+
+    def event(self, event: msgspec.Struct) -> bytes:
+        """A control event, as this client's dialect spells it."""
+        return self._dialect.event(event)
+
+    @property
+    def subscriptions(self) -> list[str]:
+        """The streams of this client, as it spelled them, in order."""
+        return list(self._groups)
+
+    def _refuse(self, payload: bytes) -> None:
+        self._refusals += 1
+        if self._refusals >= _REFUSALS_IN_A_ROW:
+            self._connection.close_with(TOO_MANY_REQUESTS)
+            return
+        try:
+            request_id = parse_request(payload).id
+        except RequestError as error:
+            request_id = error.request_id
+        message = f"too many requests: {self._limits.request_rate:g} a second; try again later"
+        self._connection.send_text(self._dialect.error(RequestError(ErrorCode.TOO_MANY_REQUESTS, message, request_id)))
+
+    def _request(self, payload: bytes) -> None:
+        _log.debug(
+            "client {client} asks {request}", client=self._connection.client_id, request=payload[:_LONGEST_LOGGED]
+        )
+        try:
+            request = parse_request(payload)
+        except RequestError as error:
+            self._connection.send_text(self._dialect.error(error))
+            return
+        self._answer(request, quiet=self._is_house and request.id is msgspec.UNSET)
+
+    def _answer(self, request: Request, quiet: bool) -> None:
+        """Carry out one request. `quiet`: a change of subscription that succeeds gets no reply."""
+        method = _METHODS.get(request.method)
+        try:
+            if method is None:
+                known = ", ".join(_METHODS)
+                raise RequestError(
+                    ErrorCode.INVALID_REQUEST, f"invalid request: method must be one of {known}", request.id
+                )
+            result = method(self, request, quiet)
+        except _Waiting:
+            return
+        except RequestError as error:
+            error.request_id = request.id
+            _log.debug("client {client} is refused: {fault}", client=self._connection.client_id, fault=error.message)
+            self._connection.send_text(self._dialect.error(error))
+            return
+        self._reply(result, request.id, quiet and request.method in _QUIET)
+
+    def _reply(self, result: Any, request_id: RequestId, quiet: bool) -> None:
+        if not quiet:
+            self._connection.send_text(self._dialect.reply(result, request_id))
+
+    # The methods of the protocol.
+
+    def _subscribe(self, request: Request, quiet: bool) -> None:
+        streams = self._streams(request)
+        new = {spelling: name for spelling, name in streams.items() if spelling not in self._groups}
+        if len(self._groups) + len(new) > self._limits.max_streams:
+            raise RequestError(
+                ErrorCode.TOO_MANY_SUBSCRIPTIONS,
+                f"too many subscriptions: at most {self._limits.max_streams} on a connection",
+            )
+        if not new:
+            return
+
+        def joined(groups: dict[str, Group]) -> None:
+            self._groups.update(groups)
+            _log.debug(
+                "client {client} subscribed to {streams}", client=self._connection.client_id, streams=list(groups)
+            )
+            self._reply(None, request.id, quiet)
+
+        try:
+            join = self._hub.join(self._connection.outbox, self._dialect.enveloped, new, joined, self._go_on)
+        except TooManyStreams:
+            raise RequestError(
+                ErrorCode.TOO_MANY_SUBSCRIPTIONS, "too many streams: this server has no room for another one"
+            ) from None
+        if not join.finished:
+            self._join = join
+        raise _Waiting
+
+    def _go_on(self) -> None:
+        """The SUBSCRIBE that was waited for is done: take up the requests behind it."""
+        self._join = None
+        requests, self._requests = self._requests, None
+        if requests is None:
+            return
+        was_paused = len(requests) >= _WAITING_REQUESTS
+        while requests and self._join is None:
+            self._request(requests.popleft())
+        if requests:
+            self._requests = requests
+        if was_paused and len(requests) < _WAITING_REQUESTS:
+            self._connection.resume_reading()
+
+    def _unsubscribe(self, request: Request, quiet: bool) -> None:
+        spellings = self._streams(request)
+        groups = [self._groups.pop(spelling) for spelling in spellings if spelling in self._groups]
+        self._hub.unsubscribe(self._connection.outbox, groups)
+        _log.debug(
+            "client {client} unsubscribed from {streams}",
+            client=self._connection.client_id,
+            streams=[group.spelling for group in groups],
+        )
+
+    def _list_subscriptions(self, request: Request, quiet: bool) -> list[str]:
+        return self.subscriptions
+
+    def _set_property(self, request: Request, quiet: bool) -> None:
+        params = request.params
+        if not isinstance(params, list) or len(params) != 2:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST,
+                'invalid request: params must be a property and its value, as ["combined",true]',
+            )
+        self._check_property(params[0])
+        if self._is_house:
+            raise RequestError(ErrorCode.PROPERTY_NAME, "the property combined cannot be set on this path")
+        if not isinstance(params[1], bool):
+            raise RequestError(ErrorCode.PROPERTY_VALUE, "the property combined must be true or false")
+        self._dialect = Dialect.COMBINED if params[1] else Dialect.RAW
+        self._groups = self._hub.reshape(self._connection.outbox, self._groups.values(), self._dialect.enveloped)
+
+    def _get_property(self, request: Request, quiet: bool) -> bool:
+        params = request.params
+        if not isinstance(params, list) or len(params) != 1:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST, 'invalid request: params must be one property, as ["combined"]'
+            )
+        self._check_property(params[0])
+        return self._dialect.enveloped
+
+    def _ping(self, request: Request, quiet: bool) -> str:
+        return "PONG"
+
+    @staticmethod
+    def _check_property(name: Any) -> None:
+        if not isinstance(name, str):
+            raise RequestError(ErrorCode.INVALID_REQUEST, "invalid request: params[0] must be the name of a property")
+        if name != "combined":
+            raise RequestError(ErrorCode.PROPERTY_NAME, "unknown property: expected combined")
+
+    def _streams(self, request: Request) -> dict[str, StreamName]:
+        """The streams that `params` names, by spelling."""
+        params = request.params
+        if not isinstance(params, list):
+            fault = "params is missing" if params is msgspec.UNSET else "params must be a list"
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST, f'invalid request: {fault}; expected streams, as ["trade@TATA_INR"]'
+            )
+        streams = {}
+        for index, spelling in enumerate(params):
+            if not isinstance(spelling, str):
+                raise RequestError(
+                    ErrorCode.INVALID_REQUEST, f"invalid request: params[{index}] must be the name of a stream"
+                )
+            try:
+                streams[spelling] = self._kinds.parse(spelling)
+            except BadStreamName as error:
+                raise RequestError(ErrorCode.INVALID_REQUEST, f"invalid request: params[{index}]: {error}") from None
+        return streams
+
+
+_METHODS: dict[str, Callable[[Session, Request, bool], Any]] = {
+    "SUBSCRIBE": Session._subscribe,
+    "UNSUBSCRIBE": Session._unsubscribe,
+    "LIST_SUBSCRIPTIONS": Session._list_subscriptions,
+    "SET_PROPERTY": Session._set_property,
+    "GET_PROPERTY": Session._get_property,
+    "PING": Session._ping,
+}
+_QUIET = ("SUBSCRIBE", "UNSUBSCRIBE")

@@ -1,0 +1,127 @@
+"""The connected clients: each has a number of its own while it is here, and all of it is forgotten when it leaves.
+
+1. A client is registered when its WebSocket opens and removed when its connection is gone, whatever the reason.
+2. Nobody is registered past `max_connections`, nor while the daemon drains.
+3. A drain sends every client away, spread over the time given, and ends when all are gone or a grace has passed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from itertools import count
+from typing import Protocol
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from marketfeed.boundaries import Clock
+from marketfeed.client.http import Refusal
+from marketfeed.model.messages import ServerShutdown
+
+__all__ = ["User", "UserManager"]
+
+_TICK = 0.1
+_GRACE = 5.0
+"""Seconds that clients have to answer a close."""
+_LATEST_RETURN = 5000
+"""ms: clients are asked to come back at a random moment up to this, so that they do not all come at once."""
+
+
+class User(Protocol):
+    """A connected client, as its manager sees it."""
+
+    def send_away(self, farewell: ServerShutdown, *, at_once: bool) -> None:
+        """Say goodbye and close; `at_once`: do not wait for the client's answer to the close."""
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+
+
+class UserManager(Service):
+    """The register of connected clients. `drain_seconds` may be changed until the drain begins."""
+
+    log = Logger()
+
+    def __init__(self, clock: Clock, max_connections: int, drain_seconds: float, now: Callable[[], float]) -> None:
+        self._clock = clock
+        self._max_connections = max_connections
+        self._now = now
+        self._ids = count(1)
+        self._users: dict[int, User] = {}
+        self._gone: Deferred[None] | None = None
+        self._hurry = False
+        self.drain_seconds = drain_seconds
+        self.draining = False
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    def refusal(self) -> Refusal | None:
+        """Why no further client may come in at this moment, or None."""
+        if self.draining:
+            return Refusal(503, "this server is shutting down", (("Retry-After", "5"),))
+        if len(self._users) >= self._max_connections:
+            return Refusal(503, "this server is full", (("Retry-After", "30"),))
+        return None
+
+    def add(self, user: User) -> int:
+        """Register a client; returns its number, unique in this process."""
+        user_id = next(self._ids)
+        self._users[user_id] = user
+        return user_id
+
+    def remove(self, user_id: int) -> None:
+        """The client is gone."""
+        self._users.pop(user_id, None)
+        if not self._users and self._gone is not None:
+            gone, self._gone = self._gone, None
+            gone.callback(None)
+
+    def hurry(self) -> None:
+        """End a drain that has begun, or make the next one immediate."""
+        self._hurry = True
+
+    async def drain(self) -> None:
+        """Send every client away; done when they are gone, or have been ended."""
+        self.draining = True
+        if not self._users:
+            return
+        self.log.info("sending {count} clients away", count=len(self._users))
+        waiting = list(self._users.values())
+        ticks = max(1, int(self.drain_seconds / _TICK))
+        share = -(-len(waiting) // ticks)
+        done = Deferred[None]()
+        spread = LoopingCall(self._send_some_away, waiting, share, done)
+        spread.clock = self._clock
+        spread.start(_TICK)
+        await done
+        spread.stop()
+        await self._all_gone(_TICK if self._hurry else _GRACE)
+
+    def _send_some_away(self, waiting: list[User], share: int, done: Deferred[None]) -> None:
+        at_once = self._hurry or self.drain_seconds == 0
+        for _ in range(len(waiting) if at_once else min(share, len(waiting))):
+            at = int(self._now() * 1000)
+            farewell = ServerShutdown(at, random.randrange(500, _LATEST_RETURN))
+            waiting.pop().send_away(farewell, at_once=at_once)
+        if not waiting and not done.called:
+            done.callback(None)
+
+    def _all_gone(self, grace: float) -> Deferred[None]:
+        if not self._users:
+            return succeed(None)
+        gone = self._gone = Deferred[None]()
+        late = self._clock.callLater(grace, self._abort_all)
+
+        def in_time(_: None) -> None:
+            if late.active():
+                late.cancel()
+
+        return gone.addCallback(in_time)
+
+    def _abort_all(self) -> None:
+        for user in list(self._users.values()):
+            user.abort()

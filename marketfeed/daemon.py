@@ -1,0 +1,219 @@
+"""The daemon put together: every part made once, from the settings, in the order in which they start."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
+
+from marketfeed import __version__
+from marketfeed.client.session import SessionLimits
+from marketfeed.client.users import UserManager
+from marketfeed.client.websocket import ClientFactory
+from marketfeed.hub import Hub, HubLimits
+from marketfeed.listener import CannotServe, Listener, server_endpoint
+from marketfeed.logs import make_observer
+from marketfeed.model.streams import StreamKinds
+from marketfeed.resources import RESERVED_FILES, raise_file_limit
+from marketfeed.settings import Settings
+from marketfeed.source.embedded import EmbeddedServer, NoServerFound, find_server
+from marketfeed.source.redis_link import redis_endpoint
+from marketfeed.source.redis_publisher import RedisPublisher
+from marketfeed.source.redis_pubsub import RedisPubSub
+from marketfeed.source.simulator import MarketSimulation, SimulatedEngine
+
+__all__ = ["Daemon", "StartFault", "build"]
+
+
+class StartFault(Exception):
+    """The daemon cannot start; the message is one line."""
+
+
+class Daemon(MultiService):
+    """The root of the tree. It drains the clients first, then stops its services one after the other."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, users: UserManager, in_front: bool, pid_file: str) -> None:
+        MultiService.__init__(self)
+        self._reactor = reactor
+        self._users = users
+        self._in_front = in_front
+        self._pid_file = pid_file
+        self._stops: list[IService] = []
+        self._stopping = False
+        self.observer: ILogObserver | None = None
+
+    def setServiceParent(self, parent: Any) -> None:
+        """twistd makes us part of its application, and asks that for an observer of the log."""
+        if self.observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.observer)
+        MultiService.setServiceParent(self, parent)
+
+    def privilegedStartService(self) -> None:
+        try:
+            MultiService.privilegedStartService(self)
+        except CannotServe as fault:
+            if not self._in_front:
+                raise  # twistd, waiting in the foreground, shows the message
+            if self._pid_file and os.path.exists(self._pid_file):
+                os.unlink(self._pid_file)
+            raise SystemExit(f"marketfeed: {fault}") from None
+
+    def startService(self) -> None:
+        MultiService.startService(self)
+        self._reactor.callWhenRunning(self._running)
+
+    def _running(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._signalled)
+        gc.collect()
+        gc.freeze()
+
+    def _signalled(self, number: int, _: object) -> None:
+        self._reactor.callFromThread(self._end, number)
+
+    def _end(self, number: int) -> None:
+        """SIGTERM drains; SIGINT, SIGHUP and any second signal end at once."""
+        self.log.info("ending: {signal}", signal=signal.Signals(number).name)
+        if number != signal.SIGTERM or self._stopping:
+            self._users.hurry()
+        if not self._stopping:
+            self._stopping = True
+            self._reactor.stop()
+
+    def add_in_order(self, *services: IService) -> None:
+        """Add services in the order in which they start."""
+        for service in services:
+            service.setServiceParent(self)
+
+    def stop_in_order(self, *services: IService) -> None:
+        """Say in which order they stop."""
+        self._stops = list(services)
+
+    def stopService(self) -> Deferred[None]:
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._users.drain()
+        for service in self._stops:
+            await maybeDeferred(service.stopService)
+        self.log.info("stopped")
+
+
+class _Report(Service):
+    """Says what the daemon is and what can be done with it, once everything has started."""
+
+    log = Logger()
+
+    def __init__(self, settings: Settings, listener: Listener, notes: list[str]) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._notes = notes
+
+    def startService(self) -> None:
+        Service.startService(self)
+        settings = self._settings
+        for note in (*settings.warnings, *self._notes):
+            self.log.warn("{note}", note=note)
+        self.log.info(
+            "marketfeed {version}: clients on {address}, market data from {redis}",
+            version=__version__,
+            address=self._listener.address,
+            redis=settings.redis,
+        )
+        port = self._listener.port_number
+        if settings.demo and port is not None:
+            command = os.path.join(os.path.dirname(sys.argv[0]), "marketfeed")
+            url = f"ws://localhost:{port}"
+            self.log.info(
+                "A simulated market is open. In another terminal:\n"
+                "  {command} watch {url} trade@TATA_INR ticker@TATA_INR depth@TATA_INR\n"
+                "or in a browser's console:\n"
+                "  new WebSocket('{url}/stream?streams=trade@TATA_INR').onmessage = m => console.log(m.data)\n"
+                "Ctrl-C ends it.",
+                command=command,
+                url=url,
+            )
+
+
+def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon:
+    """The tree of services. `twistd`: twistd's own options. Raises `StartFault`."""
+    notes: list[str] = []
+    max_connections = _fitting(settings.max_connections, notes)
+    kinds = StreamKinds()
+    hub = Hub(
+        reactor,
+        HubLimits(
+            channel_prefix=settings.channel_prefix,
+            strict=settings.validate == "strict",
+            max_payload=settings.max_payload,
+            max_distinct_streams=settings.max_distinct_streams,
+            linger=settings.linger,
+        ),
+    )
+    drain_seconds = 0.0 if settings.demo else settings.drain_seconds
+    users = UserManager(reactor, max_connections, drain_seconds, time.time)
+    factory = ClientFactory(
+        reactor,
+        hub,
+        users,
+        kinds,
+        SessionLimits(
+            max_streams=settings.max_streams,
+            request_rate=settings.request_rate,
+            request_burst=settings.request_burst,
+        ),
+        lambda: hub.source_reached and not users.draining,
+        max_message=settings.max_message,
+        client_queue=settings.client_queue,
+    )
+    embedded: list[IService] = []
+    address = settings.redis
+    if address.embedded:
+        try:
+            server = EmbeddedServer(reactor, find_server())
+        except NoServerFound as fault:
+            raise StartFault(str(fault)) from None
+        embedded, address = [server], server.address
+    try:
+        endpoint = redis_endpoint(reactor, address, settings.redis_ca)
+    except ValueError as fault:
+        raise StartFault(f"--redis-ca: {fault}") from None
+    source = RedisPubSub(reactor, endpoint, address, hub, settings.channel_prefix)
+    hub.feed_from(source)
+    market: list[IService] = []
+    if settings.demo:
+        publisher = RedisPublisher(reactor, address, None)
+        market = [MarketSimulation(reactor, publisher, SimulatedEngine(), channel_prefix=settings.channel_prefix)]
+        market.append(publisher)
+    try:
+        listener = Listener(server_endpoint(reactor, settings.port), factory, settings.port)
+    except ValueError as fault:
+        raise StartFault(f"--port: {settings.port!r} is no endpoint description that can be used: {fault}") from None
+    daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "")
+    if not twistd.get("logger") and not twistd.get("syslog"):
+        daemon.observer = make_observer(twistd, settings.log_format, settings.log_level)
+    report = _Report(settings, listener, notes)
+    daemon.add_in_order(*embedded, hub, users, source, *market, listener, report)
+    daemon.stop_in_order(*market, source, hub, users, listener, report, *embedded)
+    return daemon
+
+
+def _fitting(max_connections: int, notes: list[str]) -> int:
+    """The number of clients that the limit on open files has room for."""
+    room = raise_file_limit() - RESERVED_FILES
+    if max_connections <= room:
+        return max_connections
+    notes.append(f"--max-connections is lowered from {max_connections} to {room}: no more files may be open at once")
+    return max(1, room)

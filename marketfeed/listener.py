@@ -1,0 +1,98 @@
+"""The port on which clients arrive."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+__all__ = ["CannotServe", "Listener", "server_endpoint"]
+
+_BACKLOG = 4096
+"""Connections that may wait to be accepted: a whole platform's, after a restart. The kernel may allow fewer."""
+
+
+class CannotServe(Exception):
+    """The port cannot be had; the message is one short line."""
+
+
+def server_endpoint(reactor: Any, port: str) -> IStreamServerEndpoint:
+    """`port`: a number, then all addresses, IPv6 too where there is any, or Twisted's description of an endpoint.
+
+    Raises ValueError for a description that cannot be read.
+    """
+    if not port.isdigit():
+        try:
+            endpoint: IStreamServerEndpoint = serverFromString(reactor, port)
+        except Exception as error:
+            raise ValueError(f"{error.__class__.__name__}: {error}") from None
+        return endpoint
+    if _has_ipv6():
+        return TCP6ServerEndpoint(reactor, int(port), backlog=_BACKLOG, interface="::")
+    return TCP4ServerEndpoint(reactor, int(port), backlog=_BACKLOG)
+
+
+def _has_ipv6() -> bool:
+    import socket
+
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return False
+    return True
+
+
+class Listener(Service):
+    """Listens while it runs. `address` says where, as text, once it does."""
+
+    log = Logger()
+
+    def __init__(self, endpoint: IStreamServerEndpoint, factory: IProtocolFactory, description: str) -> None:
+        self._endpoint = endpoint
+        self._factory = factory
+        self._description = description
+        self._port: IListeningPort | None = None
+        self.address = ""
+
+    def privilegedStartService(self) -> None:
+        """Bind, while the process may still have a user's rights that it drops later. Raises `CannotServe`."""
+        Service.privilegedStartService(self)
+        faults: list[Failure] = []
+        self._endpoint.listen(self._factory).addCallbacks(self._listening, faults.append)
+        if faults:
+            raise _cannot(faults[0], self._description)
+
+    def _listening(self, port: IListeningPort) -> None:
+        self._port = port
+        host = port.getHost()
+        number = getattr(host, "port", None)
+        self.address = f"port {number}" if number is not None else str(getattr(host, "name", host))
+        self.log.info("listening on {address}", address=self.address)
+
+    @property
+    def port_number(self) -> int | None:
+        """The TCP port, if it is one."""
+        return None if self._port is None else getattr(self._port.getHost(), "port", None)
+
+    def stopService(self) -> Deferred[None] | None:
+        Service.stopService(self)
+        port, self._port = self._port, None
+        return None if port is None else port.stopListening()
+
+
+def _cannot(failure: Failure, description: str) -> CannotServe:
+    fault = failure.value
+    number = fault.socketError.errno if isinstance(fault, CannotListenError) else None
+    if number == errno.EADDRINUSE:
+        return CannotServe(f"port {description} is taken; try another, as --port 8090 (make run PORT=8090)")
+    if number == errno.EACCES:
+        return CannotServe(f"port {description} needs more rights; try one from 1024 up")
+    return CannotServe(f"cannot listen on {description}: {fault}"[:90])

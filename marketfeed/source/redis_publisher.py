@@ -1,0 +1,76 @@
+"""PUBLISHes to Redis, for the simulated engine. While there is no link, publications are nobody's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hiredis
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from marketfeed.redis_address import RedisAddress
+from marketfeed.source.redis_link import LinkKeeper, RedisLink, redis_endpoint
+
+__all__ = ["RedisPublisher"]
+
+
+class _PublisherLink(RedisLink):
+    log = Logger()
+    _is_up = False
+    _has_complained = False
+
+    def take_replies(self) -> None:
+        """The login is done: what comes from now on says how many clients got a publication, or why none may."""
+        self._is_up = True
+
+    def heard(self, reply: Any) -> None:
+        if not self._is_up:
+            super().heard(reply)
+        elif isinstance(reply, hiredis.ReplyError) and not self._has_complained:
+            self._has_complained = True
+            self.log.error("redis: a publication is refused: {fault}", fault=str(reply))
+
+
+class RedisPublisher(Service):
+    """Keeps a link to publish through. `ready`: there is one."""
+
+    def __init__(self, reactor: Any, address: RedisAddress, ca: str | None) -> None:
+        self._clock = reactor
+        self._keeper = LinkKeeper(reactor, redis_endpoint(reactor, address, ca), address, self, "publisher")
+        self._link: RedisLink | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._link is not None
+
+    def publish(self, batch: list[tuple[str, bytes]]) -> None:
+        """Send (channel, payload) pairs in order."""
+        if self._link is None:
+            return
+        parts = []
+        for channel, payload in batch:
+            name = channel.encode()
+            parts.append(
+                b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, len(payload), payload)
+            )
+        self._link.transport.write(b"".join(parts))
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._keeper.startService()
+
+    def stopService(self) -> Deferred[None]:
+        Service.stopService(self)
+        return self._keeper.stopService()
+
+    def make_link(self) -> RedisLink:
+        return _PublisherLink(self._clock)
+
+    def link_up(self, link: RedisLink) -> None:
+        assert isinstance(link, _PublisherLink)
+        link.take_replies()
+        self._link = link
+
+    def link_down(self, link: RedisLink | None) -> None:
+        self._link = None

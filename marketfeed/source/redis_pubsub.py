@@ -1,0 +1,168 @@
+"""The source for an engine that PUBLISHes to Redis (PROTOCOL.md, section 2).
+
+1. The channels subscribed on the server follow the wanted streams through `DesiredChannels`.
+2. The sink hears things in the order in which they happened on the link, and `flush` after each read.
+3. The link is never paused: a subscriber with too much unread is cut off by the server.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
+
+from marketfeed.boundaries import Clock, Sink
+from marketfeed.redis_address import RedisAddress
+from marketfeed.source.desired import DesiredChannels, Verb
+from marketfeed.source.redis_link import LinkKeeper, RedisLink
+
+__all__ = ["RedisPubSub"]
+
+_CONFIRMATIONS = {b"subscribe": Verb.SUBSCRIBE, b"unsubscribe": Verb.UNSUBSCRIBE}
+
+
+class SubscriberLink(RedisLink):
+    """A link that delivers messages to a source once it is up."""
+
+    def __init__(self, clock: Clock, source: RedisPubSub) -> None:
+        super().__init__(clock)
+        self._source: RedisPubSub = source
+        self._is_up = False
+
+    def take_messages(self) -> None:
+        """The login is done: what comes from now on is the subscriptions'."""
+        self._is_up = True
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._is_up:
+            super().dataReceived(data)
+            return
+        self.last_heard = self._clock.seconds()
+        replies = self._replies
+        source = self._source
+        publish, streams = source.sink.publish, source.streams
+        try:
+            replies.feed(data)
+            while (reply := replies.gets()) is not False:
+                if type(reply) is list and reply[0] == b"message":
+                    stream = streams.get(reply[1])
+                    if stream is not None:
+                        publish(stream, reply[2])
+                else:
+                    source.heard(self, reply)
+        except hiredis.ProtocolError:
+            self.fail("the answer is not in Redis' protocol")
+        source.sink.flush()
+
+    def send(self, verb: Verb, channels: list[bytes]) -> None:
+        """Send one command for all of `channels`."""
+        words = [verb.value.upper().encode(), *channels]
+        parts = [b"*%d\r\n" % len(words)]
+        parts += [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
+        self.transport.write(b"".join(parts))
+
+
+class RedisPubSub(Service):
+    """Redis PUBLISH/SUBSCRIBE as a `Source`."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: Clock,
+        endpoint: IStreamClientEndpoint,
+        address: RedisAddress,
+        sink: Sink,
+        channel_prefix: str = "",
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._prefix = channel_prefix.encode()
+        self._now = now
+        self._desired = DesiredChannels()
+        self._link: SubscriberLink | None = None
+        self._keeper = LinkKeeper(clock, endpoint, address, self, "redis")
+        self.sink = sink
+        self.streams: dict[bytes, str] = {}
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._keeper.startService()
+
+    def stopService(self) -> Deferred[None]:
+        Service.stopService(self)
+        return self._keeper.stopService()
+
+    # What the hub asks for.
+
+    def want(self, stream: str) -> None:
+        channel = self._prefix + stream.encode()
+        self.streams[channel] = stream
+        self._desired.want(channel)
+        self._go_on()
+
+    def unwant(self, stream: str) -> None:
+        channel = self._prefix + stream.encode()
+        self.streams.pop(channel, None)
+        self._desired.unwant(channel)
+        self._go_on()
+
+    # What the link says.
+
+    def make_link(self) -> RedisLink:
+        return SubscriberLink(self._clock, self)
+
+    def link_up(self, link: RedisLink) -> None:
+        assert isinstance(link, SubscriberLink)
+        self._link = link
+        link.take_messages()
+        self._desired.linked()
+        self.sink.reached()
+        self._go_on()
+
+    def link_down(self, link: RedisLink | None) -> None:
+        self._link = None
+        self._desired.lost()
+        if self.running:
+            self.sink.lost(None if link is None else self._heard_at(link))
+
+    def heard(self, link: SubscriberLink, reply: Any) -> None:
+        """Everything on the link that is not a message."""
+        if isinstance(reply, hiredis.ReplyError):
+            self._refused(link, str(reply))
+        elif type(reply) is list and reply[0] in _CONFIRMATIONS:
+            verb, channel = _CONFIRMATIONS[reply[0]], reply[1]
+            self.log.debug("redis: {verb} confirmed: {channel}", verb=verb.value, channel=channel)
+            if self._desired.answered(verb, channel):
+                self.sink.confirmed(self.streams[channel])
+        self._go_on()
+
+    def _refused(self, link: SubscriberLink, fault: str) -> None:
+        if not fault.startswith("NOPERM"):
+            link.fail(fault)
+            return
+        channel = self._desired.denied()
+        if channel is not None:
+            self.sink.refused(self.streams[channel], fault)
+
+    def _go_on(self) -> None:
+        if self._link is None:
+            return
+        batch = self._desired.next_batch()
+        if batch is not None:
+            self.log.debug(
+                "redis: {verb} sent for {count} channels, {channel} first",
+                verb=batch.verb.value,
+                count=len(batch.channels),
+                channel=batch.channels[0],
+            )
+            self._link.send(batch.verb, batch.channels)
+
+    def _heard_at(self, link: RedisLink) -> int:
+        return int((self._now() - (self._clock.seconds() - link.last_heard)) * 1000)

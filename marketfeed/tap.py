@@ -1,0 +1,66 @@
+"""What twistd runs: the options, and the tree of services that makes up the daemon.
+
+1. Everything that can be found wrong before the daemon goes to the background ends the start with one line.
+2. Services start in the order in which they stand in `makeService`, and stop one after the other: clients first,
+   so that they are sent away while everything still works.
+"""
+
+from __future__ import annotations
+
+import os
+
+from twisted.application.service import MultiService
+from twisted.python import usage
+
+from marketfeed.settings import OPTIONS, BadSetting, Option, Settings, load
+
+__all__ = ["Options", "makeService"]
+
+
+class Options(usage.Options):
+    """The daemon's options; `settings` holds the result."""
+
+    longdesc = (
+        "Brings a trading platform's live market data from Redis to every browser, phone and bot, over WebSocket. "
+        "Every option can also be given in the environment or in a TOML file: flags beat the environment, which "
+        "beats the file."
+    )
+    optParameters = [[option.flag, None, None, option.help] for option in OPTIONS if not option.is_switch]
+    optFlags = [[option.flag, None, option.help] for option in OPTIONS if option.is_switch]
+    settings: Settings
+
+    def postOptions(self) -> None:
+        flags = {
+            option.field: "true" if option.is_switch else self[option.flag] for option in OPTIONS if self[option.flag]
+        }
+        try:
+            self.settings = load(flags, os.environ)
+        except BadSetting as error:
+            raise SystemExit(f"marketfeed: {error}") from None
+
+    def getUsage(self, width: int | None = None) -> str:
+        lines = ["Usage: twistd [twistd's options] marketfeed [options]", "", self.longdesc, ""]
+        for group in dict.fromkeys(option.group for option in OPTIONS):
+            lines.append(f"{group}:")
+            lines += [_usage(option) for option in OPTIONS if option.group == group]
+            lines.append("")
+        return "\n".join([*lines, "  --help, --version", ""])
+
+
+def _usage(option: Option) -> str:
+    name = f"--{option.flag}" + ("" if option.is_switch else "=")
+    default = f"{option.default:g}" if isinstance(option.default, float) else option.default
+    shown = "" if option.is_switch or default in (None, "") else f" [{default}]"
+    return f"  {name:24} {option.help}{shown}\n  {'':24} environment: {option.environment}"
+
+
+def makeService(options: Options) -> MultiService:
+    """The daemon as a tree of services."""
+    from twisted.internet import reactor
+
+    from marketfeed.daemon import StartFault, build
+
+    try:
+        return build(reactor, options.settings, options.parent or {})
+    except StartFault as fault:
+        raise SystemExit(f"marketfeed: {fault}") from None
