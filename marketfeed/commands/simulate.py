@@ -1,0 +1,147 @@
+"""`marketfeed simulate`: a simulated trading engine that publishes to a Redis server until it is interrupted.
+
+1. Where the server is comes from the flags, else from the daemon's own variables and file (`settings`).
+2. A value that cannot be used is one line on stderr, which names the option and what would be accepted; status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+
+from marketfeed.model.streams import BadStreamName, StreamKinds
+from marketfeed.settings import OPTIONS, BadSetting, Settings, load
+from marketfeed.source.simulator import INSTRUMENTS, MOST_RATE, MarketSimulation, SimulatedEngine
+
+__all__ = ["add_parser", "run"]
+
+_SHARED = ("redis_url", "redis_host", "redis_port", "redis_ca", "channel_prefix", "config")
+"""The daemon's options that say where to publish. Its others may be set, even badly, and mean nothing here."""
+
+_DEFAULT_MARKETS = ",".join(instrument.market for instrument in INSTRUMENTS)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `simulate` to the commands."""
+    parser = subparsers.add_parser(
+        "simulate",
+        help="publish a simulated market to a Redis server",
+        description="Publish the trades, order books and tickers of a simulated trading engine to a Redis server, "
+        "until Ctrl-C. Without --redis-url the server is the daemon's: REDIS_URL, or REDIS_HOST and REDIS_PORT.",
+    )
+    parser.add_argument("--redis-url", metavar="URL", help="redis://[user:password@]host:port[/db], rediss://, unix://")
+    parser.add_argument("--redis-ca", metavar="FILE", help="of the CA that signed the server's certificate, for rediss")
+    parser.add_argument("--channel-prefix", metavar="PREFIX", help="before the stream's name in Redis")
+    parser.add_argument(
+        "--markets",
+        metavar="NAMES",
+        default=_DEFAULT_MARKETS,
+        help=f"with commas between them; {INSTRUMENTS[0].market} is always one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rate", metavar="NUMBER", default="50", help="publications per second in all (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", metavar="NUMBER", default="1", help="the same seed makes the same market (default: %(default)s)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Publish until SIGINT or SIGTERM; returns the exit status."""
+    try:
+        settings = _settings(arguments)
+        rate = _rate(arguments.rate)
+        engine = SimulatedEngine(_markets(arguments.markets), _seed(arguments.seed))
+        for warning in settings.warnings:
+            print(warning, file=sys.stderr)
+        _run(settings, engine, rate)
+    except BadSetting as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(settings: Settings, engine: SimulatedEngine, rate: float) -> None:
+    from twisted.internet import reactor
+
+    from marketfeed.source.redis_publisher import RedisPublisher
+
+    try:
+        publisher = RedisPublisher(reactor, settings.redis, settings.redis_ca)
+    except ValueError as error:
+        raise BadSetting(f"--redis-ca: {error}") from None
+    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.info)])
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    simulation = MarketSimulation(reactor, publisher, engine, rate, settings.channel_prefix)
+
+    def start() -> None:
+        markets = ", ".join(engine.markets)
+        print(f"simulating {markets} on {settings.redis}, {rate:g} publications a second, until Ctrl-C", flush=True)
+        publisher.startService()
+        simulation.startService()
+
+    def stop() -> object:
+        simulation.stopService()
+        return publisher.stopService()
+
+    reactor.callWhenRunning(start)
+    reactor.addSystemEventTrigger("before", "shutdown", stop)
+    reactor.run()
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    flags = {field: text for field in _SHARED if (text := getattr(arguments, field, None)) is not None}
+    shared = {option.environment for option in OPTIONS if option.field in _SHARED}
+    environment = {name: text for name, text in os.environ.items() if name in shared}
+    settings = load({**flags, "demo": "false"}, environment)
+    if settings.redis.embedded:
+        raise BadSetting(
+            "--redis-url or REDIS_URL: embedded: is a daemon's own server, which has its market with --demo; "
+            "expected redis://, rediss:// or unix:///path of another"
+        )
+    return settings
+
+
+def _markets(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        try:
+            StreamKinds().parse(f"trade@{name}")
+        except BadStreamName:
+            raise _bad(
+                "--markets",
+                name,
+                "names such as TATA_INR,INFY_INR, each of 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+            ) from None
+    return names
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= MOST_RATE:
+        raise _bad("--rate", text, f"a number of publications per second, above 0 and at most {MOST_RATE}")
+    return rate
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise _bad("--seed", text, "a whole number") from None
+
+
+def _bad(option: str, text: str, accepted: str) -> BadSetting:
+    return BadSetting(f"{option}: {text[:80]!r} cannot be used; expected {accepted}")

@@ -1,0 +1,227 @@
+"""`marketfeed simulate`: its options, its one line, its end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.application.service import Service
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import globalLogBeginner
+
+import marketfeed
+from marketfeed.commands import simulate
+from marketfeed.redis_address import RedisAddress
+from marketfeed.source.simulator import INSTRUMENTS, TICK_SECONDS, Publication
+
+VARIABLES = ("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "MARKETFEED_REDIS_CA", "MARKETFEED_CHANNEL_PREFIX")
+
+
+class FakePublisher(Service):
+    """Publishes into a list, which is the class's own."""
+
+    made: list[FakePublisher] = []
+
+    def __init__(self, reactor: Any, address: RedisAddress, ca: str | None) -> None:
+        if ca == "broken.pem":
+            raise ValueError("broken.pem: expected certificates in PEM format")
+        self.address = address
+        self.ca = ca
+        self.ready = True
+        self.publications: list[Publication] = []
+        self.started = False
+        FakePublisher.made.append(self)
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self.started = True
+
+    def publish(self, batch: list[Publication]) -> None:
+        self.publications += batch
+
+
+class TwoSecondReactor(MemoryReactorClock):
+    """A reactor that, once run, lives for two seconds, and then is interrupted."""
+
+    def stop(self) -> None:
+        self.pump([TICK_SECONDS] * round(2 / TICK_SECONDS))
+        for trigger, arguments, keywords in self.triggers["before"]["shutdown"]:
+            trigger(*arguments, **keywords)
+        super().stop()
+
+
+@pytest.fixture
+def reactor(monkeypatch: pytest.MonkeyPatch) -> TwoSecondReactor:
+    """The command's whole world: no variables, no server, no log, no real time."""
+    for variable in (*VARIABLES, "MARKETFEED_CONFIG"):
+        monkeypatch.delenv(variable, raising=False)
+    reactor = TwoSecondReactor()
+    monkeypatch.setattr("twisted.internet.reactor", reactor)
+    monkeypatch.setattr("marketfeed.source.redis_publisher.RedisPublisher", FakePublisher)
+    monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
+    monkeypatch.setattr(FakePublisher, "made", [])
+    return reactor
+
+
+def simulated(*arguments: str) -> int:
+    """Run the command with these arguments; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="marketfeed")
+    simulate.add_parser(parser.add_subparsers())
+    return simulate.run(parser.parse_args(["simulate", *arguments]))
+
+
+def test_a_market_is_published_until_the_end(reactor: TwoSecondReactor, capsys: pytest.CaptureFixture[str]) -> None:
+    """The publisher is started, gets publications of the default markets at the default rate, and all is stopped."""
+    assert simulated() == 0
+    (publisher,) = FakePublisher.made
+    assert publisher.started
+    assert not publisher.running
+    assert 90 <= len(publisher.publications) <= 110
+    markets = {channel.partition("@")[2] for channel, _ in publisher.publications}
+    assert markets == {instrument.market for instrument in INSTRUMENTS}
+    assert reactor.hasStopped
+    assert reactor.getDelayedCalls() == []
+    output = capsys.readouterr()
+    assert output.err == ""
+    names = ", ".join(instrument.market for instrument in INSTRUMENTS)
+    assert output.out == (f"simulating {names} on redis://localhost:6379, 50 publications a second, until Ctrl-C\n")
+
+
+def test_the_flags_are_obeyed(reactor: TwoSecondReactor, capsys: pytest.CaptureFixture[str]) -> None:
+    """Server, certificate, markets, rate and prefix are as given; the password is used but not shown."""
+    assert (
+        simulated(
+            "--redis-url=rediss://me:secret@redis.example:7000/2",
+            "--redis-ca=ca.pem",
+            "--markets=INFY_INR, NEW_INR",
+            "--rate=12.5",
+            "--channel-prefix=live:",
+        )
+        == 0
+    )
+    (publisher,) = FakePublisher.made
+    assert publisher.address == RedisAddress(
+        host="redis.example", port=7000, tls=True, username="me", password="secret", database=2
+    )
+    assert publisher.ca == "ca.pem"
+    assert 20 <= len(publisher.publications) <= 30
+    channels = {channel for channel, _ in publisher.publications}
+    assert {"live:depth@TATA_INR", "live:depth@INFY_INR", "live:depth@NEW_INR"} <= channels
+    output = capsys.readouterr()
+    assert output.out == (
+        "simulating TATA_INR, INFY_INR, NEW_INR on rediss://me:***@redis.example:7000/2, "
+        "12.5 publications a second, until Ctrl-C\n"
+    )
+    assert "use REDIS_URL" in output.err
+    assert "secret" not in output.err
+
+
+def test_the_seed_decides(reactor: TwoSecondReactor) -> None:
+    """The same seed publishes the same books, another seed others."""
+    first_books = []
+    for seed in ("1", "1", "2"):
+        reactor.__init__()  # type: ignore[misc]
+        assert simulated(f"--seed={seed}") == 0
+        first_books.append(FakePublisher.made[-1].publications[0])
+    assert first_books[0] == first_books[1] != first_books[2]
+
+
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [
+        ({"REDIS_URL": "redis://one.example:7001"}, RedisAddress(host="one.example", port=7001)),
+        ({"REDIS_HOST": "two.example", "REDIS_PORT": "7002"}, RedisAddress(host="two.example", port=7002)),
+        ({"PORT": "what the daemon alone reads"}, RedisAddress()),
+        ({"MARKETFEED_DEMO": "true", "REDIS_HOST": "three.example"}, RedisAddress(host="three.example")),
+    ],
+)
+def test_the_server_is_the_daemons_without_a_flag(
+    reactor: TwoSecondReactor, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], address: RedisAddress
+) -> None:
+    """The daemon's variables for Redis count, its others do not."""
+    for variable, text in variables.items():
+        monkeypatch.setenv(variable, text)
+    assert simulated() == 0
+    assert FakePublisher.made[0].address == address
+
+
+def test_the_daemons_file_counts_as_well(
+    reactor: TwoSecondReactor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A configuration file that the environment names says where the server is, whether or not it asks for a demo."""
+    file = tmp_path / "marketfeed.toml"
+    file.write_text('redis_url = "redis://file.example"\nchannel_prefix = "f:"\ndemo = true\n')
+    monkeypatch.setenv("MARKETFEED_CONFIG", str(file))
+    assert simulated() == 0
+    assert FakePublisher.made[0].address == RedisAddress(host="file.example")
+    assert FakePublisher.made[0].publications[0][0] == "f:depth@TATA_INR"
+
+
+@pytest.mark.parametrize(
+    ("argument", "accepted"),
+    [
+        ("--redis-url=http://localhost", "redis://[user:password@]host:port"),
+        ("--redis-url=embedded:", "expected redis://, rediss:// or unix:///path"),
+        ("--redis-ca=ca.pem", "expected together with a rediss:// URL"),
+        ("--channel-prefix=a b", "expected at most 200 characters, none of them blank"),
+        ("--markets=INFY INR", "expected names such as TATA_INR,INFY_INR"),
+        ("--markets=INFY_INR,", "expected names such as TATA_INR,INFY_INR"),
+        ("--markets=depth@INFY_INR", "expected names such as TATA_INR,INFY_INR"),
+        ("--rate=0", "expected a number of publications per second, above 0"),
+        ("--rate=fast", "expected a number of publications per second, above 0"),
+        ("--rate=nan", "expected a number of publications per second, above 0"),
+        ("--rate=1e9", "at most 100000"),
+        ("--seed=x", "expected a whole number"),
+    ],
+)
+def test_a_bad_value_is_one_line(
+    reactor: TwoSecondReactor, capsys: pytest.CaptureFixture[str], argument: str, accepted: str
+) -> None:
+    """It names the option and what would be accepted; nothing is started."""
+    assert simulated(argument) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    assert output.err.startswith(argument.partition("=")[0])
+    assert accepted in output.err
+    assert not reactor.hasRun
+
+
+def test_a_bad_certificate_is_one_line(reactor: TwoSecondReactor, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the publisher says about the file is said of the option."""
+    assert simulated("--redis-url=rediss://localhost", "--redis-ca=broken.pem") == 2
+    assert capsys.readouterr().err == "--redis-ca: broken.pem: expected certificates in PEM format\n"
+    assert not reactor.hasRun
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_process_well(tmp_path: Path, number: signal.Signals) -> None:
+    """A real process says its line, though its server does not exist, and exits with 0 when it is told to stop."""
+    program = (
+        "import argparse, sys\n"
+        "from marketfeed.commands import simulate\n"
+        "parser = argparse.ArgumentParser()\n"
+        "simulate.add_parser(parser.add_subparsers())\n"
+        "assert 'twisted.internet.reactor' not in sys.modules\n"
+        "sys.exit(simulate.run(parser.parse_args()))\n"
+    )
+    environment = {name: text for name, text in os.environ.items() if name not in VARIABLES}
+    environment["PYTHONPATH"] = str(Path(marketfeed.__file__).parent.parent)
+    server = f"unix://{tmp_path}/nobody.sock"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "simulate", "--redis-url", server, "--markets", "TATA_INR"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(30) == 0
+    assert line == f"simulating TATA_INR on {server}, 50 publications a second, until Ctrl-C\n"
