@@ -104,7 +104,8 @@ class Hub(Service):
         """Let `subscriber` join `streams` (spelling → stream), all of them or none.
 
         `answer` is called with the groups (spelling → group) once publications flow, perhaps before this returns; it
-        writes the reply. `settled` is called when that was later, and all that belongs to the join has been written.
+        writes the reply. It may find that the flush before it has ended the client, who leaves these groups then.
+        `settled` is called when the answer was later than this, and all that belongs to the join has been written.
         Raises `TooManyStreams`.
         """
         fresh = {name for name in map(str, streams.values()) if not self._is_in_use(name)}
@@ -146,6 +147,8 @@ class Hub(Service):
         self.flush()
         moved = {}
         for group in groups:
+            if subscriber not in group.members:
+                continue  # the flush has ended this client
             other = moved[group.spelling] = group.stream.group(group.spelling, enveloped)
             if other is not group:
                 group.stream.holders += 1
@@ -219,9 +222,18 @@ class Hub(Service):
             if stream.gap is not None:
                 gaps.setdefault(stream.gap, []).append(spelling)
         for (reason, since), spellings in gaps.items():
-            subscriber.write(_gap_frame(spellings, reason, since, None, join.enveloped))
+            if subscriber in groups[spellings[0]].members:  # not ended by what was written before
+                subscriber.write(_gap_frame(spellings, reason, since, None, join.enveloped))
         if was_waiting:
             join.settled()
+
+    def _complete_late(self, join: Join) -> None:
+        """Complete a join outside of its client's own request: a fault there is the end of that client only."""
+        try:
+            self._complete(join)
+        except Exception:
+            self.log.failure("a client failed as its subscription took effect")
+            join.subscriber.failed()
 
     def _finish(self, join: Join) -> None:
         join.finished = True
@@ -241,7 +253,7 @@ class Hub(Service):
             count=len(join.missing),
             stream=next(iter(join.missing)).name,
         )
-        self._complete(join)
+        self._complete_late(join)
 
     # What the source says.
 
@@ -273,7 +285,7 @@ class Hub(Service):
         for group in dirty:
             self.delivered += len(group.frames) * len(group.members)
         slow = send_group(dirty[0]) if len(dirty) == 1 else send_groups(dirty)
-        for subscriber in slow:
+        for subscriber in dict.fromkeys(slow):
             subscriber.overflow()
 
     def confirmed(self, stream: str) -> None:
@@ -314,7 +326,7 @@ class Hub(Service):
             if stream.gap is None:
                 opened[stream] = stream.gap = (GapReason.SOURCE_DOWN, self._down_since)
         self._announce(opened, None)
-        for stream in opened:
+        for stream in [stream for stream in self._streams.values() if stream.joins]:
             self._stop_waiting(stream)
 
     def _stop_waiting(self, stream: LiveStream) -> None:
@@ -322,7 +334,7 @@ class Hub(Service):
             join.missing.pop(stream, None)
             stream.joins.pop(join, None)
             if not join.missing:
-                self._complete(join)
+                self._complete_late(join)
 
     def _count_drop(self, stream: LiveStream, bad: BadPublication) -> None:
         self.drops[bad.reason] += 1
@@ -342,16 +354,18 @@ class Hub(Service):
 
     def _announce(self, gaps: Mapping[LiveStream, tuple[str, int]], until: int | None) -> None:
         """Tell every client of these streams, each in one event for all of its streams with the same beginning."""
-        told: dict[tuple[Subscriber, bool, str, int], list[str]] = {}
+        told: dict[tuple[Subscriber, bool, str, int], list[Group]] = {}
         for stream, (reason, since) in gaps.items():
             for group in stream.groups.values():
                 for member in group.members:
-                    told.setdefault((member, group.enveloped, reason, since), []).append(group.spelling)
-        frames: dict[tuple[bool, str, int, tuple[str, ...]], bytes] = {}
-        for (member, enveloped, reason, since), spellings in told.items():
-            key = (enveloped, reason, since, tuple(spellings))
+                    told.setdefault((member, group.enveloped, reason, since), []).append(group)
+        frames: dict[tuple[bool, str, int, tuple[Group, ...]], bytes] = {}
+        for (member, enveloped, reason, since), groups in told.items():
+            if member not in groups[0].members:
+                continue  # ended by what was written before
+            key = (enveloped, reason, since, tuple(groups))
             if key not in frames:
-                frames[key] = _gap_frame(spellings, reason, since, until, enveloped)
+                frames[key] = _gap_frame([group.spelling for group in groups], reason, since, until, enveloped)
             member.write(frames[key])
 
     def _now_ms(self) -> int:

@@ -1,0 +1,693 @@
+"""The outbox against a byte-exact reference, and over real connections to a peer that does not read."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+import pytest_twisted  # type: ignore[import-untyped]
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from twisted.internet import reactor as global_reactor
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import PrivateCertificate, optionsForClientTLS
+from twisted.internet.task import deferLater
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from marketfeed.client.outbox import Outbox
+from marketfeed.model.frames import text_frame
+from tests.fakes import FakeTransport, payloads
+
+LIMIT = 200_000
+CHUNK = 65_536  # what the outbox hands to its transport at a time, a longer frame apart
+HELD = 5 * CHUNK  # what Twisted may hold for a connection: with TLS it gathers a chunk or two more to encrypt them
+CLOSE = b"\x88\x02\x0f\xa8"
+
+
+def frame(number: int, size: int = 20) -> bytes:
+    """A frame whose bytes no other frame has."""
+    return text_frame(b"%d:" % number + bytes((97 + number % 26,)) * size)
+
+
+def frames(first: int, count: int, size: int = 20) -> list[bytes]:
+    return [frame(number, size) for number in range(first, first + count)]
+
+
+class Box:
+    """An outbox on its transport, with everything that a test wants to look at."""
+
+    def __init__(self, *, tls: bool = False, limit: int = LIMIT) -> None:
+        self.transport = FakeTransport(tls=tls)
+        self.socket = self.transport.socket
+        self.overflows = 0
+        self.outbox = Outbox(self.transport, limit, self._overflow)
+
+    def _overflow(self) -> None:
+        self.overflows += 1
+
+    def backlog(self, taken: int = 5) -> bytes:
+        """Write a frame of which the socket takes only the first bytes."""
+        cut = frame(0)
+        self.socket.script.append(taken)
+        self.outbox.write(cut)
+        return cut
+
+    def drain(self) -> None:
+        while self.transport.is_writing:
+            self.transport.turn()
+
+
+# One thing at a time.
+
+
+def test_a_client_that_keeps_up_is_written_to_past_the_transport() -> None:
+    """Nothing waits: each write is one send, and the transport hears nothing."""
+    box = Box()
+    for each in frames(0, 3):
+        box.outbox.write(each)
+    assert bytes(box.socket.received) == b"".join(frames(0, 3))
+    assert box.outbox.direct
+    assert not box.transport.written
+
+
+@pytest.mark.parametrize("taken", [0, 1, 21])
+def test_the_rest_of_a_cut_frame_goes_first_and_in_one_piece(taken: int) -> None:
+    """Whatever the socket took, the transport gets the rest at once and asks for what came later when that is sent."""
+    box = Box()
+    cut = box.backlog(taken)
+    assert not box.outbox.direct
+    assert box.transport.buffered == cut[taken:]
+    box.outbox.write(frame(1))
+    assert box.transport.written == [len(cut) - taken]
+    assert box.outbox.waiting_bytes == len(cut) - taken + len(frame(1))
+    box.drain()
+    assert bytes(box.socket.received) == cut + frame(1)
+    assert box.outbox.direct
+    assert box.outbox.waiting_bytes == 0
+    assert box.transport.producer is None
+
+
+def test_a_drained_client_is_written_to_directly_again() -> None:
+    """The outbox takes itself off the transport in the call that finds nothing left, as often as it takes."""
+    box = Box()
+    for number in range(3):
+        box.backlog()
+        box.drain()
+        box.outbox.write(frame(number))
+        assert box.outbox.direct
+    assert bytes(box.socket.received) == b"".join(frame(0) + frame(number) for number in range(3))
+
+
+def test_what_waits_is_handed_over_in_bounded_chunks() -> None:
+    """The transport holds one chunk of whole frames at a time, so that what waits can still be dropped."""
+    box = Box()
+    box.backlog()
+    assert box.outbox.wait("group", frames(1, 9, 20_000))
+    box.drain()
+    assert all(size <= CHUNK for size in box.transport.written)
+    assert len(box.transport.written) == 1 + 3
+
+
+def test_publications_of_a_group_that_was_left_are_dropped_whole() -> None:
+    """`forget` takes one group's frames out and leaves all others, replies too, in their order."""
+    box = Box()
+    cut = box.backlog()
+    box.outbox.wait("left", [frame(1), frame(2)])
+    box.outbox.wait("kept", [frame(3)])
+    box.outbox.write(frame(4))
+    box.outbox.wait("left", [frame(5)])
+    box.outbox.forget("left")
+    assert box.outbox.waiting_bytes == len(cut) - 5 + len(frame(3)) + len(frame(4))
+    box.drain()
+    assert bytes(box.socket.received) == cut + frame(3) + frame(4)
+
+
+def test_forget_on_an_idle_client_changes_nothing() -> None:
+    """There is nothing to drop where nothing waits."""
+    box = Box()
+    box.outbox.forget("left")
+    box.outbox.write(frame(1))
+    assert bytes(box.socket.received) == frame(1)
+
+
+def test_as_much_as_the_limit_waits_and_no_byte_more() -> None:
+    """A frame that ends at the limit waits; of the next, `wait` tells its caller and `write` tells `on_overflow`."""
+    box = Box(limit=100)
+    cut = box.backlog()
+    left = 100 - (len(cut) - 5)
+    exact = text_frame(b"x" * (left - 2))
+    assert box.outbox.wait("group", [exact])
+    assert box.outbox.waiting_bytes == 100
+    assert not box.outbox.wait("group", [frame(1)])
+    assert box.overflows == 0
+    box.outbox.write(frame(2))
+    assert box.overflows == 1
+    box.outbox.overflow()
+    assert box.overflows == 2
+    box.drain()
+    assert bytes(box.socket.received) == cut + exact
+
+
+def test_the_limit_holds_for_what_waits_and_not_for_what_has_been_sent() -> None:
+    """Room comes back as the transport sends."""
+    box = Box(limit=100)
+    box.backlog()
+    assert not box.outbox.wait("group", [frame(1, 90)])
+    box.drain()
+    box.backlog(23)
+    assert box.outbox.wait("group", [frame(1, 90)])
+
+
+def test_discard_leaves_room_for_a_close_behind_the_last_whole_frame() -> None:
+    """Past the limit, what waits is dropped, and the close comes right behind what the transport already has."""
+    box = Box(limit=100)
+    cut = box.backlog()
+    assert not box.outbox.wait("group", frames(1, 9))
+    box.outbox.discard()
+    box.outbox.write(CLOSE)
+    assert box.overflows == 0
+    box.drain()
+    assert bytes(box.socket.received) == cut + CLOSE
+
+
+def test_finish_hands_everything_over_so_that_closing_sends_it() -> None:
+    """After `finish`, `loseConnection` ends the connection cleanly once all of it is sent, and not before."""
+    box = Box()
+    cut = box.backlog()
+    box.outbox.wait("group", frames(1, 6, 30_000))
+    box.outbox.finish()
+    FileDescriptor.loseConnection(box.transport)
+    box.outbox.write(frame(99))
+    assert box.outbox.wait("group", [frame(99)])
+    assert box.transport.lost is None
+    box.drain()
+    assert bytes(box.socket.received) == cut + b"".join(frames(1, 6, 30_000))
+    assert box.transport.lost is not None
+    assert box.transport.lost.check(ConnectionDone)
+
+
+def test_finish_of_an_idle_client_and_a_second_one_do_nothing() -> None:
+    """Closing twice, or with nothing to send, is no special case."""
+    box = Box()
+    box.outbox.finish()
+    box.outbox.finish()
+    assert not box.transport.written
+    assert not box.outbox.direct
+
+
+def test_a_socket_that_fails_ends_the_connection_and_nothing_is_sent_after() -> None:
+    """A failed send aborts; the loss itself comes from the transport, in its own time."""
+    box = Box()
+    box.socket.script.append(ConnectionResetError())
+    box.outbox.write(frame(1))
+    assert box.transport.aborted
+    box.outbox.write(frame(2))
+    assert box.outbox.send(frame(3)) == len(frame(3))
+    assert box.outbox.wait("group", [frame(4)])
+    box.outbox.overflow()
+    assert box.overflows == 0
+    assert not box.socket.received
+
+
+def test_a_transport_that_is_gone_closes_the_outbox() -> None:
+    """The transport tells its producer: while it waits, or when it registers too late."""
+    box = Box()
+    box.backlog()
+    box.socket.script.append(ConnectionResetError())
+    box.transport.turn()
+    assert box.transport.lost is not None
+    assert box.outbox.waiting_bytes == 0
+    late = Box()
+    late.transport.connectionLost(Failure(ConnectionDone()))
+    late.backlog()
+    assert not late.outbox.direct
+    assert late.outbox.waiting_bytes == 0
+    late.outbox.resumeProducing()
+    assert bytes(late.socket.received) == frame(0)[:5]
+
+
+def test_tls_is_never_direct_and_waits_when_the_transport_has_enough() -> None:
+    """Every frame goes through the transport until that pauses its producer; what waits goes when it resumes."""
+    box = Box(tls=True)
+    sent = frames(0, 5, 30_000)
+    box.socket.script.extend([0] * 3)
+    assert box.outbox.wait("group", sent)
+    assert not box.outbox.direct
+    assert len(box.transport.buffered) == sum(map(len, sent[:3]))
+    assert box.outbox.waiting_bytes == sum(map(len, sent[3:]))
+    box.drain()
+    assert bytes(box.socket.received) == b"".join(sent)
+    assert not box.outbox.direct
+    assert box.transport.producer is box.outbox
+
+
+def test_tls_resumes_in_the_midst_of_a_backlog_until_paused_again() -> None:
+    """A resumed producer writes until the transport says that it is enough, and keeps the rest."""
+    box = Box(tls=True, limit=10 * LIMIT)
+    sent = frames(0, 12, 30_000)
+    box.outbox.wait("group", sent)
+    waiting = [box.outbox.waiting_bytes]
+    while waiting[-1]:
+        box.transport.turn()
+        waiting.append(box.outbox.waiting_bytes)
+    assert waiting == sorted(waiting, reverse=True)
+    assert len(set(waiting)) > 3
+    box.drain()
+    assert bytes(box.socket.received) == b"".join(sent)
+
+
+# Any interleaving.
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """The outbox and a reference: `behind`, the frames that wait, and `handed`, all that the transport was given.
+
+    After every step, what was handed over is exactly the next whole frames of those that waited.
+    """
+
+    tls = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transport = FakeTransport(tls=self.tls)
+        self.transport.socket.room = 50
+        self.outbox = Outbox(self.transport, LIMIT, self._end_slow_client)
+        self.behind: deque[tuple[str | None, bytes]] = deque()
+        self.handed = bytearray()
+        self.number = 0
+        self.closing = False
+        self.finished = False
+
+    @property
+    def gone(self) -> bool:
+        """Nothing is sent any more, and nobody minds."""
+        return self.transport.aborted or self.transport.lost is not None
+
+    @property
+    def open(self) -> bool:
+        return not (self.closing or self.finished or self.gone)
+
+    sizes = st.sampled_from([0, 5, 118, 1000, 1000, 20_000, 70_000])
+    groups = st.sampled_from("abc")
+
+    def _new(self, size: int) -> bytes:
+        self.number += 1
+        return frame(self.number, size)
+
+    def _handed_over(self) -> int:
+        """Bytes that have left the outbox."""
+        return len(self.transport.socket.received) + len(self.transport.buffered)
+
+    def _waiting(self) -> int:
+        """What the outbox is to count: a chunk counts until the transport, which has one at a time, asks for more."""
+        chunk = self.transport.written[-1] if self.transport.buffered and not self.tls else 0
+        return sum(len(each) for _, each in self.behind) + chunk
+
+    # What the hub and the protocol do.
+
+    @precondition(lambda self: not self.closing)
+    @rule(size=sizes)
+    def write(self, size: int) -> None:
+        reply = self._new(size)
+        is_dead = self.finished or self.gone
+        fits = is_dead or self._has_room_for(reply)
+        if fits and not is_dead:
+            self.behind.append((None, reply))
+        self.outbox.write(reply)
+        assert self.closing == (not fits)
+
+    def _has_room_for(self, each: bytes) -> bool:
+        if self.tls and not self.behind and not self.transport.producerPaused:
+            return True
+        return self.outbox.direct or self._waiting() + len(each) <= LIMIT
+
+    @precondition(lambda self: not self.closing)
+    @rule(batch=st.lists(st.tuples(groups, st.lists(sizes, min_size=1, max_size=3)), min_size=1, max_size=3))
+    def publish(self, batch: list[tuple[str, list[int]]]) -> None:
+        shares = [(group, [self._new(size) for size in sizes]) for group, sizes in batch]
+        if self.outbox.direct:
+            self._send_directly([(group, each) for group, share in shares for each in share])
+            return
+        for group, share in shares:
+            if not self._wait(group, share):
+                self.outbox.overflow()
+                return
+
+    def _send_directly(self, batch: list[tuple[str, bytes]]) -> None:
+        """As the fan-out does."""
+        self.behind.extend(batch)
+        data = b"".join(each for _, each in batch)
+        try:
+            sent = self.outbox.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.outbox.failed()
+            return
+        if sent != len(data):
+            self.outbox.stalled(data, sent)
+
+    def _wait(self, group: str, share: list[bytes]) -> bool:
+        if self.finished or self.gone:
+            assert self.outbox.wait(group, share)
+            return True
+        before = self._handed_over() + self.outbox.waiting_bytes
+        waits = self.outbox.wait(group, share)
+        accepted = self._handed_over() + self.outbox.waiting_bytes - before
+        while accepted > 0:
+            accepted -= len(share[0])
+            self.behind.append((group, share.pop(0)))
+        assert accepted == 0, "a part of a frame was accepted"
+        if waits:
+            assert not share, "a frame was lost"
+        else:
+            assert self.outbox.waiting_bytes + len(share[0]) > LIMIT, "a frame that fits was refused"
+        return waits
+
+    @rule(group=groups)
+    def forget(self, group: str) -> None:
+        self.behind = deque(item for item in self.behind if item[0] != group)
+        self.outbox.forget(group)
+
+    def _end_slow_client(self) -> None:
+        assert self.open, "ended twice"
+        self.close()
+
+    @precondition(lambda self: self.open and self.number > 30)
+    @rule()
+    def close(self) -> None:
+        self._take_note()
+        self.closing = True
+        self.behind.clear()
+        self.outbox.discard()
+        self.behind.append((None, CLOSE))
+        self.outbox.write(CLOSE)
+
+    @precondition(lambda self: (self.closing or self.number > 30) and not (self.finished or self.gone))
+    @rule()
+    def finish(self) -> None:
+        self.outbox.finish()
+        FileDescriptor.loseConnection(self.transport)
+        self.finished = True
+
+    # What the socket and the reactor do.
+
+    @rule(takes=st.sampled_from([0, 1, 3, 500, 65_000]))
+    def the_next_send_takes_at_most(self, takes: int) -> None:
+        self.transport.socket.script.append(takes)
+
+    @precondition(lambda self: self.number > 30)
+    @rule()
+    def the_next_send_fails(self) -> None:
+        self.transport.socket.script.append(ConnectionResetError())
+
+    @rule(count=st.sampled_from([1, 30, 1000, 30_000, 100_000]))
+    def the_peer_reads(self, count: int) -> None:
+        assert self.transport.socket.room is not None
+        self.transport.socket.room += count
+
+    @rule()
+    def turn(self) -> None:
+        self.transport.turn()
+
+    @precondition(lambda self: not self.transport.socket.script)
+    @rule()
+    def the_peer_reads_everything(self) -> None:
+        room, self.transport.socket.room = self.transport.socket.room, None
+        while self.transport.is_writing:
+            self.transport.turn()
+        self.transport.socket.room = room
+
+    # What holds at all times.
+
+    def _take_note(self) -> None:
+        """Move what was handed over from `behind` to `handed`: whole frames, in order."""
+        received = self.transport.socket.received
+        new = (bytes(received) + self.transport.buffered)[len(self.handed) :]
+        while new:
+            assert self.behind, "bytes that nobody wrote"
+            _, each = self.behind.popleft()
+            assert new[: len(each)] == each, "a frame is cut, or out of its place"
+            new = new[len(each) :]
+            self.handed += each
+
+    @invariant()
+    def whole_frames_in_order_within_the_limit(self) -> None:
+        if self.gone:
+            received = bytes(self.transport.socket.received)
+            rest = b"".join(each for _, each in self.behind)
+            assert (self.handed + rest).startswith(received)
+        else:
+            self._take_note()
+        if self.gone or self.finished:
+            assert self.outbox.waiting_bytes == 0
+            assert not self.outbox.direct
+            return
+        assert self.outbox.waiting_bytes == self._waiting()
+        assert sum(len(each) for _, each in self.behind) <= LIMIT
+        assert self.outbox.waiting_bytes <= LIMIT + max(self.transport.written, default=0)
+
+        self._check_direct()
+
+    def _check_direct(self) -> None:
+        nothing_waits = not self.behind and not self.transport.buffered
+        assert self.outbox.direct == (nothing_waits and not self.tls)
+        if self.outbox.direct:
+            assert self.transport.producer is None
+
+    def teardown(self) -> None:
+        self.transport.socket.script.clear()
+        self.the_peer_reads_everything()
+        if self.gone and not self.finished:
+            return
+        if not self.transport.aborted and (self.transport.lost is None or self.transport.lost.check(ConnectionDone)):
+            self._take_note()
+            assert not self.behind
+            assert self.transport.socket.received == self.handed
+            payloads(self.handed)
+        if self.finished:
+            assert self.transport.lost is not None
+        else:
+            assert self.outbox.direct != self.tls
+
+
+class TLSOutboxMachine(OutboxMachine):
+    """The same for a connection that is never direct, whose transport pauses and resumes the outbox."""
+
+    tls = True
+
+    @invariant()
+    def the_transport_is_not_flooded(self) -> None:
+        if not self.finished:
+            assert len(self.transport.buffered) <= self.transport.bufferSize + max(self.transport.written, default=0)
+
+
+@pytest.mark.parametrize("machine", [OutboxMachine, TLSOutboxMachine])
+def test_any_interleaving_sends_whole_frames_in_order(machine: type[OutboxMachine]) -> None:
+    """Writes, partial sends, drains, leaving, closing, failing, in any order: byte for byte as the reference."""
+    run_state_machine_as_test(machine, settings=settings(max_examples=150, stateful_step_count=50, deadline=None))
+
+
+# Real connections.
+
+
+class Server(Protocol):
+    """The daemon's end of a connection. `early`: what it writes in `connectionMade`, with TLS before the handshake."""
+
+    outbox: Outbox
+
+    def __init__(self, early: list[bytes]) -> None:
+        self.early = early
+        self.made = Deferred[None]()
+        self.lost = Deferred[None]()
+
+    def connectionMade(self) -> None:
+        self.outbox = Outbox(cast(Any, self.transport), LIMIT, lambda: None)
+        for each in self.early:
+            self.outbox.write(each)
+        self.made.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.outbox.close()
+        self.lost.callback(None)
+
+    def offer(self, each: bytes) -> bool:
+        """Publish one frame, as the fan-out does."""
+        if not self.outbox.direct:
+            return self.outbox.wait("group", [each])
+        self.outbox.write(each)
+        return True
+
+    @property
+    def held(self) -> int:
+        """Bytes that Twisted holds for the socket."""
+        tcp = cast(Any, self.transport)
+        tcp = getattr(tcp, "transport", tcp)  # the one below TLS
+        return len(tcp.dataBuffer) - int(tcp.offset) + int(tcp._tempDataLen)
+
+
+@implementer(IHandshakeListener)
+class Peer(Protocol):
+    """A client that stops reading as soon as it is connected, until it is told to read."""
+
+    def __init__(self, *, tls: bool) -> None:
+        self.tls = tls
+        self.received = bytearray()
+        self.wanted = 0
+        self.enough = Deferred[None]()
+        self.ready = Deferred[None]()
+        self.lost = Deferred[None]()
+
+    def connectionMade(self) -> None:
+        if not self.tls:
+            self.handshakeCompleted()
+
+    def handshakeCompleted(self) -> None:
+        cast(Any, self.transport).pauseProducing()
+        self.ready.callback(None)
+
+    def read(self, wanted: int) -> Deferred[None]:
+        """Read on; fires when `wanted` bytes have come in all."""
+        self.wanted = wanted
+        cast(Any, self.transport).resumeProducing()
+        self._look()
+        return self.enough
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self._look()
+
+    def _look(self) -> None:
+        if 0 < self.wanted <= len(self.received) and not self.enough.called:
+            self.enough.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.callback(None)
+
+
+def self_signed() -> PrivateCertificate:
+    """A certificate for localhost that vouches for itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    pem = builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return cast(PrivateCertificate, PrivateCertificate.loadPEM(pem + secret))
+
+
+@asynccontextmanager
+async def connected(*, tls: bool, early: list[bytes]) -> AsyncIterator[tuple[Server, Peer]]:
+    """A server and its peer over a loopback connection; at the end both are closed and gone."""
+    reactor = cast(Any, global_reactor)
+    server, peer = Server(early), Peer(tls=tls)
+    serving: Any = Factory.forProtocol(lambda: server)
+    certificate = self_signed()
+    if tls:
+        serving = TLSMemoryBIOFactory(certificate.options(), False, serving)
+    port = reactor.listenTCP(0, serving, interface="127.0.0.1")
+    endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+    if tls:
+        endpoint = wrapClientTLS(optionsForClientTLS("localhost", trustRoot=certificate), endpoint)
+    await connectProtocol(endpoint, peer)
+    await server.made
+    await peer.ready
+    try:
+        yield server, peer
+    finally:
+        for end in (server, peer):
+            if not end.lost.called:
+                cast(Any, end.transport).abortConnection()
+            await end.lost
+        await port.stopListening()
+
+
+def in_the_reactor(test: Callable[[bool], Coroutine[Any, Any, None]]) -> Callable[[bool], Any]:
+    """A coroutine as a test that pytest waits for, while the reactor runs."""
+    return cast(Callable[[bool], Any], pytest_twisted.ensureDeferred(test))
+
+
+def reactor_turn() -> Deferred[None]:
+    return deferLater(cast(Any, global_reactor), 0)
+
+
+def in_time(event: Deferred[None]) -> Deferred[None]:
+    """Fail rather than wait for ever for what was lost."""
+    return event.addTimeout(60, cast(Any, global_reactor))
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@in_the_reactor
+async def test_a_peer_that_reads_late_gets_everything_in_order(tls: bool) -> None:
+    """Until it reads, at most the limit waits here; then every byte arrives, also from before the TLS handshake."""
+    sent = frames(0, 4, 30_000)
+    async with connected(tls=tls, early=sent[:]) as (server, peer):
+        refused = 0
+        for _ in range(300):
+            while server.offer(each := frame(len(sent), 30_000)):
+                sent.append(each)
+            refused += 1
+            assert server.outbox.waiting_bytes <= LIMIT
+            assert server.held <= HELD
+            await reactor_turn()
+        assert refused
+        await in_time(peer.read(sum(map(len, sent))))
+        assert peer.received == b"".join(sent)
+        assert server.outbox.waiting_bytes == 0
+        assert server.outbox.direct != tls
+        server.outbox.write(last := frame(len(sent)))
+        peer.enough = Deferred()
+        await in_time(peer.read(len(peer.received) + len(last)))
+        assert peer.received.endswith(last)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@in_the_reactor
+async def test_closing_with_a_backlog_sends_it_first(tls: bool) -> None:
+    """`finish` and `loseConnection` with a peer that does not read yet: it gets everything, then the end."""
+    sent: list[bytes] = []
+    async with connected(tls=tls, early=[]) as (server, peer):
+        while server.offer(each := frame(len(sent), 30_000)):
+            sent.append(each)
+        server.outbox.finish()
+        cast(Any, server.transport).loseConnection()
+        peer.read(0)
+        await in_time(peer.lost)
+        assert peer.received == b"".join(sent)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@in_the_reactor
+async def test_a_slow_client_is_told_so_behind_a_whole_frame(tls: bool) -> None:
+    """Past the limit: what waits is dropped, the close comes behind whole frames, and the connection ends."""
+    sent: list[bytes] = []
+    async with connected(tls=tls, early=[]) as (server, peer):
+        while server.offer(each := frame(len(sent), 30_000)):
+            sent.append(each)
+        server.outbox.discard()
+        server.outbox.write(CLOSE)
+        server.outbox.finish()
+        cast(Any, server.transport).loseConnection()
+        peer.read(0)
+        await in_time(peer.lost)
+        *whole, close = payloads(peer.received)
+        assert close == CLOSE[2:]
+        assert len(whole) < len(sent)
+        assert peer.received == b"".join(sent[: len(whole)]) + CLOSE

@@ -1,0 +1,331 @@
+"""Stand-ins for what lies beyond `marketfeed.boundaries`: each does what a test tells it, and records what it was told.
+
+`FakeTransport` is Twisted's own `FileDescriptor` over a scripted socket: its buffering, its producers and its closing
+are the real ones.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IReactorFDSet, ISSLTransport
+from twisted.internet.main import CONNECTION_LOST
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides
+
+from marketfeed.boundaries import Sink, Source, Subscriber
+from marketfeed.client.outbox import OutboxTransport
+
+__all__ = ["FakeSocket", "FakeSource", "FakeSubscriber", "FakeTransport", "payloads"]
+
+
+def payloads(received: bytes | bytearray) -> list[bytes]:
+    """The payloads of the frames that a server sent. Fails where the bytes are not whole, final, unmasked frames."""
+    return list(_payloads(bytes(received)))
+
+
+def _payloads(received: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(received):
+        first, size = received[at], received[at + 1]
+        assert first & 0xF0 == 0x80, f"not the head of a final frame at byte {at}"
+        at += 2
+        extended = {126: 2, 127: 8}.get(size, 0)
+        if extended:
+            size = int.from_bytes(received[at : at + extended], "big")
+            at += extended
+        payload = received[at : at + size]
+        assert len(payload) == size, "the last frame is cut"
+        yield payload
+        at += size
+
+
+class FakeSource:
+    """A source that confirms, refuses and loses what it was asked for when the test says so, in any order.
+
+    `wanted` and `confirmed` are what a real one would reconcile; `calls` is the history of `want` and `unwant`. With
+    `at_once` it confirms inside `want`, as a real one does where the stream is subscribed still.
+    """
+
+    def __init__(self, sink: Sink | None = None) -> None:
+        self._sink = sink
+        self.at_once = False
+        self.wanted: dict[str, None] = {}
+        self.confirmed: set[str] = set()
+        self.calls: list[tuple[str, str]] = []
+
+    # What the hub calls.
+
+    def want(self, stream: str) -> None:
+        assert stream not in self.wanted, f"{stream} is wanted already"
+        self.wanted[stream] = None
+        self.calls.append(("want", stream))
+        if self.at_once:
+            self.confirm(stream)
+
+    def unwant(self, stream: str) -> None:
+        assert stream in self.wanted, f"{stream} is not wanted"
+        del self.wanted[stream]
+        self.confirmed.discard(stream)
+        self.calls.append(("unwant", stream))
+
+    # What the test calls.
+
+    @property
+    def sink(self) -> Sink:
+        assert self._sink is not None, "this source was given no sink"
+        return self._sink
+
+    def confirm(self, *streams: str) -> None:
+        """Confirm these streams, or all that are wanted and not confirmed."""
+        for stream in streams or [name for name in self.wanted if name not in self.confirmed]:
+            assert stream in self.wanted, f"{stream} is not wanted"
+            self.confirmed.add(stream)
+            self.sink.confirmed(stream)
+
+    def refuse(self, stream: str, why: str = "no permission") -> None:
+        self.confirmed.discard(stream)
+        self.sink.refused(stream, why)
+
+    def reach(self) -> None:
+        self.sink.reached()
+
+    def lose(self, last_good: int | None = None) -> None:
+        self.confirmed.clear()
+        self.sink.lost(last_good)
+
+    def publish(self, stream: str, *data: bytes) -> None:
+        """Deliver publications that arrived together."""
+        for payload in data:
+            self.sink.publish(stream, payload)
+        self.sink.flush()
+
+
+class FakeSubscriber:
+    """A client's outbox without a transport.
+
+    `writes` is what reached the peer, an item for each send; `waiting` what is held back. The next sends go by `takes`:
+    a number of bytes, 0 for a full socket, or an error; without one, everything is taken. `room` is how many bytes may
+    wait. `late` is what was written to it after it had ended.
+    """
+
+    def __init__(self, room: int = 1 << 20, on_overflow: Callable[[], None] | None = None) -> None:
+        self.direct = True
+        self.send: Callable[[bytes], int] = self._take
+        self.batch: list[bytes] = []
+        self.takes: deque[int | OSError] = deque()
+        self.writes: list[bytes] = []
+        self.waiting: list[tuple[object, bytes]] = []
+        self.late: list[bytes] = []
+        self.room = room
+        self.on_overflow = on_overflow
+        self.overflows = 0
+        self.failures = 0
+        self.ended = False
+
+    # What the hub and the fan-out call.
+
+    def write(self, frames: bytes) -> None:
+        if self.ended:
+            self.late.append(frames)
+        elif self.direct:
+            try:
+                sent = self.send(frames)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.failed()
+                return
+            if sent != len(frames):
+                self.stalled(frames, sent)
+        elif not self.wait(None, [frames]):
+            self.overflow()
+
+    def stalled(self, data: bytes, sent: int) -> None:
+        assert self.direct
+        self.direct = False
+        self.waiting.append((None, data[sent:]))
+
+    def failed(self) -> None:
+        self.failures += 1
+        self.end()
+
+    def wait(self, group: object, frames: list[bytes]) -> bool:
+        assert not self.direct
+        if self.ended:
+            return True
+        for frame in frames:
+            if self.waiting_bytes + len(frame) > self.room:
+                return False
+            self.waiting.append((group, frame))
+        return True
+
+    def forget(self, group: object) -> None:
+        self.waiting = [item for item in self.waiting if item[0] is not group]
+
+    def overflow(self) -> None:
+        self.overflows += 1
+        self.end()
+        if self.on_overflow is not None:
+            self.on_overflow()
+
+    # What the test calls.
+
+    def end(self) -> None:
+        """Send nothing from now on."""
+        self.ended = True
+        self.direct = False
+        self.waiting.clear()
+
+    def stall(self) -> None:
+        """Let the peer read nothing until `drain`."""
+        self.direct = False
+
+    def drain(self) -> None:
+        """Let the peer read all that waits."""
+        if not self.ended:
+            self.writes += [frame for _, frame in self.waiting]
+            self.waiting.clear()
+            self.direct = True
+
+    @property
+    def waiting_bytes(self) -> int:
+        return sum(len(frame) for _, frame in self.waiting)
+
+    @property
+    def texts(self) -> list[bytes]:
+        """The messages that reached the peer."""
+        return payloads(b"".join(self.writes))
+
+    @property
+    def messages(self) -> list[Any]:
+        """The same, decoded."""
+        return [msgspec.json.decode(text) for text in self.texts]
+
+    def _take(self, data: bytes) -> int:
+        took = self.takes.popleft() if self.takes else len(data)
+        if isinstance(took, OSError):
+            raise took
+        if took == 0:
+            raise BlockingIOError(errno.EAGAIN, "the socket is full")
+        self.writes.append(data[:took])
+        return min(took, len(data))
+
+
+class FakeSocket:
+    """A socket whose sends go by a script: the bytes that the next ones take, 0 for a full socket, or an error.
+
+    Past the end of its script it takes as much as there is `room` for; without one, everything.
+    """
+
+    def __init__(self) -> None:
+        self.script: deque[int | OSError] = deque()
+        self.room: int | None = None
+        self.received = bytearray()
+
+    def send(self, data: bytes | memoryview) -> int:
+        takes = self.script.popleft() if self.script else len(data)
+        if isinstance(takes, OSError):
+            raise takes
+        if self.room is not None:
+            takes = min(takes, self.room, len(data))
+            self.room -= takes
+        if takes == 0:
+            raise BlockingIOError(errno.EAGAIN, "the socket is full")
+        taken = data[:takes]
+        self.received += taken
+        return len(taken)
+
+
+class _Readiness:
+    """The part of a reactor that a descriptor tells what it waits for."""
+
+    def __init__(self) -> None:
+        self.writers: set[FileDescriptor] = set()
+
+    def addWriter(self, writer: FileDescriptor) -> None:
+        self.writers.add(writer)
+
+    def removeWriter(self, writer: FileDescriptor) -> None:
+        self.writers.discard(writer)
+
+    def addReader(self, reader: FileDescriptor) -> None:
+        """Nothing is ever read here."""
+
+    removeReader = addReader
+
+
+class FakeTransport(FileDescriptor):
+    """Twisted's transport over a `FakeSocket`; `turn` is one turn of its reactor.
+
+    With `tls` it says that it is encrypted, and refuses to give its socket away.
+    """
+
+    def __init__(self, *, tls: bool = False) -> None:
+        self._readiness = _Readiness()
+        super().__init__(cast(IReactorFDSet, self._readiness))
+        self.connected = 1
+        self.socket = FakeSocket()
+        self.written: list[int] = []
+        self.aborted = False
+        self.lost: Failure | None = None
+        self._is_tls = tls
+        if tls:
+            directlyProvides(self, ISSLTransport)
+
+    def turn(self) -> None:
+        """The reactor finds that the connection was aborted, or that the socket may take more."""
+        if self.aborted:
+            self.connectionLost(Failure(ConnectionAborted()))
+        elif self.is_writing:
+            fault = FileDescriptor.doWrite(self)
+            if fault is not None:
+                self.connectionLost(Failure(fault))
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether the transport waits for its socket to take more."""
+        return self in self._readiness.writers
+
+    @property
+    def buffered(self) -> bytes:
+        """What was written and has not reached the socket."""
+        return b"".join((memoryview(self.dataBuffer)[self.offset :], *self._tempDataBuffer))
+
+    def getHandle(self) -> FakeSocket:
+        assert not self._is_tls, "a socket below TLS is not to be written to"
+        return self.socket
+
+    def write(self, data: bytes) -> None:
+        self.written.append(len(data))
+        super().write(data)
+
+    def writeSomeData(self, data: bytes) -> int | BaseException:
+        try:
+            return self.socket.send(memoryview(data)[: self.SEND_LIMIT])
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return CONNECTION_LOST
+
+    def abortConnection(self) -> None:
+        if not self.disconnected:
+            self.aborted = True
+            self._readiness.removeWriter(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.lost is None:
+            self.lost = reason
+            FileDescriptor.connectionLost(self, reason)
+
+
+if TYPE_CHECKING:
+    _source: Source = FakeSource()
+    _subscriber: Subscriber = FakeSubscriber()
+    _transport: OutboxTransport = FakeTransport()

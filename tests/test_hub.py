@@ -1,0 +1,1196 @@
+"""The hub: each of its rules one at a time, and any sequence of events against a dict of sets."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.application.service import Service
+from twisted.internet.task import Clock
+
+from marketfeed.boundaries import Sink
+from marketfeed.fanout import Group, Join
+from marketfeed.hub import CONFIRM_SECONDS, Hub, HubLimits, TooManyStreams
+from marketfeed.model.frames import text_frame
+from marketfeed.model.streams import StreamKinds
+from tests.conftest import LogCapture
+from tests.fakes import FakeSource, FakeSubscriber
+
+if TYPE_CHECKING:
+    _sink: Sink = Hub(Clock(), HubLimits())
+
+EPOCH = 1_700_000_000
+LINGER = 5.0
+KINDS = StreamKinds()
+
+
+def trade(number: int = 1) -> bytes:
+    return b'{"e":"trade","t":%d,"m":true,"p":"100.10","q":"2","s":"A"}' % number
+
+
+class Room:
+    """A hub with a source that the test drives, and a clock."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.clock = Clock()
+        self.hub = Hub(self.clock, HubLimits(**{"linger": LINGER, **limits}), lambda: EPOCH + self.clock.seconds())
+        self.source = FakeSource(self.hub)
+        self.hub.feed_from(self.source)
+        Service.startService(self.hub)
+
+    @property
+    def now_ms(self) -> int:
+        return int((EPOCH + self.clock.seconds()) * 1000)
+
+    def assert_empty(self) -> None:
+        """Nothing is left of anything that ever was."""
+        hub = self.hub
+        assert not self.clock.getDelayedCalls()
+        assert not self.source.wanted
+        assert not hub.streams
+        assert not any((hub._streams, hub._healed, hub._dirty, hub._in_use))
+
+
+class Client:
+    """One client, as its session treats the hub: it knows its groups, and answers into its outbox.
+
+    Its replies are `["joined", …]` and `["left", …]`.
+    """
+
+    def __init__(self, room: Room, *, enveloped: bool = True, queue: int = 1 << 20) -> None:
+        self.hub = room.hub
+        self.outbox = FakeSubscriber(queue, on_overflow=self.end)
+        self.enveloped = enveloped
+        self.groups: dict[str, Group] = {}
+        self.waiting: Join | None = None
+        self.answers = 0
+        self.settled = 0
+        self.ended = False
+
+    def join(self, *spellings: str) -> Client:
+        assert self.waiting is None
+        streams = {spelling: KINDS.parse(spelling) for spelling in spellings}
+        join = self.hub.join(self.outbox, self.enveloped, streams, self._joined, self._settled)
+        self.waiting = None if join.finished else join
+        return self
+
+    def _joined(self, groups: dict[str, Group]) -> None:
+        self.answers += 1
+        if self.ended:
+            self.hub.leave(self.outbox, groups.values())
+            return
+        self.groups.update(groups)
+        self.reply("joined", groups)
+
+    def _settled(self) -> None:
+        self.settled += 1
+        self.waiting = None
+
+    def unsubscribe(self, *spellings: str) -> None:
+        self.hub.unsubscribe(self.outbox, [self.groups.pop(spelling) for spelling in spellings])
+        self.reply("left", spellings)
+
+    def reshape(self, enveloped: bool) -> None:
+        self.groups = self.hub.reshape(self.outbox, self.groups.values(), enveloped)
+        self.enveloped = enveloped
+
+    def reply(self, what: str, spellings: Any) -> None:
+        if not self.ended:
+            self.outbox.write(text_frame(msgspec.json.encode([what, *spellings])))
+
+    def end(self) -> None:
+        """The connection is closing or gone."""
+        self.ended = True
+        self.outbox.end()
+        if self.waiting is not None:
+            self.hub.cancel(self.waiting)
+        groups, self.groups = self.groups, {}
+        self.hub.leave(self.outbox, groups.values())
+
+    def take(self) -> list[Any]:
+        """The messages since the last call; publications and events without their envelopes' noise."""
+        messages = [self._short(message) for message in self.outbox.messages]
+        self.outbox.writes.clear()
+        return messages
+
+    @staticmethod
+    def _short(message: Any) -> Any:
+        if isinstance(message, list):
+            return message
+        spelling, data = message.get("stream"), message.get("data", message)
+        if data["e"] == "gap":
+            assert spelling in ("!gap", None)
+            return ("gap", data["streams"], data["reason"], data["from"], data["to"])
+        return (spelling, data["t"])
+
+
+@pytest.fixture
+def room() -> Iterator[Room]:
+    yield (room := Room())
+    room.source.calls.clear()
+    room.hub.stopService()
+    leftover = [call for call in room.clock.getDelayedCalls() if call.active()]
+    assert not leftover, f"timers left over in the hub: {leftover}"
+
+
+def member(room: Room, *spellings: str, **options: Any) -> Client:
+    """A client that has joined streams which the source has confirmed, and has read the reply."""
+    client = Client(room, **options).join(*spellings)
+    room.source.confirm()
+    client.take()
+    client.answers = client.settled = 0
+    return client
+
+
+# Rule 1: what is wanted from the source.
+
+
+def test_a_stream_is_wanted_at_its_first_subscriber_only(room: Room) -> None:
+    """Further subscribers, and further spellings, do not reach the source."""
+    Client(room).join("trade@A")
+    Client(room).join("trade@A", "a@trade")
+    Client(room, enveloped=False).join("depth@A")
+    assert room.source.calls == [("want", "trade@A"), ("want", "depth@A")]
+    assert room.hub.streams == {"trade@A", "depth@A"}
+
+
+def test_a_stream_lingers_after_its_last_subscriber(room: Room) -> None:
+    """It is unwanted when the last has been gone for the linger time, and not before."""
+    first, last = member(room, "trade@A"), member(room, "trade@A")
+    first.end()
+    room.clock.advance(LINGER)
+    last.unsubscribe("trade@A")
+    assert not room.hub.streams
+    room.clock.advance(LINGER - 0.1)
+    assert "trade@A" in room.source.wanted
+    room.clock.advance(0.1)
+    room.assert_empty()
+
+
+def test_who_comes_back_in_time_finds_the_stream_flowing(room: Room) -> None:
+    """A page reload does not flap the channel, and is answered at once."""
+    member(room, "trade@A").end()
+    room.clock.advance(LINGER - 0.1)
+    client = Client(room).join("trade@A")
+    assert client.take() == [["joined", "trade@A"]]
+    room.clock.advance(10 * LINGER)
+    assert room.source.calls == [("want", "trade@A")]
+
+
+def test_without_linger_a_stream_is_unwanted_at_once() -> None:
+    """`--linger 0` needs no timer."""
+    room = Room(linger=0)
+    member(room, "trade@A").end()
+    room.assert_empty()
+
+
+def test_who_leaves_before_the_confirmation_leaves_nothing_behind(room: Room) -> None:
+    """A cancelled join gives back its streams, its timer and its place."""
+    client, other = Client(room).join("trade@A", "depth@A"), Client(room).join("trade@A")
+    client.end()
+    client.end()
+    assert room.hub.streams == {"trade@A"}
+    room.source.confirm("trade@A")
+    assert client.take() == []
+    assert other.take() == [["joined", "trade@A"]]
+    other.end()
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def test_a_server_at_its_limit_takes_all_of_a_request_or_nothing() -> None:
+    """`--max-distinct-streams` counts streams that have clients; those that are there already cost nothing."""
+    room = Room(max_distinct_streams=2)
+    client = member(room, "trade@A")
+    with pytest.raises(TooManyStreams):
+        Client(room).join("trade@A", "trade@B", "trade@C")
+    assert list(room.source.wanted) == ["trade@A"]
+    other = Client(room).join("trade@A", "a@trade", "trade@B")
+    with pytest.raises(TooManyStreams):
+        Client(room).join("trade@C")
+    client.end()
+    other.end()
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def test_lingering_streams_take_nobodys_place() -> None:
+    """A stream without clients is not counted, and past the limit none lingers."""
+    room = Room(max_distinct_streams=2)
+    member(room, "trade@A", "trade@B").end()
+    client = Client(room).join("trade@C", "trade@D")
+    assert len(room.source.wanted) == 4
+    client.end()
+    assert set(room.source.wanted) == {"trade@A", "trade@B"}
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def test_stopping_ends_joins_and_lingering_and_waits_for_nobody() -> None:
+    """After the hub has stopped no timer is left, and who leaves later leaves at once."""
+    room = Room()
+    stays = member(room, "trade@A")
+    member(room, "trade@B").end()
+    waits = Client(room).join("trade@C", "trade@D")
+    room.hub.stopService()
+    assert not room.clock.getDelayedCalls()
+    assert list(room.source.wanted) == ["trade@A"]
+    waits.end()
+    stays.end()
+    room.assert_empty()
+
+
+def test_spellings_and_shapes_get_the_same_publication_each_in_its_own_frame(room: Room) -> None:
+    """Every frame echoes the client's spelling; a raw client gets the engine's bytes alone."""
+    canonical, reversed_ = member(room, "trade@A"), member(room, "a@trade")
+    raw = member(room, "trade@A", enveloped=False)
+    room.source.publish("trade@A", trade(7))
+    assert canonical.outbox.texts == [b'{"stream":"trade@A","data":' + trade(7) + b"}"]
+    assert reversed_.outbox.texts == [b'{"stream":"a@trade","data":' + trade(7) + b"}"]
+    assert raw.outbox.texts == [trade(7)]
+
+
+def test_two_spellings_of_one_client_get_each_publication_twice(room: Room) -> None:
+    """Leaving one spelling keeps the other."""
+    client = member(room, "trade@A", "a@trade")
+    room.source.publish("trade@A", trade(1))
+    assert client.take() == [("trade@A", 1), ("a@trade", 1)]
+    client.unsubscribe("trade@A")
+    client.take()
+    room.source.publish("trade@A", trade(2))
+    assert client.take() == [("a@trade", 2)]
+
+
+# Rule 2: flushing, and the order.
+
+
+def test_publications_wait_for_the_flush_and_go_in_one_write(room: Room) -> None:
+    """Nothing is sent before the source has delivered all that arrived together."""
+    client = member(room, "trade@A", "trade@B")
+    room.hub.publish("trade@A", trade(1))
+    room.hub.publish("trade@B", trade(2))
+    room.hub.publish("trade@A", trade(3))
+    assert not client.outbox.writes
+    room.hub.flush()
+    assert len(client.outbox.writes) == 1
+    messages = client.take()
+    assert [message for message in messages if message[0] == "trade@A"] == [("trade@A", 1), ("trade@A", 3)]
+    assert ("trade@B", 2) in messages
+    room.hub.flush()
+    assert not client.outbox.writes
+
+
+def test_what_is_published_and_delivered_is_counted(room: Room) -> None:
+    """One publication to three groups of two members in all is one published, and one delivered to each spelling."""
+    member(room, "trade@A", "a@trade")
+    member(room, "trade@A", enveloped=False)
+    room.source.publish("trade@A", trade(1), trade(2))
+    assert (room.hub.published, room.hub.delivered) == (2, 6)
+
+
+def test_a_stream_that_nobody_watches_is_not_looked_at(room: Room) -> None:
+    """Neither an unknown stream, nor one that lingers, nor one whose first join still waits is read."""
+    member(room, "trade@A").end()
+    waiting = Client(room).join("trade@B")
+    for name in ("trade@X", "trade@A", "trade@B"):
+        room.source.publish(name, b"bad")
+    assert (room.hub.published, room.hub.delivered, room.hub.drops) == (0, 0, Counter())
+    assert waiting.take() == []
+
+
+# Rule 3: joining and leaving.
+
+
+def test_who_joins_gets_what_comes_after_the_reply_and_nothing_before_it(room: Room) -> None:
+    """Publications that arrived before the join are flushed to the others first."""
+    first = member(room, "trade@A")
+    room.hub.publish("trade@A", trade(1))
+    second = Client(room).join("trade@A")
+    room.hub.publish("trade@A", trade(2))
+    room.hub.flush()
+    assert first.take() == [("trade@A", 1), ("trade@A", 2)]
+    assert second.take() == [["joined", "trade@A"], ("trade@A", 2)]
+
+
+def test_after_unsubscribing_nothing_more_arrives(room: Room) -> None:
+    """What had arrived goes out before the reply; what waits for a slow client is dropped; nothing comes after."""
+    quick, slow = member(room, "trade@A", "depth@A", "trade@B"), member(room, "trade@A", "trade@B")
+    slow.outbox.stall()
+    room.hub.publish("trade@A", trade(1))
+    room.hub.publish("trade@B", trade(2))
+    quick.unsubscribe("trade@A", "depth@A")
+    slow.unsubscribe("trade@A")
+    room.source.publish("trade@A", trade(3))
+    room.source.publish("trade@B", trade(4))
+    slow.outbox.drain()
+    assert quick.take() == [("trade@A", 1), ("trade@B", 2), ["left", "trade@A", "depth@A"], ("trade@B", 4)]
+    assert slow.take() == [("trade@B", 2), ["left", "trade@A"], ("trade@B", 4)]
+
+
+def test_who_is_gone_gets_nothing_of_what_is_pending(room: Room) -> None:
+    """Leaving needs no flush: the client is closed."""
+    leaver, stays = member(room, "trade@A"), member(room, "trade@A")
+    room.hub.publish("trade@A", trade(1))
+    room.hub.leave(leaver.outbox, leaver.groups.values())
+    room.hub.flush()
+    assert leaver.take() == []
+    assert stays.take() == [("trade@A", 1)]
+
+
+def test_the_last_to_go_takes_what_is_pending_along(room: Room) -> None:
+    """A group that emptied before its flush harms nobody, nor whoever joins anew."""
+    member_ = member(room, "trade@A")
+    room.hub.publish("trade@A", trade(1))
+    member_.end()
+    again = Client(room).join("trade@A")
+    room.source.publish("trade@A", trade(2))
+    assert again.take() == [["joined", "trade@A"], ("trade@A", 2)]
+
+
+def test_leaving_twice_is_leaving_once(room: Room) -> None:
+    """A group that the client is not in is no reason to give back its stream."""
+    client, other = member(room, "trade@A"), member(room, "trade@A")
+    groups = list(client.groups.values())
+    client.end()
+    room.hub.leave(client.outbox, groups)
+    room.clock.advance(LINGER)
+    room.source.publish("trade@A", trade(1))
+    assert other.take() == [("trade@A", 1)]
+
+
+def test_reshaping_changes_how_publications_look_and_misses_none(room: Room) -> None:
+    """What arrived before comes in the old shape, the rest in the new; doing it again changes nothing."""
+    client, other = member(room, "trade@A", "a@trade"), member(room, "trade@A")
+    room.hub.publish("trade@A", trade(1))
+    client.reshape(False)
+    room.source.publish("trade@A", trade(2))
+    client.reshape(False)
+    room.source.publish("trade@A", trade(3))
+    client.reshape(True)
+    room.source.publish("trade@A", trade(4))
+    raw = [(None, 2)] * 2 + [(None, 3)] * 2
+    assert client.take() == [("trade@A", 1), ("a@trade", 1), *raw, ("trade@A", 4), ("a@trade", 4)]
+    assert other.take() == [("trade@A", number) for number in (1, 2, 3, 4)]
+    client.end()
+    other.end()
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+# Rule 4: confirmations and gaps.
+
+
+def test_the_reply_waits_for_the_confirmation_of_every_stream(room: Room) -> None:
+    """One reply, once all of a request's streams flow; later work is taken up after it."""
+    client = Client(room).join("trade@A", "depth@A")
+    room.source.confirm("trade@A")
+    assert client.take() == []
+    assert client.settled == 0
+    room.source.confirm("depth@A")
+    assert client.take() == [["joined", "trade@A", "depth@A"]]
+    assert client.settled == 1
+    assert not room.clock.getDelayedCalls()
+
+
+def test_a_join_that_need_not_wait_is_answered_before_it_returns(room: Room) -> None:
+    """`settled` is for joins that were waited for; an empty one is no exception."""
+    member(room, "trade@A")
+    client = Client(room).join("trade@A")
+    empty = Client(room).join()
+    assert client.take() == [["joined", "trade@A"]]
+    assert empty.take() == [["joined"]]
+    assert client.settled == empty.settled == 0
+
+
+def test_a_source_may_confirm_at_once(room: Room) -> None:
+    """A stream that is subscribed still is confirmed inside `want`: the join need not wait, even after a loss."""
+    room.source.at_once = True
+    room.source.lose(5)
+    client = Client(room).join("trade@A", "depth@A")
+    room.source.publish("trade@A", trade(1))
+    assert client.take() == [["joined", "trade@A", "depth@A"], ("trade@A", 1)]
+
+
+def test_a_late_confirmation_is_not_waited_for(room: Room, logged: LogCapture) -> None:
+    """After five seconds the client is answered, and told that nothing flows; the gap ends before a publication."""
+    client = Client(room).join("trade@A", "depth@A")
+    began = room.now_ms
+    room.source.confirm("depth@A")
+    room.clock.advance(CONFIRM_SECONDS - 0.1)
+    assert client.take() == []
+    room.clock.advance(0.1)
+    gap = ("gap", ["trade@A"], "source-down", began)
+    assert client.take() == [["joined", "trade@A", "depth@A"], (*gap, None)]
+    assert client.settled == 1
+    room.clock.advance(2)
+    room.hub.confirmed("trade@A")
+    room.source.publish("trade@A", trade(1))
+    assert client.take() == [(*gap, room.now_ms), ("trade@A", 1)]
+    assert len([text for text in logged.formats() if text.startswith("no confirmation within")]) == 1
+
+
+def test_each_join_waits_its_own_five_seconds(room: Room) -> None:
+    """Who asks for a stream whose confirmation is overdue is answered at once; who was waiting waits his time."""
+    first = Client(room).join("trade@A")
+    since = room.now_ms
+    room.clock.advance(3)
+    second = Client(room).join("trade@A", "trade@B")
+    room.clock.advance(2)
+    third = Client(room).join("trade@A")
+    gap = ("gap", ["trade@A"], "source-down", since, None)
+    assert first.take() == third.take() == [["joined", "trade@A"], gap]
+    assert second.take() == []
+    room.clock.advance(3)
+    later = ("gap", ["trade@B"], "source-down", since + 3000, None)
+    assert second.take() == [["joined", "trade@A", "trade@B"], gap, later]
+
+
+def test_a_loss_answers_those_too_whose_stream_is_overdue_already(room: Room) -> None:
+    """Nobody waits for a source that is unreachable, though the stream's gap began before."""
+    Client(room).join("trade@A")
+    since = room.now_ms
+    room.clock.advance(3)
+    second = Client(room).join("trade@A")
+    room.clock.advance(2)
+    room.source.lose(5)
+    assert second.take() == [["joined", "trade@A"], ("gap", ["trade@A"], "source-down", since, None)]
+
+
+def test_while_the_source_is_unreachable_joins_are_answered_at_once(room: Room) -> None:
+    """A gap since the source was last good follows the reply; when the source is back, joins wait again."""
+    room.source.lose(EPOCH * 1000 - 400)
+    client = Client(room).join("trade@A", "a@trade")
+    gap = ("gap", ["trade@A", "a@trade"], "source-down", EPOCH * 1000 - 400)
+    assert client.take() == [["joined", "trade@A", "a@trade"], (*gap, None)]
+    room.source.reach()
+    waits = Client(room).join("trade@B")
+    assert waits.take() == []
+    room.clock.advance(1)
+    room.source.confirm()
+    room.hub.flush()
+    assert client.take() == [(*gap, room.now_ms)]
+    assert waits.take() == [["joined", "trade@B"]]
+
+
+def test_a_source_that_was_never_good_is_lost_since_now(room: Room) -> None:
+    """Before the first success there is no last good moment to name."""
+    waiting = Client(room).join("trade@A")
+    room.clock.advance(1)
+    room.source.lose(None)
+    assert waiting.take() == [["joined", "trade@A"], ("gap", ["trade@A"], "source-down", room.now_ms, None)]
+    assert waiting.settled == 1
+    assert not room.hub.source_reached
+    room.source.reach()
+    assert room.hub.source_reached
+
+
+def test_a_loss_is_told_to_every_client_once_for_all_of_its_streams(room: Room) -> None:
+    """Each gets its own spellings in its own dialect, after what arrived before the loss."""
+    one, two = member(room, "trade@A", "a@trade", "depth@A"), member(room, "depth@A", enveloped=False)
+    room.hub.publish("trade@A", trade(1))
+    room.source.lose(5)
+    before = [("trade@A", 1), ("a@trade", 1)]
+    assert one.take() == [*before, ("gap", ["trade@A", "a@trade", "depth@A"], "source-down", 5, None)]
+    assert two.outbox.texts == [b'{"e":"gap","streams":["depth@A"],"reason":"source-down","from":5,"to":null}']
+    room.source.lose(9)
+    assert one.take() == []
+
+
+def test_a_gap_ends_before_the_next_publication_with_the_same_from(room: Room) -> None:
+    """Recovery is told stream by stream as it is confirmed, in one event for those that came back together."""
+    client = member(room, "trade@A", "trade@B", "trade@C")
+    room.source.lose(5)
+    client.take()
+    room.clock.advance(3)
+    room.source.reach()
+    room.hub.flush()
+    assert client.take() == []
+    room.hub.confirmed("trade@A")
+    room.hub.confirmed("trade@C")
+    room.source.publish("trade@C", trade(1))
+    assert client.take() == [("gap", ["trade@A", "trade@C"], "source-down", 5, room.now_ms), ("trade@C", 1)]
+    room.hub.confirmed("trade@B")
+    room.hub.flush()
+    assert client.take() == [("gap", ["trade@B"], "source-down", 5, room.now_ms)]
+    room.source.confirm()
+    room.hub.flush()
+    assert client.take() == []
+
+
+def test_a_loss_right_after_a_recovery_is_told_in_order(room: Room) -> None:
+    """Found and lost again before anything was published: the first gap ends, the second begins."""
+    client = member(room, "trade@A")
+    room.source.lose(5)
+    room.source.confirm()
+    room.clock.advance(1)
+    room.source.lose(700)
+    first, second = ("gap", ["trade@A"], "source-down", 5), ("gap", ["trade@A"], "source-down", 700)
+    assert client.take() == [(*first, None), (*first, room.now_ms), (*second, None)]
+
+
+def test_who_joins_between_a_recovery_and_its_flush_hears_of_no_gap(room: Room) -> None:
+    """The gap of the others ends before the newcomer is there."""
+    client = member(room, "trade@A")
+    room.source.lose(5)
+    room.source.confirm()
+    newcomer = Client(room).join("trade@A")
+    room.source.publish("trade@A", trade(1))
+    assert newcomer.take() == [["joined", "trade@A"], ("trade@A", 1)]
+    assert client.take()[1:] == [("gap", ["trade@A"], "source-down", 5, room.now_ms), ("trade@A", 1)]
+
+
+def test_a_gap_that_ended_while_the_stream_was_dropped_is_told_to_nobody() -> None:
+    """A recovery that nobody is left to hear of is forgotten with its stream."""
+    room = Room(linger=0)
+    client = member(room, "trade@A")
+    room.source.lose(5)
+    room.source.confirm()
+    client.end()
+    room.assert_empty()
+    room.hub.flush()
+
+
+def test_a_refused_stream_is_answered_and_never_waited_for(room: Room, logged: LogCapture) -> None:
+    """The client is told why nothing flows: who waited at the refusal, and who asks afterwards."""
+    client = Client(room).join("trade@A", "trade@B")
+    room.source.confirm("trade@B")
+    room.source.refuse("trade@A")
+    gap = ("gap", ["trade@A"], "source-refused", room.now_ms)
+    assert client.take() == [["joined", "trade@A", "trade@B"], (*gap, None)]
+    later = Client(room).join("trade@A")
+    assert later.take() == [["joined", "trade@A"], (*gap, None)]
+    room.source.refuse("trade@A")
+    assert client.take() == []
+    room.clock.advance(4)
+    room.source.confirm("trade@A")
+    room.source.publish("trade@A", trade(1))
+    assert client.take() == later.take() == [(*gap, room.now_ms), ("trade@A", 1)]
+    assert logged.formats().count("the source refuses {stream}: {why}") == 2
+
+
+def test_a_refusal_after_a_loss_says_since_when_nothing_flows(room: Room) -> None:
+    """The gap has another reason now; it is the same gap, also when the source is lost once more."""
+    client = member(room, "trade@A", "trade@B")
+    room.source.lose(5)
+    client.take()
+    room.source.reach()
+    room.source.refuse("trade@A")
+    assert client.take() == [("gap", ["trade@A"], "source-refused", 5, None)]
+    room.source.lose(8)
+    assert client.take() == []
+    room.source.confirm()
+    room.hub.flush()
+    refused = ("gap", ["trade@A"], "source-refused", 5, room.now_ms)
+    down = ("gap", ["trade@B"], "source-down", 5, room.now_ms)
+    assert client.take() == [refused, down]
+
+
+def test_a_stream_refused_in_the_midst_of_its_flow_gets_its_gap_after_what_arrived(room: Room) -> None:
+    """Permission can be withdrawn; the gap begins now, and right after a recovery that one is told first."""
+    client = member(room, "trade@A")
+    room.hub.publish("trade@A", trade(1))
+    room.source.refuse("trade@A")
+    gap = ("gap", ["trade@A"], "source-refused", room.now_ms)
+    assert client.take() == [("trade@A", 1), (*gap, None)]
+    room.clock.advance(1)
+    room.source.confirm("trade@A")
+    room.source.refuse("trade@A")
+    assert client.take() == [(*gap, room.now_ms), ("gap", ["trade@A"], "source-refused", room.now_ms, None)]
+
+
+def test_news_of_a_stream_that_nobody_wants_changes_nothing(room: Room) -> None:
+    """Confirmations and refusals may cross with an unwant."""
+    room.hub.confirmed("trade@X")
+    room.hub.refused("trade@X", "no permission")
+    room.assert_empty()
+
+
+# Bad publications.
+
+
+def test_bad_publications_are_dropped_and_counted_by_reason(room: Room) -> None:
+    """Strict: only what its kind requires is forwarded."""
+    client = member(room, "trade@A")
+    room.source.publish("trade@A", b"{", b"[]", b'{"e":"trade"}', trade(1), b'{"e":"ticker"}', b"\xff")
+    assert client.take() == [("trade@A", 1)]
+    assert room.hub.drops == Counter({"not-json": 1, "not-object": 1, "bad-field": 2, "not-utf8": 1})
+    assert room.hub.published == 1
+
+
+def test_drops_are_logged_once_a_second_for_each_stream(room: Room, logged: LogCapture) -> None:
+    """The line says what was wrong and how many there were; another stream has a line of its own."""
+    member(room, "trade@A", "trade@B")
+
+    def lines() -> list[tuple[str, int]]:
+        events = [event for event in logged.events if str(event.get("log_format")).startswith("bad publication")]
+        logged.events.clear()
+        assert all(event["reason"] == "not-json" and event["what"] == "dropped" for event in events)
+        return [(event["stream"], event["count"]) for event in events]
+
+    room.source.publish("trade@A", *[b"{"] * 3)
+    assert lines() == [("trade@A", 1)]
+    room.source.publish("trade@B", b"{")
+    assert lines() == [("trade@B", 1)]
+    room.clock.advance(0.9)
+    room.source.publish("trade@A", b"{")
+    assert lines() == []
+    room.clock.advance(0.1)
+    room.source.publish("trade@A", b"{")
+    assert lines() == [("trade@A", 4)]
+
+
+def test_a_lenient_server_forwards_any_object_and_counts_all_the_same(logged: LogCapture) -> None:
+    """`--validate warn`: defects are counted and logged; what is no JSON object is dropped even so."""
+    room = Room(strict=False)
+    client = member(room, "trade@A", enveloped=False)
+    room.source.publish("trade@A", b'{"e":"new"}', b"[]")
+    room.clock.advance(1)
+    room.source.publish("trade@A", b"7")
+    assert client.outbox.texts == [b'{"e":"new"}']
+    assert room.hub.drops == Counter({"bad-field": 1, "not-object": 2})
+    lines = [event["what"] for event in logged.events if str(event.get("log_format")).startswith("bad publication")]
+    assert lines == ["forwarded", "dropped"]
+
+
+def test_a_wrapped_publication_may_name_its_channel() -> None:
+    """Engines wrap under the stream's name, with the prefix or without it; clients see neither wrapping."""
+    room = Room(channel_prefix="live.")
+    client = member(room, "trade@A", enveloped=False)
+    for name in (b"trade@A", b"live.trade@A", b"test.trade@A"):
+        room.source.publish("trade@A", b'{"stream":"' + name + b'","data":' + trade() + b"}")
+    assert client.outbox.texts == [trade()] * 2
+    assert room.hub.drops == Counter({"wrong-stream": 1})
+
+
+def test_a_publication_beyond_the_limit_is_dropped() -> None:
+    """`--max-payload` is in bytes of the payload."""
+    room = Room(max_payload=len(trade()))
+    client = member(room, "trade@A")
+    room.source.publish("trade@A", trade(), trade() + b" ")
+    assert client.take() == [("trade@A", 1)]
+    assert room.hub.drops == Counter({"too-large": 1})
+
+
+# Rule 5: one client's failure.
+
+
+def test_a_client_whose_socket_fails_is_alone_in_it(room: Room) -> None:
+    """The others get the publication, the source hears nothing."""
+    broken, healthy = member(room, "trade@A"), member(room, "trade@A")
+    broken.outbox.takes.append(BrokenPipeError())
+    room.source.publish("trade@A", trade(1))
+    assert broken.outbox.failures == 1
+    assert healthy.take() == [("trade@A", 1)]
+    broken.end()
+    room.source.publish("trade@A", trade(2))
+    assert healthy.take() == [("trade@A", 2)]
+
+
+def test_a_client_that_is_too_slow_in_several_streams_is_ended_once(room: Room) -> None:
+    """The second group of one flush finds no room either; ending the client twice would drop its close frame."""
+    slow, healthy = member(room, "trade@A", "trade@B", queue=1), member(room, "trade@A", "trade@B")
+    slow.outbox.stall()
+    room.hub.publish("trade@A", trade(1))
+    room.hub.publish("trade@B", trade(2))
+    room.hub.flush()
+    assert slow.outbox.overflows == 1
+    assert healthy.take() == [("trade@A", 1), ("trade@B", 2)]
+
+
+def test_a_client_ended_by_one_event_is_not_sent_the_next(room: Room) -> None:
+    """Behind a close frame nothing is sent: neither the rest of the gaps of a loss, nor those of a join."""
+    client = member(room, "trade@A", "trade@B", queue=1)
+    room.source.lose(5)
+    room.source.reach()
+    room.source.refuse("trade@A")
+    client.take()
+    client.outbox.stall()
+    room.source.confirm()
+    room.hub.flush()
+    assert (client.outbox.overflows, client.outbox.late) == (1, [])
+    room.source.lose(9)
+    joiner = Client(room, queue=1)
+    joiner.outbox.stall()
+    joiner.join("trade@A")
+    assert (joiner.outbox.overflows, joiner.outbox.late) == (1, [])
+
+
+def test_a_waiting_client_that_a_flush_ends_is_not_answered(room: Room) -> None:
+    """Completing a join flushes first, which may be one publication too many for the client who joins."""
+    client = member(room, "trade@A", queue=1)
+    client.join("trade@B")
+    client.outbox.stall()
+    room.hub.publish("trade@A", trade(1))
+    room.source.confirm("trade@B")
+    assert client.outbox.overflows == 1
+    assert client.answers == client.settled == 0
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def test_a_client_that_is_ended_inside_its_join_can_leave_in_the_answer(room: Room) -> None:
+    """The flush inside `join` may end the client before its session knows of the join: `answer` still gets groups."""
+    member(room, "trade@B").end()
+    client = member(room, "trade@A", queue=1)
+    client.outbox.stall()
+    room.hub.publish("trade@A", trade(1))
+    client.join("trade@B")
+    assert client.outbox.overflows == 1
+    assert client.outbox.late == []
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def test_a_client_that_is_ended_inside_its_reshape_leaves_nothing_behind(room: Room) -> None:
+    """The flush before a reshape may end the client, who must not be moved into another group then."""
+    client, other = member(room, "trade@A", queue=1), member(room, "trade@A")
+    client.outbox.stall()
+    room.hub.publish("trade@A", trade(1))
+    client.reshape(False)
+    assert client.outbox.overflows == 1
+    assert not client.groups
+    other.end()
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def test_a_client_that_is_ended_inside_its_unsubscribe_leaves_nothing_behind(room: Room) -> None:
+    """The same for the flush before leaving."""
+    client = member(room, "trade@A", "trade@B", queue=1)
+    client.outbox.stall()
+    room.hub.publish("trade@A", trade(1))
+    client.unsubscribe("trade@A")
+    assert client.outbox.overflows == 1
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def fail(*_: object) -> None:
+    raise ZeroDivisionError("a fault in a session")
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_fault_in_a_waiting_session_ends_that_client_only(room: Room, logged: LogCapture, late: bool) -> None:
+    """What a session raises when its join completes does not reach the source, nor keep the others waiting."""
+    streams = {"trade@A": KINDS.parse("trade@A")}
+    broken, careless = [FakeSubscriber(), FakeSubscriber()], FakeSubscriber()
+    room.hub.join(broken[0], True, streams, fail)
+    room.hub.join(careless, True, streams, lambda groups: None)
+    room.hub.join(broken[1], True, streams, lambda groups: None, fail)
+    healthy = Client(room).join("trade@A")
+    if late:
+        room.clock.advance(CONFIRM_SECONDS)
+    else:
+        room.source.confirm("trade@A")
+    assert healthy.take()[0] == ["joined", "trade@A"]
+    assert [subscriber.failures for subscriber in (*broken, careless)] == [1, 1, 0]
+    assert len(logged.flush_failures(ZeroDivisionError)) == 2
+
+
+def test_a_fault_in_a_session_that_need_not_wait_is_its_own(room: Room) -> None:
+    """Inside `join` there is a caller to tell."""
+    member(room, "trade@A")
+    with pytest.raises(ZeroDivisionError):
+        room.hub.join(FakeSubscriber(), True, {"trade@A": KINDS.parse("trade@A")}, fail)
+
+
+# Any sequence of events.
+
+SPELLINGS = ["trade@A", "a@trade", "trade@B", "depth@A@100ms", "ticker@A"]
+STREAMS = sorted({str(KINDS.parse(spelling)) for spelling in SPELLINGS})
+PAYLOADS = {
+    "trade": b'{"e":"trade","t":%d,"m":true,"p":"1","q":"2","s":"A"}',
+    "depth": b'{"e":"depth","t":%d,"a":[],"b":[]}',
+    "ticker": b'{"e":"ticker","t":%d,"c":"1","s":"A"}',
+}
+Gap = tuple[str, int]
+
+
+class Known:
+    """What the model knows of a stream that the source is asked for."""
+
+    def __init__(self, gap: Gap | None) -> None:
+        self.confirmed = False
+        self.gap = gap
+        self.expires: float | None = None
+
+
+class Wish:
+    """A join that is not answered yet: the streams that it waits for, and until when."""
+
+    def __init__(self, spellings: list[str], missing: set[str], since: int, deadline: float | None) -> None:
+        self.spellings = spellings
+        self.missing = missing
+        self.since = since
+        self.deadline = deadline
+
+
+class Subscription:
+    """One spelling of one client from its reply to its end: what is to arrive, and what the client was told."""
+
+    def __init__(self) -> None:
+        self.due: deque[int] = deque()
+        self.may_miss = False
+        self.gap: Gap | None = None
+
+
+class ModelClient(Client):
+    """A client that tells the model when it is answered and when it ends, and checks each message that it reads."""
+
+    def __init__(self, machine: HubMachine, enveloped: bool) -> None:
+        super().__init__(machine.room, enveloped=enveloped, queue=150)
+        self.machine = machine
+        self.promised: dict[str, list[Subscription]] = {spelling: [] for spelling in SPELLINGS}
+        self.live: dict[str, Subscription] = {}
+
+    def _joined(self, groups: dict[str, Group]) -> None:
+        try:
+            self.machine.answered(self, list(groups))
+        except Exception as fault:  # which the hub would take for the session's
+            self.machine.faults.append(fault)
+        super()._joined(groups)
+
+    def end(self) -> None:
+        if not self.ended:
+            spellings = list(self.groups)
+            super().end()
+            self.machine.gone(self, spellings)
+
+    @property
+    def reads(self) -> bool:
+        return self.outbox.direct and not self.outbox.ended
+
+    def read(self) -> None:
+        if self.reads:
+            for message in self.take():
+                self._check(message)
+
+    def _check(self, message: Any) -> None:
+        match message:
+            case ["joined", *spellings]:
+                for spelling in spellings:
+                    assert spelling not in self.live
+                    self.live[spelling] = self.promised[spelling].pop(0)
+            case ["left", *spellings]:
+                for spelling in spellings:
+                    left = self.live.pop(spelling)
+                    assert left.may_miss or not left.due
+            case ("gap", spellings, reason, since, None):
+                for spelling in spellings:
+                    assert self.live[spelling].gap != (reason, since), "told twice"
+                    self.live[spelling].gap = (reason, since)
+            case ("gap", spellings, reason, since, until):
+                assert until >= since
+                for spelling in spellings:
+                    assert self.live[spelling].gap == (reason, since)
+                    self.live[spelling].gap = None
+            case (spelling, number):
+                subscription = self._subscription(spelling, number)
+                assert subscription.due.popleft() == number
+                assert subscription.gap is None, "a publication inside a gap"
+            case _:
+                raise AssertionError(f"nobody sends {message}")
+
+    def _subscription(self, spelling: str | None, number: int) -> Subscription:
+        if spelling is not None:
+            return self.live[spelling]
+        stream = self.machine.published[number]  # a raw client cannot tell its spellings apart
+        mine = (each for name, each in self.live.items() if str(KINDS.parse(name)) == stream)
+        return next(each for each in mine if each.due and each.due[0] == number)
+
+
+slots = st.integers(0, 2)
+any_of = st.integers(0, 59)
+"""Picks one of up to five things, whichever there are."""
+some_spellings = st.lists(st.sampled_from(SPELLINGS), min_size=1, max_size=3, unique=True)
+
+
+class HubMachine(RuleBasedStateMachine):
+    """The hub against a model: for each stream the set of its members, who waits for it, and what the source said."""
+
+    MAX_STREAMS = 3
+    LINGER = 3.7  # so that no stream expires in the very moment in which a confirmation is overdue
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = Room(max_distinct_streams=self.MAX_STREAMS, linger=self.LINGER)
+        self.hub, self.source, self.clock = self.room.hub, self.room.source, self.room.clock
+        self.known: dict[str, Known] = {}
+        self.members: dict[str, set[tuple[ModelClient, str]]] = {name: set() for name in STREAMS}
+        self.wishes: dict[ModelClient, Wish] = {}
+        self.published: dict[int, str] = {}
+        self.down_since: int | None = None
+        self.faults: list[Exception] = []
+        self.joining: ModelClient | None = None
+        self.clients = [ModelClient(self, enveloped=slot % 2 == 0) for slot in range(3)]
+
+    # The model.
+
+    def holders(self, stream: str) -> int:
+        waiting = [spelling for wish in self.wishes.values() for spelling in wish.spellings]
+        return len(self.members[stream]) + sum(str(KINDS.parse(spelling)) == stream for spelling in waiting)
+
+    def answered(self, client: ModelClient, spellings: list[str]) -> None:
+        """The hub answers a join: that is right when nothing is missing."""
+        wish = self.wishes[client]
+        assert not wish.missing
+        assert wish.spellings == spellings
+        del self.wishes[client]
+        for spelling in spellings:
+            subscription = Subscription()
+            client.promised[spelling].append(subscription)
+            self.members[str(KINDS.parse(spelling))].add((client, spelling))
+        if client.ended:
+            self._leave(client, spellings)
+
+    def gone(self, client: ModelClient, spellings: list[str]) -> None:
+        """A client has ended; a join that it is in the middle of making is answered yet."""
+        if client in self.wishes and client is not self.joining:
+            given_back = self.wishes[client].spellings
+            while given_back:
+                self._release(str(KINDS.parse(given_back.pop(0))))
+            del self.wishes[client]
+        self._leave(client, spellings)
+
+    def _leave(self, client: ModelClient, spellings: list[str]) -> None:
+        for spelling in spellings:
+            stream = str(KINDS.parse(spelling))
+            if (client, spelling) in self.members[stream]:
+                self.members[stream].remove((client, spelling))
+                self._release(stream)
+
+    def _release(self, stream: str) -> None:
+        if not self.holders(stream):
+            if len(self.known) <= self.MAX_STREAMS:
+                self.known[stream].expires = self.clock.seconds() + self.LINGER
+            else:
+                del self.known[stream]
+
+    # What clients do.
+
+    def client(self, slot: int) -> ModelClient:
+        if self.clients[slot].ended:
+            self.clients[slot] = ModelClient(self, enveloped=slot % 2 == 0)
+        return self.clients[slot]
+
+    @initialize(wishes=st.lists(some_spellings, min_size=2, max_size=3), confirmed=st.booleans())
+    def begin(self, wishes: list[list[str]], confirmed: bool) -> None:
+        for slot, spellings in enumerate(wishes):
+            self.join(slot, spellings)
+        if confirmed:
+            self.confirm_all()
+
+    @rule(slot=slots, spellings=some_spellings)
+    def join(self, slot: int, spellings: list[str]) -> None:
+        client = self.client(slot)
+        new = [spelling for spelling in spellings if spelling not in client.groups]
+        if client.waiting is not None or not new:
+            return
+        names = list(dict.fromkeys(str(KINDS.parse(spelling)) for spelling in new))
+        in_use = {name for name in self.known if self.holders(name)}
+        if len(in_use.union(names)) > self.MAX_STREAMS:
+            with pytest.raises(TooManyStreams):
+                client.join(*new)
+            return
+        for name in names:
+            down = None if self.down_since is None else ("source-down", self.down_since)
+            self.known.setdefault(name, Known(down)).expires = None
+        missing = {name for name in names if not self.known[name].confirmed and self.known[name].gap is None}
+        deadline = self.clock.seconds() + CONFIRM_SECONDS if missing else None
+        self.wishes[client] = Wish(new, missing, self.room.now_ms, deadline)
+        self.joining = client
+        client.join(*new)
+        self.joining = None
+        assert (client.waiting is not None) == bool(missing)
+
+    @rule(slot=slots, spellings=some_spellings)
+    def unsubscribe(self, slot: int, spellings: list[str]) -> None:
+        client = self.client(slot)
+        mine = [spelling for spelling in client.groups if spelling in spellings]
+        for spelling in mine:
+            told = [*client.promised[spelling], *([client.live[spelling]] if spelling in client.live else [])]
+            for subscription in told:
+                subscription.may_miss |= not client.outbox.direct
+        client.unsubscribe(*mine)
+        self._leave(client, mine)
+
+    @rule(slot=slots, enveloped=st.booleans())
+    def reshape(self, slot: int, enveloped: bool) -> None:
+        client = self.client(slot)
+        if client.waiting is None:
+            client.reshape(enveloped)
+            assert not client.groups or not client.ended
+
+    @precondition(lambda self: len(self.published) > 3)
+    @rule(slot=slots)
+    def disconnect(self, slot: int) -> None:
+        self.client(slot).end()
+
+    @rule(slot=slots, takes=st.sampled_from([0, 3, 80]))
+    def fill_socket(self, slot: int, takes: int) -> None:
+        self.client(slot).outbox.takes.append(takes)
+
+    @precondition(lambda self: len(self.published) > 10)
+    @rule(slot=slots)
+    def break_socket(self, slot: int) -> None:
+        self.client(slot).outbox.takes.append(BrokenPipeError())
+
+    @rule(slot=slots)
+    def read_on(self, slot: int) -> None:
+        self.client(slot).outbox.drain()
+
+    # What the source says.
+
+    def members_of(self, stream: str) -> list[Subscription]:
+        return [
+            client.promised[spelling][-1] if client.promised[spelling] else client.live[spelling]
+            for client, spelling in self.members[stream]
+        ]
+
+    def _publish(self, stream: str) -> None:
+        number = len(self.published)
+        self.published[number] = stream
+        for subscription in self.members_of(stream):
+            subscription.due.append(number)
+        self.hub.publish(stream, PAYLOADS[stream.partition("@")[0]] % number)
+
+    @property
+    def flowing(self) -> list[str]:
+        return [stream for stream, known in self.known.items() if known.confirmed]
+
+    @precondition(lambda self: self.flowing)
+    @rule(picks=st.lists(any_of, min_size=1, max_size=4))
+    def publish(self, picks: list[int]) -> None:
+        for pick in picks:
+            self._publish(self.flowing[pick % len(self.flowing)])
+
+    @rule(pick=any_of)
+    def publish_what_nobody_gets(self, pick: int) -> None:
+        """The source may be late to hear that a stream is wanted no longer, and early with one that joins wait for."""
+        unwatched = [stream for stream in STREAMS if not self.members[stream]]
+        if unwatched:
+            self._publish(unwatched[pick % len(unwatched)])
+
+    @precondition(lambda self: len(self.flowing) < len(self.known))
+    @rule(pick=any_of)
+    def confirm(self, pick: int) -> None:
+        waiting = [stream for stream, known in self.known.items() if not known.confirmed]
+        self._confirm(waiting[pick % len(waiting)])
+
+    def _confirm(self, stream: str) -> None:
+        known = self.known[stream]
+        known.confirmed, known.gap, self.down_since = True, None, None
+        for wish in self.wishes.values():
+            wish.missing.discard(stream)
+        self.source.confirm(stream)
+
+    def confirm_all(self) -> None:
+        for stream in [stream for stream, known in self.known.items() if not known.confirmed]:
+            if stream in self.known:  # the flush before an answer may have ended its last client
+                self._confirm(stream)
+
+    @precondition(lambda self: self.known)
+    @rule(pick=any_of)
+    def refuse(self, pick: int) -> None:
+        stream, known = list(self.known.items())[pick % len(self.known)]
+        if known.gap is None or known.gap[0] != "source-refused":
+            known.gap = ("source-refused", known.gap[1] if known.gap else self.room.now_ms)
+        known.confirmed = False
+        for wish in self.wishes.values():
+            wish.missing.discard(stream)
+        self.source.refuse(stream)
+
+    @precondition(lambda self: self.flowing or self.wishes)
+    @rule(ago=st.none() | st.integers(0, 2000))
+    def lose(self, ago: int | None) -> None:
+        last_good = None if ago is None else self.room.now_ms - ago
+        self.down_since = self.room.now_ms if last_good is None else last_good
+        for known in self.known.values():
+            known.confirmed = False
+            known.gap = known.gap or ("source-down", self.down_since)
+        for wish in self.wishes.values():
+            wish.missing.clear()
+        self.source.lose(last_good)
+
+    @precondition(lambda self: self.down_since is not None)
+    @rule()
+    def reach(self) -> None:
+        self.down_since = None
+        self.source.reach()
+
+    @rule(seconds=st.sampled_from([1, 3, 3]))
+    def wait(self, seconds: float) -> None:
+        until = self.clock.seconds() + seconds
+        while due := [call.getTime() for call in self.clock.getDelayedCalls() if call.getTime() <= until]:
+            self._wait_until(min(due))
+        self._wait_until(until)
+
+    def _wait_until(self, moment: float) -> None:
+        for wish in self.wishes.values():
+            if wish.deadline is not None and wish.deadline <= moment:
+                for stream in wish.missing:
+                    self.known[stream].gap = self.known[stream].gap or ("source-down", wish.since)
+                wish.missing.clear()
+        for stream, known in list(self.known.items()):
+            if known.expires is not None and known.expires <= moment:
+                del self.known[stream]
+        self.clock.rightNow = moment
+        self.clock.advance(0)
+
+    # What holds.
+
+    @rule()
+    def flush(self) -> None:
+        """Everybody who reads has got everything, and knows exactly which of his streams flow."""
+        self.hub.flush()
+        for client in self.clients:
+            client.read()
+            if client.reads:
+                assert not any(subscription.due for subscription in client.live.values())
+                gaps = {spelling: subscription.gap for spelling, subscription in client.live.items()}
+                model = {name: self.known[name].gap for name in self.known}
+                mine = [
+                    spelling for spelling in SPELLINGS if (client, spelling) in self.members[str(KINDS.parse(spelling))]
+                ]
+                assert gaps == {spelling: model[str(KINDS.parse(spelling))] for spelling in mine}
+
+    @invariant()
+    def as_the_model_has_it(self) -> None:
+        assert not self.faults
+        assert set(self.source.wanted) == set(self.known)
+        assert self.hub.streams == {stream for stream in self.known if self.holders(stream)}
+        deadlines = [wish.deadline for wish in self.wishes.values()]
+        expected = [*deadlines, *(known.expires for known in self.known.values() if known.expires is not None)]
+        assert Counter(call.getTime() for call in self.clock.getDelayedCalls()) == Counter(expected)
+        for client in self.clients:
+            client.read()
+            if client.outbox.overflows:
+                assert client.ended
+                assert not client.outbox.late
+            elif client.outbox.failures:
+                client.end()
+
+    def teardown(self) -> None:
+        self.flush()
+        for client in self.clients:
+            client.end()
+        self.wait(4)
+        self.room.assert_empty()
+
+
+def test_any_sequence_of_events_leaves_every_client_with_its_streams() -> None:
+    """Joins, leaves, losses, refusals, slow and broken clients in any order: each gets its streams whole, in order."""
+    run_state_machine_as_test(HubMachine, settings=settings(max_examples=200, stateful_step_count=50, deadline=None))
