@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, globalLogPublisher
+from zope.interface import implementer
 
 
+@implementer(ILogObserver)
 class LogCapture:
     """The events that were logged during one test."""
 

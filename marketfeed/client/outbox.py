@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
 from zope.interface import implementer
 
-__all__ = ["Outbox", "OutboxTransport"]
+__all__ = ["Outbox", "OutboxOwner", "OutboxTransport"]
 
 _CHUNK = 65536  # bytes handed to the transport at a time, beyond the first frame
 _ROOM_FOR_CLOSE = 1024
@@ -38,15 +38,25 @@ def _send_nowhere(data: bytes) -> int:
     return len(data)
 
 
+class OutboxOwner(Protocol):
+    """The connection that an outbox belongs to."""
+
+    def overflowed(self) -> None:
+        """More than the limit would wait: end this client."""
+
+    def backlog_changed(self, waiting: int) -> None:
+        """A backlog has begun with `waiting` bytes, or with 0 it is over."""
+
+
 @implementer(IPullProducer, IPushProducer)
 class Outbox:
-    """One client's outbox. `on_overflow` is called when more than `limit` bytes would wait."""
+    """One client's outbox, in which at most `limit` bytes wait."""
 
     __slots__ = (
         "_closed",
         "_handed",
         "_limit",
-        "_on_overflow",
+        "_owner",
         "_paused",
         "_tls",
         "_transport",
@@ -57,10 +67,10 @@ class Outbox:
         "waiting_bytes",
     )
 
-    def __init__(self, transport: OutboxTransport, limit: int, on_overflow: Callable[[], None]) -> None:
+    def __init__(self, transport: OutboxTransport, limit: int, owner: OutboxOwner) -> None:
         self._transport = transport
         self._limit = limit
-        self._on_overflow = on_overflow
+        self._owner: OutboxOwner | None = owner
         self._waiting: deque[tuple[object, bytes]] | None = None
         self._handed = 0
         self._paused = False
@@ -90,7 +100,7 @@ class Outbox:
             if sent != len(frames):
                 self.stalled(frames, sent)
         elif not self._closed and not self._enqueue(None, frames):
-            self._on_overflow()
+            self.overflow()
 
     def wait(self, group: object, frames: list[bytes]) -> bool:
         """Send publications when there is room; False: there is none, and the caller is to call `overflow`."""
@@ -103,6 +113,8 @@ class Outbox:
         self.direct = False
         self._waiting = deque(((None, data[sent:] if sent else data),))
         self.waiting_bytes = len(data) - sent
+        if self._owner is not None:
+            self._owner.backlog_changed(self.waiting_bytes)
         self._transport.registerProducer(self, False)
 
     def failed(self) -> None:
@@ -118,7 +130,8 @@ class Outbox:
             self.waiting_bytes = self._handed + sum(len(frame) for _, frame in kept)
 
     def overflow(self) -> None:
-        self._on_overflow()
+        if self._owner is not None:
+            self._owner.overflowed()
 
     def discard(self) -> None:
         """Drop everything that waits here, and make room for a close.
@@ -136,7 +149,7 @@ class Outbox:
         self.send = _send_nowhere
         self._waiting = None
         self.waiting_bytes = self._handed = 0
-        self._on_overflow = _do_nothing
+        self._owner = None
 
     def finish(self) -> None:
         """Hand everything that waits to the transport and let go of it, so that `loseConnection` sends it first."""
@@ -168,10 +181,13 @@ class Outbox:
             self._transport.write(chunk)
             if self._paused:
                 return
+        was_backlogged = self._waiting is not None
         self._waiting = None
         if not self._tls:
             self._transport.unregisterProducer()
             self.direct = True
+        if was_backlogged and self._owner is not None:
+            self._owner.backlog_changed(0)
 
     def pauseProducing(self) -> None:
         """The transport, TLS, has more than it likes."""
@@ -198,10 +214,8 @@ class Outbox:
             return False
         if self._waiting is None:
             self._waiting = deque()
+            if self._tls and self._owner is not None:
+                self._owner.backlog_changed(len(frame))
         self._waiting.append((group, frame))
         self.waiting_bytes += len(frame)
         return True
-
-
-def _do_nothing() -> None:
-    return None

@@ -56,10 +56,14 @@ class Box:
         self.transport = FakeTransport(tls=tls)
         self.socket = self.transport.socket
         self.overflows = 0
-        self.outbox = Outbox(self.transport, limit, self._overflow)
+        self.backlogs: list[int] = []
+        self.outbox = Outbox(self.transport, limit, self)
 
-    def _overflow(self) -> None:
+    def overflowed(self) -> None:
         self.overflows += 1
+
+    def backlog_changed(self, waiting: int) -> None:
+        self.backlogs.append(waiting)
 
     def backlog(self, taken: int = 5) -> bytes:
         """Write a frame of which the socket takes only the first bytes."""
@@ -74,6 +78,23 @@ class Box:
 
 
 # One thing at a time.
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_owner_hears_when_a_backlog_begins_and_ends(tls: bool) -> None:
+    """Once each, with the bytes that wait and with 0."""
+    box = Box(tls=tls)
+    if tls:
+        box.outbox.pauseProducing()
+        box.outbox.write(frame(1))
+        box.outbox.write(frame(2))
+        box.outbox.resumeProducing()
+    else:
+        box.backlog(taken=5)
+        box.outbox.write(frame(1))
+        box.drain()
+    assert box.backlogs == [len(frame(1)) if tls else len(frame(0)) - 5, 0]
+
 
 
 def test_a_client_that_keeps_up_is_written_to_past_the_transport() -> None:
@@ -147,7 +168,7 @@ def test_forget_on_an_idle_client_changes_nothing() -> None:
 
 
 def test_as_much_as_the_limit_waits_and_no_byte_more() -> None:
-    """A frame that ends at the limit waits; of the next, `wait` tells its caller and `write` tells `on_overflow`."""
+    """A frame that ends at the limit waits; of the next, `wait` tells its caller and `write` tells the owner."""
     box = Box(limit=100)
     cut = box.backlog()
     left = 100 - (len(cut) - 5)
@@ -287,7 +308,7 @@ class OutboxMachine(RuleBasedStateMachine):
         super().__init__()
         self.transport = FakeTransport(tls=self.tls)
         self.transport.socket.room = 50
-        self.outbox = Outbox(self.transport, LIMIT, self._end_slow_client)
+        self.outbox = Outbox(self.transport, LIMIT, self)
         self.behind: deque[tuple[str | None, bytes]] = deque()
         self.handed = bytearray()
         self.number = 0
@@ -385,7 +406,10 @@ class OutboxMachine(RuleBasedStateMachine):
         self.behind = deque(item for item in self.behind if item[0] != group)
         self.outbox.forget(group)
 
-    def _end_slow_client(self) -> None:
+    def backlog_changed(self, waiting: int) -> None:
+        """Nobody here asks."""
+
+    def overflowed(self) -> None:
         assert self.open, "ended twice"
         self.close()
 
@@ -518,10 +542,16 @@ class Server(Protocol):
         self.lost = Deferred[None]()
 
     def connectionMade(self) -> None:
-        self.outbox = Outbox(cast(Any, self.transport), LIMIT, lambda: None)
+        self.outbox = Outbox(cast(Any, self.transport), LIMIT, self)
         for each in self.early:
             self.outbox.write(each)
         self.made.callback(None)
+
+    def overflowed(self) -> None:
+        """The test looks at what `wait` says."""
+
+    def backlog_changed(self, waiting: int) -> None:
+        """Nobody here asks."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.outbox.close()
