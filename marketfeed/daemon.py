@@ -200,7 +200,7 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     try:
         listener = Listener(server_endpoint(reactor, settings.port), factory, settings.port)
     except ValueError as fault:
-        raise StartFault(f"--port: {settings.port!r} is no endpoint description that can be used: {fault}") from None
+        raise StartFault(f"--port: expected a number or a Twisted endpoint description: {fault}") from None
     daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "")
     if not twistd.get("logger") and not twistd.get("syslog"):
         daemon.observer = make_observer(twistd, settings.log_format, settings.log_level)

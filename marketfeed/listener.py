@@ -32,7 +32,7 @@ def server_endpoint(reactor: Any, port: str) -> IStreamServerEndpoint:
         try:
             endpoint: IStreamServerEndpoint = serverFromString(reactor, port)
         except Exception as error:
-            raise ValueError(f"{error.__class__.__name__}: {error}") from None
+            raise ValueError(f"{error.__class__.__name__}: {str(error)[:80]}") from None
         return endpoint
     if _has_ipv6():
         return TCP6ServerEndpoint(reactor, int(port), backlog=_BACKLOG, interface="::")

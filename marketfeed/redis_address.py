@@ -1,14 +1,23 @@
-"""Where the Redis server is and how to log in to it, read from a URL. Passwords never appear in `repr`."""
+"""Where the Redis server is and how to log in to it, read from a URL.
+
+1. A password appears neither in `str` or `repr` nor in an error.
+2. `str` of an address, read again, is the same address but for the password.
+"""
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+import re
+from ipaddress import AddressValueError, IPv6Address
+from urllib.parse import SplitResult, parse_qs, quote, unquote_to_bytes, urlsplit
 
 import msgspec
 
-__all__ = ["EMBEDDED", "BadRedisUrl", "RedisAddress", "parse_redis_url"]
+__all__ = ["EMBEDDED", "BadRedisUrl", "RedisAddress", "is_host", "parse_redis_url"]
 
 FORMS = "redis://[user:password@]host:port[/db], rediss://…, unix:///path, embedded:"
+
+_EXPECTED = f"expected {FORMS}, and in a password %23 for #, %2F for /, %3F for ?"
+_HOST = re.compile(r"[^\s/?#@\[\]\x00-\x20\x7f]+")
 
 
 class BadRedisUrl(ValueError):
@@ -30,10 +39,15 @@ class RedisAddress(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         if self.embedded:
             return "embedded:"
-        login = f"{self.username or ''}:***@" if self.password is not None else ""
+        login = "" if self.username is None else quote(self.username, safe="")
+        if self.password is not None:
+            login += ":***"
+        if login:
+            login += "@"
         if self.path:
-            return f"unix://{login}{self.path}" + (f"?db={self.database}" if self.database else "")
-        host = f"[{self.host}]" if ":" in self.host else self.host
+            return f"unix://{login}{quote(self.path)}" + (f"?db={self.database}" if self.database else "")
+        host = quote(self.host, safe=":")
+        host = f"[{host}]" if ":" in host else host
         database = f"/{self.database}" if self.database else ""
         return f"{'rediss' if self.tls else 'redis'}://{login}{host}:{self.port}{database}"
 
@@ -51,38 +65,55 @@ def parse_redis_url(url: str) -> RedisAddress:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise BadRedisUrl(f"the port is not a number from 1 to 65535; expected {FORMS}") from None
+        raise BadRedisUrl(f"the host or the port cannot be read; {_EXPECTED}") from None
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise BadRedisUrl(f"the scheme is another; expected {FORMS}")
+    if parts.fragment or "@" in parts.query:
+        raise BadRedisUrl(f"there is something behind the address; {_EXPECTED}")
+    username, password = _decoded(parts.username), _decoded(parts.password)
     if parts.scheme == "unix":
-        path = unquote(parts.path)
-        if not path.startswith("/") or parts.hostname:
+        path = _decoded(parts.path) or ""
+        if not path.startswith("/") or parts.hostname or port is not None:
             raise BadRedisUrl("expected unix:///path, with the absolute path of a socket")
-        database = parse_qs(parts.query).get("db", ["0"])[-1]
-        return RedisAddress(path=path, username=_user(parts), password=_password(parts), database=_database(database))
-    if parts.scheme not in ("redis", "rediss"):
-        raise BadRedisUrl(f"expected one of {FORMS}")
+        return RedisAddress(path=path, username=username, password=password, database=_database(parts, "0"))
     if port == 0:
-        raise BadRedisUrl("the port is not a number from 1 to 65535")
-    if not parts.hostname:
+        raise BadRedisUrl("the port is 0; expected a number from 1 to 65535")
+    host = _decoded(parts.hostname)
+    if host is None:
         raise BadRedisUrl("the host is missing; expected redis://host:port")
+    if not is_host(host):
+        raise BadRedisUrl("the host is neither a name nor an address; expected redis://host:port")
     return RedisAddress(
-        host=unquote(parts.hostname),
+        host=host.lower(),
         port=port or 6379,
         tls=parts.scheme == "rediss",
-        username=_user(parts),
-        password=_password(parts),
-        database=_database(unquote(parts.path).strip("/") or "0"),
+        username=username,
+        password=password,
+        database=_database(parts, parts.path.strip("/") or "0"),
     )
 
 
-def _user(parts: SplitResult) -> str | None:
-    return unquote(parts.username) if parts.username else None
+def is_host(text: str) -> bool:
+    """Whether `text` may be a host's name or address; an IPv6 address stands without brackets."""
+    if ":" in text:
+        try:
+            IPv6Address(text)
+        except AddressValueError:
+            return False
+    return _HOST.fullmatch(text) is not None
 
 
-def _password(parts: SplitResult) -> str | None:
-    return unquote(parts.password) if parts.password else None
+def _decoded(text: str | None) -> str | None:
+    """A part of the URL without its percent-encoding; None for one that is absent or empty."""
+    try:
+        return unquote_to_bytes(text).decode() if text else None
+    except UnicodeError:
+        raise BadRedisUrl("there are bytes that are not UTF-8, perhaps behind a % sign; expected text") from None
 
 
-def _database(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise BadRedisUrl("the database is not a number, as in redis://host:6379/1")
+def _database(parts: SplitResult, in_path: str) -> int:
+    """The number of the database: `db` of the query, or else what stands in the path."""
+    text = parse_qs(parts.query).get("db", [in_path])[-1]
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BadRedisUrl("the database cannot be read; expected a number, as in redis://host:6379/1")
     return int(text)

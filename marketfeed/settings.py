@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from marketfeed.redis_address import EMBEDDED, BadRedisUrl, RedisAddress, parse_redis_url
+from marketfeed.redis_address import EMBEDDED, BadRedisUrl, RedisAddress, is_host, parse_redis_url
 
 __all__ = ["OPTIONS", "BadSetting", "Option", "Settings", "load"]
 
@@ -71,12 +71,13 @@ class Option(msgspec.Struct, frozen=True):
 
 
 _DEFAULTS = msgspec.structs.asdict(Settings())
+_DIGITS = 15
 
 
 def _whole(least: int, unit: str = "") -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or int(text) < least:
-            raise ValueError(f"a whole number{unit and f' of {unit}'}, {least} or more")
+        if not (_is_digits(text) and int(text) >= least):
+            raise ValueError(f"a whole number{unit and f' of {unit}'}, {least} or more (up to {_DIGITS} digits)")
         return int(text)
 
     return parse
@@ -85,11 +86,11 @@ def _whole(least: int, unit: str = "") -> Callable[[str], int]:
 def _number(least: float, unit: str = "") -> Callable[[str], float]:
     def parse(text: str) -> float:
         try:
-            value = float(text)
+            value = -1.0 if "_" in text else float(text)
         except ValueError:
             value = -1.0
         if not least <= value < 1e9:
-            raise ValueError(f"a number{unit and f' of {unit}'}, {least:g} or more")
+            raise ValueError(f"a number{unit and f' of {unit}'}, {least:g} or more (up to 9 digits)")
         return value
 
     return parse
@@ -119,18 +120,30 @@ def _switch(text: str) -> bool:
     return text.lower() in ("1", "true", "yes", "on")
 
 
+def _host(text: str) -> str:
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not is_host(host):
+        raise ValueError("the name or the address of a host; a whole URL belongs into --redis-url or REDIS_URL")
+    return host
+
+
 def _redis_port(text: str) -> tuple[str | None, int]:
     """A number, or ``tcp://host:port`` as Kubernetes sets it for a service called redis: (host, port)."""
     host, number = None, text
     if text.startswith("tcp://"):
-        host, _, number = text.removeprefix("tcp://").rpartition(":")
+        name, _, number = text.removeprefix("tcp://").rpartition(":")
+        host = _host(name)
     if not _is_port(number):
-        raise ValueError("a port number from 1 to 65535")
+        raise ValueError("a port number from 1 to 65535, or tcp://host:port")
     return host, int(number)
 
 
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 0 < int(text) < 65536
+    return _is_digits(text) and 0 < int(text) < 65536
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
 
 
 _port = _text(
@@ -154,7 +167,7 @@ OPTIONS = (
         parse_redis_url,
         "REDIS_URL",
     ),
-    Option("redis-host", _REDIS, "used when no URL is given", _name, "REDIS_HOST"),
+    Option("redis-host", _REDIS, "used when no URL is given", _host, "REDIS_HOST"),
     Option("redis-port", _REDIS, "used when no URL is given", _redis_port, "REDIS_PORT"),
     Option("redis-ca", _REDIS, "file of the CA that signed the server's certificate, for rediss://", _name),
     Option("channel-prefix", _REDIS, "before the stream's name in Redis", _prefix),
@@ -213,11 +226,13 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
         if url.password is not None and "redis_url" in from_flags:
             warnings.append("--redis-url holds a password, which other users of this host can read: use REDIS_URL")
     if values.get("demo"):
-        if any(field in from_flags for field in _WHERE_REDIS_IS):
+        if any(field in from_flags for field in (*_WHERE_REDIS_IS, "redis_ca")):
             raise BadSetting(
-                "--demo: it brings its own server; for a market on yours run: marketfeed simulate --redis-url …"
+                f"{given['demo'].source}: it brings its own server; "
+                "for a market on yours run: marketfeed simulate --redis-url …"
             )
         values["redis"] = EMBEDDED
+        values.pop("redis_ca", None)
     if values.get("redis_ca") and not values.get("redis", RedisAddress()).tls:
         raise BadSetting(f"{given['redis_ca'].source}: expected together with a rediss:// URL")
     return Settings(**values, warnings=tuple(warnings))
@@ -240,24 +255,34 @@ def _parse(option: Option, given: _Given) -> Any:
     except BadRedisUrl as error:
         raise BadSetting(f"{given.source}: {error}") from None
     except ValueError as error:
-        raise BadSetting(f"{given.source}: {given.text[:80]!r} cannot be used; expected {error}") from None
+        shown = "what is given" if "@" in given.text else repr(given.text[:80])  # it may be a URL with a password
+        raise BadSetting(f"{given.source}: {shown} cannot be used; expected {error}") from None
 
 
 def _read_file(config: _Given) -> dict[str, _Given]:
-    path = config.text
+    path = repr(config.text)[1:-1]
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(config.text).read_text(encoding="utf-8"))
     except OSError as error:
         raise BadSetting(f"{config.source}: {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadSetting(f"{config.source}: {path} is not TOML: {error}") from None
     known = {option.field for option in OPTIONS} - {"config"}
     given = {}
     for field, value in table.items():
         if field not in known:
-            raise BadSetting(f"{field} in {path}: unknown; expected one of {', '.join(sorted(known))}")
-        if not isinstance(value, str | int | float):
-            raise BadSetting(f"{field} in {path}: expected a string, a number, true or false")
-        text = str(value).lower() if isinstance(value, bool) else str(value)
+            name = repr(field[:80])[1:-1]
+            raise BadSetting(f"{name} in {path}: unknown; expected one of {', '.join(sorted(known))}")
+        try:
+            text = _as_flag(value)
+        except ValueError:
+            raise BadSetting(f"{field} in {path}: expected a string, a number, true or false") from None
         given[field] = _Given(text, f"{field} in {path}")
     return given
+
+
+def _as_flag(value: Any) -> str:
+    """A value of the file as the text of a flag. Raises ValueError when there is none."""
+    if not isinstance(value, str | int | float):
+        raise ValueError
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -30,9 +30,8 @@ class Options(usage.Options):
     settings: Settings
 
     def postOptions(self) -> None:
-        flags = {
-            option.field: "true" if option.is_switch else self[option.flag] for option in OPTIONS if self[option.flag]
-        }
+        given = {option.field: _given(option, self[option.flag]) for option in OPTIONS}
+        flags = {field: text for field, text in given.items() if text is not None}
         try:
             self.settings = load(flags, os.environ)
         except BadSetting as error:
@@ -45,6 +44,13 @@ class Options(usage.Options):
             lines += [_usage(option) for option in OPTIONS if option.group == group]
             lines.append("")
         return "\n".join([*lines, "  --help, --version", ""])
+
+
+def _given(option: Option, value: str | int | None) -> str | None:
+    """What stood on the command line; None where the option did not. A switch has 0 then, any other None."""
+    if option.is_switch:
+        return "true" if value else None
+    return None if value is None else str(value)
 
 
 def _usage(option: Option) -> str:

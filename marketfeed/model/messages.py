@@ -28,6 +28,9 @@ RequestId = int | str | None | msgspec.UnsetType
 _ID_LENGTH = 36
 _ID_RANGE = range(-(2**63), 2**63)
 
+_any_json = msgspec.json.Decoder(msgspec.Raw)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
 
 @unique
 class ErrorCode(IntEnum):
@@ -62,24 +65,37 @@ class Request(msgspec.Struct, frozen=True):
 def parse_request(payload: bytes) -> Request:
     """Read one text message. Raises `RequestError` with code 3 (not JSON) or 2 (a field is missing or wrong)."""
     try:
-        fields = msgspec.json.decode(payload)
+        payload.decode()
+        _any_json.decode(payload)  # all of it, or what is broken further on would pass for a wrong field
+        fields = _fields.decode(payload)
     except RecursionError:
         raise RequestError(ErrorCode.INVALID_JSON, "invalid JSON: nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise RequestError(ErrorCode.INVALID_JSON, f"invalid JSON: not UTF-8 (byte {error.start})") from None
+    except msgspec.ValidationError:
+        raise RequestError(ErrorCode.INVALID_REQUEST, "invalid request: expected a JSON object with a method") from None
+    except msgspec.DecodeError as error:
         raise RequestError(ErrorCode.INVALID_JSON, _json_fault(str(error), len(payload))) from None
-    if not isinstance(fields, dict):
-        raise RequestError(ErrorCode.INVALID_REQUEST, "invalid request: expected a JSON object with a method")
-    request_id = fields.get("id", msgspec.UNSET)
+    request_id = _field(fields, "id", msgspec.UNSET)
     if not _is_id(request_id):
         raise RequestError(
             ErrorCode.INVALID_REQUEST,
             f"invalid request: id must be a signed 64-bit integer, a string of up to {_ID_LENGTH} characters, or null",
         )
-    method = fields.get("method", msgspec.UNSET)
+    method = _field(fields, "method", request_id)
     if not isinstance(method, str):
         fault = "method is missing" if method is msgspec.UNSET else "method must be a string"
         raise RequestError(ErrorCode.INVALID_REQUEST, f"invalid request: {fault}", request_id)
-    return Request(method, fields.get("params", msgspec.UNSET), request_id)
+    return Request(method, _field(fields, "params", request_id), request_id)
+
+
+def _field(fields: dict[str, msgspec.Raw], name: str, request_id: RequestId) -> Any:
+    """The value of one field, UNSET when it is absent. The fields that nobody asks for are never read."""
+    try:
+        return msgspec.json.decode(fields[name]) if name in fields else msgspec.UNSET
+    except (msgspec.DecodeError, RecursionError):  # well-formed all the same
+        fault = f"invalid request: {name} has a number out of range, or is nested too deeply"
+        raise RequestError(ErrorCode.INVALID_REQUEST, fault, request_id) from None
 
 
 def _is_id(value: Any) -> bool:

@@ -1,8 +1,11 @@
 """What a trading engine publishes, and what is wrong with it (PROTOCOL.md, section 2).
 
 1. A payload is read once. What clients get as `data` are the engine's own bytes, a slice of the payload.
-2. Decimals are checked, never converted.
-3. A payload that a strict daemon drops raises `BadPublication`, which says why, and holds the bytes that a lenient
+2. Decimals are checked, never converted. Strings hold any finite decimal; a number in a required field must be one
+   that a double can hold, as it is for the clients.
+3. A payload is wrapped when its `stream` names this stream and its `data` is what the kind requires; any other is read
+   bare, where `stream` and `data` are fields like others.
+4. A payload that a strict daemon drops raises `BadPublication`, which says why, and holds the bytes that a lenient
    one forwards all the same.
 """
 
@@ -22,15 +25,18 @@ __all__ = ["BadPublication", "Depth", "DropReason", "PublicationReader", "Ticker
 Decimal = str | int | float
 Level = tuple[Decimal, Decimal]
 
-_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # takes linear time
 _MARKET = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_BLANKS = b" \t\r\n"  # of JSON
+_SHOWN = 80  # of what an engine wrote, the most that a fault repeats
+_CACHED = 40  # characters of a decimal, beyond which it is not worth remembering
 
 
 class Trade(msgspec.Struct, gc=False):
     """One execution."""
 
     e: Literal["trade"]
-    t: int
+    t: int | float
     m: bool
     p: Decimal
     q: Decimal
@@ -82,7 +88,7 @@ class BadPublication(ValueError):
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
-_raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_any_json = msgspec.json.Decoder(msgspec.Raw)
 
 
 @lru_cache(maxsize=8192)
@@ -96,10 +102,11 @@ class PublicationReader:
     `names`: what the `stream` of a wrapped payload may be: the stream's name, with and without the channel prefix.
     """
 
-    __slots__ = ("_check", "_decode", "_max_payload", "_names")
+    __slots__ = ("_check", "_decode", "_is_shaped", "_max_payload", "_names")
 
     def __init__(self, stream: StreamName, names: Iterable[str], max_payload: int) -> None:
         self._check: Callable[[Any], str | None]
+        self._is_shaped = stream.kind.name in _SHAPES
         shape, self._check = _SHAPES.get(stream.kind.name, (dict[str, msgspec.Raw], _no_check))
         self._decode = msgspec.json.Decoder(shape).decode
         self._names = frozenset(names)
@@ -116,49 +123,60 @@ class PublicationReader:
                 payload.decode()
             except UnicodeDecodeError as error:
                 raise BadPublication(DropReason.NOT_UTF8, f"not UTF-8 at byte {error.start}") from None
-        data = payload
         try:
-            if payload.startswith(b'{"stream"'):
-                data = self._unwrap(payload)
-            fault = self._fault(data)
-            if fault is not None and data is payload:
-                data = self._unwrap(payload)  # wrapped perhaps, with other blanks or another order of keys
-                if data is not payload:
-                    fault = self._fault(data)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise BadPublication(DropReason.NOT_JSON, str(error)) from None
+            if self._is_shaped and not payload.startswith(b'{"stream"') and self._fault(payload) is None:
+                return payload
+            return self._unwrapped(payload)
+        except RecursionError:
+            raise BadPublication(DropReason.NOT_JSON, "nested too deeply") from None
+        except msgspec.DecodeError as error:
+            raise BadPublication(DropReason.NOT_JSON, _short(str(error))) from None
+
+    def _unwrapped(self, payload: bytes) -> bytes:
+        """The data of a payload that is wrapped for this stream, in any layout, or else the payload itself."""
+        envelope = _unwrap(payload)
+        data = bytes(envelope.data) if envelope is not None and envelope.stream in self._names else payload
+        fault = self._fault(data)
         if fault is None:
             return data
+        if data is not payload and self._fault(payload) is None:
+            return payload
+        if data is payload and envelope is not None and _is_object(envelope.data):
+            wrong = f"wrapped for the stream {envelope.stream[:_SHOWN]!r}"
+            raise BadPublication(DropReason.WRONG_STREAM, wrong, bytes(envelope.data))
         if not _is_object(data):
             raise BadPublication(DropReason.NOT_OBJECT, "not a JSON object")
         raise BadPublication(DropReason.BAD_FIELD, fault, data)
 
     def _fault(self, data: bytes) -> str | None:
+        """What this kind of stream does not permit in `data`. Raises `DecodeError` when it is not JSON."""
         try:
             return self._check(self._decode(data))
         except msgspec.ValidationError as error:
-            return str(error)
-
-    def _unwrap(self, payload: bytes) -> bytes:
-        """The data of a payload that is wrapped, or the payload itself when it is not."""
-        try:
-            envelope = _envelope.decode(payload)
-        except msgspec.ValidationError:
-            return payload
-        if envelope.stream not in self._names:
-            raise BadPublication(DropReason.WRONG_STREAM, f"wrapped for the stream {envelope.stream[:80]!r}", payload)
-        return bytes(envelope.data)
+            return _short(str(error))
 
 
-def _is_object(payload: bytes) -> bool:
+def _unwrap(payload: bytes) -> _Envelope | None:
     try:
-        _raw_object.decode(payload)
+        return _envelope.decode(payload)
     except msgspec.ValidationError:
-        return False
-    return True
+        return None
+
+
+def _is_object(data: bytes | msgspec.Raw) -> bool:
+    """Whether `data` is a JSON object. Raises `DecodeError` when it is not JSON."""
+    _any_json.decode(data)
+    return bytes(data).lstrip(_BLANKS).startswith(b"{")
+
+
+def _short(fault: str) -> str:
+    """`fault`, which may repeat a field of any length."""
+    return fault if len(fault) <= 2 * _SHOWN else f"{fault[:_SHOWN]}…{fault[-_SHOWN:]}"
 
 
 def _check_trade(trade: Trade) -> str | None:
+    if type(trade.t) is float and not trade.t.is_integer():  # some encoders write 17.0
+        return "expected an integer - at `$.t`"
     return _bad_decimal("p", trade.p) or _bad_decimal("q", trade.q) or _bad_market(trade.s)
 
 
@@ -180,7 +198,7 @@ def _no_check(_: Any) -> str | None:
 
 
 def _bad_decimal(field: str, value: Decimal) -> str | None:
-    if type(value) is str and not _is_decimal(value):
+    if type(value) is str and not (_is_decimal(value) if len(value) <= _CACHED else _DECIMAL.fullmatch(value)):
         return f"expected a finite decimal, got {value[:40]!r} - at `$.{field}`"
     return None
 

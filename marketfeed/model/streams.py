@@ -74,7 +74,8 @@ class StreamKinds:
             raise BadStreamName(f"bad stream name {_shown(spelling)}: expected <kind>@<market>, as in trade@TATA_INR")
         kind, market = self._kinds.get(left), right
         if kind is None and right in self._kinds and spelling == spelling.lower():
-            kind, market = self._kinds[right], left.upper()
+            # Only ASCII: the upper case of a sharp s would be the name of another market.
+            kind, market = self._kinds[right], left.upper() if left.isascii() else left
         if kind is None:
             known = ", ".join(self._kinds)
             raise BadStreamName(f"bad stream name {_shown(spelling)}: the kind is none of {known}")
