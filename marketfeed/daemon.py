@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
@@ -23,6 +24,7 @@ from marketfeed.hub import Hub, HubLimits
 from marketfeed.listener import CannotServe, Listener, server_endpoint
 from marketfeed.logs import make_observer
 from marketfeed.model.streams import StreamKinds
+from marketfeed.redis_address import RedisAddress
 from marketfeed.resources import RESERVED_FILES, raise_file_limit
 from marketfeed.settings import Settings
 from marketfeed.source.embedded import EmbeddedServer, NoServerFound, find_server
@@ -64,7 +66,8 @@ class Daemon(MultiService):
             MultiService.privilegedStartService(self)
         except CannotServe as fault:
             if not self._in_front:
-                raise  # twistd, waiting in the foreground, shows the message
+                sys.tracebacklimit = 0  # one line in the log, too
+                raise OSError(str(fault)) from None  # the shortest name: twistd, in the foreground, shows 98 characters
             if self._pid_file and os.path.exists(self._pid_file):
                 os.unlink(self._pid_file)
             raise SystemExit(f"marketfeed: {fault}") from None
@@ -107,7 +110,10 @@ class Daemon(MultiService):
     async def _stop(self) -> None:
         await self._users.drain()
         for service in self._stops:
-            await maybeDeferred(service.stopService)
+            try:
+                await maybeDeferred(service.stopService)
+            except Exception:
+                self.log.failure("{service} could not be stopped", service=service.__class__.__name__)
         self.log.info("stopped")
 
 
@@ -150,8 +156,6 @@ class _Report(Service):
 def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon:
     """The tree of services. `twistd`: twistd's own options. Raises `StartFault`."""
     notes: list[str] = []
-    max_connections = _fitting(settings.max_connections, notes)
-    kinds = StreamKinds()
     hub = Hub(
         reactor,
         HubLimits(
@@ -163,44 +167,16 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
         ),
     )
     drain_seconds = 0.0 if settings.demo else settings.drain_seconds
-    users = UserManager(reactor, max_connections, drain_seconds, time.time)
-    factory = ClientFactory(
-        reactor,
-        hub,
-        users,
-        kinds,
-        SessionLimits(
-            max_streams=settings.max_streams,
-            request_rate=settings.request_rate,
-            request_burst=settings.request_burst,
-        ),
-        lambda: hub.source_reached and not users.draining,
-        max_message=settings.max_message,
-        client_queue=settings.client_queue,
-    )
-    embedded: list[IService] = []
-    address = settings.redis
-    if address.embedded:
-        try:
-            server = EmbeddedServer(reactor, find_server())
-        except NoServerFound as fault:
-            raise StartFault(str(fault)) from None
-        embedded, address = [server], server.address
-    try:
-        endpoint = redis_endpoint(reactor, address, settings.redis_ca)
-    except ValueError as fault:
-        raise StartFault(f"--redis-ca: {fault}") from None
+    users = UserManager(reactor, _fitting(settings.max_connections, notes), drain_seconds, time.time)
+    embedded, endpoint, address = _redis(reactor, settings)
     source = RedisPubSub(reactor, endpoint, address, hub, settings.channel_prefix)
     hub.feed_from(source)
-    market: list[IService] = []
-    if settings.demo:
-        publisher = RedisPublisher(reactor, address, None)
-        market = [MarketSimulation(reactor, publisher, SimulatedEngine(), channel_prefix=settings.channel_prefix)]
-        market.append(publisher)
+    market = _simulation(reactor, endpoint, address, settings) if settings.demo else []
     try:
-        listener = Listener(server_endpoint(reactor, settings.port), factory, settings.port)
+        public = server_endpoint(reactor, settings.port)
     except ValueError as fault:
         raise StartFault(f"--port: expected a number or a Twisted endpoint description: {fault}") from None
+    listener = Listener(public, _clients(reactor, settings, hub, users), settings.port)
     daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "")
     if not twistd.get("logger") and not twistd.get("syslog"):
         daemon.observer = make_observer(twistd, settings.log_format, settings.log_level)
@@ -210,10 +186,51 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     return daemon
 
 
+def _redis(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamClientEndpoint, RedisAddress]:
+    """Where Redis is: the services that it needs of us, how to connect, and its address."""
+    if settings.redis.embedded:
+        try:
+            server = EmbeddedServer(reactor, find_server())
+        except NoServerFound as fault:
+            raise StartFault(str(fault)) from None
+        return [server], server.endpoint, server.address
+    try:
+        return [], redis_endpoint(reactor, settings.redis, settings.redis_ca), settings.redis
+    except ValueError as fault:
+        raise StartFault(f"--redis-ca: {fault}") from None
+
+
+def _simulation(
+    reactor: Any, endpoint: IStreamClientEndpoint, address: RedisAddress, settings: Settings
+) -> list[IService]:
+    publisher = RedisPublisher(reactor, endpoint, address)
+    market = MarketSimulation(reactor, publisher, SimulatedEngine(), channel_prefix=settings.channel_prefix)
+    return [market, publisher]
+
+
+def _clients(reactor: Any, settings: Settings, hub: Hub, users: UserManager) -> ClientFactory:
+    limits = SessionLimits(
+        max_streams=settings.max_streams,
+        request_rate=settings.request_rate,
+        request_burst=settings.request_burst,
+    )
+    return ClientFactory(
+        reactor,
+        hub,
+        users,
+        StreamKinds(),
+        limits,
+        lambda: hub.source_reached and not users.draining,
+        max_message=settings.max_message,
+        client_queue=settings.client_queue,
+    )
+
+
 def _fitting(max_connections: int, notes: list[str]) -> int:
     """The number of clients that the limit on open files has room for."""
-    room = raise_file_limit() - RESERVED_FILES
-    if max_connections <= room:
-        return max_connections
-    notes.append(f"--max-connections is lowered from {max_connections} to {room}: no more files may be open at once")
-    return max(1, room)
+    room = max(1, raise_file_limit() - RESERVED_FILES)
+    if max_connections > room:
+        notes.append(
+            f"--max-connections is lowered from {max_connections} to {room}: no more files may be open at once"
+        )
+    return min(max_connections, room)

@@ -19,6 +19,9 @@ _BACKLOG = 4096
 """Connections that may wait to be accepted: a whole platform's, after a restart. The kernel may allow fewer."""
 
 
+_LONGEST = 88  # characters of a message, which twistd cuts off a little later
+
+
 class CannotServe(Exception):
     """The port cannot be had; the message is one short line."""
 
@@ -90,9 +93,11 @@ class Listener(Service):
 
 def _cannot(failure: Failure, description: str) -> CannotServe:
     fault = failure.value
-    number = fault.socketError.errno if isinstance(fault, CannotListenError) else None
+    cause = fault.socketError if isinstance(fault, CannotListenError) else fault
+    number = getattr(cause, "errno", None)  # the lock of a Unix socket that is in use is a text
     if number == errno.EADDRINUSE:
-        return CannotServe(f"port {description} is taken; try another, as --port 8090 (make run PORT=8090)")
+        of_make = " (make run PORT=8090)" if description.isdigit() else ""
+        return CannotServe(f"port {description} is taken; try another, as --port 8090{of_make}")
     if number == errno.EACCES:
         return CannotServe(f"port {description} needs more rights; try one from 1024 up")
-    return CannotServe(f"cannot listen on {description}: {fault}"[:90])
+    return CannotServe(f"cannot listen on {description}: {getattr(cause, 'strerror', None) or cause}"[:_LONGEST])

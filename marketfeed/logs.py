@@ -63,9 +63,18 @@ class _Json:
             fields["traceback"] = failure.getTraceback()
         for name, value in event.items():
             if not name.startswith("log_") and name not in fields and name not in _NOT_FACTS:
-                fields[name] = value
-        self._out.write(msgspec.json.encode(fields, enc_hook=str).decode() + "\n")
+                fields[name] = _plain(value)
+        self._out.write(msgspec.json.encode(fields).decode() + "\n")
         self._out.flush()
+
+
+def _plain(value: Any) -> Any:
+    """A field as JSON: things are shown as text shows them, for only their `str` knows what to hide."""
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 _NOT_FACTS = frozenset(("message", "isError", "failure", "why", "system", "time", "printed", "format"))

@@ -74,12 +74,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(settings: Settings, engine: SimulatedEngine, rate: float) -> None:
     from twisted.internet import reactor
 
+    from marketfeed.source.redis_link import redis_endpoint
     from marketfeed.source.redis_publisher import RedisPublisher
 
     try:
-        publisher = RedisPublisher(reactor, settings.redis, settings.redis_ca)
+        endpoint = redis_endpoint(reactor, settings.redis, settings.redis_ca)
     except ValueError as error:
         raise BadSetting(f"--redis-ca: {error}") from None
+    publisher = RedisPublisher(reactor, endpoint, settings.redis)
     observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.info)])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     simulation = MarketSimulation(reactor, publisher, engine, rate, settings.channel_prefix)

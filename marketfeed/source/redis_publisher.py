@@ -7,10 +7,12 @@ from typing import Any
 import hiredis
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 
+from marketfeed.boundaries import Clock
 from marketfeed.redis_address import RedisAddress
-from marketfeed.source.redis_link import LinkKeeper, RedisLink, redis_endpoint
+from marketfeed.source.redis_link import LinkKeeper, RedisLink
 
 __all__ = ["RedisPublisher"]
 
@@ -35,9 +37,9 @@ class _PublisherLink(RedisLink):
 class RedisPublisher(Service):
     """Keeps a link to publish through. `ready`: there is one."""
 
-    def __init__(self, reactor: Any, address: RedisAddress, ca: str | None) -> None:
-        self._clock = reactor
-        self._keeper = LinkKeeper(reactor, redis_endpoint(reactor, address, ca), address, self, "publisher")
+    def __init__(self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress) -> None:
+        self._clock = clock
+        self._keeper = LinkKeeper(clock, endpoint, address, self, "publisher")
         self._link: RedisLink | None = None
 
     @property

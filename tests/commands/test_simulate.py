@@ -28,11 +28,9 @@ class FakePublisher(Service):
 
     made: list[FakePublisher] = []
 
-    def __init__(self, reactor: Any, address: RedisAddress, ca: str | None) -> None:
-        if ca == "broken.pem":
-            raise ValueError("broken.pem: expected certificates in PEM format")
+    def __init__(self, reactor: Any, endpoint: str | None, address: RedisAddress) -> None:
         self.address = address
-        self.ca = ca
+        self.ca = endpoint
         self.ready = True
         self.publications: list[Publication] = []
         self.started = False
@@ -44,6 +42,13 @@ class FakePublisher(Service):
 
     def publish(self, batch: list[Publication]) -> None:
         self.publications += batch
+
+
+def fake_endpoint(reactor: Any, address: RedisAddress, ca: str | None) -> str | None:
+    """The file is all that the tests look at."""
+    if ca == "broken.pem":
+        raise ValueError("broken.pem: expected certificates in PEM format")
+    return ca
 
 
 class TwoSecondReactor(MemoryReactorClock):
@@ -64,6 +69,7 @@ def reactor(monkeypatch: pytest.MonkeyPatch) -> TwoSecondReactor:
     reactor = TwoSecondReactor()
     monkeypatch.setattr("twisted.internet.reactor", reactor)
     monkeypatch.setattr("marketfeed.source.redis_publisher.RedisPublisher", FakePublisher)
+    monkeypatch.setattr("marketfeed.source.redis_link.redis_endpoint", fake_endpoint)
     monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
     monkeypatch.setattr(FakePublisher, "made", [])
     return reactor

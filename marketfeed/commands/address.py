@@ -1,0 +1,70 @@
+"""Where the server of `marketfeed watch` is, read from a WebSocket URL."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+__all__ = ["BadUrl", "ServerAddress", "parse_url"]
+
+FORMS = "ws://host[:port][/path] or wss://host[:port][/path], as in ws://localhost:8080"
+
+_DEFAULT_PORTS = {"ws": 80, "wss": 443}
+_HOST = re.compile(r"[A-Za-z0-9._-]+")
+_KEPT = "/?%:@!$&'()*+,;=~[]"  # of a path and query, beside letters and digits; everything else is percent-encoded
+
+
+class BadUrl(ValueError):
+    """The URL cannot be used; the message names what is accepted."""
+
+
+class ServerAddress(msgspec.Struct, frozen=True):
+    """`resource` is what stands in the request line: the path and the query, percent-encoded."""
+
+    host: str
+    port: int
+    resource: str
+    is_secure: bool
+
+    @property
+    def shown(self) -> str:
+        """The URL without its query, which may hold a token."""
+        scheme = "wss" if self.is_secure else "ws"
+        return f"{scheme}://{self.host_in_header}:{self.port}{self.resource.partition('?')[0]}"
+
+    @property
+    def host_in_header(self) -> str:
+        """The host as a Host header spells it, without the port."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def parse_url(url: str) -> ServerAddress:
+    """Read a WebSocket URL. A URL without a path means ``/``. Raises `BadUrl`."""
+    try:
+        if not url.isprintable() or " " in url:
+            raise BadUrl(f"a URL holds no blanks; expected {FORMS}")
+        parts = urlsplit(url)
+        port = parts.port
+        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.fragment or port == 0:
+            raise BadUrl(f"{url[:200]!r} cannot be used; expected {FORMS}")
+        if "@" in parts.netloc:
+            raise BadUrl(f"a user name or password in the URL is not supported; expected {FORMS}")
+        host = _host(parts.hostname)
+    except BadUrl:
+        raise
+    except ValueError:  # from urlsplit, `port` and `_host`
+        raise BadUrl(f"{url[:200]!r} has no host and port that could be used; expected {FORMS}") from None
+    resource = quote(parts.path or "/", _KEPT) + (f"?{quote(parts.query, _KEPT)}" if parts.query else "")
+    return ServerAddress(host, port or _DEFAULT_PORTS[parts.scheme], resource, parts.scheme == "wss")
+
+
+def _host(host: str) -> str:
+    if ":" in host:
+        return str(ipaddress.IPv6Address(host))
+    ascii_host = host.encode("idna").decode("ascii")
+    if not _HOST.fullmatch(ascii_host):
+        raise ValueError(host)
+    return ascii_host

@@ -1,0 +1,277 @@
+"""Reads the documentation's examples, so that tests can execute them: fenced blocks, tables, and transcripts.
+
+A transcript is a conversation, one step a line; a line that begins with a blank goes on with the line before it.
+
+    # words                     for the reader
+    daemon [OPTION …]           starts a daemon with these options; without this line it has none
+    connect PATH [as NAME]      a client connects; the status line that may follow says how that is refused
+    [NAME]> TEXT                the client sends a message; `binary HEX` is a binary one
+    [NAME]< JSON                the client gets this message next
+    [NAME]< close CODE REASON   the server closes the client's connection
+    redis> COMMAND              what an engine or an operator tells the Redis server
+    redis stops, redis starts   the server ends without a word, and comes back
+    GET PATH                    a plain HTTP request; the status line that follows is its answer
+    STATUS TEXT                 a status line: the number and the body
+    signal NAME                 the daemon gets a signal
+    exits STATUS                the daemon has ended
+
+Messages are compared as JSON, numbers by their spelling. `…` stands for any value, inside a string for any text. A
+number of 13 digits is a moment in ms since 1970: it stands for any such number, the same one for the same other one,
+and later ones for later ones.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "DOCUMENTS",
+    "ROOT",
+    "Block",
+    "Moments",
+    "Step",
+    "Table",
+    "anchors",
+    "blocks",
+    "commands",
+    "inline_code",
+    "is_for_the_machine",
+    "links",
+    "matches",
+    "read_message",
+    "steps",
+    "tables",
+]
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+
+_FENCE = re.compile(r"( *)```(\S*)")
+_HEADING = re.compile(r"(#+) +(.+)")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_STRING_OR_ANY = re.compile(r'"(?:[^"\\]|\\.)*"|…')
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block. `line`: the number of its first line; `kind`: the word behind the fence."""
+
+    document: str
+    line: int
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.document}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, and the heading that it stands under. Cells are as they are written."""
+
+    heading: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a transcript: what is done, by whom, and the rest of the line."""
+
+    line: int
+    verb: str
+    actor: str
+    rest: str
+
+
+# Documents.
+
+
+def blocks(*kinds: str) -> list[Block]:
+    """The fenced blocks of all documents; with `kinds`, those only."""
+    found = [block for document in DOCUMENTS for block in _blocks(document)]
+    return [block for block in found if not kinds or block.kind in kinds]
+
+
+def _blocks(document: str) -> Iterator[Block]:
+    indent, kind, start = "", "", 0
+    text: list[str] | None = None
+    for number, line in enumerate(_lines(document), 1):
+        fence = _FENCE.match(line)
+        if text is None and fence:
+            indent, kind, start, text = fence[1], fence[2], number + 1, []
+        elif text is not None and fence:
+            yield Block(document, start, kind, "\n".join(text) + "\n")
+            text = None
+        elif text is not None:
+            text.append(line.removeprefix(indent))
+    assert text is None, f"{document}:{start}: the block has no end"
+
+
+def tables(document: str) -> list[Table]:
+    """The tables of a document."""
+    found: list[Table] = []
+    heading, previous = "", ""
+    for line in _prose(document):
+        title = _HEADING.match(line)
+        heading = title[2] if title else heading
+        if re.fullmatch(r"\|[-|: ]+\|", line):
+            found.append(Table(heading, _cells(previous), []))
+        elif line.startswith("|") and previous.startswith("|"):
+            found[-1].rows.append(_cells(line))
+        previous = line
+    return found
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", row.strip().strip("|"))]
+
+
+def anchors(document: str) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    titles = [title[2] for line in _prose(document) if (title := _HEADING.match(line))]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def links(document: str) -> list[str]:
+    """What a document links to, pictures too."""
+    return [target for line in _prose(document) for target in _LINK.findall(line)]
+
+
+def _prose(document: str) -> Iterator[str]:
+    """The lines outside of fenced blocks."""
+    inside = False
+    for line in _lines(document):
+        if _FENCE.match(line):
+            inside = not inside
+        elif not inside:
+            yield line
+
+
+def _lines(document: str) -> list[str]:
+    return (ROOT / document).read_text(encoding="utf-8").splitlines()
+
+
+def inline_code(document: str) -> list[str]:
+    """What stands between backquotes in the prose."""
+    return re.findall(r"`([^`]+)`", "\n".join(_prose(document)))
+
+
+def commands(block: Block) -> list[str]:
+    """The commands of a block of kind `sh`, one a line, without `sudo`."""
+    return [line.removeprefix("sudo ") for line in block.text.splitlines() if line]
+
+
+def is_for_the_machine(command: str) -> bool:
+    """Whether a command changes the machine or the checkout, so that a test reads it and does not run it."""
+    return re.match(r"(apt-get|make|python3 -m venv|\S*/pip|systemctl|nginx) ", command) is not None
+
+
+# Transcripts.
+
+_STEPS = (
+    ("redis", re.compile(r"redis> (?P<rest>.+)")),
+    ("redis stops", re.compile(r"redis stops")),
+    ("redis starts", re.compile(r"redis starts")),
+    ("daemon", re.compile(r"daemon(?: (?P<rest>.+))?")),
+    ("connect", re.compile(r"connect (?P<rest>\S+)(?: as (?P<actor>\w+))?")),
+    ("binary", re.compile(r"(?P<actor>\w*)> binary (?P<rest>[0-9a-f ]+)")),
+    ("send", re.compile(r"(?P<actor>\w*)> (?P<rest>.+)")),
+    ("closed", re.compile(r"(?P<actor>\w*)< close (?P<rest>\d{4} .+)")),
+    ("expect", re.compile(r"(?P<actor>\w*)< (?P<rest>.+)")),
+    ("get", re.compile(r"GET (?P<rest>\S+)")),
+    ("status", re.compile(r"(?P<rest>\d{3} .+)")),
+    ("signal", re.compile(r"signal (?P<rest>\w+)")),
+    ("exits", re.compile(r"exits (?P<rest>\d+)")),
+)
+
+
+def steps(block: Block) -> list[Step]:
+    """The steps of a transcript. Fails on a line that is none."""
+    joined: list[tuple[int, str]] = []
+    for number, line in enumerate(block.text.splitlines(), block.line):
+        if line.startswith(" "):
+            joined[-1] = (joined[-1][0], f"{joined[-1][1]} {line.strip()}")
+        elif line and not line.startswith("#"):
+            joined.append((number, line))
+    return [_step(block, number, line) for number, line in joined]
+
+
+def _step(block: Block, number: int, line: str) -> Step:
+    for verb, pattern in _STEPS:
+        found = pattern.fullmatch(line)
+        if found:
+            groups = found.groupdict()
+            return Step(number, verb, groups.get("actor") or "", groups.get("rest") or "")
+    raise AssertionError(f"{block.document}:{number}: no step of a transcript: {line}")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number as it is spelled."""
+
+    text: str
+
+
+class _Any:
+    """Stands for any value."""
+
+
+_ANY = _Any()
+
+
+@dataclass
+class Moments:
+    """Which moment of the documentation stands for which of the test."""
+
+    known: dict[int, int] = field(default_factory=dict)
+
+    def match(self, written: Number, actual: object) -> bool:
+        if not isinstance(actual, Number) or not _is_moment(actual):
+            return False
+        self.known.setdefault(int(written.text), int(actual.text))
+        ours = [self.known[moment] for moment in sorted(self.known)]
+        return self.known[int(written.text)] == int(actual.text) and ours == sorted(ours)
+
+
+def read_message(text: str) -> Any:
+    """A message as it is written in a transcript, or as it was received."""
+    marked = _STRING_OR_ANY.sub(lambda found: '{"…":0}' if found[0] == "…" else found[0], text)
+    return json.loads(marked, parse_int=Number, parse_float=Number, object_hook=_as_any)
+
+
+def _as_any(fields: dict[str, Any]) -> Any:
+    return _ANY if "…" in fields else fields
+
+
+def matches(written: Any, actual: Any, moments: Moments) -> bool:
+    """Whether a message is what the documentation says."""
+    if written is _ANY:
+        return True
+    if isinstance(written, Number) and _is_moment(written):
+        return moments.match(written, actual)
+    if isinstance(written, str) and "…" in written:
+        pattern = ".*".join(map(re.escape, written.split("…")))
+        return isinstance(actual, str) and re.fullmatch(pattern, actual, re.DOTALL) is not None
+    if isinstance(written, dict):
+        return (
+            isinstance(actual, dict)
+            and written.keys() == actual.keys()
+            and all(matches(value, actual[name], moments) for name, value in written.items())
+        )
+    if isinstance(written, list):
+        return (
+            isinstance(actual, list)
+            and len(written) == len(actual)
+            and all(matches(*pair, moments) for pair in zip(written, actual, strict=True))
+        )
+    return type(written) is type(actual) and bool(written == actual)
+
+
+def _is_moment(number: Number) -> bool:
+    return re.fullmatch(r"\d{13}", number.text) is not None

@@ -1,0 +1,212 @@
+"""Plays the documentation's transcripts with real parts: a server, a daemon, clients (see `tests.docs_runner`).
+
+1. Every step is waited for, and nothing else: what is on its way when a transcript ends is found, and fails it.
+2. A failure names the line of the document.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from twisted.internet.defer import Deferred
+
+from marketfeed.model.streams import BadStreamName, StreamKinds
+from tests.docs_runner import Block, Moments, Step, matches, read_message, steps
+from tests.system.harness import DEADLINE, Client, DaemonProcess, Harness, Redis, RedisServer, trade
+
+__all__ = ["UPGRADE", "Stage", "needs_its_own_stage", "scenes"]
+
+UPGRADE = (
+    "Host: localhost\nConnection: Upgrade\nUpgrade: websocket\n"
+    "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
+)
+_LAST_STREAM = "trade@END.OF.TRANSCRIPT"
+
+
+def needs_its_own_stage(block: Block) -> bool:
+    """Whether a transcript has a daemon or a server to itself."""
+    return any(step.verb in ("daemon", "signal", "redis stops") for step in steps(block))
+
+
+def scenes(blocks: list[Block]) -> list[list[Block]]:
+    """Transcripts, those together that can share a daemon: one scene for each document, others on their own."""
+    shared: dict[str, list[Block]] = {}
+    alone = []
+    for block in blocks:
+        if needs_its_own_stage(block):
+            alone.append([block])
+        else:
+            shared.setdefault(block.document, []).append(block)
+    return [*shared.values(), *alone]
+
+
+class Stage:
+    """The parts of one scene; the daemon is started when it is needed first."""
+
+    def __init__(self, harness: Harness) -> None:
+        self._harness = harness
+        self._daemon: DaemonProcess | None = None
+        self._clients: dict[str, Client] = {}
+        self._moments = Moments()
+        self._is_down = False
+        self._server: RedisServer
+        self._engine: Redis
+
+    async def prepare(self) -> None:
+        """Start the server."""
+        self._server = await self._harness.redis()
+        self._engine = await self._server.connect()
+
+    async def play(self, block: Block) -> None:
+        """Play one transcript; its clients are gone at the end."""
+        self._moments = Moments()
+        coming = steps(block)
+        while coming:
+            step = coming.pop(0)
+            answer = coming.pop(0) if coming and coming[0].verb == "status" else None
+            try:
+                await self._take(step, answer)
+            except Exception as error:
+                raise AssertionError(f"{block.document}:{step.line}: {step.verb} {step.rest}: {error!r}") from error
+        await self._end(block)
+
+    async def _take(self, step: Step, answer: Step | None) -> None:
+        if answer is not None:
+            await self._ask(step, answer)
+            return
+        take: Callable[[Step], Any] = {
+            "redis": self._redis,
+            "redis stops": self._redis_stops,
+            "redis starts": self._redis_starts,
+            "daemon": self._start_daemon,
+            "connect": self._connect,
+            "binary": self._send_binary,
+            "send": self._send,
+            "closed": self._closed,
+            "expect": self._expect,
+            "signal": self._signal,
+            "exits": self._exits,
+        }[step.verb]
+        done = take(step)
+        if done is not None:
+            await done
+
+    # The Redis side.
+
+    async def _redis(self, step: Step) -> None:
+        name, _, rest = step.rest.partition(" ")
+        if name == "PUBLISH":
+            channel, _, payload = rest.partition(" ")
+            await self._engine.publish(channel, payload.encode())
+        else:
+            await self._engine.command(*shlex.split(step.rest))
+
+    async def _redis_stops(self, _: Step) -> None:
+        await self._server.kill()
+        self._is_down = True
+
+    async def _redis_starts(self, _: Step) -> None:
+        since = len(self._daemon.lines) if self._daemon else 0
+        await self._server.start()
+        self._engine = await self._server.connect()
+        self._is_down = False
+        if self._daemon is not None:
+            await self._daemon.expect(r"redis: connected", since)
+
+    # The daemon's side.
+
+    async def _start_daemon(self, step: Step) -> None:
+        options = shlex.split(step.rest)
+        for index, word in enumerate(options):
+            url = urlsplit(word)
+            if url.scheme == "redis":
+                options[index] = f"unix://{url.username}:{url.password}@{self._server.path}"
+        if self._is_down:
+            self._daemon = await self._harness.daemon("--redis-url", self._server.url, *options)
+        else:
+            self._daemon = await self._harness.daemon(*options, redis=self._server)
+
+    async def _running(self) -> DaemonProcess:
+        if self._daemon is None:
+            self._daemon = await self._harness.daemon(redis=self._server)
+        return self._daemon
+
+    async def _signal(self, step: Step) -> None:
+        (await self._running()).process.signal(step.rest)
+
+    async def _exits(self, step: Step) -> None:
+        status = await (await self._running()).process.wait()
+        assert status == int(step.rest), f"it ended with {status}"
+
+    # The clients' side.
+
+    async def _ask(self, step: Step, answer: Step) -> None:
+        """A request that is answered in plain HTTP."""
+        headers = UPGRADE if step.verb == "connect" else "Host: localhost"
+        status, _, body = await self._harness.http(await self._running(), f"GET {step.rest} HTTP/1.1\n{headers}")
+        got = f"{status} {body.decode().rstrip()}"
+        assert got == answer.rest, f"answered with {got!r}"
+
+    async def _connect(self, step: Step) -> None:
+        assert step.actor not in self._clients, "there is a client of this name"
+        self._clients[step.actor] = await self._harness.client(await self._running(), step.rest)
+        wanted = _named(step.rest)
+        await self._harness.eventually(lambda: self._has(wanted))
+
+    async def _has(self, wanted: set[str]) -> bool:
+        return wanted <= await self._engine.channels() if wanted else True
+
+    def _send(self, step: Step) -> None:
+        self._clients[step.actor].send(step.rest.encode())
+
+    def _send_binary(self, step: Step) -> None:
+        self._clients[step.actor].sendMessage(bytes.fromhex(step.rest), isBinary=True)
+
+    async def _expect(self, step: Step) -> None:
+        got = (await self._clients[step.actor].next_bytes()).decode()
+        assert matches(read_message(step.rest), read_message(got), self._moments), f"got {got}"
+
+    async def _closed(self, step: Step) -> None:
+        client = self._clients.pop(step.actor)
+        code, reason = await client.closed.addTimeout(DEADLINE, self._harness.reactor)
+        assert f"{code} {reason}" == step.rest, f"closed with {code} {reason}"
+        assert not client.received, f"got {client.received} before"
+
+    async def _end(self, block: Block) -> None:
+        """Whatever the clients get beyond the transcript, they have got now: then the connections are closed."""
+        if self._clients and any(step.rest.startswith("PUBLISH") for step in steps(block)):
+            watcher = await self._harness.client(await self._running(), "/ws")
+            await watcher.subscribe(_LAST_STREAM)
+            await self._engine.publish(_LAST_STREAM, trade())
+            await watcher.next()
+            self._clients["the end"] = watcher
+        for name, client in self._clients.items():
+            await _pong(client, self._harness.reactor)
+            assert not client.received, f"{block}: {name or 'the client'} also got {list(client.received)}"
+            client.dropConnection(abort=True)
+            await client.closed
+        self._clients.clear()
+
+
+def _pong(client: Client, reactor: Any) -> Deferred[None]:
+    """Fires when the server has answered everything that was sent to it."""
+    answered = Deferred[None]()
+    client.onPong = lambda payload: answered.callback(None)
+    client.sendPing()
+    return answered.addTimeout(DEADLINE, reactor)
+
+
+def _named(path: str) -> set[str]:
+    """The streams that a path or query names."""
+    url = urlsplit(path)
+    names = url.path.split("/")[2:] + parse_qs(url.query).get("streams", [""])[0].split("/")
+    found = set()
+    for name in names:
+        try:
+            found.add(str(StreamKinds().parse(name)))
+        except BadStreamName:
+            pass
+    return found

@@ -1,0 +1,334 @@
+"""The documentation's examples, executed with real parts."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
+
+from marketfeed.settings import OPTIONS
+from tests.docs_runner import Block, blocks, commands, is_for_the_machine
+from tests.system.docs_machine import Engine, Machine
+from tests.system.docs_stage import UPGRADE, Stage, scenes
+from tests.system.forwarder import Forwarder
+from tests.system.harness import DEADLINE, DaemonProcess, Harness, Process, RawConnection, Redis, RedisServer, trade
+
+SCENES = scenes(blocks("transcript"))
+SCRIPTS = [block for block in blocks("sh") if not all(map(is_for_the_machine, commands(block)))]
+
+NODE = shutil.which("node")
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+HAPROXY = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")
+SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=[str(scene[0]) for scene in SCENES])
+@pytest_twisted.ensureDeferred
+async def test_transcripts_are_what_happens(scene: list[Block], harness: Harness) -> None:
+    """Every message, answer and close that a transcript shows comes as it is shown, and nothing beyond."""
+    stage = Stage(harness)
+    await stage.prepare()
+    for transcript in scene:
+        await stage.play(transcript)
+
+
+# Commands.
+
+
+@pytest.mark.parametrize("block", SCRIPTS, ids=str)
+@pytest_twisted.ensureDeferred
+async def test_commands_do_what_they_are_shown_for(block: Block, harness: Harness) -> None:
+    """A daemon listens, a watcher shows trades, a script ends without a complaint."""
+    server = await harness.redis()
+    redis = await server.connect()
+    machine = Machine(harness, server)
+    lines = [command for command in commands(block) if not is_for_the_machine(command)]
+    script = "\n".join(lines)
+    if "twistd" in script:
+        (command,) = lines
+        await a_daemon_runs(machine.run(f"exec env {command}", {}), "--help" not in command)
+        return
+    daemons = {port: await harness.daemon(redis=server) for port in ("8080", "8090") if port in script}
+    ports = {written: daemon.port for written, daemon in daemons.items()}
+    if "redis-cli" in script:
+        await a_client_gets_what_is_published(harness, server, machine, script)
+    elif "|" in script:
+        process = machine.run(script, ports)
+        await Engine(harness, redis, len(daemons)).publish_until(process, None)
+        assert process.status == 0, process.lines.all
+    else:
+        process = machine.run(f"exec {script}", ports)
+        await Engine(harness, redis).publish_until(process, r"TATA_INR +trade +1000\.50 +10 +buy$")
+        process.signal("INT")
+        assert await process.wait() == 0
+
+
+async def a_daemon_runs(process: Process, is_endless: bool) -> None:
+    if is_endless:
+        await process.expect(r"marketfeed \S+: clients on ")
+        await process.expect(r"redis: connected")
+        process.signal("INT")
+    assert await process.wait() == 0, process.lines.all
+
+
+async def a_client_gets_what_is_published(harness: Harness, server: RedisServer, machine: Machine, script: str) -> None:
+    daemon = await harness.daemon(redis=server)
+    client = await harness.client(daemon)
+    await client.subscribe("trade@TATA_INR")
+    assert await machine.run(script, {}).wait() == 0
+    assert (await client.next())["data"] == json.loads(shlex.split(script)[-1])
+
+
+# Programs.
+
+
+def interpreter(kind: str) -> list[str] | None:
+    """The command that runs a program; None where there is no Node with a browser's WebSocket."""
+    if kind == "python":
+        return [sys.executable, "-u"]
+    for options in ([], ["--experimental-websocket"]):  # Node 20.10 and 21 have it behind that option
+        test = [NODE or "node", *options, "-e", "process.exit(typeof WebSocket === 'function' ? 0 : 1)"]
+        if NODE is not None and subprocess.run(test, capture_output=True, check=False).returncode == 0:
+            return [NODE, *options]
+    return None
+
+
+@pytest.mark.parametrize("block", blocks("python", "js"), ids=str)
+@pytest_twisted.ensureDeferred
+async def test_programs_print_what_is_published(block: Block, harness: Harness) -> None:
+    """A program subscribes and shows trades; one that says it comes back does so, when the daemon goes away."""
+    run = interpreter(block.kind)
+    if run is None:
+        pytest.skip("needs Node 20.10 or later")
+    server = await harness.redis()
+    redis = await server.connect()
+    daemon, path = await daemon_on_a_socket(harness, server, "one")
+    door = Forwarder(harness, path)
+    program = harness.directory / "program"
+    program.write_text(block.text.replace("localhost", "127.0.0.1").replace("8080", str(door.port)), encoding="utf-8")
+    process = harness.spawn([*run, str(program)])
+    await Engine(harness, redis).publish_until(process, r"1000\.50")
+    if "onclose" in block.text:
+        _, door.path = await daemon_on_a_socket(harness, server, "another")
+        assert await daemon.stop("TERM") == 0
+        process.lines.all.clear()
+        await Engine(harness, redis).publish_until(process, r"1000\.50")
+
+
+async def daemon_on_a_socket(harness: Harness, server: RedisServer, name: str) -> tuple[DaemonProcess, str]:
+    """A daemon, and the path of the Unix socket that it listens on."""
+    path = str(harness.directory / name)
+    daemon = await harness.daemon("--port", f"unix:{path}", redis=server, wait=False)
+    await daemon.expect(r"redis: connected")
+    return daemon, path
+
+
+# Logs.
+
+_CHANGING = (
+    (r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(Z|\+00:00)", "TIME"),
+    (r"tcp\d:[0-9.]+:\d+", "PEER"),
+    (r"(redis|unix)://\S*?(?=[:;,]? |$)", "REDIS"),
+    (r"port \d+", "PORT"),
+    (r"\d+\.\d s", "SECONDS"),
+)
+
+
+def shape(line: str) -> str:
+    """A line of a log without what differs from run to run."""
+    if line.startswith("{"):
+        fields = {name: value for name, value in json.loads(line).items() if name != "age"}
+        return json.dumps({name: shape(value) if isinstance(value, str) else value for name, value in fields.items()})
+    for pattern, word in _CHANGING:
+        line = re.sub(pattern, word, line)
+    return line
+
+
+@pytest.mark.parametrize("block", blocks("log"), ids=str)
+@pytest_twisted.ensureDeferred
+async def test_logs_look_like_that(block: Block, harness: Harness) -> None:
+    """What happens in the sample happens to a daemon, which logs these lines in this order."""
+    is_json = block.text.startswith("{")
+    server = await harness.redis()
+    daemon = await harness.daemon("--log-format", "json" if is_json else "text", redis=server)
+    client = await harness.client(daemon)
+    await client.subscribe("trade@TATA_INR")
+    await (await server.connect()).publish("trade@TATA_INR", b'{"e":"trade","m":true,"p":"1","q":"1","s":"TATA_INR"}')
+    await daemon.expect("bad publication")
+    await server.kill()
+    await client.next()
+    since = len(daemon.lines)
+    await server.start()
+    await daemon.expect("redis: connected", since)
+    client.sendClose(1000)
+    await daemon.expect("client 1 disconnected")
+    assert await daemon.stop("TERM") == 0
+    logged = iter([shape(line) for line in daemon.lines])
+    for line in block.text.splitlines():
+        assert shape(line) in logged, f"{block}: {shape(line)}\nis not, in this order, among\n" + "\n".join(
+            daemon.lines
+        )
+
+
+# The service and the proxies.
+
+
+@pytest.mark.parametrize("block", blocks("ini"), ids=str)
+@pytest_twisted.ensureDeferred
+async def test_the_systemd_unit_starts_a_daemon(block: Block, harness: Harness) -> None:
+    """systemd has nothing to say against it, and its command runs with the variables of its file."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[method-assign,assignment]
+    unit.read_string(block.text)
+    service = unit["Service"]
+    server = await harness.redis()
+    machine = Machine(harness, server)
+    assert not complaints_of_systemd(block, harness.directory)
+    (variables,) = blocks("env")
+    assert service["EnvironmentFile"] == "/etc/marketfeed.env"
+    words = " ".join(variables.text.splitlines())
+    await a_daemon_runs(machine.run(f"exec env {words} {service['ExecStart']}", {}), True)
+    drain = next(option.default for option in OPTIONS if option.flag == "drain-seconds")
+    assert float(service["TimeoutStopSec"]) > drain + 5
+    assert service["Type"] == "simple"
+
+
+def complaints_of_systemd(block: Block, directory: Path) -> list[str]:
+    """What systemd has to say about a unit, where there is one to ask."""
+    if SYSTEMD_ANALYZE is None:
+        return []
+    path = directory / "marketfeed.service"
+    path.write_text(block.text.replace("/opt/marketfeed/bin", str(directory / "programs")), encoding="utf-8")
+    verified = subprocess.run([SYSTEMD_ANALYZE, "verify", str(path)], capture_output=True, text=True, check=False)
+    return [line for line in verified.stderr.splitlines() if path.name in line]
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+@pytest.mark.parametrize("block", blocks("nginx"), ids=str)
+@pytest_twisted.ensureDeferred
+async def test_nginx_lets_in_who_may_come_in(block: Block, harness: Harness) -> None:
+    """Publications pass; another site's page gets 403, one connection too many from an address 429."""
+    server = await harness.redis()
+    daemon = await harness.daemon(redis=server)
+    path = start_nginx(block, harness, daemon)
+    await harness.eventually(lambda: answers(path))
+    engine = await server.connect()
+
+    async def connect(origin: str = "") -> bytes:
+        raw = RawConnection(harness.reactor)
+        await connectProtocol(UNIXClientEndpoint(harness.reactor, path), raw)
+        harness.on_close(lambda: hang_up(raw))
+        raw.send(request("/ws/trade@TATA_INR", origin))
+        connections.append(raw)
+        return (await raw.until(lambda data: b"\r\n\r\n" in data)).split(b"\r\n")[0]
+
+    connections: list[RawConnection] = []
+    admitted = ("", "https://app.example.com", "https://beta.example.com")
+    for origin in admitted:
+        assert await connect(origin) == b"HTTP/1.1 101 Switching Protocols", origin
+    for origin in ("https://example.org", "http://app.example.com", "https://app.example.com.example.org", "null"):
+        assert await connect(origin) == b"HTTP/1.1 403 Forbidden", origin
+    most = int(re.search(r"limit_conn clients (\d+)", block.text)[1])  # type: ignore[index]
+    for _ in range(most - len(admitted)):
+        assert await connect() == b"HTTP/1.1 101 Switching Protocols"
+    assert await connect() == b"HTTP/1.1 429 Too Many Requests"
+    await publish_once_heard(harness, engine)
+    await connections[0].until(lambda data: data.endswith(trade()))
+
+
+async def publish_once_heard(harness: Harness, engine: Redis) -> None:
+    """Publish one trade when the daemon has subscribed to its channel."""
+
+    async def is_heard() -> bool:
+        return "trade@TATA_INR" in await engine.channels()
+
+    await harness.eventually(is_heard)
+    await engine.publish("trade@TATA_INR", trade())
+
+
+def hang_up(raw: RawConnection) -> Deferred[bytes] | None:
+    if raw.lost.called:
+        return None
+    assert raw.transport is not None
+    raw.transport.abortConnection()  # type: ignore[attr-defined]
+    return raw.lost
+
+
+def request(path: str, origin: str = "") -> bytes:
+    """A WebSocket handshake."""
+    lines = [f"GET {path} HTTP/1.1", *UPGRADE.splitlines(), *([f"Origin: {origin}"] if origin else []), "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def start_nginx(block: Block, harness: Harness, daemon: DaemonProcess) -> str:
+    """Start nginx with the block as its only site; returns the path of the socket that it will listen on."""
+    directory = harness.directory
+    path = directory / "nginx.sock"
+    site = re.sub(r"listen \d+", f"listen unix:{path}", block.text)
+    site = site.replace("127.0.0.1:8090", f"127.0.0.1:{daemon.port}")
+    temporary = "".join(
+        f"{name}_temp_path {directory / name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (directory / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {directory / 'nginx.pid'};\n"
+        f"events {{ worker_connections 256; }}\nhttp {{ access_log off;\n{temporary}\n{site} }}\n",
+        encoding="utf-8",
+    )
+    assert NGINX is not None
+    arguments = ["-e", "stderr", "-p", str(directory), "-c", "nginx.conf"]
+    tested = subprocess.run([NGINX, "-t", *arguments], capture_output=True, text=True, check=False)
+    assert tested.returncode == 0, f"{block}: {tested.stderr}"
+    harness.spawn([NGINX, *arguments])
+    return str(path)
+
+
+def answers(path: str) -> bool:
+    """Whether somebody listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed")
+@pytest.mark.parametrize("block", blocks("haproxy"), ids=str)
+@pytest_twisted.ensureDeferred
+async def test_haproxy_passes_clients_on(block: Block, harness: Harness) -> None:
+    """HAProxy finds the daemon ready, and a client gets publications through it."""
+    server = await harness.redis()
+    daemon = await harness.daemon("--port", "haproxy:tcp:0:interface=127.0.0.1", redis=server)
+    port = start_haproxy(block, harness, daemon)
+    raw = RawConnection(harness.reactor)
+    await connectProtocol(TCP4ClientEndpoint(harness.reactor, "127.0.0.1", port, timeout=DEADLINE), raw)
+    harness.on_close(lambda: hang_up(raw))
+    raw.send(request("/ws/trade@TATA_INR"))
+    await raw.until(lambda data: b"101 Switching Protocols" in data)
+    await publish_once_heard(harness, await server.connect())
+    await raw.until(lambda data: data.endswith(trade()))
+
+
+def start_haproxy(block: Block, harness: Harness, daemon: DaemonProcess) -> int:
+    """Start HAProxy with the block as its configuration; returns its port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        text = block.text.replace("bind :8080", f"bind fd@{listening.fileno()}")
+        path = harness.directory / "haproxy.cfg"
+        path.write_text(text.replace("127.0.0.1:8090", f"127.0.0.1:{daemon.port}"), encoding="utf-8")
+        assert HAPROXY is not None
+        process = subprocess.Popen([HAPROXY, "-q", "-f", str(path)], pass_fds=[listening.fileno()])
+        harness.on_close(lambda: end(process))
+        return int(listening.getsockname()[1])
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()

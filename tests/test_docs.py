@@ -1,0 +1,230 @@
+"""The documentation as far as it can be checked by reading. `tests/system/test_docs.py` executes the rest of it."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from marketfeed.model.messages import CLOSE_REASONS, ErrorCode
+from marketfeed.redis_address import RedisAddress
+from marketfeed.settings import OPTIONS, Option, Settings, load
+from tests.docs_runner import (
+    DOCUMENTS,
+    ROOT,
+    Block,
+    Moments,
+    anchors,
+    blocks,
+    commands,
+    inline_code,
+    is_for_the_machine,
+    links,
+    matches,
+    read_message,
+    steps,
+    tables,
+)
+
+EXECUTED = ("transcript", "sh", "js", "python", "ini", "nginx", "haproxy", "log")
+READ = ("toml", "env", "diagram")
+
+
+def goals() -> set[str]:
+    """What `make` can be asked for."""
+    return set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def extras() -> set[str]:
+    setup = configparser.ConfigParser(interpolation=None)
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    return set(setup["options.extras_require"])
+
+
+@pytest.mark.parametrize("block", blocks(), ids=str)
+def test_every_block_is_of_a_kind_that_is_tested(block: Block) -> None:
+    """An example that no test knows what to do with is not in the documentation."""
+    assert block.kind in (*EXECUTED, *READ), f"{block}: the kind is {block.kind!r}"
+
+
+class TestDocuments:
+    @pytest.mark.parametrize("document", DOCUMENTS)
+    def test_links_lead_somewhere(self, document: str) -> None:
+        """Every link is relative, and its file and heading exist."""
+        for link in links(document):
+            name, _, anchor = link.partition("#")
+            target = (ROOT / document).parent / name if name else ROOT / document
+            assert target.is_file(), f"{document}: {link}"
+            if anchor:
+                assert anchor in anchors(str(target.resolve().relative_to(ROOT))), f"{document}: {link}"
+
+    @pytest.mark.parametrize("document", DOCUMENTS)
+    def test_options_and_goals_that_the_prose_names_exist(self, document: str) -> None:
+        """What stands between backquotes and looks like an option of the daemon, or a goal of make, is one."""
+        known = {f"--{option.flag}" for option in OPTIONS}
+        known |= {"--json", "--logfile", "--syslog", "--uid", "--gid", "--pidfile", "--help"}
+        for code in inline_code(document):
+            for option in re.findall(r"--[a-z][a-z-]*", code):
+                assert option in known, f"{document}: {code}"
+            if code.startswith("make "):
+                assert code.split()[1] in goals(), f"{document}: {code}"
+
+    def test_the_picture_is_what_its_script_draws(self) -> None:
+        """The picture in README shows what the command shows today."""
+        drawn = subprocess.run(
+            [sys.executable, str(ROOT / "tools" / "picture.py")],
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            check=True,
+        )
+        assert drawn.stdout == (ROOT / "docs" / "images" / "watch.svg").read_bytes()
+
+
+class TestTables:
+    def table(self, document: str, *header: str) -> list[list[str]]:
+        found = [table.rows for table in tables(document) if table.header == list(header)]
+        assert len(found) == 1, f"{document}: {len(found)} tables with the header {header}"
+        return found[0]
+
+    def test_close_codes(self) -> None:
+        """The table of close codes is the one that the daemon closes by."""
+        rows = self.table("docs/protocol.md", "code", "meaning", "client should")
+        assert rows == [[str(reason.code), reason.meaning, reason.advice] for reason in CLOSE_REASONS]
+
+    def test_error_codes(self) -> None:
+        """Every error code is explained, under its own name."""
+        rows = self.table("docs/protocol.md", "code", "name", "when")
+        assert [row[:2] for row in rows] == [[str(int(code)), f"`{code.name}`"] for code in ErrorCode]
+
+    def test_options(self) -> None:
+        """Every option is explained, with its variable and its default."""
+        rows = self.table("docs/operations.md", "option", "variable", "default", "meaning")
+        expected = [[f"`--{option.flag}`", f"`{option.environment}`", _default(option)] for option in OPTIONS]
+        assert sorted(row[:3] for row in rows) == sorted(expected)
+
+
+def _default(option: Option) -> str:
+    """An option's default as the table spells it."""
+    if option.flag in ("redis-host", "redis-port"):
+        return str(getattr(RedisAddress(), option.flag.removeprefix("redis-")))
+    default = option.default
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if isinstance(default, float):
+        return f"{default:g}"
+    return "–" if default in (None, "") else str(default)  # noqa: RUF001
+
+
+class TestSettings:
+    @pytest.mark.parametrize("block", blocks("toml"), ids=str)
+    def test_toml(self, block: Block, tmp_path: Path) -> None:
+        """A file that is shown can be used, and each of its lines has its effect."""
+        path = tmp_path / "marketfeed.toml"
+        path.write_text(block.text, encoding="utf-8")
+        settings, unset = load({"config": str(path)}, {}), Settings()
+        for name, value in tomllib.loads(block.text).items():
+            if name == "redis_url":
+                assert str(settings.redis) == value.removesuffix("/0")
+            else:
+                assert str(getattr(settings, name)) == str(value)
+                assert value == 8080 or getattr(settings, name) != getattr(unset, name), f"{block}: {name} is no news"
+
+    @pytest.mark.parametrize("block", blocks("env"), ids=str)
+    def test_environment(self, block: Block) -> None:
+        """A file of variables that is shown can be used; each is a variable of ours."""
+        variables = dict(line.split("=", 1) for line in block.text.splitlines())
+        assert variables.keys() <= {option.environment for option in OPTIONS}
+        load({}, variables)
+
+
+class TestCommands:
+    @pytest.mark.parametrize("block", blocks("sh"), ids=str)
+    def test_what_is_not_executed_could_be(self, block: Block) -> None:
+        """Goals of make, extras, packages and services are those that exist."""
+        for command in filter(is_for_the_machine, commands(block)):
+            verb, *words = command.split()
+            if verb == "make":
+                assert words[0] in goals()
+            elif verb == "apt-get":
+                assert words[:2] == ["install", "-y"]
+                assert set(words[2:]) <= {"python3-venv", "make", "redis-server"}
+            elif verb.endswith("/pip"):
+                assert words[0] == "install"
+                assert words[1] == "." or set(re.findall(r"\[(\w+)\]", words[1])) <= extras()
+            elif verb == "systemctl":
+                assert words[0] in ("enable", "reload", "stop")
+                assert words[-1] in ("marketfeed", "nginx")
+            else:
+                assert command in ("python3 -m venv /opt/marketfeed", "nginx -t"), f"{block}: {command}"
+
+
+class TestDiagrams:
+    @pytest.mark.parametrize("block", blocks("diagram"), ids=str)
+    def test_modules_that_are_named_exist(self, block: Block) -> None:
+        """A name that ends in .py is a module's, and stands below its directory where one is named."""
+        for directory, name in re.findall(r"([a-z]+/)?([a-z_]+\.py)", block.text):
+            assert list((ROOT / "marketfeed").rglob(f"{directory}{name}")), f"{block}: {directory}{name}"
+
+    def test_the_list_of_modules_is_complete(self) -> None:
+        """Whoever reads the list of rooms knows all of them."""
+        document = "docs/architecture.md"
+        (rooms,) = (block for block in blocks("diagram") if block.text.startswith("marketfeed/"))
+        package = ROOT / "marketfeed"
+        modules = {path.name for path in package.rglob("*.py") if not path.name.startswith("__")}
+        commands = {path.name for path in (package / "commands").glob("*.py")}
+        named = set(re.findall(r"[a-z_]+\.py", rooms.text))
+        assert named == modules - commands, (
+            f"{document}: it names {sorted(named ^ (modules - commands))} wrongly or not"
+        )
+
+
+class TestTranscripts:
+    """The language of transcripts does not let a wrong example pass."""
+
+    @pytest.mark.parametrize("block", blocks("transcript"), ids=str)
+    def test_it_can_be_read_and_says_what_is_received(self, block: Block) -> None:
+        """Every line is a step, and there is something to compare."""
+        assert {"expect", "status", "closed"} & {step.verb for step in steps(block)}
+
+    @pytest.mark.parametrize(
+        ("written", "received"),
+        [
+            ('{"a":1}', '{"a":2}'),
+            ('{"a":1}', '{"a":"1"}'),
+            ('{"a":1}', '{"a":1,"b":2}'),
+            ('{"a":1,"b":2}', '{"a":1}'),
+            ('{"a":true}', '{"a":1}'),
+            ('{"a":1000.50}', '{"a":1000.5}'),
+            ('{"a":"1000.50"}', '{"a":"1000.5"}'),
+            ('{"a":[1]}', '{"a":[1,2]}'),
+            ('{"a":"from … on"}', '{"a":"from 1"}'),
+            ('{"a":"…"}', '{"a":1}'),
+            ('{"a":1790000000000}', '{"a":17}'),
+            ('{"a":1790000000000,"b":1790000000000}', '{"a":1800000000000,"b":1800000000001}'),
+            ('{"a":1790000000000,"b":1790000000007}', '{"a":1800000000001,"b":1800000000000}'),
+        ],
+    )
+    def test_what_differs_is_told_apart(self, written: str, received: str) -> None:
+        """Another value, another spelling of a number, a field too many or too few, moments out of order."""
+        assert not matches(read_message(written), read_message(received), Moments())
+
+    @pytest.mark.parametrize(
+        ("written", "received"),
+        [
+            ('{"a":1,"b":[null,"…"]}', '{"b":[null,"anything"],"a":1}'),
+            ('{"a":…}', '{"a":{"b":1}}'),
+            ('[…,"…, …"]', '[1,"this, that"]'),
+            (
+                '{"a":1790000000000,"b":1790000000007,"c":1790000000000}',
+                '{"a":1800000000000,"b":1800000003007,"c":1800000000000}',
+            ),
+        ],
+    )
+    def test_what_may_differ_matches(self, written: str, received: str) -> None:
+        """Anything where an ellipsis stands, and any moment where the same one stands for the same one."""
+        assert matches(read_message(written), read_message(received), Moments())
