@@ -8,10 +8,13 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
 
 from twisted.application.service import MultiService
 from twisted.python import usage
 
+from marketfeed import __version__
 from marketfeed.settings import OPTIONS, BadSetting, Option, Settings, load
 
 __all__ = ["Options", "makeService"]
@@ -28,6 +31,18 @@ class Options(usage.Options):
     optParameters = [[option.flag, None, None, option.help] for option in OPTIONS if not option.is_switch]
     optFlags = [[option.flag, None, option.help] for option in OPTIONS if option.is_switch]
     settings: Settings
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        try:
+            usage.Options.parseOptions(self, options)
+        except usage.UsageError as error:  # twistd would show all of the usage
+            fault = str(error).rstrip(".")
+            raise SystemExit(f"marketfeed: {fault}; twistd marketfeed --help lists the options") from None
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        sys.stdout.write(f"marketfeed {__version__}\n")
+        raise SystemExit
 
     def postOptions(self) -> None:
         given = {option.field: _given(option, self[option.flag]) for option in OPTIONS}

@@ -153,7 +153,7 @@ NOT_UTF8 = CloseReason(1007, "not UTF-8", "not retry")
 TOO_LARGE = CloseReason(1009, "message too large", "not retry")
 INTERNAL_ERROR = CloseReason(1011, "internal error", "reconnect later")
 RESTART = CloseReason(1012, "shutting down or restarting", "reconnect after the hint")
-SLOW_CONSUMER = CloseReason(4008, "slow consumer", "reconnect, resume")
+SLOW_CONSUMER = CloseReason(4008, "slow consumer", "reconnect")
 TOO_MANY_REQUESTS = CloseReason(4029, "too many requests", "reconnect later")
 
 CLOSE_REASONS = (

@@ -47,17 +47,18 @@ class DesiredChannels:
         self._unanswered: set[bytes] = set()
         self._halves: deque[list[bytes]] = deque()
 
-    def want(self, channel: bytes) -> None:
-        """Subscribe to this channel."""
+    def want(self, channel: bytes) -> bool:
+        """Subscribe to this channel. True: it is subscribed still, so that no answer will come."""
         self.wanted.add(channel)
         self.refused.discard(channel)
-        self._changed[channel] = None
+        self._mark(channel)
+        return channel in self.confirmed and not self._is_ending(channel)
 
     def unwant(self, channel: bytes) -> None:
         """Do not stay subscribed to this channel."""
         self.wanted.discard(channel)
         self.refused.discard(channel)
-        self._changed[channel] = None
+        self._mark(channel)
 
     def linked(self) -> None:
         """There is a new link; nothing is subscribed on it."""
@@ -70,6 +71,7 @@ class DesiredChannels:
         self._linked = False
         self.confirmed.clear()
         self.refused.clear()
+        self._changed.clear()
         self._halves.clear()
         self._end_flight()
 
@@ -95,7 +97,7 @@ class DesiredChannels:
             self.confirmed.discard(channel)
         is_wanted = channel in self.wanted
         if is_wanted != (verb is Verb.SUBSCRIBE):
-            self._changed[channel] = None
+            self._mark(channel)
         if self._flight is not None and verb is self._flight.verb:
             self._unanswered.discard(channel)
             if not self._unanswered:
@@ -117,6 +119,14 @@ class DesiredChannels:
             return None
         self.refused.add(left[0])
         return left[0]
+
+    def _mark(self, channel: bytes) -> None:
+        if self._linked:  # without a link nothing is sent, and a new one begins with all that is wanted
+            self._changed[channel] = None
+
+    def _is_ending(self, channel: bytes) -> bool:
+        flight = self._flight
+        return flight is not None and flight.verb is Verb.UNSUBSCRIBE and channel in self._unanswered
 
     def _end_flight(self) -> None:
         self._flight = None

@@ -15,18 +15,24 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from marketfeed.redis_address import RedisAddress
 
 __all__ = ["EmbeddedServer", "NoServerFound", "find_server"]
 
 _AGAIN_SECONDS = 1.0
+_LISTENING = b"eady to accept connections"  # as both servers say it
 _STOP_SECONDS = 0.7
+
+_START = 'setpriv --pdeathsig TERM true 2>/dev/null && exec setpriv --pdeathsig TERM "$@"; exec "$@"'
+"""Where there is a setpriv that can do that, the child ends even when we are killed."""
 
 
 class NoServerFound(Exception):
@@ -60,6 +66,8 @@ class _Child(ProcessProtocol):
 
     def outReceived(self, data: bytes) -> None:
         self._output = (self._output + data)[-2000:]
+        if _LISTENING in self._output:
+            self._server.listening()
 
     errReceived = outReceived
 
@@ -68,7 +76,7 @@ class _Child(ProcessProtocol):
 
 
 class EmbeddedServer(Service):
-    """The server; its `address` is known from the start, though nobody answers there before `startService`."""
+    """The server. Its `address` is known from the start; `endpoint` connects once somebody answers there."""
 
     log = Logger()
 
@@ -79,6 +87,8 @@ class EmbeddedServer(Service):
         self._process: Any = None
         self._again: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
+        self._is_listening = False
+        self._waiting: list[Deferred[None]] = []
         self.address = RedisAddress(path=str(self._directory / "server.sock"))
 
     def startService(self) -> None:
@@ -106,6 +116,26 @@ class EmbeddedServer(Service):
         return self._stopped.addCallback(done)
 
     @property
+    def endpoint(self) -> IStreamClientEndpoint:
+        """Connects to the server, as soon as it listens."""
+        return _Patient(self, UNIXClientEndpoint(self._reactor, self.address.path))
+
+    def when_listening(self) -> Deferred[None]:
+        """Fires when the server listens, now or later."""
+        if self._is_listening:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        return waiting
+
+    def listening(self) -> None:
+        """The child listens."""
+        self._is_listening = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    @property
     def pid(self) -> int | None:
         """The child's process id, while it runs."""
         return None if self._process is None else self._process.pid
@@ -113,13 +143,17 @@ class EmbeddedServer(Service):
     def ended(self, reason: Failure, output: str) -> None:
         """The child has ended."""
         self._process = None
+        self._is_listening = False
         if self._stopped is not None:
             stopped, self._stopped = self._stopped, None
             stopped.callback(None)
             return
-        last = output.strip().splitlines()[-1:]
+        fault: Any = reason.value
+        last = output.strip().rpartition("\n")[2]
         self.log.error(
-            "the embedded server ended ({status}); starting it again: {last}", status=str(reason.value), last=last
+            "the embedded server ended {how}, starting it again{last}",
+            how=f"by signal {fault.signal}" if fault.signal else f"with status {fault.exitCode}",
+            last=last and f": {last}",
         )
         self._again = self._reactor.callLater(_AGAIN_SECONDS, self._spawn)
 
@@ -134,12 +168,9 @@ class EmbeddedServer(Service):
             "daemonize": "no",
             "dir": str(self._directory),
         }
-        command = [self._executable]
+        command = ["/bin/sh", "-c", _START, "sh", self._executable]
         for name, value in settings.items():
             command += [f"--{name}", value]
-        setpriv = shutil.which("setpriv")
-        if setpriv is not None:  # the child ends even when we are killed
-            command = [setpriv, "--pdeathsig", "TERM", *command]
         self._process = self._reactor.spawnProcess(
             _Child(self), command[0], command, env={"PATH": os.environ.get("PATH", os.defpath)}
         )
@@ -153,3 +184,15 @@ class EmbeddedServer(Service):
 
     def _clean_up(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+@implementer(IStreamClientEndpoint)
+class _Patient:
+    """An endpoint that connects when the embedded server listens."""
+
+    def __init__(self, server: EmbeddedServer, endpoint: IStreamClientEndpoint) -> None:
+        self._server = server
+        self._endpoint = endpoint
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        return self._server.when_listening().addCallback(lambda _: self._endpoint.connect(factory))

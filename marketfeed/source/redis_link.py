@@ -39,6 +39,8 @@ QUIET_SECONDS = 5.0
 SILENT_SECONDS = 10.0
 """After this long without a byte the link is lost."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_FLAPPING_SECONDS = 1.0
+"""A link that did not last this long is not made anew sooner: clients hear of a gap once a second at most."""
 _STEADY_SECONDS = 10.0
 """A link that lasted this long was a good one: the next pause is the first again."""
 
@@ -82,12 +84,14 @@ class RedisLink(SubscriberProtocol):
         self._clock = clock
         self._replies = hiredis.Reader()
         self._fault: LinkError | None = None
+        self._expected = ""
         self.lost: Deferred[LinkError] = Deferred()
         self.gone: Deferred[None] = Deferred()
         self.last_heard = clock.seconds()
 
     async def log_in(self, address: RedisAddress) -> None:
         """Send AUTH and SELECT as the address says, then PING. Raises `LinkError`."""
+        self._expected = "a Redis server with TLS" if address.tls else "a Redis server"
         if address.password is not None:
             user = (address.username,) if address.username else ()
             await self._ask("the login was refused", "AUTH", *user, address.password)
@@ -96,13 +100,12 @@ class RedisLink(SubscriberProtocol):
         await self._ask("the server does not serve us", "PING")
 
     async def _ask(self, complaint: str, *command: str | int) -> None:
-        reply = self.execute_command(*command).addTimeout(LOGIN_SECONDS, self._clock)
         try:
-            await reply
+            await self.execute_command(*command).addTimeout(LOGIN_SECONDS, self._clock)
         except hiredis.ReplyError as fault:
             raise LinkError(f"{complaint}: {fault}") from None
         except DeferredTimeout:
-            raise LinkError(f"no answer within {LOGIN_SECONDS:g} s, is it a Redis server?") from None
+            raise LinkError(f"no answer within {LOGIN_SECONDS:g} s, is it {self._expected}?") from None
         except CancelledError:
             raise
         except Exception:
@@ -148,15 +151,22 @@ def _explain(reason: Failure) -> LinkError:
     if isinstance(fault, error.TimeoutError | DeferredTimeout):
         return LinkError("no connection within the time-out")
     if isinstance(fault, SSL.Error):
-        texts = [": ".join(text for text in entry if text) for entry in (fault.args[0] if fault.args else [])]
-        return LinkError(f"TLS: {'; '.join(texts) or 'the handshake failed'}")
+        return LinkError(f"TLS: {_tls_fault(fault) or 'the handshake failed'}")
     if type(fault).__name__ == "VerificationError":
         return LinkError("TLS: the certificate is for another host")
     if isinstance(fault, error.ConnectionDone | error.ConnectionLost):
         return LinkError("the connection was closed")
     if isinstance(fault, error.ConnectError) and fault.osError is not None:
         return LinkError(str(fault.args[0] if fault.args else fault))
-    return LinkError(f"{type(fault).__name__}: {fault}"[:200])
+    return LinkError(" ".join(f"{type(fault).__name__}: {fault}".split())[:200])
+
+
+def _tls_fault(fault: SSL.Error) -> str:
+    """What OpenSSL says: usually a list of (library, function, reason), but the last argument may be a text."""
+    entries = fault.args[-1] if fault.args else []
+    if isinstance(entries, str):
+        return entries
+    return "; ".join(": ".join(text for text in entry if text) for entry in entries)
 
 
 class LinkOwner(Protocol):
@@ -188,6 +198,7 @@ class LinkKeeper(Service):
         self._work: Deferred[None] | None = None
         self._link: RedisLink | None = None
         self._failures = 0
+        self._is_flapping = False
         self._watch: IDelayedCall | None = None
         self._last_cause = ""
 
@@ -208,18 +219,26 @@ class LinkKeeper(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _keep(self) -> None:
-        """Make a link, wait until it is lost, pause, and so on, until cancelled."""
-        try:
-            while True:
+        """Make a link, wait until it is lost, pause, and so on, until stopped, which cancels what is waited for."""
+        while True:
+            try:
                 cause = await self._one_link()
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self._failures) * random.uniform(0.75, 1.25)
-                self._failures = min(self._failures + 1, 10)
-                self._report(cause, pause)
+            except CancelledError:
+                return
+            except Exception:
+                self.log.failure("{name}: internal error", name=self._name)
+                cause = LinkError("internal error")
+            if not self.running:
+                return
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self._failures) * random.uniform(0.75, 1.25)
+            if self._is_flapping:
+                pause = max(pause, _FLAPPING_SECONDS)
+            self._failures = min(self._failures + 1, 10)
+            self._report(cause, pause)
+            try:
                 await deferLater(self._clock, pause)
-        except CancelledError:
-            return
-        except Exception:
-            self.log.failure("{name}: internal error, no link any more", name=self._name)
+            except CancelledError:
+                return
 
     async def _one_link(self) -> LinkError:
         """The life of one link; returns the cause of its end."""
@@ -233,14 +252,16 @@ class LinkKeeper(Service):
         self._last_cause = ""
         up_since = self._clock.seconds()
         self._watch = self._clock.callLater(QUIET_SECONDS, self._look, link)
-        owner.link_up(link)
         try:
+            owner.link_up(link)
             return await link.lost
-        except CancelledError:
+        except BaseException:  # stopped, or a fault of the owner's
             link.transport.abortConnection()
             raise
         finally:
-            if self._clock.seconds() - up_since >= _STEADY_SECONDS:
+            lasted = self._clock.seconds() - up_since
+            self._is_flapping = lasted < _FLAPPING_SECONDS
+            if lasted >= _STEADY_SECONDS:
                 self._failures = 0
             if self._watch.active():
                 self._watch.cancel()
@@ -250,9 +271,9 @@ class LinkKeeper(Service):
         link = self._owner.make_link()
         try:
             await self._endpoint.connect(_Ready(link))
-        except CancelledError:
-            raise
         except Exception:
+            if not self.running:  # endpoints have errors of their own for having been cancelled
+                raise CancelledError from None
             raise _explain(Failure()) from None
         self._link = link
         link.gone.addCallback(self._forget)
@@ -267,18 +288,18 @@ class LinkKeeper(Service):
     def _forget(self, _: None) -> None:
         self._link = None
 
-    def _look(self, link: RedisLink) -> None:
-        """Look whether the link still lives."""
-        silence = self._clock.seconds() - link.last_heard
-        if silence >= SILENT_SECONDS:
+    def _look(self, link: RedisLink, asked_after: float | None = None) -> None:
+        """Look whether the link still lives. `asked_after`: when it had last been heard as it was asked."""
+        if link.last_heard == asked_after:
             link.fail(f"silent for {SILENT_SECONDS:g} s")
             return
+        # However long the silence, it is asked first: the clock may have jumped, or this process been suspended.
+        silence = self._clock.seconds() - link.last_heard
         if silence >= QUIET_SECONDS:
             link.ping()
-            pause = SILENT_SECONDS - silence
+            self._watch = self._clock.callLater(SILENT_SECONDS - QUIET_SECONDS, self._look, link, link.last_heard)
         else:
-            pause = QUIET_SECONDS - silence
-        self._watch = self._clock.callLater(pause, self._look, link)
+            self._watch = self._clock.callLater(QUIET_SECONDS - silence, self._look, link)
 
     def _report(self, cause: LinkError, pause: float) -> None:
         text = str(cause)

@@ -104,7 +104,8 @@ class RedisPubSub(Service):
     def want(self, stream: str) -> None:
         channel = self._prefix + stream.encode()
         self.streams[channel] = stream
-        self._desired.want(channel)
+        if self._desired.want(channel):
+            self.sink.confirmed(stream)
         self._go_on()
 
     def unwant(self, stream: str) -> None:
