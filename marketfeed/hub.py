@@ -187,6 +187,7 @@ class Hub(Service):
     def _drop(self, stream: LiveStream) -> None:
         if stream.linger is not None and stream.linger.active():
             stream.linger.cancel()
+        stream.linger = None  # a call that has been made keeps its argument, this stream
         del self._streams[stream.name]
         self._healed.pop(stream, None)
         self.log.debug("wanted no longer: {stream}", stream=stream.name)

@@ -27,13 +27,18 @@ class LogCapture:
         return [str(event.get("log_format")) for event in self.events]
 
     def failures(self) -> list[dict[str, Any]]:
-        return [event for event in self.events if event.get("log_failure") is not None]
+        """Those of both of Twisted's logging systems."""
+        return [event for event in self.events if _failure(event) is not None]
 
     def flush_failures(self, kind: type[BaseException]) -> list[dict[str, Any]]:
         """Take out the failures of one type, which the test expected."""
-        taken = [event for event in self.failures() if event["log_failure"].check(kind)]
+        taken = [event for event in self.failures() if _failure(event).check(kind)]
         self.events = [event for event in self.events if event not in taken]
         return taken
+
+
+def _failure(event: dict[str, Any]) -> Any:
+    return event.get("log_failure") or (event.get("failure") if event.get("isError") else None)
 
 
 @pytest.fixture(autouse=True)
@@ -51,5 +56,5 @@ def logged() -> Iterator[LogCapture]:
     for call in leftover:
         call.cancel()
     assert not leftover, f"timers left over: {leftover}"
-    failures = [event["log_failure"].getTraceback() for event in capture.failures()]
+    failures = [_failure(event).getTraceback() for event in capture.failures()]
     assert not failures, "failures logged:\n" + "\n".join(failures)

@@ -31,6 +31,7 @@ DEADLINE = 60.0
 """Seconds after which waiting for something has failed."""
 
 _ROOT = Path(__file__).parent.parent.parent
+_TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 
 
 def trade(market: str = "TATA_INR", number: int = 1, **more: object) -> bytes:
@@ -159,12 +160,12 @@ class Redis(Protocol):
 class RedisServer:
     """A real server on a Unix socket; it can be killed and started again under the same address."""
 
-    def __init__(self, harness: Harness, directory: Path, *options: str) -> None:
+    def __init__(self, harness: Harness, directory: Path, *options: str, executable: str = "") -> None:
         self._harness = harness
         self.path = str(directory / "redis.sock")
         self.url = f"unix://{self.path}"
-        self._command = [find_server(), "--port", "0", "--unixsocket", self.path, "--save", "", "--appendonly", "no"]
-        self._command += ["--dir", str(directory), *options]
+        self._command = [executable or find_server(), "--port", "0", "--unixsocket", self.path]
+        self._command += ["--save", "", "--appendonly", "no", "--dir", str(directory), *options]
         self.process: Process
 
     async def start(self) -> None:
@@ -327,15 +328,21 @@ class Harness:
         self._processes.append(process)
         return process
 
-    async def redis(self, *options: str) -> RedisServer:
-        """A server that is ready."""
-        server = RedisServer(self, self.directory, *options)
+    async def redis(self, *options: str, executable: str = "") -> RedisServer:
+        """A server that is ready. `executable`: another one than the daemon would embed."""
+        server = RedisServer(self, self.directory, *options, executable=executable)
         await server.start()
         return server
 
-    async def daemon(self, *options: str, redis: RedisServer | None = None, wait: bool = True) -> DaemonProcess:
-        """The daemon, listening; with `redis` also connected to it."""
-        command = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+    async def daemon(
+        self,
+        *options: str,
+        redis: RedisServer | None = None,
+        wait: bool = True,
+        program: tuple[str, ...] = _TWISTD,
+    ) -> DaemonProcess:
+        """The daemon, listening; with `redis` also connected to it. `program`: Python's arguments to run twistd."""
+        command = [sys.executable, *program]
         command += ["-n", "--pidfile=", "marketfeed", "--port", "tcp:0:interface=127.0.0.1"]
         if redis is not None:
             command += ["--redis-url", redis.url]
@@ -372,6 +379,12 @@ class Harness:
         status, *headers = head.decode().split("\r\n")
         pairs = [header.split(": ", 1) for header in headers]
         return int(status.split()[1]), {name.lower(): value for name, value in pairs}, body
+
+    async def hang_up(self, connection: Client | RawConnection) -> None:
+        """End a connection from this side, without a word."""
+        done = self._end(connection) if isinstance(connection, Client) else _hang_up(connection)
+        if done is not None:
+            await done
 
     def pause(self, seconds: float) -> Deferred[None]:
         """Let time pass, where a test is about the time itself."""
