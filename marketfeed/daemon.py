@@ -28,7 +28,7 @@ from marketfeed.redis_address import RedisAddress
 from marketfeed.resources import RESERVED_FILES, raise_file_limit
 from marketfeed.settings import Settings
 from marketfeed.source.embedded import EmbeddedServer, NoServerFound, find_server
-from marketfeed.source.redis_link import redis_endpoint
+from marketfeed.source.redis_endpoint import redis_endpoint
 from marketfeed.source.redis_publisher import RedisPublisher
 from marketfeed.source.redis_pubsub import RedisPubSub
 from marketfeed.source.simulator import MarketSimulation, SimulatedEngine
@@ -73,14 +73,18 @@ class Daemon(MultiService):
             raise SystemExit(f"marketfeed: {fault}") from None
 
     def startService(self) -> None:
-        MultiService.startService(self)
+        self._take_signals()
         self._reactor.callWhenRunning(self._running)
+        MultiService.startService(self)
 
     def _running(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._signalled)
+        self._take_signals()  # the reactor has set its own as it began to run
         gc.collect()
         gc.freeze()
+
+    def _take_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._signalled)
 
     def _signalled(self, number: int, _: object) -> None:
         self._reactor.callFromThread(self._end, number)
@@ -118,17 +122,21 @@ class Daemon(MultiService):
 
 
 class _Report(Service):
-    """Says what the daemon is and what can be done with it, once everything has started."""
+    """Says what the daemon is and what can be done with it, once everything runs."""
 
     log = Logger()
 
-    def __init__(self, settings: Settings, listener: Listener, notes: list[str]) -> None:
+    def __init__(self, reactor: Any, settings: Settings, listener: Listener, notes: list[str]) -> None:
+        self._reactor = reactor
         self._settings = settings
         self._listener = listener
         self._notes = notes
 
     def startService(self) -> None:
         Service.startService(self)
+        self._reactor.callWhenRunning(self._report)
+
+    def _report(self) -> None:
         settings = self._settings
         for note in (*settings.warnings, *self._notes):
             self.log.warn("{note}", note=note)
@@ -180,7 +188,7 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "")
     if not twistd.get("logger") and not twistd.get("syslog"):
         daemon.observer = make_observer(twistd, settings.log_format, settings.log_level)
-    report = _Report(settings, listener, notes)
+    report = _Report(reactor, settings, listener, notes)
     daemon.add_in_order(*embedded, hub, users, source, *market, listener, report)
     daemon.stop_in_order(*market, source, hub, users, listener, report, *embedded)
     return daemon

@@ -320,7 +320,8 @@ class Hub(Service):
 
     def lost(self, last_good: int | None) -> None:
         self.flush()
-        self._down_since = last_good if last_good is not None else self._now_ms()
+        if last_good is not None or self._down_since is None:  # or it is a further attempt in vain
+            self._down_since = last_good if last_good is not None else self._now_ms()
         opened = {}
         for stream in self._streams.values():
             stream.confirmed = False

@@ -497,6 +497,15 @@ def test_a_source_that_was_never_good_is_lost_since_now(room: Room) -> None:
     assert room.hub.source_reached
 
 
+def test_an_attempt_in_vain_does_not_move_the_last_good_moment(room: Room) -> None:
+    """Who joins later in an outage hears of the same beginning as everybody else."""
+    room.source.lose(5)
+    room.clock.advance(1)
+    room.source.lose(None)
+    late = Client(room).join("trade@A")
+    assert late.take() == [["joined", "trade@A"], ("gap", ["trade@A"], "source-down", 5, None)]
+
+
 def test_a_loss_is_told_to_every_client_once_for_all_of_its_streams(room: Room) -> None:
     """Each gets its own spellings in its own dialect, after what arrived before the loss."""
     one, two = member(room, "trade@A", "a@trade", "depth@A"), member(room, "depth@A", enveloped=False)

@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(settings: Settings, engine: SimulatedEngine, rate: float) -> None:
     from twisted.internet import reactor
 
-    from marketfeed.source.redis_link import redis_endpoint
+    from marketfeed.source.redis_endpoint import redis_endpoint
     from marketfeed.source.redis_publisher import RedisPublisher
 
     try:

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any, Protocol
 
 import hiredis
@@ -18,10 +17,8 @@ from twisted.application.service import Service
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,9 +27,8 @@ from txredisapi import SubscriberProtocol
 from marketfeed.boundaries import Clock
 from marketfeed.redis_address import RedisAddress
 
-__all__ = ["LinkError", "LinkKeeper", "LinkOwner", "RedisLink", "redis_endpoint"]
+__all__ = ["LinkError", "LinkKeeper", "LinkOwner", "RedisLink"]
 
-CONNECT_SECONDS = 10.0
 LOGIN_SECONDS = 10.0
 QUIET_SECONDS = 5.0
 """After this long without a byte the server is asked for one."""
@@ -44,36 +40,9 @@ _FLAPPING_SECONDS = 1.0
 _STEADY_SECONDS = 10.0
 """A link that lasted this long was a good one: the next pause is the first again."""
 
-_END_OF_CERTIFICATE = "-----END CERTIFICATE-----"
-
 
 class LinkError(Exception):
     """The link could not be made, or is gone; the message is one line for the log."""
-
-
-def redis_endpoint(reactor: Any, address: RedisAddress, ca: str | None) -> IStreamClientEndpoint:
-    """Where to connect to. Raises ValueError when `ca`, a file of PEM certificates, cannot be used."""
-    if address.path:
-        return UNIXClientEndpoint(reactor, address.path, timeout=CONNECT_SECONDS)
-    tcp = HostnameEndpoint(reactor, address.host, address.port, timeout=CONNECT_SECONDS)
-    if not address.tls:
-        return tcp
-    trust = trustRootFromCertificates(_certificates(ca)) if ca else None
-    return wrapClientTLS(optionsForClientTLS(address.host, trustRoot=trust), tcp)
-
-
-def _certificates(path: str) -> list[Certificate]:
-    try:
-        text = Path(path).read_text(encoding="ascii")
-        blocks = [block + _END_OF_CERTIFICATE for block in text.split(_END_OF_CERTIFICATE)[:-1]]
-        certificates = [Certificate.loadPEM(block.encode()) for block in blocks]
-    except OSError as fault:
-        raise ValueError(f"{path}: {fault.strerror}") from None
-    except Exception:
-        certificates = []
-    if not certificates:
-        raise ValueError(f"{path}: expected certificates in PEM format")
-    return certificates
 
 
 class RedisLink(SubscriberProtocol):
@@ -232,7 +201,8 @@ class LinkKeeper(Service):
                 return
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self._failures) * random.uniform(0.75, 1.25)
             if self._is_flapping:
-                pause = max(pause, _FLAPPING_SECONDS)
+                self._is_flapping = False
+                pause = max(pause, _FLAPPING_SECONDS * random.uniform(1, 1.25))
             self._failures = min(self._failures + 1, 10)
             self._report(cause, pause)
             try:

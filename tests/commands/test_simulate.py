@@ -69,7 +69,7 @@ def reactor(monkeypatch: pytest.MonkeyPatch) -> TwoSecondReactor:
     reactor = TwoSecondReactor()
     monkeypatch.setattr("twisted.internet.reactor", reactor)
     monkeypatch.setattr("marketfeed.source.redis_publisher.RedisPublisher", FakePublisher)
-    monkeypatch.setattr("marketfeed.source.redis_link.redis_endpoint", fake_endpoint)
+    monkeypatch.setattr("marketfeed.source.redis_endpoint.redis_endpoint", fake_endpoint)
     monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
     monkeypatch.setattr(FakePublisher, "made", [])
     return reactor

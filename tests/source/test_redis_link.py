@@ -23,7 +23,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent
 
 from marketfeed.redis_address import RedisAddress, parse_redis_url
-from marketfeed.source.redis_link import LinkKeeper, RedisLink, redis_endpoint
+from marketfeed.source.redis_endpoint import redis_endpoint
+from marketfeed.source.redis_link import LinkKeeper, RedisLink
 from tests.conftest import LogCapture
 from tests.source.memory import Connection, Endpoint
 
@@ -345,6 +346,31 @@ def test_the_pauses_begin_anew_after_a_steady_link_only() -> None:
     for _ in range(3):
         world.clock.advance(4)
         connection.say(b"+\r\n")
+    connection.cut()
+    assert world.next_attempt() <= 0.25
+    world.stop()
+
+
+def test_a_link_that_flaps_is_not_made_anew_at_once() -> None:
+    """After less than a second of life a second passes; attempts that fail afterwards have their own pauses."""
+    pauses = set()
+    for _ in range(5):
+        world = World().start()
+        connection = world.connect()
+        world.clock.advance(0.9)
+        connection.cut()
+        pauses.add(world.next_attempt())
+        assert world.fail(1, REFUSED)[0] <= 0.5
+        world.stop()
+    assert all(1 <= pause <= 1.25 for pause in pauses)
+    assert len(pauses) > 1, "many daemons would all come back at the same moment"
+
+
+def test_a_link_that_lasted_a_second_does_not_flap() -> None:
+    """The next one is tried at once."""
+    world = World().start()
+    connection = world.connect()
+    world.clock.advance(1)
     connection.cut()
     assert world.next_attempt() <= 0.25
     world.stop()

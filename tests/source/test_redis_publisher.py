@@ -9,7 +9,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent
 
 from marketfeed.redis_address import RedisAddress
-from marketfeed.source.redis_link import redis_endpoint
+from marketfeed.source.redis_endpoint import redis_endpoint
 from marketfeed.source.redis_publisher import RedisPublisher
 from tests.conftest import LogCapture
 from tests.source.memory import Connection

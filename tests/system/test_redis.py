@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -14,11 +16,12 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 
 from marketfeed.source.embedded import find_server
 from tests.system.forwarder import Authority, Forwarder
-from tests.system.harness import Client, DaemonProcess, Harness, Redis, RedisServer, trade
+from tests.system.harness import DEADLINE, Client, DaemonProcess, Harness, Redis, RedisServer, trade
 from tests.system.witness import Witness
 
 A, B, DEPTH, TICKER = "trade@A_INR", "trade@B_INR", "depth@A_INR", "ticker@A_INR"
@@ -145,6 +148,47 @@ async def test_a_prefix_of_channels(harness: Harness, executable: str) -> None:
     for number in (2, 3):
         assert await client.next_bytes() == b'{"stream":"%b","data":%b}' % (A.encode(), trade("A_INR", number))
     await ends_well(daemon)
+
+
+# A server of its own.
+
+
+OWN = r"redis: connected to unix://(/\S+/server\.sock)"
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_embedded_server(harness: Harness) -> None:
+    """It comes with the daemon and goes with it, directory and all, and nothing in the log looks like a fault."""
+    daemon = await harness.daemon("--redis-url", "embedded:")
+    path = (await daemon.expect(OWN))[1]
+    directory = os.path.dirname(path)
+    assert stat.S_IMODE(os.stat(directory).st_mode) == 0o700
+    engine = Redis()
+    await connectProtocol(UNIXClientEndpoint(harness.reactor, path), engine)
+    client = await harness.client(daemon)
+    await client.subscribe(A)
+    await flows(client, engine, A)
+    await ends_well(daemon)
+    await engine.lost
+    with pytest.raises(FileNotFoundError):
+        os.stat(directory)
+    assert [line for line in daemon.lines if "Z error " in line] == []
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+async def test_an_embedded_server_ends_with_a_daemon_that_is_killed(harness: Harness) -> None:
+    """Nothing can clean up then, but no process is left behind."""
+    daemon = await harness.daemon("--redis-url", "embedded:")
+    path = (await daemon.expect(OWN))[1]
+    directory = os.path.dirname(path)
+    engine = Redis()
+    await connectProtocol(UNIXClientEndpoint(harness.reactor, path), engine)
+    try:
+        await daemon.stop("KILL")
+        await engine.lost.addTimeout(DEADLINE, harness.reactor)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 # TLS.
