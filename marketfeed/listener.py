@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Any
 
 from twisted.application.service import Service
@@ -77,7 +78,7 @@ class Listener(Service):
         self._port = port
         host = port.getHost()
         number = getattr(host, "port", None)
-        self.address = f"port {number}" if number is not None else str(getattr(host, "name", host))
+        self.address = f"port {number}" if number is not None else os.fsdecode(getattr(host, "name", str(host)))
         self.log.info("listening on {address}", address=self.address)
 
     @property

@@ -38,7 +38,7 @@ class _Text:
         self._out = out
 
     def __call__(self, event: LogEvent) -> None:
-        if event.get("log_format") is None and not event.get("log_failure") and not event.get("log_text"):
+        if _is_silent(event):
             return
         when = datetime.fromtimestamp(event["log_time"], UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
         text = eventAsText(event, includeTimestamp=False, includeSystem=False)
@@ -52,6 +52,8 @@ class _Json:
         self._out = out
 
     def __call__(self, event: LogEvent) -> None:
+        if _is_silent(event):
+            return
         fields = {
             "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(),
             "level": event["log_level"].name,
@@ -78,6 +80,11 @@ def _plain(value: Any) -> Any:
 
 
 _NOT_FACTS = frozenset(("message", "isError", "failure", "why", "system", "time", "printed", "format"))
+
+
+def _is_silent(event: LogEvent) -> bool:
+    """Twisted has events without a message, for other observers."""
+    return event.get("log_format") is None and not event.get("log_failure")
 
 
 def _one_line(text: str) -> str:

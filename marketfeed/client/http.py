@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -20,6 +21,8 @@ __all__ = ["MAX_HEAD", "BadRequest", "Head", "Refusal", "Upgrade", "parse_head",
 MAX_HEAD = 16384
 """Bytes of a request line and its headers."""
 _MAX_HEADERS = 100
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
+"""What ends a line for one reader and not for another (RFC 9112, section 2.2), or belongs in none."""
 _METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -53,6 +56,8 @@ class Refusal(msgspec.Struct, frozen=True):
 
 def parse_head(data: bytes) -> Head:
     """Read a request up to its empty line. Raises `BadRequest`."""
+    if _CONTROL.search(data):
+        raise BadRequest("there is a control character in the request")
     line, *lines = data.decode("latin-1").split("\r\n")
     words = line.split(" ")
     if len(words) != 3 or not words[0].isalpha() or not words[2].startswith("HTTP/1."):

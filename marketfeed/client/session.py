@@ -37,6 +37,7 @@ _log = Logger()
 _WAITING_REQUESTS = 16
 _REFUSALS_IN_A_ROW = 20
 _LONGEST_LOGGED = 200
+_FEW_STREAMS = 5  # of one change, the most that the log names
 
 
 class Connection(Protocol):
@@ -76,6 +77,7 @@ class Session:
         "_bucket",
         "_connection",
         "_dialect",
+        "_ended",
         "_groups",
         "_hub",
         "_is_house",
@@ -106,8 +108,9 @@ class Session:
         self._bucket = TokenBucket(limits.request_rate, limits.request_burst, now())
         self._refusals = 0
         self._groups: dict[str, Group] = {}
-        self._requests: deque[bytes] | None = None
+        self._requests: deque[tuple[bytes, bool]] | None = None
         self._join: Join | None = None
+        self._ended = False
 
     def begin(self, streams: list[str]) -> None:
         """The connection is open; `streams`, from its path or query, are its first SUBSCRIBE, answered if it fails."""
@@ -116,21 +119,24 @@ class Session:
 
     def receive(self, payload: bytes) -> None:
         """One text message."""
-        if not self._bucket.take(self._now()):
-            self._refuse(payload)
-            return
-        self._refusals = 0
-        if self._join is None:
-            self._request(payload)
-            return
-        if self._requests is None:
-            self._requests = deque()
-        self._requests.append(payload)
-        if len(self._requests) == _WAITING_REQUESTS:
-            self._connection.pause_reading()
+        is_refused = not self._bucket.take(self._now())
+        self._refusals = self._refusals + 1 if is_refused else 0
+        if self._refusals == _REFUSALS_IN_A_ROW:
+            self._connection.close_with(TOO_MANY_REQUESTS)
+        elif self._join is None:
+            self._request(payload, is_refused)
+        else:
+            if self._requests is None:
+                self._requests = deque()
+            self._requests.append((payload, is_refused))
+            if len(self._requests) == _WAITING_REQUESTS:
+                self._connection.pause_reading()
 
     def end(self) -> None:
         """The connection is closing or gone."""
+        self._ended = True
+        if self._requests is not None and len(self._requests) >= _WAITING_REQUESTS:
+            self._connection.resume_reading()  # or the client's answer to a close would never be read
         self._requests = None
         if self._join is not None:
             self._hub.cancel(self._join)
@@ -148,10 +154,6 @@ class Session:
         return list(self._groups)
 
     def _refuse(self, payload: bytes) -> None:
-        self._refusals += 1
-        if self._refusals >= _REFUSALS_IN_A_ROW:
-            self._connection.close_with(TOO_MANY_REQUESTS)
-            return
         try:
             request_id = parse_request(payload).id
         except RequestError as error:
@@ -159,7 +161,10 @@ class Session:
         message = f"too many requests: {self._limits.request_rate:g} a second; try again later"
         self._connection.send_text(self._dialect.error(RequestError(ErrorCode.TOO_MANY_REQUESTS, message, request_id)))
 
-    def _request(self, payload: bytes) -> None:
+    def _request(self, payload: bytes, is_refused: bool) -> None:
+        if is_refused:
+            self._refuse(payload)
+            return
         _log.debug(
             "client {client} asks {request}", client=self._connection.client_id, request=payload[:_LONGEST_LOGGED]
         )
@@ -207,10 +212,11 @@ class Session:
             return
 
         def joined(groups: dict[str, Group]) -> None:
+            if self._ended:  # by what was sent before the join took effect
+                self._hub.leave(self._connection.outbox, groups.values())
+                return
             self._groups.update(groups)
-            _log.debug(
-                "client {client} subscribed to {streams}", client=self._connection.client_id, streams=list(groups)
-            )
+            self._log_change("client {client} subscribed to {count} streams: {streams}", list(groups))
             self._reply(None, request.id, quiet)
 
         try:
@@ -230,9 +236,11 @@ class Session:
         if requests is None:
             return
         was_paused = len(requests) >= _WAITING_REQUESTS
-        while requests and self._join is None:
-            self._request(requests.popleft())
-        if requests:
+        while requests and self._join is None and not self._ended:
+            self._request(*requests.popleft())
+        if self._ended:
+            requests.clear()
+        elif requests:
             self._requests = requests
         if was_paused and len(requests) < _WAITING_REQUESTS:
             self._connection.resume_reading()
@@ -241,11 +249,14 @@ class Session:
         spellings = self._streams(request)
         groups = [self._groups.pop(spelling) for spelling in spellings if spelling in self._groups]
         self._hub.unsubscribe(self._connection.outbox, groups)
-        _log.debug(
-            "client {client} unsubscribed from {streams}",
-            client=self._connection.client_id,
-            streams=[group.spelling for group in groups],
-        )
+        if groups:
+            self._log_change(
+                "client {client} unsubscribed from {count} streams: {streams}", [group.spelling for group in groups]
+            )
+
+    def _log_change(self, text: str, spellings: list[str]) -> None:
+        few = ", ".join(spellings[:_FEW_STREAMS]) + (", …" if len(spellings) > _FEW_STREAMS else "")
+        _log.info(text, client=self._connection.client_id, count=len(spellings), streams=few)
 
     def _list_subscriptions(self, request: Request, quiet: bool) -> list[str]:
         return self.subscriptions

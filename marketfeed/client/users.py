@@ -14,6 +14,7 @@ from typing import Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -52,6 +53,7 @@ class UserManager(Service):
         self._ids = count(1)
         self._users: dict[int, User] = {}
         self._gone: Deferred[None] | None = None
+        self._late: IDelayedCall | None = None
         self._hurry = False
         self.drain_seconds = drain_seconds
         self.draining = False
@@ -83,6 +85,8 @@ class UserManager(Service):
     def hurry(self) -> None:
         """End a drain that has begun, or make the next one immediate."""
         self._hurry = True
+        if self._late is not None and self._late.active():
+            self._late.reset(_TICK)
 
     async def drain(self) -> None:
         """Send every client away; done when they are gone, or have been ended."""
@@ -106,7 +110,12 @@ class UserManager(Service):
         for _ in range(len(waiting) if at_once else min(share, len(waiting))):
             at = int(self._now() * 1000)
             farewell = ServerShutdown(at, random.randrange(500, _LATEST_RETURN))
-            waiting.pop().send_away(farewell, at_once=at_once)
+            user = waiting.pop()
+            try:
+                user.send_away(farewell, at_once=at_once)
+            except Exception:
+                self.log.failure("a client could not be sent away")
+                user.abort()
         if not waiting and not done.called:
             done.callback(None)
 
@@ -114,7 +123,7 @@ class UserManager(Service):
         if not self._users:
             return succeed(None)
         gone = self._gone = Deferred[None]()
-        late = self._clock.callLater(grace, self._abort_all)
+        late = self._late = self._clock.callLater(grace, self._abort_all)
 
         def in_time(_: None) -> None:
             if late.active():

@@ -87,12 +87,11 @@ class ClientProtocol(WebSocketServerProtocol):
     _upgrade: Upgrade | None = None
     _opened = 0.0
     _dropping: IDelayedCall | None = None
-    _refused = False
 
     # The connection.
 
     def connectionMade(self) -> None:
-        self.outbox = Outbox(self.transport, self.factory.client_queue, self._overflow)
+        self.outbox = Outbox(self.transport, self.factory.client_queue, self)
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -113,18 +112,20 @@ class ClientProtocol(WebSocketServerProtocol):
             )
         self.is_closed = self.is_open = self.transport = None
 
+    def dataReceived(self, data: bytes) -> None:
+        if self.state != self.STATE_CLOSED:  # a TLS transport goes on until its peer has closed too
+            self._dataReceived(data)
+
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         self.outbox.write(data)
 
     def _closeConnection(self, abort: bool = False) -> None:
-        if abort:
-            self.outbox.close()
-            self.transport.abortConnection()
+        if abort and not self.wasClean:
+            self.abort()
             return
         self.outbox.finish()
         self.transport.loseConnection()
-        if self._dropping is None:
-            self._dropping = self.factory.clock.callLater(_CLOSE_SECONDS, self._drop)
+        self._dropping = self.factory.clock.callLater(_CLOSE_SECONDS, self._drop)
 
     def _drop(self) -> None:
         """The peer does not take what was left for it."""
@@ -137,9 +138,6 @@ class ClientProtocol(WebSocketServerProtocol):
     # The handshake.
 
     def processHandshake(self) -> None:
-        if self._refused:
-            self.data = b""
-            return
         end = self.data.find(b"\r\n\r\n")
         if end < 0 and len(self.data) <= MAX_HEAD:
             return
@@ -161,7 +159,7 @@ class ClientProtocol(WebSocketServerProtocol):
         super().processHandshake()
 
     def onConnect(self, request: ConnectionRequest) -> str | None:
-        return request.protocols[0] if request.protocols else None
+        return next(filter(None, request.protocols), None)
 
     def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
         headers = tuple(responseHeaders or ())
@@ -169,11 +167,10 @@ class ClientProtocol(WebSocketServerProtocol):
 
     def onOpenHandshakeTimeout(self) -> None:
         self.openHandshakeTimeoutCall = None
-        if self.state == self.STATE_CONNECTING and not self._refused:
+        if self.state == self.STATE_CONNECTING:
             self._refuse(Refusal(408, f"no complete request within {_HANDSHAKE_SECONDS} s"))
 
     def _refuse(self, refusal: Refusal, *, is_head: bool = False) -> None:
-        self._refused = True
         _log.debug("refused {peer}: {status} {text}", peer=self.peer, status=refusal.status, text=refusal.text)
         self.outbox.write(respond(refusal, is_head=is_head))
         self.wasClean = True
@@ -223,10 +220,18 @@ class ClientProtocol(WebSocketServerProtocol):
         if session is not None:
             session.end()
 
-    def _overflow(self) -> None:
+    # What the outbox tells.
+
+    def overflowed(self) -> None:
         self._end_session()
         self.outbox.discard()
         self.close_with(SLOW_CONSUMER)
+
+    def backlog_changed(self, waiting: int) -> None:
+        if waiting:
+            _log.debug("client {client}: a backlog begins with {waiting} bytes", client=self.client_id, waiting=waiting)
+        else:
+            _log.debug("client {client}: the backlog is over", client=self.client_id)
 
     def _reason(self, lost: Failure) -> str:
         if self.localCloseCode is not None and self.closedByMe:
@@ -239,7 +244,8 @@ class ClientProtocol(WebSocketServerProtocol):
     # What the session and the manager of users ask for.
 
     def send_text(self, text: bytes) -> None:
-        self.outbox.write(text_frame(text))
+        if self.state == self.STATE_OPEN:  # nothing follows a close
+            self.outbox.write(text_frame(text))
 
     def close_with(self, reason: CloseReason) -> None:
         if self.state == self.STATE_OPEN:
@@ -261,7 +267,8 @@ class ClientProtocol(WebSocketServerProtocol):
 
     def abort(self) -> None:
         if self.transport is not None:
-            self._closeConnection(abort=True)
+            self.outbox.close()
+            self.transport.abortConnection()
 
 
 class ClientFactory(WebSocketServerFactory):

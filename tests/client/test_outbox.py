@@ -96,7 +96,6 @@ def test_the_owner_hears_when_a_backlog_begins_and_ends(tls: bool) -> None:
     assert box.backlogs == [len(frame(1)) if tls else len(frame(0)) - 5, 0]
 
 
-
 def test_a_client_that_keeps_up_is_written_to_past_the_transport() -> None:
     """Nothing waits: each write is one send, and the transport hears nothing."""
     box = Box()

@@ -1,0 +1,628 @@
+"""The conversation: every method and every error as PROTOCOL.md section 4 has them, and requests in any order.
+
+The hub is the real one, over a source that the test drives.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.application.service import Service
+from twisted.internet.task import Clock
+
+from marketfeed.client.session import Connection, Session, SessionLimits
+from marketfeed.hub import CONFIRM_SECONDS, Hub, HubLimits
+from marketfeed.model.dialects import Dialect
+from marketfeed.model.frames import text_frame
+from marketfeed.model.messages import TOO_MANY_REQUESTS, CloseReason, ServerShutdown
+from marketfeed.model.streams import StreamKinds
+from tests.conftest import LogCapture
+from tests.fakes import FakeSource, FakeSubscriber
+from tests.strategies import json_texts, property_test
+
+A, B, C = "trade@A", "depth@A", "ticker@B"
+MANY = SessionLimits(request_burst=100_000)
+QUEUED = 16  # requests that may wait behind a SUBSCRIBE before the client is not read from
+
+
+def trade(number: int = 1) -> bytes:
+    return b'{"e":"trade","t":%d,"m":true,"p":"100.10","q":"2","s":"A"}' % number
+
+
+class Client:
+    """A connection below a session, and what reached its peer."""
+
+    def __init__(self, dialect: Dialect = Dialect.RAW, limits: SessionLimits = MANY, **hub_limits: Any) -> None:
+        self.clock = Clock()
+        self.hub = Hub(self.clock, HubLimits(**{"linger": 0.0, **hub_limits}), lambda: 1e9 + self.clock.seconds())
+        self.source = FakeSource(self.hub)
+        self.hub.feed_from(self.source)
+        Service.startService(self.hub)
+        self.client_id = 7
+        self.outbox = FakeSubscriber(on_overflow=self._overflow)
+        self.closed_with: CloseReason | None = None
+        self.reading = True
+        self.session = Session(self, dialect, self.hub, StreamKinds(), limits, self.clock.seconds)
+
+    # What the session asks for.
+
+    def send_text(self, text: bytes) -> None:
+        self.outbox.write(text_frame(text))
+
+    def close_with(self, reason: CloseReason) -> None:
+        self.closed_with = reason
+        self.session.end()
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+    def _overflow(self) -> None:
+        self.session.end()
+
+    # What the test asks for.
+
+    @property
+    def got(self) -> list[Any]:
+        """All messages since the last time."""
+        messages = self.outbox.messages
+        self.outbox.writes.clear()
+        return messages
+
+    def say(self, request: object) -> None:
+        self.session.receive(request if isinstance(request, bytes) else json.dumps(request).encode())
+
+    def ask(self, request: object) -> Any:
+        """Send a request; the only message that came after it."""
+        self.say(request)
+        (reply,) = self.got
+        return reply
+
+    def subscribe(self, *streams: str, **fields: object) -> None:
+        self.say({"method": "SUBSCRIBE", "params": streams, "id": 1, **fields})
+
+    def assert_gone(self) -> None:
+        """Nothing of this client is left in the hub."""
+        assert not self.hub.streams
+        assert not self.source.wanted
+        assert not self.clock.getDelayedCalls()
+
+
+if TYPE_CHECKING:
+    _connection: Connection = Client()
+
+
+def reply(dialect: Dialect, result: object, **fields: object) -> object:
+    if dialect is Dialect.HOUSE:
+        return {"stream": "!reply", "data": {"e": "reply", "result": result, **fields}}
+    return {"result": result, **fields}
+
+
+def error(dialect: Dialect, code: int, **fields: object) -> object:
+    """An error reply without its text."""
+    if dialect is Dialect.HOUSE:
+        return {"stream": "!error", "data": {"e": "error", "code": code, **fields}}
+    return {"error": {"code": code}, **fields}
+
+
+def without_text(message: Any) -> Any:
+    fault = message.get("error") or message["data"]
+    assert fault.pop("msg")
+    return message
+
+
+dialects = pytest.mark.parametrize("dialect", list(Dialect))
+
+
+class TestMethods:
+    @dialects
+    def test_subscribe_is_answered_once_the_source_has_confirmed(self, dialect: Dialect) -> None:
+        """The reply precedes the first publication."""
+        client = Client(dialect)
+        client.subscribe(A, B)
+        client.source.confirm(A)
+        assert not client.got
+        client.source.confirm(B)
+        client.source.publish(A, trade())
+        answer, publication = client.got
+        assert answer == reply(dialect, None, id=1)
+        assert publication == (
+            json.loads(trade()) if dialect is Dialect.RAW else {"stream": A, "data": json.loads(trade())}
+        )
+
+    @dialects
+    def test_list_subscriptions(self, dialect: Dialect) -> None:
+        """As this client spelled them, in the order in which they were subscribed."""
+        client = Client(dialect)
+        assert client.ask({"method": "LIST_SUBSCRIPTIONS", "id": 3}) == reply(dialect, [], id=3)
+        client.subscribe(C, "a@trade")
+        client.source.confirm()
+        client.subscribe(A, C, "a@depth@100ms")
+        client.source.confirm()
+        client.got.clear()
+        spellings = [C, "a@trade", A, "a@depth@100ms"]
+        assert client.ask({"method": "LIST_SUBSCRIPTIONS", "id": 3}) == reply(dialect, spellings, id=3)
+        assert client.session.subscriptions == spellings
+
+    @dialects
+    def test_ping(self, dialect: Dialect) -> None:
+        """PONG; params, if there are any, mean nothing."""
+        client = Client(dialect)
+        assert client.ask({"method": "PING", "id": "x", "params": 5}) == reply(dialect, "PONG", id="x")
+
+    @dialects
+    def test_unsubscribe(self, dialect: Dialect) -> None:
+        """Nothing more of the stream comes after the reply, and the source is not asked for it any more."""
+        client = Client(dialect)
+        client.subscribe(A, C)
+        client.source.confirm()
+        client.got.clear()
+        assert client.ask({"method": "UNSUBSCRIBE", "params": [A, B], "id": 2}) == reply(dialect, None, id=2)
+        client.hub.publish(A, trade())
+        client.hub.flush()
+        assert not client.got
+        assert list(client.source.wanted) == [C]
+
+    def test_two_spellings_of_a_stream_are_two_subscriptions(self) -> None:
+        """Each publication comes twice, and one spelling can go without the other."""
+        client = Client(Dialect.COMBINED)
+        client.subscribe(A, "a@trade")
+        client.source.confirm()
+        client.source.publish(A, trade())
+        assert [message.get("stream") for message in client.got] == [None, A, "a@trade"]
+        client.say({"method": "UNSUBSCRIBE", "params": [A]})
+        client.source.publish(A, trade())
+        assert [message.get("stream") for message in client.got] == [None, "a@trade"]
+
+    def test_subscribing_again_changes_nothing(self) -> None:
+        """It is answered, and publications still come once."""
+        client = Client()
+        client.subscribe(A, A)
+        client.source.confirm()
+        assert len(client.got) == 1
+        client.subscribe(A)
+        assert client.got == [{"result": None, "id": 1}]
+        client.source.publish(A, trade())
+        assert len(client.got) == 1
+
+    def test_no_streams_are_fine(self) -> None:
+        """A list may be empty."""
+        client = Client()
+        assert client.ask({"method": "SUBSCRIBE", "params": [], "id": 1}) == {"result": None, "id": 1}
+        assert client.ask({"method": "UNSUBSCRIBE", "params": [], "id": 1}) == {"result": None, "id": 1}
+
+    def test_the_property_combined_changes_the_shape_of_what_follows(self) -> None:
+        """Publications that came before keep theirs."""
+        client = Client(Dialect.RAW)
+        client.subscribe(A)
+        client.source.confirm()
+        client.got.clear()
+        data = json.loads(trade())
+        get = {"method": "GET_PROPERTY", "params": ["combined"], "id": 5}
+        assert client.ask(get) == {"result": False, "id": 5}
+        client.hub.publish(A, trade())
+        client.say({"method": "SET_PROPERTY", "params": ["combined", True], "id": 4})
+        client.source.publish(A, trade())
+        assert client.got == [data, {"result": None, "id": 4}, {"stream": A, "data": data}]
+        assert client.ask(get) == {"result": True, "id": 5}
+        client.say({"method": "SET_PROPERTY", "params": ["combined", False], "id": 4})
+        client.source.publish(A, trade())
+        assert client.got == [{"result": None, "id": 4}, data]
+        assert client.session.subscriptions == [A]
+
+    def test_on_the_house_path_everything_is_combined(self) -> None:
+        """The property says so, and cannot be changed."""
+        client = Client(Dialect.HOUSE)
+        get = {"method": "GET_PROPERTY", "params": ["combined"], "id": 5}
+        assert client.ask(get) == reply(Dialect.HOUSE, True, id=5)
+        answer = client.ask({"method": "SET_PROPERTY", "params": ["combined", False], "id": 4})
+        assert without_text(answer) == error(Dialect.HOUSE, 0, id=4)
+
+    @dialects
+    def test_an_event_is_spelled_as_the_dialect_has_it(self, dialect: Dialect) -> None:
+        """Raw clients get the data alone."""
+        data = {"e": "serverShutdown", "E": 5, "reconnectAfter": 6}
+        event = json.loads(Client(dialect).session.event(ServerShutdown(5, 6)))
+        assert event == (data if dialect is Dialect.RAW else {"stream": "!serverShutdown", "data": data})
+
+
+class TestIds:
+    @dialects
+    @pytest.mark.parametrize("request_id", [0, -1, 2**63 - 1, -(2**63), "", "x" * 36, "é" * 36, None])
+    def test_the_reply_has_the_id_of_the_request(self, dialect: Dialect, request_id: object) -> None:
+        """Integers, strings and null come back as they are."""
+        assert Client(dialect).ask({"method": "PING", "id": request_id}) == reply(dialect, "PONG", id=request_id)
+
+    @dialects
+    def test_no_id_in_the_request_is_none_in_the_reply(self, dialect: Dialect) -> None:
+        """The field is absent, not null; an error too has none."""
+        assert Client(dialect).ask({"method": "PING"}) == reply(dialect, "PONG")
+        assert without_text(Client(dialect).ask({"method": "PINK"})) == error(dialect, 2)
+
+    @pytest.mark.parametrize("method", ["SUBSCRIBE", "UNSUBSCRIBE"])
+    def test_without_an_id_a_change_on_the_house_path_is_quiet(self, method: str) -> None:
+        """Existing front ends expect no reply; one with an id, even null, is answered, and so is one that fails."""
+        client = Client(Dialect.HOUSE)
+        client.say({"method": method, "params": [A]})
+        client.source.confirm()
+        assert not client.got
+        assert client.ask({"method": method, "params": [A], "id": None}) == reply(Dialect.HOUSE, None, id=None)
+        assert without_text(client.ask({"method": method, "params": ["A"]})) == error(Dialect.HOUSE, 2)
+
+    @pytest.mark.parametrize("dialect", [Dialect.COMBINED, Dialect.RAW])
+    def test_without_an_id_a_change_elsewhere_is_answered(self, dialect: Dialect) -> None:
+        """As Binance does."""
+        assert Client(dialect).ask({"method": "UNSUBSCRIBE", "params": [A]}) == {"result": None}
+
+
+class TestErrors:
+    @dialects
+    @pytest.mark.parametrize(
+        ("request_text", "code", "says"),
+        [
+            (b"", 3, "unexpected end (byte 0)"),
+            (b"nonsense", 3, "byte 1"),
+            (b'{"method":"PING","id":1', 3, "unexpected end (byte 23)"),
+            (b"[" * 5000, 3, "nested too deeply"),
+            (b'"PING"', 2, "a JSON object with a method"),
+            (b"[]", 2, "a JSON object with a method"),
+            (b"null", 2, "a JSON object with a method"),
+            (b"{}", 2, "method is missing"),
+            (b'{"method":5}', 2, "method must be a string"),
+            (b'{"method":null}', 2, "method must be a string"),
+            (b'{"method":"ping"}', 2, "method must be one of SUBSCRIBE, UNSUBSCRIBE"),
+            (b'{"method":"__init__"}', 2, "method must be one of"),
+            (b'{"method":"SUBSCRIBE"}', 2, "params is missing"),
+            (b'{"method":"SUBSCRIBE","params":null}', 2, "params must be a list"),
+            (b'{"method":"SUBSCRIBE","params":"trade@A"}', 2, "params must be a list"),
+            (b'{"method":"SUBSCRIBE","params":{"trade@A":1}}', 2, "params must be a list"),
+            (b'{"method":"SUBSCRIBE","params":["trade@A",5]}', 2, "params[1] must be the name of a stream"),
+            (b'{"method":"SUBSCRIBE","params":[["trade@A"]]}', 2, "params[0] must be the name of a stream"),
+            (b'{"method":"SUBSCRIBE","params":["trade@A","candle@A"]}', 2, "params[1]: bad stream name 'candle@A'"),
+            (b'{"method":"UNSUBSCRIBE","params":["trade"]}', 2, "params[0]: bad stream name 'trade'"),
+            (b'{"method":"UNSUBSCRIBE"}', 2, "params is missing"),
+            (b'{"method":"SET_PROPERTY"}', 2, "params must be a property and its value"),
+            (b'{"method":"SET_PROPERTY","params":["combined"]}', 2, "params must be a property and its value"),
+            (b'{"method":"SET_PROPERTY","params":"combined"}', 2, "params must be a property and its value"),
+            (b'{"method":"SET_PROPERTY","params":[5,true]}', 2, "params[0] must be the name of a property"),
+            (b'{"method":"SET_PROPERTY","params":["colour",true]}', 0, "unknown property: expected combined"),
+            (b'{"method":"GET_PROPERTY"}', 2, "params must be one property"),
+            (b'{"method":"GET_PROPERTY","params":[]}', 2, "params must be one property"),
+            (b'{"method":"GET_PROPERTY","params":["combined","combined"]}', 2, "params must be one property"),
+            (b'{"method":"GET_PROPERTY","params":[{}]}', 2, "params[0] must be the name of a property"),
+            (b'{"method":"GET_PROPERTY","params":["colour"]}', 0, "unknown property: expected combined"),
+        ],
+        ids=lambda value: repr(value)[:60],
+    )
+    def test_what_is_wrong_is_said(self, dialect: Dialect, request_text: bytes, code: int, says: str) -> None:
+        """The code of PROTOCOL.md section 4, and what would be right; the connection stays as it was."""
+        client = Client(dialect)
+        answer = client.ask(request_text)
+        fault = answer["data"] if dialect is Dialect.HOUSE else answer["error"]
+        assert says in fault["msg"]
+        assert without_text(answer) == error(dialect, code)
+        assert client.closed_with is None
+        assert not client.source.wanted
+
+    @pytest.mark.parametrize("value", [1, 0, "true", None, [], {}])
+    def test_the_value_of_a_property_has_a_type(self, value: object) -> None:
+        """Error 1 for anything but true and false."""
+        client = Client()
+        answer = client.ask({"method": "SET_PROPERTY", "params": ["combined", value], "id": 4})
+        assert answer == {"error": {"code": 1, "msg": "the property combined must be true or false"}, "id": 4}
+
+    @pytest.mark.parametrize("request_id", [2**63, -(2**63) - 1, 10**400, 1.5, 1e300, True, "x" * 37, [], {}])
+    def test_an_id_that_is_none_is_not_repeated(self, request_id: object) -> None:
+        """Error 2 names the field."""
+        answer = Client().ask({"method": "PING", "id": request_id})
+        assert "id" in answer["error"]["msg"]
+        assert without_text(answer) == {"error": {"code": 2}}
+
+    def test_a_subscribe_takes_effect_whole_or_not_at_all(self) -> None:
+        """One bad name, and none of the good ones is subscribed."""
+        client = Client()
+        assert without_text(client.ask({"method": "SUBSCRIBE", "params": [A, "x"], "id": 1})) == error(
+            Dialect.RAW, 2, id=1
+        )
+        assert not client.source.calls
+        assert not client.session.subscriptions
+
+    def test_an_unsubscribe_takes_effect_whole_or_not_at_all(self) -> None:
+        """The same the other way."""
+        client = Client()
+        client.subscribe(A)
+        client.source.confirm()
+        client.say({"method": "UNSUBSCRIBE", "params": [A, "x"], "id": 2})
+        assert client.session.subscriptions == [A]
+
+    def test_the_limit_of_a_connection(self) -> None:
+        """As many as allowed, counting each spelling and none twice; one more is error 4, and changes nothing."""
+        client = Client(limits=SessionLimits(max_streams=3))
+        client.subscribe(A, A, "a@trade")
+        client.source.confirm()
+        client.subscribe(A, C)
+        client.source.confirm()
+        client.got.clear()
+        answer = client.ask({"method": "SUBSCRIBE", "params": [A, B], "id": 1})
+        assert answer == {
+            "error": {"code": 4, "msg": "too many subscriptions: at most 3 on a connection"},
+            "id": 1,
+        }
+        assert client.session.subscriptions == [A, "a@trade", C]
+        client.say({"method": "UNSUBSCRIBE", "params": [C]})
+        client.subscribe(B)
+        client.source.confirm()
+        assert client.got == [{"result": None}, {"result": None, "id": 1}]
+
+    def test_the_limit_of_the_server(self) -> None:
+        """A stream too many for the whole process is error 4 too; one that it has already is fine."""
+        client = Client(max_distinct_streams=1)
+        client.subscribe(A)
+        client.source.confirm()
+        client.subscribe("a@trade")
+        client.subscribe("a@trade", B)
+        *_, answer = client.got
+        assert without_text(answer) == error(Dialect.RAW, 4, id=1)
+        assert client.session.subscriptions == [A, "a@trade"]
+
+
+class TestOrder:
+    def test_requests_wait_behind_a_subscribe_that_waits(self) -> None:
+        """All are answered in order, once the source has confirmed."""
+        client = Client()
+        client.subscribe(A)
+        client.say({"method": "LIST_SUBSCRIPTIONS", "id": 2})
+        client.say(b"nonsense")
+        client.subscribe(B, id=3)
+        client.say({"method": "LIST_SUBSCRIPTIONS", "id": 4})
+        assert not client.got
+        client.source.confirm(A)
+        first, second, third = client.got
+        assert (first, second) == ({"result": None, "id": 1}, {"result": [A], "id": 2})
+        assert without_text(third) == error(Dialect.RAW, 3)
+        client.source.confirm(B)
+        assert client.got == [{"result": None, "id": 3}, {"result": [A, B], "id": 4}]
+
+    def test_an_unsubscribe_behind_it_is_carried_out_after_it(self) -> None:
+        """Nothing of the stream remains."""
+        client = Client()
+        client.subscribe(A)
+        client.say({"method": "UNSUBSCRIBE", "params": [A], "id": 2})
+        client.source.confirm()
+        assert [message["id"] for message in client.got] == [1, 2]
+        client.assert_gone()
+
+    def test_a_stream_that_flows_already_is_confirmed_at_once(self) -> None:
+        """The second SUBSCRIBE waits for nobody."""
+        client = Client()
+        client.subscribe(A)
+        client.source.confirm()
+        client.subscribe("a@trade", id=2)
+        assert [message["id"] for message in client.got] == [1, 2]
+
+    def test_what_is_not_confirmed_in_time_is_answered_with_a_gap(self) -> None:
+        """After 5 s; the requests behind it go on."""
+        client = Client()
+        client.subscribe(A)
+        client.say({"method": "PING", "id": 2})
+        client.clock.advance(CONFIRM_SECONDS)
+        first, gap, second = client.got
+        assert (first["id"], gap["e"], gap["streams"], gap["to"], second["id"]) == (1, "gap", [A], None, 2)
+
+    def test_a_client_that_goes_on_asking_is_not_read_from(self) -> None:
+        """From the 16th waiting request on, until fewer wait again; none is lost."""
+        client = Client()
+        client.subscribe(A, id=0)
+        for number in range(1, QUEUED):
+            client.say({"method": "PING", "id": number})
+        assert client.reading
+        client.subscribe(B, id=QUEUED)
+        assert not client.reading
+        for number in range(QUEUED + 1, 2 * QUEUED + 1):  # these came with the same bytes
+            client.say({"method": "PING", "id": number})
+        client.source.confirm(A)
+        assert not client.reading  # there are still as many behind the second one
+        client.source.confirm(B)
+        assert client.reading
+        assert [message["id"] for message in client.got] == list(range(2 * QUEUED + 1))
+
+    def test_a_client_that_ends_unread_is_read_from_again(self) -> None:
+        """Its answer to the close must be heard."""
+        client = Client()
+        client.subscribe(A)
+        for _ in range(QUEUED):
+            client.say({"method": "PING"})
+        client.session.end()
+        assert client.reading
+        client.source.confirm(*client.source.wanted)
+        assert not client.got
+        client.assert_gone()
+
+    @property_test
+    @given(st.data())
+    def test_any_conversation_is_answered_in_order(self, data: st.DataObject) -> None:
+        """Each request gets one reply, in order, whenever the source confirms; the list of subscriptions is right."""
+        client = Client(data.draw(st.sampled_from([Dialect.COMBINED, Dialect.RAW])), linger=5.0)
+        model: list[str] = []
+        expected: list[Any] = []
+        names = st.lists(st.sampled_from((A, B, C, "a@trade", "a@depth", "a@depth@1000ms")), max_size=3)
+        steps = st.one_of(
+            st.tuples(st.just("SUBSCRIBE"), names),
+            st.tuples(st.just("UNSUBSCRIBE"), names),
+            st.tuples(st.just("LIST_SUBSCRIPTIONS"), st.none()),
+            st.tuples(st.just("confirm"), st.none()),
+            st.tuples(st.just("advance"), st.none()),
+        )
+        for number, (step, params) in enumerate(data.draw(st.lists(steps, max_size=20))):
+            if step == "confirm":
+                client.source.confirm()
+                continue
+            if step == "advance":
+                client.clock.advance(3)
+                continue
+            client.say({"method": step, "params": params, "id": number})
+            result = None
+            if step == "SUBSCRIBE":
+                model += [name for name in dict.fromkeys(params) if name not in model]
+            elif step == "UNSUBSCRIBE":
+                model = [name for name in model if name not in params]
+            else:
+                result = list(model)
+            expected.append({"result": result, "id": number})
+        while client.clock.getDelayedCalls():
+            client.source.confirm()
+            client.clock.advance(10)
+        assert [message for message in client.got if "result" in message] == expected
+        assert client.session.subscriptions == model
+        client.session.end()
+        client.clock.advance(10)
+        client.assert_gone()
+
+    @property_test
+    @given(st.sampled_from(list(Dialect)), st.lists(st.binary(max_size=40) | json_texts.map(str.encode), max_size=8))
+    def test_whatever_is_said_is_answered(self, dialect: Dialect, messages: list[bytes]) -> None:
+        """None of it is a request, and each gets an error that has the shape of the dialect."""
+        client = Client(dialect)
+        for message in messages:
+            assert without_text(client.ask(message)) in (error(dialect, 2), error(dialect, 3))
+
+
+class TestBeginning:
+    def test_the_streams_of_the_path_are_subscribed_without_a_reply(self) -> None:
+        """Requests wait behind them all the same."""
+        client = Client(Dialect.COMBINED)
+        client.session.begin([A, B])
+        client.say({"method": "LIST_SUBSCRIPTIONS", "id": 1})
+        assert not client.got
+        client.source.confirm()
+        assert client.got == [{"result": [A, B], "id": 1}]
+
+    def test_no_streams_in_the_path(self) -> None:
+        """Nothing is subscribed, nothing is said."""
+        client = Client()
+        client.session.begin([])
+        assert not client.got
+        assert not client.source.calls
+
+    def test_too_many_streams_in_the_path_are_an_error(self) -> None:
+        """Which the client hears of."""
+        client = Client(limits=SessionLimits(max_streams=1))
+        client.session.begin([A, B])
+        (answer,) = client.got
+        assert without_text(answer) == error(Dialect.RAW, 4)
+
+
+class TestRate:
+    @dialects
+    def test_a_burst_and_then_a_steady_rate(self, dialect: Dialect) -> None:
+        """What is too much gets error 7 with the id of the request, even one that is wrong."""
+        client = Client(dialect, SessionLimits(request_rate=2, request_burst=3))
+        for number in range(3):
+            assert client.ask({"method": "PING", "id": number}) == reply(dialect, "PONG", id=number)
+        assert without_text(client.ask({"method": "PING", "id": 3})) == error(dialect, 7, id=3)
+        assert without_text(client.ask(b'{"id":4}')) == error(dialect, 7, id=4)
+        assert without_text(client.ask(b"nonsense")) == error(dialect, 7)
+        client.clock.advance(0.5)
+        assert client.ask({"method": "PING", "id": 5}) == reply(dialect, "PONG", id=5)
+        assert without_text(client.ask({"method": "PING", "id": 6})) == error(dialect, 7, id=6)
+
+    def test_twenty_refusals_in_a_row_end_the_connection(self) -> None:
+        """Nineteen do not, and one request that is accepted begins a new row."""
+        client = Client(limits=SessionLimits(request_rate=1, request_burst=1))
+        client.ask({"method": "PING"})
+        for _ in range(19):
+            client.ask({"method": "PING"})
+        client.clock.advance(1)
+        assert client.ask({"method": "PING"}) == {"result": "PONG"}
+        for _ in range(19):
+            client.ask({"method": "PING"})
+        assert client.closed_with is None
+        client.say({"method": "PING"})
+        assert client.closed_with is TOO_MANY_REQUESTS
+        assert not client.got
+
+    def test_a_refusal_keeps_its_place(self) -> None:
+        """It is not answered before the request that it came after."""
+        client = Client(limits=SessionLimits(request_rate=1, request_burst=1))
+        client.subscribe(A)
+        client.say({"method": "PING", "id": 2})
+        assert not client.got
+        client.source.confirm()
+        first, second = client.got
+        assert first == {"result": None, "id": 1}
+        assert without_text(second) == error(Dialect.RAW, 7, id=2)
+
+
+class TestEnd:
+    def test_all_subscriptions_end(self) -> None:
+        """Those that are confirmed, and the one that waits."""
+        client = Client()
+        client.subscribe(A, "a@trade")
+        client.source.confirm()
+        client.subscribe(B)
+        client.say({"method": "PING"})
+        client.session.end()
+        client.assert_gone()
+        client.session.end()
+
+    @pytest.mark.parametrize(
+        "request_text",
+        [
+            {"method": "SUBSCRIBE", "params": ["a@trade"], "id": 2},
+            {"method": "UNSUBSCRIBE", "params": [A], "id": 2},
+            {"method": "UNSUBSCRIBE", "params": [C], "id": 2},
+            {"method": "SET_PROPERTY", "params": ["combined", True], "id": 2},
+        ],
+        ids=repr,
+    )
+    @pytest.mark.parametrize("end", ["overflow", "socket"])
+    def test_a_client_that_ends_while_it_asks_leaves_nothing(self, request_text: object, end: str) -> None:
+        """What is pending goes out before a change takes effect, and may be too much, or find the socket gone."""
+        client = Client()
+        client.subscribe(A, C)
+        client.source.confirm()
+        client.hub.publish(A, trade())
+        if end == "overflow":
+            client.outbox.stall()
+            client.outbox.room = 0
+        else:
+            client.outbox.takes.append(OSError(errno.EPIPE, "gone"))
+        client.say(request_text)
+        if end == "socket":
+            client.session.end()  # as soon as the transport has noticed
+        client.assert_gone()
+
+    def test_a_client_that_ends_with_requests_waiting_leaves_nothing(self) -> None:
+        """An answer that is too much ends the session; the SUBSCRIBE behind it is not carried out."""
+        client = Client()
+        client.subscribe(A)
+        client.say({"method": "PING"})
+        client.subscribe(B)
+        for _ in range(QUEUED):
+            client.say({"method": "PING"})
+        client.outbox.stall()
+        client.outbox.room = len(text_frame(b'{"result":null,"id":1}'))
+        client.source.confirm(A)
+        assert client.outbox.overflows == 1
+        assert client.reading
+        client.assert_gone()
+
+
+def test_what_a_client_asks_is_logged_for_debugging(logged: LogCapture) -> None:
+    """Which client, what it asked, cut short, and what was wrong with it."""
+    client = Client()
+    client.say({"method": "x" * 5000})
+    asked, refused = logged.events
+    assert asked["log_level"].name == refused["log_level"].name == "debug"
+    assert asked["client"] == refused["client"] == 7
+    assert len(asked["request"]) == 200
+    assert "method must be one of" in refused["fault"]

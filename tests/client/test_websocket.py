@@ -1,0 +1,1043 @@
+"""A client's connection over a scripted socket: the handshake, frames of any kind, every way in which it can end.
+
+`TestAutobahn` holds one test for each of Autobahn's internals that `marketfeed.client.websocket` leans on. One that
+fails after an update says what has to be looked at again.
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import hashlib
+import json
+import weakref
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import txaio.tx
+from autobahn.twisted.websocket import WebSocketServerProtocol
+from autobahn.websocket.protocol import WebSocketProtocol
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from marketfeed.client.http import MAX_HEAD
+from marketfeed.client.session import Session, SessionLimits
+from marketfeed.client.users import UserManager
+from marketfeed.client.websocket import ClientFactory, ClientProtocol
+from marketfeed.hub import Hub, HubLimits
+from marketfeed.model.frames import text_frame
+from marketfeed.model.messages import CLOSE_REASONS, ServerShutdown
+from marketfeed.model.streams import StreamKinds
+from tests.conftest import LogCapture
+from tests.fakes import FakeSource, FakeTransport
+from tests.strategies import property_test
+from tests.wire import BINARY, CLOSE, KEY, PING, PONG, TEXT, close_code, frame, frames_of, handshake, say
+
+MAX_MESSAGE = 1000
+CLIENT_QUEUE = 5000
+SECONDS_TO_CLOSE = 6  # Autobahn's timers are cut to whole seconds, so that one of 5 s may take any time up to that
+
+
+@pytest.fixture(autouse=True)
+def _own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each `ClientFactory` sets Autobahn's clock; afterwards it is what it was."""
+    monkeypatch.setattr(txaio.tx.config, "loop", txaio.tx.config.loop)
+
+
+def trade(number: int = 1) -> bytes:
+    return b'{"e":"trade","t":%d,"m":true,"p":"100.10","q":"2","s":"A"}' % number
+
+
+def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
+    """`data`, cut at any places; no piece is empty."""
+    edges = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+class Wire(FakeTransport):
+    """The transport of one connection, with addresses; the test is the peer."""
+
+    def __init__(self, server: Server, address: IPv4Address | None = None) -> None:
+        super().__init__()
+        self.no_delay: bool | None = None
+        self.reading = True
+        protocol = server.factory.buildProtocol(address or IPv4Address("TCP", "192.0.2.7", 50007))
+        assert isinstance(protocol, ClientProtocol)
+        self.protocol = protocol
+        self.protocol.makeConnection(self)
+
+    # What the protocol asks of its transport.
+
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.7", 50007)
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.1", 8080)
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.no_delay = enabled
+
+    def pauseProducing(self) -> None:
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        self.reading = True
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.lost is None:
+            super().connectionLost(reason)
+            self.protocol.connectionLost(reason)
+
+    # What the test asks for.
+
+    def receive(self, data: bytes) -> None:
+        """Bytes from the peer, as far as the transport still reads."""
+        if self.lost is None and not self.disconnecting and not self.aborted:
+            assert self.reading
+            self.protocol.dataReceived(data)
+
+    def hang_up(self) -> None:
+        """The peer closes its socket."""
+        self.connectionLost(Failure(ConnectionDone()))
+
+    def settle(self) -> None:
+        """Let the socket take all that it can."""
+        for _ in range(1000):
+            if self.lost is not None or not (self.is_writing or self.aborted):
+                return
+            self.turn()
+            if self.socket.room == 0 and not self.aborted:
+                return
+
+    @property
+    def sent(self) -> bytes:
+        """What has reached the peer since the last time."""
+        sent = bytes(self.socket.received)
+        self.socket.received.clear()
+        return sent
+
+    @property
+    def frames(self) -> list[tuple[int, bytes]]:
+        return list(frames_of(self.sent))
+
+    @property
+    def messages(self) -> list[Any]:
+        """The text messages since the last time; there is nothing else."""
+        received = self.frames
+        assert all(opcode == TEXT for opcode, _ in received), received
+        return [json.loads(payload) for _, payload in received]
+
+    @property
+    def closed_with(self) -> int:
+        """The code of the close, which is the only thing that was sent."""
+        ((opcode, payload),) = self.frames
+        assert opcode == CLOSE
+        return close_code(payload)
+
+
+class Server:
+    """The factory of connections, with everything that it needs."""
+
+    def __init__(self, *, max_connections: int = 100, limits: SessionLimits | None = None) -> None:
+        self.clock = Clock()
+        self.hub = Hub(self.clock, HubLimits(linger=0.0), lambda: 1e9)
+        self.source = FakeSource(self.hub)
+        self.hub.feed_from(self.source)
+        Service.startService(self.hub)
+        self.users = UserManager(self.clock, max_connections, 0.0, lambda: 1e9)
+        self.ready = True
+        self.factory = ClientFactory(
+            self.clock,
+            self.hub,
+            self.users,
+            StreamKinds(),
+            limits or SessionLimits(request_burst=100_000),
+            lambda: self.ready,
+            max_message=MAX_MESSAGE,
+            client_queue=CLIENT_QUEUE,
+        )
+
+    def connect(self) -> Wire:
+        """A connection on which nothing has been said."""
+        return Wire(self)
+
+    def open(self, path: str = "/ws", **headers: str | None) -> Wire:
+        """A connection whose handshake is done."""
+        wire = self.connect()
+        wire.receive(handshake(path, **headers))
+        assert wire.sent.startswith(b"HTTP/1.1 101 ")
+        return wire
+
+    def watch(self, wire: Wire, stream: str = "trade@A") -> None:
+        """Let this client watch a stream."""
+        wire.receive(say({"method": "SUBSCRIBE", "params": [stream]}))
+        if stream not in self.source.confirmed:
+            self.source.confirm(stream)
+        assert wire.messages == [{"result": None}]
+
+    def assert_empty(self) -> None:
+        """No client has left anything behind."""
+        assert len(self.users) == 0
+        assert not self.hub.streams
+        assert not self.clock.getDelayedCalls()
+
+
+HEADERS = (
+    *("Host", "Connection", "Upgrade", "Origin", "Sec_WebSocket_Key", "Sec_WebSocket_Version"),
+    *("Sec_WebSocket_Protocol", "Sec_WebSocket_Extensions", "Sec_WebSocket_Origin", "X_Forwarded_For"),
+)
+ODD_VALUES = (
+    *("8", "13", "null", "http://[", "http://x:99999", "http://x:y", "://", "x:80", "[::1]:80", ";", "=", "a;b=c"),
+    *("permessage-deflate; client_max_window_bits=x", "permessage-deflate;;", "permessage-deflate, permessage-bzip2"),
+)
+
+
+class TestHandshake:
+    def test_a_request_becomes_a_websocket(self) -> None:
+        """The answer proves that the key was read (RFC 6455, section 4.2.2), and names the server without a version."""
+        wire = Server().connect()
+        wire.receive(handshake())
+        accept = base64.b64encode(hashlib.sha1(KEY.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        assert wire.sent == (
+            b"HTTP/1.1 101 Switching Protocols\r\nServer: marketfeed\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        )
+
+    def test_frames_may_come_with_the_request(self) -> None:
+        """A client need not wait for the answer."""
+        wire = Server().connect()
+        wire.receive(handshake() + say({"method": "PING"}) + say({"method": "PING", "id": 2})[:9])
+        answer, _, rest = wire.sent.partition(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert list(frames_of(rest)) == [(TEXT, b'{"result":"PONG"}')]
+
+    def test_a_request_may_come_byte_by_byte(self) -> None:
+        """Nothing is answered before it is complete."""
+        wire = Server().connect()
+        for byte in handshake()[:-1]:
+            wire.receive(bytes((byte,)))
+        assert not wire.sent
+        wire.receive(b"\n")
+        assert wire.sent.startswith(b"HTTP/1.1 101 ")
+
+    def test_the_streams_of_the_path_are_subscribed(self) -> None:
+        """They come in the dialect of the path."""
+        server = Server()
+        wire = server.open("/stream?streams=trade@A/a@trade")
+        server.source.confirm()
+        server.source.publish("trade@A", trade())
+        assert [message["stream"] for message in wire.messages] == ["trade@A", "a@trade"]
+
+    @pytest.mark.parametrize(
+        ("data", "status"),
+        [
+            (b"GET /healthz HTTP/1.1\r\n\r\n", 200),
+            (b"OPTIONS / HTTP/1.1\r\n\r\n", 204),
+            (b"nonsense\r\n\r\n", 400),
+            (handshake("/ws/nonsense@A"), 400),
+            (handshake(Host=None), 400),
+            (handshake(Connection="close"), 400),
+            (handshake(Sec_WebSocket_Key="short"), 400),
+            (handshake(Sec_WebSocket_Version="12"), 400),
+            (handshake(Sec_WebSocket_Version=None), 400),
+            (handshake(Origin="nonsense"), 400),
+            (handshake().replace(b"HTTP/1.1", b"HTTP/1.0"), 400),
+            (handshake("/#fragment"), 400),
+            (handshake("/nothing"), 404),
+            (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", 405),
+            (handshake(Upgrade=None), 426),
+        ],
+        ids=lambda value: repr(value)[:50],
+    )
+    def test_what_is_no_websocket_is_answered_in_plain_http(self, data: bytes, status: int) -> None:
+        """Once; then the connection ends, whatever else was sent with the request."""
+        server = Server()
+        wire = server.connect()
+        wire.receive(data + handshake())
+        wire.settle()
+        head, _, body = wire.sent.partition(b"\r\n\r\n")
+        lines = head.decode().split("\r\n")
+        assert int(lines[0].split()[1]) == status
+        assert "Connection: close" in lines
+        assert status == 204 or f"Content-Length: {len(body)}" in lines
+        assert wire.lost is not None
+        assert wire.lost.check(ConnectionDone)
+        server.assert_empty()
+
+    def test_head_gets_no_body(self) -> None:
+        """But its length."""
+        wire = Server().connect()
+        wire.receive(b"HEAD /healthz HTTP/1.1\r\n\r\n")
+        assert wire.sent.endswith(b"Content-Length: 3\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n")
+
+    def test_the_versions_that_are_spoken_are_named(self) -> None:
+        """As RFC 6455, section 4.4, has it."""
+        wire = Server().connect()
+        wire.receive(handshake(Sec_WebSocket_Version="99"))
+        assert b"\r\nSec-WebSocket-Version: 13,8\r\n" in wire.sent
+
+    def test_readiness_is_asked_for_each_time(self) -> None:
+        """It may change."""
+        server = Server()
+        for ready, status in ((False, b"503"), (True, b"200")):
+            server.ready = ready
+            wire = server.connect()
+            wire.receive(b"GET /readyz HTTP/1.1\r\n\r\n")
+            assert wire.sent.split()[1] == status
+
+    def test_no_byte_of_a_refused_request_comes_back(self) -> None:
+        """Autobahn would repeat headers in its answer and its log."""
+        for header in ("Sec_WebSocket_Key", "Sec_WebSocket_Version", "Upgrade", "Connection", "Host", "Origin"):
+            wire = Server().connect()
+            wire.receive(handshake(**{header: "secret<script>:x"}))
+            sent = wire.sent
+            assert sent.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 426 ")), header
+            assert b"secret" not in sent
+
+    @pytest.mark.parametrize("size", [MAX_HEAD + 1, MAX_HEAD + 1000])
+    @pytest.mark.parametrize("complete", [True, False])
+    def test_a_head_without_end_is_refused(self, size: int, complete: bool) -> None:
+        """As soon as it is too large, complete or not; no more of it is kept."""
+        server = Server()
+        wire = server.connect()
+        data = b"GET / HTTP/1.1\r\nA: ".ljust(size, b"x")
+        wire.receive(data + b"\r\n\r\n" if complete else data)
+        assert wire.sent.startswith(b"HTTP/1.1 400 ")
+        wire.settle()
+        server.assert_empty()
+
+    def test_a_head_of_the_greatest_size_is_read(self) -> None:
+        """To the last byte."""
+        wire = Server().connect()
+        filler = "x" * (MAX_HEAD - len(handshake(A="")) + 4)
+        wire.receive(handshake(A=filler))
+        assert wire.sent.startswith(b"HTTP/1.1 101 ")
+
+    def test_half_a_request_is_waited_for_in_vain(self) -> None:
+        """408 after 10 s."""
+        server = Server()
+        wire = server.connect()
+        wire.receive(handshake()[:-1])
+        server.clock.advance(8.9)
+        assert not wire.sent
+        server.clock.advance(1.2)
+        assert wire.sent.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        wire.settle()
+        server.assert_empty()
+
+    def test_a_websocket_is_not_timed_out(self) -> None:
+        """The time-out is the handshake's alone."""
+        server = Server()
+        wire = server.open()
+        server.clock.advance(1000)
+        assert wire.lost is None
+
+    def test_a_peer_that_does_not_take_its_answer_is_dropped(self) -> None:
+        """5 s after the refusal; the time-out of the handshake means nothing any more."""
+        server = Server()
+        wire = server.connect()
+        wire.socket.room = 0
+        server.clock.advance(9)
+        wire.receive(b"GET /nothing HTTP/1.1\r\n\r\n")
+        server.clock.advance(4.9)
+        wire.settle()
+        assert b"408" not in wire.buffered
+        assert wire.lost is None
+        server.clock.advance(0.1)
+        wire.settle()
+        assert wire.lost is not None
+        server.assert_empty()
+
+    def test_what_follows_a_refusal_is_not_kept(self) -> None:
+        """A TLS transport goes on delivering until its peer has closed too."""
+        wire = Server().connect()
+        wire.receive(b"POST / HTTP/1.1\r\n\r\n")
+        for _ in range(100):
+            wire.protocol.dataReceived(b"x" * 1000)
+        assert len(wire.protocol.data) < 1000
+
+    def test_a_full_server_refuses_websockets_only(self) -> None:
+        """With when to come back; health is still told."""
+        server = Server(max_connections=1)
+        first = server.open()
+        wire = server.connect()
+        wire.receive(handshake())
+        answer = wire.sent
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 30\r\n" in answer
+        wire = server.connect()
+        wire.receive(b"GET /healthz HTTP/1.1\r\n\r\n")
+        assert wire.sent.startswith(b"HTTP/1.1 200 ")
+        first.hang_up()
+        server.open()
+
+    @pytest.mark.parametrize(
+        ("offered", "chosen"), [("a", b"a"), ("a, b", b"a"), (", b", b"b"), ("", None), (",", None)]
+    )
+    def test_the_first_subprotocol_is_agreed_to(self, offered: str, chosen: bytes | None) -> None:
+        """A browser that asked for one fails without; an empty one is none."""
+        wire = Server().connect()
+        wire.receive(handshake(Sec_WebSocket_Protocol=offered))
+        answer = wire.sent
+        if offered == ",":  # the same twice
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            return
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        if chosen is None:
+            assert b"Protocol:" not in answer
+        else:
+            assert b"\r\nSec-WebSocket-Protocol: " + chosen + b"\r\n" in answer
+
+    @property_test
+    @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=3))
+    def test_any_bytes_wait_or_are_refused(self, data: bytes, cuts: list[int]) -> None:
+        """Nothing else can come of them, and nothing is left."""
+        server = Server()
+        wire = server.connect()
+        for piece in pieces_of(data, cuts):
+            wire.receive(piece)
+        wire.settle()
+        assert wire.sent[:13] in (b"", b"HTTP/1.1 400 ")
+        wire.hang_up()
+        server.assert_empty()
+
+    @property_test
+    @given(
+        st.dictionaries(
+            st.sampled_from(HEADERS),
+            st.none() | st.sampled_from(ODD_VALUES) | st.text(st.characters(min_codepoint=32, max_codepoint=255)),
+            max_size=4,
+        )
+    )
+    def test_any_headers_are_accepted_or_refused(self, headers: dict[str, str | None]) -> None:
+        """With a status of PROTOCOL.md, section 8, and nothing is left."""
+        server = Server()
+        wire = server.connect()
+        wire.receive(handshake(**headers))
+        assert wire.sent[9:12] in (b"101", b"400", b"426")
+        wire.settle()
+        wire.hang_up()
+        server.assert_empty()
+
+
+class TestConversation:
+    def test_requests_are_answered_and_publications_delivered(self) -> None:
+        """The whole way, in the dialect of the path."""
+        server = Server()
+        wire = server.open("/")
+        wire.receive(say({"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1}))
+        server.source.confirm()
+        server.source.publish("trade@A", trade(1), trade(2))
+        reply, first, second = wire.messages
+        assert reply == {"stream": "!reply", "data": {"e": "reply", "id": 1, "result": None}}
+        assert (first["data"]["t"], second["data"]["t"]) == (1, 2)
+
+    def test_a_message_may_come_in_pieces(self) -> None:
+        """Of frames, with a ping between them, and of bytes."""
+        wire = Server().open()
+        request = json.dumps({"method": "PING", "id": "é"}, ensure_ascii=False).encode()
+        cut = request.index(b"\xc3") + 1
+        data = frame(request[:cut], fin=False) + frame(b"p", PING) + frame(request[cut:], 0)
+        for byte in data:
+            wire.receive(bytes((byte,)))
+        assert wire.frames == [(PONG, b"p"), (TEXT, '{"result":"PONG","id":"é"}'.encode())]
+
+    @pytest.mark.parametrize("payload", [b"", b"hello", b"x" * 125])
+    def test_a_ping_is_answered(self, payload: bytes) -> None:
+        """With its payload; a pong nobody asked for is not."""
+        wire = Server().open()
+        wire.receive(frame(payload, PING) + frame(payload, PONG))
+        assert wire.frames == [(PONG, payload)]
+
+    def test_a_message_of_the_greatest_size_is_read(self) -> None:
+        """In one frame and in several."""
+        wire = Server().open()
+        request = json.dumps({"method": "PING", "x": "x" * 2000}).encode()[: MAX_MESSAGE - 2] + b'"}'
+        wire.receive(frame(request) + frame(request[:500], fin=False) + frame(request[500:], 0))
+        assert len(request) == MAX_MESSAGE
+        assert wire.messages == [{"result": "PONG"}] * 2
+
+    def test_a_client_that_asks_too_much_is_not_read_from(self) -> None:
+        """Until its SUBSCRIBE is confirmed."""
+        server = Server()
+        wire = server.open()
+        wire.receive(say({"method": "SUBSCRIBE", "params": ["trade@A"]}) + 20 * say({"method": "PING"}))
+        assert not wire.reading
+        server.source.confirm()
+        assert wire.reading
+        assert len(wire.messages) == 21
+
+    def test_an_internal_error_ends_that_client_only(self, monkeypatch: pytest.MonkeyPatch, logged: LogCapture) -> None:
+        """It is logged, and told with 1011."""
+        server = Server()
+        other, wire = server.open(), server.open()
+        server.watch(other)
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "receive", lambda *_: 1 / 0)
+            wire.receive(say({"method": "PING"}))
+        assert wire.closed_with == 1011
+        (event,) = logged.flush_failures(ZeroDivisionError)
+        assert event["client"] == wire.protocol.client_id
+        server.source.publish("trade@A", trade())
+        assert other.messages == [json.loads(trade())]
+
+    def test_an_internal_error_at_the_beginning_is_told_too(
+        self, monkeypatch: pytest.MonkeyPatch, logged: LogCapture
+    ) -> None:
+        """Behind the answer to the handshake."""
+        server = Server()
+        monkeypatch.setattr(Session, "begin", lambda *_: 1 / 0)
+        wire = server.open()
+        assert not wire.sent
+        assert logged.flush_failures(ZeroDivisionError)
+
+    def test_what_comes_and_goes_is_logged(self, logged: LogCapture) -> None:
+        """Each client with its number, its peer, its dialect, its age and why it left; nothing of what it sent."""
+        server = Server()
+        wire = server.open("/stream?token=secret", Cookie="secret")
+        server.clock.advance(12.5)
+        wire.receive(frame(b"\x03\xe8bye", CLOSE))
+        wire.settle()
+        connected, disconnected = [event for event in logged.events if event["log_level"].name == "info"]
+        assert connected["client"] == disconnected["client"] == wire.protocol.client_id
+        assert (connected["peer"], connected["dialect"]) == ("tcp4:192.0.2.7:50007", "combined")
+        assert (disconnected["age"], disconnected["reason"]) == (12.5, "closed by the client with 1000")
+        assert "secret" not in repr(logged.events)
+
+    def test_a_refusal_is_logged_for_debugging(self, logged: LogCapture) -> None:
+        """With its status, and nothing of the request."""
+        wire = Server().connect()
+        wire.receive(b"GET /secret HTTP/1.1\r\n\r\n")
+        (event,) = logged.events
+        assert (event["log_level"].name, event["status"], event["peer"]) == ("debug", 404, "tcp4:192.0.2.7:50007")
+        assert "secret" not in repr(logged.events)
+
+
+TOO_LARGE = [
+    frame(b"x" * (MAX_MESSAGE + 1)),
+    frame(b"x" * MAX_MESSAGE, fin=False) + frame(b"x", 0),
+    frame(b"", announced=2**62),
+    frame(b"", BINARY, announced=2**62),
+]
+NOT_UTF8 = [
+    frame(b"\xff"),
+    frame(b"\xc3"),
+    frame(b"\xc3", fin=False) + frame(b"\x28", 0),
+    frame(b"\xed\xa0\x80"),
+    frame(b"\x03\xe8\xff", CLOSE),
+]
+VIOLATIONS = [
+    frame(b"x", mask=None),
+    *(frame(b"x", rsv=rsv) for rsv in range(1, 8)),
+    *(frame(b"x", opcode) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)),
+    frame(b"x", 0),
+    frame(b"x", fin=False) + frame(b"x"),
+    frame(b"x", fin=False) + frame(b"x", BINARY),
+    frame(b"x", PING, fin=False),
+    frame(b"x" * 126, PING),
+    frame(b"x" * 126, CLOSE),
+    frame(b"x", CLOSE),
+    frame(b"x" * 10, length_bytes=2),
+    frame(b"x" * 10, length_bytes=8),
+    frame(b"", announced=2**63),
+    frame(b"", announced=2**64 - 1),
+    *(frame(code.to_bytes(2, "big"), CLOSE) for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)),
+]
+
+
+class TestClosing:
+    @pytest.mark.parametrize("data", TOO_LARGE, ids=range(len(TOO_LARGE)))
+    def test_a_message_too_large(self, data: bytes) -> None:
+        """1009, as soon as its length is known."""
+        self._refuses(data, 1009)
+
+    @pytest.mark.parametrize("data", NOT_UTF8, ids=range(len(NOT_UTF8)))
+    def test_text_that_is_none(self, data: bytes) -> None:
+        """1007."""
+        self._refuses(data, 1007)
+
+    @pytest.mark.parametrize("data", VIOLATIONS, ids=range(len(VIOLATIONS)))
+    def test_a_violation_of_the_protocol(self, data: bytes) -> None:
+        """1002."""
+        self._refuses(data, 1002)
+
+    def test_a_binary_message(self) -> None:
+        """1003."""
+        self._refuses(frame(b"x", BINARY), 1003)
+
+    def _refuses(self, data: bytes, code: int) -> None:
+        server = Server()
+        other, wire = server.open(), server.open()
+        server.watch(other)
+        server.watch(wire)
+        wire.receive(data)
+        assert wire.closed_with == code
+        assert len(server.hub._streams["trade@A"].groups["trade@A", False].members) == 1
+        wire.receive(say({"method": "PING"}) + frame(b"\xff") + frame(b"x", PING))
+        assert not wire.sent  # after the close nothing is answered
+        server.source.publish("trade@A", trade())
+        assert not wire.sent
+        assert other.messages == [json.loads(trade())]
+        server.clock.advance(SECONDS_TO_CLOSE)
+        wire.settle()
+        assert wire.lost is not None
+        assert len(server.users) == 1
+
+    @pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe9going away", b"\x0f\xa0", b"\x13\x87"])
+    def test_a_client_that_closes_gets_its_answer(self, payload: bytes) -> None:
+        """1000, and the connection ends in order."""
+        server = Server()
+        wire = server.open()
+        server.watch(wire)
+        wire.receive(frame(payload, CLOSE))
+        wire.settle()
+        assert wire.closed_with == 1000
+        assert wire.lost is not None
+        assert wire.lost.check(ConnectionDone)
+        server.assert_empty()
+
+    def test_the_answer_to_a_close_goes_behind_all_that_waits(self) -> None:
+        """A client that reads on gets everything that was sent before."""
+        server = Server()
+        wire = server.open()
+        server.watch(wire)
+        wire.socket.room = 10
+        for number in range(5):
+            server.source.publish("trade@A", trade(number))
+        wire.receive(frame(b"", CLOSE))
+        wire.socket.room = None
+        wire.settle()
+        *publications, (opcode, _) = wire.frames
+        assert publications == [(TEXT, trade(number)) for number in range(5)]
+        assert opcode == CLOSE
+        assert wire.lost is not None
+        server.assert_empty()
+
+    @pytest.mark.parametrize("data", [frame(b"", CLOSE), frame(b"\x03\xe8", CLOSE)], ids=["bare", "1000"])
+    def test_a_client_that_answers_our_close_ends_in_order(self, data: bytes) -> None:
+        """At once, not with a reset: what was sent before the close may still be on its way."""
+        server = Server()
+        wire = server.open()
+        wire.receive(frame(b"x", BINARY))
+        wire.receive(data)
+        wire.settle()
+        assert wire.lost is not None
+        assert wire.lost.check(ConnectionDone)
+        server.assert_empty()
+
+    @pytest.mark.parametrize("data", [frame(b"x", CLOSE), frame(b"\x03\xe7", CLOSE)], ids=["one byte", "code 999"])
+    def test_the_answer_to_a_bad_close_arrives(self, data: bytes) -> None:
+        """Behind all that waits, although nothing more is expected of this client."""
+        server = Server()
+        wire = server.open()
+        server.watch(wire)
+        wire.socket.room = 10
+        server.source.publish("trade@A", trade())
+        wire.receive(data)
+        wire.socket.room = None
+        wire.settle()
+        publication, (opcode, payload) = wire.frames
+        assert publication == (TEXT, trade())
+        assert (opcode, close_code(payload)) == (CLOSE, 1002)
+        assert wire.lost is not None
+        assert wire.lost.check(ConnectionDone)
+        server.assert_empty()
+
+    def test_a_client_that_does_not_answer_our_close_is_dropped(self) -> None:
+        """After some seconds."""
+        server = Server()
+        wire = server.open()
+        wire.receive(frame(b"x", BINARY))
+        server.clock.advance(3.9)
+        assert not wire.aborted
+        server.clock.advance(1.2)
+        wire.settle()
+        assert wire.aborted
+        server.assert_empty()
+
+    def test_a_client_that_goes_without_a_word(self, logged: LogCapture) -> None:
+        """Leaves nothing, and the log says how it went."""
+        server = Server()
+        wire = server.open()
+        server.watch(wire)
+        wire.connectionLost(Failure(ConnectionLost()))
+        server.assert_empty()
+        assert logged.events[-1]["reason"] == "connection lost: ConnectionLost"
+
+    def test_a_peer_that_goes_before_its_handshake(self, logged: LogCapture) -> None:
+        """Was never a client: nothing is logged."""
+        server = Server()
+        wire = server.connect()
+        wire.receive(b"GET ")
+        wire.hang_up()
+        server.assert_empty()
+        assert not logged.events
+
+    def test_too_many_requests(self, logged: LogCapture) -> None:
+        """4029, and what comes after it is not looked at."""
+        server = Server(limits=SessionLimits(request_burst=1, request_rate=1))
+        wire = server.open()
+        wire.receive(30 * say({"method": "PING", "id": 1}))
+        *answers, (opcode, payload) = wire.frames
+        assert len(answers) == 20
+        assert (opcode, payload) == (CLOSE, b"\x0f\xbdtoo many requests")
+        wire.receive(frame(payload, CLOSE))
+        wire.settle()
+        server.assert_empty()
+        assert logged.events[-1]["reason"] == "closed by the server with 4029 too many requests"
+
+
+class TestSlowClient:
+    def test_a_client_that_does_not_read_is_sent_away(self, logged: LogCapture) -> None:
+        """Past its queue it loses its streams at once, gets 4008 behind the frame that was cut, and has 5 s for it."""
+        server = Server()
+        other, wire = server.open(), server.open()
+        server.watch(other)
+        server.watch(wire)
+        wire.socket.room = 30
+        count = 0
+        while len(server.hub._streams["trade@A"].groups["trade@A", False].members) == 2:
+            server.source.publish("trade@A", trade(count))
+            count += 1
+        assert CLIENT_QUEUE - 100 < count * len(text_frame(trade())) < CLIENT_QUEUE + 200
+        wire.socket.room = None
+        wire.settle()
+        *publications, (opcode, payload) = wire.frames
+        assert publications == [(TEXT, trade(0))]
+        assert (opcode, payload) == (CLOSE, b"\x0f\xa8slow consumer")
+        assert len(other.messages) == count
+        server.clock.advance(SECONDS_TO_CLOSE)
+        wire.settle()
+        assert logged.events[-1]["reason"] == "closed by the server with 4008 slow consumer"
+        other.hang_up()
+        server.assert_empty()
+
+    def test_a_client_that_reads_nothing_at_all_is_dropped(self) -> None:
+        """The close cannot reach it."""
+        server = Server()
+        wire = server.open()
+        server.watch(wire)
+        wire.socket.room = 0
+        for number in range(100):
+            server.source.publish("trade@A", trade(number))
+        server.clock.advance(SECONDS_TO_CLOSE)
+        wire.settle()
+        assert wire.aborted
+        server.assert_empty()
+
+    def test_replies_count_too(self) -> None:
+        """A client that asks and does not read is slow as well, and nothing follows its close."""
+        server = Server()
+        wire = server.open()
+        wire.socket.room = 0
+        wire.receive(1000 * say({"method": "PING"}))
+        wire.socket.room = None
+        wire.settle()
+        *replies, (opcode, payload) = wire.frames
+        assert replies == [(TEXT, b'{"result":"PONG"}')]
+        assert (opcode, close_code(payload)) == (CLOSE, 4008)
+
+    def test_a_change_that_sends_too_much_is_not_answered_after_the_close(self) -> None:
+        """The close is the last frame."""
+        server = Server()
+        wire = server.open()
+        server.watch(wire)
+        wire.socket.room = 0
+        server.source.publish("trade@A", trade())
+        for number in range(CLIENT_QUEUE // len(text_frame(trade())) + 1):
+            server.hub.publish("trade@A", trade(number))
+        wire.receive(say({"method": "UNSUBSCRIBE", "params": ["trade@A"]}))
+        wire.socket.room = None
+        wire.settle()
+        _, (opcode, payload) = wire.frames
+        assert (opcode, close_code(payload)) == (CLOSE, 4008)
+
+    def test_a_flood_of_pings_is_answered_or_ends_the_client(self) -> None:
+        """Pongs pass the outbox like everything else."""
+        server = Server()
+        wire = server.open()
+        wire.receive(100 * frame(b"x" * 100, PING))
+        assert len(wire.frames) == 100
+        wire.socket.room = 0
+        wire.receive(100 * frame(b"x" * 100, PING))
+        wire.socket.room = None
+        wire.settle()
+        *_, (opcode, payload) = wire.frames
+        assert (opcode, close_code(payload)) == (CLOSE, 4008)
+
+
+class TestSentAway:
+    @pytest.mark.parametrize("path", ["/", "/stream", "/ws"])
+    def test_a_client_is_told_before_it_is_closed(self, path: str) -> None:
+        """serverShutdown in its dialect, then 1012."""
+        server = Server()
+        wire = server.open(path)
+        wire.protocol.send_away(ServerShutdown(5, 6), at_once=False)
+        (_, event), (opcode, payload) = wire.frames
+        data = {"e": "serverShutdown", "E": 5, "reconnectAfter": 6}
+        assert json.loads(event) == (data if path == "/ws" else {"stream": "!serverShutdown", "data": data})
+        assert (opcode, close_code(payload)) == (CLOSE, 1012)
+        wire.receive(frame(b"\x03\xf4", CLOSE))
+        wire.settle()
+        server.assert_empty()
+
+    def test_at_once_nobody_waits_for_the_answer(self) -> None:
+        """Farewell, close, end of the connection."""
+        server = Server()
+        wire = server.open()
+        wire.protocol.send_away(ServerShutdown(5, 6), at_once=True)
+        wire.settle()
+        assert len(wire.frames) == 2
+        assert wire.lost is not None
+        assert wire.lost.check(ConnectionDone)
+        wire.protocol.send_away(ServerShutdown(5, 6), at_once=True)
+        wire.protocol.abort()
+        server.assert_empty()
+
+    def test_who_is_closing_already_is_not_told(self) -> None:
+        """There is one close only; at once, the connection ends all the same."""
+        server = Server()
+        wire = server.open()
+        wire.receive(frame(b"x", BINARY))
+        wire.protocol.send_away(ServerShutdown(5, 6), at_once=True)
+        wire.settle()
+        assert wire.closed_with == 1003
+        server.assert_empty()
+
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_a_client_can_be_ended_without_a_word(self, at_once: bool) -> None:
+        """Even when it has been sent away, and does not read."""
+        server = Server()
+        wire = server.open()
+        wire.socket.room = 0
+        wire.protocol.send_away(ServerShutdown(5, 6), at_once=at_once)
+        wire.protocol.abort()
+        wire.settle()
+        assert wire.aborted
+        server.assert_empty()
+
+
+frames_any_way = st.builds(
+    frame,
+    st.binary(max_size=20)
+    | st.sampled_from((b'{"method":"PING"}', b'{"method":"SUBSCRIBE","params":["trade@A"]}', b"x" * 126, b"x" * 1001)),
+    st.integers(0, 15),
+    fin=st.booleans(),
+    rsv=st.sampled_from((0, 0, 0, 1, 4, 7)),
+    mask=st.binary(min_size=4, max_size=4) | st.just(b"mask") | st.none(),
+    length_bytes=st.none() | st.just(8),
+)
+good_frames = st.sampled_from(
+    (
+        say({"method": "PING", "id": 1}),
+        say({"method": "SUBSCRIBE", "params": ["trade@A", "a@depth"]}),
+        say({"method": "UNSUBSCRIBE", "params": ["trade@A"]}),
+        frame(b"ping", PING),
+        frame(b'{"method":', fin=False),
+        frame(b'"PING"}', 0),
+        frame(b"\xc3\xa9"),
+        frame(b"\x03\xe8", CLOSE),
+    )
+)
+noise = st.lists(st.binary(max_size=60) | frames_any_way | good_frames | good_frames, max_size=8)
+documented = frozenset((1000, *(reason.code for reason in CLOSE_REASONS)))
+
+
+class TestNoise:
+    @property_test
+    @given(noise, st.booleans())
+    def test_any_bytes_have_a_documented_outcome(self, sent: list[bytes], confirm: bool) -> None:
+        """Whole frames come back, a close is the last of them and has a code of PROTOCOL.md, and nothing is left."""
+        server = Server()
+        other, wire = server.open(), server.open()
+        server.watch(other, "ticker@B")
+        for data in sent:
+            wire.receive(data)
+            if confirm:
+                server.source.confirm()
+        received = wire.frames
+        assert all(opcode in (TEXT, PONG, CLOSE) for opcode, _ in received)
+        closes = [payload for opcode, payload in received if opcode == CLOSE]
+        if closes:
+            assert received[-1] == (CLOSE, closes[0])
+            assert close_code(closes[0]) in documented
+            server.clock.advance(SECONDS_TO_CLOSE)
+            wire.settle()
+            assert wire.lost is not None
+        assert len(server.users) == 2 - bool(closes)
+        server.source.publish("ticker@B", b'{"e":"ticker","c":"1","s":"B"}')
+        assert len(other.messages) == 1
+        wire.hang_up()
+        other.hang_up()
+        server.assert_empty()
+
+    @property_test
+    @given(noise.map(b"".join), st.lists(st.integers(0, 500), max_size=6))
+    def test_how_bytes_are_cut_makes_no_difference(self, data: bytes, cuts: list[int]) -> None:
+        """The network may split them anywhere."""
+        server = Server()
+        whole, pieces = server.open(), server.open()
+        whole.receive(data)
+        for piece in pieces_of(data, cuts):
+            pieces.receive(piece)
+        assert pieces.sent == whole.sent
+        server.clock.advance(SECONDS_TO_CLOSE)
+        for wire in (whole, pieces):
+            wire.settle()
+        assert (pieces.lost is None) == (whole.lost is None)
+
+
+class TestAutobahn:
+    def test_the_states_of_a_connection(self) -> None:
+        """`close_with` and `send_text` act in OPEN, `dataReceived` not in CLOSED."""
+        wire = Server().connect()
+        protocol = wire.protocol
+        assert protocol.state == protocol.STATE_CONNECTING
+        wire.receive(handshake())
+        assert protocol.state == protocol.STATE_OPEN
+        wire.receive(frame(b"x", BINARY))
+        assert protocol.state == protocol.STATE_CLOSING
+        wire.receive(frame(b"", CLOSE))
+        assert protocol.state == protocol.STATE_CLOSED
+
+    def test_every_option_is_an_attribute_of_the_class(self) -> None:
+        """Autobahn copies onto each instance what CONFIG_ATTRS names; a new option must be added to ours."""
+        options = set(WebSocketServerProtocol.CONFIG_ATTRS)
+        assert options > {"failByDrop", "tcpNoDelay", "perMessageCompressionAccept"}
+        factory = Server().factory
+        assert factory.protocol.CONFIG_ATTRS == []
+        missing = {option for option in options if option not in vars(factory.protocol)}
+        assert not missing
+        wire = Server().open()
+        assert not options & vars(wire.protocol).keys()
+
+    def test_small_frames_are_not_held_back(self) -> None:
+        """`connectionMade` reads tcpNoDelay before Autobahn's own copy exists, and ignores that it fails."""
+        assert Server().connect().no_delay is True
+
+    def test_compression_that_is_offered_is_declined(self) -> None:
+        """`perMessageCompressionAccept` is called as a plain function, with the offers alone."""
+        wire = Server().connect()
+        wire.receive(handshake(Sec_WebSocket_Extensions="permessage-deflate; client_max_window_bits"))
+        answer = wire.sent
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert b"Extensions" not in answer
+
+    @pytest.mark.parametrize("origin", ["null", "file://", "https://example.com", "capacitor://localhost"])
+    def test_any_origin_passes(self, origin: str) -> None:
+        """`allowNullOrigin` is read from the factory, `allowedOriginsPatterns` from the protocol."""
+        Server().open(Origin=origin)
+
+    def test_all_that_autobahn_writes_passes_send_data(self) -> None:
+        """Pongs, closes and the answer to the handshake keep their place behind what waits."""
+        server = Server()
+        wire = server.open()
+        server.watch(wire)
+        wire.socket.room = 1
+        server.source.publish("trade@A", trade())
+        wire.receive(frame(b"p", PING))
+        wire.receive(frame(b"x", BINARY))
+        wire.socket.room = None
+        wire.settle()
+        assert [opcode for opcode, _ in wire.frames] == [TEXT, PONG, CLOSE]
+
+    def test_a_connection_is_dropped_through_two_hooks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`dropConnection` calls `unregisterProducer`, which is not to touch the outbox, then `_closeConnection`."""
+        calls = []
+        monkeypatch.setattr(ClientProtocol, "unregisterProducer", lambda _: calls.append("unregister"))
+        monkeypatch.setattr(ClientProtocol, "_closeConnection", lambda _, abort: calls.append(f"abort={abort}"))
+        wire = Server().open()
+        wire.protocol.dropConnection(abort=True)
+        assert calls == ["unregister", "abort=True"]
+        wire.hang_up()
+
+    @pytest.mark.parametrize("reason", CLOSE_REASONS, ids=lambda reason: str(reason.code))
+    def test_a_close_frame_may_have_any_code(self, reason: Any) -> None:
+        """`sendCloseFrame` takes those that `sendClose` refuses, and `onMessage` may come after it."""
+        wire = Server().open()
+        wire.protocol.close_with(reason)
+        assert wire.frames == [(CLOSE, reason.code.to_bytes(2, "big") + reason.meaning.encode())]
+        wire.protocol.onMessage(b'{"method":"PING"}', False)
+        wire.protocol.close_with(reason)
+        assert not wire.sent
+
+    def test_timers_are_those_of_the_factory(self) -> None:
+        """They use txaio's clock, which is one for all, and are cut to whole seconds."""
+        server = Server()
+        assert txaio.tx.config.loop is server.clock
+        server.clock.advance(0.9)
+        wire = server.connect()
+        (call,) = server.clock.getDelayedCalls()
+        assert call.getTime() == 10.0
+        wire.receive(handshake())
+        assert wire.protocol.openHandshakeTimeoutCall is None
+        assert not server.clock.getDelayedCalls()
+        wire.receive(frame(b"x", BINARY))
+        (call,) = server.clock.getDelayedCalls()
+        assert call.getTime() == 5.0
+        assert wire.protocol.closeHandshakeTimeoutCall is not None
+        wire.hang_up()
+        assert not server.clock.getDelayedCalls()
+
+    @pytest.mark.parametrize("end", ["hang up", "close", "refused", "aborted"])
+    def test_a_connection_that_is_gone_leaves_no_cycle(self, end: str) -> None:
+        """`is_closed` has the protocol as its result: what is frozen with `gc.freeze` would stay for ever."""
+        gc.collect()
+        gc.disable()
+        try:
+            server = Server()
+            if end == "refused":
+                wire = server.connect()
+                wire.receive(b"GET / HTTP/1.1\r\n\r\n")
+            else:
+                wire = server.open("/ws/trade@A")
+                server.source.confirm()
+                wire.receive(say({"method": "PING"}))
+            if end == "close":
+                wire.receive(frame(b"", CLOSE))
+            elif end == "aborted":
+                wire.protocol.abort()
+            wire.settle()
+            if end == "hang up":
+                wire.hang_up()
+            assert wire.lost is not None
+            gone = weakref.ref(wire.protocol)
+            del wire.protocol, wire
+            assert gone() is None
+        finally:
+            gc.enable()
+
+    def test_a_failed_handshake_calls_fail_handshake(self) -> None:
+        """With the text, which is not to be sent, and any headers."""
+        parameters = WebSocketServerProtocol.failHandshake.__code__.co_varnames[:4]
+        assert parameters == ("self", "reason", "code", "responseHeaders")
+        assert ClientProtocol.failHandshake.__code__.co_varnames[:4] == parameters
+
+    def test_the_request_is_handed_on_where_autobahn_reads_it(self) -> None:
+        """`processHandshake` reads `data`, and leaves there what came behind the request."""
+        wire = Server().connect()
+        wire.receive(handshake() + b"\x81")
+        assert wire.protocol.data == b"\x81"
+
+    def test_autobahn_says_nothing(self, logged: LogCapture) -> None:
+        """Its loggers are levelled, and those of the protocol's class are not this one's."""
+        server = Server()
+        for data in (handshake(Host=None), handshake() + frame(b"x", mask=None), handshake() + frame(b"\xff")):
+            wire = server.connect()
+            wire.receive(data)
+            server.clock.advance(SECONDS_TO_CLOSE)
+            wire.settle()
+        assert not [event for event in logged.events if not event["log_namespace"].startswith("marketfeed.")]
+
+    def test_violations_are_answered_not_dropped(self) -> None:
+        """`failByDrop` is False, and then every check goes on to the end of the bad frame."""
+        assert Server().factory.protocol.failByDrop is False
+        assert WebSocketProtocol.CLOSE_STATUS_CODE_PROTOCOL_ERROR == 1002
+        assert WebSocketProtocol.CLOSE_STATUS_CODE_INVALID_PAYLOAD == 1007
+        assert WebSocketProtocol.CLOSE_STATUS_CODE_MESSAGE_TOO_BIG == 1009

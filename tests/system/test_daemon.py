@@ -1,0 +1,594 @@
+"""The daemon as a process: in front and in the background, its signals, its files, its log, its demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.ssl import Certificate as TrustedCertificate
+from twisted.internet.ssl import optionsForClientTLS, trustRootFromCertificates
+
+from marketfeed.settings import OPTIONS
+from tests.system.forwarder import Authority
+from tests.system.harness import DaemonProcess, Harness, Process, RawConnection, trade
+from tests.wire import handshake, say
+
+TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+LOCAL = ("--port", "tcp:0:interface=127.0.0.1")
+
+
+def twistd(harness: Harness, *arguments: str, before: tuple[str, ...] = (), **environment: str) -> Process:
+    """Run twistd with these arguments, from the directory of the harness. `before`: what is to start it."""
+    command = [*before, *TWISTD, *arguments]
+    command[0] = shutil.which(command[0]) or command[0]
+    return harness.spawn(command, environment)
+
+
+class Background:
+    """A daemon that has gone to the background, with its files in the directory of the harness."""
+
+    def __init__(self, harness: Harness, *arguments: str, rundir: str = ".") -> None:
+        self.harness = harness
+        self.pid_file = harness.directory / "daemon.pid"
+        self.log_file = harness.directory / "daemon.log"
+        files = ("--rundir", rundir, "--pidfile", "daemon.pid", "--logfile", "daemon.log")
+        self.parent = twistd(harness, *files, "marketfeed", *arguments)
+        self.pid = 0
+        self.port = 0
+
+    async def start(self) -> None:
+        """Wait until its parent has seen it start."""
+        assert await self.parent.wait() == 0, self.parent.lines.all
+        self.pid = int(self.pid_file.read_text())
+        self.harness.on_close(self._kill)
+        found = re.search(r"listening on port (\d+)", self.log)
+        assert found
+        self.port = int(found[1])
+
+    async def end(self, number: int = signal.SIGTERM) -> None:
+        """Send it a signal, and wait until it is gone."""
+        os.kill(self.pid, number)
+        await self.harness.eventually(lambda: not is_running(self.pid))
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def _kill(self) -> None:
+        if is_running(self.pid):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process; one whose end nobody has asked for yet is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue  # gone meanwhile
+            if parent == pid and is_running(int(entry.name)):
+                found.append(int(entry.name))
+    return found
+
+
+def that_mention(text: str) -> list[int]:
+    """The processes on whose command line this stands, but for the one that runs the test."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if text.encode() in (entry / "cmdline").read_bytes() and is_running(int(entry.name)):
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def complaints(lines: list[str]) -> list[str]:
+    return [line for line in lines if " error " in line or " critical " in line or "Traceback" in line]
+
+
+# In front.
+
+
+@pytest.mark.parametrize("number", ["TERM", "INT", "HUP"])
+@pytest_twisted.ensureDeferred
+async def test_in_front_it_ends_with_status_0(harness: Harness, number: str) -> None:
+    """At each of the signals that mean an end, and takes the file of its process id away."""
+    pid_file = harness.directory / "daemon.pid"
+    process = twistd(harness, "-n", "--pidfile", str(pid_file), "marketfeed", *LOCAL)
+    await process.expect("clients on port")
+    assert int(pid_file.read_text()) == process.pid
+    process.signal(number)
+    assert await process.wait() == 0
+    assert not pid_file.exists()
+    text = "\n".join(process.lines.all)
+    assert f"ending: SIG{number}" in text
+    assert "Server Shut Down" in text
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_ends_while_redis_is_out_of_reach(harness: Harness) -> None:
+    """It does not wait for a connection."""
+    daemon = await harness.daemon("--redis-url", "redis://127.0.0.1:1")
+    await daemon.expect("no connection to")
+    assert await daemon.stop("TERM") == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_number_is_a_port_on_all_addresses(harness: Harness) -> None:
+    """0 is any free one."""
+    process = twistd(harness, "-n", "--pidfile=", "marketfeed", "--port", "0")
+    daemon = DaemonProcess(process)
+    daemon.port = int((await process.expect(r"clients on port (\d+),"))[1])
+    client = await harness.client(daemon)
+    assert await client.ask({"method": "PING"})
+    assert await daemon.stop() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket(harness: Harness) -> None:
+    """For a proxy on the same machine."""
+    path = harness.directory / "public.sock"
+    process = twistd(harness, "-n", "--pidfile=", "marketfeed", "--port", f"unix:{path}")
+    await process.expect(f"clients on {path},")
+    raw = RawConnection(harness.reactor)
+    await connectProtocol(UNIXClientEndpoint(harness.reactor, str(path)), raw)
+    raw.send(handshake() + say({"method": "PING", "id": 1}))
+    await raw.until(lambda data: data.endswith(b'{"result":"PONG","id":1}'))
+    process.signal("INT")
+    assert await process.wait() == 0
+    await raw.until_closed()
+    assert not path.exists()
+    assert complaints(process.lines.all) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls(harness: Harness) -> None:
+    """Twisted's own description of it; publications reach a client through it, all of them and in order."""
+    authority = Authority()
+    certificate, key = authority.issue("localhost").write(harness.directory)
+    trusted = TrustedCertificate.loadPEM(authority.write(harness.directory / "ca.pem").read_bytes())
+    redis = await harness.redis()
+    description = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+    process = twistd(harness, "-n", "--pidfile=", "marketfeed", "--port", description, "--redis-url", redis.url)
+    port = int((await process.expect(r"listening on port (\d+)"))[1])
+    await process.expect("redis: connected")
+    raw = RawConnection(harness.reactor)
+    tls = optionsForClientTLS("localhost", trustRoot=trustRootFromCertificates([trusted]))
+    endpoint = wrapClientTLS(tls, TCP4ClientEndpoint(harness.reactor, "127.0.0.1", port))
+    await connectProtocol(endpoint, raw)
+    raw.send(handshake() + say({"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1}))
+    await raw.until(lambda data: data.endswith(b'{"result":null,"id":1}'))
+    engine = await redis.connect()
+    await engine.publish("trade@A", *(trade(number=number, filler="x" * 5000) for number in range(500)))
+    await raw.until(lambda data: data.count(b'"filler"') == 500 and data.endswith(b'x"}'))
+    assert [int(number) for number in re.findall(rb'"t":(\d+)', raw.data)] == list(range(500))
+    process.signal("INT")
+    assert await process.wait() == 0
+    assert b"serverShutdown" in await raw.until_closed()
+    assert complaints(process.lines.all) == []
+
+
+# In the background.
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest_twisted.ensureDeferred
+async def test_in_the_background(harness: Harness, number: int) -> None:
+    """It serves, with a log and the file of its process id, which it takes away in the end."""
+    redis = await harness.redis()
+    (harness.directory / "run").mkdir()
+    daemon = Background(harness, *LOCAL, "--redis-url", redis.url, rundir="run")
+    await daemon.start()
+    assert daemon.parent.lines.all == []
+    client = await harness.client(daemon)  # type: ignore[arg-type]
+    await client.subscribe("trade@A")
+    engine = await redis.connect()
+    await engine.publish("trade@A", trade())
+    assert (await client.next())["data"] == json.loads(trade())
+    await daemon.end(number)
+    assert (await client.closed)[0] == 1012
+    assert not daemon.pid_file.exists()
+    assert f"ending: {signal.Signals(number).name}" in daemon.log
+    assert daemon.log.endswith("Server Shut Down.\n")
+    assert complaints(daemon.log.splitlines()) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_log_of_a_daemon_can_be_rotated(harness: Harness) -> None:
+    """At SIGUSR1 it begins a new one."""
+    daemon = Background(harness, *LOCAL)
+    await daemon.start()
+    os.kill(daemon.pid, signal.SIGUSR1)
+    await harness.eventually((harness.directory / "daemon.log.1").exists)
+    await daemon.end()
+    assert "listening on" in (harness.directory / "daemon.log.1").read_text()
+    assert "listening on" not in daemon.log
+    assert "Server Shut Down" in daemon.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_demo_in_the_background(harness: Harness) -> None:
+    """The server that it brings belongs to it, not to the process that started it."""
+    daemon = Background(harness, *LOCAL, "--demo")
+    await daemon.start()
+    await harness.eventually(lambda: "redis: connected" in daemon.log)
+    (child,) = children(daemon.pid)
+    client = await harness.client(daemon, "/ws/trade@TATA_INR")  # type: ignore[arg-type]
+    assert (await client.next())["e"] == "trade"
+    await daemon.end()
+    assert not is_running(child)
+    assert complaints(daemon.log.splitlines()) == []
+
+
+# A port that cannot be had.
+
+
+@pytest.fixture
+def taken() -> Any:
+    """A port that somebody else listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_taken_port_in_front(harness: Harness, taken: int) -> None:
+    """One line that says what to do, status 1, and no file is left."""
+    pid_file = harness.directory / "daemon.pid"
+    process = twistd(harness, "-n", "--pidfile", str(pid_file), "marketfeed", "--port", str(taken))
+    assert await process.wait() == 1
+    *banner, line = process.lines.all
+    assert line.endswith(f"marketfeed: port {taken} is taken; try another, as --port 8090 (make run PORT=8090)")
+    assert len(banner) == 2  # twistd's own
+    assert all("twistd" in each or "reactor class" in each for each in banner)
+    assert not pid_file.exists()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_taken_port_in_the_background(harness: Harness, taken: int) -> None:
+    """Whoever starts it sees the line, and so does the log; nothing is left running, and no file."""
+    daemon = Background(harness, "--port", str(taken), "--channel-prefix", str(harness.directory))
+    assert await daemon.parent.wait() == 1
+    line, hint = daemon.parent.lines.all
+    assert f"port {taken} is taken; try another, as --port 8090 (make run PORT=8090)" in line
+    assert "log file" in hint
+    await harness.eventually(lambda: not that_mention(str(harness.directory)))
+    assert not daemon.pid_file.exists()
+    assert complaints(daemon.log.splitlines()) == [daemon.log.splitlines()[-1]]
+    assert "is taken" in daemon.log.splitlines()[-1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_taken_port_with_a_demo(harness: Harness, taken: int) -> None:
+    """The server that it would bring is never started."""
+    process = twistd(harness, "-n", "--pidfile=", "marketfeed", "--demo", "--port", str(taken))
+    assert await process.wait() == 1
+    assert "is taken" in process.lines.all[-1]
+    assert "Traceback" not in "".join(process.lines.all)
+
+
+# Options that cannot be used.
+
+BAD_VALUES = {
+    "port": "many",
+    "redis-url": "http://x",
+    "redis-host": "redis://x",
+    "redis-port": "0",
+    "redis-ca": "/nonexistent",
+    "channel-prefix": "a b",
+    "linger": "-1",
+    "validate": "maybe",
+    "max-payload": "0",
+    "max-connections": "-5",
+    "max-streams": "1e3",
+    "max-distinct-streams": "0",
+    "request-rate": "many",
+    "request-burst": "0",
+    "max-message": "64k",
+    "client-queue": "100",
+    "drain-seconds": "nan",
+    "config": "/nonexistent",
+    "log-format": "xml",
+    "log-level": "loud",
+}
+
+
+async def refusals(harness: Harness, runs: list[tuple[list[str], dict[str, str]]]) -> list[str]:
+    """Start the daemon with each of these options and environments, a few at a time; the one line that each printed."""
+    lines = []
+    for start in range(0, len(runs), 8):
+        batch = [
+            twistd(harness, "-n", "--pidfile=", "marketfeed", *arguments, **environment)
+            for arguments, environment in runs[start : start + 8]
+        ]
+        for (arguments, environment), process in zip(runs[start : start + 8], batch, strict=True):
+            assert await process.wait() == 1, (arguments, environment, process.lines.all)
+            assert len(process.lines.all) == 1, (arguments, environment, process.lines.all)
+            lines += process.lines.all
+    return lines
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_option_that_cannot_be_used_is_one_line(harness: Harness) -> None:
+    """Which names the option; status 1."""
+    assert BAD_VALUES.keys() == {option.flag for option in OPTIONS if not option.is_switch}
+    lines = await refusals(harness, [([f"--{flag}", value], {}) for flag, value in BAD_VALUES.items()])
+    for flag, line in zip(BAD_VALUES, lines, strict=True):
+        assert line.startswith(f"marketfeed: --{flag}: ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_variable_that_cannot_be_used_is_one_line(harness: Harness) -> None:
+    """Which names the variable."""
+    variables = {option.environment: BAD_VALUES[option.flag] for option in OPTIONS if option.variable}
+    lines = await refusals(harness, [([], {variable: value}) for variable, value in variables.items()])
+    for variable, line in zip(variables, lines, strict=True):
+        assert line.startswith(f"marketfeed: the variable {variable}: ")
+
+
+@pytest_twisted.ensureDeferred
+async def test_whatever_else_is_wrong_is_one_line(harness: Harness) -> None:
+    """Options that do not exist, a file that cannot be read or used, what does not go together."""
+    files = {
+        "syntax": "port = ",
+        "unknown": "prt = 1",
+        "type": "port = [1]",
+        "value": "max_streams = 0",
+        "nested": 'config = "x"',
+        "binary": "\x00",
+    }
+    for name, text in files.items():
+        (harness.directory / name).write_text(text)
+    runs: list[tuple[list[str], dict[str, str]]] = [(["--config", name], {}) for name in files]
+    runs += [([], {"MARKETFEED_CONFIG": "unknown"}), ([], {"MARKETFEED_DEMO": "perhaps"})]
+    runs += [
+        ([argument], {}) for argument in ("--nonsense", "--nonsense=1", "-x", "8080", "--port", "--max", "--demo=1")
+    ]
+    runs += [(["--demo", "--redis-url", "redis://x"], {}), (["--redis-ca", "ca.pem", "--redis-url", "redis://x"], {})]
+    for line in await refusals(harness, runs):
+        assert line.startswith("marketfeed: ")
+
+
+# Where settings come from.
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_of_settings(harness: Harness) -> None:
+    """A flag beats the environment, which beats the file, which beats the default."""
+    redis = await harness.redis()
+    config = harness.directory / "marketfeed.toml"
+    config.write_text(
+        f'redis_url = "{redis.url}"\nport = "tcp:0:interface=127.0.0.1"\nmax_streams = 1\n'
+        'log_format = "json"\nlog_level = "debug"\n'
+    )
+    process = twistd(
+        harness,
+        *("-n", "--pidfile=", "marketfeed", "--config", str(config), "--log-level", "info"),
+        MARKETFEED_MAX_STREAMS="2",
+        MARKETFEED_LOG_LEVEL="error",
+    )
+    daemon = DaemonProcess(process)
+    daemon.port = int((await process.expect(r"listening on port (\d+)"))[1])
+    await process.expect("redis: connected")
+    client = await harness.client(daemon, "/ws")
+    assert (await client.subscribe("trade@A", "trade@B"))["result"] is None
+    assert (await client.subscribe("trade@C"))["error"]["code"] == 4
+    assert await daemon.stop() == 0
+    assert {json.loads(line)["level"] for line in daemon.lines} <= {"info", "warn"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_password_appears_nowhere(harness: Harness) -> None:
+    """Given on the command line it draws a warning; the log never has it, however detailed, and whatever goes wrong."""
+    redis = await harness.redis("--requirepass", "correct-horse")
+    secrets = ("correct-horse", "battery-staple")
+    good, bad = (f"unix://:{secret}@{redis.path}" for secret in secrets)
+    for url, outcome in ((good, "redis: connected"), (bad, "the login was refused")):
+        on_command_line = await harness.daemon("--redis-url", url, "--log-level", "debug")
+        options = ("-n", "--pidfile=", "marketfeed", *LOCAL, "--log-level", "debug", "--log-format", "json")
+        in_environment = twistd(harness, *options, REDIS_URL=url)
+        for process in (on_command_line.process, in_environment):
+            await process.expect(outcome)
+            process.signal("INT")
+            assert await process.wait() == 0
+            assert not any(secret in line for line in process.lines.all for secret in secrets)
+        warning = "--redis-url holds a password, which other users of this host can read: use REDIS_URL"
+        assert sum(warning in line for line in on_command_line.lines) == 1
+        assert not any("holds a password" in line for line in in_environment.lines.all)
+
+
+# The log.
+
+
+@pytest_twisted.ensureDeferred
+async def test_each_client_is_logged_when_it_comes_and_when_it_goes(harness: Harness) -> None:
+    """With its number, its peer, its dialect, its streams, its age, and the reason; by default nothing else of it."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    begun = len(daemon.lines)
+    client = await harness.client(daemon, "/stream?streams=trade@A")
+    await client.ask({"method": "NONSENSE"})  # answered once the stream is subscribed
+    client.sendClose(1000, "done")
+    await daemon.expect("client 1 disconnected")
+    other = await harness.client(daemon)
+    await other.ask(b"nonsense")
+    await harness.hang_up(other)
+    await daemon.expect("client 2 disconnected")
+    status, _, _ = await harness.http(daemon, "GET /nothing HTTP/1.1\nHost: x")
+    assert status == 404
+    assert await daemon.stop() == 0
+    came, joined, went, came_too, went_too, *_ = [line.partition("Z ")[2] for line in daemon.lines[begun:]]
+    assert re.fullmatch(r"info  client 1 connected from tcp4:127\.0\.0\.1:\d+, combined", came)
+    assert joined == "info  client 1 subscribed to 1 streams: trade@A"
+    assert re.fullmatch(r"info  client 1 disconnected after \d+\.\d s: closed by the client with 1000", went)
+    assert re.fullmatch(r"info  client 2 connected from tcp4:127\.0\.0\.1:\d+, house", came_too)
+    assert re.fullmatch(r"info  client 2 disconnected after \d+\.\d s: connection lost: \w+", went_too)
+    assert complaints(daemon.lines) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_log_for_machines(harness: Harness) -> None:
+    """One object a line, from the first to the last, each with what people would read and with the facts."""
+    redis = await harness.redis()
+    daemon = await harness.daemon("--log-format", "json", "--log-level", "debug", redis=redis)
+    client = await harness.client(daemon, "/ws")
+    await client.subscribe("trade@A")
+    await client.ask({"method": "NONSENSE", "id": "é\n"})
+    raw = await harness.raw(daemon)
+    raw.send(b"nonsense\r\n\r\n")
+    await raw.until_closed()
+    await redis.kill()
+    await daemon.expect("no connection to")
+    assert await daemon.stop() == 0
+    events = [json.loads(line) for line in daemon.lines]
+    assert all(event.keys() >= {"time", "level", "logger", "message"} for event in events)
+    assert all(isinstance(event["message"], str) and event["message"] for event in events)
+
+    def having(message: str) -> dict[str, Any]:
+        (event,) = [event for event in events if re.search(message, event["message"])]
+        return dict(event)
+
+    came, went = having("client 1 connected"), having("client 1 disconnected")
+    assert came["client"] == went["client"] == 1
+    assert came["peer"].startswith("tcp4:127.0.0.1:")
+    assert came["dialect"] == "raw"
+    assert isinstance(went["age"], float)
+    assert went["reason"] == "closed by the server with 1012 shutting down or restarting"
+    assert having("client 1 subscribed")["streams"] == "trade@A"
+    assert json.loads(having("client 1 asks .*SUBSCRIBE")["request"])["method"] == "SUBSCRIBE"
+    assert having("client 1 asks .*NONSENSE")["client"] == 1
+    assert "method must be one of" in having("client 1 is refused")["fault"]
+    assert having("refused tcp4")["status"] == 400
+
+
+@pytest_twisted.ensureDeferred
+async def test_publications_are_not_logged(harness: Harness) -> None:
+    """Not even with every detail; those that are bad are, once a second at most."""
+    redis = await harness.redis()
+    daemon = await harness.daemon("--log-level", "debug", redis=redis)
+    clients = [await harness.client(daemon, "/ws") for _ in range(3)]
+    for client in clients:
+        await client.subscribe("trade@A", "a@trade")
+    engine = await redis.connect()
+    begun = len(daemon.lines)
+    await engine.publish("trade@A", *(trade(number=number) for number in range(1000)))
+    for client in clients:
+        for _ in range(2000):
+            await client.next_bytes()
+    assert await daemon.stop() == 0
+    lines = daemon.lines[begun:]
+    kinds = Counter(re.sub(r"\d+", "#", line.partition("Z ")[2]) for line in lines)
+    assert max(kinds.values()) < 50, kinds
+
+
+# Limits of the machine.
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="prlimit is not installed")
+@pytest_twisted.ensureDeferred
+async def test_open_files(harness: Harness) -> None:
+    """The limit is raised as far as it goes, the number of clients lowered to what fits; all of those are served."""
+    redis = await harness.redis()
+    limits = ("prlimit", "--nofile=64:160")
+    process = twistd(harness, "-n", "--pidfile=", "marketfeed", *LOCAL, "--redis-url", redis.url, before=limits)
+    daemon = DaemonProcess(process)
+    daemon.port = int((await process.expect(r"listening on port (\d+)"))[1])
+    await daemon.expect(r"warn  --max-connections is lowered from 20000 to 32: no more files may be open at once")
+    await daemon.expect("redis: connected")
+    assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (160, 160)
+    clients = [await harness.client(daemon) for _ in range(32)]
+    for _ in range(3):
+        raw = await harness.raw(daemon)
+        raw.send(handshake())
+        assert (await raw.until_closed()).startswith(b"HTTP/1.1 503 ")
+    for client in clients:
+        await client.subscribe("trade@A")
+    engine = await redis.connect()
+    await engine.publish("trade@A", trade())
+    for client in clients:
+        assert (await client.next())["data"] == json.loads(trade())
+    assert await daemon.stop() == 0
+    assert complaints(daemon.lines) == []
+
+
+# The demo.
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_demo_needs_nothing(harness: Harness) -> None:
+    """No Redis at all, and there is a market: trades, tickers, a book. It says how to look at it."""
+    daemon = await harness.daemon("--demo")
+    await daemon.expect("A simulated market is open")
+    await daemon.expect(f"watch ws://localhost:{daemon.port} trade@TATA_INR")
+    client = await harness.client(daemon)
+    await client.subscribe("trade@TATA_INR", "ticker@TATA_INR", "depth@TATA_INR")
+    seen: Counter[str] = Counter()
+    while not seen.keys() >= {"trade@TATA_INR", "ticker@TATA_INR", "depth@TATA_INR"} or min(seen.values()) < 3:
+        message = await client.next()
+        assert message["stream"].startswith(message["data"]["e"])
+        seen[message["stream"]] += 1
+    (child,) = children(daemon.process.pid)
+    assert await daemon.stop("TERM") == 0
+    assert not is_running(child)
+    assert (await client.closed)[0] == 1012
+    assert complaints(daemon.lines) == []
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+@pytest_twisted.ensureDeferred
+async def test_a_demo_that_is_killed(harness: Harness) -> None:
+    """Leaves no server behind."""
+    daemon = await harness.daemon("--demo")
+    own = (await daemon.expect(r"redis: connected to unix://(/\S+)/server\.sock"))[1]
+    try:
+        (child,) = children(daemon.process.pid)
+        assert await daemon.stop("KILL") == -signal.SIGKILL
+        await harness.eventually(lambda: not is_running(child))
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_demo_whose_server_dies(harness: Harness) -> None:
+    """Starts it again, and the market goes on; clients hear of the gap."""
+    daemon = await harness.daemon("--demo")
+    await daemon.expect("redis: connected")
+    client = await harness.client(daemon)
+    await client.subscribe("trade@TATA_INR")
+    assert (await client.next())["stream"] == "trade@TATA_INR"
+    (child,) = children(daemon.process.pid)
+    os.kill(child, signal.SIGKILL)
+    events = []
+    while len(events) < 2:
+        message = await client.next()
+        if message["stream"] == "!gap":
+            events.append(message["data"])
+    assert (events[0]["to"], events[0]["from"]) == (None, events[1]["from"])
+    assert (await client.next())["stream"] == "trade@TATA_INR"
+    (new,) = children(daemon.process.pid)
+    assert new != child
+    assert await daemon.stop() == 0
+    assert not is_running(new)

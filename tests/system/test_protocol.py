@@ -1,0 +1,562 @@
+"""The wire contract, seen by clients of a real daemon over a real server: PROTOCOL.md sections 1, 4, 5, 7 and 8."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import gatherResults
+
+from tests.system.harness import Client, DaemonProcess, Harness, Redis, RedisServer, trade
+from tests.wire import CLOSE, TEXT, close_code, frame, frames_of, handshake, say
+
+DEPTH = b'{"e":"depthUpdate","U":1,"u":2,"a":[["101.5","3"]],"b":[["100.25",0]]}'
+TICKER = b'{ "e" : "24hrTicker", "c" : 1.10, "s" : "A", "extra" : {"\\u00e9": "\xc3\xa9"} }'
+
+
+class Stage:
+    """A daemon with its server and an engine."""
+
+    def __init__(self, harness: Harness, redis: RedisServer, daemon: DaemonProcess, engine: Redis) -> None:
+        self.harness = harness
+        self.redis = redis
+        self.daemon = daemon
+        self.engine = engine
+        self.markets = 0
+
+    def market(self) -> str:
+        """One that nobody has used yet."""
+        self.markets += 1
+        return f"M{self.markets}_INR"
+
+    async def client(self, path: str = "/") -> Client:
+        return await self.harness.client(self.daemon, path)
+
+
+@pytest_twisted.async_yield_fixture(scope="module")
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """What most tests of this module share."""
+    harness = Harness(reactor, tmp_path_factory.mktemp("stage"))
+    try:
+        redis = await harness.redis()
+        daemon = await harness.daemon(redis=redis)
+        yield Stage(harness, redis, daemon, await redis.connect())
+        assert await daemon.stop() == 0
+    finally:
+        await harness.close()
+
+
+def envelope(stream: str, data: bytes) -> bytes:
+    return b'{"stream":"%b","data":%b}' % (stream.encode(), data)
+
+
+def content(message: Any, path: str) -> Any:
+    """What a reply, an error or an event says, whatever it is wrapped in."""
+    if path == "/":
+        assert message["stream"] == "!" + message["data"]["e"]
+        return {name: value for name, value in message["data"].items() if name != "e"}
+    return message
+
+
+paths = pytest.mark.parametrize("path", ["/", "/stream", "/ws"])
+
+
+# Section 1: the names of streams.
+
+
+@pytest.mark.parametrize(
+    ("spelling", "stream", "data"),
+    [
+        ("trade@{0}", "trade@{0}", trade()),
+        ("{1}@trade", "trade@{0}", trade()),
+        ("ticker@{0}", "ticker@{0}", TICKER),
+        ("{1}@ticker", "ticker@{0}", TICKER),
+        ("depth@{0}", "depth@{0}", DEPTH),
+        ("depth@{0}@100ms", "depth@{0}", DEPTH),
+        ("{1}@depth", "depth@{0}", DEPTH),
+        ("{1}@depth@1000ms", "depth@{0}", DEPTH),
+        ("trade@{1}", "trade@{1}", trade()),
+        ("trade@a.-_Z9{0}", "trade@a.-_Z9{0}", trade()),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_stream_has_several_spellings(stage: Stage, spelling: str, stream: str, data: bytes) -> None:
+    """All lead to one channel, and each client sees its own; the engine's bytes come through as they are."""
+    market = stage.market()
+    spelling, stream = (text.format(market, market.lower()) for text in (spelling, stream))
+    client = await stage.client("/stream")
+    assert await client.subscribe(spelling) == {"result": None, "id": 1}
+    assert await client.ask({"method": "LIST_SUBSCRIPTIONS", "id": 2}) == {"result": [spelling], "id": 2}
+    assert await stage.engine.publish(stream, data) == [1]
+    assert await client.next_bytes() == envelope(spelling, data)
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_spellings_are_two_subscriptions(stage: Stage) -> None:
+    """Each publication comes under both, until one of them is left."""
+    market = stage.market()
+    one, other = f"trade@{market}", f"{market.lower()}@trade"
+    client = await stage.client("/stream")
+    await client.subscribe(one, other)
+    await stage.engine.publish(one, trade(number=1), trade(number=2))
+    received = [await client.next_bytes() for _ in range(4)]
+    for spelling in (one, other):
+        assert [each for each in received if each.startswith(b'{"stream":"%b"' % spelling.encode())] == [
+            envelope(spelling, trade(number=number)) for number in (1, 2)
+        ]
+    assert await client.ask({"method": "UNSUBSCRIBE", "params": [one], "id": 1}) == {"result": None, "id": 1}
+    await stage.engine.publish(one, trade(number=3), trade(number=4))
+    assert [await client.next_bytes() for _ in range(2)] == [envelope(other, trade(number=n)) for n in (3, 4)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_publication_that_is_wrapped_is_not_wrapped_again(stage: Stage) -> None:
+    """Each dialect gets what it would get of a bare one."""
+    stream = f"trade@{stage.market()}"
+    clients = [await stage.client(path) for path in ("/", "/stream", "/ws")]
+    for client in clients:
+        await client.subscribe(stream)
+    await stage.engine.publish(stream, b' { "stream" : "%b" , "data" : %b } ' % (stream.encode(), trade()))
+    for client, expected in zip(clients, (envelope(stream, trade()), envelope(stream, trade()), trade()), strict=True):
+        assert await client.next_bytes() == expected
+
+
+# Section 3: every frame of the house dialect has what existing front ends read without asking.
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_frame_on_the_house_path_has_a_stream_and_an_event(harness: Harness) -> None:
+    """Publications, replies, errors, gaps, the farewell: `message.data.e` is a string in all of them."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(
+        "--request-burst", "12", "--request-rate", "0.001", "--drain-seconds", "0", redis=redis
+    )
+    engine = await redis.connect()
+    client = await harness.client(daemon)
+    client.send({"method": "SUBSCRIBE", "params": ["trade@A", "depth@A", "ticker@A"]})
+    for request in (
+        {"method": "UNSUBSCRIBE", "params": ["trade@B"]},
+        {"method": "SUBSCRIBE", "params": ["nonsense"]},
+        {"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1},
+        {"method": "LIST_SUBSCRIPTIONS"},
+        {"method": "GET_PROPERTY", "params": ["combined"]},
+        {"method": "SET_PROPERTY", "params": ["combined", False], "id": None},
+        {"method": "SET_PROPERTY", "params": ["combined", 5], "id": "x"},
+        {"method": "PING", "id": 2},
+        {},
+        b"nonsense",
+        b"",
+        {"method": "PING", "id": "one too many"},
+    ):
+        client.send(request)
+    frames = []
+    while not frames or frames[-1]["data"].get("id") != "one too many":
+        frames.append(await client.next())
+    await engine.publish("trade@A", trade())
+    await engine.publish("depth@A", DEPTH)
+    await engine.publish("ticker@A", TICKER)
+    frames += [await client.next() for _ in range(3)]
+    await redis.kill()
+    frames.append(await client.next())
+    assert frames[-1]["stream"] == "!gap"
+    await redis.start()
+    frames.append(await client.next())
+    assert await daemon.stop("TERM") == 0
+    await client.closed
+    frames += map(json.loads, client.received)
+    assert all(isinstance(message["stream"], str) and isinstance(message["data"]["e"], str) for message in frames)
+    events = [message["data"]["e"] for message in frames]
+    assert events == [
+        *("error", "reply", "reply", "reply", "error", "error", "reply", "error", "error", "error", "error"),
+        *("trade", "depthUpdate", "24hrTicker", "gap", "gap", "serverShutdown"),
+    ]
+
+
+# Section 4: requests.
+
+
+@paths
+@pytest_twisted.ensureDeferred
+async def test_each_method_is_answered(stage: Stage, path: str) -> None:
+    """In the shape of the path, with the id of the request."""
+    market = stage.market()
+    one, two = f"trade@{market}", f"depth@{market}"
+    client = await stage.client(path)
+    conversation: list[tuple[dict[str, object], object]] = [
+        ({"method": "PING"}, "PONG"),
+        ({"method": "LIST_SUBSCRIPTIONS"}, []),
+        ({"method": "SUBSCRIBE", "params": [one, two]}, None),
+        ({"method": "SUBSCRIBE", "params": [two, one]}, None),
+        ({"method": "LIST_SUBSCRIPTIONS", "params": "whatever"}, [one, two]),
+        ({"method": "UNSUBSCRIBE", "params": [one, f"ticker@{market}"]}, None),
+        ({"method": "UNSUBSCRIBE", "params": [one]}, None),
+        ({"method": "LIST_SUBSCRIPTIONS"}, [two]),
+        ({"method": "GET_PROPERTY", "params": ["combined"]}, path != "/ws"),
+    ]
+    for number, (request, _) in enumerate(conversation):
+        client.send({**request, "id": number, "unknown": {"ignored": True}})
+    for number, (_, result) in enumerate(conversation):
+        assert content(await client.next(), path) == {"result": result, "id": number}
+
+
+@paths
+@pytest.mark.parametrize("request_id", [0, -(2**63), 2**63 - 1, "", "x" * 36, "é", None])
+@pytest_twisted.ensureDeferred
+async def test_an_id_comes_back_as_it_was(stage: Stage, path: str, request_id: object) -> None:
+    """A number, a text, null."""
+    client = await stage.client(path)
+    assert content(await client.ask({"method": "PING", "id": request_id}), path) == {"result": "PONG", "id": request_id}
+    error = content(await client.ask({"method": "PONG", "id": request_id}), path)
+    assert error["id"] == request_id
+
+
+@paths
+@pytest_twisted.ensureDeferred
+async def test_without_an_id_there_is_none(stage: Stage, path: str) -> None:
+    """And on the house path a change of subscription that succeeds is not answered at all."""
+    client = await stage.client(path)
+    streams = [f"trade@{stage.market()}"]
+    answers = [] if path == "/" else [{"result": None}, {"result": None}, {"result": None}]
+    for method in ("SUBSCRIBE", "SUBSCRIBE", "UNSUBSCRIBE"):
+        client.send({"method": method, "params": streams})
+    client.send({"method": "PING"})
+    for answer in [*answers, {"result": "PONG"}]:
+        assert content(await client.next(), path) == answer
+    error = content(await client.ask({"method": "SUBSCRIBE"}), path)
+    assert "id" not in error
+
+
+@paths
+@pytest.mark.parametrize(
+    ("request_text", "code", "says"),
+    [
+        ({"method": "SET_PROPERTY", "params": ["colour", True], "id": 1}, 0, "combined"),
+        ({"method": "GET_PROPERTY", "params": ["colour"], "id": 1}, 0, "combined"),
+        ({"method": "NONSENSE", "id": 1}, 2, "method"),
+        ({"id": 1}, 2, "method"),
+        ({"method": "SUBSCRIBE", "id": 1}, 2, "params"),
+        ({"method": "SUBSCRIBE", "params": ["trade@A", "trade@"], "id": 1}, 2, "params[1]"),
+        ({"method": "PING", "id": [1]}, 2, "id"),
+        (b'{"method":"PING" "id":1}', 3, "byte 17"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_is_wrong_has_a_code(stage: Stage, path: str, request_text: Any, code: int, says: str) -> None:
+    """The text names the field or the place, the connection stays open."""
+    client = await stage.client(path)
+    answer = content(await client.ask(request_text), path)
+    fault = answer if path == "/" else answer["error"]
+    assert fault["code"] == code
+    assert says in fault["msg"]
+    assert answer.get("id") == (1 if isinstance(request_text, dict) and request_text["id"] == 1 else None)
+    assert content(await client.ask({"method": "PING", "id": 2}), path) == {"result": "PONG", "id": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_shape_of_publications_can_be_changed(stage: Stage) -> None:
+    """On the Binance paths, both ways; the value has a type; on the house path it cannot be changed."""
+    stream = f"trade@{stage.market()}"
+    client = await stage.client("/ws")
+    await client.subscribe(stream)
+    assert await client.ask({"method": "SET_PROPERTY", "params": ["combined", True], "id": 4}) == {
+        "result": None,
+        "id": 4,
+    }
+    assert await client.ask({"method": "GET_PROPERTY", "params": ["combined"], "id": 5}) == {"result": True, "id": 5}
+    await stage.engine.publish(stream, trade())
+    assert await client.next_bytes() == envelope(stream, trade())
+    answer = await client.ask({"method": "SET_PROPERTY", "params": ["combined", "false"], "id": 4})
+    assert answer["error"]["code"] == 1
+    await client.ask({"method": "SET_PROPERTY", "params": ["combined", False], "id": 4})
+    await stage.engine.publish(stream, trade())
+    assert await client.next_bytes() == trade()
+    client = await stage.client("/")
+    answer = await client.ask({"method": "SET_PROPERTY", "params": ["combined", False], "id": 4})
+    assert answer["data"]["code"] == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_subscribe_takes_effect_whole_or_not_at_all(stage: Stage) -> None:
+    """One bad name, and Redis never hears of the good one."""
+    stream = f"trade@{stage.market()}"
+    client = await stage.client("/ws")
+    await client.subscribe(stream, "nonsense")
+    assert await client.ask({"method": "LIST_SUBSCRIPTIONS", "id": 2}) == {"result": [], "id": 2}
+    assert await stage.engine.publish(stream, trade()) == [0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_missed_behind_a_reply(stage: Stage) -> None:
+    """Once a SUBSCRIBE is answered, every publication comes, each time."""
+    client = await stage.client("/ws")
+    for number in range(30):
+        stream = f"trade@{stage.market()}"
+        assert await client.subscribe(stream) == {"result": None, "id": 1}
+        assert await stage.engine.publish(stream, trade(number=number)) == [1]
+        assert await client.next_bytes() == trade(number=number)
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_comes_behind_the_reply_to_an_unsubscribe(stage: Stage) -> None:
+    """While the engine publishes without a pause."""
+    stream = f"trade@{stage.market()}"
+    client = await stage.client("/stream")
+    for _ in range(10):
+        await client.subscribe(stream)
+        published = stage.engine.publish(stream, *(trade(number=number) for number in range(200)))
+        client.send({"method": "UNSUBSCRIBE", "params": [stream], "id": 2})
+        client.send({"method": "PING", "id": 3})
+        await published
+        received = []
+        while not received or received[-1] != {"result": "PONG", "id": 3}:
+            received.append(await client.next())
+        assert received[-2] == {"result": None, "id": 2}
+        assert [each["data"]["t"] for each in received[:-2]] == list(range(len(received) - 2))
+        assert not client.received
+
+
+@pytest_twisted.ensureDeferred
+async def test_requests_are_answered_in_order_behind_one_that_waits(harness: Harness) -> None:
+    """While Redis does not confirm, everything waits; then all is answered, and a second SUBSCRIBE waits again."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    client, other = await harness.client(daemon, "/ws"), await harness.client(daemon, "/ws")
+    await other.subscribe("trade@OTHER")
+    redis.process.signal("STOP")
+    client.send({"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1})
+    client.send({"method": "LIST_SUBSCRIPTIONS", "id": 2})
+    client.send(b"nonsense")
+    client.send({"method": "UNSUBSCRIBE", "params": ["trade@A"], "id": 4})
+    client.send({"method": "SUBSCRIBE", "params": ["trade@B"], "id": 5})
+    client.send({"method": "LIST_SUBSCRIPTIONS", "id": 6})
+    for _ in range(3):  # by now the daemon has long read what the first one sent
+        assert await other.ask({"method": "PING", "id": 1}) == {"result": "PONG", "id": 1}
+    assert not client.received
+    os.kill(redis.process.pid, signal.SIGCONT)
+    answers = [await client.next() for _ in range(6)]
+    assert answers[2]["error"]["code"] == 3
+    del answers[2]
+    results = [None, ["trade@A"], None, None, ["trade@B"]]
+    assert answers == [{"result": result, "id": n} for n, result in zip((1, 2, 4, 5, 6), results, strict=True)]
+    assert await daemon.stop() == 0
+
+
+@paths
+@pytest_twisted.ensureDeferred
+async def test_there_are_limits_to_subscriptions(harness: Harness, path: str) -> None:
+    """Of a connection, and of distinct streams of the whole process: error 4, and what was there stays."""
+    redis = await harness.redis()
+    daemon = await harness.daemon("--max-streams", "3", "--max-distinct-streams", "4", "--linger", "0", redis=redis)
+
+    async def ask(client: Client, method: str, *streams: str) -> object:
+        answer = content(await client.ask({"method": method, "params": streams, "id": 1}), path)
+        return answer["error"]["code"] if "error" in answer else answer.get("code")
+
+    one, two = await harness.client(daemon, path), await harness.client(daemon, path)
+    assert await ask(one, "SUBSCRIBE", "trade@A", "trade@B", "a@trade", "trade@C") == 4
+    assert await ask(one, "SUBSCRIBE", "trade@A", "trade@B", "a@trade") is None
+    assert await ask(one, "SUBSCRIBE", "trade@C") == 4
+    assert await ask(one, "SUBSCRIBE", "trade@A", "a@trade") is None
+    assert await ask(two, "SUBSCRIBE", "trade@C", "trade@D", "trade@E") == 4
+    assert await ask(two, "SUBSCRIBE", "trade@A", "trade@C", "trade@D") is None
+    assert await ask(one, "UNSUBSCRIBE", "trade@B") is None
+    assert await ask(one, "SUBSCRIBE", "trade@E") is None
+    assert await daemon.stop() == 0
+
+
+@paths
+@pytest_twisted.ensureDeferred
+async def test_too_many_requests(harness: Harness, path: str) -> None:
+    """Error 7 with the id; the twentieth in a row is one too many, and closes with 4029."""
+    daemon = await harness.daemon("--request-burst", "2", "--request-rate", "0.001")
+    client = await harness.client(daemon, path)
+    for number in range(2 + 20):
+        client.send({"method": "PING", "id": number})
+    for number in range(2):
+        assert content(await client.next(), path) == {"result": "PONG", "id": number}
+    for number in range(2, 2 + 19):
+        answer = content(await client.next(), path)
+        fault = answer if path == "/" else answer["error"]
+        assert (fault["code"], answer["id"]) == (7, number)
+        assert "0.001 a second" in fault["msg"]
+    assert await client.closed == (4029, "too many requests")
+    assert not client.received
+    await daemon.expect("client 1 disconnected after .* closed by the server with 4029 too many requests")
+    assert await daemon.stop() == 0
+
+
+# Section 5: control events.
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_gap_is_announced_when_it_begins_and_when_it_ends(harness: Harness) -> None:
+    """With the same beginning; one event for all streams of a client, as it spelled them; then publications flow."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    watched = {"/": ["trade@A", "b@trade"], "/stream": ["a@trade"], "/ws": ["trade@B", "trade@A"]}
+    clients = {path: await harness.client(daemon, path) for path in watched}
+    for path, streams in watched.items():
+        await clients[path].subscribe(*streams)
+    bystander = await harness.client(daemon)
+    await redis.kill()
+    begun: dict[str, Any] = {}
+    for path, client in clients.items():
+        message = await client.next()
+        begun[path] = message if path == "/ws" else message["data"]
+        assert message.get("stream") == (None if path == "/ws" else "!gap")
+        assert begun[path].keys() == {"e", "streams", "reason", "from", "to"}
+        assert (begun[path]["e"], begun[path]["reason"], begun[path]["to"]) == ("gap", "source-down", None)
+        assert sorted(begun[path]["streams"]) == sorted(watched[path])
+    assert len({event["from"] for event in begun.values()}) == 1
+    await redis.start()
+    for path, client in clients.items():
+        message = await client.next()
+        ended = message if path == "/ws" else message["data"]
+        assert ended["to"] >= ended["from"]
+        assert sorted(ended["streams"]) == sorted(watched[path])
+        assert {**ended, "to": None, "streams": begun[path]["streams"]} == begun[path]
+    engine = await redis.connect()
+    await engine.publish("trade@A", trade())
+    assert await clients["/"].next_bytes() == envelope("trade@A", trade())
+    assert await clients["/stream"].next_bytes() == envelope("a@trade", trade())
+    assert await clients["/ws"].next_bytes() == trade()
+    assert await bystander.ask({"method": "PING", "id": 1})  # and nothing before it
+    assert await daemon.stop() == 0
+
+
+@paths
+@pytest_twisted.ensureDeferred
+async def test_a_subscribe_while_the_source_is_down(harness: Harness, path: str) -> None:
+    """Is accepted and answered at once; the gap says that nothing flows yet, and ends when it does."""
+    redis = RedisServer(harness, harness.directory)
+    daemon = await harness.daemon("--redis-url", redis.url)
+    await daemon.expect("no connection to")
+    client = await harness.client(daemon, path)
+    assert content(await client.subscribe("trade@A", "a@trade"), path) == {"result": None, "id": 1}
+    begun = await client.next()
+    begun = begun if path == "/ws" else begun["data"]
+    assert (begun["e"], begun["reason"], begun["to"]) == ("gap", "source-down", None)
+    assert begun["streams"] == ["trade@A", "a@trade"]
+    await redis.start()
+    ended = await client.next()
+    ended = ended if path == "/ws" else ended["data"]
+    assert {**ended, "to": None} == begun
+    engine = await redis.connect()
+    await engine.publish("trade@A", trade())
+    assert json.loads(trade()) in ((message := await client.next()), message.get("data"))
+    assert await daemon.stop() == 0
+
+
+async def farewells(clients: list[Client], path: str = "/ws") -> list[Any]:
+    """What each was told last, and see that it was closed with 1012 and knew why."""
+    closed = await gatherResults([client.closed for client in clients])
+    assert closed == [(1012, "shutting down or restarting")] * len(clients)
+    events = []
+    for client in clients:
+        (message,) = map(json.loads, client.received)
+        event = message if path == "/ws" else message["data"]
+        assert event["e"] == "serverShutdown"
+        assert 0 < event["reconnectAfter"] <= 5000
+        events.append(event)
+    return events
+
+
+@paths
+@pytest_twisted.ensureDeferred
+async def test_a_shutdown_is_announced_and_spread(harness: Harness, path: str) -> None:
+    """At SIGTERM clients are sent away one by one, a random pause each before they come back; the status is 0."""
+    daemon = await harness.daemon("--drain-seconds", "60")
+    clients = [await harness.client(daemon, path) for _ in range(10)]
+    assert await daemon.stop("TERM") == 0
+    events = await farewells(clients, path)
+    moments = sorted(event["E"] for event in events)
+    assert moments[-1] - moments[0] >= 800  # ten ticks of 100 ms
+    assert len({event["reconnectAfter"] for event in events}) > 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_second_signal_hurries_a_shutdown(harness: Harness) -> None:
+    """Whoever is still there is sent away together, with the same words."""
+    daemon = await harness.daemon("--drain-seconds", "1000")
+    clients = [await harness.client(daemon, "/ws") for _ in range(100)]
+    daemon.process.signal("TERM")
+    await daemon.expect("sending 100 clients away")
+    assert await daemon.stop("TERM") == 0
+    moments = sorted(event["E"] for event in await farewells(clients))
+    assert moments[-1] - moments[-21] < 1500  # otherwise twenty ticks of 100 ms
+
+
+@paths
+@pytest_twisted.ensureDeferred
+async def test_sigint_ends_at_once(harness: Harness, path: str) -> None:
+    """Everybody is told all the same."""
+    redis = await harness.redis()
+    daemon = await harness.daemon("--drain-seconds", "1000", redis=redis)
+    clients = [await harness.client(daemon, path) for _ in range(50)]
+    await clients[0].subscribe("trade@A")
+    assert await daemon.stop("INT") == 0
+    moments = [event["E"] for event in await farewells(clients, path)]
+    assert max(moments) - min(moments) < 4000
+
+
+@pytest_twisted.ensureDeferred
+async def test_publications_flow_until_the_farewell(harness: Harness) -> None:
+    """A client that is not sent away yet misses nothing; the last frame before the close is the farewell."""
+    redis = await harness.redis()
+    daemon = await harness.daemon("--drain-seconds", "1000", redis=redis)
+    engine = await redis.connect()
+    clients = [await harness.client(daemon, "/ws") for _ in range(20)]
+    for client in clients:
+        await client.subscribe("trade@A")
+    daemon.process.signal("TERM")
+    await daemon.expect("sending 20 clients away")
+    published = 0
+    while not all(client.closed.called for client in clients):
+        await engine.publish("trade@A", trade(number=published))
+        published += 1
+        await harness.pause(0.01)
+    assert await daemon.process.wait() == 0
+    for client in clients:
+        *trades, farewell = map(json.loads, client.received)
+        assert [each["t"] for each in trades] == list(range(len(trades)))
+        assert farewell["e"] == "serverShutdown"
+
+
+# Sections 7 and 8: closes. Those for what a client sends are in test_bad_input.
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_does_not_read_is_closed(harness: Harness) -> None:
+    """With 4008 behind whole frames, in order and without one left out; its streams are given up at once."""
+    redis = await harness.redis()
+    daemon = await harness.daemon("--client-queue", "100000", "--linger", "0", redis=redis)
+    engine = await redis.connect()
+    reader = await harness.client(daemon, "/ws")
+    await reader.subscribe("ticker@A")
+    raw = await harness.raw(daemon)
+    raw.send(handshake() + say({"method": "SUBSCRIBE", "params": ["trade@A"]}))
+    await raw.until(lambda data: data.endswith(b'{"result":null}'))
+    assert raw.transport is not None
+    raw.transport.pauseProducing()  # type: ignore[attr-defined]
+    number = 0
+    while await engine.publish("trade@A", trade(number=number, filler="x" * 50000)) == [1]:
+        number += 1
+    raw.transport.resumeProducing()  # type: ignore[attr-defined]
+    await raw.until(lambda data: b"slow consumer" in data[-20:])
+    raw.send(frame(struct.pack("!H", 4008), CLOSE))
+    _, _, rest = (await raw.until_closed()).partition(b"\r\n\r\n")
+    (_, reply), *trades, (opcode, payload) = frames_of(rest)
+    assert json.loads(reply) == {"result": None}
+    assert (opcode, close_code(payload)) == (CLOSE, 4008)
+    assert [(kind, json.loads(each)["t"]) for kind, each in trades] == [(TEXT, n) for n in range(len(trades))]
+    await daemon.expect("client 2 disconnected after .* closed by the server with 4008 slow consumer")
+    await engine.publish("ticker@A", TICKER)
+    assert await reader.next_bytes() == TICKER
+    assert await daemon.stop() == 0

@@ -1,0 +1,214 @@
+"""What log lines look like, and where they go."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from twisted.logger import LogEvent, Logger, LogLevel
+from twisted.logger._legacy import publishToNewObserver
+from twisted.python.failure import Failure
+from twisted.python.log import textFromEventDict
+
+import marketfeed.logs
+from marketfeed.logs import make_observer
+
+
+class Destination:
+    """A logger that writes into a file in memory, and what it wrote."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, log_format: str, log_level: str = "info") -> None:
+        self.out = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", self.out)
+        self.observe: Callable[[LogEvent], None] = make_observer({"nodaemon": 1}, log_format, log_level)
+        self.log = Logger("marketfeed.part", observer=self.observe)  # type: ignore[arg-type]
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.getvalue().splitlines()
+
+    @property
+    def objects(self) -> list[Any]:
+        return [json.loads(line) for line in self.lines]
+
+
+@pytest.fixture
+def text(monkeypatch: pytest.MonkeyPatch) -> Destination:
+    return Destination(monkeypatch, "text")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Destination:
+    return Destination(monkeypatch, "json")
+
+
+class TestText:
+    def test_a_line_has_the_time_the_level_and_the_message(self, text: Destination) -> None:
+        """The time in UTC to the millisecond."""
+        text.log.info("client {client} connected from {peer}", client=7, peer="tcp4:192.0.2.7:5")
+        text.log.error("no")
+        first, second = text.lines
+        assert re.fullmatch(
+            r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info  client 7 connected from tcp4:192.0.2.7:5", first
+        )
+        assert second.endswith("Z error no")
+
+    def test_what_a_client_sent_begins_no_line(self, text: Destination) -> None:
+        """A line break in a field is seen as one."""
+        text.log.info("asked for {name}", name="x\n2030-01-01T00:00:00.000Z error forged\rtoo")
+        first, second = text.lines
+        assert first.endswith(" info  asked for x")
+        assert second == r"    2030-01-01T00:00:00.000Z error forged\rtoo"
+
+    def test_a_failure_has_its_traceback(self, text: Destination) -> None:
+        """Indented, so that each line of the file that is not belongs to the one above."""
+        try:
+            raise ZeroDivisionError("by nothing")
+        except ZeroDivisionError:
+            text.log.failure("client {client}: internal error", client=7)
+        first, *rest = text.lines
+        assert first.endswith("Z critical client 7: internal error")
+        assert rest[-1] == "    builtins.ZeroDivisionError: by nothing"
+        assert all(line.startswith("    ") for line in rest)
+
+    def test_events_of_the_old_kind_are_shown(self, text: Destination) -> None:
+        """As Twisted itself logs a start."""
+        event = {"message": ("starting up",), "isError": 0, "time": 0.0}
+        publishToNewObserver(text.observe, event, textFromEventDict)
+        assert text.lines == ["1970-01-01T00:00:00.000Z info  starting up"]
+
+    def test_a_failure_without_a_message_is_shown(self, text: Destination) -> None:
+        """It is what an unhandled Deferred logs."""
+        text.log.failure("", failure=Failure(ZeroDivisionError("by nothing")))
+        assert "by nothing" in text.lines[-1]
+
+
+class TestJson:
+    def test_a_line_is_an_object_with_the_facts(self, machine: Destination) -> None:
+        """The message for people, every field for machines."""
+        machine.log.info("client {client} disconnected: {reason}", client=7, reason="closed\nby é", age=1.5, more=[1])
+        (event,) = machine.objects
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", event.pop("time"))
+        assert event == {
+            "level": "info",
+            "logger": "marketfeed.part",
+            "message": "client 7 disconnected: closed\nby é",
+            "client": 7,
+            "reason": "closed\nby é",
+            "age": 1.5,
+            "more": [1],
+        }
+
+    def test_facts_that_json_does_not_have_are_texts(self, machine: Destination) -> None:
+        """Bytes, whatever they hold, and objects of any kind."""
+        machine.log.info("x", asked=b'{"a":"\xc3\xa9"}', binary=b"\xff\x00", address=Path("/x"), kind=ValueError)
+        (event,) = machine.objects
+        assert event["asked"] == '{"a":"é"}'
+        assert event["binary"] == "\\xff\x00"
+        assert event["address"] == "/x"
+        assert event["kind"] == "<class 'ValueError'>"
+
+    def test_no_fact_hides_what_every_line_has(self, machine: Destination) -> None:
+        """Nor do Twisted's own fields appear."""
+        machine.observe(
+            {"log_format": "x", "log_time": 0.0, "log_level": LogLevel.info, "log_namespace": "marketfeed.part"}
+            | {"level": "fake", "message": "fake", "system": "fake", "time": 0, "isError": 1}
+        )
+        (event,) = machine.objects
+        assert (event["level"], event["message"]) == ("info", "x")
+        assert event.keys() == {"time", "level", "logger", "message"}
+
+    def test_a_failure_has_its_traceback_in_a_field(self, machine: Destination) -> None:
+        """All on one line."""
+        try:
+            raise ZeroDivisionError("by nothing")
+        except ZeroDivisionError:
+            machine.log.failure("client {client}: internal error", client=7)
+        (event,) = machine.objects
+        assert event["level"] == "critical"
+        assert event["message"] == "client 7: internal error"
+        assert "ZeroDivisionError: by nothing" in event["traceback"]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize(("level", "shown"), [("debug", 4), ("info", 3), ("warn", 2), ("error", 1)])
+def test_a_level_shows_itself_and_what_is_worse(
+    monkeypatch: pytest.MonkeyPatch, log_format: str, level: str, shown: int
+) -> None:
+    """In both formats."""
+    destination = Destination(monkeypatch, log_format, level)
+    for name in ("debug", "info", "warn", "error"):
+        getattr(destination.log, name)("x")
+    assert len(destination.lines) == shown
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_events_without_a_message_are_left_out(monkeypatch: pytest.MonkeyPatch, log_format: str) -> None:
+    """Twisted has such, for other observers."""
+    destination = Destination(monkeypatch, log_format)
+    event = {"eventType": "start", "message": (), "isError": 0, "time": 0.0}
+    publishToNewObserver(destination.observe, event, textFromEventDict)
+    destination.log.info(None)
+    assert not destination.lines
+
+
+class TestDestination:
+    @pytest.fixture(autouse=True)
+    def _signals(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The handlers that are set, without setting them."""
+        self.handlers: dict[int, Callable[..., None]] = {}
+        # The reactor that runs these tests goes on using the real module.
+        module = SimpleNamespace(SIGUSR1=signal.SIGUSR1, signal=self.handlers.__setitem__)
+        monkeypatch.setattr(marketfeed.logs, "signal", module)
+
+    def _log(self, twistd: dict[str, object]) -> None:
+        Logger(observer=make_observer(twistd, "text", "info")).info("hello")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        "twistd", [{"nodaemon": 1}, {"nodaemon": 1, "logfile": "-"}, {"nodaemon": 1, "logfile": None}]
+    )
+    def test_in_front_it_is_the_standard_output(
+        self, twistd: dict[str, object], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Unless a file is named."""
+        self._log(twistd)
+        assert capsys.readouterr().out.endswith("info  hello\n")
+
+    @pytest.mark.parametrize("nodaemon", [0, 1])
+    def test_a_file_that_is_named(self, tmp_path: Path, nodaemon: int) -> None:
+        """In front as well."""
+        path = tmp_path / "named.log"
+        self._log({"nodaemon": nodaemon, "logfile": str(path)})
+        assert path.read_text().endswith("info  hello\n")
+
+    def test_a_daemon_has_a_file_by_default(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """twistd's own name for it."""
+        monkeypatch.chdir(tmp_path)
+        self._log({})
+        assert (tmp_path / "twistd.log").read_text().endswith("info  hello\n")
+
+    def test_a_daemon_has_no_standard_output(self) -> None:
+        """One line says what to do."""
+        with pytest.raises(SystemExit) as caught:
+            make_observer({"logfile": "-"}, "text", "info")
+        assert "use --logfile or -n" in str(caught.value.code)
+
+    def test_a_file_is_begun_anew_at_sigusr1(self, tmp_path: Path) -> None:
+        """As twistd does; what was written is kept under another name."""
+        path = tmp_path / "named.log"
+        observe = make_observer({"logfile": str(path)}, "text", "info")
+        log = Logger(observer=observe)  # type: ignore[arg-type]
+        log.info("before")
+        self.handlers[signal.SIGUSR1](signal.SIGUSR1, None)
+        log.info("after é")
+        assert "before" in (tmp_path / "named.log.1").read_text()
+        assert path.read_text().endswith("after é\n")
+        assert "before" not in path.read_text()

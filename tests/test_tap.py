@@ -1,0 +1,133 @@
+"""The options as twistd reads them: what is given reaches the settings, what is wrong is one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.application.service import MultiService
+from twisted.internet import reactor as global_reactor
+
+import marketfeed.daemon
+from marketfeed import __version__
+from marketfeed.daemon import StartFault
+from marketfeed.settings import OPTIONS, Settings
+from marketfeed.tap import Options, makeService
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in OPTIONS:
+        monkeypatch.delenv(option.environment, raising=False)
+
+
+def settings(*arguments: str) -> Settings:
+    options = Options()
+    options.parseOptions(arguments)
+    return options.settings
+
+
+def test_without_options_everything_is_as_by_default() -> None:
+    """Nothing needs to be given."""
+    assert settings() == Settings()
+
+
+def test_options_reach_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those with a value, switches, the environment and the file, in their order."""
+    config = tmp_path / "marketfeed.toml"
+    config.write_text("max_streams = 5\nlinger = 1.5\nlog_level = 'warn'\n")
+    monkeypatch.setenv("MARKETFEED_MAX_STREAMS", "6")
+    monkeypatch.setenv("MARKETFEED_LOG_LEVEL", "error")
+    read = settings("--demo", "--port", "tcp:0", "--log-level=debug", "--config", str(config))
+    assert (read.demo, read.port, read.log_level, read.max_streams, read.linger) == (True, "tcp:0", "debug", 6, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--nonsense"], "option --nonsense not recognized"),
+        (["--nonsense=5"], "option --nonsense not recognized"),
+        (["--max"], "option --max not a unique prefix"),
+        (["--port"], "option --port requires argument"),
+        (["--demo=yes"], "option --demo must not have an argument"),
+        (["8080"], "Wrong number of arguments"),
+        (["--port", "many"], "--port: 'many' cannot be used"),
+        (["--port", ""], "--port: '' cannot be used"),
+        (["--redis-url", "http://x"], "--redis-url: the scheme is another"),
+        (["--config", "/nonexistent"], "--config: /nonexistent: No such file or directory"),
+        (["--demo", "--redis-url", "redis://x"], "--demo: it brings its own server"),
+    ],
+    ids=repr,
+)
+def test_what_is_wrong_is_one_line(arguments: list[str], says: str) -> None:
+    """The name of the daemon, the source, what would be accepted; twistd ends with status 1."""
+    with pytest.raises(SystemExit) as caught:
+        settings(*arguments)
+    line = caught.value.code
+    assert isinstance(line, str)  # Python prints it, and the status is 1
+    assert line.startswith(f"marketfeed: {says}")
+    assert "\n" not in line
+
+
+def test_help_shows_every_option_with_its_variable_and_default() -> None:
+    """In groups; a switch has no default."""
+    text = Options().getUsage()
+    for option in OPTIONS:
+        assert f"\n  --{option.flag}" in text
+        assert f"environment: {option.environment}\n" in text
+        assert f"\n{option.group}:\n" in text
+    assert " [8080]\n" in text
+    assert " [20]\n" in text
+    assert "[False]" not in text
+
+
+def test_the_version_is_that_of_the_daemon(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not that of Twisted."""
+    with pytest.raises(SystemExit) as caught:
+        settings("--version")
+    assert caught.value.code is None
+    assert capsys.readouterr().out == f"marketfeed {__version__}\n"
+
+
+def test_the_service_is_built_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With twistd's own options, where there are any."""
+    built: list[Any] = []
+
+    def build(*arguments: Any) -> MultiService:
+        built.append(arguments)
+        return MultiService()
+
+    monkeypatch.setattr(marketfeed.daemon, "build", build)
+    options = Options()
+    options.parseOptions(["--port", "0"])
+    makeService(options)
+    options.parent = {"nodaemon": 1}
+    makeService(options)
+    assert built == [(global_reactor, options.settings, {}), (global_reactor, options.settings, {"nodaemon": 1})]
+
+
+def test_a_daemon_that_cannot_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the fault is."""
+
+    def build(*_: object) -> MultiService:
+        raise StartFault("no server to embed")
+
+    monkeypatch.setattr(marketfeed.daemon, "build", build)
+    options = Options()
+    options.parseOptions([])
+    with pytest.raises(SystemExit) as caught:
+        makeService(options)
+    assert caught.value.code == "marketfeed: no server to embed"
+
+
+def test_reading_the_options_installs_no_reactor() -> None:
+    """Nor does it import what would: `--reactor` stands behind `marketfeed` on the command line of twistd."""
+    program = (
+        "import sys; from marketfeed.tap import Options; Options().parseOptions([]); "
+        "print('twisted.internet.reactor' in sys.modules, 'txredisapi' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"
