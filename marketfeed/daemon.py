@@ -62,6 +62,7 @@ class Daemon(MultiService):
         MultiService.setServiceParent(self, parent)
 
     def privilegedStartService(self) -> None:
+        self._take_signals()
         try:
             MultiService.privilegedStartService(self)
         except CannotServe as fault:
@@ -73,7 +74,6 @@ class Daemon(MultiService):
             raise SystemExit(f"marketfeed: {fault}") from None
 
     def startService(self) -> None:
-        self._take_signals()
         self._reactor.callWhenRunning(self._running)
         MultiService.startService(self)
 

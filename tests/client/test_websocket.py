@@ -63,11 +63,11 @@ def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
 class Wire(FakeTransport):
     """The transport of one connection, with addresses; the test is the peer."""
 
-    def __init__(self, server: Server, address: IPv4Address | None = None) -> None:
+    def __init__(self, server: Server) -> None:
         super().__init__()
         self.no_delay: bool | None = None
         self.reading = True
-        protocol = server.factory.buildProtocol(address or IPv4Address("TCP", "192.0.2.7", 50007))
+        protocol = server.factory.buildProtocol(self.getPeer())
         assert isinstance(protocol, ClientProtocol)
         self.protocol = protocol
         self.protocol.makeConnection(self)
@@ -600,6 +600,21 @@ class TestClosing:
         assert wire.closed_with == 1000
         assert wire.lost is not None
         assert wire.lost.check(ConnectionDone)
+        server.assert_empty()
+
+    def test_the_outbox_lets_go_of_a_connection_that_closes(self) -> None:
+        """What is written too late goes nowhere."""
+        server = Server()
+        refused, closed = server.connect(), server.open()
+        refused.receive(b"GET / HTTP/1.1\r\n\r\n")
+        closed.receive(frame(b"", CLOSE))
+        for wire in (refused, closed):
+            assert wire.producer is None
+            wire.protocol.outbox.write(b"late")
+            wire.settle()
+            assert wire.lost is not None
+            assert wire.lost.check(ConnectionDone)
+            assert b"late" not in wire.sent
         server.assert_empty()
 
     def test_the_answer_to_a_close_goes_behind_all_that_waits(self) -> None:

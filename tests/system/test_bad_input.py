@@ -300,10 +300,10 @@ async def test_a_message_byte_by_byte(stage: Stage) -> None:
 
 # What is no WebSocket at all.
 
-TLS_HELLO = bytes.fromhex("16030100c8010000c40303") + b"\x00\r\n\r\n" * 40
+TLS_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(range(194))
 NOT_HTTP = [
     ("garbage", b"\x00\x01\x02\xff garbage\r\n\r\n"),
-    ("a TLS hello", TLS_HELLO),
+    ("a TLS hello that looks like the end of headers", TLS_HELLO + b"\r\n\r\n"),
     ("SSH", b"SSH-2.0-OpenSSH_9.6\r\n\r\n"),
     ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     ("Redis", b"*1\r\n$4\r\nPING\r\n\r\n"),
@@ -356,10 +356,10 @@ async def test_what_follows_a_refused_request_is_not_read(stage: Stage, first: b
 async def test_half_a_handshake_and_silence(stage: Stage) -> None:
     """408 after 10 s, which this test takes, whatever was sent by then; who has left meanwhile is no matter."""
     waiting = []
-    for cut in (0, 1, 100, len(handshake()) - 1):
+    for data in (b"", b"G", handshake()[:100], handshake()[:-1], TLS_HELLO, b"\x00"):
         for stays in (True, False):
             raw = await stage.harness.raw(stage.daemon)
-            raw.send(handshake()[:cut])
+            raw.send(data)
             if stays:
                 waiting.append(raw)
             else:

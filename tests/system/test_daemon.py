@@ -23,7 +23,7 @@ from twisted.internet.ssl import optionsForClientTLS, trustRootFromCertificates
 from marketfeed.settings import OPTIONS
 from tests.system.forwarder import Authority
 from tests.system.harness import DaemonProcess, Harness, Process, RawConnection, trade
-from tests.wire import handshake, say
+from tests.wire import CLOSE, frame, handshake, say
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 LOCAL = ("--port", "tcp:0:interface=127.0.0.1")
@@ -50,9 +50,9 @@ class Background:
 
     async def start(self) -> None:
         """Wait until its parent has seen it start."""
+        self.harness.on_close(self._kill)
         assert await self.parent.wait() == 0, self.parent.lines.all
         self.pid = int(self.pid_file.read_text())
-        self.harness.on_close(self._kill)
         found = re.search(r"listening on port (\d+)", self.log)
         assert found
         self.port = int(found[1])
@@ -67,8 +67,8 @@ class Background:
         return self.log_file.read_text()
 
     def _kill(self) -> None:
-        if is_running(self.pid):
-            os.kill(self.pid, signal.SIGKILL)
+        if self.pid_file.exists():
+            os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
 
 
 def is_running(pid: int) -> bool:
@@ -167,7 +167,7 @@ async def test_a_unix_socket(harness: Harness) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_tls(harness: Harness) -> None:
-    """Twisted's own description of it; publications reach a client through it, all of them and in order."""
+    """Twisted's own description of it; publications come through it, all of them and in order, and so does a close."""
     authority = Authority()
     certificate, key = authority.issue("localhost").write(harness.directory)
     trusted = TrustedCertificate.loadPEM(authority.write(harness.directory / "ca.pem").read_bytes())
@@ -186,6 +186,11 @@ async def test_tls(harness: Harness) -> None:
     await engine.publish("trade@A", *(trade(number=number, filler="x" * 5000) for number in range(500)))
     await raw.until(lambda data: data.count(b'"filler"') == 500 and data.endswith(b'x"}'))
     assert [int(number) for number in re.findall(rb'"t":(\d+)', raw.data)] == list(range(500))
+    other = RawConnection(harness.reactor)
+    await connectProtocol(endpoint, other)
+    other.send(handshake() + frame(b"\x03\xe8", CLOSE))
+    assert (await other.until_closed()).endswith(b"\x88\x02\x03\xe8")
+    await process.expect(r"client 2 disconnected after [0-3]\.\d s: closed by the client with 1000")  # not by a timer
     process.signal("INT")
     assert await process.wait() == 0
     assert b"serverShutdown" in await raw.until_closed()
