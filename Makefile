@@ -8,7 +8,7 @@ PORT ?= 8080
 COVERAGE_FLOOR = 85
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check clean env-demo env-dev
+.PHONY: help run dev test check bench clean env-demo env-dev
 # Two goals at once, as in `make -j run test`, would set up the same directory twice.
 .NOTPARALLEL:
 
@@ -42,10 +42,13 @@ check: env-dev ## all that a change must pass: format, lint, types, layers, test
 	env/bin/lint-imports
 	env/bin/python -m pytest --cov --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
 
+bench: env-demo ## measure it beside other servers, for some minutes, into docs/benchmarks.md; ARGS="--quick" for a glance
+	@env/bin/python -m benchmarks.run $(ARGS)
+
 clean: ## remove everything that the goals above made, env/ included
 	@rm -rf env build dist marketfeed.egg-info twisted/plugins/dropin.cache .coverage .coverage.* .hypothesis
-	@rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find marketfeed tests twisted -name __pycache__ -prune -exec rm -rf {} +
+	@rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache benchmarks/peers/node_modules
+	@find benchmarks marketfeed tests twisted -name __pycache__ -prune -exec rm -rf {} +
 
 env-demo env-dev:
 	@$(possible)sh tools/virtualenv install $(@:env-%=%)

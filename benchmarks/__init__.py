@@ -1,0 +1,1 @@
+"""marketfeed measured side by side with other servers; `make bench` runs it."""

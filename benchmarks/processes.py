@@ -1,0 +1,178 @@
+"""The processes of a benchmark: the Redis-compatible server, the servers that are measured, the load generator.
+
+1. Only processes that were started here are ended, and all of them are.
+2. Where there are two cores, the measured server has one, and everything else the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.workloads import Server
+from marketfeed.commands.load_report import LoadReport
+from marketfeed.resources import raise_file_limit
+from marketfeed.source.embedded import find_server
+
+__all__ = ["Cores", "Failed", "Stage", "install_peers"]
+
+ROOT = Path(__file__).parent.parent
+PEERS = ROOT / "benchmarks" / "peers"
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 20.0
+_LOOK_SECONDS = 0.05
+_SHOWN = 1000
+_TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
+_LISTEN = "tcp:0:backlog=4096:interface=127.0.0.1"
+
+
+class Failed(Exception):
+    """Something could not be started, or did not do its work; the message says what, and what it printed."""
+
+
+class Cores(msgspec.Struct, frozen=True):
+    """The numbers of the cores; None: whichever the system likes."""
+
+    server: int | None
+    load: int | None
+
+    @classmethod
+    def found(cls) -> Cores:
+        """The last two that this process may use: the first has the interrupts, more often than not."""
+        usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        return cls(usable[-1], usable[-2]) if len(usable) > 1 else cls(None, None)
+
+    @property
+    def pinned(self) -> bool:
+        return self.server is not None
+
+
+def install_peers() -> str | None:
+    """Install the packages of the Node programs, once; returns why they cannot be used, in one line."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        return "node and npm are not installed"
+    wanted = (PEERS / "package.json").read_bytes()
+    mark = PEERS / "node_modules" / ".installed"
+    if mark.exists() and mark.read_bytes() == wanted:
+        return None
+    command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
+    done = subprocess.run(command, cwd=PEERS, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        return f"npm cannot install their packages: {reason}"
+    mark.write_bytes(wanted)
+    return None
+
+
+class Stage:
+    """Where a benchmark takes place. `directory`: for a socket and for what the processes print."""
+
+    def __init__(self, directory: Path, cores: Cores) -> None:
+        raise_file_limit()
+        self._directory = directory
+        self._cores = cores
+        self._redis_socket = directory / "redis.sock"
+        self.redis_url = f"unix://{self._redis_socket}"
+
+    @contextlib.contextmanager
+    def redis(self) -> Iterator[None]:
+        """The Redis-compatible server is there for so long. Raises `Failed`, and `NoServerFound`."""
+        command = [find_server(), "--port", "0", "--unixsocket", str(self._redis_socket)]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(self._directory)]
+        with self._running("redis", command, {}, self._cores.load) as (process, log):
+            self._expect(process, log, r"[Rr]eady to accept connections")
+            yield
+
+    @contextlib.contextmanager
+    def server(self, server: Server) -> Iterator[tuple[int, int]]:
+        """A server is there for so long: its process id and its port. Raises `Failed`."""
+        if server.script is None:
+            command = [sys.executable, *_TWISTD, "-n", "--pidfile=", "marketfeed"]
+            command += ["--port", _LISTEN, "--redis-url", self.redis_url]
+        else:
+            command = [shutil.which("node") or "node", str(PEERS / server.script)]
+        with self._running(server.key, command, {"REDIS_SOCKET": str(self._redis_socket)}, self._cores.server) as (
+            process,
+            log,
+        ):
+            port = int(self._expect(process, log, r"listening on port (\d+)")[1])
+            if server.script is None:
+                self._expect(process, log, r"redis: connected")
+            yield process.pid, port
+
+    def load(self, port: int, pid: int, options: Sequence[str], *, publishes: bool) -> LoadReport:
+        """Run `marketfeed bench`. Raises `Failed`."""
+        command = [sys.executable, "-m", "marketfeed", "bench", f"ws://127.0.0.1:{port}", "--server-pid", str(pid)]
+        command += [*options, *(["--redis-url", self.redis_url] if publishes else [])]
+        done = subprocess.run(
+            command,
+            cwd=self._directory,
+            env=_environment({}),
+            preexec_fn=_pin(self._cores.load),
+            capture_output=True,
+            check=False,
+        )
+        try:
+            return msgspec.json.decode(done.stdout, type=LoadReport)
+        except msgspec.DecodeError:
+            raise Failed(f"marketfeed bench: {done.stderr.decode(errors='replace')[-_SHOWN:].strip()}") from None
+
+    @contextlib.contextmanager
+    def _running(
+        self, name: str, command: Sequence[str], variables: Mapping[str, str], core: int | None
+    ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+        log = self._directory / f"{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=self._directory,
+                env=_environment(variables),
+                preexec_fn=_pin(core),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            yield process, log
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    @staticmethod
+    def _expect(process: subprocess.Popen[bytes], log: Path, pattern: str) -> re.Match[str]:
+        end = time.monotonic() + _START_SECONDS
+        while True:
+            text = log.read_text(encoding="utf-8", errors="replace")
+            found = re.search(pattern, text)
+            if found is not None:
+                return found
+            if process.poll() is not None or time.monotonic() > end:
+                raise Failed(f"{log.stem} does not start: {text[-_SHOWN:].strip()}")
+            time.sleep(_LOOK_SECONDS)
+
+
+def _pin(core: int | None) -> Callable[[], None] | None:
+    return None if core is None else lambda: os.sched_setaffinity(0, {core})
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Ours, without what the daemon would read as options."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("MARKETFEED_", "REDIS_", "PORT"))}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**kept, "PYTHONPATH": path, **variables}

@@ -1,0 +1,176 @@
+"""`make bench`: measure marketfeed and its peers in turn, and write docs/benchmarks.md, its chart and results.json.
+
+    python -m benchmarks.run [--rounds 3] [--seconds 10] [--only WORKLOAD …] [--quick] [--table-only]
+
+With --quick, or with --only, nothing is written: the page is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.processes import PEERS, ROOT, Cores, Failed, Stage, install_peers
+from benchmarks.results import FIGURES, Results, Run
+from benchmarks.table import chart, markdown, number
+from benchmarks.workloads import OURS, SERVERS, WORKLOADS, Server, Workload, workload_options
+from marketfeed import __version__
+from marketfeed.source.embedded import NoServerFound, find_server
+
+__all__ = ["main"]
+
+COMMAND = "make bench"
+RESULTS = ROOT / "benchmarks" / "results.json"
+PAGE = ROOT / "docs" / "benchmarks.md"
+CHART = ROOT / "docs" / "images" / "benchmarks.svg"
+
+_QUICK_CLIENTS = 100
+_QUICK_SECONDS = 0.5
+_PACKAGES = ("Twisted", "autobahn", "txredisapi", "hiredis", "msgspec")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    arguments = _arguments(argv)
+    try:
+        results = Results.load(RESULTS) if arguments.table_only else _measure(arguments)
+    except (Failed, NoServerFound, OSError, msgspec.DecodeError) as fault:
+        _say(f"benchmarks: {fault}")
+        return 1
+    except KeyboardInterrupt:
+        _say("benchmarks: interrupted, and nothing is written")
+        return 130
+    if arguments.quick or arguments.only:
+        sys.stdout.write(markdown(results))
+        return 0
+    if not arguments.table_only:
+        results.save(RESULTS)
+    CHART.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(markdown(results), encoding="utf-8")
+    CHART.write_text(chart(results), encoding="utf-8")
+    _say(f"written: {PAGE.relative_to(ROOT)}, {CHART.relative_to(ROOT)}")
+    return 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure marketfeed and its peers.")
+    parser.add_argument("--rounds", type=int, default=3, help="over all servers (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each run (default: %(default)g)")
+    keys = [workload.key for workload in WORKLOADS]
+    parser.add_argument("--only", action="append", choices=keys, help="this workload; may be repeated; prints the page")
+    parser.add_argument("--quick", action="store_true", help="a glance: few clients, one short round; prints the page")
+    parser.add_argument("--table-only", action="store_true", help="write the page and the chart anew from results.json")
+    return parser.parse_args(argv)
+
+
+def _measure(arguments: argparse.Namespace) -> Results:
+    complaint = install_peers()
+    if complaint is not None:
+        _say(f"without the peers: {complaint}")
+    servers = [server for server in SERVERS if server.script is None or complaint is None]
+    workloads = [workload for workload in WORKLOADS if not arguments.only or workload.key in arguments.only]
+    cores = Cores.found()
+    rounds = 1 if arguments.quick else max(arguments.rounds, 1)
+    seconds = _QUICK_SECONDS if arguments.quick else arguments.seconds
+    count = rounds * len(workloads) * len(servers)
+    with tempfile.TemporaryDirectory(prefix="marketfeed-bench-") as directory:
+        stage = Stage(Path(directory), cores)
+        runs = []
+        with stage.redis():
+            for done, (round_number, workload, server) in enumerate(_order(rounds, workloads, servers), 1):
+                run = _one(stage, round_number, workload, server, seconds, is_quick=arguments.quick)
+                runs.append(run)
+                _say(f"{done}/{count} {workload.key}, {server.title}: {_told(run, workload)}")
+    return Results(
+        date=f"{datetime.now(UTC):%Y-%m-%d}",
+        command=COMMAND,
+        machine=_machine(),
+        versions=_versions(servers),
+        seconds=seconds,
+        rounds=rounds,
+        pinned=cores.pinned,
+        runs=runs,
+    )
+
+
+def _order(
+    rounds: int, workloads: Sequence[Workload], servers: Sequence[Server]
+) -> Iterator[tuple[int, Workload, Server]]:
+    for workload in workloads:
+        for round_number in range(1, rounds + 1):
+            for server in servers:
+                yield round_number, workload, server
+
+
+def _one(stage: Stage, round_number: int, workload: Workload, server: Server, seconds: float, *, is_quick: bool) -> Run:
+    options = workload_options(
+        workload,
+        seconds=seconds,
+        warm_up=0.2 if is_quick else 1.0,
+        most_clients=_QUICK_CLIENTS if is_quick else None,
+    )
+    with stage.server(server) as (pid, port):
+        report = stage.load(port, pid, options, publishes=workload.publishes)
+    return Run(workload.key, server.key, round_number, report)
+
+
+def _told(run: Run, workload: Workload) -> str:
+    figures = [(FIGURES[key], FIGURES[key].read(run.report)) for key in workload.figures]
+    shown = ", ".join(f"{figure.title} {number(value)}" for figure, value in figures if value is not None)
+    return shown + ("" if run.report.is_faultless else "; NOT EVERYTHING ARRIVED IN ORDER")
+
+
+def _machine() -> dict[str, str]:
+    found = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
+    release = re.match(r"[\d.]+\d", platform.release())
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return {
+        "Processor": f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores",
+        "Memory": f"{memory:.0f} GiB",
+        "System": f"{platform.system()} {release[0] if release else ''}".strip(),
+    }
+
+
+def _versions(servers: Sequence[Server]) -> dict[str, str]:
+    found = {OURS: __version__, platform.python_implementation(): platform.python_version()}
+    found |= {package: metadata.version(package) for package in _PACKAGES}
+    banner = _output(find_server(), "--version")
+    version = re.search(r"v=(\S+)", banner)
+    found["Redis-compatible server"] = f"{banner.split(' ')[0]} {version[1] if version else ''}".strip()
+    if any(server.script is not None for server in servers):
+        found["Node"] = _output(shutil.which("node") or "node", "--version").strip().removeprefix("v")
+        manifest = msgspec.json.decode((PEERS / "package.json").read_bytes())
+        found |= {f"{package} (npm)": text for package, text in manifest["dependencies"].items()}
+    return found
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

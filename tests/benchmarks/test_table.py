@@ -1,0 +1,291 @@
+"""The page and the chart of the benchmarks, from results that are made up, and the order in which they are taken."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from benchmarks import run as runner
+from benchmarks.chart import Bar, Panel, bar_chart
+from benchmarks.processes import PEERS, ROOT, Cores
+from benchmarks.results import FIGURES, Results, Run, figures_of, ratio
+from benchmarks.table import chart, markdown, number
+from benchmarks.workloads import OURS, SERVERS, WORKLOADS, workload_options
+from marketfeed.commands import bench, main
+from marketfeed.commands.load_plan import LoadPlan
+from marketfeed.commands.load_report import LoadReport
+from tests.commands.test_bench import REPORT
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def report(deliveries: float, cpu: float, *, busy: float = 0.5, server: float = 0.95, lost: int = 0) -> LoadReport:
+    """A report of so many deliveries a second, at so many µs each."""
+    assert REPORT.server is not None
+    return msgspec.structs.replace(
+        REPORT,
+        deliveries_per_second=deliveries,
+        generator_busy=busy,
+        lost=lost,
+        server=msgspec.structs.replace(REPORT.server, cpu=server, cpu_per_delivery=cpu),
+    )
+
+
+def results(*runs: Run) -> Results:
+    return Results("2026-11-23", "make bench", {"Processor": "a|b"}, {"Node": "20.1.2"}, 10.0, 3, True, list(runs))
+
+
+def rounds(workload: str, server: str, *reports: LoadReport) -> list[Run]:
+    return [Run(workload, server, place, one) for place, one in enumerate(reports, 1)]
+
+
+@pytest.fixture
+def measured() -> Results:
+    """Three rounds of each server under each workload: a machine that slows down while it is measured."""
+    runs: list[Run] = []
+    for workload in WORKLOADS:
+        runs += rounds(workload.key, OURS, report(4_120_000, 0.24), report(3_000_000, 0.3), report(2e6, 0.4))
+        runs += rounds(workload.key, "uws", report(4_000_000, 0.2), report(3_100_000, 0.25), report(1.6e6, 0.5))
+        runs += rounds(workload.key, "ws", report(200_000, 4.0), report(182_345, 5.0), report(1e5, 6.0, lost=7))
+    return results(*runs)
+
+
+def row(page: str, title: str, server: str) -> list[str]:
+    """The cells of a server's row under a heading."""
+    section = page.split(f"## {title}\n")[1].split("\n## ")[0]
+    (line,) = (line for line in section.splitlines() if line.startswith((f"| {server} |", f"| **{server}** |")))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+class TestPage:
+    def test_a_cell_is_the_median_with_the_least_and_the_most(self, measured: Results) -> None:
+        """And ours stands out."""
+        page = markdown(measured)
+        cells = row(page, "One hot stream, as fast as it goes", "marketfeed")
+        assert cells[:3] == ["**marketfeed**", "**3.00 M** (2.00 M to 4.12 M)", "**0.300** (0.240 to 0.400)"]
+        cells = row(page, "One hot stream, as fast as it goes", "Node ws")
+        assert cells[:3] == ["Node ws", "**182,000** (100,000 to 200,000)", "**5.00** (4.00 to 6.00)"]
+
+    def test_a_ratio_is_the_median_of_the_rounds_own(self, measured: Results) -> None:
+        """It is not that of the medians: those of different rounds do not compare."""
+        assert ratio(measured, "hot-closed", "uws", FIGURES["deliveries"]) == pytest.approx(4.12 / 4.0)
+        assert row(markdown(measured), "One hot stream, as fast as it goes", "uWebSockets.js")[5] == "1.03"
+        assert row(markdown(measured), "One hot stream, paced", "uWebSockets.js")[5] == "1.20"
+
+    def test_faults_are_shown(self, measured: Results) -> None:
+        """Of all rounds together."""
+        page = markdown(measured)
+        assert row(page, "Order books, paced", "Node ws")[6:] == ["7", "50%"]
+        assert row(page, "Order books, paced", "marketfeed")[5:] == ["", "0", "50%"]
+
+    @pytest.mark.parametrize(
+        ("ours", "theirs", "shown"),
+        [
+            (report(2e6, 1), report(1e6, 1), ("**2.00 M**", "**1.00 M**", "2.00")),
+            (report(2e6, 1, busy=0.95, server=0.7), report(1e6, 1), ("≥ **2.00 M**", "**1.00 M**", "≥ 2.00")),
+            (report(2e6, 1), report(1e6, 1, busy=0.95, server=0.7), ("**2.00 M**", "≥ **1.00 M**", "≤ 2.00")),
+            (
+                report(2e6, 1, busy=0.95, server=0.7),
+                report(1e6, 1, busy=0.95, server=0.7),
+                ("≥ **2.00 M**", "≥ **1.00 M**", "not known"),
+            ),
+            (report(2e6, 1, busy=0.95, server=0.97), report(1e6, 1), ("**2.00 M**", "**1.00 M**", "2.00")),
+        ],
+    )
+    def test_a_load_generator_without_time_to_spare_makes_a_lower_bound(
+        self, ours: LoadReport, theirs: LoadReport, shown: tuple[str, str, str]
+    ) -> None:
+        """Unless the server had none either; and a ratio is no more certain than its parts."""
+        page = markdown(results(*rounds("hot-closed", OURS, ours), *rounds("hot-closed", "ws", theirs)))
+        title = "One hot stream, as fast as it goes"
+        assert row(page, title, "marketfeed")[1].startswith(shown[0])
+        assert row(page, title, "Node ws")[1].startswith(shown[1])
+        assert row(page, title, "Node ws")[5] == shown[2]
+
+    def test_handshakes_have_a_load_of_their_own(self) -> None:
+        """While the clients connect, it is another than while they are idle."""
+        busy = msgspec.structs.replace(report(0, 0), generator_busy_connecting=0.97)
+        found = figures_of([busy], FIGURES["connects"])
+        assert found is not None
+        assert found.is_lower_bound
+        page = markdown(results(*rounds("idle", OURS, busy)))
+        assert row(page, "Idle clients and handshakes", "marketfeed")[-1] == "97%"
+
+    def test_the_page_says_how_it_was_made(self, measured: Results) -> None:
+        """The command, the machine, the date, the versions, and each workload's own command."""
+        page = " ".join(markdown(measured).split())
+        for expected in ("`make bench`", "3 rounds", "10 seconds", "pinned to one core", "| Date | 2026-11-23 |"):
+            assert expected in page
+        assert "| Processor | a\\|b |" in page
+        assert "| Node | 20.1.2 |" in page
+        assert page.count("`marketfeed bench --clients ") == len(WORKLOADS)
+        assert "images/benchmarks.svg" in page
+
+    def test_without_peers_there_is_nothing_to_compare(self) -> None:
+        """A machine without Node has a page all the same, of what was measured."""
+        page = markdown(results(*rounds("books", OURS, report(1e5, 2.0))))
+        assert re.findall(r"^## (.*)$", page, re.MULTILINE) == [
+            "Order books, paced",
+            "The servers",
+            "How it was measured",
+        ]
+        assert "uWebSockets.js**" not in page
+        assert "None" not in page
+
+    def test_what_was_not_measured_is_said(self) -> None:
+        """No delivery has no cost."""
+        silent = msgspec.structs.replace(report(0, 0), latency_ms=None, server=None)
+        page = markdown(results(*rounds("hot-paced", OURS, silent), *rounds("hot-paced", "ws", silent)))
+        assert row(page, "One hot stream, paced", "Node ws")[1:6] == ["n/a"] * 4 + [""]
+
+    def test_no_line_of_text_is_wider_than_the_editor(self, measured: Results) -> None:
+        """Tables and the one-line texts of a workload excepted."""
+        method = markdown(measured).split("## How it was measured")[1]
+        assert all(len(line) <= 120 for line in method.splitlines() if not line.startswith("|"))
+
+    @pytest.mark.parametrize(
+        ("value", "shown"),
+        [
+            (0, "0.00"),
+            (0.2434, "0.243"),
+            (9.998, "10.0"),
+            (99.96, "100"),
+            (999.4, "999"),
+            (999.6, "1,000"),
+            (182_345, "182,000"),
+            (4_120_000, "4.12 M"),
+        ],
+    )
+    def test_numbers_have_three_figures(self, value: float, shown: str) -> None:
+        """More would be noise."""
+        assert number(value) == shown
+
+
+class TestChart:
+    def test_it_has_a_panel_for_each_workload_and_a_bar_for_each_server(self, measured: Results) -> None:
+        """Ours in its own colour, the longest bar the greatest median."""
+        root = ElementTree.fromstring(chart(measured))
+        bars = [element for element in root.iter(f"{SVG}rect") if "bar" in element.attrib["class"]]
+        assert len(bars) == len(WORKLOADS) * len(SERVERS)
+        assert sum(element.attrib["class"] == "bar ours" for element in bars) == len(WORKLOADS)
+        texts = [element.text for element in root.iter(f"{SVG}text")]
+        for workload in WORKLOADS:
+            assert workload.title in texts
+        assert "3.00 M" in texts
+        widths = [float(element.attrib["width"]) for element in bars[:3]]
+        assert widths[1] == max(widths)
+        assert widths[0] / widths[1] == pytest.approx(3.0 / 3.1, rel=0.01)
+
+    def test_everything_lies_on_the_paper(self, measured: Results) -> None:
+        """Bars and the beginnings of texts."""
+        root = ElementTree.fromstring(chart(measured))
+        width, height = float(root.attrib["width"]), float(root.attrib["height"])
+        for element in [*root.iter(f"{SVG}text"), *root.iter(f"{SVG}rect")]:
+            x, y = float(element.attrib.get("x", 0)), float(element.attrib.get("y", 0))
+            assert 0 <= x <= x + float(element.attrib.get("width", 0)) <= width
+            assert 0 <= y <= y + float(element.attrib.get("height", 0)) <= height
+
+    def test_any_text_is_escaped(self) -> None:
+        """It stays one document, with the text in it."""
+        drawn = bar_chart("<&>", [Panel("a<b", "&", [Bar("<script>", 0.0, "0 > -1")])], "]]>")
+        texts = [element.text for element in ElementTree.fromstring(drawn).iter(f"{SVG}text")]
+        assert texts == ["a<b", "&", "<script>", "0 > -1", "]]>"]
+
+
+class TestRunner:
+    def test_servers_take_turns(self) -> None:
+        """A B C A B C for each workload: what compares was measured side by side."""
+        order = [(key.key, server.key, place) for place, key, server in runner._order(2, WORKLOADS[:2], SERVERS[:2])]
+        first, second = WORKLOADS[0].key, WORKLOADS[1].key
+        ours, theirs = SERVERS[0].key, SERVERS[1].key
+        assert order == [
+            (key, server, place) for key in (first, second) for place in (1, 2) for server in (ours, theirs)
+        ]
+
+    @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.key)
+    def test_each_workload_is_one_that_the_load_generator_understands(
+        self, workload: runner.Workload, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its options are taken, and its figures exist."""
+        plans: list[LoadPlan] = []
+        monkeypatch.setattr(bench, "_test", lambda plan, as_json: plans.append(plan) or 0)
+        options = workload_options(workload, seconds=5, warm_up=1, most_clients=50)
+        redis = ["--redis-url", "unix:///s"] if workload.publishes else []
+        assert main(["bench", "ws://h", *options, *redis]) == 0
+        assert plans[0].clients == 50
+        assert set(workload.figures) <= set(FIGURES)
+
+    def test_the_page_can_be_drawn_again_from_what_was_kept(
+        self, measured: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The same results make the same bytes."""
+        kept = {"RESULTS": "benchmarks/results.json", "PAGE": "docs/b.md", "CHART": "docs/images/b.svg"}
+        for name, path in kept.items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            monkeypatch.setattr(runner, name, tmp_path / path)
+        monkeypatch.setattr(runner, "ROOT", tmp_path)
+        measured.save(tmp_path / "benchmarks/results.json")
+        before = (tmp_path / "benchmarks/results.json").read_bytes()
+        assert runner.main(["--table-only"]) == 0
+        assert (tmp_path / "docs/b.md").read_text(encoding="utf-8") == markdown(measured)
+        assert (tmp_path / "docs/images/b.svg").read_text(encoding="utf-8") == chart(measured)
+        assert (tmp_path / "benchmarks/results.json").read_bytes() == before
+
+    def test_without_results_there_is_no_page(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """One line says so."""
+        monkeypatch.setattr(runner, "RESULTS", tmp_path / "results.json")
+        assert runner.main(["--table-only"]) == 1
+        assert capsys.readouterr().err.startswith("benchmarks: [Errno 2] No such file or directory")
+
+    def test_a_machine_without_node_measures_without_peers(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """One line says why."""
+        monkeypatch.setattr("benchmarks.processes.shutil.which", lambda name: None)
+        asked: list[tuple[str, str]] = []
+
+        def one(*what: object, **_: object) -> Run:
+            _, _, workload, server, _ = what
+            asked.append((workload.key, server.key))  # type: ignore[attr-defined]
+            return Run(workload.key, server.key, 1, report(1e5, 2.0))  # type: ignore[attr-defined]
+
+        monkeypatch.setattr(runner, "_one", one)
+        assert runner.main(["--quick", "--only", "books"]) == 0
+        out, err = capsys.readouterr()
+        assert asked == [("books", OURS)]
+        assert err.startswith("without the peers: node and npm are not installed\n")
+        assert "## Order books, paced" in out
+
+    def test_the_peers_have_exact_versions_and_their_programs(self) -> None:
+        """The same packages wherever this is repeated."""
+        manifest = msgspec.json.decode((PEERS / "package.json").read_bytes())
+        assert set(manifest["dependencies"]) == {"redis", "uwebsockets", "ws"}
+        assert all(re.fullmatch(r"\d+\.\d+\.\d+", text) for text in manifest["dependencies"].values())
+        assert all((PEERS / server.script).exists() for server in SERVERS if server.script)
+        ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+        assert "/benchmarks/peers/node_modules/" in ignored
+
+    @pytest.mark.parametrize(("usable", "cores"), [({0, 1}, (1, 0)), ({2, 5, 7}, (7, 5)), ({3}, (None, None))])
+    def test_the_server_has_a_core_of_its_own(
+        self, usable: set[int], cores: tuple[int | None, int | None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where there are two."""
+        monkeypatch.setattr("benchmarks.processes.os.sched_getaffinity", lambda pid: usable, raising=False)
+        found = Cores.found()
+        assert (found.server, found.load) == cores
+        assert found.pinned == (len(usable) > 1)
+
+
+def test_the_kept_page_is_the_one_that_its_results_make() -> None:
+    """Nobody edits docs/benchmarks.md, or forgets to draw it again."""
+    if not runner.RESULTS.exists():
+        pytest.skip("nothing has been measured yet")
+    kept = Results.load(runner.RESULTS)
+    assert runner.PAGE.read_text(encoding="utf-8") == markdown(kept)
+    assert runner.CHART.read_text(encoding="utf-8") == chart(kept)

@@ -1,0 +1,127 @@
+"""`marketfeed bench` against the real daemon and a real Redis: what it counts is what was sent."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+import pytest
+import pytest_twisted
+
+from marketfeed.commands import load, main
+from marketfeed.commands.load_report import LoadReport
+from tests.system.harness import DaemonProcess, Harness, RedisServer
+
+CLIENTS = 50
+
+
+def bench(daemon: DaemonProcess, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, LoadReport]:
+    """Run the command in this process, while the daemon and Redis run in theirs; its status and its report."""
+    status = main(["bench", f"ws://127.0.0.1:{daemon.port}", "--clients", str(CLIENTS), "--json", *arguments])
+    out, err = capsys.readouterr()
+    assert err == ""
+    return status, msgspec.json.decode(out, type=LoadReport)
+
+
+@pytest.mark.parametrize("options", [(), ("--raw",), ("--path", "/stream"), ("--rate", "1000")])
+@pytest_twisted.ensureDeferred
+async def test_every_client_gets_everything(
+    harness: Harness, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    """Each message of its streams once and in order, in every dialect, in a closed loop and paced."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    publishing = ("--redis-url", redis.url, "--stream-count", "10", "--per-client", "3", "--messages", "200")
+    status, report = bench(daemon, capsys, *publishing, *options, "--server-pid", str(daemon.process.pid))
+    assert (report.lost, report.duplicated, report.out_of_order, report.unasked) == (0, 0, 0, 0)
+    assert (report.events, report.closed, report.merged) == ({}, {}, 0)
+    assert (report.opened, report.published, report.deliveries) == (CLIENTS, 200, CLIENTS * 3 * 200 // 10)
+    assert status == 0
+    assert report.latency_ms is not None
+    assert report.server is not None
+    assert report.server.resident_after > 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_order_books(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    """A depth update is counted by its numbers, so that a merged one is no loss."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    options = ("--redis-url", redis.url, "--depth", "5", "--payload-bytes", "2000", "--messages", "100", "--slow", "2")
+    status, report = bench(daemon, capsys, *options)
+    assert (status, report.lost, report.events) == (0, 0, {})
+    assert report.deliveries + report.merged == (CLIENTS - 2) * 100
+
+
+@pytest_twisted.ensureDeferred
+async def test_for_some_time(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a warm-up before, and whatever is on its way at the end waited for."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    status, report = bench(daemon, capsys, "--redis-url", redis.url, "--seconds", "0.2", "--warm-up", "0.1")
+    assert (status, report.lost, report.closed) == (0, 0, {})
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_existing_market_is_watched(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without an engine of its own nothing is published; what each client gets is compared with what others get."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    market = [sys.executable, "-m", "marketfeed", "simulate", "--redis-url", redis.url, "--rate", "1000"]
+    engine = harness.spawn([*market, "--markets", "TATA_INR"])
+    await engine.expect("simulating")
+    streams = "trade@TATA_INR,depth@TATA_INR,ticker@TATA_INR"
+    status, report = bench(daemon, capsys, "--streams", streams, "--seconds", "0.5", "--warm-up", "0")
+    assert (status, report.lost, report.duplicated, report.out_of_order) == (0, 0, 0, 0)
+    assert (report.publishes, report.published, report.per_client) == (False, 0, 3)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_redis_server_that_is_not_the_daemons(
+    harness: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing arrives, all of it is lost, and the report has an idea why."""
+    monkeypatch.setattr(load, "_GRACE", 0.2)
+    daemon = await harness.daemon(redis=await harness.redis())
+    (harness.directory / "other").mkdir()
+    other = RedisServer(harness, harness.directory / "other")
+    await other.start()
+    status, report = bench(daemon, capsys, "--redis-url", other.url, "--window", "3", "--messages", "100")
+    assert (status, report.deliveries, report.lost) == (1, 0, 3 * CLIENTS)
+    assert "the test was ended because nothing arrived any more" in report.warnings
+    unheard = f"3 publications had no subscriber at {other.url}: is it the one that the server reads?"
+    assert unheard in report.warnings
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_interruption_ends_it_with_a_report(harness: Harness) -> None:
+    """Ctrl-C amid the watching of a market: what was seen so far is told, and is no fault."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    command = [sys.executable, "-m", "marketfeed", "bench", f"ws://127.0.0.1:{daemon.port}", "--json"]
+    options = ["--streams", "trade@A,ticker@A", "--clients", str(CLIENTS), "--seconds", "3600"]
+    process = harness.spawn([*command, *options])
+    engine = await redis.connect()
+
+    async def is_watched() -> bool:
+        return await engine.channels() == {"trade@A", "ticker@A"}
+
+    await harness.eventually(is_watched)
+    process.signal("INT")
+    assert await process.wait() == 0
+    report = msgspec.json.decode(process.lines.all[-1], type=LoadReport)
+    assert report.interrupted
+    assert "interrupted: this is the report so far" in report.warnings
+    assert report.opened <= CLIENTS
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_is_full(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    """The refusal is told as the server words it, and there is no report."""
+    redis = await harness.redis()
+    daemon = await harness.daemon("--max-connections", "10", redis=redis)
+    assert main(["bench", f"ws://127.0.0.1:{daemon.port}", "--streams", "trade@A", "--clients", "20"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"marketfeed bench: ws://127.0.0.1:{daemon.port}/ answers 503 Service Unavailable: ")
+    assert err.count("\n") == 1
