@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -53,11 +53,16 @@ class Subscriber(Protocol):
     """Nothing waits, and what `send` takes goes straight to the socket."""
     send: Callable[[bytes], int]
     """The socket's own send: how many bytes it took; raises BlockingIOError, or OSError when the socket is gone."""
+    window: int
+    """The bits of the deflate window with which this client reads; 0: it gets nothing compressed."""
     batch: list[bytes]
     """What the present flush has for this client; the hub's alone, empty between flushes."""
 
     def write(self, frames: bytes) -> None:
         """Send whole frames, behind everything sent before."""
+
+    def tell(self, event: bytes) -> None:
+        """Send a control event: what waits before it and what comes after it stay apart."""
 
     def stalled(self, data: bytes, sent: int) -> None:
         """The socket took only the first `sent` bytes of `data`; the rest waits."""
@@ -65,11 +70,11 @@ class Subscriber(Protocol):
     def failed(self) -> None:
         """The socket is gone."""
 
-    def wait(self, group: object, frames: list[bytes]) -> bool:
+    def wait(self, group: Any, frames: list[bytes]) -> bool:
         """Send publications of `group` when there is room. False: more waits than is allowed; call `overflow`."""
 
-    def forget(self, group: object) -> None:
-        """Drop the publications of `group` that wait."""
+    def forget(self, groups: Collection[Any]) -> None:
+        """Drop the publications of `groups` that wait."""
 
     def overflow(self) -> None:
         """End this client, who is too slow."""

@@ -12,44 +12,91 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Subscriber
+from marketfeed.model.book import DepthMessage
+from marketfeed.model.deflate import compressed_frame, inflate
 from marketfeed.model.dialects import publication_head
 from marketfeed.model.frames import text_frame, text_header
 from marketfeed.model.publications import PublicationReader
+from marketfeed.model.streams import LossPolicy
 
 __all__ = ["Group", "Join", "LiveStream", "send_group", "send_groups"]
+
+_HEADER = 10  # bytes of a frame's header, at most
 
 
 class Group:
     """The subscribers of one stream who get the same bytes."""
 
-    __slots__ = ("enveloped", "frames", "head", "members", "spelling", "stream")
+    __slots__ = ("depths", "enveloped", "frames", "head", "members", "spelling", "stream", "window")
 
-    def __init__(self, stream: LiveStream, spelling: str, enveloped: bool) -> None:
+    def __init__(self, stream: LiveStream, spelling: str, enveloped: bool, window: int) -> None:
+        self.window = window  # of deflate, in bits; 0: nothing is compressed
         self.stream = stream
         self.spelling = spelling
         self.enveloped = enveloped
         self.head = publication_head(spelling)
         self.members: dict[Subscriber, None] = {}
         self.frames: list[bytes] = []
+        self.depths: dict[bytes, DepthMessage | None] = {}  # what the present flush has read
 
-    def add(self, data: bytes) -> None:
-        """Frame a publication's data, for the next flush."""
+    def framed(self, data: bytes) -> bytes:
+        """A publication's data as the members get it."""
+        if self.window:
+            payload = b"".join((self.head, data, b"}")) if self.enveloped else data
+            return compressed_frame(payload, self.window) or text_frame(payload)
         if self.enveloped:
             head = self.head
-            self.frames.append(b"".join((text_header(len(head) + len(data) + 1), head, data, b"}")))
-        else:
-            self.frames.append(text_frame(data))
+            return b"".join((text_header(len(head) + len(data) + 1), head, data, b"}"))
+        return text_frame(data)
+
+    @property
+    def overhead(self) -> int:
+        """The most bytes that a frame has besides a publication's data."""
+        return _HEADER + (len(self.head) + 1 if self.enveloped else 0)
+
+    def depth(self, frame: bytes) -> DepthMessage | None:
+        """What a frame of this group, a depth stream's, holds; None if that cannot be read.
+
+        It is read once in a flush for all members who are behind, and shared: copy it before merging others into it.
+        """
+        if frame not in self.depths:
+            self.depths[frame] = _read_depth(self._data(frame))
+        return self.depths[frame]
+
+    def _data(self, frame: bytes) -> bytes:
+        payload = inflate(frame)
+        return payload[len(self.head) : -1] if self.enveloped else payload
+
+
+def _read_depth(data: bytes) -> DepthMessage | None:
+    try:
+        return DepthMessage.parse(data)
+    except Exception:  # a publication that `--validate warn` let through
+        return None
 
 
 class LiveStream:
     """A stream that is wanted from the source: its groups, who waits to join, and whether publications flow."""
 
-    __slots__ = ("confirmed", "drops", "drops_logged", "gap", "groups", "holders", "joins", "linger", "name", "reader")
+    __slots__ = (
+        "confirmed",
+        "drops",
+        "drops_logged",
+        "gap",
+        "groups",
+        "holders",
+        "joins",
+        "linger",
+        "loss",
+        "name",
+        "reader",
+    )
 
-    def __init__(self, name: str, reader: PublicationReader) -> None:
+    def __init__(self, name: str, reader: PublicationReader, loss: LossPolicy) -> None:
         self.name = name
+        self.loss = loss
         self.reader = reader
-        self.groups: dict[tuple[str, bool], Group] = {}
+        self.groups: dict[tuple[str, bool, int], Group] = {}
         self.joins: dict[Join, None] = {}
         self.holders = 0  # memberships and joins, one for each spelling
         self.confirmed = False
@@ -58,11 +105,11 @@ class LiveStream:
         self.drops = 0  # since they were last logged
         self.drops_logged = float("-inf")
 
-    def group(self, spelling: str, enveloped: bool) -> Group:
-        key = (spelling, enveloped)
+    def group(self, spelling: str, enveloped: bool, window: int) -> Group:
+        key = (spelling, enveloped, window)
         group = self.groups.get(key)
         if group is None:
-            group = self.groups[key] = Group(self, spelling, enveloped)
+            group = self.groups[key] = Group(self, *key)
         return group
 
 
@@ -110,6 +157,8 @@ def send_group(group: Group) -> list[Subscriber]:
                 member.stalled(data, sent)
         elif not member.wait(group, frames):
             slow.append(member)
+    if group.depths:
+        group.depths.clear()
     return slow
 
 
@@ -129,6 +178,8 @@ def send_groups(dirty: list[Group]) -> list[Subscriber]:
                 batch.append(data)
             elif not member.wait(group, frames):
                 slow.append(member)
+        if group.depths:
+            group.depths.clear()
     for member in touched:
         batch = member.batch
         data = batch[0] if len(batch) == 1 else b"".join(batch)

@@ -133,8 +133,9 @@ class Hub(Service):
     def unsubscribe(self, subscriber: Subscriber, groups: Iterable[Group]) -> None:
         """Take `subscriber` out of `groups`: once this returns, nothing more of their streams reaches it."""
         self.flush()
-        for group in groups:
-            subscriber.forget(group)
+        left = list(groups)
+        subscriber.forget(left)
+        for group in left:
             self._leave(subscriber, group)
 
     def leave(self, subscriber: Subscriber, groups: Iterable[Group]) -> None:
@@ -149,7 +150,7 @@ class Hub(Service):
         for group in groups:
             if subscriber not in group.members:
                 continue  # the flush has ended this client
-            other = moved[group.spelling] = group.stream.group(group.spelling, enveloped)
+            other = moved[group.spelling] = group.stream.group(group.spelling, enveloped, group.window)
             if other is not group:
                 group.stream.holders += 1
                 other.members[subscriber] = None
@@ -161,7 +162,7 @@ class Hub(Service):
         stream = self._streams.get(key)
         if stream is None:
             reader = PublicationReader(name, (key, self._limits.channel_prefix + key), self._limits.max_payload)
-            stream = self._streams[key] = LiveStream(key, reader)
+            stream = self._streams[key] = LiveStream(key, reader, name.kind.loss)
             if self._down_since is not None:
                 stream.gap = (GapReason.SOURCE_DOWN, self._down_since)
             self.log.debug("wanted: {stream}", stream=key)
@@ -203,7 +204,7 @@ class Hub(Service):
         del group.members[subscriber]
         stream = group.stream
         if not group.members:
-            del stream.groups[group.spelling, group.enveloped]
+            del stream.groups[group.spelling, group.enveloped, group.window]
         self._release(stream)
 
     def _complete(self, join: Join) -> None:
@@ -215,7 +216,7 @@ class Hub(Service):
         subscriber = join.subscriber
         groups = {}
         for spelling, stream in join.streams.items():
-            group = groups[spelling] = stream.group(spelling, join.enveloped)
+            group = groups[spelling] = stream.group(spelling, join.enveloped, subscriber.window)
             group.members[subscriber] = None
         join.answer(groups)
         gaps: dict[tuple[str, int], list[str]] = {}
@@ -224,7 +225,7 @@ class Hub(Service):
                 gaps.setdefault(stream.gap, []).append(spelling)
         for (reason, since), spellings in gaps.items():
             if subscriber in groups[spellings[0]].members:  # not ended by what was written before
-                subscriber.write(_gap_frame(spellings, reason, since, None, join.enveloped))
+                subscriber.tell(_gap_frame(spellings, reason, since, None, join.enveloped))
         if was_waiting:
             join.settled()
 
@@ -273,7 +274,7 @@ class Hub(Service):
         for group in live.groups.values():
             if not group.frames:
                 self._dirty.append(group)
-            group.add(data)
+            group.frames.append(group.framed(data))
 
     def flush(self) -> None:
         if self._healed:
@@ -368,7 +369,7 @@ class Hub(Service):
             key = (enveloped, reason, since, tuple(groups))
             if key not in frames:
                 frames[key] = _gap_frame([group.spelling for group in groups], reason, since, until, enveloped)
-            member.write(frames[key])
+            member.tell(frames[key])
 
     def _now_ms(self) -> int:
         return int(self._now() * 1000)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -21,8 +21,22 @@ from zope.interface import directlyProvides
 
 from marketfeed.boundaries import Sink, Source, Subscriber
 from marketfeed.client.outbox import OutboxTransport
+from marketfeed.fanout import Group, LiveStream
+from marketfeed.model.publications import PublicationReader
+from marketfeed.model.streams import StreamKinds
 
-__all__ = ["FakeSocket", "FakeSource", "FakeSubscriber", "FakeTransport", "payloads"]
+__all__ = ["FakeSocket", "FakeSource", "FakeSubscriber", "FakeTransport", "make_group", "make_stream", "payloads"]
+
+
+def make_stream(name: str = "trade@A") -> LiveStream:
+    """A stream by itself: no hub knows it. Its kind's loss policy is its own."""
+    parsed = StreamKinds().parse(name)
+    return LiveStream(name, PublicationReader(parsed, (name,), 1 << 20), parsed.kind.loss)
+
+
+def make_group(name: str = "trade@A", *, enveloped: bool = False, window: int = 0) -> Group:
+    """A group of a stream of its own, without members."""
+    return make_stream(name).group(name, enveloped, window)
 
 
 def payloads(received: bytes | bytearray) -> list[bytes]:
@@ -112,11 +126,13 @@ class FakeSubscriber:
 
     `writes` is what reached the peer, an item for each send; `waiting` what is held back. The next sends go by `takes`:
     a number of bytes, 0 for a full socket, or an error; without one, everything is taken. `room` is how many bytes may
-    wait. `late` is what was written to it after it had ended.
+    wait. `late` is what was written to it after it had ended, `events` what of its writes came as a control event.
     """
 
-    def __init__(self, room: int = 1 << 20, on_overflow: Callable[[], None] | None = None) -> None:
+    def __init__(self, room: int = 1 << 20, on_overflow: Callable[[], None] | None = None, window: int = 0) -> None:
         self.direct = True
+        self.window = window
+        self.events: list[bytes] = []
         self.send: Callable[[bytes], int] = self._take
         self.batch: list[bytes] = []
         self.takes: deque[int | OSError] = deque()
@@ -147,6 +163,10 @@ class FakeSubscriber:
         elif not self.wait(None, [frames]):
             self.overflow()
 
+    def tell(self, event: bytes) -> None:
+        self.events.append(event)
+        self.write(event)
+
     def stalled(self, data: bytes, sent: int) -> None:
         assert self.direct
         self.direct = False
@@ -166,8 +186,8 @@ class FakeSubscriber:
             self.waiting.append((group, frame))
         return True
 
-    def forget(self, group: object) -> None:
-        self.waiting = [item for item in self.waiting if item[0] is not group]
+    def forget(self, groups: Collection[object]) -> None:
+        self.waiting = [item for item in self.waiting if not any(item[0] is group for group in groups)]
 
     def overflow(self) -> None:
         self.overflows += 1

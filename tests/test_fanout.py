@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import errno
+import zlib
 from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.fanout import Group, LiveStream, send_group, send_groups
+from marketfeed.fanout import Group, send_group, send_groups
+from marketfeed.model.book import DepthMessage
+from marketfeed.model.deflate import compressed_frame
 from marketfeed.model.frames import text_frame
-from marketfeed.model.publications import PublicationReader
-from marketfeed.model.streams import StreamKinds
-from tests.fakes import FakeSubscriber, payloads
+from tests.fakes import FakeSubscriber, make_group, make_stream, payloads
+from tests.strategies import property_test, publications
 
 Send = Callable[[list[Group]], list[Subscriber]]
 
 
-def stream(name: str = "trade@A") -> LiveStream:
-    return LiveStream(name, PublicationReader(StreamKinds().parse(name), (name,), 1 << 20))
-
-
-def group_of(*members: FakeSubscriber, name: str = "trade@A", enveloped: bool = False) -> Group:
-    group = stream(name).group(name, enveloped)
+def group_of(*members: FakeSubscriber, name: str = "trade@A", enveloped: bool = False, window: int = 0) -> Group:
+    group = make_group(name, enveloped=enveloped, window=window)
     group.members.update(dict.fromkeys(members))
     return group
 
 
 def publish(group: Group, *data: bytes) -> bytes:
     """Add publications to a group; returns the bytes that its members are to get."""
-    for each in data:
-        group.add(each)
+    group.frames += map(group.framed, data)
     return b"".join(group.frames)
 
 
@@ -67,26 +64,91 @@ def backlogged(room: int = 1 << 20) -> FakeSubscriber:
 # Groups and frames.
 
 
-def test_a_stream_has_one_group_for_each_spelling_and_shape() -> None:
-    """Who spells a stream alike and wants the same shape shares a group."""
-    live = stream("depth@A")
-    asked = [("depth@A", True), ("depth@A", False), ("a@depth", True), ("depth@A", True)]
-    groups = [live.group(spelling, enveloped) for spelling, enveloped in asked]
-    assert groups[0] is groups[3]
-    assert len(set(groups)) == 3
-    assert live.groups == {(group.spelling, group.enveloped): group for group in groups}
+def test_a_stream_has_one_group_for_each_spelling_shape_and_window() -> None:
+    """Who spells a stream alike and wants the same shape, compressed alike, shares a group."""
+    live = make_stream("depth@A")
+    asked = [
+        ("depth@A", True, 0),
+        ("depth@A", False, 0),
+        ("a@depth", True, 0),
+        ("depth@A", True, 15),
+        ("depth@A", True, 9),
+        ("depth@A", True, 0),
+        ("depth@A", True, 15),
+    ]
+    groups = [live.group(*key) for key in asked]
+    assert groups[0] is groups[5]
+    assert groups[3] is groups[6]
+    assert len(set(groups)) == 5
+    assert live.groups == {(group.spelling, group.enveloped, group.window): group for group in groups}
 
 
 @pytest.mark.parametrize("size", [2, 60, 125, 126, 200, 65_535, 65_536, 70_000])
 def test_a_publication_is_framed_as_its_group_wants_it(size: int) -> None:
     """The data alone, or in an envelope that echoes the client's spelling; the data's bytes are the engine's."""
     data = b'"' + b"x" * (size - 2) + b'"'
-    live = stream()
+    live = make_stream()
     for enveloped, expected in ((False, data), (True, b'{"stream":"a@trade","data":' + data + b"}")):
-        group = live.group("a@trade", enveloped)
-        group.add(data)
-        assert payloads(b"".join(group.frames)) == [expected]
+        group = live.group("a@trade", enveloped, 0)
+        assert payloads(group.framed(data)) == [expected]
+        assert len(group.framed(data)) <= len(data) + group.overhead
         msgspec.json.decode(expected)
+
+
+@property_test
+@given(publications("depth"), st.booleans(), st.sampled_from((0, *range(9, 16))))
+def test_a_compressed_publication_is_the_same_publication(data: str, enveloped: bool, window: int) -> None:
+    """Compressed where that makes it smaller, and only for those who asked; never larger than without."""
+    payload = data.encode()
+    plain = make_group("depth@A", enveloped=enveloped).framed(payload)
+    frame = make_group("depth@A", enveloped=enveloped, window=window).framed(payload)
+    assert len(frame) <= len(plain)
+    if frame != plain:
+        assert window
+        assert frame[0] == 0xC1
+        reader = zlib.decompressobj(-window)
+        assert [reader.decompress(frame[2 if frame[1] < 126 else 4 :] + b"\0\0\xff\xff")] == payloads(plain)
+
+
+@property_test
+@given(publications("depth"), st.booleans(), st.sampled_from((0, 9, 15)))
+def test_what_a_frame_holds_is_read_back(data: str, enveloped: bool, window: int) -> None:
+    """A depth message that waits is found in its frame again, whatever its group made of it."""
+    payload = data.encode()
+    group = make_group("depth@A", enveloped=enveloped, window=window)
+    depth = group.depth(group.framed(payload))
+    assert depth is not None
+    assert depth.to_bytes() == DepthMessage.parse(payload).to_bytes()
+
+
+@pytest.mark.parametrize("data", [b"{}", b'{"a":[],"b":[["x","1"]]}', b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"])
+def test_a_frame_without_a_depth_message_is_nobodys_fault(data: bytes) -> None:
+    """`--validate warn` lets such a thing through to a depth stream."""
+    group = make_group("depth@A", enveloped=True)
+    assert group.depth(group.framed(data)) is None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_frame_is_read_once_in_a_flush_and_not_kept(count: int) -> None:
+    """All members who are behind share what was read; when they have it, nothing of it stays."""
+    shared: list[object] = []
+
+    class Reader(FakeSubscriber):
+        def wait(self, group: object, frames: list[bytes]) -> bool:
+            assert isinstance(group, Group)
+            shared.append(group.depth(frames[0]))
+            return super().wait(group, frames)
+
+    groups = [make_group(f"depth@{number}") for number in range(count)]
+    for group in groups:
+        for member in (Reader(), Reader(), Reader()):
+            member.stall()
+            group.members[member] = None
+        publish(group, b'{"e":"depth","a":[],"b":[]}')
+    (send_only if count == 1 else send_groups)(groups)
+    assert [id(depth) for depth in shared] == [id(shared[at // 3 * 3]) for at in range(3 * count)]
+    assert None not in shared
+    assert not any(group.depths for group in groups)
 
 
 # Sending.
@@ -121,6 +183,27 @@ def test_one_publication_is_the_same_object_for_everyone(send: Send) -> None:
     send([group])
     assert len(given_out) == 3
     assert all(data is frame for data in given_out)
+
+
+def test_a_publication_is_compressed_once_for_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each member, keeping up or not, has the very same bytes."""
+    compressed: list[bytes] = []
+
+    def counting(payload: bytes, window: int) -> bytes | None:
+        compressed.append(payload)
+        return compressed_frame(payload, window)
+
+    monkeypatch.setattr("marketfeed.fanout.compressed_frame", counting)
+    members = [*(FakeSubscriber() for _ in range(3)), *(backlogged() for _ in range(3))]
+    group = group_of(*members, enveloped=True, window=15)
+    publish(group, data := b'{"e":"trade","x":"' + b"x" * 1000 + b'"}')
+    (frame,) = group.frames
+    assert send_group(group) == []
+    got = [*(write for member in members for write in member.writes), *(item[1] for m in members for item in m.waiting)]
+    assert len(got) == 6
+    assert frame[0] == 0xC1
+    assert all(each is frame for each in got)
+    assert compressed == [b'{"stream":"trade@A","data":' + data + b"}"]
 
 
 @either_way
@@ -225,7 +308,7 @@ def member_that_is(behaviour: str) -> FakeSubscriber:
             return FakeSubscriber()
 
 
-@settings(deadline=None)
+@property_test
 @given(
     behaviour=st.lists(behaviours, min_size=1, max_size=6),
     groups=st.lists(

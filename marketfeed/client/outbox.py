@@ -3,7 +3,8 @@
 1. While nothing waits the outbox is *direct*: bytes go to the socket's own `send`, past the transport.
 2. What the socket does not take waits. The client is then *backlogged* until the transport, which holds the outbox
    as its pull producer, has asked for all of it. New frames wait behind.
-3. What waits are whole frames: the rest of a frame that was cut goes to the transport first, and in one piece.
+3. What waits are whole frames: the rest of a frame that was cut goes to the transport first, and in one piece. Which
+   of them are left out is the backlog's to say.
 4. At most `limit` bytes wait. One more, and the client is a slow consumer: nothing of what waits is sent any more,
    except for the close (PROTOCOL.md, section 7).
 5. A TLS connection is never direct. The transport is told to buffer until it pauses the outbox, its push producer.
@@ -11,12 +12,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
 from zope.interface import implementer
+
+from marketfeed.client.backlog import Backlog
+from marketfeed.fanout import Group
 
 __all__ = ["Outbox", "OutboxOwner", "OutboxTransport"]
 
@@ -26,6 +29,10 @@ _ROOM_FOR_CLOSE = 1024
 
 class OutboxTransport(Protocol):
     """The part of a Twisted transport that an outbox uses."""
+
+    dataBuffer: bytes  # with what follows: what it has not sent yet, below TLS if need be
+    offset: int
+    _tempDataLen: int
 
     def write(self, data: bytes) -> None: ...
     def registerProducer(self, producer: Any, streaming: bool) -> None: ...
@@ -55,27 +62,31 @@ class Outbox:
     __slots__ = (
         "_closed",
         "_handed",
+        "_has_moved",
         "_limit",
         "_owner",
         "_paused",
         "_tls",
         "_transport",
+        "_unsent",
         "_waiting",
         "batch",
         "direct",
         "send",
-        "waiting_bytes",
+        "window",
     )
 
     def __init__(self, transport: OutboxTransport, limit: int, owner: OutboxOwner) -> None:
         self._transport = transport
         self._limit = limit
         self._owner: OutboxOwner | None = owner
-        self._waiting: deque[tuple[object, bytes]] | None = None
+        self._waiting: Backlog | None = None
         self._handed = 0
         self._paused = False
+        self._has_moved = False
+        self._unsent = 0
         self._closed = False
-        self.waiting_bytes = 0
+        self.window = 0
         self.batch: list[bytes] = []
         self._tls = ISSLTransport.providedBy(transport)
         self.direct = not self._tls
@@ -84,6 +95,11 @@ class Outbox:
             transport.registerProducer(self, True)
         else:
             self.send = transport.getHandle().send
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits here, and what the transport was handed and has not sent."""
+        return self._handed + (0 if self._waiting is None else self._waiting.size)
 
     # What the protocol and the hub call.
 
@@ -99,20 +115,31 @@ class Outbox:
                 return
             if sent != len(frames):
                 self.stalled(frames, sent)
-        elif not self._closed and not self._enqueue(None, frames):
-            self.overflow()
+        elif not self._closed:
+            self._put(frames, is_event=False)
 
-    def wait(self, group: object, frames: list[bytes]) -> bool:
+    def tell(self, event: bytes) -> None:
+        """Send a control event, which no merging crosses."""
+        if self.direct:
+            self.write(event)
+        elif not self._closed:
+            self._put(event, is_event=True)
+
+    def wait(self, group: Group, frames: list[bytes]) -> bool:
         """Send publications when there is room; False: there is none, and the caller is to call `overflow`."""
         if self._closed:
             return True
-        return all(self._enqueue(group, frame) for frame in frames)
+        for frame in frames:
+            if self._is_passing():
+                self._transport.write(frame)
+            elif not self._backlog(len(frame)).add(group, frame, self._limit - self.waiting_bytes):
+                return False
+        return True
 
     def stalled(self, data: bytes, sent: int) -> None:
         """The socket took `sent` bytes of `data`; keep the rest, and let the transport ask for more."""
         self.direct = False
-        self._waiting = deque(((None, data[sent:] if sent else data),))
-        self.waiting_bytes = len(data) - sent
+        self._backlog(0).put(data[sent:] if sent else data)
         if self._owner is not None:
             self._owner.backlog_changed(self.waiting_bytes)
         self._transport.registerProducer(self, False)
@@ -122,12 +149,19 @@ class Outbox:
         self.close()
         self._transport.abortConnection()
 
-    def forget(self, group: object) -> None:
-        """Drop the publications of `group` that still wait here."""
-        if self._waiting:
-            kept = deque(item for item in self._waiting if item[0] is not group)
-            self._waiting = kept
-            self.waiting_bytes = self._handed + sum(len(frame) for _, frame in kept)
+    def forget(self, groups: Collection[Group]) -> None:
+        """Drop the publications of `groups` that still wait here."""
+        if self._waiting is not None:
+            self._waiting.forget(groups)
+
+    def take_progress(self) -> bool:
+        """Whether the client has taken something of its backlog since this was last asked."""
+        transport = self._transport
+        unsent = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        has_moved = self._has_moved or unsent < self._unsent
+        self._has_moved = False
+        self._unsent = unsent
+        return has_moved
 
     def overflow(self) -> None:
         if self._owner is not None:
@@ -139,7 +173,6 @@ class Outbox:
         What the transport already has ends at the end of a frame.
         """
         self._waiting = None
-        self.waiting_bytes = self._handed
         self._limit = self._handed + _ROOM_FOR_CLOSE
 
     def close(self) -> None:
@@ -148,7 +181,7 @@ class Outbox:
         self.direct = False
         self.send = _send_nowhere
         self._waiting = None
-        self.waiting_bytes = self._handed = 0
+        self._handed = 0
         self._owner = None
 
     def finish(self) -> None:
@@ -157,7 +190,7 @@ class Outbox:
             return
         waiting, self._waiting = self._waiting, None
         if waiting:
-            self._transport.write(b"".join(frame for _, frame in waiting))
+            self._transport.write(waiting.take(waiting.size))
         if self._tls or not self.direct:
             self._transport.unregisterProducer()
         self.close()
@@ -166,18 +199,18 @@ class Outbox:
 
     def resumeProducing(self) -> None:
         """The transport has sent what it had."""
+        if self._handed or self._paused:  # and not because the outbox has just been registered
+            self._has_moved = True
         self._paused = False
-        self.waiting_bytes -= self._handed
         self._handed = 0
         if self._closed:
             return
         while self._waiting:
-            chunk = self._next_chunk(self._waiting)
+            chunk = self._waiting.take(_CHUNK)
             if not self._tls:
                 self._handed = len(chunk)
                 self._transport.write(chunk)
                 return
-            self.waiting_bytes -= len(chunk)
             self._transport.write(chunk)
             if self._paused:
                 return
@@ -197,25 +230,26 @@ class Outbox:
         """The transport is gone."""
         self.close()
 
-    @staticmethod
-    def _next_chunk(waiting: deque[tuple[object, bytes]]) -> bytes:
-        frames = [waiting.popleft()[1]]
-        size = len(frames[0])
-        while waiting and size + len(waiting[0][1]) <= _CHUNK:
-            frames.append(waiting.popleft()[1])
-            size += len(frames[-1])
-        return b"".join(frames)
+    def _put(self, frames: bytes, *, is_event: bool) -> None:
+        if self._is_passing():
+            self._transport.write(frames)
+            return
+        if self.waiting_bytes + len(frames) > self._limit:
+            self.overflow()
+            return
+        backlog = self._backlog(len(frames))
+        if is_event:
+            backlog.put_event(frames)
+        else:
+            backlog.put(frames)
 
-    def _enqueue(self, group: object, frame: bytes) -> bool:
-        if self._tls and not self._paused and not self._waiting:
-            self._transport.write(frame)
-            return True
-        if self.waiting_bytes + len(frame) > self._limit:
-            return False
+    def _is_passing(self) -> bool:
+        """TLS: the transport takes more, and nothing waits before it."""
+        return self._tls and not self._paused and not self._waiting
+
+    def _backlog(self, size: int) -> Backlog:
         if self._waiting is None:
-            self._waiting = deque()
+            self._waiting = Backlog()
             if self._tls and self._owner is not None:
-                self._owner.backlog_changed(len(frame))
-        self._waiting.append((group, frame))
-        self.waiting_bytes += len(frame)
-        return True
+                self._owner.backlog_changed(size)
+        return self._waiting

@@ -247,8 +247,10 @@ class Session:
 
     def _unsubscribe(self, request: Request, quiet: bool) -> None:
         spellings = self._streams(request)
-        groups = [self._groups.pop(spelling) for spelling in spellings if spelling in self._groups]
-        self._hub.unsubscribe(self._connection.outbox, groups)
+        groups = [self._groups[spelling] for spelling in spellings if spelling in self._groups]
+        self._hub.unsubscribe(self._connection.outbox, groups)  # its flush may end us, and we leave all groups then
+        for group in groups:
+            self._groups.pop(group.spelling, None)
         if groups:
             self._log_change(
                 "client {client} unsubscribed from {count} streams: {streams}", [group.spelling for group in groups]
