@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -17,9 +16,11 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from marketfeed import __version__
+from marketfeed.client.heartbeat import Heartbeat
 from marketfeed.client.session import SessionLimits
 from marketfeed.client.users import UserManager
 from marketfeed.client.websocket import ClientFactory
+from marketfeed.collector import Collector
 from marketfeed.hub import Hub, HubLimits
 from marketfeed.listener import CannotServe, Listener, server_endpoint
 from marketfeed.logs import make_observer
@@ -79,8 +80,6 @@ class Daemon(MultiService):
 
     def _running(self) -> None:
         self._take_signals()  # the reactor has set its own as it began to run
-        gc.collect()
-        gc.freeze()
 
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -188,9 +187,11 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "")
     if not twistd.get("logger") and not twistd.get("syslog"):
         daemon.observer = make_observer(twistd, settings.log_format, settings.log_level)
+    heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
+    collector = Collector(reactor, lambda: len(users))
     report = _Report(reactor, settings, listener, notes)
-    daemon.add_in_order(*embedded, hub, users, source, *market, listener, report)
-    daemon.stop_in_order(*market, source, hub, users, listener, report, *embedded)
+    daemon.add_in_order(*embedded, collector, hub, users, heartbeat, source, *market, listener, report)
+    daemon.stop_in_order(heartbeat, *market, source, hub, users, listener, report, collector, *embedded)
     return daemon
 
 
@@ -231,6 +232,7 @@ def _clients(reactor: Any, settings: Settings, hub: Hub, users: UserManager) -> 
         lambda: hub.source_reached and not users.draining,
         max_message=settings.max_message,
         client_queue=settings.client_queue,
+        compression=settings.compression,
     )
 
 

@@ -13,11 +13,9 @@ from typing import Any, Protocol, cast
 
 import msgspec
 from twisted.logger import (
-    FilteringLogObserver,
     ILogObserver,
     LogEvent,
     LogLevel,
-    LogLevelFilterPredicate,
     eventAsText,
     formatEvent,
 )
@@ -36,14 +34,30 @@ class _Out(Protocol):
 class _Text:
     def __init__(self, out: _Out) -> None:
         self._out = out
+        self._second = -1
+        self._stamp = ""  # of that second
 
     def __call__(self, event: LogEvent) -> None:
         if _is_silent(event):
             return
-        when = datetime.fromtimestamp(event["log_time"], UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
-        self._out.write(f"{when}Z {event['log_level'].name:5} {_one_line(text)}\n")
+        text = _one_line(_text(event))
+        when = event["log_time"]
+        second = int(when)
+        if second != self._second:
+            self._second = second
+            self._stamp = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        self._out.write(f"{self._stamp}.{int((when - second) * 1000):03}Z {event['log_level'].name:5} {text}\n")
         self._out.flush()
+
+
+def _text(event: LogEvent) -> str:
+    """The message, with the traceback if there is one."""
+    if "log_failure" not in event and "log_text" not in event and "log_flattened" not in event:
+        try:
+            return str(event["log_format"].format_map(event))  # what Twisted does too, in a tenth of the time
+        except Exception:
+            pass  # a format that only Twisted knows, or one that does not fit its event
+    return eventAsText(event, includeTimestamp=False, includeSystem=False)
 
 
 @implementer(ILogObserver)
@@ -92,12 +106,24 @@ def _one_line(text: str) -> str:
     return text.rstrip().replace("\r", "\\r").replace("\n", "\n    ")
 
 
+@implementer(ILogObserver)
+class _FromLevel:
+    """Passes events of a level and above; a fraction of the time that Twisted's filter by name space takes."""
+
+    def __init__(self, observer: ILogObserver, least: Any) -> None:
+        self._observer = observer
+        self._levels = frozenset(level for level in LogLevel.iterconstants() if level >= least)
+
+    def __call__(self, event: LogEvent) -> None:
+        if event.get("log_level", LogLevel.info) in self._levels:
+            self._observer(event)
+
+
 def make_observer(twistd: Mapping[str, Any], log_format: str, log_level: str) -> ILogObserver:
     """The observer that twistd is to use. `twistd`: its own options, of which it heeds `logfile` and `nodaemon`."""
     out = _open(twistd.get("logfile") or "", bool(twistd.get("nodaemon")))
     observer: ILogObserver = _Json(out) if log_format == "json" else _Text(out)
-    level = LogLevel.lookupByName(log_level)
-    return FilteringLogObserver(observer, [LogLevelFilterPredicate(defaultLogLevel=level)])
+    return _FromLevel(observer, LogLevel.lookupByName(log_level))
 
 
 def _open(path: str, in_front: bool) -> _Out:

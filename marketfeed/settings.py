@@ -40,6 +40,9 @@ class Settings(msgspec.Struct, frozen=True):
     max_message: int = 65536
     max_payload: int = 262144
     client_queue: int = 1048576
+    ping_interval: float = 20.0
+    ping_timeout: float = 60.0
+    compression: bool = True
     linger: float = 5.0
     drain_seconds: float = 20.0
     log_format: str = "text"
@@ -114,10 +117,13 @@ def _text(accepted: str, is_good: Callable[[str], bool]) -> Callable[[str], str]
     return parse
 
 
-def _switch(text: str) -> bool:
-    if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
-        raise ValueError("true or false")
-    return text.lower() in ("1", "true", "yes", "on")
+def _switch(accepted: str) -> Callable[[str], bool]:
+    def parse(text: str) -> bool:
+        if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+            raise ValueError(accepted)
+        return text.lower() in ("1", "true", "yes", "on")
+
+    return parse
 
 
 def _host(text: str) -> str:
@@ -160,6 +166,9 @@ _SERVING, _REDIS, _LIMITS, _RUNNING = "Serving", "Redis", "Limits", "Running"
 OPTIONS = (
     Option("port", _SERVING, "a number, or a Twisted endpoint description", _port, "PORT"),
     Option("drain-seconds", _SERVING, "over which clients are sent away at SIGTERM", _number(0, "seconds")),
+    Option("ping-interval", _SERVING, "seconds between pings of a client; 0 for none", _number(0, "seconds")),
+    Option("ping-timeout", _SERVING, "seconds that a client has to answer a ping", _number(1, "seconds")),
+    Option("compression", _SERVING, "on or off: permessage-deflate for clients that ask for it", _switch("on or off")),
     Option(
         "redis-url",
         _REDIS,
@@ -186,7 +195,13 @@ OPTIONS = (
     Option("request-burst", _LIMITS, "requests of one connection at once", _whole(1)),
     Option("max-message", _LIMITS, "bytes of a client's message", _whole(1, "bytes")),
     Option("client-queue", _LIMITS, "bytes that may wait for one slow client", _whole(4096, "bytes")),
-    Option("demo", _RUNNING, "an embedded Redis-compatible server and a simulated market", _switch, is_switch=True),
+    Option(
+        "demo",
+        _RUNNING,
+        "an embedded Redis-compatible server and a simulated market",
+        _switch("true or false"),
+        is_switch=True,
+    ),
     Option("config", _RUNNING, "TOML file with these names, underscores for hyphens", _name),
     Option("log-format", _RUNNING, "text, or json for one object a line", _one_of("text", "json")),
     Option("log-level", _RUNNING, "debug, info, warn or error", _one_of("debug", "info", "warn", "error")),

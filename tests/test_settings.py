@@ -22,6 +22,9 @@ REDIS_GROUP = ("redis_url", "redis_host", "redis_port")
 SAMPLES: dict[str, tuple[str, str, str]] = {
     "port": ("7001", "tcp:7002:interface=127.0.0.1", "7003"),
     "drain_seconds": ("1.5", "0", "2e1"),
+    "ping_interval": ("1.5", "0", "2e1"),
+    "ping_timeout": ("1.5", "1", "2e1"),
+    "compression": ("off", "on", "false"),
     "redis_ca": ("/flag.pem", "/variable.pem", "/file.pem"),
     "channel_prefix": ("flag:", "variable:", "file:"),
     "linger": ("0", "2.5", "3"),
@@ -54,6 +57,9 @@ DEFAULTS = {
     "client_queue": 1048576,
     "linger": 5,
     "drain_seconds": 20,
+    "ping_interval": 20,
+    "ping_timeout": 60,
+    "compression": True,
     "log_format": "text",
     "log_level": "info",
     "warnings": (),
@@ -68,6 +74,9 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
         (*PORT, "0.0.0.0:8080"),
     ),
     "drain_seconds": ("a number of seconds, 0 or more", NUMBER),
+    "ping_interval": ("a number of seconds, 0 or more", NUMBER),
+    "ping_timeout": ("a number of seconds, 1 or more", (*NUMBER, "0.5")),
+    "compression": ("on or off", ("", "maybe", "9")),
     "redis_host": ("the name or the address of a host", ("", "a b", "h:6379", "h/1", "redis://h")),
     "redis_port": (
         "a port number from 1 to 65535, or tcp://host:port",
@@ -110,6 +119,8 @@ def refusal(flags: dict[str, str] | None = None, environment: dict[str, str] | N
 def expected(field: str, text: str) -> Any:
     """The value of a sample: of the default's type."""
     default = DEFAULTS[field]
+    if default is True:
+        return text == "on"
     return text if default is None else type(getattr(Settings(), field))(text)
 
 

@@ -37,6 +37,7 @@ class Head(msgspec.Struct, frozen=True):
     path: str
     query: str
     headers: dict[str, str]
+    version: str = "HTTP/1.1"
 
 
 class Upgrade(msgspec.Struct, frozen=True):
@@ -79,7 +80,9 @@ def parse_head(data: bytes) -> Head:
         target = urlsplit(words[1])
     except ValueError:
         raise BadRequest("the target cannot be read") from None
-    return Head(words[0].upper(), unquote(target.path), target.query, headers)
+    if "#" in words[1]:
+        raise BadRequest("the target has a fragment")
+    return Head(words[0].upper(), unquote(target.path), target.query, headers, words[2])
 
 
 def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgrade | Refusal:

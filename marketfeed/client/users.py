@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Protocol
 
@@ -22,8 +22,9 @@ from marketfeed.boundaries import Clock
 from marketfeed.client.http import Refusal
 from marketfeed.model.messages import ServerShutdown
 
-__all__ = ["User", "UserManager"]
+__all__ = ["BUCKETS", "User", "UserManager"]
 
+BUCKETS = 20
 _TICK = 0.1
 _GRACE = 5.0
 """Seconds that clients have to answer a close."""
@@ -40,6 +41,9 @@ class User(Protocol):
     def abort(self) -> None:
         """End the connection without a word."""
 
+    def beat(self, now: float, patience: float) -> None:
+        """Ping this client, or end it when it has left a ping unanswered for `patience` seconds."""
+
 
 class UserManager(Service):
     """The register of connected clients. `drain_seconds` may be changed until the drain begins."""
@@ -51,7 +55,8 @@ class UserManager(Service):
         self._max_connections = max_connections
         self._now = now
         self._ids = count(1)
-        self._users: dict[int, User] = {}
+        self._buckets: list[dict[int, User]] = [{} for _ in range(BUCKETS)]
+        self._count = 0
         self._gone: Deferred[None] | None = None
         self._late: IDelayedCall | None = None
         self._hurry = False
@@ -59,26 +64,35 @@ class UserManager(Service):
         self.draining = False
 
     def __len__(self) -> int:
-        return len(self._users)
+        return self._count
+
+    def __iter__(self) -> Iterator[User]:
+        return iter([user for bucket in self._buckets for user in bucket.values()])
+
+    def bucket(self, number: int) -> list[User]:
+        """One of the `BUCKETS` shares into which the clients are dealt, to visit them a share at a time."""
+        return list(self._buckets[number].values())
 
     def refusal(self) -> Refusal | None:
         """Why no further client may come in at this moment, or None."""
         if self.draining:
             return Refusal(503, "this server is shutting down", (("Retry-After", "5"),))
-        if len(self._users) >= self._max_connections:
+        if self._count >= self._max_connections:
             return Refusal(503, "this server is full", (("Retry-After", "30"),))
         return None
 
     def add(self, user: User) -> int:
         """Register a client; returns its number, unique in this process."""
         user_id = next(self._ids)
-        self._users[user_id] = user
+        self._buckets[user_id % BUCKETS][user_id] = user
+        self._count += 1
         return user_id
 
     def remove(self, user_id: int) -> None:
         """The client is gone."""
-        self._users.pop(user_id, None)
-        if not self._users and self._gone is not None:
+        if self._buckets[user_id % BUCKETS].pop(user_id, None) is not None:
+            self._count -= 1
+        if not self._count and self._gone is not None:
             gone, self._gone = self._gone, None
             gone.callback(None)
 
@@ -91,10 +105,10 @@ class UserManager(Service):
     async def drain(self) -> None:
         """Send every client away; done when they are gone, or have been ended."""
         self.draining = True
-        if not self._users:
+        if not self._count:
             return
-        self.log.info("sending {count} clients away", count=len(self._users))
-        waiting = list(self._users.values())
+        self.log.info("sending {count} clients away", count=self._count)
+        waiting = list(self)
         ticks = max(1, int(self.drain_seconds / _TICK))
         share = -(-len(waiting) // ticks)
         done = Deferred[None]()
@@ -120,7 +134,7 @@ class UserManager(Service):
             done.callback(None)
 
     def _all_gone(self, grace: float) -> Deferred[None]:
-        if not self._users:
+        if not self._count:
             return succeed(None)
         gone = self._gone = Deferred[None]()
         late = self._late = self._clock.callLater(grace, self._abort_all)
@@ -132,5 +146,5 @@ class UserManager(Service):
         return gone.addCallback(in_time)
 
     def _abort_all(self) -> None:
-        for user in list(self._users.values()):
+        for user in self:
             user.abort()

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import txaio.tx
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from autobahn.websocket.types import ConnectionRequest
+from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from marketfeed.client.http import MAX_HEAD, BadRequest, Refusal, Upgrade, parse_head, respond, route
+from marketfeed.client.lean import CLOSE_SECONDS, HANDSHAKE_SECONDS, LeanServerProtocol, autobahn_options
 from marketfeed.client.outbox import Outbox
 from marketfeed.client.session import Session, SessionLimits
 from marketfeed.client.users import UserManager
@@ -28,6 +28,7 @@ from marketfeed.model.frames import text_frame
 from marketfeed.model.messages import (
     BINARY_FRAME,
     INTERNAL_ERROR,
+    NO_PONG,
     RESTART,
     SLOW_CONSUMER,
     CloseReason,
@@ -39,54 +40,20 @@ __all__ = ["ClientFactory", "ClientProtocol"]
 
 _log = Logger()
 
-_HANDSHAKE_SECONDS = 10
-_CLOSE_SECONDS = 5  # Autobahn cuts fractions off, so that shorter ones may be over at once
-
-_AUTOBAHN_OPTIONS: dict[str, Any] = {
-    "logOctets": False,
-    "logFrames": False,
-    "trackTimings": False,
-    "utf8validateIncoming": True,
-    "applyMask": True,
-    "autoFragmentSize": 0,
-    "failByDrop": False,  # say why with a close code
-    "echoCloseCodeReason": False,
-    "openHandshakeTimeout": _HANDSHAKE_SECONDS,
-    "closeHandshakeTimeout": _CLOSE_SECONDS,
-    "tcpNoDelay": True,
-    "autoPingInterval": 0,
-    "autoPingTimeout": 0,
-    "autoPingSize": 12,
-    "autoPingRestartOnAnyTraffic": True,
-    "versions": (8, 13),
-    "webStatus": False,
-    "requireMaskedClientFrames": True,
-    "maskServerFrames": False,
-    "perMessageCompressionAccept": staticmethod(lambda offers: None),
-    "serveFlashSocketPolicy": False,
-    "flashSocketPolicy": "",
-    "allowedOrigins": ["*"],
-    "allowNullOrigin": True,
-    "maxConnections": 0,
-    "trustXForwardedFor": 0,
-}
-"""Autobahn copies its options onto every instance unless they are attributes of the class."""
+_PING = b"\x89\x00"
+_NO_HANDSHAKE = Refusal(400, "expected a WebSocket handshake as in RFC 6455", (("Sec-WebSocket-Version", "13,8"),))
 
 
-class ClientProtocol(WebSocketServerProtocol):
+class ClientProtocol(LeanServerProtocol):
     """One client's connection. Made by `ClientFactory`, which adds Autobahn's options as class attributes."""
 
-    CONFIG_ATTRS: list[str] = []
-    log: Any = txaio.tx.make_logger(level="error")  # type: ignore[no-untyped-call]  # Autobahn's own, which would log every refused handshake
-
     factory: ClientFactory
-    transport: Any
     outbox: Outbox
     client_id = 0
     _session: Session | None = None
-    _upgrade: Upgrade | None = None
     _opened = 0.0
     _dropping: IDelayedCall | None = None
+    _pinged: float | None = None
 
     # The connection.
 
@@ -98,10 +65,9 @@ class ClientProtocol(WebSocketServerProtocol):
         self._end_session()
         self.outbox.close()
         super().connectionLost(reason)
-        for call in (self._dropping, self.closeHandshakeTimeoutCall):
-            if call is not None:
-                call.cancel()
-        self._dropping = self.closeHandshakeTimeoutCall = None
+        if self._dropping is not None:
+            self._dropping.cancel()
+            self._dropping = None
         if self.client_id:
             self.factory.users.remove(self.client_id)
             _log.info(
@@ -110,11 +76,6 @@ class ClientProtocol(WebSocketServerProtocol):
                 age=self.factory.clock.seconds() - self._opened,
                 reason=self._reason(reason),
             )
-        self.is_closed = self.is_open = self.transport = None
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.state != self.STATE_CLOSED:  # a TLS transport goes on until its peer has closed too
-            self._dataReceived(data)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         self.outbox.write(data)
@@ -125,7 +86,7 @@ class ClientProtocol(WebSocketServerProtocol):
             return
         self.outbox.finish()
         self.transport.loseConnection()
-        self._dropping = self.factory.clock.callLater(_CLOSE_SECONDS, self._drop)
+        self._dropping = self.factory.clock.callLater(CLOSE_SECONDS, self._drop)
 
     def _drop(self) -> None:
         """The peer does not take what was left for it."""
@@ -155,23 +116,20 @@ class ClientProtocol(WebSocketServerProtocol):
             self._refuse(refusal, is_head=head.method == "HEAD")
             return
         assert isinstance(asked, Upgrade)
+        self.data = self.data[end + 4 :]
         self._upgrade = asked
-        super().processHandshake()
-
-    def onConnect(self, request: ConnectionRequest) -> str | None:
-        return next(filter(None, request.protocols), None)
-
-    def failHandshake(self, reason: str, code: int = 400, responseHeaders: Any = None) -> None:
-        headers = tuple(responseHeaders or ())
-        self._refuse(Refusal(400, "expected a WebSocket handshake as in RFC 6455", headers))
+        if not self.accept(head.headers, compress=self.factory.compression, version=head.version):
+            self._refuse(_NO_HANDSHAKE)
 
     def onOpenHandshakeTimeout(self) -> None:
         self.openHandshakeTimeoutCall = None
         if self.state == self.STATE_CONNECTING:
-            self._refuse(Refusal(408, f"no complete request within {_HANDSHAKE_SECONDS} s"))
+            self._refuse(Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s"))
 
     def _refuse(self, refusal: Refusal, *, is_head: bool = False) -> None:
-        _log.debug("refused {peer}: {status} {text}", peer=self.peer, status=refusal.status, text=refusal.text)
+        _log.debug(
+            "refused {peer}: {status} {text}", peer=_shown(self.transport), status=refusal.status, text=refusal.text
+        )
         self.outbox.write(respond(refusal, is_head=is_head))
         self.wasClean = True
         self.dropConnection(abort=False)
@@ -180,14 +138,14 @@ class ClientProtocol(WebSocketServerProtocol):
 
     def onOpen(self) -> None:
         factory, upgrade = self.factory, self._upgrade
-        assert upgrade is not None
-        self._upgrade = None
+        del self._upgrade, self._wskey, self.http_response_data
+        self.outbox.window = self.deflate_window
         self._opened = factory.clock.seconds()
         self.client_id = factory.users.add(self)
         _log.info(
             "client {client} connected from {peer}, {dialect}",
             client=self.client_id,
-            peer=self.peer,
+            peer=_shown(self.transport),
             dialect=upgrade.dialect.value,
         )
         self._session = Session(
@@ -202,6 +160,9 @@ class ClientProtocol(WebSocketServerProtocol):
             self.close_with(BINARY_FRAME)
         else:
             self._guarded(self._session.receive, payload)
+
+    def onPong(self, payload: bytes) -> None:
+        self._pinged = None
 
     def _guarded(self, call: Callable[[Any], None], argument: Any) -> None:
         """Autobahn swallows what its callbacks raise: a fault of ours is logged and ends this client only."""
@@ -257,6 +218,22 @@ class ClientProtocol(WebSocketServerProtocol):
     def resume_reading(self) -> None:
         self.transport.resumeProducing()
 
+    def beat(self, now: float, patience: float) -> None:
+        """Ping, or see what has become of the last ping: unanswered for `patience` seconds, it ends the connection.
+
+        A ping waits behind the backlog. As long as the client takes something of that, it is given time.
+        """
+        if self.state != self.STATE_OPEN:  # nothing follows a close
+            return
+        has_moved = self.outbox.take_progress()
+        if self._pinged is None:
+            self._pinged = now
+            self.outbox.write(_PING)
+        elif has_moved:
+            self._pinged = now
+        elif now - self._pinged >= patience:
+            self.close_with(NO_PONG)
+
     def send_away(self, farewell: ServerShutdown, *, at_once: bool) -> None:
         if self._session is not None:
             self.send_text(self._session.event(farewell))
@@ -287,6 +264,7 @@ class ClientFactory(WebSocketServerFactory):
         *,
         max_message: int,
         client_queue: int,
+        compression: bool,
     ) -> None:
         txaio.tx.config.loop = clock  # type: ignore[assignment]  # Autobahn's timers use this reactor
         super().__init__(server="marketfeed", reactor=clock)  # type: ignore[no-untyped-call]
@@ -297,7 +275,17 @@ class ClientFactory(WebSocketServerFactory):
         self.session_limits = session_limits
         self.is_ready = is_ready
         self.client_queue = client_queue
-        sizes = {"maxFramePayloadSize": max_message, "maxMessagePayloadSize": max_message}
-        origins = {"allowedOriginsPatterns": self.allowedOriginsPatterns}
-        options = {**_AUTOBAHN_OPTIONS, **sizes, **origins}
-        self.protocol = cast(type[ClientProtocol], type("ClientProtocol", (ClientProtocol,), options))
+        self.compression = compression
+        self.protocol = cast(
+            type[ClientProtocol], type("ClientProtocol", (ClientProtocol,), autobahn_options(max_message))
+        )
+
+
+def _shown(transport: Any) -> str:
+    """The peer's address, as the log shows it. Behind `haproxy:` it is known once the first bytes have come."""
+    peer = transport.getPeer()
+    host = getattr(peer, "host", None)
+    if host is None:
+        return "a local socket"
+    host = host.removeprefix("::ffff:")  # IPv4, on a port that takes IPv6 as well
+    return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"

@@ -154,6 +154,7 @@ TOO_LARGE = CloseReason(1009, "message too large", "not retry")
 INTERNAL_ERROR = CloseReason(1011, "internal error", "reconnect later")
 RESTART = CloseReason(1012, "shutting down or restarting", "reconnect after the hint")
 SLOW_CONSUMER = CloseReason(4008, "slow consumer", "reconnect")
+NO_PONG = CloseReason(4009, "no pong within the time-out", "reconnect")
 TOO_MANY_REQUESTS = CloseReason(4029, "too many requests", "reconnect later")
 
 CLOSE_REASONS = (
@@ -164,5 +165,6 @@ CLOSE_REASONS = (
     INTERNAL_ERROR,
     RESTART,
     SLOW_CONSUMER,
+    NO_PONG,
     TOO_MANY_REQUESTS,
 )

@@ -54,7 +54,7 @@ class Window(Service):
             "connections": protocols["ClientProtocol"],
             "clients": len(self._users),
             "streams": len(self._hub.streams),
-            "objects": _types(gc.get_objects()),
+            "objects": _types(_all_objects()),
             "blocks": sys.getallocatedblocks(),
         }
 
@@ -65,11 +65,20 @@ class Window(Service):
 
     def collect(self) -> dict[str, Any]:
         gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.unfreeze()
         gc.collect()
         gc.set_debug(0)
         freed = _types(gc.garbage)
         gc.garbage.clear()
         return freed
+
+
+def _all_objects() -> list[Any]:
+    """Those too that the daemon's own collector looks at no more."""
+    gc.unfreeze()
+    objects = gc.get_objects()
+    gc.freeze()
+    return objects
 
 
 def _types(things: Iterable[object]) -> Counter[str]:

@@ -139,7 +139,7 @@ async def daemon_on_a_socket(harness: Harness, server: RedisServer, name: str) -
 
 _CHANGING = (
     (r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(Z|\+00:00)", "TIME"),
-    (r"tcp\d:[0-9.]+:\d+", "PEER"),
+    (r"\d+\.\d+\.\d+\.\d+:\d+", "PEER"),
     (r"(redis|unix)://\S*?(?=[:;,]? |$)", "REDIS"),
     (r"port \d+", "PORT"),
     (r"\d+\.\d s", "SECONDS"),

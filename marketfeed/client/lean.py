@@ -1,0 +1,206 @@
+"""Autobahn's server protocol without what a server of many clients cannot afford. Nothing here is about markets.
+
+1. What Autobahn sets on every instance and never changes is an attribute of the class: a quarter of the memory, and
+   half of the time of a handshake.
+2. A request is validated once, by us (RFC 6455, section 4.2.1); Autobahn writes the answer and reads the frames.
+3. No debug line is composed that nobody reads.
+4. A connection that is gone leaves no timer and no reference cycle behind.
+
+It leans on Autobahn's internals, each of which has a test that fails when it changes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+import txaio.tx
+from autobahn.twisted.websocket import WebSocketServerProtocol
+from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
+from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
+from autobahn.websocket.utf8validator import Utf8Validator
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+__all__ = ["CLOSE_SECONDS", "HANDSHAKE_SECONDS", "LeanServerProtocol", "autobahn_options"]
+
+HANDSHAKE_SECONDS = 10
+CLOSE_SECONDS = 5  # Autobahn cuts fractions off, so that shorter ones may be over at once
+
+_KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/,@]+)(:\d{1,5})?")
+_ORIGIN = re.compile(r"null|[A-Za-z][A-Za-z0-9+.-]*://[^\s/,]*")
+_VERSIONS = ("13", "8")
+_LEAST_WINDOW = 9  # bits; zlib has none of 8
+
+
+def autobahn_options(max_message: int) -> dict[str, Any]:
+    """Autobahn's options as class attributes; it copies them onto every instance otherwise."""
+    return {
+        "logOctets": False,
+        "logFrames": False,
+        "trackTimings": False,
+        "utf8validateIncoming": True,
+        "applyMask": True,
+        "maxFramePayloadSize": max_message,
+        "maxMessagePayloadSize": max_message,
+        "autoFragmentSize": 0,
+        "failByDrop": False,  # say why with a close code
+        "echoCloseCodeReason": False,
+        "openHandshakeTimeout": HANDSHAKE_SECONDS,
+        "closeHandshakeTimeout": CLOSE_SECONDS,
+        "tcpNoDelay": True,
+        "autoPingInterval": 0,
+        "autoPingTimeout": 0,
+        "autoPingSize": 12,
+        "autoPingRestartOnAnyTraffic": True,
+        "requireMaskedClientFrames": True,
+        "maskServerFrames": False,
+    }
+
+
+class _Unheard:
+    """Stands for the Deferreds of which Autobahn makes two for each connection, and which nobody waits for."""
+
+    called = False
+
+    def callback(self, _: object) -> None:
+        """Nobody waits."""
+
+
+class LeanServerProtocol(WebSocketServerProtocol):
+    """A WebSocket on the server's side. Subclasses answer the request and call `accept`."""
+
+    CONFIG_ATTRS: list[str] = []
+    # Autobahn's own, which would log every refused handshake.
+    log: Any = txaio.tx.make_logger(level="error")  # type: ignore[no-untyped-call]
+
+    transport: Any
+    is_open: Any = _Unheard()
+    is_closed: Any = _Unheard()
+    peer = ""
+    trafficStats = TrafficStats()  # everybody's: it is only ever added to
+    send_queue: Any = ()
+    triggered = False
+    send_state = WebSocketProtocol.SEND_STATE_GROUND
+    websocket_protocols: list[str] = []
+    websocket_extensions: list[Any] = []
+    websocket_extensions_in_use: list[Any] = []
+    websocket_protocol_in_use = None
+    websocket_version = 13
+    http_response_data = ""
+    data = b""
+    inside_message = False
+    current_frame: Any = None
+    _perMessageCompress: Any = None
+    trackedTimings: Any = None
+    wasMaxFramePayloadSizeExceeded = False
+    wasMaxMessagePayloadSizeExceeded = False
+    closedByMe = False
+    failedByMe = False
+    droppedByMe = False
+    wasClean = False
+    wasNotCleanReason: Any = None
+    wasServerConnectionDropTimeout = False
+    wasOpenHandshakeTimeout = False
+    wasCloseHandshakeTimeout = False
+    wasServingFlashSocketPolicyFile = False
+    localCloseCode = None
+    localCloseReason = None
+    remoteCloseCode = None
+    remoteCloseReason = None
+    openHandshakeTimeoutCall: Any = None
+    closeHandshakeTimeoutCall: Any = None
+    openHandshakeTimeout = HANDSHAKE_SECONDS
+    autoPingTimeoutCall = None
+    autoPingPending = None
+    autoPingPendingCall = None
+
+    def __init__(self) -> None:
+        """Autobahn's would make two Deferreds and a table of listeners."""
+
+    def connectionMade(self) -> None:
+        try:
+            self.transport.setTcpNoDelay(True)
+        except (AttributeError, OSError):  # not TCP
+            pass
+        self.state = self.STATE_CONNECTING
+        self.utf8validator = Utf8Validator()
+        self.openHandshakeTimeoutCall = self.factory._batched_timer.call_later(
+            self.openHandshakeTimeout, self.onOpenHandshakeTimeout
+        )
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        WebSocketProtocol._connectionLost(self, cast(Any, reason))
+        if self.closeHandshakeTimeoutCall is not None:
+            self.closeHandshakeTimeoutCall.cancel()
+            self.closeHandshakeTimeoutCall = None
+        self.transport = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.state != self.STATE_CLOSED:  # a TLS transport goes on until its peer has closed too
+            self.data += data
+            self.consumeData()
+
+    def _onOpen(self) -> None:
+        self.onOpen()
+
+    def onMessageEnd(self) -> None:
+        if not self.failedByMe:
+            self.onMessage(b"".join(self.message_data), self.message_is_binary)
+        self.message_data = []
+        if self._perMessageCompress is not None:
+            self._perMessageCompress._decompressor = None  # the client's windows are not kept between messages
+
+    def accept(self, headers: Mapping[str, str], *, compress: bool, version: str = "HTTP/1.1") -> bool:
+        """Answer the request, whose bytes have been taken off `data`, with 101. False: it is no proper handshake."""
+        if version != "HTTP/1.1":
+            return False
+        tokens = [token.strip().lower() for token in headers.get("connection", "").split(",")]
+        key = headers.get("sec-websocket-key", "")
+        if "upgrade" not in tokens or not _KEY.fullmatch(key) or not _HOST.fullmatch(headers.get("host", "")):
+            return False
+        if not _ORIGIN.fullmatch(headers.get("origin", "null")):
+            return False
+        if headers.get("sec-websocket-version") not in _VERSIONS:
+            return False
+        offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",") if name.strip()]
+        if len(set(offered)) < len(offered):
+            return False
+        self.websocket_protocols = offered
+        extensions = headers.get("sec-websocket-extensions") if compress else None
+        if extensions:
+            self.websocket_extensions = _usable(self._parseExtensionsHeader(extensions))  # type: ignore[no-untyped-call]
+        self._wskey = key
+        self.succeedHandshake(offered[0] if offered else None)
+        return True
+
+    @staticmethod
+    def perMessageCompressionAccept(offers: list[Any]) -> PerMessageDeflateOfferAccept | None:
+        """Both sides compress each message by itself: ours is the same for all, and theirs needs no memory."""
+        if not offers:
+            return None
+        offer = offers[0]
+        offer.request_no_context_takeover = True  # announced whether or not it was offered
+        return PerMessageDeflateOfferAccept(offer, request_no_context_takeover=True, no_context_takeover=True)
+
+    @property
+    def deflate_window(self) -> int:
+        """The bits of the window with which this client inflates what it gets; 0: it wants nothing compressed."""
+        deflate = self._perMessageCompress
+        return 0 if deflate is None else int(deflate.server_max_window_bits)
+
+
+def _usable(extensions: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """The first offer of deflate that can be taken; Autobahn would refuse the request for one that cannot."""
+    for name, parameters in extensions:
+        if name != "permessage-deflate":
+            continue
+        try:
+            offer = PerMessageDeflateOffer.parse(parameters)
+        except Exception:
+            continue
+        if offer.request_max_window_bits in (0, *range(_LEAST_WINDOW, 16)):
+            return [(name, parameters)]
+    return []
