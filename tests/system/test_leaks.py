@@ -106,7 +106,9 @@ class Stage:
 
         async def is_quiet() -> bool:
             seen.update(await self.ask(b"look"), files=self.daemon.open_files(), kib=self.daemon.resident_kib())
-            return not (seen["clients"] or seen["connections"] or seen["streams"] or await self.engine.channels())
+            if seen["clients"] or seen["connections"] or seen["streams"] or "Hub._drop" in seen["timers"]:
+                return False  # somebody is there still, or has been gone for less than the linger time
+            return not await self.engine.channels()
 
         await self.harness.eventually(is_quiet)
         return seen
