@@ -267,14 +267,14 @@ async def test_a_ticker_reader_that_stops_gets_the_newest(harness: Harness, tls:
     """What was on its way already, and then the newest: it is never ended, and the last ticker it has is the last."""
     market = await Market.open(harness, "ticker@TATA_INR", tls=tls)
     reader, witness = market.slow(), market.slow()
-    for start in (0, 300, 600):
-        data = [wide_ticker(number) for number in range(start, start + 300)]
-        for at in range(0, 300, 10):
+    for start in (0, 600, 1200):
+        data = [wide_ticker(number) for number in range(start, start + 600)]
+        for at in range(0, 600, 10):
             await market.engine.publish(market.stream, *data[at : at + 10])
             assert witness.messages(data[at + 9])
         got = [data.index(message) for message in reader.messages(data[-1])]
         assert got == sorted(set(got))
-        assert len(got) < 200
+        assert len(got) < len(data)
     assert not any("disconnected" in line for line in market.daemon.lines)
     await market.stop()
 
