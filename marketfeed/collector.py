@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from marketfeed.boundaries import Clock
+from marketfeed.logs import Log
 
 __all__ = ["Collector"]
 
@@ -33,7 +33,7 @@ _REST = 200_000
 class Collector(Service):
     """Takes Python's garbage collector over while it runs. `clients`: how many there are."""
 
-    log = Logger()
+    log = Log()
 
     def __init__(self, clock: Clock, clients: Callable[[], int]) -> None:
         self._clock = clock

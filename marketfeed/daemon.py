@@ -12,7 +12,7 @@ from typing import Any
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
 from marketfeed import __version__
@@ -23,7 +23,7 @@ from marketfeed.client.websocket import ClientFactory
 from marketfeed.collector import Collector
 from marketfeed.hub import Hub, HubLimits
 from marketfeed.listener import CannotServe, Listener, server_endpoint
-from marketfeed.logs import make_observer
+from marketfeed.logs import Log, make_observer
 from marketfeed.model.streams import StreamKinds
 from marketfeed.redis_address import RedisAddress
 from marketfeed.resources import RESERVED_FILES, raise_file_limit
@@ -44,7 +44,7 @@ class StartFault(Exception):
 class Daemon(MultiService):
     """The root of the tree. It drains the clients first, then stops its services one after the other."""
 
-    log = Logger()
+    log = Log()
 
     def __init__(self, reactor: Any, users: UserManager, in_front: bool, pid_file: str) -> None:
         MultiService.__init__(self)
@@ -123,7 +123,7 @@ class Daemon(MultiService):
 class _Report(Service):
     """Says what the daemon is and what can be done with it, once everything runs."""
 
-    log = Logger()
+    log = Log()
 
     def __init__(self, reactor: Any, settings: Settings, listener: Listener, notes: list[str]) -> None:
         self._reactor = reactor
@@ -186,7 +186,7 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     listener = Listener(public, _clients(reactor, settings, hub, users), settings.port)
     daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "")
     if not twistd.get("logger") and not twistd.get("syslog"):
-        daemon.observer = make_observer(twistd, settings.log_format, settings.log_level)
+        daemon.observer = make_observer(reactor, twistd, settings.log_format, settings.log_level)
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
     collector = Collector(reactor, lambda: len(users))
     report = _Report(reactor, settings, listener, notes)

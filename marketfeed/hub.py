@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from twisted.application.service import Service
-from twisted.logger import Logger
 
 from marketfeed.boundaries import Clock, Source, Subscriber
 from marketfeed.fanout import Group, Join, LiveStream, send_group, send_groups
+from marketfeed.logs import Log
 from marketfeed.model.dialects import event_text
 from marketfeed.model.frames import text_frame
 from marketfeed.model.messages import Gap, GapReason
@@ -57,7 +57,7 @@ class HubLimits(msgspec.Struct, frozen=True, kw_only=True):
 class Hub(Service):
     """Brings publications from the source to the subscribers. It is the source's `Sink`."""
 
-    log = Logger()
+    log = Log()
 
     def __init__(self, clock: Clock, limits: HubLimits, now: Callable[[], float] = time.time) -> None:
         self._clock = clock

@@ -11,8 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
-from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from marketfeed.logs import Log
 
 __all__ = ["CannotServe", "Listener", "server_endpoint"]
 
@@ -57,7 +58,7 @@ def _has_ipv6() -> bool:
 class Listener(Service):
     """Listens while it runs. `address` says where, as text, once it does."""
 
-    log = Logger()
+    log = Log()
 
     def __init__(self, endpoint: IStreamServerEndpoint, factory: IProtocolFactory, description: str) -> None:
         self._endpoint = endpoint

@@ -369,8 +369,9 @@ class TestBuild:
         """The application, which twistd asks for it, gets it."""
         settings = Settings(log_format="json", log_level="warn")
         application = Application("x")
-        build(FakeReactor(), settings, IN_FRONT).setServiceParent(application)
-        assert application.getComponent(ILogObserver) == (IN_FRONT, "json", "warn")  # type: ignore[attr-defined]
+        reactor = FakeReactor()
+        build(reactor, settings, IN_FRONT).setServiceParent(application)
+        assert application.getComponent(ILogObserver) == (reactor, IN_FRONT, "json", "warn")  # type: ignore[attr-defined]
         for told in ({"logger": "x.y"}, {"syslog": 1}):
             application = Application("x")
             build(FakeReactor(), settings, told).setServiceParent(application)

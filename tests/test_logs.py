@@ -19,7 +19,33 @@ from twisted.python.failure import Failure
 from twisted.python.log import textFromEventDict
 
 import marketfeed.logs
-from marketfeed.logs import make_observer
+from marketfeed.logs import Log, make_observer
+
+
+class Reactor:
+    """As much of a reactor as an observer needs."""
+
+    def __init__(self, *, running: bool = False) -> None:
+        self.running = running
+        self.later: list[Callable[[], None]] = []
+        self.at_the_end: list[Callable[[], None]] = []
+
+    def callLater(self, seconds: float, call: Callable[[], None]) -> None:
+        assert seconds == 0
+        self.later.append(call)
+
+    def callFromThread(self, call: Callable[[], None]) -> None:
+        self.later.append(call)
+
+    def addSystemEventTrigger(self, phase: str, event: str, call: Callable[[], None]) -> None:
+        assert (phase, event) == ("after", "shutdown")
+        self.at_the_end.append(call)
+
+    def turn(self) -> None:
+        """The end of a turn."""
+        later, self.later = self.later, []
+        for call in later:
+            call()
 
 
 class Destination:
@@ -28,7 +54,8 @@ class Destination:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, log_format: str, log_level: str = "info") -> None:
         self.out = io.StringIO()
         monkeypatch.setattr(sys, "stdout", self.out)
-        self.observe: Callable[[LogEvent], None] = make_observer({"nodaemon": 1}, log_format, log_level)
+        self.reactor = Reactor()
+        self.observe: Callable[[LogEvent], None] = make_observer(self.reactor, {"nodaemon": 1}, log_format, log_level)
         self.log = Logger("marketfeed.part", observer=self.observe)  # type: ignore[arg-type]
 
     @property
@@ -160,6 +187,73 @@ def test_events_without_a_message_are_left_out(monkeypatch: pytest.MonkeyPatch, 
     assert not destination.lines
 
 
+class TestLog:
+    def test_an_event_is_as_twisted_makes_it(self) -> None:
+        """All the fields of one, whatever the method; a failure has its own."""
+        events: list[LogEvent] = []
+        for kind in (Log, Logger):
+            log = kind("marketfeed.part", source=self, observer=events.append)  # type: ignore[arg-type]
+            log.info("client {client}", client=7)
+            try:
+                raise ZeroDivisionError
+            except ZeroDivisionError:
+                log.failure("no")
+        for ours, theirs in zip(events[:2], events[2:], strict=True):
+            assert ours.keys() == theirs.keys()
+            for name in ours.keys() - {"log_time", "log_logger", "log_failure"}:
+                assert ours[name] == theirs[name]
+
+    def test_a_log_of_a_class_is_named_after_it(self) -> None:
+        """As Twisted's is."""
+
+        class Part:
+            log = Log()
+
+        assert Part.log.namespace == f"{__name__}.Part"
+        assert type(Part().log) is Log
+
+
+class TestTurns:
+    """What is logged in one turn of the reactor is written at its end."""
+
+    def test_lines_of_a_turn_are_written_together(self, text: Destination) -> None:
+        """In their order; one call is enough for all of them."""
+        text.reactor.running = True
+        text.log.info("one")
+        text.log.info("two")
+        assert not text.lines
+        assert len(text.reactor.later) == 1
+        text.reactor.turn()
+        assert [line[-3:] for line in text.lines] == ["one", "two"]
+        text.log.info("three")
+        text.reactor.turn()
+        assert text.lines[2].endswith("three")
+
+    def test_what_is_left_at_the_end_is_written(self, text: Destination) -> None:
+        """When the reactor has stopped, and what comes after that at once, behind it."""
+        text.reactor.running = True
+        text.log.info("one")
+        text.reactor.running = False
+        text.log.info("two")
+        assert [line[-3:] for line in text.lines] == ["one", "two"]
+        text.reactor.running = True
+        text.log.info("three")
+        for call in text.reactor.at_the_end:
+            call()
+        assert text.lines[2].endswith("three")
+
+    def test_a_line_of_another_thread_wakes_the_reactor(
+        self, text: Destination, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It would wait for the next event of the reactor otherwise."""
+        text.reactor.running = True
+        monkeypatch.setattr(marketfeed.logs, "isInIOThread", lambda: False)
+        monkeypatch.setattr(text.reactor, "callLater", None)
+        text.log.info("one")
+        text.reactor.turn()
+        assert text.lines[0].endswith("one")
+
+
 class TestDestination:
     @pytest.fixture(autouse=True)
     def _signals(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +264,7 @@ class TestDestination:
         monkeypatch.setattr(marketfeed.logs, "signal", module)
 
     def _log(self, twistd: dict[str, object]) -> None:
-        Logger(observer=make_observer(twistd, "text", "info")).info("hello")  # type: ignore[arg-type]
+        Logger(observer=make_observer(Reactor(), twistd, "text", "info")).info("hello")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
         "twistd", [{"nodaemon": 1}, {"nodaemon": 1, "logfile": "-"}, {"nodaemon": 1, "logfile": None}]
@@ -198,13 +292,13 @@ class TestDestination:
     def test_a_daemon_has_no_standard_output(self) -> None:
         """One line says what to do."""
         with pytest.raises(SystemExit) as caught:
-            make_observer({"logfile": "-"}, "text", "info")
+            make_observer(Reactor(), {"logfile": "-"}, "text", "info")
         assert "use --logfile or -n" in str(caught.value.code)
 
     def test_a_file_is_begun_anew_at_sigusr1(self, tmp_path: Path) -> None:
         """As twistd does; what was written is kept under another name."""
         path = tmp_path / "named.log"
-        observe = make_observer({"logfile": str(path)}, "text", "info")
+        observe = make_observer(Reactor(), {"logfile": str(path)}, "text", "info")
         log = Logger(observer=observe)  # type: ignore[arg-type]
         log.info("before")
         self.handlers[signal.SIGUSR1](signal.SIGUSR1, None)

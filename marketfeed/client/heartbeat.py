@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from marketfeed.boundaries import Clock
 from marketfeed.client.users import BUCKETS, UserManager
+from marketfeed.logs import Log
 
 __all__ = ["Heartbeat"]
 
@@ -19,7 +19,7 @@ __all__ = ["Heartbeat"]
 class Heartbeat(Service):
     """Pings every client each `interval` seconds, 0 for never, and ends it `patience` seconds after one in vain."""
 
-    log = Logger()
+    log = Log()
 
     def __init__(self, clock: Clock, users: UserManager, interval: float, patience: float) -> None:
         self._clock = clock

@@ -21,8 +21,9 @@ __all__ = ["MAX_HEAD", "BadRequest", "Head", "Refusal", "Upgrade", "parse_head",
 MAX_HEAD = 16384
 """Bytes of a request line and its headers."""
 _MAX_HEADERS = 100
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n")
-"""What ends a line for one reader and not for another (RFC 9112, section 2.2), or belongs in none."""
+_FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)$", re.MULTILINE)
+"""A header (RFC 9110, section 5.1), where every line ends in CR LF."""
+_CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
 _METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -57,32 +58,43 @@ class Refusal(msgspec.Struct, frozen=True):
 
 def parse_head(data: bytes) -> Head:
     """Read a request up to its empty line. Raises `BadRequest`."""
-    if _CONTROL.search(data):
+    if _has_controls(data):
         raise BadRequest("there is a control character in the request")
-    line, *lines = data.decode("latin-1").split("\r\n")
+    line, _, rest = data.decode("latin-1").removesuffix("\r\n").partition("\r\n")
     words = line.split(" ")
     if len(words) != 3 or not words[0].isalpha() or not words[2].startswith("HTTP/1."):
         raise BadRequest("expected an HTTP/1.1 request")
-    headers: dict[str, str] = {}
-    count = 0
-    for header in lines:
-        if not header:
-            continue
-        name, colon, value = header.partition(":")
-        if not colon or not name or name != name.strip():
-            raise BadRequest("a header has no name")
-        count += 1
-        name = name.lower()
-        headers[name] = f"{headers[name]}, {value.strip()}" if name in headers else value.strip()
-    if count > _MAX_HEADERS:
+    fields = _FIELD.findall(rest)
+    if len(fields) != (rest.count("\n") + 1 if rest else 0):
+        raise BadRequest("a header has no proper name")
+    if len(fields) > _MAX_HEADERS:
         raise BadRequest(f"more than {_MAX_HEADERS} headers")
-    try:
-        target = urlsplit(words[1])
-    except ValueError:
-        raise BadRequest("the target cannot be read") from None
-    if "#" in words[1]:
+    headers: dict[str, str] = {}
+    for name, value in fields:
+        name, value = name.lower(), value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    path, query = _target(words[1])
+    return Head(words[0].upper(), path, query, headers, words[2])
+
+
+def _has_controls(data: bytes) -> bool:
+    """Whether something ends a line for one reader and not for another (RFC 9112, section 2.2), or belongs in none."""
+    ends = data.count(b"\r\n")
+    return data.count(b"\r") != ends or data.count(b"\n") != ends or len(data.translate(None, _CONTROLS)) != len(data)
+
+
+def _target(target: str) -> tuple[str, str]:
+    """Path, percent-decoded, and query of a request's target (RFC 9112, section 3.2)."""
+    if "#" in target:
         raise BadRequest("the target has a fragment")
-    return Head(words[0].upper(), unquote(target.path), target.query, headers, words[2])
+    if not target.startswith("/"):
+        try:
+            _, _, target, query, _ = urlsplit(target)
+        except ValueError:
+            raise BadRequest("the target cannot be read") from None
+    else:
+        target, _, query = target.partition("?")
+    return unquote(target) if "%" in target else target, query
 
 
 def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgrade | Refusal:

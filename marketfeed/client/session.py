@@ -13,10 +13,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
-from twisted.logger import Logger
 
 from marketfeed.boundaries import Subscriber
 from marketfeed.hub import Group, Hub, Join, TooManyStreams
+from marketfeed.logs import Log
 from marketfeed.model.dialects import Dialect
 from marketfeed.model.messages import (
     TOO_MANY_REQUESTS,
@@ -32,7 +32,7 @@ from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 
 __all__ = ["Connection", "Session", "SessionLimits"]
 
-_log = Logger()
+_log = Log()
 
 _WAITING_REQUESTS = 16
 _REFUSALS_IN_A_ROW = 20

@@ -16,10 +16,10 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from marketfeed.boundaries import Clock
 from marketfeed.client.http import Refusal
+from marketfeed.logs import Log
 from marketfeed.model.messages import ServerShutdown
 
 __all__ = ["BUCKETS", "User", "UserManager"]
@@ -48,7 +48,7 @@ class User(Protocol):
 class UserManager(Service):
     """The register of connected clients. `drain_seconds` may be changed until the drain begins."""
 
-    log = Logger()
+    log = Log()
 
     def __init__(self, clock: Clock, max_connections: int, drain_seconds: float, now: Callable[[], float]) -> None:
         self._clock = clock

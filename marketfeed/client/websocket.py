@@ -11,19 +11,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-import txaio.tx
-from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from marketfeed.client.http import MAX_HEAD, BadRequest, Refusal, Upgrade, parse_head, respond, route
-from marketfeed.client.lean import CLOSE_SECONDS, HANDSHAKE_SECONDS, LeanServerProtocol, autobahn_options
+from marketfeed.client.lean import (
+    CLOSE_SECONDS,
+    HANDSHAKE_SECONDS,
+    LeanServerFactory,
+    LeanServerProtocol,
+    autobahn_options,
+)
 from marketfeed.client.outbox import Outbox
 from marketfeed.client.session import Session, SessionLimits
 from marketfeed.client.users import UserManager
 from marketfeed.hub import Hub
+from marketfeed.logs import Log
 from marketfeed.model.frames import text_frame
 from marketfeed.model.messages import (
     BINARY_FRAME,
@@ -38,7 +42,7 @@ from marketfeed.model.streams import StreamKinds
 
 __all__ = ["ClientFactory", "ClientProtocol"]
 
-_log = Logger()
+_log = Log()
 
 _PING = b"\x89\x00"
 _NO_HANDSHAKE = Refusal(400, "expected a WebSocket handshake as in RFC 6455", (("Sec-WebSocket-Version", "13,8"),))
@@ -121,15 +125,14 @@ class ClientProtocol(LeanServerProtocol):
         if not self.accept(head.headers, compress=self.factory.compression, version=head.version):
             self._refuse(_NO_HANDSHAKE)
 
-    def onOpenHandshakeTimeout(self) -> None:
-        self.openHandshakeTimeoutCall = None
-        if self.state == self.STATE_CONNECTING:
-            self._refuse(Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s"))
+    def onHandshakeTimeout(self) -> None:
+        self._refuse(Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s"))
 
     def _refuse(self, refusal: Refusal, *, is_head: bool = False) -> None:
         _log.debug(
             "refused {peer}: {status} {text}", peer=_shown(self.transport), status=refusal.status, text=refusal.text
         )
+        self.factory.handshakes.discard(self)
         self.outbox.write(respond(refusal, is_head=is_head))
         self.wasClean = True
         self.dropConnection(abort=False)
@@ -138,7 +141,7 @@ class ClientProtocol(LeanServerProtocol):
 
     def onOpen(self) -> None:
         factory, upgrade = self.factory, self._upgrade
-        del self._upgrade, self._wskey, self.http_response_data
+        del self._upgrade
         self.outbox.window = self.deflate_window
         self._opened = factory.clock.seconds()
         self.client_id = factory.users.add(self)
@@ -248,10 +251,8 @@ class ClientProtocol(LeanServerProtocol):
             self.transport.abortConnection()
 
 
-class ClientFactory(WebSocketServerFactory):
+class ClientFactory(LeanServerFactory):
     """Makes a `ClientProtocol` for each connection. `is_ready`: what `/readyz` answers."""
-
-    noisy = False
 
     def __init__(
         self,
@@ -266,9 +267,7 @@ class ClientFactory(WebSocketServerFactory):
         client_queue: int,
         compression: bool,
     ) -> None:
-        txaio.tx.config.loop = clock  # type: ignore[assignment]  # Autobahn's timers use this reactor
-        super().__init__(server="marketfeed", reactor=clock)  # type: ignore[no-untyped-call]
-        self.clock = clock
+        super().__init__(clock)
         self.hub = hub
         self.users = users
         self.kinds = kinds

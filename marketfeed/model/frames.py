@@ -1,8 +1,13 @@
-"""WebSocket framing of what the server sends (RFC 6455, section 5.2): whole, unmasked, uncompressed frames."""
+"""WebSocket framing (RFC 6455, section 5.2): what the server sends, and the one shape in which most requests come.
+
+1. What is written is whole, unmasked, uncompressed frames.
+2. What is read is a masked text frame that is a whole message and all that came; whatever differs is `None`, and for
+   a reader of the whole protocol.
+"""
 
 from __future__ import annotations
 
-__all__ = ["text_frame", "text_header"]
+__all__ = ["masked_text", "text_frame", "text_header"]
 
 _SHORT = [bytes((0x81, size)) for size in range(126)]
 
@@ -19,3 +24,26 @@ def text_header(size: int) -> bytes:
 def text_frame(payload: bytes) -> bytes:
     """`payload`, UTF-8 text, as one frame."""
     return text_header(len(payload)) + payload
+
+
+def masked_text(data: bytes) -> bytes | None:
+    """The payload, UTF-8, when `data` is exactly one final, masked, uncompressed text frame of 1 byte to 64 KiB."""
+    if len(data) < 7 or data[0] != 0x81:
+        return None
+    length = data[1]
+    if 0x80 < length < 0xFE:
+        start, size = 6, length - 0x80
+    elif length == 0xFE and (size := int.from_bytes(data[2:4], "big")) >= 126:
+        start = 8
+    else:
+        return None
+    if len(data) != start + size:
+        return None
+    mask = (data[start - 4 : start] * (-(-size // 4)))[:size]
+    payload = (int.from_bytes(data[start:], "big") ^ int.from_bytes(mask, "big")).to_bytes(size, "big")
+    if not payload.isascii():
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            return None
+    return payload

@@ -19,10 +19,10 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
 
 __all__ = ["EmbeddedServer", "NoServerFound", "find_server"]
@@ -78,7 +78,7 @@ class _Child(ProcessProtocol):
 class EmbeddedServer(Service):
     """The server. Its `address` is known from the start; `endpoint` connects once somebody answers there."""
 
-    log = Logger()
+    log = Log()
 
     def __init__(self, reactor: Any, executable: str) -> None:
         self._reactor = reactor

@@ -20,11 +20,11 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txredisapi import SubscriberProtocol
 
 from marketfeed.boundaries import Clock
+from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
 
 __all__ = ["LinkError", "LinkKeeper", "LinkOwner", "RedisLink"]
@@ -154,7 +154,7 @@ class LinkOwner(Protocol):
 class LinkKeeper(Service):
     """Keeps one link to a server. `name`: what the log calls it."""
 
-    log = Logger()
+    log = Log()
 
     def __init__(
         self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, owner: LinkOwner, name: str

@@ -8,9 +8,9 @@ import hiredis
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.logger import Logger
 
 from marketfeed.boundaries import Clock
+from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.redis_link import LinkKeeper, RedisLink
 
@@ -18,7 +18,7 @@ __all__ = ["RedisPublisher"]
 
 
 class _PublisherLink(RedisLink):
-    log = Logger()
+    log = Log()
     _is_up = False
     _has_complained = False
 

@@ -15,9 +15,9 @@ import hiredis
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.logger import Logger
 
 from marketfeed.boundaries import Clock, Sink
+from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.desired import DesiredChannels, Verb
 from marketfeed.source.redis_link import LinkKeeper, RedisLink
@@ -71,7 +71,7 @@ class SubscriberLink(RedisLink):
 class RedisPubSub(Service):
     """Redis PUBLISH/SUBSCRIBE as a `Source`."""
 
-    log = Logger()
+    log = Log()
 
     def __init__(
         self,

@@ -23,9 +23,9 @@ from zlib import crc32
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from marketfeed.boundaries import Clock
+from marketfeed.logs import Log
 from marketfeed.source.matching import Execution, Increment, MatchingEngine, Outcome, Side
 
 __all__ = [
@@ -285,7 +285,7 @@ class SimulatedEngine:
 class MarketSimulation(Service):
     """Publishes the steps of `engine`, `rate` publications per second in all; above 0, at most `MOST_RATE`."""
 
-    log = Logger()
+    log = Log()
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.model.frames import text_frame, text_header
+from marketfeed.model.frames import masked_text, text_frame, text_header
 from tests.strategies import property_test
 
 LENGTHS = [0, 1, 124, 125, 126, 127, 128, 65534, 65535, 65536, 65537, 1 << 20]
@@ -61,3 +61,60 @@ def test_any_payload(first: bytes, second: bytes) -> None:
     border = len(stream) - len(text_frame(second))
     assert read_frame(stream[:border])[1] == first
     assert read_frame(stream[border:])[1] == second
+
+
+def masked(payload: bytes, mask: bytes, *, first: int = 0x81) -> bytes:
+    """A client's frame with this first byte."""
+    header = text_header(len(payload))
+    head = bytes((first, header[1] | 0x80)) + header[2:]
+    return head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+
+
+class TestMaskedText:
+    @property_test
+    @given(st.text(min_size=1, max_size=300), st.binary(min_size=4, max_size=4))
+    def test_a_whole_message_is_read(self, text: str, mask: bytes) -> None:
+        """Whatever its length and its mask."""
+        assert masked_text(masked(text.encode(), mask)) == text.encode()
+
+    @pytest.mark.parametrize("length", [1, 125, 126, 127, 254, 255, 65535])
+    def test_lengths(self, length: int) -> None:
+        """Every border of the length's encoding, up to what has two bytes."""
+        assert masked_text(masked(b"x" * length, b"abcd")) == b"x" * length
+
+    @property_test
+    @given(st.text(min_size=1, max_size=200), st.data())
+    def test_less_or_more_is_not(self, text: str, data: st.DataObject) -> None:
+        """Half a frame is not, nor what has something behind it."""
+        frame = masked(text.encode(), b"abcd")
+        assert masked_text(frame[: data.draw(st.integers(0, len(frame) - 1))]) is None
+        assert masked_text(frame + data.draw(st.binary(min_size=1, max_size=200))) is None
+
+    @pytest.mark.parametrize(
+        "frame",
+        [
+            masked(b"a", b"abcd", first=0x01),
+            masked(b"a", b"abcd", first=0xC1),
+            masked(b"a", b"abcd", first=0x82),
+            masked(b"a", b"abcd", first=0x80),
+            masked(b"", b"abcd"),
+            masked(b"x" * 65536, b"abcd"),
+            masked(b"\xff", b"abcd"),
+            masked(b"\xed\xa0\x80", b"abcd"),
+            text_frame(b"12345"),
+            text_frame(b"x" * 126),
+            b"\x81\xfe\x00\x05abcd" + b"x" * 5,
+        ],
+        ids=lambda frame: frame[:12].hex(),
+    )
+    def test_everything_else_is_left_to_others(self, frame: bytes) -> None:
+        """Fragments, compression, other kinds, no mask, a length in more bytes than it needs, what is no UTF-8."""
+        assert masked_text(frame) is None
+
+    @property_test
+    @given(st.binary(max_size=40))
+    def test_any_bytes(self, data: bytes) -> None:
+        """Nothing is raised, and nothing is read that the same bytes would not be made of again."""
+        payload = masked_text(data)
+        if payload is not None:
+            assert masked(payload, data[2:6]) == data
