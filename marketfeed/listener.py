@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.python.failure import Failure
 
 from marketfeed.logs import Log
+from marketfeed.tls import tls_endpoint
 
 __all__ = ["CannotServe", "Listener", "server_endpoint"]
 
@@ -22,6 +23,7 @@ _BACKLOG = 4096
 
 
 _LONGEST = 88  # characters of a message, which twistd cuts off a little later
+_LONGEST_PORT = 36
 
 
 class CannotServe(Exception):
@@ -31,8 +33,10 @@ class CannotServe(Exception):
 def server_endpoint(reactor: Any, port: str) -> IStreamServerEndpoint:
     """`port`: a number, then all addresses, IPv6 too where there is any, or Twisted's description of an endpoint.
 
-    Raises ValueError for a description that cannot be read.
+    Raises ValueError for a description that cannot be read, or one of TLS whose files cannot be used.
     """
+    if port.startswith("ssl:"):
+        return tls_endpoint(reactor, port)
     if not port.isdigit():
         try:
             endpoint: IStreamServerEndpoint = serverFromString(reactor, port)
@@ -97,6 +101,8 @@ def _cannot(failure: Failure, description: str) -> CannotServe:
     fault = failure.value
     cause = fault.socketError if isinstance(fault, CannotListenError) else fault
     number = getattr(cause, "errno", None)  # the lock of a Unix socket that is in use is a text
+    if len(description) > _LONGEST_PORT:
+        description = description[: _LONGEST_PORT - 1] + "…"  # or the paths of TLS would leave no room for the rest
     if number == errno.EADDRINUSE:
         of_make = " (make run PORT=8090)" if description.isdigit() else ""
         return CannotServe(f"port {description} is taken; try another, as --port 8090{of_make}")

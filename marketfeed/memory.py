@@ -17,9 +17,9 @@ from pathlib import Path
 import msgspec
 from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
 
 from marketfeed.boundaries import Clock
+from marketfeed.logs import Log
 
 __all__ = [
     "MemoryBound",
@@ -149,7 +149,7 @@ class MemoryGuard(Service):
     `available`, `resident`, `trim`: how to find out and what to do, see the functions of these names.
     """
 
-    log = Logger()
+    log = Log()
 
     def __init__(
         self,

@@ -25,11 +25,13 @@ from twisted.internet.endpoints import (
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.testing import MemoryReactor
+from twisted.internet.testing import MemoryReactor, MemoryReactorClock
 from zope.interface import implementer
 
 import marketfeed.listener
 from marketfeed.listener import CannotServe, Listener, server_endpoint
+from marketfeed.tls import RenewableTls
+from tests.certificates import Authority
 
 LONGEST = 98 - len("OSError: ")  # of what a daemon's parent can show, see twistd's _formatChildException
 
@@ -114,7 +116,7 @@ class TestEndpoint:
             ("nonsense:", "ValueError: Unknown endpoint type: 'nonsense'"),
             ("tcp:many", "ValueError: "),
             ("tcp", "TypeError: "),
-            ("ssl:8443:privateKey=/nonexistent.pem", "No such file"),
+            ("ssl:8443:privateKey=/nonexistent.pem", "privateKey: /nonexistent.pem: No such file"),
             ("systemd:domain=INET:index=0", ""),
         ],
     )
@@ -123,6 +125,15 @@ class TestEndpoint:
         with pytest.raises(ValueError, match=r".+: ") as caught:
             server_endpoint(MemoryReactor(), description)
         assert says in str(caught.value)
+
+    def test_tls(self, tmp_path: Path) -> None:
+        """Is described in Twisted's words, and made by `marketfeed.tls`."""
+        certificate, key = Authority().issue("localhost").write(tmp_path)
+        reactor: Any = MemoryReactorClock()
+        server_endpoint(reactor, f"ssl:8443:privateKey={key}:certKey={certificate}").listen(QuietFactory())
+        ((port, _, tls, _, _),) = reactor.sslServers
+        assert port == 8443
+        assert isinstance(tls, RenewableTls)
 
     def test_ipv6_is_looked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """By binding to it: the kernel may have none, or only in name."""
@@ -154,6 +165,13 @@ class TestFaults:
             fault(taken, "tcp:8080:interface=::1")
             == "port tcp:8080:interface=::1 is taken; try another, as --port 8090"
         )
+
+    def test_a_description_that_is_long(self) -> None:
+        """Is cut, so that what is wrong with it is seen all the same."""
+        taken = CannotListenError("", 8443, OSError(errno.EADDRINUSE, "Address already in use"))
+        text = fault(taken, "ssl:8443:privateKey=/etc/marketfeed/server.key:certKey=/etc/marketfeed/server.pem")
+        assert text == "port ssl:8443:privateKey=/etc/marketfeed… is taken; try another, as --port 8090"
+        assert len(text) <= LONGEST
 
     def test_a_port_that_needs_rights(self) -> None:
         """A user may have those from 1024 up."""

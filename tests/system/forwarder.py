@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
@@ -19,72 +10,10 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tests.certificates import Authority, ServerCertificate
 from tests.system.harness import Harness
 
 __all__ = ["Authority", "Forwarder", "ServerCertificate"]
-
-
-_PEM = serialization.Encoding.PEM
-
-
-@dataclass(frozen=True, slots=True)
-class ServerCertificate:
-    """A certificate and its key."""
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-    def context(self) -> SSL.Context:
-        """What a server needs to show it."""
-        context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        context.use_certificate(self.certificate)
-        context.use_privatekey(self.key)
-        return context
-
-    def write(self, directory: Path) -> tuple[Path, Path]:
-        """Put both into files; where they are."""
-        certificate, key = directory / "server.pem", directory / "server.key"
-        certificate.write_bytes(self.certificate.public_bytes(_PEM))
-        plain = serialization.NoEncryption()
-        key.write_bytes(self.key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, plain))
-        return certificate, key
-
-
-class Authority:
-    """A CA that signs certificates for servers."""
-
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "the house's own CA")])
-        extension = x509.BasicConstraints(ca=True, path_length=0)
-        self._certificate = self._sign(self._name, self._key, extension)
-
-    def issue(self, *names: str) -> ServerCertificate:
-        """A certificate for hosts, by name or address."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server")])
-        hosts = x509.SubjectAlternativeName([_general(name) for name in names])
-        return ServerCertificate(self._sign(subject, key, hosts), key)
-
-    def write(self, path: Path) -> Path:
-        """Put the CA's own certificate into a file."""
-        path.write_bytes(self._certificate.public_bytes(_PEM))
-        return path
-
-    def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType
-    ) -> x509.Certificate:
-        now, day = datetime.now(UTC), timedelta(days=1)
-        serial = x509.random_serial_number()
-        builder = x509.CertificateBuilder(self._name, subject, key.public_key(), serial, now - day, now + day)
-        return builder.add_extension(extension, critical=True).sign(self._key, hashes.SHA256())
-
-
-def _general(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
 
 
 class _End(Protocol):

@@ -21,7 +21,7 @@ from twisted.internet.ssl import Certificate as TrustedCertificate
 from twisted.internet.ssl import optionsForClientTLS, trustRootFromCertificates
 
 from marketfeed.settings import OPTIONS
-from tests.system.forwarder import Authority
+from tests.certificates import Authority, ServerCertificate
 from tests.system.harness import DaemonProcess, Harness, Process, RawConnection, trade
 from tests.wire import CLOSE, frame, handshake, say
 
@@ -195,6 +195,64 @@ async def test_tls(harness: Harness) -> None:
     assert await process.wait() == 0
     assert b"serverShutdown" in await raw.until_closed()
     assert complaints(process.lines.all) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_certificate_is_renewed_while_it_runs(harness: Harness) -> None:
+    """A client who knows the root only gets publications, through both of the certificates; a broken one is logged."""
+    root = Authority()
+    below = Authority(root)
+    first, second = below.issue("localhost"), below.issue("localhost")
+    certificate, key = first.write(harness.directory)
+    trusted = TrustedCertificate.loadPEM(root.write(harness.directory / "ca.pem").read_bytes())
+    tls = optionsForClientTLS("localhost", trustRoot=trustRootFromCertificates([trusted]))
+    redis = await harness.redis()
+    description = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+    daemon = await harness.daemon("--port", description, redis=redis)
+
+    async def subscribed() -> RawConnection:
+        raw = RawConnection(harness.reactor)
+        endpoint = TCP4ClientEndpoint(harness.reactor, "127.0.0.1", daemon.port)
+        await connectProtocol(wrapClientTLS(tls, endpoint), raw)
+        raw.send(handshake() + say({"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1}))
+        await raw.until(lambda data: data.endswith(b'{"result":null,"id":1}'))
+        return raw
+
+    def shown(raw: RawConnection) -> int:
+        return raw.transport.getPeerCertificate().to_cryptography().serial_number  # type: ignore[union-attr]
+
+    async def comes(what: ServerCertificate, line: str) -> RawConnection:
+        """Connect until the daemon has logged that, which it does when somebody connects; then once more."""
+
+        async def is_logged() -> bool:
+            (await subscribed()).transport.loseConnection()  # type: ignore[union-attr]
+            return any(line in each for each in daemon.lines)
+
+        await harness.eventually(is_logged)
+        raw = await subscribed()
+        assert shown(raw) == what.certificate.serial_number
+        return raw
+
+    old = await subscribed()
+    key.write_bytes(second.pem_key())
+    await comes(first, "its first certificate is not of the key")
+    second.write(harness.directory)
+    new = await comes(second, "new connections get the renewed certificate")
+    await (await redis.connect()).publish("trade@A", trade(number=7))
+    for raw in (old, new):
+        await raw.until(lambda data: b'"t":7' in data)
+    assert await daemon.stop() == 0
+    assert complaints(daemon.lines) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls_without_a_usable_key_is_one_line(harness: Harness) -> None:
+    """Which names the option, the field and the file."""
+    process = twistd(harness, "-n", "--pidfile=", "marketfeed", "--port", "ssl:0:privateKey=/nonexistent")
+    assert await process.wait() == 1
+    (line,) = process.lines.all
+    assert line.startswith("marketfeed: --port: ")
+    assert "privateKey: /nonexistent: No such file or directory; expected a PEM file" in line
 
 
 # In the background.
