@@ -8,11 +8,12 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.python.failure import Failure
 
+from marketfeed.every_address import EveryAddress
 from marketfeed.logs import Log
 from marketfeed.tls import tls_endpoint
 
@@ -20,8 +21,6 @@ __all__ = ["CannotServe", "Listener", "server_endpoint"]
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted: a whole platform's, after a restart. The kernel may allow fewer."""
-
-
 _LONGEST = 88  # characters of a message, which twistd cuts off a little later
 _LONGEST_PORT = 36
 
@@ -43,20 +42,7 @@ def server_endpoint(reactor: Any, port: str) -> IStreamServerEndpoint:
         except Exception as error:
             raise ValueError(f"{error.__class__.__name__}: {str(error)[:80]}") from None
         return endpoint
-    if _has_ipv6():
-        return TCP6ServerEndpoint(reactor, int(port), backlog=_BACKLOG, interface="::")
-    return TCP4ServerEndpoint(reactor, int(port), backlog=_BACKLOG)
-
-
-def _has_ipv6() -> bool:
-    import socket
-
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return False
-    return True
+    return EveryAddress(reactor, int(port), _BACKLOG)
 
 
 class Listener(Service):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
-    TCP6ServerEndpoint,
     UNIXClientEndpoint,
     UNIXServerEndpoint,
     connectProtocol,
@@ -28,7 +26,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor, MemoryReactorClock
 from zope.interface import implementer
 
-import marketfeed.listener
+from marketfeed.every_address import EveryAddress
 from marketfeed.listener import CannotServe, Listener, server_endpoint
 from marketfeed.tls import RenewableTls
 from tests.certificates import Authority
@@ -91,16 +89,12 @@ def fault(result: Exception, description: str = "8080") -> str:
 
 
 class TestEndpoint:
-    @pytest.mark.parametrize(("has_ipv6", "kind"), [(True, TCP6ServerEndpoint), (False, TCP4ServerEndpoint)])
-    def test_a_number_is_all_addresses(self, monkeypatch: pytest.MonkeyPatch, has_ipv6: bool, kind: type) -> None:
-        """IPv6 too where there is any; and many connections may wait to be accepted."""
-        monkeypatch.setattr(marketfeed.listener, "_has_ipv6", lambda: has_ipv6)
+    def test_a_number_is_all_addresses(self) -> None:
+        """And many connections may wait to be accepted."""
         reactor: Any = MemoryReactor()
         endpoint = server_endpoint(reactor, "8080")
-        assert isinstance(endpoint, kind)
-        endpoint.listen(QuietFactory())
-        ((port, _, backlog, interface),) = reactor.tcpServers
-        assert (port, backlog, interface) == (8080, 4096, "::" if has_ipv6 else "")
+        assert isinstance(endpoint, EveryAddress)
+        assert (endpoint._number, endpoint._backlog, endpoint._ipv4, endpoint._ipv6) == (8080, 4096, "", "::")
 
     @pytest.mark.parametrize(
         ("description", "kind"),
@@ -134,26 +128,6 @@ class TestEndpoint:
         ((port, _, tls, _, _),) = reactor.sslServers
         assert port == 8443
         assert isinstance(tls, RenewableTls)
-
-    def test_ipv6_is_looked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """By binding to it: the kernel may have none, or only in name."""
-
-        class Probe:
-            def __init__(self, family: int) -> None:
-                assert family == socket.AF_INET6
-
-            def __enter__(self) -> Probe:
-                return self
-
-            def __exit__(self, *_: object) -> None: ...
-            def bind(self, address: tuple[str, int]) -> None:
-                assert address == ("::", 0)
-                if fails:
-                    raise OSError(errno.EADDRNOTAVAIL, "no")
-
-        monkeypatch.setattr(socket, "socket", Probe)
-        for fails in (False, True):
-            assert marketfeed.listener._has_ipv6() is not fails
 
 
 class TestFaults:
