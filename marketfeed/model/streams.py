@@ -13,7 +13,7 @@ from enum import Enum
 
 import msgspec
 
-__all__ = ["BUILT_IN", "BadStreamName", "LossPolicy", "StreamKind", "StreamKinds", "StreamName"]
+__all__ = ["BUILT_IN", "BadStreamName", "LossPolicy", "StreamKind", "StreamKinds", "StreamName", "is_market"]
 
 _MARKET = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SPEEDS = ("100ms", "1000ms")
@@ -29,10 +29,11 @@ class LossPolicy(Enum):
 
 
 class StreamKind(msgspec.Struct, frozen=True):
-    """A declared kind of stream."""
+    """A declared kind of stream. The streams of a private kind are for those alone whom their token names."""
 
     name: str
     loss: LossPolicy
+    private: bool = False
 
 
 class StreamName(msgspec.Struct, frozen=True):
@@ -65,27 +66,33 @@ class StreamKinds:
     def parse(self, spelling: str) -> StreamName:
         """The stream that a client means by `spelling`.
 
-        Accepted are ``trade@TATA_INR``; reversed and all in lower case ``tata_inr@trade``; and either for a depth
-        stream with ``@100ms`` or ``@1000ms`` behind it. Raises `BadStreamName`.
+        Accepted are ``trade@TATA_INR``; for a public kind reversed and all in lower case ``tata_inr@trade``; and either
+        for a depth stream with ``@100ms`` or ``@1000ms`` behind it. Raises `BadStreamName`.
         """
         left, at, rest = spelling.partition("@")
         right, speed_at, speed = rest.partition("@")
         if not at or not left or not right:
             raise BadStreamName(f"bad stream name {_shown(spelling)}: expected <kind>@<market>, as in trade@TATA_INR")
         kind, market = self._kinds.get(left), right
-        if kind is None and right in self._kinds and spelling == spelling.lower():
+        reversed_kind = self._kinds.get(right)
+        if kind is None and reversed_kind and not reversed_kind.private and spelling == spelling.lower():
             # Only ASCII: the upper case of a sharp s would be the name of another market.
-            kind, market = self._kinds[right], left.upper() if left.isascii() else left
+            kind, market = reversed_kind, left.upper() if left.isascii() else left
         if kind is None:
             known = ", ".join(self._kinds)
             raise BadStreamName(f"bad stream name {_shown(spelling)}: the kind is none of {known}")
-        if not _MARKET.fullmatch(market):
+        if not is_market(market):
             raise BadStreamName(
                 f"bad stream name {_shown(spelling)}: a market is 1 to 64 of the characters A-Z a-z 0-9 . _ -"
             )
         if speed_at and (kind.name != "depth" or speed not in _SPEEDS):
             raise BadStreamName(f"bad stream name {_shown(spelling)}: only a depth stream may end in @100ms or @1000ms")
         return StreamName(kind, market)
+
+
+def is_market(text: str) -> bool:
+    """Whether a stream can have this market."""
+    return _MARKET.fullmatch(text) is not None
 
 
 def _shown(text: str) -> str:

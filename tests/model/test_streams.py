@@ -106,6 +106,16 @@ def test_declared_kinds() -> None:
         kinds.parse("trade@TATA_INR")
 
 
+def test_a_private_kind_has_no_other_spelling() -> None:
+    """PROTOCOL.md has the reversed form for public kinds; a user's name is in the case that the token has it in."""
+    orders = StreamKind("orders", LossPolicy.KEEP, private=True)
+    kinds = StreamKinds((*BUILT_IN, orders))
+    assert kinds.parse("orders@alice") == StreamName(orders, "alice")
+    with pytest.raises(BadStreamName, match="the kind is none of"):
+        kinds.parse("alice@orders")
+    assert not any(kind.private for kind in BUILT_IN)
+
+
 @property_test
 @given(canonical_names)
 def test_canonical_round_trip(name: str) -> None:
