@@ -1,4 +1,4 @@
-"""The command line: `marketfeed watch`, `simulate` and `bench`. The daemon has its own, `twistd marketfeed`.
+"""The command line: `marketfeed watch`, `simulate`, `bench` and `token`. The daemon has its own, `twistd marketfeed`.
 
 A command is a module with `add_parser`, which sets `run` as the parser's default. Nothing heavy, and no reactor, is
 imported before a command runs.
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from marketfeed import __version__
-from marketfeed.commands import bench, simulate, watch
+from marketfeed.commands import bench, simulate, token, watch
 
 __all__ = ["main"]
 
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     watch.add_parser(subparsers)
     simulate.add_parser(subparsers)
     bench.add_parser(subparsers)
+    token.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     if "run" not in arguments:
         parser.print_help(sys.stderr)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import marketfeed
-from marketfeed.commands import main, simulate, watch
+from marketfeed.commands import main, simulate, token, watch
 
 ROOT = Path(marketfeed.__file__).parent.parent
 
@@ -37,7 +37,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"marketfeed {marketfeed.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["watch", "simulate", "bench"])
+@pytest.mark.parametrize("command", ["watch", "simulate", "bench", "token"])
 def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command has help of its own."""
     with pytest.raises(SystemExit) as caught:
@@ -79,6 +79,14 @@ def test_simulate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["simulate"]) == 3
 
 
+def test_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And for `token`, which needs a key."""
+    monkeypatch.setattr(token, "run", lambda arguments: 3)
+    assert main(["token", "--key", "FILE", "--user", "alice"]) == 3
+    with pytest.raises(SystemExit):
+        main(["token"])
+
+
 def test_as_a_module() -> None:
     """`python -m marketfeed` is the same command."""
     done = python("-m", "marketfeed", "watch", "nonsense", "trade@A")
@@ -88,6 +96,6 @@ def test_as_a_module() -> None:
 
 def test_light() -> None:
     """To parse a command line takes no reactor, and none of the libraries that a command itself needs."""
-    heavy = "'twisted.internet.reactor', 'autobahn', 'txredisapi', 'hiredis', 'OpenSSL'"
+    heavy = "'twisted.internet.reactor', 'autobahn', 'txredisapi', 'hiredis', 'OpenSSL', 'cryptography', 'jwt'"
     done = python("-c", f"import sys, marketfeed.commands; print(sorted({{{heavy}}} & set(sys.modules)))")
     assert (done.stderr, done.stdout) == ("", "[]\n")
