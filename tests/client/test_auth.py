@@ -196,6 +196,11 @@ class TestForgeries:
             assert fault(token, key_set(keys)) == f"the token's alg is not the one of its key: expected {keys}"
         assert fault(forged({}, GOOD, SECRET), key_set(keys)).startswith("the token's alg is not the one")
 
+    @pytest.mark.parametrize("header", [b'{"alg":"none","alg":"HS256"}', b'{"alg":"HS256","alg":"none"}'])
+    def test_two_algorithms(self, header: bytes) -> None:
+        """Whichever of them a reader takes, there is no signature."""
+        fault(forged(header, GOOD, None))
+
     @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
     def test_a_public_key_as_a_secret(self, algorithm: str) -> None:
         """Key confusion: the attacker signs with what everybody knows, in any of its forms."""

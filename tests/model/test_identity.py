@@ -125,7 +125,7 @@ class TestPatterns:
     @pytest.mark.parametrize("user", ["*", "a*", "alice*", ".*", "${sub}", "a b", "", 65 * "a", "alicé", "alice\n"])
     def test_a_user_whose_name_is_no_market(self, user: str) -> None:
         """No private stream, whatever the patterns say, and none by `${sub}`; a star in the name is no pattern."""
-        somebody = identity(user, "orders@*", "orders@${sub}", "depth@${sub}", "trade@*")
+        somebody = identity(user, "orders@*", "orders@${sub}", "depth@${sub}", "depth@a${sub}*", "trade@*")
         for market in ("alice", "a", "ab", "aab", 64 * "a"):
             assert not permits(somebody, f"orders@{market}")
             assert not permits(somebody, f"depth@{market}")
