@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 from cryptography.x509 import load_der_x509_certificate
 from jwt import PyJWK, PyJWTError
-from twisted.logger import Logger
+
+from marketfeed.logs import Log
 
 __all__ = [
     "CHECK_SECONDS",
@@ -51,7 +52,7 @@ _ACCEPTED = f"RSA of {MIN_RSA} bits or more, EC P-256 or Ed25519"
 _TYPES = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
 """``kty`` and ``crv`` of a JWK → algorithm."""
 
-_log = Logger()
+_log = Log()
 
 
 class BadKey(ValueError):
