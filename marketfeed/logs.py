@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import time
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import msgspec
 from twisted.logger import (
@@ -36,6 +36,9 @@ class Log(Logger):
     Every client that comes and goes is worth some lines, and they are to cost little beside what it costs itself.
     """
 
+    debugging: ClassVar[bool] = True
+    """Whether anybody hears what is of use for debugging only; it is not even composed otherwise."""
+
     def emit(self, level: Any, format: str | None = None, **fields: object) -> None:
         fields["log_logger"] = self
         fields["log_level"] = level
@@ -44,6 +47,10 @@ class Log(Logger):
         fields["log_format"] = format
         fields["log_time"] = time()
         self.observer(fields)
+
+    def debug(self, format: str | None = None, **fields: object) -> None:
+        if Log.debugging:
+            self.emit(LogLevel.debug, format, **fields)
 
 
 class _File(Protocol):
@@ -167,6 +174,7 @@ class _FromLevel:
 def make_observer(reactor: Any, twistd: Mapping[str, Any], log_format: str, log_level: str) -> ILogObserver:
     """The observer that twistd is to use. `twistd`: its own options, of which it heeds `logfile` and `nodaemon`."""
     out = _open(reactor, twistd.get("logfile") or "", bool(twistd.get("nodaemon")))
+    Log.debugging = log_level == "debug"
     observer: ILogObserver = _Json(out) if log_format == "json" else _Text(out)
     return _FromLevel(observer, LogLevel.lookupByName(log_level))
 

@@ -22,6 +22,12 @@ import marketfeed.logs
 from marketfeed.logs import Log, make_observer
 
 
+@pytest.fixture(autouse=True)
+def _debugging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one observer wants to hear is not said to those of later tests."""
+    monkeypatch.setattr(Log, "debugging", Log.debugging)
+
+
 class Reactor:
     """As much of a reactor as an observer needs."""
 
@@ -202,6 +208,14 @@ class TestLog:
             assert ours.keys() == theirs.keys()
             for name in ours.keys() - {"log_time", "log_logger", "log_failure"}:
                 assert ours[name] == theirs[name]
+
+    @pytest.mark.parametrize(("level", "count"), [("debug", 1), ("info", 0)])
+    def test_what_nobody_hears_is_not_said(self, level: str, count: int) -> None:
+        """The observer of the daemon says whether it is for debugging."""
+        events: list[LogEvent] = []
+        make_observer(Reactor(), {"nodaemon": 1}, "text", level)
+        Log("marketfeed.part", observer=events.append).debug("x")  # type: ignore[arg-type]
+        assert len(events) == count
 
     def test_a_log_of_a_class_is_named_after_it(self) -> None:
         """As Twisted's is."""

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -16,7 +17,7 @@ import msgspec
 from marketfeed.model.dialects import Dialect
 from marketfeed.model.streams import BadStreamName, StreamKinds
 
-__all__ = ["MAX_HEAD", "BadRequest", "Head", "Refusal", "Upgrade", "parse_head", "respond", "route"]
+__all__ = ["MAX_HEAD", "BadRequest", "Head", "Refusal", "Upgrade", "header_words", "parse_head", "respond", "route"]
 
 MAX_HEAD = 16384
 """Bytes of a request line and its headers."""
@@ -110,7 +111,9 @@ def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgra
     if upgrade is None:
         assert plain is not None
         return plain
-    if isinstance(upgrade, Upgrade) and (head.method == "HEAD" or not _asks_for_websocket(head.headers)):
+    if isinstance(upgrade, Upgrade) and (
+        head.method == "HEAD" or "websocket" not in header_words(head.headers.get("upgrade", ""))
+    ):
         return Refusal(426, "this is a WebSocket endpoint", (("Upgrade", "websocket"),))
     return upgrade
 
@@ -155,5 +158,7 @@ def _checked(dialect: Dialect, streams: list[str], kinds: StreamKinds) -> Upgrad
     return Upgrade(dialect, streams)
 
 
-def _asks_for_websocket(headers: Mapping[str, str]) -> bool:
-    return any(word.strip().lower() == "websocket" for word in headers.get("upgrade", "").split(","))
+@lru_cache(maxsize=64)
+def header_words(value: str) -> frozenset[str]:
+    """The words of a header that is a list, in lower case."""
+    return frozenset(word.strip().lower() for word in value.split(","))

@@ -30,6 +30,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from marketfeed.client.deadlines import Deadlines
+from marketfeed.client.http import header_words
 from marketfeed.model.frames import masked_text
 
 __all__ = ["CLOSE_SECONDS", "HANDSHAKE_SECONDS", "LeanServerFactory", "LeanServerProtocol", "autobahn_options"]
@@ -182,9 +183,9 @@ class LeanServerProtocol(WebSocketServerProtocol):
         """Answer the request, whose bytes have been taken off `data`, with 101. False: it is no proper handshake."""
         if version != "HTTP/1.1":
             return False
-        tokens = [token.strip().lower() for token in headers.get("connection", "").split(",")]
+        words = header_words(headers.get("connection", ""))
         key = headers.get("sec-websocket-key", "")
-        if "upgrade" not in tokens or not _KEY.fullmatch(key) or not _HOST.fullmatch(headers.get("host", "")):
+        if "upgrade" not in words or not _KEY.fullmatch(key) or not _HOST.fullmatch(headers.get("host", "")):
             return False
         if not _ORIGIN.fullmatch(headers.get("origin", "null")):
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from marketfeed.model.messages import (
     RequestError,
     RequestId,
     ServerShutdown,
+    _parse_carefully,
     parse_request,
 )
 from tests.strategies import further_members, json_texts, json_values, objects, plain_text, property_test
@@ -269,3 +271,28 @@ def test_close_reasons() -> None:
         assert reason.code not in (1004, 1005, 1006)
         assert 0 < len(reason.meaning.encode()) <= 123
         assert reason.advice
+
+
+@property_test
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=40),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(("method", "id", "x")), inner),
+        max_leaves=6,
+    )
+    | st.fixed_dictionaries(
+        {"method": st.text(max_size=5)},
+        optional={"params": st.lists(st.text(max_size=5)), "id": st.integers() | st.text(max_size=40) | st.floats()},
+    )
+)
+def test_the_quick_way_and_the_careful_one_agree(request: object) -> None:
+    """Most requests are read at once; what that does not take is read with care, to say what is wrong with it."""
+    payload = json.dumps(request).encode()
+
+    def outcome(parse: Callable[[bytes], Request]) -> object:
+        try:
+            return parse(payload)
+        except RequestError as error:
+            return (error.code, error.message, error.request_id)
+
+    assert outcome(parse_request) == outcome(_parse_carefully)
