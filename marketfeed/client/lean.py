@@ -21,7 +21,7 @@ from hashlib import sha1
 from typing import Any, cast
 
 import txaio.tx
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.websocket.compress import PerMessageDeflate, PerMessageDeflateOffer, PerMessageDeflateOfferAccept
 from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
 from autobahn.websocket.utf8validator import Utf8Validator
@@ -31,6 +31,7 @@ from twisted.python.failure import Failure
 
 from marketfeed.client.deadlines import Deadlines
 from marketfeed.client.http import header_words
+from marketfeed.client.reading import FrameReader
 from marketfeed.model.frames import masked_text
 
 __all__ = ["CLOSE_SECONDS", "HANDSHAKE_SECONDS", "LeanServerFactory", "LeanServerProtocol", "autobahn_options"]
@@ -82,7 +83,7 @@ class _Unheard:
         """Nobody waits."""
 
 
-class LeanServerProtocol(WebSocketServerProtocol):
+class LeanServerProtocol(FrameReader):
     """A WebSocket on the server's side. Subclasses answer the request and call `accept`."""
 
     CONFIG_ATTRS: list[str] = []

@@ -40,6 +40,7 @@ from marketfeed.client.lean import (
     LeanServerProtocol,
     autobahn_options,
 )
+from marketfeed.client.reading import FrameReader
 from tests.conftest import LogCapture
 from tests.strategies import property_test
 
@@ -86,8 +87,8 @@ class Recorder(WebSocketServerProtocol):
         """There is none."""
 
 
-class Plain(Recorder):
-    """Autobahn as it comes, with the same options."""
+class Plain(Recorder, FrameReader):
+    """Autobahn as it comes, with the same options; only frames are read as we do it."""
 
     @staticmethod
     def perMessageCompressionAccept(offers: list[Any]) -> PerMessageDeflateOfferAccept | None:
