@@ -42,8 +42,8 @@ class FrameReader(WebSocketServerProtocol):
             if self._isMessageCompressed:
                 self.message_data_total_length += len(payload)  # which Autobahn takes off again
             super().onFrameData(payload)
-            if self._isMessageCompressed and self._inflater.unused_data not in _BEHIND_LAST_BLOCK:
-                self._invalid_payload("there is data behind the last block of a compressed message")
+            if self._isMessageCompressed and not self.failedByMe:
+                self._check_inflater()
 
     def onFrameEnd(self) -> None:
         frame = self.current_frame
@@ -63,6 +63,11 @@ class FrameReader(WebSocketServerProtocol):
         if payload:
             super().onMessageFrameData(payload)
 
-    @property
-    def _inflater(self) -> Any:
-        return self._perMessageCompress._decompressor
+    def _check_inflater(self) -> None:
+        """What Autobahn would drop without a word."""
+        inflater, limit = self._perMessageCompress._decompressor, self.maxMessagePayloadSize
+        if inflater.unused_data not in _BEHIND_LAST_BLOCK:
+            self._invalid_payload("there is data behind the last block of a compressed message")
+        elif self.message_data_total_length == limit and inflater.decompress(b"", 1):
+            fault = f"received WebSocket message exceeds payload limit of {limit} octets after decompression"
+            self._max_message_size_exceeded(limit + 1, limit, fault)

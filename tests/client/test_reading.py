@@ -191,6 +191,18 @@ class TestTheLimit:
         else:
             assert server.protocol.localCloseCode == 1009
 
+    @pytest.mark.parametrize("beyond", [0, 1, 2, 250, 257, 258, 300])
+    @pytest.mark.parametrize("chunk", [1, 1 << 20])
+    def test_nothing_is_left_in_the_inflater(self, beyond: int, chunk: int) -> None:
+        """A long run of one byte takes a few bits: of what the limit cuts off, nothing is in the input any more."""
+        limit = 65536
+        server = opened(maxMessagePayloadSize=limit, maxFramePayloadSize=limit)
+        sent = frame(deflated(b"a" * (limit + beyond)), TEXT, rsv=COMPRESSED)
+        for at in range(0, len(sent), chunk):
+            server.receive(sent[at : at + chunk])
+        assert messages(server) == ([] if beyond else [b"a" * limit])
+        assert server.protocol.localCloseCode == (1009 if beyond else None)
+
     def test_a_compressed_frame_that_announces_too_much(self) -> None:
         """It is refused before any of it has come."""
         server = opened()
