@@ -8,7 +8,7 @@ PORT ?= 8080
 COVERAGE_FLOOR = 85
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check bench clean env-demo env-dev
+.PHONY: help run dev test check fuzz bench clean env-demo env-dev
 # Two goals at once, as in `make -j run test`, would set up the same directory twice.
 .NOTPARALLEL:
 
@@ -41,6 +41,9 @@ check: env-dev ## all that a change must pass: format, lint, types, layers, test
 	env/bin/mypy
 	env/bin/lint-imports
 	env/bin/python -m pytest --cov --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
+
+fuzz: env-dev ## the tests that throw any bytes at it, for some minutes; ARGS="-k Handshakes" for some of them
+	@env/bin/python -m pytest --hypothesis-profile=fuzz tests/client/test_fuzz.py $(ARGS)
 
 bench: env-demo ## measure it beside other servers, for some minutes, into docs/benchmarks.md; ARGS="--quick" for a glance
 	@env/bin/python -m benchmarks.run $(ARGS)

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from twisted.internet import reactor
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
+
+settings.register_profile("fuzz", max_examples=30_000, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 
 
 @implementer(ILogObserver)
