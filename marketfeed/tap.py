@@ -15,7 +15,8 @@ from twisted.application.service import MultiService
 from twisted.python import usage
 
 from marketfeed import __version__
-from marketfeed.settings import OPTIONS, BadSetting, Option, Settings, load
+from marketfeed.options import OPTIONS, Option
+from marketfeed.settings import DEFAULTS, BadSetting, Settings, load
 
 __all__ = ["Options", "makeService"]
 
@@ -70,7 +71,8 @@ def _given(option: Option, value: str | int | None) -> str | None:
 
 def _usage(option: Option) -> str:
     name = f"--{option.flag}" + ("" if option.is_switch else "=")
-    default = f"{option.default:g}" if isinstance(option.default, float) else option.default
+    default = DEFAULTS.get(option.field)
+    default = f"{default:g}" if isinstance(default, float) else default
     shown = "" if option.is_switch or default in (None, "") else f" [{default}]"
     return f"  {name:24} {option.help}{shown}\n  {'':24} environment: {option.environment}"
 

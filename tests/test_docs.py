@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from marketfeed.model.messages import CLOSE_REASONS, ErrorCode
+from marketfeed.options import OPTIONS, Option
 from marketfeed.redis_address import RedisAddress
-from marketfeed.settings import OPTIONS, Option, Settings, load
+from marketfeed.settings import DEFAULTS, Settings, load
 from tests.docs_runner import (
     DOCUMENTS,
     ROOT,
@@ -112,7 +113,7 @@ def _default(option: Option) -> str:
     """An option's default as the table spells it."""
     if option.flag in ("redis-host", "redis-port"):
         return str(getattr(RedisAddress(), option.flag.removeprefix("redis-")))
-    default = option.default
+    default = DEFAULTS.get(option.field)
     if isinstance(default, bool):
         return "on" if default else "off"
     if isinstance(default, float):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from marketfeed.settings import OPTIONS
+from marketfeed.options import OPTIONS
 
 ROOT = Path(__file__).parent.parent
 

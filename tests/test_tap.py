@@ -14,7 +14,8 @@ from twisted.internet import reactor as global_reactor
 import marketfeed.daemon
 from marketfeed import __version__
 from marketfeed.daemon import StartFault
-from marketfeed.settings import OPTIONS, Settings
+from marketfeed.options import OPTIONS
+from marketfeed.settings import Settings
 from marketfeed.tap import Options, makeService
 
 

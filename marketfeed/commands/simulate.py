@@ -19,7 +19,8 @@ from twisted.logger import (
 )
 
 from marketfeed.model.streams import BadStreamName, StreamKinds
-from marketfeed.settings import OPTIONS, BadSetting, Settings, load
+from marketfeed.options import OPTIONS
+from marketfeed.settings import BadSetting, Settings, load
 from marketfeed.source.simulator import INSTRUMENTS, MOST_RATE, MarketSimulation, SimulatedEngine
 
 __all__ = ["add_parser", "run"]
