@@ -16,17 +16,23 @@ from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
 from marketfeed import __version__
+from marketfeed.client.addresses import ConnectionCounts, ConnectRate, TrustedProxies
+from marketfeed.client.admission import Admission
+from marketfeed.client.auth import TokenVerifier
 from marketfeed.client.heartbeat import Heartbeat
-from marketfeed.client.session import SessionLimits
+from marketfeed.client.keys import BadKey, KeyFiles
+from marketfeed.client.origins import AllowedOrigins
+from marketfeed.client.session import SessionContext, SessionLimits
 from marketfeed.client.users import UserManager
 from marketfeed.client.websocket import ClientFactory
 from marketfeed.collector import Collector
 from marketfeed.hub import Hub, HubLimits
 from marketfeed.listener import CannotServe, Listener, server_endpoint
 from marketfeed.logs import Log, make_observer
-from marketfeed.model.streams import StreamKinds
+from marketfeed.memory import MemoryGuard
+from marketfeed.model.streams import BUILT_IN, StreamKinds
 from marketfeed.redis_address import RedisAddress
-from marketfeed.resources import RESERVED_FILES, raise_file_limit
+from marketfeed.resources import raise_file_limit, room_for_connections
 from marketfeed.settings import Settings
 from marketfeed.source.embedded import EmbeddedServer, NoServerFound, find_server
 from marketfeed.source.redis_endpoint import redis_endpoint
@@ -174,7 +180,8 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
         ),
     )
     drain_seconds = 0.0 if settings.demo else settings.drain_seconds
-    users = UserManager(reactor, _fitting(settings.max_connections, notes), drain_seconds, time.time)
+    room = room_for_connections(raise_file_limit())
+    users = UserManager(reactor, _fitting(settings.max_connections, room.clients, notes), drain_seconds, time.time)
     embedded, endpoint, address = _redis(reactor, settings)
     source = RedisPubSub(reactor, endpoint, address, hub, settings.channel_prefix)
     hub.feed_from(source)
@@ -183,15 +190,16 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
         public = server_endpoint(reactor, settings.port)
     except ValueError as fault:
         raise StartFault(f"--port: expected a number or a Twisted endpoint description: {fault}") from None
-    listener = Listener(public, _clients(reactor, settings, hub, users), settings.port)
+    memory = MemoryGuard(reactor, settings.memory_limit)
+    listener = Listener(public, _clients(reactor, settings, hub, users, memory, room.handshakes), settings.port)
     daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "")
     if not twistd.get("logger") and not twistd.get("syslog"):
         daemon.observer = make_observer(reactor, twistd, settings.log_format, settings.log_level)
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
     collector = Collector(reactor, lambda: len(users))
     report = _Report(reactor, settings, listener, notes)
-    daemon.add_in_order(*embedded, collector, hub, users, heartbeat, source, *market, listener, report)
-    daemon.stop_in_order(heartbeat, *market, source, hub, users, listener, report, collector, *embedded)
+    daemon.add_in_order(*embedded, collector, memory, hub, users, heartbeat, source, *market, listener, report)
+    daemon.stop_in_order(heartbeat, *market, source, hub, users, listener, report, memory, collector, *embedded)
     return daemon
 
 
@@ -217,28 +225,54 @@ def _simulation(
     return [market, publisher]
 
 
-def _clients(reactor: Any, settings: Settings, hub: Hub, users: UserManager) -> ClientFactory:
+def _clients(
+    reactor: Any, settings: Settings, hub: Hub, users: UserManager, memory: MemoryGuard, max_handshakes: int
+) -> ClientFactory:
+    admission = _admission(reactor, settings, users, memory)
     limits = SessionLimits(
         max_streams=settings.max_streams,
         request_rate=settings.request_rate,
         request_burst=settings.request_burst,
     )
+    kinds = StreamKinds((*BUILT_IN, *settings.kinds))
     return ClientFactory(
         reactor,
-        hub,
+        admission,
         users,
-        StreamKinds(),
-        limits,
-        lambda: hub.source_reached and not users.draining,
+        SessionContext(hub=hub, kinds=kinds, limits=limits, now=reactor.seconds, verify=admission.verify),
+        lambda: hub.source_reached and admission.takes_clients,
         max_message=settings.max_message,
         client_queue=settings.client_queue,
         compression=settings.compression,
+        max_handshakes=max_handshakes,
     )
 
 
-def _fitting(max_connections: int, notes: list[str]) -> int:
+def _admission(reactor: Any, settings: Settings, users: UserManager, memory: MemoryGuard) -> Admission:
+    proxies = TrustedProxies(settings.trusted_proxy)
+    return Admission(
+        reactor,
+        users,
+        memory,
+        origins=AllowedOrigins(settings.allowed_origin),
+        proxies=proxies,
+        rate=ConnectRate(settings.connect_rate, spare_local_but=proxies if settings.spares_local else None),
+        counts=ConnectionCounts(settings.max_connections_per_address),
+        verifier=None if settings.auth == "off" else _verifier(settings),
+        needs_token=settings.auth == "required",
+    )
+
+
+def _verifier(settings: Settings) -> TokenVerifier:
+    try:
+        keys = KeyFiles(settings.auth_key, settings.auth_jwks, time.time)
+    except BadKey as fault:
+        raise StartFault(str(fault)) from None
+    return TokenVerifier(keys.current, time.time, audience=settings.auth_audience, issuer=settings.auth_issuer)
+
+
+def _fitting(max_connections: int, room: int, notes: list[str]) -> int:
     """The number of clients that the limit on open files has room for."""
-    room = max(1, raise_file_limit() - RESERVED_FILES)
     if max_connections > room:
         notes.append(
             f"--max-connections is lowered from {max_connections} to {room}: no more files may be open at once"

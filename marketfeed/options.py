@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from marketfeed.client.addresses import parse_network
+from marketfeed.client.origins import parse_origin
+from marketfeed.memory import parse_memory_limit
 from marketfeed.redis_address import is_host, parse_redis_url
 
 __all__ = ["OPTIONS", "Option"]
+
+_Value = TypeVar("_Value")
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -21,6 +26,8 @@ class Option(msgspec.Struct, frozen=True):
     parse: Callable[[str], Any]
     variable: str = ""
     is_switch: bool = False
+    is_list: bool = False
+    """The flag may be given several times, and each time with several values, between commas."""
 
     @property
     def field(self) -> str:
@@ -61,6 +68,16 @@ def _one_of(*words: str) -> Callable[[str], str]:
         if text not in words:
             raise ValueError(" or ".join(words))
         return text
+
+    return parse
+
+
+def _list(parse_one: Callable[[str], _Value]) -> Callable[[str], tuple[_Value, ...]]:
+    def parse(text: str) -> tuple[_Value, ...]:
+        values = [parse_one(each) for each in text.split(",") if each.strip()]
+        if not values:
+            parse_one(text)  # says what would be accepted
+        return tuple(values)
 
     return parse
 
@@ -118,7 +135,7 @@ _prefix = _text(
 )
 _name = _text("a name or an address", bool)
 
-_SERVING, _REDIS, _LIMITS, _RUNNING = "Serving", "Redis", "Limits", "Running"
+_SERVING, _ACCESS, _REDIS, _LIMITS, _RUNNING = "Serving", "Access", "Redis", "Limits", "Running"
 
 OPTIONS = (
     Option("port", _SERVING, "a number, or a Twisted endpoint description", _port, "PORT"),
@@ -126,6 +143,26 @@ OPTIONS = (
     Option("ping-interval", _SERVING, "seconds between pings of a client; 0 for none", _number(0, "seconds")),
     Option("ping-timeout", _SERVING, "seconds that a client has to answer a ping", _number(1, "seconds")),
     Option("compression", _SERVING, "on or off: permessage-deflate for clients that ask for it", _switch("on or off")),
+    Option(
+        "allowed-origin",
+        _ACCESS,
+        "pages that may connect, as https://*.example.com; by default those of this host. May be given several times",
+        _list(parse_origin),
+        "MARKETFEED_ALLOWED_ORIGINS",
+        is_list=True,
+    ),
+    Option("auth", _ACCESS, "whether clients need a token", _one_of("off", "optional", "required")),
+    Option("auth-key", _ACCESS, "file of the secret or the PEM public key that verifies tokens", _name),
+    Option("auth-jwks", _ACCESS, "file of the public keys that verify tokens, as a JWKS", _name),
+    Option("auth-audience", _ACCESS, "what the claim aud of a token must have", _name),
+    Option("auth-issuer", _ACCESS, "what the claim iss of a token must be", _name),
+    Option(
+        "trusted-proxy",
+        _ACCESS,
+        "addresses and networks whose X-Forwarded-For is believed. May be given several times",
+        _list(parse_network),
+        is_list=True,
+    ),
     Option(
         "redis-url",
         _REDIS,
@@ -146,12 +183,25 @@ OPTIONS = (
     ),
     Option("max-payload", _REDIS, "bytes of a publication", _whole(1, "bytes")),
     Option("max-connections", _LIMITS, "clients of this process", _whole(1)),
+    Option("max-connections-per-address", _LIMITS, "clients from one address; 0 for any number", _whole(0)),
+    Option(
+        "connect-rate",
+        _LIMITS,
+        "attempts to connect from one address in 5 minutes, 0 for any number; not given, it spares local addresses",
+        _whole(0),
+    ),
     Option("max-streams", _LIMITS, "subscriptions of one connection", _whole(1)),
     Option("max-distinct-streams", _LIMITS, "streams of all connections", _whole(1)),
     Option("request-rate", _LIMITS, "requests of one connection per second", _number(0.001)),
     Option("request-burst", _LIMITS, "requests of one connection at once", _whole(1)),
     Option("max-message", _LIMITS, "bytes of a client's message", _whole(1, "bytes")),
     Option("client-queue", _LIMITS, "bytes that may wait for one slow client", _whole(4096, "bytes")),
+    Option(
+        "memory-limit",
+        _LIMITS,
+        "resident memory above which no client is let in: 512MiB, or a share of what there is, or off",
+        parse_memory_limit,
+    ),
     Option(
         "demo",
         _RUNNING,

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import resource
 
-__all__ = ["RESERVED_FILES", "raise_file_limit"]
+import msgspec
 
-RESERVED_FILES = 128
-"""File descriptors that are not clients: listeners, links, logs, the reactor's own, handshakes that are refused."""
+__all__ = ["Room", "raise_file_limit", "room_for_connections"]
+
+_RESERVED = 128
+"""File descriptors that are no connections of clients: listeners, links, logs, the reactor's own."""
+_MAX_HANDSHAKES = 4096
+
+
+class Room(msgspec.Struct, frozen=True):
+    """How many connections there may be at a time: of clients, and of those who have not sent their request yet."""
+
+    clients: int
+    handshakes: int
+
+
+def room_for_connections(files: int) -> Room:
+    """What there is room for with this many open files. Handshakes take a share, so that no flood of them takes all."""
+    room = max(2, files - _RESERVED)
+    handshakes = min(_MAX_HANDSHAKES, max(1, room // 8))
+    return Room(room - handshakes, handshakes)
 
 
 def raise_file_limit() -> int:

@@ -14,14 +14,15 @@ from typing import Any
 
 import msgspec
 
+from marketfeed.client.addresses import Network
+from marketfeed.client.origins import OriginPattern
+from marketfeed.declared_kinds import BadSetting, read_kinds
+from marketfeed.memory import MemoryLimit
+from marketfeed.model.streams import StreamKind
 from marketfeed.options import OPTIONS, Option
 from marketfeed.redis_address import EMBEDDED, BadRedisUrl, RedisAddress
 
 __all__ = ["DEFAULTS", "BadSetting", "Settings", "load"]
-
-
-class BadSetting(ValueError):
-    """A setting cannot be used; the message is the line to show."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -32,7 +33,18 @@ class Settings(msgspec.Struct, frozen=True):
     redis_ca: str | None = None
     channel_prefix: str = ""
     demo: bool = False
+    allowed_origin: tuple[OriginPattern, ...] = ()
+    auth: str = "off"
+    auth_key: str | None = None
+    auth_jwks: str | None = None
+    auth_audience: str | None = None
+    auth_issuer: str | None = None
+    trusted_proxy: tuple[Network, ...] = ()
     max_connections: int = 20000
+    max_connections_per_address: int = 0
+    connect_rate: int = 300
+    spares_local: bool = True
+    """The connect rate is not for clients from local addresses, which nobody has decided about."""
     max_streams: int = 1024
     max_distinct_streams: int = 50000
     request_rate: float = 10.0
@@ -41,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_message: int = 65536
     max_payload: int = 262144
     client_queue: int = 1048576
+    memory_limit: MemoryLimit = MemoryLimit(percent=85)
     ping_interval: float = 20.0
     ping_timeout: float = 60.0
     compression: bool = True
@@ -48,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True):
     drain_seconds: float = 20.0
     log_format: str = "text"
     log_level: str = "info"
+    kinds: tuple[StreamKind, ...] = ()
+    """The kinds of streams that are declared besides the built-in ones."""
     warnings: tuple[str, ...] = ()
 
 
@@ -73,10 +88,18 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
         if environment.get(option.environment)
     }
     config = from_flags.get("config") or from_environment.get("config")
-    layers = [from_flags, from_environment, _read_file(config) if config else {}]
-    given = _merge(layers)
+    from_file, kinds = _read_file(config) if config else ({}, ())
+    given = _merge([from_flags, from_environment, from_file])
     values = {option.field: _parse(option, given[option.field]) for option in OPTIONS if option.field in given}
     values.pop("config", None)
+    warnings = _settle_redis(values, given, from_flags)
+    values["spares_local"] = "connect_rate" not in given
+    _check_auth(values, given, kinds)
+    return Settings(**values, kinds=kinds, warnings=tuple(warnings))
+
+
+def _settle_redis(values: dict[str, Any], given: dict[str, _Given], from_flags: dict[str, _Given]) -> list[str]:
+    """Put one address in place of all that says where Redis is. Returns what the operator should be warned of."""
     warnings = []
     host, port = values.pop("redis_host", None), values.pop("redis_port", (None, 6379))
     url = values.pop("redis_url", None)
@@ -96,7 +119,24 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
         values.pop("redis_ca", None)
     if values.get("redis_ca") and not values.get("redis", RedisAddress()).tls:
         raise BadSetting(f"{given['redis_ca'].source}: expected together with a rediss:// URL")
-    return Settings(**values, warnings=tuple(warnings))
+    return warnings
+
+
+def _check_auth(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:
+    """Tokens need keys, and all that is about tokens needs them."""
+    if values.get("auth", "off") != "off":
+        if not ("auth_key" in values or "auth_jwks" in values):
+            raise BadSetting(f"{given['auth'].source}: expected together with --auth-key or --auth-jwks")
+        return
+    for field in ("auth_key", "auth_jwks", "auth_audience", "auth_issuer"):
+        if field in given:
+            raise BadSetting(f"{given[field].source}: expected together with --auth optional or --auth required")
+    for kind in kinds:
+        if kind.private:
+            raise BadSetting(
+                f"streams.{kind.name}: private streams are for the bearers of tokens; "
+                "expected together with --auth optional or --auth required"
+            )
 
 
 def _merge(layers: list[dict[str, _Given]]) -> dict[str, _Given]:
@@ -120,7 +160,7 @@ def _parse(option: Option, given: _Given) -> Any:
         raise BadSetting(f"{given.source}: {shown} cannot be used; expected {error}") from None
 
 
-def _read_file(config: _Given) -> dict[str, _Given]:
+def _read_file(config: _Given) -> tuple[dict[str, _Given], tuple[StreamKind, ...]]:
     path = repr(config.text)[1:-1]
     try:
         table = tomllib.loads(Path(config.text).read_text(encoding="utf-8"))
@@ -128,22 +168,26 @@ def _read_file(config: _Given) -> dict[str, _Given]:
         raise BadSetting(f"{config.source}: {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise BadSetting(f"{config.source}: {path} is not TOML: {error}") from None
-    known = {option.field for option in OPTIONS} - {"config"}
+    kinds = read_kinds(table.pop("streams", {}), path)
+    known = {option.field: option for option in OPTIONS if option.field != "config"}
     given = {}
     for field, value in table.items():
         if field not in known:
             name = repr(field[:80])[1:-1]
-            raise BadSetting(f"{name} in {path}: unknown; expected one of {', '.join(sorted(known))}")
+            raise BadSetting(f"{name} in {path}: unknown; expected streams or one of {', '.join(sorted(known))}")
         try:
-            text = _as_flag(value)
+            text = _as_flag(value, known[field])
         except ValueError:
-            raise BadSetting(f"{field} in {path}: expected a string, a number, true or false") from None
+            of_list = ", or a list of strings" if known[field].is_list else ""
+            raise BadSetting(f"{field} in {path}: expected a string, a number, true or false{of_list}") from None
         given[field] = _Given(text, f"{field} in {path}")
-    return given
+    return given, kinds
 
 
-def _as_flag(value: Any) -> str:
+def _as_flag(value: Any, option: Option) -> str:
     """A value of the file as the text of a flag. Raises ValueError when there is none."""
+    if option.is_list and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ",".join(value)
     if not isinstance(value, str | int | float):
         raise ValueError
     return str(value).lower() if isinstance(value, bool) else str(value)

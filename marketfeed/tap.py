@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.application.service import MultiService
 from twisted.python import usage
@@ -29,9 +29,15 @@ class Options(usage.Options):
         "Every option can also be given in the environment or in a TOML file: flags beat the environment, which "
         "beats the file."
     )
-    optParameters = [[option.flag, None, None, option.help] for option in OPTIONS if not option.is_switch]
+    optParameters = [
+        [option.flag, None, None, option.help] for option in OPTIONS if not (option.is_switch or option.is_list)
+    ]
     optFlags = [[option.flag, None, option.help] for option in OPTIONS if option.is_switch]
     settings: Settings
+
+    def __init__(self) -> None:
+        usage.Options.__init__(self)
+        self.lists: dict[str, list[str]] = {}
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
@@ -46,8 +52,9 @@ class Options(usage.Options):
         raise SystemExit
 
     def postOptions(self) -> None:
-        given = {option.field: _given(option, self[option.flag]) for option in OPTIONS}
+        given = {option.field: _given(option, self[option.flag]) for option in OPTIONS if not option.is_list}
         flags = {field: text for field, text in given.items() if text is not None}
+        flags |= {field: ",".join(texts) for field, texts in self.lists.items()}
         try:
             self.settings = load(flags, os.environ)
         except BadSetting as error:
@@ -62,6 +69,21 @@ class Options(usage.Options):
         return "\n".join([*lines, "  --help, --version", ""])
 
 
+def _collector(option: Option) -> Callable[[Options, str], None]:
+    """twistd's options keep the last value of several; a method of this name gets every one."""
+
+    def collect(options: Options, value: str) -> None:
+        options.lists.setdefault(option.field, []).append(value)
+
+    collect.__doc__ = option.help
+    return collect
+
+
+for _option in OPTIONS:
+    if _option.is_list:
+        setattr(Options, f"opt_{_option.field}", _collector(_option))
+
+
 def _given(option: Option, value: str | int | None) -> str | None:
     """What stood on the command line; None where the option did not. A switch has 0 then, any other None."""
     if option.is_switch:
@@ -73,7 +95,7 @@ def _usage(option: Option) -> str:
     name = f"--{option.flag}" + ("" if option.is_switch else "=")
     default = DEFAULTS.get(option.field)
     default = f"{default:g}" if isinstance(default, float) else default
-    shown = "" if option.is_switch or default in (None, "") else f" [{default}]"
+    shown = "" if option.is_switch or default in (None, "", ()) else f" [{default}]"
     return f"  {name:24} {option.help}{shown}\n  {'':24} environment: {option.environment}"
 
 

@@ -19,13 +19,61 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
-from marketfeed.boundaries import Sink, Source, Subscriber
+from marketfeed.boundaries import Clock, Sink, Source, Subscriber
+from marketfeed.client.addresses import ConnectionCounts, ConnectRate, TrustedProxies, parse_network
+from marketfeed.client.admission import Admission, Memory
+from marketfeed.client.auth import TokenVerifier
+from marketfeed.client.origins import AllowedOrigins, parse_origin
 from marketfeed.client.outbox import OutboxTransport
+from marketfeed.client.users import UserManager
 from marketfeed.fanout import Group, LiveStream
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.streams import StreamKinds
 
-__all__ = ["FakeSocket", "FakeSource", "FakeSubscriber", "FakeTransport", "make_group", "make_stream", "payloads"]
+__all__ = [
+    "FakeMemory",
+    "FakeSocket",
+    "FakeSource",
+    "FakeSubscriber",
+    "FakeTransport",
+    "make_admission",
+    "make_group",
+    "make_stream",
+    "payloads",
+]
+
+
+class FakeMemory:
+    """A guard of memory that is full when the test says so."""
+
+    def __init__(self) -> None:
+        self.is_full = False
+
+
+def make_admission(
+    clock: Clock,
+    users: UserManager,
+    *,
+    origins: Collection[str] = ("*",),
+    proxies: Collection[str] = (),
+    connect_rate: int = 0,
+    per_address: int = 0,
+    memory: Memory | None = None,
+    verifier: TokenVerifier | None = None,
+    needs_token: bool = False,
+) -> Admission:
+    """An admission that lets everybody in, unless it is told otherwise."""
+    return Admission(
+        clock,
+        users,
+        memory or FakeMemory(),
+        origins=AllowedOrigins([parse_origin(text) for text in origins]),
+        proxies=TrustedProxies([parse_network(text) for text in proxies]),
+        rate=ConnectRate(connect_rate),
+        counts=ConnectionCounts(per_address),
+        verifier=verifier,
+        needs_token=needs_token,
+    )
 
 
 def make_stream(name: str = "trade@A") -> LiveStream:

@@ -197,6 +197,11 @@ class ConnectionCounts:
         """How many addresses have connections."""
         return len(self._counts)
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether anything is counted at all."""
+        return self._limit > 0
+
     def enter(self, key: Key | None) -> bool:
         """Count a connection. False: the address has as many as it may, and nothing is counted."""
         if key is None or not self._limit:

@@ -29,6 +29,10 @@ class Deadlines(Generic[_Item]):
     def __len__(self) -> int:
         return len(self._times)
 
+    def oldest(self) -> _Item:
+        """What has been waited for longest. Raises StopIteration when nothing is."""
+        return next(iter(self._times))
+
     def add(self, item: _Item) -> None:
         """Begin to wait for `item`, which is not waited for yet."""
         self._times[item] = self._clock.seconds() + self._seconds

@@ -180,8 +180,13 @@ class LeanServerProtocol(FrameReader):
         if self._perMessageCompress is not None:
             self._perMessageCompress._decompressor = None  # the client's windows are not kept between messages
 
-    def accept(self, headers: Mapping[str, str], *, compress: bool, version: str = "HTTP/1.1") -> bool:
-        """Answer the request, whose bytes have been taken off `data`, with 101. False: it is no proper handshake."""
+    def accept(
+        self, headers: Mapping[str, str], *, compress: bool, protocol: str | None = None, version: str = "HTTP/1.1"
+    ) -> bool:
+        """Answer the request, whose bytes have been taken off `data`, with 101. False: it is no proper handshake.
+
+        `protocol`: the one of the offered subprotocols to speak.
+        """
         if version != "HTTP/1.1":
             return False
         words = header_words(headers.get("connection", ""))
@@ -192,12 +197,13 @@ class LeanServerProtocol(FrameReader):
             return False
         if headers.get("sec-websocket-version") not in _VERSIONS:
             return False
-        offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",") if name.strip()]
-        if len(set(offered)) < len(offered):
-            return False
+        if "sec-websocket-protocol" in headers:
+            offered = [name.strip() for name in headers["sec-websocket-protocol"].split(",") if name.strip()]
+            if len(set(offered)) < len(offered):
+                return False
         extensions = headers.get("sec-websocket-extensions") if compress else None
         offer = _usable(self._parseExtensionsHeader(extensions)) if extensions else None  # type: ignore[no-untyped-call]
-        self._open(key, offered[0] if offered else None, offer)
+        self._open(key, protocol, offer)
         return True
 
     def _open(self, key: str, protocol: str | None, offer: PerMessageDeflateOffer | None) -> None:

@@ -4,20 +4,23 @@
    few of them the client is not read from.
 2. A request takes effect whole or not at all, and is answered once (PROTOCOL.md, section 4).
 3. Everything that a client can do wrong ends in one place, `_answer`, as an error reply.
+4. A client has what its token permits, from the moment at which the token is known to be good. No token is logged.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import msgspec
 
 from marketfeed.boundaries import Subscriber
+from marketfeed.client.auth import BadToken
 from marketfeed.hub import Group, Hub, Join, TooManyStreams
 from marketfeed.logs import Log
 from marketfeed.model.dialects import Dialect
+from marketfeed.model.identity import ANONYMOUS, Identity
 from marketfeed.model.messages import (
     TOO_MANY_REQUESTS,
     CloseReason,
@@ -30,7 +33,7 @@ from marketfeed.model.messages import (
 from marketfeed.model.ratelimit import TokenBucket
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 
-__all__ = ["Connection", "Session", "SessionLimits"]
+__all__ = ["Connection", "Session", "SessionContext", "SessionLimits"]
 
 _log = Log()
 
@@ -54,6 +57,9 @@ class Connection(Protocol):
     def close_with(self, reason: CloseReason) -> None:
         """End the connection with a close frame."""
 
+    def renew(self, identity: Identity) -> None:
+        """The client has another token: this is when it ends."""
+
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
 
@@ -66,46 +72,49 @@ class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
     request_burst: int = 200
 
 
-class _Waiting(Exception):
-    """The reply comes later."""
+class SessionContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What all sessions have in common. `now`: seconds, from any beginning. `verify`: raises `BadToken`."""
+
+    hub: Hub
+    kinds: StreamKinds
+    limits: SessionLimits
+    now: Callable[[], float]
+    verify: Callable[[str], Identity]
+
+
+class _Answered(Exception):
+    """The reply has been sent, or comes later."""
 
 
 class Session:
-    """One client's conversation. `now`: seconds, from any beginning."""
+    """One client's conversation."""
 
     __slots__ = (
         "_bucket",
         "_connection",
+        "_context",
         "_dialect",
         "_ended",
         "_groups",
         "_hub",
+        "_identity",
         "_is_house",
         "_join",
-        "_kinds",
-        "_limits",
-        "_now",
         "_refusals",
         "_requests",
     )
 
     def __init__(
-        self,
-        connection: Connection,
-        dialect: Dialect,
-        hub: Hub,
-        kinds: StreamKinds,
-        limits: SessionLimits,
-        now: Callable[[], float],
+        self, connection: Connection, dialect: Dialect, context: SessionContext, identity: Identity = ANONYMOUS
     ) -> None:
         self._connection = connection
         self._dialect = dialect
         self._is_house = dialect is Dialect.HOUSE
-        self._hub = hub
-        self._kinds = kinds
-        self._limits = limits
-        self._now = now
-        self._bucket = TokenBucket(limits.request_rate, limits.request_burst, now())
+        self._context = context
+        self._hub = context.hub
+        self._identity = identity
+        limits = context.limits
+        self._bucket = TokenBucket(limits.request_rate, limits.request_burst, context.now())
         self._refusals = 0
         self._groups: dict[str, Group] = {}
         self._requests: deque[tuple[bytes, bool]] | None = None
@@ -119,7 +128,7 @@ class Session:
 
     def receive(self, payload: bytes) -> None:
         """One text message."""
-        is_refused = not self._bucket.take(self._now())
+        is_refused = not self._bucket.take(self._context.now())
         self._refusals = self._refusals + 1 if is_refused else 0
         if self._refusals == _REFUSALS_IN_A_ROW:
             self._connection.close_with(TOO_MANY_REQUESTS)
@@ -158,21 +167,22 @@ class Session:
             request_id = parse_request(payload).id
         except RequestError as error:
             request_id = error.request_id
-        message = f"too many requests: {self._limits.request_rate:g} a second; try again later"
+        message = f"too many requests: {self._context.limits.request_rate:g} a second; try again later"
         self._connection.send_text(self._dialect.error(RequestError(ErrorCode.TOO_MANY_REQUESTS, message, request_id)))
 
     def _request(self, payload: bytes, is_refused: bool) -> None:
         if is_refused:
             self._refuse(payload)
             return
-        _log.debug(
-            "client {client} asks {request}", client=self._connection.client_id, request=payload[:_LONGEST_LOGGED]
-        )
         try:
             request = parse_request(payload)
         except RequestError as error:
-            self._connection.send_text(self._dialect.error(error))
+            self._send_error(error)
             return
+        if request.method != "AUTH":  # whose params are nobody else's business
+            _log.debug(
+                "client {client} asks {request}", client=self._connection.client_id, request=payload[:_LONGEST_LOGGED]
+            )
         self._answer(request, quiet=self._is_house and request.id is msgspec.UNSET)
 
     def _answer(self, request: Request, quiet: bool) -> None:
@@ -185,14 +195,17 @@ class Session:
                     ErrorCode.INVALID_REQUEST, f"invalid request: method must be one of {known}", request.id
                 )
             result = method(self, request, quiet)
-        except _Waiting:
+        except _Answered:
             return
         except RequestError as error:
             error.request_id = request.id
-            _log.debug("client {client} is refused: {fault}", client=self._connection.client_id, fault=error.message)
-            self._connection.send_text(self._dialect.error(error))
+            self._send_error(error)
             return
         self._reply(result, request.id, quiet and request.method in _QUIET)
+
+    def _send_error(self, error: RequestError) -> None:
+        _log.debug("client {client} is refused: {fault}", client=self._connection.client_id, fault=error.message)
+        self._connection.send_text(self._dialect.error(error))
 
     def _reply(self, result: Any, request_id: RequestId, quiet: bool) -> None:
         if not quiet:
@@ -202,11 +215,12 @@ class Session:
 
     def _subscribe(self, request: Request, quiet: bool) -> None:
         streams = self._streams(request)
+        self._check_permission(streams)
         new = {spelling: name for spelling, name in streams.items() if spelling not in self._groups}
-        if len(self._groups) + len(new) > self._limits.max_streams:
+        if len(self._groups) + len(new) > self._context.limits.max_streams:
             raise RequestError(
                 ErrorCode.TOO_MANY_SUBSCRIPTIONS,
-                f"too many subscriptions: at most {self._limits.max_streams} on a connection",
+                f"too many subscriptions: at most {self._context.limits.max_streams} on a connection",
             )
         if not new:
             return
@@ -227,7 +241,7 @@ class Session:
             ) from None
         if not join.finished:
             self._join = join
-        raise _Waiting
+        raise _Answered
 
     def _go_on(self) -> None:
         """The SUBSCRIBE that was waited for is done: take up the requests behind it."""
@@ -246,7 +260,9 @@ class Session:
             self._connection.resume_reading()
 
     def _unsubscribe(self, request: Request, quiet: bool) -> None:
-        spellings = self._streams(request)
+        self._leave(self._streams(request))
+
+    def _leave(self, spellings: Iterable[str]) -> None:
         groups = [self._groups[spelling] for spelling in spellings if spelling in self._groups]
         self._hub.unsubscribe(self._connection.outbox, groups)  # its flush may end us, and we leave all groups then
         for group in groups:
@@ -287,6 +303,36 @@ class Session:
         self._check_property(params[0])
         return self._dialect.enveloped
 
+    def _auth(self, request: Request, quiet: bool) -> None:
+        params = request.params
+        if not isinstance(params, list) or len(params) != 1 or not isinstance(params[0], str):
+            raise RequestError(ErrorCode.INVALID_REQUEST, 'invalid request: params must be one token, as ["eyJ…"]')
+        try:
+            identity = self._context.verify(params[0])
+        except BadToken as fault:
+            raise RequestError(ErrorCode.AUTHENTICATION_FAILED, f"authentication failed: {fault}") from None
+        if self._identity.user not in ("", identity.user):
+            raise RequestError(ErrorCode.AUTHENTICATION_FAILED, "authentication failed: the token is another user's")
+        self._identity = identity
+        self._connection.renew(identity)
+        self._reply(None, request.id, False)
+        self._end_what_is_not_permitted()
+        raise _Answered
+
+    def _end_what_is_not_permitted(self) -> None:
+        streams = {spelling: self._context.kinds.parse(spelling) for spelling in self._groups}
+        lost = [spelling for spelling, stream in streams.items() if not self._identity.permits(stream)]
+        if lost:
+            self._leave(lost)
+            names = ", ".join(lost)
+            self._send_error(RequestError(ErrorCode.NOT_PERMITTED, f"not permitted: the token does not cover {names}"))
+
+    def _check_permission(self, streams: dict[str, StreamName]) -> None:
+        for spelling, stream in streams.items():
+            if not self._identity.permits(stream):
+                fault = f"the token does not cover {spelling}" if self._identity.user else f"{spelling} needs a token"
+                raise RequestError(ErrorCode.NOT_PERMITTED, f"not permitted: {fault}")
+
     def _ping(self, request: Request, quiet: bool) -> str:
         return "PONG"
 
@@ -312,13 +358,14 @@ class Session:
                     ErrorCode.INVALID_REQUEST, f"invalid request: params[{index}] must be the name of a stream"
                 )
             try:
-                streams[spelling] = self._kinds.parse(spelling)
+                streams[spelling] = self._context.kinds.parse(spelling)
             except BadStreamName as error:
                 raise RequestError(ErrorCode.INVALID_REQUEST, f"invalid request: params[{index}]: {error}") from None
         return streams
 
 
 _METHODS: dict[str, Callable[[Session, Request, bool], Any]] = {
+    "AUTH": Session._auth,
     "SUBSCRIBE": Session._subscribe,
     "UNSUBSCRIBE": Session._unsubscribe,
     "LIST_SUBSCRIPTIONS": Session._list_subscriptions,

@@ -1,77 +1,62 @@
-"""Autobahn's protocol and factory: bytes in, bytes out, and nothing else.
+"""A client's WebSocket, once it is open: messages in, the session's answers out, the ways in which it ends.
 
-1. Everything that is written to the socket passes the outbox, Autobahn's own frames too.
-2. A request is read once, bounded, and answered here unless it becomes a WebSocket; no byte of it reaches a log.
-3. The session ends when the first close frame is sent or the connection is gone, whichever comes first.
-4. A connection that is gone leaves no timer and no reference cycle behind.
+1. The session ends when the first close frame is sent or the connection is gone, whichever comes first.
+2. Nothing follows a close.
+3. A connection that is gone leaves no timer and no reference cycle behind.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from marketfeed.client.http import MAX_HEAD, BadRequest, Refusal, Upgrade, parse_head, respond, route
-from marketfeed.client.lean import (
-    CLOSE_SECONDS,
-    HANDSHAKE_SECONDS,
-    LeanServerFactory,
-    LeanServerProtocol,
-    autobahn_options,
-)
-from marketfeed.client.outbox import Outbox
-from marketfeed.client.session import Session, SessionLimits
+from marketfeed.client.admission import Admission
+from marketfeed.client.expiry import Expiry
+from marketfeed.client.handshake import HandshakeFactory, HandshakeProtocol, peer_address, shown
+from marketfeed.client.lean import autobahn_options
+from marketfeed.client.session import Session, SessionContext
 from marketfeed.client.users import UserManager
-from marketfeed.hub import Hub
 from marketfeed.logs import Log
 from marketfeed.model.frames import text_frame
+from marketfeed.model.identity import Identity
 from marketfeed.model.messages import (
     BINARY_FRAME,
     INTERNAL_ERROR,
     NO_PONG,
+    NO_TOKEN,
     RESTART,
     SLOW_CONSUMER,
     CloseReason,
+    Expiring,
     ServerShutdown,
 )
-from marketfeed.model.streams import StreamKinds
 
 __all__ = ["ClientFactory", "ClientProtocol"]
 
 _log = Log()
 
 _PING = b"\x89\x00"
-_NO_HANDSHAKE = Refusal(400, "expected a WebSocket handshake as in RFC 6455", (("Sec-WebSocket-Version", "13,8"),))
 
 
-class ClientProtocol(LeanServerProtocol):
+class ClientProtocol(HandshakeProtocol):
     """One client's connection. Made by `ClientFactory`, which adds Autobahn's options as class attributes."""
 
     factory: ClientFactory
-    outbox: Outbox
     client_id = 0
     _session: Session | None = None
+    _expiry: Expiry | None = None
     _opened = 0.0
-    _dropping: IDelayedCall | None = None
     _pinged: float | None = None
-
-    # The connection.
-
-    def connectionMade(self) -> None:
-        self.outbox = Outbox(self.transport, self.factory.client_queue, self)
-        super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end_session()
-        self.outbox.close()
         super().connectionLost(reason)
-        if self._dropping is not None:
-            self._dropping.cancel()
-            self._dropping = None
         if self.client_id:
             self.factory.users.remove(self.client_id)
             _log.info(
@@ -81,79 +66,27 @@ class ClientProtocol(LeanServerProtocol):
                 reason=self._reason(reason),
             )
 
-    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        self.outbox.write(data)
-
-    def _closeConnection(self, abort: bool = False) -> None:
-        if abort and not self.wasClean:
-            self.abort()
-            return
-        self.outbox.finish()
-        self.transport.loseConnection()
-        self._dropping = self.factory.clock.callLater(CLOSE_SECONDS, self._drop)
-
-    def _drop(self) -> None:
-        """The peer does not take what was left for it."""
-        self._dropping = None
-        self.transport.abortConnection()
-
-    def unregisterProducer(self) -> None:
-        """Autobahn wants to take the outbox off the transport before it drops it; the outbox does that itself."""
-
-    # The handshake.
-
-    def processHandshake(self) -> None:
-        end = self.data.find(b"\r\n\r\n")
-        if end < 0 and len(self.data) <= MAX_HEAD:
-            return
-        if end < 0 or end > MAX_HEAD:
-            self._refuse(Refusal(400, f"the request's headers take more than {MAX_HEAD} bytes"))
-            return
-        try:
-            head = parse_head(self.data[:end])
-        except BadRequest as error:
-            self._refuse(Refusal(400, str(error)))
-            return
-        asked = route(head, self.factory.kinds, self.factory.is_ready)
-        refusal = self.factory.users.refusal() if isinstance(asked, Upgrade) else asked
-        if refusal is not None:
-            self._refuse(refusal, is_head=head.method == "HEAD")
-            return
-        assert isinstance(asked, Upgrade)
-        self.data = self.data[end + 4 :]
-        self._upgrade = asked
-        if not self.accept(head.headers, compress=self.factory.compression, version=head.version):
-            self._refuse(_NO_HANDSHAKE)
-
-    def onHandshakeTimeout(self) -> None:
-        self._refuse(Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s"))
-
-    def _refuse(self, refusal: Refusal, *, is_head: bool = False) -> None:
-        _log.debug(
-            "refused {peer}: {status} {text}", peer=_shown(self.transport), status=refusal.status, text=refusal.text
-        )
-        self.factory.handshakes.discard(self)
-        self.outbox.write(respond(refusal, is_head=is_head))
-        self.wasClean = True
-        self.dropConnection(abort=False)
-
     # The conversation.
 
     def onOpen(self) -> None:
-        factory, upgrade = self.factory, self._upgrade
-        del self._upgrade
+        factory, upgrade, admitted = self.factory, self.upgrade, self.admitted
+        del self.upgrade, self.admitted
         self.outbox.window = self.deflate_window
         self._opened = factory.clock.seconds()
         self.client_id = factory.users.add(self)
+        identity = admitted.identity
         _log.info(
-            "client {client} connected from {peer}, {dialect}",
+            "client {client} connected from {peer}, {dialect}{user}",
             client=self.client_id,
-            peer=_shown(self.transport),
+            peer=shown(self.transport) if admitted.address == peer_address(self.transport) else admitted.address,
             dialect=upgrade.dialect.value,
+            user=f", user {identity.user}" if identity is not None and identity.user else "",
         )
-        self._session = Session(
-            self, upgrade.dialect, factory.hub, factory.kinds, factory.session_limits, factory.clock.seconds
-        )
+        if identity is None:
+            self.close_with(NO_TOKEN)
+            return
+        self.renew(identity)
+        self._session = Session(self, upgrade.dialect, factory.context, identity)
         self._guarded(self._session.begin, upgrade.streams)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
@@ -180,6 +113,9 @@ class ClientProtocol(LeanServerProtocol):
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def _end_session(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
         session, self._session = self._session, None
         if session is not None:
             session.end()
@@ -205,7 +141,25 @@ class ClientProtocol(LeanServerProtocol):
             return f"closed by the client with {self.remoteCloseCode or 1005}"
         return f"connection lost: {lost.value.__class__.__name__}"
 
+    # What the end of a token tells.
+
+    def token_expires(self, expires_at: float) -> None:
+        if self._session is not None:
+            event = Expiring(int(self.factory.now() * 1000), int(expires_at * 1000))
+            self.send_text(self._session.event(event))
+
+    def token_expired(self) -> None:
+        self._expiry = None
+        self.close_with(NO_TOKEN)
+
     # What the session and the manager of users ask for.
+
+    def renew(self, identity: Identity) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if identity.expires_at < math.inf:
+            self._expiry = Expiry(self.factory.clock, self.factory.now, identity, self)
 
     def send_text(self, text: bytes) -> None:
         if self.state == self.STATE_OPEN:  # nothing follows a close
@@ -245,46 +199,36 @@ class ClientProtocol(LeanServerProtocol):
             self.wasClean = True
             self.dropConnection(abort=False)
 
-    def abort(self) -> None:
-        if self.transport is not None:
-            self.outbox.close()
-            self.transport.abortConnection()
 
-
-class ClientFactory(LeanServerFactory):
-    """Makes a `ClientProtocol` for each connection. `is_ready`: what `/readyz` answers."""
+class ClientFactory(HandshakeFactory):
+    """Makes a `ClientProtocol` for each connection. `now`: seconds since 1970, the time of tokens."""
 
     def __init__(
         self,
         clock: IReactorTime,
-        hub: Hub,
+        admission: Admission,
         users: UserManager,
-        kinds: StreamKinds,
-        session_limits: SessionLimits,
+        context: SessionContext,
         is_ready: Callable[[], bool],
         *,
         max_message: int,
         client_queue: int,
         compression: bool,
+        max_handshakes: int,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(clock)
-        self.hub = hub
+        super().__init__(
+            clock,
+            admission,
+            context.kinds,
+            is_ready,
+            client_queue=client_queue,
+            compression=compression,
+            max_handshakes=max_handshakes,
+        )
         self.users = users
-        self.kinds = kinds
-        self.session_limits = session_limits
-        self.is_ready = is_ready
-        self.client_queue = client_queue
-        self.compression = compression
+        self.context = context
+        self.now = now
         self.protocol = cast(
             type[ClientProtocol], type("ClientProtocol", (ClientProtocol,), autobahn_options(max_message))
         )
-
-
-def _shown(transport: Any) -> str:
-    """The peer's address, as the log shows it. Behind `haproxy:` it is known once the first bytes have come."""
-    peer = transport.getPeer()
-    host = getattr(peer, "host", None)
-    if host is None:
-        return "a local socket"
-    host = host.removeprefix("::ffff:")  # IPv4, on a port that takes IPv6 as well
-    return f"[{host}]:{peer.port}" if ":" in host else f"{host}:{peer.port}"

@@ -14,6 +14,7 @@ __all__ = [
     "CLOSE_REASONS",
     "CloseReason",
     "ErrorCode",
+    "Expiring",
     "Gap",
     "GapReason",
     "Request",
@@ -41,6 +42,8 @@ class ErrorCode(IntEnum):
     INVALID_REQUEST = 2
     INVALID_JSON = 3
     TOO_MANY_SUBSCRIPTIONS = 4
+    NOT_PERMITTED = 5
+    AUTHENTICATION_FAILED = 6
     TOO_MANY_REQUESTS = 7
 
 
@@ -159,6 +162,13 @@ class ServerShutdown(msgspec.Struct, frozen=True, tag_field="e", tag="serverShut
     reconnectAfter: int
 
 
+class Expiring(msgspec.Struct, frozen=True, tag_field="e", tag="expiring", rename={"at": "E", "expires": "expiresAt"}):
+    """Sent one minute before the client's token expires; AUTH renews it. Both in ms since 1970."""
+
+    at: int
+    expires: int
+
+
 class CloseReason(msgspec.Struct, frozen=True):
     """One way in which the server closes a WebSocket (RFC 6455, section 7.4)."""
 
@@ -176,6 +186,7 @@ RESTART = CloseReason(1012, "shutting down or restarting", "reconnect after the 
 SLOW_CONSUMER = CloseReason(4008, "slow consumer", "reconnect")
 NO_PONG = CloseReason(4009, "no pong within the time-out", "reconnect")
 TOO_MANY_REQUESTS = CloseReason(4029, "too many requests", "reconnect later")
+NO_TOKEN = CloseReason(4401, "token missing, bad or expired", "get a new token")
 
 CLOSE_REASONS = (
     PROTOCOL_ERROR,
@@ -187,4 +198,5 @@ CLOSE_REASONS = (
     SLOW_CONSUMER,
     NO_PONG,
     TOO_MANY_REQUESTS,
+    NO_TOKEN,
 )

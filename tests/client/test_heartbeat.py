@@ -16,14 +16,14 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from marketfeed.client.heartbeat import Heartbeat
-from marketfeed.client.session import SessionLimits
+from marketfeed.client.session import SessionContext, SessionLimits
 from marketfeed.client.users import BUCKETS, User, UserManager
 from marketfeed.client.websocket import ClientFactory, ClientProtocol
 from marketfeed.hub import Hub, HubLimits
 from marketfeed.model.messages import ServerShutdown
 from marketfeed.model.streams import StreamKinds
 from tests.conftest import LogCapture
-from tests.fakes import FakeSource, FakeTransport
+from tests.fakes import FakeSource, FakeTransport, make_admission
 from tests.strategies import property_test
 
 INTERVAL, PATIENCE = 20.0, 60.0
@@ -258,17 +258,23 @@ class Clients(Ward):
         self.source.at_once = True
         self.hub.feed_from(self.source)
         Service.startService(self.hub)
-        limits = SessionLimits()
+        admission = make_admission(self.clock, self.users)
         self.factory = ClientFactory(
             self.clock,
-            self.hub,
+            admission,
             self.users,
-            StreamKinds(),
-            limits,
+            SessionContext(
+                hub=self.hub,
+                kinds=StreamKinds(),
+                limits=SessionLimits(),
+                now=self.clock.seconds,
+                verify=admission.verify,
+            ),
             lambda: True,
             max_message=1000,
             client_queue=1 << 20,
             compression=False,
+            max_handshakes=100,
         )
         self.wires: list[Wire] = []
 

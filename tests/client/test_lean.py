@@ -115,7 +115,8 @@ class Lean(Recorder, LeanServerProtocol):
             return
         head = parse_head(self.data[:end])
         self.data = self.data[end + 4 :]
-        self.accepted = self.accept(head.headers, compress=self.compress)
+        offered = head.headers.get("sec-websocket-protocol", "").split(",")[0].strip()
+        self.accepted = self.accept(head.headers, compress=self.compress, protocol=offered or None)
 
 
 class Transport(StringTransport):

@@ -15,18 +15,21 @@ from hypothesis import strategies as st
 from twisted.application.service import Service
 from twisted.internet.task import Clock
 
-from marketfeed.client.session import Connection, Session, SessionLimits
+from marketfeed.client.auth import BadToken
+from marketfeed.client.session import Connection, Session, SessionContext, SessionLimits
 from marketfeed.hub import CONFIRM_SECONDS, Hub, HubLimits
 from marketfeed.model.dialects import Dialect
 from marketfeed.model.frames import text_frame
+from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
 from marketfeed.model.messages import TOO_MANY_REQUESTS, CloseReason, ServerShutdown
-from marketfeed.model.streams import StreamKinds
+from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
 from tests.conftest import LogCapture
 from tests.fakes import FakeSource, FakeSubscriber
 from tests.strategies import json_texts, property_test
 
 A, B, C = "trade@A", "depth@A", "ticker@B"
 MANY = SessionLimits(request_burst=100_000)
+KINDS = StreamKinds((*BUILT_IN, StreamKind("orders", LossPolicy.KEEP, private=True)))
 QUEUED = 16  # requests that may wait behind a SUBSCRIBE before the client is not read from
 
 
@@ -37,7 +40,14 @@ def trade(number: int = 1) -> bytes:
 class Client:
     """A connection below a session, and what reached its peer."""
 
-    def __init__(self, dialect: Dialect = Dialect.RAW, limits: SessionLimits = MANY, **hub_limits: Any) -> None:
+    def __init__(
+        self,
+        dialect: Dialect = Dialect.RAW,
+        limits: SessionLimits = MANY,
+        identity: Identity = ANONYMOUS,
+        tokens: dict[str, Identity] | None = None,
+        **hub_limits: Any,
+    ) -> None:
         self.clock = Clock()
         self.hub = Hub(self.clock, HubLimits(**{"linger": 0.0, **hub_limits}), lambda: 1e9 + self.clock.seconds())
         self.source = FakeSource(self.hub)
@@ -47,7 +57,10 @@ class Client:
         self.outbox = FakeSubscriber(on_overflow=self._overflow)
         self.closed_with: CloseReason | None = None
         self.reading = True
-        self.session = Session(self, dialect, self.hub, StreamKinds(), limits, self.clock.seconds)
+        self.tokens = tokens or {}
+        self.renewed: list[Identity] = []
+        context = SessionContext(hub=self.hub, kinds=KINDS, limits=limits, now=self.clock.seconds, verify=self._verify)
+        self.session = Session(self, dialect, context, identity)
 
     # What the session asks for.
 
@@ -57,6 +70,14 @@ class Client:
     def close_with(self, reason: CloseReason) -> None:
         self.closed_with = reason
         self.session.end()
+
+    def renew(self, identity: Identity) -> None:
+        self.renewed.append(identity)
+
+    def _verify(self, token: str) -> Identity:
+        if token not in self.tokens:
+            raise BadToken("the token has expired")
+        return self.tokens[token]
 
     def pause_reading(self) -> None:
         assert self.reading
@@ -279,7 +300,7 @@ class TestErrors:
             (b"{}", 2, "method is missing"),
             (b'{"method":5}', 2, "method must be a string"),
             (b'{"method":null}', 2, "method must be a string"),
-            (b'{"method":"ping"}', 2, "method must be one of SUBSCRIBE, UNSUBSCRIBE"),
+            (b'{"method":"ping"}', 2, "method must be one of AUTH, SUBSCRIBE"),
             (b'{"method":"__init__"}', 2, "method must be one of"),
             (b'{"method":"SUBSCRIBE"}', 2, "params is missing"),
             (b'{"method":"SUBSCRIBE","params":null}', 2, "params must be a list"),
@@ -626,3 +647,85 @@ def test_what_a_client_asks_is_logged_for_debugging(logged: LogCapture) -> None:
     assert asked["client"] == refused["client"] == 7
     assert len(asked["request"]) == 200
     assert "method must be one of" in refused["fault"]
+
+
+ALICE = Identity("alice", None, 2e9)
+
+
+class TestTokens:
+    """What a client may have is what its token says (PROTOCOL.md, sections 4 and 5)."""
+
+    def test_what_is_not_permitted_is_refused(self) -> None:
+        """As a whole, with the first stream that is not; nothing of the rest is subscribed."""
+        client = Client(identity=Identity("alice", parse_patterns(["depth@*"], "alice"), 2e9))
+        client.say({"method": "SUBSCRIBE", "params": ["depth@A", "trade@A"], "id": 1})
+        assert client.got == [{"error": {"code": 5, "msg": "not permitted: the token does not cover trade@A"}, "id": 1}]
+        assert client.session.subscriptions == []
+        client.say({"method": "SUBSCRIBE", "params": ["depth@A"], "id": 2})
+        client.source.confirm()
+        assert client.got == [{"result": None, "id": 2}]
+
+    def test_a_private_stream_is_its_users(self) -> None:
+        """Nobody without a token has one, and nobody else's."""
+        client = Client(tokens={"good": ALICE})
+        client.say({"method": "SUBSCRIBE", "params": ["orders@alice"], "id": 1})
+        assert client.got == [{"error": {"code": 5, "msg": "not permitted: orders@alice needs a token"}, "id": 1}]
+        client.say({"method": "AUTH", "params": ["good"], "id": 2})
+        assert client.got == [{"result": None, "id": 2}]
+        assert client.renewed == [ALICE]
+        client.say({"method": "SUBSCRIBE", "params": ["orders@bob"], "id": 3})
+        (answer,) = client.got
+        assert answer["error"]["code"] == 5
+        client.say({"method": "SUBSCRIBE", "params": ["orders@alice"], "id": 4})
+        client.source.confirm()
+        assert client.got == [{"result": None, "id": 4}]
+
+    def test_a_token_that_is_no_good_changes_nothing(self) -> None:
+        """Nor does one of another user; the connection stays."""
+        client = Client(identity=ALICE, tokens={"other": Identity("bob", None, 2e9)})
+        client.say({"method": "AUTH", "params": ["bad"], "id": 1})
+        client.say({"method": "AUTH", "params": ["other"], "id": 2})
+        assert client.got == [
+            {"error": {"code": 6, "msg": "authentication failed: the token has expired"}, "id": 1},
+            {"error": {"code": 6, "msg": "authentication failed: the token is another user's"}, "id": 2},
+        ]
+        assert client.renewed == []
+        assert client.closed_with is None
+
+    @pytest.mark.parametrize("params", [None, [], ["a", "b"], [5], "token", {}])
+    def test_what_is_no_token(self, params: Any) -> None:
+        """An invalid request, which does not repeat what was sent."""
+        client = Client()
+        client.say({"method": "AUTH", "params": params, "id": 1})
+        assert client.got == [
+            {"error": {"code": 2, "msg": 'invalid request: params must be one token, as ["eyJ…"]'}, "id": 1}
+        ]
+
+    @pytest.mark.parametrize("dialect", Dialect)
+    def test_what_a_new_token_does_not_cover_ends(self, dialect: Dialect) -> None:
+        """With error 5 that names those streams, behind the reply; what it covers goes on."""
+        narrow = Identity("alice", parse_patterns(["trade@*"], "alice"), 2e9)
+        client = Client(dialect, identity=ALICE, tokens={"narrow": narrow})
+        client.say({"method": "SUBSCRIBE", "params": ["trade@A", "depth@A", "ticker@A"], "id": 1})
+        client.source.confirm()
+        assert len(client.got) == 1
+        client.say({"method": "AUTH", "params": ["narrow"], "id": 2})
+        reply, error = client.got
+        text = "not permitted: the token does not cover depth@A, ticker@A"
+        if dialect is Dialect.HOUSE:
+            assert reply["data"] == {"e": "reply", "id": 2, "result": None}
+            assert error == {"stream": "!error", "data": {"e": "error", "code": 5, "msg": text}}
+        else:
+            assert reply == {"result": None, "id": 2}
+            assert error == {"error": {"code": 5, "msg": text}}
+        assert client.session.subscriptions == ["trade@A"]
+        assert client.hub.streams == {"trade@A"}
+
+    def test_no_token_is_logged(self, logged: LogCapture) -> None:
+        """Neither in a request that is right nor in one that is broken."""
+        client = Client(tokens={"SECRET": ALICE})
+        client.say({"method": "AUTH", "params": ["SECRET"], "id": 1})
+        client.say({"method": "AUTH", "params": ["SECRET", 5], "id": 1})
+        client.session.receive(b'{"method":"AUTH","params":["SECRET"')
+        assert len(client.got) == 3
+        assert "SECRET" not in repr(list(logged.events))

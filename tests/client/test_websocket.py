@@ -27,20 +27,21 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from marketfeed.client.http import MAX_HEAD
-from marketfeed.client.session import Session, SessionLimits
+from marketfeed.client.session import Session, SessionContext, SessionLimits
 from marketfeed.client.users import UserManager
 from marketfeed.client.websocket import ClientFactory, ClientProtocol
 from marketfeed.hub import Hub, HubLimits
 from marketfeed.model.frames import text_frame
 from marketfeed.model.messages import CLOSE_REASONS, ServerShutdown
-from marketfeed.model.streams import StreamKinds
+from marketfeed.model.streams import BUILT_IN, StreamKind, StreamKinds
 from tests.conftest import LogCapture
-from tests.fakes import FakeSource, FakeTransport
+from tests.fakes import FakeSource, FakeTransport, make_admission
 from tests.strategies import property_test
 from tests.wire import BINARY, CLOSE, KEY, PING, PONG, TEXT, close_code, frame, frames_of, handshake, say
 
 MAX_MESSAGE = 1000
 CLIENT_QUEUE = 5000
+NOW = 1_800_000_000.0
 SECONDS_TO_CLOSE = 6  # Autobahn's timers are cut to whole seconds, so that one of 5 s may take any time up to that
 
 
@@ -144,7 +145,15 @@ class Wire(FakeTransport):
 class Server:
     """The factory of connections, with everything that it needs."""
 
-    def __init__(self, *, max_connections: int = 100, limits: SessionLimits | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_connections: int = 100,
+        max_handshakes: int = 100,
+        limits: SessionLimits | None = None,
+        kinds: tuple[StreamKind, ...] = (),
+        **admission: Any,
+    ) -> None:
         self.clock = Clock()
         self.hub = Hub(self.clock, HubLimits(linger=0.0), lambda: 1e9)
         self.source = FakeSource(self.hub)
@@ -152,16 +161,24 @@ class Server:
         Service.startService(self.hub)
         self.users = UserManager(self.clock, max_connections, 0.0, lambda: 1e9)
         self.ready = True
+        self.admission = make_admission(self.clock, self.users, **admission)
         self.factory = ClientFactory(
             self.clock,
-            self.hub,
+            self.admission,
             self.users,
-            StreamKinds(),
-            limits or SessionLimits(request_burst=100_000),
+            SessionContext(
+                hub=self.hub,
+                kinds=StreamKinds((*BUILT_IN, *kinds)),
+                limits=limits or SessionLimits(request_burst=100_000),
+                now=self.clock.seconds,
+                verify=self.admission.verify,
+            ),
             lambda: self.ready,
             max_message=MAX_MESSAGE,
             client_queue=CLIENT_QUEUE,
             compression=True,
+            max_handshakes=max_handshakes,
+            now=lambda: NOW + self.clock.seconds(),
         )
 
     def connect(self) -> Wire:

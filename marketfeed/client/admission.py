@@ -1,0 +1,146 @@
+"""Who may connect: a request that asks for a WebSocket is let in, or refused with plain HTTP (PROTOCOL.md, section 8).
+
+1. What costs least is looked at first, and what was counted for a client is given back when it is gone.
+2. Who is refused learns why, but nothing about anybody else. No token reaches an answer or a log.
+3. A page of an allowed origin cannot read a refusal's status: with a bad token it is let in, to be closed with 4401.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from marketfeed.boundaries import Clock
+from marketfeed.client.addresses import ConnectionCounts, ConnectRate, Key, TrustedProxies, address_key, is_loopback
+from marketfeed.client.auth import BadToken, TokenVerifier, token_from
+from marketfeed.client.http import BadRequest, Head, Refusal
+from marketfeed.client.origins import AllowedOrigins, admitting_flag
+from marketfeed.client.users import UserManager
+from marketfeed.logs import Log
+from marketfeed.model.identity import ANONYMOUS, Identity
+
+__all__ = ["Admission", "Admitted", "Memory"]
+
+_log = Log()
+
+_UNAUTHORISED = (("WWW-Authenticate", "Bearer"),)
+
+
+class Memory(Protocol):
+    """What the admission asks of a `MemoryGuard`."""
+
+    is_full: bool
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """A client that may come in. `address`: where it is, for the log; `key`: under what it is counted.
+
+    `identity`: None for a page whose token is missing or bad.
+    """
+
+    address: str | None
+    key: Key | None
+    identity: Identity | None
+
+
+class Admission:
+    """Decides about every client of this process. `verifier`: None when nobody has a token."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        users: UserManager,
+        memory: Memory,
+        *,
+        origins: AllowedOrigins,
+        proxies: TrustedProxies,
+        rate: ConnectRate,
+        counts: ConnectionCounts,
+        verifier: TokenVerifier | None = None,
+        needs_token: bool = False,
+    ) -> None:
+        self._clock = clock
+        self._users = users
+        self._memory = memory
+        self._origins = origins
+        self._proxies = proxies
+        self._rate = rate
+        self._counts = counts
+        self._verifier = verifier
+        self._needs_token = needs_token
+
+    @property
+    def counts(self) -> bool:
+        """Whether `leave` is worth calling."""
+        return self._counts.is_limited
+
+    @property
+    def takes_clients(self) -> bool:
+        """Whether anybody is let in at this moment."""
+        return not (self._users.draining or self._memory.is_full)
+
+    def address(self, peer: str | None, head: Head) -> str | None:
+        """Where the client is whose connection comes from `peer`; None: a Unix socket."""
+        return self._proxies.client_address(peer, head.headers.get("x-forwarded-for"))
+
+    def admit(self, address: str | None, head: Head) -> Admitted | Refusal:
+        """Decide about a client at `address`. If it is admitted, call `leave` when it is gone."""
+        wait = self._rate.attempt(address, self._clock.seconds())
+        if wait:
+            return Refusal(429, "too many connections from this address", (("Retry-After", str(wait)),))
+        refusal = self._users.refusal()
+        if refusal is not None:
+            return refusal
+        if self._memory.is_full:
+            return Refusal(503, "this server is short of memory", (("Retry-After", "30"),))
+        if not self._permits_origin(address, head):
+            return Refusal(403, "pages of this origin may not connect")
+        identity = self._identify(head)
+        if isinstance(identity, Refusal):
+            return identity
+        key = address_key(address)
+        if not self._counts.enter(key):
+            return Refusal(429, "too many connections from this address", (("Retry-After", "30"),))
+        return Admitted(address, key, identity)
+
+    def leave(self, admitted: Admitted) -> None:
+        """The client is gone."""
+        self._counts.leave(admitted.key)
+
+    def verify(self, token: str) -> Identity:
+        """Who the bearer of a token is. Raises `BadToken`."""
+        if self._verifier is None:
+            raise BadToken("this server takes no tokens")
+        return self._verifier.verify(token)
+
+    def _permits_origin(self, address: str | None, head: Head) -> bool:
+        origin = head.headers.get("origin")
+        if origin is None:
+            return True
+        if self._origins.permits(origin, head.headers.get("host"), peer_is_loopback=is_loopback(address)):
+            return True
+        if self._origins.first_refusal(origin):
+            flag = admitting_flag(origin)
+            if flag is None:
+                _log.warn("a page was refused: its origin cannot be read")
+            else:
+                _log.warn("a page of another origin was refused; {flag} would admit it", flag=flag)
+        return False
+
+    def _identify(self, head: Head) -> Identity | Refusal | None:
+        if self._verifier is None:
+            return ANONYMOUS
+        is_page = "origin" in head.headers
+        try:
+            found = token_from(head.headers, head.query)
+        except BadRequest as fault:
+            return Refusal(400, str(fault))
+        if found is None:
+            if not self._needs_token:
+                return ANONYMOUS
+            return None if is_page else Refusal(401, "a token is needed", _UNAUTHORISED)
+        try:
+            return self._verifier.verify(found.token)
+        except BadToken as fault:
+            return None if is_page else Refusal(401, str(fault), _UNAUTHORISED)

@@ -1,0 +1,70 @@
+"""The end of a client's token: it hears of it a minute before, and is ended at it, unless it has renewed it by then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall
+
+from marketfeed.boundaries import Clock
+from marketfeed.client.auth import LEEWAY
+from marketfeed.model.identity import Identity
+
+__all__ = ["NOTICE", "Expiry", "TokenBearer"]
+
+NOTICE = 60.0
+"""Seconds before the end at which the client hears of it (PROTOCOL.md, section 5)."""
+
+
+class TokenBearer(Protocol):
+    """Whose token it is."""
+
+    def token_expires(self, expires_at: float) -> None:
+        """The token is about to expire, in seconds since 1970."""
+
+    def token_expired(self) -> None:
+        """It has."""
+
+
+class Expiry:
+    """Waits for the end of `identity`. `now`: seconds since 1970.
+
+    A token that was accepted at or after its end, for its issuer's clock may be behind, is good until that is no
+    excuse any more.
+    """
+
+    __slots__ = ("_bearer", "_call", "_clock", "_end", "_expires_at", "_now", "_told")
+
+    def __init__(self, clock: Clock, now: Callable[[], float], identity: Identity, bearer: TokenBearer) -> None:
+        self._clock = clock
+        self._now = now
+        self._bearer = bearer
+        self._expires_at = identity.expires_at
+        self._end = identity.expires_at + (LEEWAY if now() >= identity.expires_at else 0)
+        self._told = False
+        self._call: IDelayedCall | None = None
+        self._wait()
+
+    def cancel(self) -> None:
+        """Nobody is to hear of it any more."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _wait(self) -> None:
+        moment = self._end if self._told else self._end - NOTICE
+        self._call = self._clock.callLater(max(0.0, moment - self._now()), self._look)
+
+    def _look(self) -> None:
+        """The reactor's clock and that of the tokens may have gone apart, so both times are compared anew."""
+        self._call = None
+        left = self._end - self._now()
+        if left <= 0:
+            self._bearer.token_expired()
+            return
+        if left <= NOTICE and not self._told:
+            self._told = True
+            self._bearer.token_expires(self._expires_at)
+        if self._call is None:
+            self._wait()

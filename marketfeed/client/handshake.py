@@ -1,0 +1,180 @@
+"""From a connection to a WebSocket: the request is read, answered here unless it becomes one, and who sends it let in.
+
+1. Everything that is written to the socket passes the outbox, Autobahn's own frames too.
+2. A request is read once and bounded, in bytes and in time; no byte of it reaches a log.
+3. Connections without a request are bounded in number: one more, and the one that has had longest is ended.
+4. What the admission has counted is given back when the connection is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from marketfeed.client.admission import Admission, Admitted
+from marketfeed.client.auth import subprotocol
+from marketfeed.client.http import MAX_HEAD, BadRequest, Head, Refusal, Upgrade, parse_head, respond, route
+from marketfeed.client.lean import CLOSE_SECONDS, HANDSHAKE_SECONDS, LeanServerFactory, LeanServerProtocol
+from marketfeed.client.outbox import Outbox
+from marketfeed.logs import Log
+from marketfeed.model.streams import StreamKinds
+
+__all__ = ["HandshakeFactory", "HandshakeProtocol", "peer_address", "shown"]
+
+_log = Log()
+
+_NO_HANDSHAKE = Refusal(400, "expected a WebSocket handshake as in RFC 6455", (("Sec-WebSocket-Version", "13,8"),))
+
+
+class HandshakeProtocol(LeanServerProtocol):
+    """A connection up to the moment at which it opens. Subclasses go on in `onOpen`, and are `OutboxOwner`s."""
+
+    factory: HandshakeFactory
+    outbox: Outbox
+    upgrade: Upgrade
+    """What was asked for; `onOpen` takes it."""
+    admitted: Admitted
+    """Who has been let in; `onOpen` takes it."""
+    _counted: Admitted | None = None
+    _dropping: IDelayedCall | None = None
+
+    # The connection.
+
+    def connectionMade(self) -> None:
+        self.outbox = Outbox(self.transport, self.factory.client_queue, self)  # type: ignore[arg-type]
+        super().connectionMade()
+        self.factory.make_room()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.outbox.close()
+        super().connectionLost(reason)
+        if self._dropping is not None:
+            self._dropping.cancel()
+            self._dropping = None
+        if self._counted is not None:
+            self.factory.admission.leave(self._counted)
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        self.outbox.write(data)
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+        if self.transport is not None:
+            self.outbox.close()
+            self.transport.abortConnection()
+
+    def _closeConnection(self, abort: bool = False) -> None:
+        if abort and not self.wasClean:
+            self.abort()
+            return
+        self.outbox.finish()
+        self.transport.loseConnection()
+        self._dropping = self.factory.clock.callLater(CLOSE_SECONDS, self._drop)
+
+    def _drop(self) -> None:
+        """The peer does not take what was left for it."""
+        self._dropping = None
+        self.transport.abortConnection()
+
+    def unregisterProducer(self) -> None:
+        """Autobahn wants to take the outbox off the transport before it drops it; the outbox does that itself."""
+
+    # The handshake.
+
+    def processHandshake(self) -> None:
+        end = self.data.find(b"\r\n\r\n")
+        if end < 0 and len(self.data) <= MAX_HEAD:
+            return
+        if end < 0 or end > MAX_HEAD:
+            self._refuse(Refusal(400, f"the request's headers take more than {MAX_HEAD} bytes"))
+            return
+        try:
+            head = parse_head(self.data[:end])
+        except BadRequest as error:
+            self._refuse(Refusal(400, str(error)))
+            return
+        self.data = self.data[end + 4 :]
+        asked = route(head, self.factory.kinds, self.factory.is_ready)
+        if isinstance(asked, Upgrade):
+            self._let_in(asked, head)
+        else:
+            self._refuse(asked, is_head=head.method == "HEAD")
+
+    def _let_in(self, upgrade: Upgrade, head: Head) -> None:
+        factory = self.factory
+        admission = factory.admission
+        answer = admission.admit(admission.address(peer_address(self.transport), head), head)
+        if isinstance(answer, Refusal):
+            self._refuse(answer)
+            return
+        if answer.key is not None and admission.counts:
+            self._counted = answer
+        self.admitted, self.upgrade = answer, upgrade
+        protocol = subprotocol(head.headers) if "sec-websocket-protocol" in head.headers else None
+        if not self.accept(head.headers, compress=factory.compression, protocol=protocol, version=head.version):
+            self._refuse(_NO_HANDSHAKE)
+
+    def onHandshakeTimeout(self) -> None:
+        self._refuse(Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s"))
+
+    def _refuse(self, refusal: Refusal, *, is_head: bool = False) -> None:
+        _log.debug(
+            "refused {peer}: {status} {text}", peer=shown(self.transport), status=refusal.status, text=refusal.text
+        )
+        self.factory.handshakes.discard(self)
+        self.outbox.write(respond(refusal, is_head=is_head))
+        self.wasClean = True
+        self.dropConnection(abort=False)
+
+
+class HandshakeFactory(LeanServerFactory):
+    """Makes a `HandshakeProtocol` for each connection.
+
+    `is_ready`: what `/readyz` answers. `max_handshakes`: connections that may be without a complete request at a time.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        admission: Admission,
+        kinds: StreamKinds,
+        is_ready: Callable[[], bool],
+        *,
+        client_queue: int,
+        compression: bool,
+        max_handshakes: int,
+    ) -> None:
+        super().__init__(clock)
+        self._max_handshakes = max_handshakes
+        self.admission = admission
+        self.kinds = kinds
+        self.is_ready = is_ready
+        self.client_queue = client_queue
+        self.compression = compression
+
+    def make_room(self) -> None:
+        """End the connection that has been without a request for longest, if there are too many."""
+        if len(self.handshakes) > self._max_handshakes:
+            oldest = self.handshakes.oldest()
+            assert isinstance(oldest, HandshakeProtocol)
+            self.handshakes.discard(oldest)
+            oldest.abort()
+
+
+def peer_address(transport: Any) -> str | None:
+    """Where a connection comes from; None: a Unix socket. Behind `haproxy:` that is known with the first bytes."""
+    host = getattr(transport.getPeer(), "host", None)
+    return None if host is None else host.removeprefix("::ffff:")  # IPv4, on a port that takes IPv6 as well
+
+
+def shown(transport: Any) -> str:
+    """The peer's address and port, as the log shows them."""
+    host = peer_address(transport)
+    if host is None:
+        return "a local socket"
+    port = transport.getPeer().port
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
