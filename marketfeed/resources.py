@@ -6,9 +6,9 @@ import resource
 
 import msgspec
 
-__all__ = ["Room", "raise_file_limit", "room_for_connections"]
+__all__ = ["RESERVED_FILES", "Room", "raise_file_limit", "room_for_connections"]
 
-_RESERVED = 128
+RESERVED_FILES = 128
 """File descriptors that are no connections of clients: listeners, links, logs, the reactor's own."""
 _MAX_HANDSHAKES = 4096
 
@@ -22,7 +22,7 @@ class Room(msgspec.Struct, frozen=True):
 
 def room_for_connections(files: int) -> Room:
     """What there is room for with this many open files. Handshakes take a share, so that no flood of them takes all."""
-    room = max(2, files - _RESERVED)
+    room = max(2, files - RESERVED_FILES)
     handshakes = min(_MAX_HANDSHAKES, max(1, room // 8))
     return Room(room - handshakes, handshakes)
 
