@@ -7,11 +7,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 __all__ = ["masked_text", "text_frame", "text_header"]
 
 _SHORT = [bytes((0x81, size)) for size in range(126)]
 
 
+@lru_cache(maxsize=4096)
 def text_header(size: int) -> bytes:
     """The header of a final text frame whose payload has `size` bytes."""
     if size < 126:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -406,6 +407,15 @@ def check_any(kind: str, payload: bytes) -> None:
         reason = None
     assert reason in (None, *DropReason.ALL)
     assert taken is None or (taken in payload and is_json_object(taken))
+    assert outcome(reader(kind).read, payload) == outcome(reader(kind)._read_carefully, payload)
+
+
+def outcome(read: Callable[[bytes], bytes], payload: bytes) -> object:
+    """What comes of `payload`: the quick way of reading and the careful one are to agree about it."""
+    try:
+        return read(payload)
+    except BadPublication as bad:
+        return bad.reason, bad.fault, bad.data
 
 
 any_kind = st.sampled_from((*KINDS, "news"))
@@ -444,6 +454,28 @@ def test_any_json(data: st.DataObject, kind: str, before: str) -> None:
         assert refusal(kind, text).data == text.encode()
     bad = refusal(kind, f"[{text}]")
     assert (bad.reason, bad.data) == (DropReason.NOT_OBJECT, None)
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reader_follows_an_engine_that_changes_its_layout(kind: str, blank: str) -> None:
+    """From one payload to the next; each is read as it would be by itself."""
+    data = {
+        "trade": '{"e":"trade","t":1,"m":true,"p":"1","q":2,"s":"A"}',
+        "depth": '{"e":"depth","a":[["1","2"]],"b":[]}',
+        "ticker": '{"e":"ticker","c":"1","s":"A"}',
+    }[kind]
+    one = reader(kind)
+    stream = f"{kind}@{MARKET}"
+    good = [
+        f'{{"stream":{blank}"{stream}",{blank}"data":{blank}{data}}}',
+        data,
+        f'{{"data":{data},"stream":"{stream}"}}',
+    ]
+    for text in good * 2:
+        assert one.read(text.encode()) == data.encode()
+        for bad in (text[:-1], text[:-1] + "x", text + "x", text[:-1] + ',"x":1}}'):
+            assert outcome(one.read, bad.encode()) == outcome(one._read_carefully, bad.encode())
 
 
 @pytest.mark.parametrize("text", ['{{"x":{0}}}', '{{"e":1,"x":{0}}}', '{{"stream":1,"x":{0}}}', '{{"a":[[{0}]]}}'])
