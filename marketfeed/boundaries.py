@@ -55,8 +55,8 @@ class Subscriber(Protocol):
     """The socket's own send: how many bytes it took; raises BlockingIOError, or OSError when the socket is gone."""
     window: int
     """The bits of the deflate window with which this client reads; 0: it gets nothing compressed."""
-    batch: list[bytes]
-    """What the present flush has for this client; the hub's alone, empty between flushes."""
+    audience: Any
+    """The hub's alone: with whom this client shares what it watches; None while it watches nothing."""
 
     def write(self, frames: bytes) -> None:
         """Send whole frames, behind everything sent before."""

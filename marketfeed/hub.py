@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 from twisted.application.service import Service
 
 from marketfeed.boundaries import Clock, Source, Subscriber
-from marketfeed.fanout import Group, Join, LiveStream, send_group, send_groups
+from marketfeed.fanout import Audience, Audiences, Group, Join, LiveStream, is_member, send_group, send_groups
 from marketfeed.logs import Log
 from marketfeed.model.dialects import event_text
 from marketfeed.model.frames import text_frame
@@ -66,6 +66,7 @@ class Hub(Service):
         self._source: Source
         self._streams: dict[str, LiveStream] = {}
         self._in_use = 0
+        self._audiences = Audiences()
         self._dirty: list[Group] = []
         self._healed: dict[LiveStream, tuple[str, int]] = {}
         self._down_since: int | None = None
@@ -135,26 +136,24 @@ class Hub(Service):
         self.flush()
         left = list(groups)
         subscriber.forget(left)
-        for group in left:
-            self._leave(subscriber, group)
+        self._change(subscriber, (), left)
 
     def leave(self, subscriber: Subscriber, groups: Iterable[Group]) -> None:
         """The client is gone, or about to be closed."""
-        for group in groups:
-            self._leave(subscriber, group)
+        self._change(subscriber, (), groups)
 
     def reshape(self, subscriber: Subscriber, groups: Iterable[Group], enveloped: bool) -> dict[str, Group]:
         """Let `subscriber` get the same streams in another shape; returns its groups by spelling."""
         self.flush()
-        moved = {}
+        moved, left = {}, []
         for group in groups:
-            if subscriber not in group.members:
+            if not is_member(subscriber, group):
                 continue  # the flush has ended this client
             other = moved[group.spelling] = group.stream.group(group.spelling, enveloped, group.window)
             if other is not group:
                 group.stream.holders += 1
-                other.members[subscriber] = None
-                self._leave(subscriber, group)
+                left.append(group)
+        self._change(subscriber, moved.values(), left)
         return moved
 
     def _hold(self, name: StreamName) -> LiveStream:
@@ -198,14 +197,12 @@ class Hub(Service):
         stream = self._streams.get(name)
         return stream is not None and stream.holders > 0
 
-    def _leave(self, subscriber: Subscriber, group: Group) -> None:
-        if subscriber not in group.members:
-            return
-        del group.members[subscriber]
-        stream = group.stream
-        if not group.members:
-            del stream.groups[group.spelling, group.enveloped, group.window]
-        self._release(stream)
+    def _change(self, subscriber: Subscriber, join: Collection[Group], leave: Iterable[Group]) -> None:
+        for group in self._audiences.change(subscriber, join, leave):
+            stream = group.stream
+            if not group.audiences:
+                del stream.groups[group.spelling, group.enveloped, group.window]
+            self._release(stream)
 
     def _complete(self, join: Join) -> None:
         self.flush()
@@ -214,17 +211,18 @@ class Hub(Service):
         was_waiting = join.timer is not None
         self._finish(join)
         subscriber = join.subscriber
-        groups = {}
-        for spelling, stream in join.streams.items():
-            group = groups[spelling] = stream.group(spelling, join.enveloped, subscriber.window)
-            group.members[subscriber] = None
+        groups = {
+            spelling: stream.group(spelling, join.enveloped, subscriber.window)
+            for spelling, stream in join.streams.items()
+        }
+        self._change(subscriber, groups.values(), ())
         join.answer(groups)
         gaps: dict[tuple[str, int], list[str]] = {}
         for spelling, stream in join.streams.items():
             if stream.gap is not None:
                 gaps.setdefault(stream.gap, []).append(spelling)
         for (reason, since), spellings in gaps.items():
-            if subscriber in groups[spellings[0]].members:  # not ended by what was written before
+            if is_member(subscriber, groups[spellings[0]]):  # not ended by what was written before
                 subscriber.tell(_gap_frame(spellings, reason, since, None, join.enveloped))
         if was_waiting:
             join.settled()
@@ -285,7 +283,7 @@ class Hub(Service):
             return
         self._dirty = []
         for group in dirty:
-            self.delivered += len(group.frames) * len(group.members)
+            self.delivered += len(group.frames) * group.size
         slow = send_group(dirty[0]) if len(dirty) == 1 else send_groups(dirty)
         for subscriber in dict.fromkeys(slow):
             subscriber.overflow()
@@ -357,19 +355,17 @@ class Hub(Service):
 
     def _announce(self, gaps: Mapping[LiveStream, tuple[str, int]], until: int | None) -> None:
         """Tell every client of these streams, each in one event for all of its streams with the same beginning."""
-        told: dict[tuple[Subscriber, bool, str, int], list[Group]] = {}
+        told: dict[tuple[Audience, str, int], list[Group]] = {}
         for stream, (reason, since) in gaps.items():
             for group in stream.groups.values():
-                for member in group.members:
-                    told.setdefault((member, group.enveloped, reason, since), []).append(group)
-        frames: dict[tuple[bool, str, int, tuple[Group, ...]], bytes] = {}
-        for (member, enveloped, reason, since), groups in told.items():
-            if member not in groups[0].members:
-                continue  # ended by what was written before
-            key = (enveloped, reason, since, tuple(groups))
-            if key not in frames:
-                frames[key] = _gap_frame([group.spelling for group in groups], reason, since, until, enveloped)
-            member.tell(frames[key])
+                for audience in group.audiences:
+                    told.setdefault((audience, reason, since), []).append(group)
+        for (audience, reason, since), groups in told.items():
+            spellings = [group.spelling for group in groups]
+            frame = _gap_frame(spellings, reason, since, until, groups[0].enveloped)
+            for member in list(audience.members):
+                if member in audience.members:  # not ended by what was written before
+                    member.tell(frame)
 
     def _now_ms(self) -> int:
         return int(self._now() * 1000)

@@ -182,7 +182,7 @@ class FakeSubscriber:
         self.window = window
         self.events: list[bytes] = []
         self.send: Callable[[bytes], int] = self._take
-        self.batch: list[bytes] = []
+        self.audience: Any = None
         self.takes: deque[int | OSError] = deque()
         self.writes: list[bytes] = []
         self.waiting: list[tuple[object, bytes]] = []

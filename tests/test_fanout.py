@@ -12,19 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.fanout import Group, send_group, send_groups
+from marketfeed.fanout import Audience, Audiences, Group, is_member, send_group, send_groups
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.deflate import compressed_frame
 from marketfeed.model.frames import text_frame
 from tests.fakes import FakeSubscriber, make_group, make_stream, payloads
 from tests.strategies import property_test, publications
 
+AUDIENCES = Audiences()
+"""Of the groups that the tests make: none of them meets another's."""
+
 Send = Callable[[list[Group]], list[Subscriber]]
 
 
 def group_of(*members: FakeSubscriber, name: str = "trade@A", enveloped: bool = False, window: int = 0) -> Group:
     group = make_group(name, enveloped=enveloped, window=window)
-    group.members.update(dict.fromkeys(members))
+    for member in members:
+        AUDIENCES.change(member, [group], [])
     return group
 
 
@@ -143,7 +147,7 @@ def test_a_frame_is_read_once_in_a_flush_and_not_kept(count: int) -> None:
     for group in groups:
         for member in (Reader(), Reader(), Reader()):
             member.stall()
-            group.members[member] = None
+            AUDIENCES.change(member, [group], [])
         publish(group, b'{"e":"depth","a":[],"b":[]}')
     (send_only if count == 1 else send_groups)(groups)
     assert [id(depth) for depth in shared] == [id(shared[at // 3 * 3]) for at in range(3 * count)]
@@ -216,7 +220,6 @@ def test_a_member_that_fails_is_alone_in_it(send: Send) -> None:
     assert broken.failures == 1
     assert first.writes == last.writes == [sent]
     assert first.failures == last.failures == 0
-    assert not broken.batch
 
 
 @either_way
@@ -274,7 +277,7 @@ def test_a_member_of_several_groups_gets_them_in_one_write() -> None:
     assert both.writes == [one + two]
     assert left_only.writes == [one]
     assert right_only.writes == [two]
-    assert not both.batch
+    assert not any(audience.batch for audience in left.audiences)
 
 
 def test_a_cut_batch_of_several_groups_keeps_its_rest() -> None:
@@ -284,7 +287,7 @@ def test_a_cut_batch_of_several_groups_keeps_its_rest() -> None:
     sent = publish(left, b"1", b"2") + publish(right, b"3")
     send_groups([left, right])
     assert member.waiting == [(None, sent[4:])]
-    assert not member.batch
+    assert not any(audience.batch for audience in left.audiences)
 
 
 # Any mixture.
@@ -334,7 +337,7 @@ def test_each_member_gets_its_share_whatever_the_others_do(
             expected[index] += sent
     slow = send_only(dirty) if len(dirty) == 1 else send_groups(dirty)
     for member, kind, share in zip(members, behaviour, expected, strict=True):
-        assert not member.batch
+        assert member.audience is None or not member.audience.batch
         assert (member in slow) == (kind == "no room" and share != b"")
         assert member.failures == (kind == "broken" and share != b"")
         if kind == "healthy":
@@ -342,3 +345,48 @@ def test_each_member_gets_its_share_whatever_the_others_do(
         elif kind in ("full", "cut", "backlogged"):
             member.drain()
             assert b"".join(member.writes) == share
+
+
+# Audiences.
+
+changes = st.lists(
+    st.tuples(st.integers(0, 4), st.sets(st.integers(0, 3)), st.sets(st.integers(0, 3))), min_size=1, max_size=25
+)
+
+
+@property_test
+@given(changes)
+def test_audiences_beside_a_dict_of_sets(script: list[tuple[int, set[int], set[int]]]) -> None:
+    """Whoever joins and leaves: each set of groups that somebody is in has one audience, and all know of each other."""
+    audiences = Audiences()
+    groups = [make_group(f"trade@{number}") for number in range(4)]
+    members = [FakeSubscriber() for _ in range(5)]
+    model: list[set[int]] = [set() for _ in members]
+    for who, join, leave in script:
+        left = audiences.change(members[who], [groups[each] for each in join], [groups[each] for each in leave])
+        assert {groups.index(group) for group in left} == model[who] & leave
+        model[who] = (model[who] | join) - (model[who] & leave)
+        for number, group in enumerate(groups):
+            watching = [member for member, sets in zip(members, model, strict=True) if number in sets]
+            assert [is_member(member, group) for member in members] == [number in sets for sets in model]
+            assert group.size == len(watching)
+            assert {member for audience in group.audiences for member in audience.members} == set(watching)
+        assert len(audiences) == len({frozenset(each) for each in model if each})
+    for member in members:
+        audiences.change(member, [], groups)
+        assert member.audience is None
+    assert not len(audiences)
+    assert not any(group.audiences or group.size for group in groups)
+
+
+def test_those_who_watch_the_same_share_what_is_put_together() -> None:
+    """The very same bytes go to all of an audience, also when they are those of several groups."""
+    first, second, other = FakeSubscriber(), FakeSubscriber(), FakeSubscriber()
+    left, right = group_of(first, second, other), group_of(first, second, name="trade@B")
+    assert isinstance(first.audience, Audience)
+    assert first.audience is second.audience is not other.audience
+    publish(left, b"1")
+    publish(right, b"2")
+    assert send_groups([left, right]) == []
+    assert first.writes == second.writes
+    assert first.writes[0] is second.writes[0]

@@ -70,7 +70,7 @@ class Outbox:
         "_transport",
         "_unsent",
         "_waiting",
-        "batch",
+        "audience",
         "direct",
         "send",
         "window",
@@ -87,7 +87,7 @@ class Outbox:
         self._unsent = 0
         self._closed = False
         self.window = 0
-        self.batch: list[bytes] = []
+        self.audience: Any = None
         self._tls = ISSLTransport.providedBy(transport)
         self.direct = not self._tls
         self.send: Callable[[bytes], int] = _send_nowhere

@@ -593,7 +593,7 @@ class TestClosing:
         server.watch(wire)
         wire.receive(data)
         assert wire.closed_with == code
-        assert len(server.hub._streams["trade@A"].groups["trade@A", False, 0].members) == 1
+        assert server.hub._streams["trade@A"].groups["trade@A", False, 0].size == 1
         wire.receive(say({"method": "PING"}) + frame(b"\xff") + frame(b"x", PING))
         assert not wire.sent  # after the close nothing is answered
         server.source.publish("trade@A", trade())
@@ -732,7 +732,7 @@ class TestSlowClient:
         server.watch(wire)
         wire.socket.room = 30
         count = 0
-        while len(server.hub._streams["trade@A"].groups["trade@A", False, 0].members) == 2:
+        while server.hub._streams["trade@A"].groups["trade@A", False, 0].size == 2:
             server.source.publish("trade@A", trade(count))
             count += 1
         assert CLIENT_QUEUE - 100 < count * len(text_frame(trade())) < CLIENT_QUEUE + 200
