@@ -63,8 +63,8 @@ class Expiry:
         if left <= 0:
             self._bearer.token_expired()
             return
-        if left <= NOTICE and not self._told:
-            self._told = True
-            self._bearer.token_expires(self._expires_at)
-        if self._call is None:
-            self._wait()
+        is_news = left <= NOTICE and not self._told
+        self._told = self._told or is_news
+        self._wait()
+        if is_news:
+            self._bearer.token_expires(self._expires_at)  # at last, for it may cancel this

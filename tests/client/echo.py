@@ -12,7 +12,7 @@ from marketfeed.client.lean import autobahn_options
 from marketfeed.client.websocket import ClientProtocol
 from marketfeed.model.deflate import compressed_frame
 from marketfeed.model.frames import text_frame
-from tests.client.test_websocket import Server
+from tests.client.server import Server
 
 __all__ = ["EchoProtocol", "EchoServer"]
 

@@ -27,7 +27,7 @@ from websockets.frames import Frame, Opcode
 
 from tests.client.driver import Driver, Peer
 from tests.client.echo import EchoServer
-from tests.client.test_websocket import Server
+from tests.client.server import Server
 from tests.strategies import property_test
 from tests.wire import close_code, frames_of, handshake
 from tests.wire import frame as raw

@@ -32,7 +32,7 @@ from marketfeed.client.session import SessionLimits
 from marketfeed.client.websocket import ClientProtocol
 from marketfeed.logs import _Json, _Text
 from marketfeed.model.messages import CLOSE_REASONS, ErrorCode
-from tests.client.test_websocket import SECONDS_TO_CLOSE, Server, Wire, trade
+from tests.client.server import SECONDS_TO_CLOSE, Server, Wire, trade
 from tests.conftest import LogCapture
 from tests.noise import handshakes, paths, pieces, requests, streams_of_frames
 from tests.strategies import property_test
