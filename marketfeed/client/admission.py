@@ -96,12 +96,13 @@ class Admission:
             return Refusal(503, "this server is short of memory", (("Retry-After", "30"),))
         if not self._permits_origin(address, head):
             return Refusal(403, "pages of this origin may not connect")
-        identity = self._identify(head)
-        if isinstance(identity, Refusal):
-            return identity
         key = address_key(address)
         if not self._counts.enter(key):
             return Refusal(429, "too many connections from this address", (("Retry-After", "30"),))
+        identity = self._identify(head)
+        if isinstance(identity, Refusal):
+            self._counts.leave(key)
+            return identity
         return Admitted(address, key, identity)
 
     def leave(self, admitted: Admitted) -> None:
