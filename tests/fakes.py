@@ -300,7 +300,7 @@ class FakeSocket:
     def send(self, data: bytes | memoryview) -> int:
         takes = self.script.popleft() if self.script else len(data)
         if isinstance(takes, OSError):
-            raise takes
+            raise type(takes)(*takes.args)  # another, for one in a variable would be part of a cycle
         if self.room is not None:
             takes = min(takes, self.room, len(data))
             self.room -= takes

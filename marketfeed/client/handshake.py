@@ -2,7 +2,8 @@
 
 1. Everything that is written to the socket passes the outbox, Autobahn's own frames too.
 2. A request is read once and bounded, in bytes and in time; no byte of it reaches a log.
-3. Connections without a request are bounded in number: one more, and the one that has had longest is ended.
+3. Connections that are no WebSockets are bounded in number, those that have been refused and stay as well: one more,
+   and the oldest of them is ended.
 4. What the admission has counted is given back when the connection is gone.
 """
 
@@ -107,9 +108,10 @@ class HandshakeProtocol(LeanServerProtocol):
     def _let_in(self, upgrade: Upgrade, head: Head) -> None:
         factory = self.factory
         admission = factory.admission
-        answer = admission.admit(admission.address(peer_address(self.transport), head), head)
+        address = admission.address(peer_address(self.transport), head)
+        answer = admission.admit(address, head)
         if isinstance(answer, Refusal):
-            self._refuse(answer)
+            self._refuse(answer, client=shown(self.transport, address))
             return
         if answer.key is not None and admission.counts:
             self._counted = answer
@@ -119,13 +121,16 @@ class HandshakeProtocol(LeanServerProtocol):
             self._refuse(_NO_HANDSHAKE)
 
     def onHandshakeTimeout(self) -> None:
-        self._refuse(Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s"))
+        if self.state != self.STATE_CLOSED:  # it has been refused, and stays
+            self._refuse(Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s"))
 
-    def _refuse(self, refusal: Refusal, *, is_head: bool = False) -> None:
+    def _refuse(self, refusal: Refusal, *, is_head: bool = False, client: str = "") -> None:
         _log.debug(
-            "refused {peer}: {status} {text}", peer=shown(self.transport), status=refusal.status, text=refusal.text
+            "refused {peer}: {status} {text}",
+            peer=client or shown(self.transport, peer_address(self.transport)),
+            status=refusal.status,
+            text=refusal.logged or refusal.text,
         )
-        self.factory.handshakes.discard(self)
         self.outbox.write(respond(refusal, is_head=is_head))
         self.wasClean = True
         self.dropConnection(abort=False)
@@ -134,7 +139,7 @@ class HandshakeProtocol(LeanServerProtocol):
 class HandshakeFactory(LeanServerFactory):
     """Makes a `HandshakeProtocol` for each connection.
 
-    `is_ready`: what `/readyz` answers. `max_handshakes`: connections that may be without a complete request at a time.
+    `is_ready`: what `/readyz` answers. `max_handshakes`: connections that may be no WebSockets at a time.
     """
 
     def __init__(
@@ -157,7 +162,7 @@ class HandshakeFactory(LeanServerFactory):
         self.compression = compression
 
     def make_room(self) -> None:
-        """End the connection that has been without a request for longest, if there are too many."""
+        """End the connection that has been no WebSocket for longest, if there are too many."""
         if len(self.handshakes) > self._max_handshakes:
             oldest = self.handshakes.oldest()
             assert isinstance(oldest, HandshakeProtocol)
@@ -171,10 +176,11 @@ def peer_address(transport: Any) -> str | None:
     return None if host is None else host.removeprefix("::ffff:")  # IPv4, on a port that takes IPv6 as well
 
 
-def shown(transport: Any) -> str:
-    """The peer's address and port, as the log shows them."""
-    host = peer_address(transport)
-    if host is None:
+def shown(transport: Any, address: str | None) -> str:
+    """Where a client is, as the log shows it: by its port too, unless it is behind a proxy."""
+    if address != peer_address(transport):
+        return str(address)
+    if address is None:
         return "a local socket"
     port = transport.getPeer().port
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -1,6 +1,6 @@
 """The HTTP that stands before a WebSocket: requests that are read once, paths that are routed, plain answers.
 
-1. No byte of a request is repeated in an answer, except for the name of a stream that was refused.
+1. No byte of a request is repeated in an answer, except for the name of a stream that was refused; none in a log.
 2. Every plain answer has a length and ends the connection.
 """
 
@@ -50,11 +50,15 @@ class Upgrade(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """The request is answered with plain HTTP, and the connection ends."""
+    """The request is answered with plain HTTP, and the connection ends.
+
+    `logged`: what the log has in place of a `text` that repeats some of the request.
+    """
 
     status: int
     text: str
     headers: tuple[tuple[str, str], ...] = ()
+    logged: str = ""
 
 
 def parse_head(data: bytes) -> Head:
@@ -154,7 +158,7 @@ def _checked(dialect: Dialect, streams: list[str], kinds: StreamKinds) -> Upgrad
         try:
             kinds.parse(stream)
         except BadStreamName as error:
-            return Refusal(400, str(error))
+            return Refusal(400, str(error), logged="a bad stream name")  # which may have a misplaced token in it
     return Upgrade(dialect, streams)
 
 

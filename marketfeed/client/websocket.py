@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from marketfeed.client.admission import Admission
 from marketfeed.client.expiry import Expiry
-from marketfeed.client.handshake import HandshakeFactory, HandshakeProtocol, peer_address, shown
+from marketfeed.client.handshake import HandshakeFactory, HandshakeProtocol, shown
 from marketfeed.client.lean import autobahn_options
 from marketfeed.client.session import Session, SessionContext
 from marketfeed.client.users import UserManager
@@ -78,7 +78,7 @@ class ClientProtocol(HandshakeProtocol):
         _log.info(
             "client {client} connected from {peer}, {dialect}{user}",
             client=self.client_id,
-            peer=shown(self.transport) if admitted.address == peer_address(self.transport) else admitted.address,
+            peer=shown(self.transport, admitted.address),
             dialect=upgrade.dialect.value,
             user=f", user {identity.user}" if identity is not None and identity.user else "",
         )

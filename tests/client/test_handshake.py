@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
+import itertools
+import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import txaio.tx
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.python.failure import Failure
 
+from marketfeed.client.addresses import address_key
 from marketfeed.client.http import MAX_HEAD
-from tests.client.server import Server, pieces_of, trade
+from marketfeed.client.lean import HANDSHAKE_SECONDS
+from marketfeed.client.websocket import ClientProtocol
+from marketfeed.model.messages import ServerShutdown
+from tests.client.server import PEER, SECONDS_TO_CLOSE, Server, Wire, pieces_of, trade
+from tests.conftest import LogCapture
+from tests.fakes import FakeMemory
 from tests.strategies import property_test
-from tests.wire import KEY, TEXT, frames_of, handshake, say
+from tests.wire import BINARY, CLOSE, KEY, PING, TEXT, frame, frames_of, handshake, say
 
 
 @pytest.fixture(autouse=True)
@@ -256,3 +268,488 @@ class TestHandshake:
         wire.settle()
         wire.hang_up()
         server.assert_empty()
+
+
+class TestRoom:
+    def test_the_oldest_unfinished_handshake_makes_room(self) -> None:
+        """One more than there may be, and the one that has had longest is ended, without a word; no other is."""
+        server = Server(max_handshakes=3)
+        client = server.open("/ws/trade@A")
+        server.source.confirm()
+        wires = [server.connect() for _ in range(5)]
+        for wire in (client, *wires):
+            wire.settle()
+        assert [wire.aborted for wire in wires] == [True, True, False, False, False]
+        assert not b"".join(wire.sent for wire in wires)
+        for wire in wires[2:]:
+            wire.receive(handshake())
+            assert wire.sent.startswith(b"HTTP/1.1 101 ")
+        server.source.publish("trade@A", trade())
+        assert len(client.messages) == 1
+        for wire in (client, *wires):
+            wire.hang_up()
+        server.assert_empty()
+
+    def test_who_has_sent_a_request_counts_no_more(self) -> None:
+        """However many clients there are."""
+        server = Server(max_handshakes=1)
+        clients = [server.open() for _ in range(5)]
+        half = server.connect()
+        half.receive(handshake()[:-1])
+        assert not any(wire.aborted for wire in (half, *clients))
+        server.connect()
+        assert half.aborted
+
+    def test_who_has_been_answered_and_stays_counts(self) -> None:
+        """A TLS connection, say, whose peer does not close its side: it is no client, and costs as much as one."""
+        server = Server(max_handshakes=2)
+        refused = server.connect()
+        refused.socket.room = 0
+        refused.receive(b"GET / HTTP/1.1\r\n\r\n")
+        others = [server.connect(), server.connect()]
+        assert [wire.aborted for wire in (refused, *others)] == [True, False, False]
+        refused.settle()
+        for wire in others:
+            wire.hang_up()
+        server.assert_empty()
+
+    def test_half_a_handshake_does_not_outlive_its_time(self) -> None:
+        """Also when it was ended to make room: nothing is sent to it, and no timer waits for it."""
+        server = Server(max_handshakes=1)
+        first, second = server.connect(), server.connect()
+        server.clock.advance(HANDSHAKE_SECONDS)
+        first.settle()
+        second.settle()
+        assert not first.sent
+        assert second.sent.startswith(b"HTTP/1.1 408 ")
+        server.assert_empty()
+
+    @property_test
+    @given(st.integers(1, 4), st.lists(st.sampled_from(("connect", "ask", "refused", "hang up")), max_size=30))
+    def test_beside_a_list(self, most: int, script: list[str]) -> None:
+        """Whatever comes in between, those are ended that came first, and only as many as are too many."""
+        server = Server(max_handshakes=most)
+        waiting: list[Wire] = []
+        others: list[Wire] = []
+        for what in script:
+            if what == "connect":
+                waiting.append(server.connect())
+                if len(waiting) > most:
+                    oldest = waiting.pop(0)
+                    assert oldest.aborted
+                    others.append(oldest)
+            elif waiting:
+                wire = waiting.pop()
+                others.append(wire)
+                if what == "hang up":
+                    wire.hang_up()
+                else:
+                    wire.receive(handshake() if what == "ask" else b"nonsense\r\n\r\n")
+                    wire.settle()
+            assert not any(wire.aborted for wire in waiting)
+        for wire in (*waiting, *others):
+            wire.settle()
+            wire.hang_up()
+        server.assert_empty()
+
+
+class TestAccess:
+    @pytest.mark.parametrize(
+        ("more", "headers", "status", "expected"),
+        [
+            ({"connect_rate": 1}, {}, b"429 Too Many Requests", b"\r\nRetry-After: 300\r\n"),
+            ({"per_address": 1}, {}, b"429 Too Many Requests", b"\r\nRetry-After: 30\r\n"),
+            ({"max_connections": 1}, {}, b"503 Service Unavailable", b"\r\nRetry-After: 30\r\n"),
+            ({"auth": "required"}, {"Authorization": None}, b"401 Unauthorized", b"\r\nWWW-Authenticate: Bearer\r\n"),
+            (
+                {"auth": "required"},
+                {"Authorization": "Bearer x"},
+                b"401 Unauthorized",
+                b"\r\nWWW-Authenticate: Bearer\r\n",
+            ),
+            (
+                {"auth": "required"},
+                {"Authorization": "Bearer x, Bearer y"},
+                b"400 Bad Request",
+                b"two different tokens",
+            ),
+            ({"origins": ()}, {"Origin": "https://evil.example"}, b"403 Forbidden", b"pages of this origin may not"),
+        ],
+    )
+    def test_who_may_not_come_in_is_refused_before_the_upgrade(
+        self, more: dict[str, Any], headers: dict[str, str | None], status: bytes, expected: bytes
+    ) -> None:
+        """In plain HTTP, which ends the connection; who came before is not touched, and nothing is left."""
+        server = Server(**more)
+        good = {"Authorization": f"Bearer {server.token()}"}
+        before = server.open(**good)
+        wire = server.connect()
+        wire.receive(handshake(**{**good, **headers}))
+        wire.settle()
+        answer = wire.sent
+        assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
+        assert expected in answer
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert wire.lost is not None
+        assert wire.lost.check(ConnectionDone)
+        assert len(server.users) == 1
+        before.receive(say({"method": "PING"}))
+        assert before.messages == [{"result": "PONG"}]
+        before.hang_up()
+        server.assert_empty()
+
+    @pytest.mark.parametrize("what", ["draining", "memory"])
+    def test_a_server_that_takes_nobody(self, what: str) -> None:
+        """503; those who are there stay."""
+        memory = FakeMemory()
+        server = Server(memory=memory)
+        before = server.open()
+        if what == "draining":
+            server.users.draining = True
+        else:
+            memory.is_full = True
+        wire = server.connect()
+        wire.receive(handshake())
+        answer = wire.sent
+        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+        assert b"\r\nRetry-After: " in answer
+        before.receive(say({"method": "PING"}))
+        assert before.messages == [{"result": "PONG"}]
+
+    def test_plain_requests_are_not_counted(self) -> None:
+        """A load balancer may ask as often as it likes."""
+        server = Server(connect_rate=1, per_address=1)
+        for _ in range(5):
+            wire = server.connect()
+            wire.receive(b"GET /healthz HTTP/1.1\r\n\r\n")
+            assert wire.sent.startswith(b"HTTP/1.1 200 ")
+        server.open()
+
+    @pytest.mark.parametrize("token", ["", "?token=x", "?token=EXPIRED"])
+    def test_a_page_with_a_bad_token_is_told(self, token: str) -> None:
+        """It gets 101, then close 4401 and nothing else, whatever it asked for in its path or sent along."""
+        server = Server(auth="required", per_address=5)
+        token = token.replace("EXPIRED", server.token(-100))
+        wire = server.connect()
+        wire.receive(
+            handshake(f"/ws/trade@A{token}", Origin="https://localhost")
+            + say({"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1})
+            + say({"method": "AUTH", "params": [server.token()], "id": 2})
+            + frame(b"p", PING)
+            + frame(b"\xff")
+        )
+        answer, _, rest = wire.sent.partition(b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        assert list(frames_of(rest)) == [(CLOSE, b"\x11\x31token missing, bad or expired")]
+        assert not server.source.wanted
+        wire.receive(frame(b"\x11\x31", CLOSE))
+        wire.settle()
+        assert not wire.sent
+        assert wire.lost is not None
+        server.assert_empty()
+
+    def test_a_page_that_does_not_answer_is_dropped(self) -> None:
+        """It counts as a client until it is gone, and no longer."""
+        server = Server(auth="required", per_address=1)
+        wire = server.connect()
+        wire.receive(handshake(Origin="https://localhost"))
+        assert len(server.users) == 1
+        server.clock.advance(SECONDS_TO_CLOSE)
+        wire.settle()
+        assert wire.lost is not None
+        server.assert_empty()
+
+    @pytest.mark.parametrize(
+        ("offered", "chosen"),
+        [
+            ("marketfeed, bearer.TOKEN", b"marketfeed"),
+            ("bearer.TOKEN, marketfeed", b"marketfeed"),
+            ("bearer.TOKEN,other,marketfeed", b"marketfeed"),
+            ("bearer.TOKEN, other", b"other"),
+            ("bearer.TOKEN", None),
+            ("marketfeed", b"marketfeed"),
+        ],
+    )
+    @pytest.mark.parametrize("auth", ["off", "optional"])
+    def test_a_token_is_no_subprotocol(self, offered: str, chosen: bytes | None, auth: str) -> None:
+        """`marketfeed` is agreed to, and the token never repeated, whether or not anybody looks at it."""
+        server = Server(auth=auth)
+        wire = server.connect()
+        wire.receive(handshake(Sec_WebSocket_Protocol=offered.replace("TOKEN", server.token())))
+        head = wire.sent
+        assert head.startswith(b"HTTP/1.1 101 ")
+        agreed = [line for line in head.split(b"\r\n") if line.startswith(b"Sec-WebSocket-Protocol: ")]
+        assert agreed == ([] if chosen is None else [b"Sec-WebSocket-Protocol: " + chosen])
+        assert b"bearer" not in head
+
+
+def over(server: Server, *, opens: bool) -> Wire:
+    """A connection that is counted, open or not."""
+    wire = server.connect()
+    wire.receive(handshake(Sec_WebSocket_Key=KEY if opens else "short"))
+    return wire
+
+
+def hung_up(server: Server) -> Wire:
+    wire = over(server, opens=True)
+    wire.hang_up()
+    return wire
+
+
+def lost(server: Server) -> Wire:
+    wire = over(server, opens=True)
+    wire.connectionLost(Failure(ConnectionLost()))
+    return wire
+
+
+def closed_by_the_client(server: Server) -> Wire:
+    wire = over(server, opens=True)
+    wire.receive(frame(b"\x03\xe8", CLOSE))
+    return wire
+
+
+def closed_by_the_server(server: Server) -> Wire:
+    wire = over(server, opens=True)
+    wire.receive(frame(b"x", BINARY))
+    server.clock.advance(SECONDS_TO_CLOSE)
+    return wire
+
+
+def too_slow(server: Server) -> Wire:
+    wire = over(server, opens=True)
+    wire.socket.room = 0
+    wire.receive(1000 * say({"method": "PING"}))
+    server.clock.advance(SECONDS_TO_CLOSE)
+    return wire
+
+
+def aborted(server: Server) -> Wire:
+    wire = over(server, opens=True)
+    wire.protocol.abort()
+    return wire
+
+
+def sent_away(server: Server) -> Wire:
+    wire = over(server, opens=True)
+    wire.protocol.send_away(ServerShutdown(5, 6), at_once=True)
+    return wire
+
+
+def bad_handshake(server: Server) -> Wire:
+    """Which is seen only when the client has been let in."""
+    return over(server, opens=False)
+
+
+def bad_handshake_unread(server: Server) -> Wire:
+    """The answer to which the peer does not take."""
+    wire = server.connect()
+    wire.socket.room = 0
+    wire.receive(handshake(Sec_WebSocket_Key="short"))
+    server.clock.advance(SECONDS_TO_CLOSE)
+    return wire
+
+
+def another_request_behind(server: Server) -> Wire:
+    """Which is no frame, and no second handshake."""
+    wire = server.connect()
+    wire.receive(handshake() + handshake())
+    server.clock.advance(SECONDS_TO_CLOSE)
+    return wire
+
+
+def another_request_behind_a_bad_one(server: Server) -> Wire:
+    wire = server.connect()
+    wire.receive(handshake(Sec_WebSocket_Key="short") + handshake())
+    return wire
+
+
+def socket_gone_at_the_answer(server: Server) -> Wire:
+    wire = server.connect()
+    wire.socket.script.append(OSError(errno.EPIPE, "broken pipe"))
+    wire.receive(handshake())
+    return wire
+
+
+def expired(server: Server) -> Wire:
+    wire = server.connect()
+    wire.receive(handshake(Authorization=f"Bearer {server.token(10)}"))
+    server.clock.pump([1.0] * 20)
+    return wire
+
+
+def page_without_a_good_token(server: Server) -> Wire:
+    wire = server.connect()
+    wire.receive(handshake("/?token=x", Origin="https://localhost"))
+    server.clock.advance(SECONDS_TO_CLOSE)
+    return wire
+
+
+class TestGivenBack:
+    @pytest.mark.parametrize(
+        "end",
+        [
+            *(hung_up, lost, closed_by_the_client, closed_by_the_server, too_slow, aborted, sent_away),
+            *(bad_handshake, bad_handshake_unread, another_request_behind, another_request_behind_a_bad_one),
+            *(socket_gone_at_the_answer, expired, page_without_a_good_token),
+        ],
+        ids=lambda end: end.__name__,
+    )
+    def test_however_a_connection_ends(self, end: Callable[[Server], Wire]) -> None:
+        """Its place is free again, once; that of another client from there stays taken. And nothing holds it."""
+        server = Server(per_address=2, auth="optional")
+        other = server.open()
+        wire = end(server)
+        wire.settle()
+        assert wire.lost is not None
+        gone = weakref.ref(wire.protocol)
+        del wire.protocol
+        assert gone() is None
+        assert server.admission._counts._counts == {PEER: 1}
+        third, fourth = server.open(), server.connect()
+        fourth.receive(handshake())
+        assert fourth.sent.startswith(b"HTTP/1.1 429 ")
+        fourth.settle()
+        for each in (other, third):
+            each.hang_up()
+        server.assert_empty()
+
+    def test_an_error_as_it_opens(self, monkeypatch: pytest.MonkeyPatch, logged: LogCapture) -> None:
+        """A fault of ours, which Twisted logs before it ends the connection."""
+        server = Server(per_address=1, auth="optional")
+        wire = server.connect()
+        with monkeypatch.context() as patch:
+            patch.setattr(ClientProtocol, "renew", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                wire.receive(handshake())
+        wire.connectionLost(Failure(ZeroDivisionError()))
+        server.assert_empty()
+        server.open()
+
+    def test_who_never_asked(self) -> None:
+        """Was not counted, and takes nobody's place away."""
+        server = Server(per_address=1)
+        first, half = server.open(), server.connect()
+        half.receive(handshake()[:-1])
+        half.hang_up()
+        assert server.admission._counts._counts == {PEER: 1}
+        first.hang_up()
+        server.assert_empty()
+
+    @property_test
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from((PEER, "::ffff:192.0.2.7", "2001:db8::1", "2001:db8::2", None)),
+                st.sampled_from(("open", "bad handshake", "no request", "leave", "leave")),
+            ),
+            max_size=30,
+        )
+    )
+    def test_beside_a_list(self, script: list[tuple[str | None, str]]) -> None:
+        """Of who is here: nobody comes in above the limit, nobody is refused below it, in the end nobody is counted."""
+        server = Server(per_address=2)
+        here: list[tuple[str | bytes | None, Wire]] = []
+        silent: list[Wire] = []
+        for peer, what in script:
+            if what == "leave":
+                if here:
+                    here.pop(0)[1].hang_up()
+                continue
+            key = address_key(peer)
+            wire = server.connect(peer)
+            if what == "no request":
+                silent.append(wire)
+                continue
+            wire.receive(handshake(Sec_WebSocket_Key=KEY if what == "open" else None))
+            is_full = key is not None and [each for each, _ in here].count(key) == 2
+            assert int(wire.sent[9:12]) == (429 if is_full else 101 if what == "open" else 400)
+            wire.settle()
+            if wire.lost is None:
+                here.append((key, wire))
+        for wire in (*silent, *(wire for _, wire in here)):
+            wire.hang_up()
+        server.assert_empty()
+
+
+class TestLog:
+    def test_a_client_behind_a_proxy_is_shown(self, logged: LogCapture) -> None:
+        """Where it is, not where its proxy is; one that is not behind any, with its port."""
+        server = Server(proxies=["10.0.0.0/8", "unix"])
+        for peer, forwarded, _ in SHOWN:
+            server.open(peer=peer, X_Forwarded_For=forwarded)
+        assert [event["peer"] for event in logged.events] == [shown for _, _, shown in SHOWN]
+
+    def test_so_is_one_that_is_refused(self, logged: LogCapture) -> None:
+        """For whoever looks for the reason."""
+        server = Server(proxies=["10.0.0.0/8", "unix"], max_connections=0)
+        for peer, forwarded, _ in SHOWN:
+            server.connect(peer).receive(handshake(X_Forwarded_For=forwarded))
+        assert [event["peer"] for event in logged.events] == [shown for _, _, shown in SHOWN]
+        assert {event["status"] for event in logged.events} == {503}
+
+    def test_a_refused_origin_is_logged_once(self, logged: LogCapture) -> None:
+        """With the flag that would admit it."""
+        server = Server(origins=())
+        for _ in range(3):
+            server.connect().receive(handshake(Origin="https://app.example.com"))
+        (event,) = [event for event in logged.events if event["log_level"].name == "warn"]
+        assert event["log_format"].format_map(event) == (
+            "a page of another origin was refused; --allowed-origin https://app.example.com would admit it"
+        )
+
+    def test_users_are_shown(self, logged: LogCapture) -> None:
+        """By the name in their token; nobody in particular has none."""
+        server = Server(auth="optional")
+        server.open()
+        server.open(Authorization=f"Bearer {server.token()}")
+        texts = [event["log_format"].format_map(event) for event in logged.events]
+        assert [text.partition(", ")[2] for text in texts] == ["raw", "raw, user alice"]
+
+    @pytest.mark.parametrize(
+        ("path", "headers"),
+        [
+            ("/ws?token=TOKEN", {}),
+            ("/stream?streams=trade@A&token=TOKEN", {}),
+            ("/ws", {"Authorization": "Bearer TOKEN"}),
+            ("/ws", {"Authorization": "Bearer TOKEN, Bearer x"}),
+            ("/ws", {"Sec_WebSocket_Protocol": "marketfeed, bearer.TOKEN"}),
+            ("/ws", {"Sec_WebSocket_Protocol": "bearer.TOKEN, bearer.TOKEN"}),
+            ("/ws", {"Sec_WebSocket_Protocol": "bearer.TOKEN", "Sec_WebSocket_Key": "short"}),
+            ("/TOKEN", {}),
+            ("/ws#TOKEN", {}),
+            ("/ws/TOKEN@A", {}),
+            ("/ws/trade@A&token=TOKEN", {}),
+            ("/stream?streams=trade@A?token=TOKEN", {}),
+        ],
+    )
+    def test_no_token_is_ever_shown(self, path: str, headers: dict[str, str], logged: LogCapture) -> None:
+        """Not in the log, with all that is for debugging, and not in an answer but as the name of a stream."""
+        for auth, origin, seconds in itertools.product(("off", "required"), (None, "https://localhost"), (60, -60)):
+            server = Server(auth=auth, origins=())
+            token = server.token(seconds)
+            wire = server.connect()
+            sent = {name: value.replace("TOKEN", token) for name, value in headers.items()}
+            wire.receive(handshake(path.replace("TOKEN", token), Origin=origin, **sent))
+            wire.receive(say({"method": "AUTH", "params": [token], "id": 1}))
+            answer = wire.sent
+            wire.hang_up()
+            assert answer
+            assert logged.events
+            shown = repr(logged.events).encode()
+            for secret in (part[:20].encode() for part in token.split(".")):
+                assert secret not in shown
+                assert secret not in answer or b"bad stream name" in answer
+
+
+SHOWN = [
+    (PEER, "198.51.100.9", "192.0.2.7:50007"),
+    ("2001:db8::1", None, "[2001:db8::1]:50007"),
+    ("::ffff:192.0.2.7", None, "192.0.2.7:50007"),
+    ("10.0.0.1", None, "10.0.0.1:50007"),
+    ("10.0.0.1", "198.51.100.9", "198.51.100.9"),
+    ("::ffff:10.0.0.1", "203.0.113.1, 198.51.100.9", "198.51.100.9"),
+    ("10.0.0.1", "2001:DB8::0:1", "2001:db8::1"),
+    (None, None, "a local socket"),
+    (None, "198.51.100.9", "198.51.100.9"),
+]
+"""The connection's peer, X-Forwarded-For, and what the log has."""
