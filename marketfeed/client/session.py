@@ -179,11 +179,21 @@ class Session:
         except RequestError as error:
             self._send_error(error)
             return
-        if request.method != "AUTH":  # whose params are nobody else's business
-            _log.debug(
-                "client {client} asks {request}", client=self._connection.client_id, request=payload[:_LONGEST_LOGGED]
-            )
+        if Log.debugging:
+            self._log_request(request)
         self._answer(request, quiet=self._is_house and request.id is msgspec.UNSET)
+
+    def _log_request(self, request: Request) -> None:
+        """Without what may hold a token: what no method of ours asks for, and the params of AUTH."""
+        if request.method in _METHODS:
+            is_shown = request.method != "AUTH" and request.params is not msgspec.UNSET
+            params = f" {str(request.params)[:_LONGEST_LOGGED]}" if is_shown else ""
+            _log.debug(
+                "client {client} asks {method}{params}",
+                client=self._connection.client_id,
+                method=request.method,
+                params=params,
+            )
 
     def _answer(self, request: Request, quiet: bool) -> None:
         """Carry out one request. `quiet`: a change of subscription that succeeds gets no reply."""

@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 from marketfeed.client.auth import BadToken
 from marketfeed.client.session import Connection, Session, SessionContext, SessionLimits
 from marketfeed.hub import CONFIRM_SECONDS, Hub, HubLimits
+from marketfeed.logs import Log
 from marketfeed.model.dialects import Dialect
 from marketfeed.model.frames import text_frame
 from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
@@ -641,12 +642,21 @@ class TestEnd:
 def test_what_a_client_asks_is_logged_for_debugging(logged: LogCapture) -> None:
     """Which client, what it asked, cut short, and what was wrong with it."""
     client = Client()
-    client.say({"method": "x" * 5000})
-    asked, refused = logged.events
-    assert asked["log_level"].name == refused["log_level"].name == "debug"
-    assert asked["client"] == refused["client"] == 7
-    assert len(asked["request"]) == 200
-    assert "method must be one of" in refused["fault"]
+    client.say({"method": "PING", "id": 1})
+    client.say({"method": "SUBSCRIBE", "params": "x" * 1000})
+    assert {event["log_level"].name for event in logged.events} == {"debug"}
+    assert [event["log_format"].format_map(event) for event in logged.events] == [
+        "client 7 asks PING",
+        "client 7 asks SUBSCRIBE " + "x" * 200,
+        'client 7 is refused: invalid request: params must be a list; expected streams, as ["trade@TATA_INR"]',
+    ]
+
+
+def test_nothing_is_composed_that_nobody_reads(logged: LogCapture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the log is at debug."""
+    monkeypatch.setattr(Log, "debugging", False)
+    Client().say({"method": "PING", "id": 1})
+    assert not logged.events
 
 
 ALICE = Identity("alice", None, 2e9)
@@ -721,11 +731,28 @@ class TestTokens:
         assert client.session.subscriptions == ["trade@A"]
         assert client.hub.streams == {"trade@A"}
 
-    def test_no_token_is_logged(self, logged: LogCapture) -> None:
-        """Neither in a request that is right nor in one that is broken."""
+    @pytest.mark.parametrize(
+        "request_",
+        [
+            {"method": "AUTH", "params": ["SECRET"]},
+            {"method": "AUTH", "params": ["SECRET", 5]},
+            {"method": "AUTH", "params": "SECRET"},
+            {"method": "auth", "params": ["SECRET"]},
+            {"method": "LOGIN", "params": {"token": "SECRET"}},
+            {"method": "SECRET"},
+            {"method": ["SECRET"]},
+            {"method": "PING", "token": "SECRET"},
+            {"method": "SUBSCRIBE", "params": ["trade@A"], "token": "SECRET"},
+            {"method": "GET_PROPERTY", "params": ["combined"], "id": "SECRET"},
+        ],
+        ids=str,
+    )
+    def test_no_token_is_logged(self, request_: Any, logged: LogCapture) -> None:
+        """Wherever a client puts it; nor when the request is broken."""
         client = Client(tokens={"SECRET": ALICE})
-        client.say({"method": "AUTH", "params": ["SECRET"], "id": 1})
-        client.say({"method": "AUTH", "params": ["SECRET", 5], "id": 1})
-        client.session.receive(b'{"method":"AUTH","params":["SECRET"')
-        assert len(client.got) == 3
-        assert "SECRET" not in repr(list(logged.events))
+        client.say(request_)
+        client.session.receive(json.dumps(request_).encode()[:-1])
+        client.source.confirm()
+        assert client.got
+        assert logged.events
+        assert "SECRET" not in repr(logged.events)
