@@ -144,9 +144,9 @@ class ClientProtocol(HandshakeProtocol):
     # What the end of a token tells.
 
     def token_expires(self, expires_at: float) -> None:
-        if self._session is not None:
-            event = Expiring(int(self.factory.now() * 1000), int(expires_at * 1000))
-            self.send_text(self._session.event(event))
+        assert self._session is not None  # both end together
+        event = Expiring(int(self.factory.now() * 1000), int(expires_at * 1000))
+        self.send_text(self._session.event(event))
 
     def token_expired(self) -> None:
         self._expiry = None

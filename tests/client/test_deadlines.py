@@ -47,7 +47,24 @@ def test_each_item_is_late_when_a_timer_of_its_own_would_say_so(script: list[tup
             clock.advance(end - clock.seconds())
         assert late == expected
         assert len(deadlines) == len(waited)
+        if waited:
+            assert deadlines.oldest() == min(waited, key=lambda item: waited[item])
         assert len(clock.getDelayedCalls()) == bool(waited)
+
+
+def test_the_oldest_is_who_came_first() -> None:
+    """As long as it is waited for; who comes a second time is the youngest. Where nobody is, there is none."""
+    deadlines = Deadlines[str](Clock(), SECONDS, lambda item: None)
+    for item in "abc":
+        deadlines.add(item)
+    assert deadlines.oldest() == deadlines.oldest() == "a"
+    deadlines.discard("a")
+    deadlines.add("a")
+    assert deadlines.oldest() == "b"
+    for item in "abc":
+        deadlines.discard(item)
+    with pytest.raises(StopIteration):
+        deadlines.oldest()
 
 
 def test_one_that_is_late_may_end_another() -> None:

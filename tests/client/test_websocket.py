@@ -24,10 +24,11 @@ from marketfeed.client.session import Session, SessionLimits
 from marketfeed.client.websocket import ClientProtocol
 from marketfeed.model.frames import text_frame
 from marketfeed.model.messages import CLOSE_REASONS, ServerShutdown
-from tests.client.server import CLIENT_QUEUE, MAX_MESSAGE, SECONDS_TO_CLOSE, Server, pieces_of, trade
+from marketfeed.model.streams import LossPolicy, StreamKind
+from tests.client.server import CLIENT_QUEUE, MAX_MESSAGE, NOW, SECONDS_TO_CLOSE, Server, Wire, pieces_of, trade
 from tests.conftest import LogCapture
 from tests.strategies import property_test
-from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, close_code, frame, handshake, say
+from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, close_code, frame, frames_of, handshake, say
 
 
 @pytest.fixture(autouse=True)
@@ -446,6 +447,161 @@ class TestSentAway:
         wire.settle()
         assert wire.aborted
         server.assert_empty()
+
+
+ORDERS = StreamKind("orders", LossPolicy.KEEP, private=True)
+
+
+def with_token(server: Server, seconds: float, path: str = "/ws", **claims: Any) -> Wire:
+    """A client of alice, whose token expires in so many seconds."""
+    return server.open(path, Authorization=f"Bearer {server.token(seconds, **claims)}")
+
+
+def pass_by(server: Server, seconds: int) -> None:
+    server.clock.pump([1.0] * seconds)
+
+
+class TestToken:
+    @pytest.mark.parametrize("path", ["/", "/stream", "/ws"])
+    def test_a_client_hears_before_its_token_expires(self, path: str) -> None:
+        """A minute before, in its dialect; then 4401, and it is gone from everywhere."""
+        server = Server(auth="required", per_address=1)
+        wire = with_token(server, 3600, path)
+        pass_by(server, 3539)
+        assert not wire.sent
+        pass_by(server, 2)
+        ((_, event),) = wire.frames
+        data = {"e": "expiring", "E": int((NOW + 3540) * 1000), "expiresAt": int((NOW + 3600) * 1000)}
+        assert json.loads(event) == (data if path == "/ws" else {"stream": "!expiring", "data": data})
+        wire.receive(say({"method": "SUBSCRIBE", "params": ["trade@A"]}))
+        server.source.confirm()
+        server.source.publish("trade@A", trade())
+        assert wire.messages
+        pass_by(server, 60)
+        assert wire.frames == [(CLOSE, b"\x11\x31token missing, bad or expired")]
+        assert not server.hub.streams
+        wire.receive(frame(b"\x11\x31", CLOSE))
+        wire.settle()
+        server.assert_empty()
+
+    def test_a_renewal_in_time(self) -> None:
+        """Is answered, and the new token's end is what counts; the old one is not heard of again."""
+        server = Server(auth="required")
+        wire = with_token(server, 70)
+        pass_by(server, 20)
+        (event,) = wire.messages
+        assert event["e"] == "expiring"
+        wire.receive(say({"method": "AUTH", "params": [server.token(600)], "id": 1}))
+        assert wire.messages == [{"result": None, "id": 1}]
+        pass_by(server, 500)
+        assert not wire.sent
+        pass_by(server, 50)
+        (event,) = wire.messages
+        assert event["expiresAt"] == int((NOW + 620) * 1000)
+        pass_by(server, 51)
+        assert wire.closed_with == 4401
+        assert len(server.clock.getDelayedCalls()) == 1  # for the answer to the close
+        wire.hang_up()
+        server.assert_empty()
+
+    def test_a_renewal_that_ends_soon(self) -> None:
+        """Is answered first; what there is to say of it comes after."""
+        server = Server(auth="optional")
+        wire = server.open()
+        wire.receive(say({"method": "AUTH", "params": [server.token(30)], "id": 1}))
+        assert wire.messages == [{"result": None, "id": 1}]
+        pass_by(server, 1)
+        assert [message["e"] for message in wire.messages] == ["expiring"]
+        pass_by(server, 30)
+        assert wire.closed_with == 4401
+
+    def test_a_renewal_that_fails(self) -> None:
+        """Changes nothing: the old token goes on, and ends."""
+        server = Server(auth="required")
+        wire = with_token(server, 10)
+        for token in (server.token(600, sub="bob"), server.token(-600), "nonsense"):
+            wire.receive(say({"method": "AUTH", "params": [token]}))
+            assert [message["error"]["code"] for message in wire.messages] == [6]
+        pass_by(server, 11)
+        assert [opcode for opcode, _ in wire.frames] == [TEXT, CLOSE]
+        assert wire.protocol.localCloseCode == 4401
+
+    def test_private_streams(self) -> None:
+        """Each user has its own, and hears when it is not its any more."""
+        server = Server(auth="required", kinds=(ORDERS,))
+        alice, bob = with_token(server, 600), with_token(server, 600, sub="bob")
+        server.source.at_once = True
+        for wire, code in ((alice, None), (bob, 5)):
+            wire.receive(say({"method": "SUBSCRIBE", "params": ["orders@alice"]}))
+            assert [message.get("error", {}).get("code") for message in wire.messages] == [code]
+        alice.receive(say({"method": "AUTH", "params": [server.token(600, streams=["trade@*"])], "id": 2}))
+        reply, error = alice.messages
+        assert (reply, error["error"]["code"]) == ({"result": None, "id": 2}, 5)
+        assert "orders@alice" not in server.hub.streams
+
+    def test_the_streams_of_a_path_need_permission_too(self) -> None:
+        """The client hears that they are not subscribed."""
+        server = Server(auth="required", kinds=(ORDERS,))
+        wire = server.connect()
+        wire.receive(handshake("/ws/orders@bob", Authorization=f"Bearer {server.token(streams=['orders@${sub}'])}"))
+        _, _, rest = wire.sent.partition(b"\r\n\r\n")
+        ((_, payload),) = frames_of(rest)
+        assert json.loads(payload)["error"]["code"] == 5
+        assert not server.source.wanted
+
+    def test_the_notice_may_be_one_message_too_many(self) -> None:
+        """A client that is too slow for it ends as any slow client, and no timer outlives it."""
+        server = Server(auth="required", per_address=1)
+        wire = with_token(server, 70)
+        server.watch(wire)
+        wire.socket.room = 0
+        while CLIENT_QUEUE - wire.protocol.outbox.waiting_bytes > 60:
+            server.source.publish("trade@A", trade())
+        pass_by(server, 11)
+        assert wire.protocol.localCloseCode == 4008
+        pass_by(server, SECONDS_TO_CLOSE)
+        wire.settle()
+        assert wire.lost is not None
+        server.assert_empty()
+
+    @pytest.mark.parametrize("end", ["hang up", "close", "binary", "send away", "abort"])
+    def test_whoever_leaves_before_takes_the_timer_along(self, end: str) -> None:
+        """However it leaves."""
+        server = Server(auth="required")
+        wire = with_token(server, 600)
+        assert len(server.clock.getDelayedCalls()) == 1
+        if end == "close":
+            wire.receive(frame(b"", CLOSE))
+        elif end == "binary":
+            wire.receive(frame(b"x", BINARY) + frame(b"\x03\xeb", CLOSE))
+        elif end == "send away":
+            wire.protocol.send_away(ServerShutdown(5, 6), at_once=True)
+        elif end == "abort":
+            wire.protocol.abort()
+        wire.settle()
+        wire.hang_up()
+        server.assert_empty()
+
+    def test_a_page_that_is_only_to_be_told_hears_of_no_shutdown(self) -> None:
+        """It has its close already."""
+        server = Server(auth="required")
+        wire = server.connect()
+        wire.receive(handshake(Origin="https://localhost"))
+        _, _, rest = wire.sent.partition(b"\r\n\r\n")
+        assert [opcode for opcode, _ in frames_of(rest)] == [CLOSE]
+        wire.protocol.send_away(ServerShutdown(5, 6), at_once=True)
+        wire.settle()
+        assert not wire.sent
+        server.assert_empty()
+
+    def test_why_a_client_left_is_logged(self, logged: LogCapture) -> None:
+        """With the meaning of the code, not with the token."""
+        server = Server(auth="required")
+        wire = with_token(server, 1)
+        pass_by(server, 2)
+        wire.receive(frame(b"\x11\x31", CLOSE))
+        wire.settle()
+        assert logged.events[-1]["reason"] == "closed by the server with 4401 token missing, bad or expired"
 
 
 frames_any_way = st.builds(
