@@ -8,10 +8,13 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
+from tests.client.server import NOW
 from tests.strategies import almost_names, json_texts, json_values, spellings
+from tests.tokens import forged, segment, signed
 from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake, say
 
-__all__ = ["handshakes", "paths", "pieces", "requests", "spoilt", "streams_of_frames"]
+__all__ = ["GOOD", "SECRETS", "SOON", "guards", "handshakes", "paths", "pieces", "requests", "spoilt"]
+__all__ += ["streams_of_frames"]
 
 Edit = tuple[str, int, bytes]
 
@@ -52,6 +55,45 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:stop] for start, stop in pairwise(edges)]
 
 
+# Tokens, and what a server may ask of whom it lets in.
+
+GOOD = signed(claims={"sub": "alice", "exp": NOW + 3600})
+SOON = signed(claims={"sub": "alice", "exp": NOW + 8})
+_OTHERS = (signed(claims={"sub": "bob", "exp": NOW + 3600}), signed(claims={"sub": "alice", "exp": NOW - 10}))
+_NARROW = (
+    signed(claims={"sub": "alice", "exp": NOW + 3600, "streams": ["ticker@*"]}),
+    signed(claims={"sub": "alice", "exp": NOW + 3600, "streams": "nonsense"}),
+)
+_BAD = (
+    signed(claims={"sub": "alice", "exp": NOW - 3600}),
+    signed(claims={"sub": "alice"}),
+    signed("ES256", claims={"sub": "alice", "exp": NOW + 3600}),
+    forged({"alg": "none"}, {"sub": "alice", "exp": NOW + 3600}, None),
+    forged(b"[" * 3000, b"]" * 3000, b"secret"),
+    ".".join(segment(b"\xff" * 9) for _ in range(3)),
+    "nonsense",
+    "",
+)
+SECRETS = frozenset(
+    part[:20] for token in (GOOD, SOON, *_OTHERS, *_NARROW, *_BAD) for part in token.split(".") if len(part) > 10
+)
+"""Parts of the tokens that are sent, none of which is ever to be seen again."""
+
+tokens = st.sampled_from((GOOD, GOOD, SOON, *_OTHERS, *_NARROW, *_BAD))
+
+guards = st.fixed_dictionaries(
+    {
+        "auth": st.sampled_from(("off", "optional", "required")),
+        "origins": st.sampled_from(((), ("*",), ("https://*.example.com", "null"))),
+        "proxies": st.sampled_from(((), ("192.0.2.0/24",))),
+        "connect_rate": st.sampled_from((0, 1, 2)),
+        "per_address": st.sampled_from((0, 1, 2)),
+        "max_connections": st.sampled_from((1, 100)),
+        "max_handshakes": st.sampled_from((1, 100)),
+    }
+)
+"""What a server is told about who may connect: keywords of `Server`."""
+
 # Requests.
 
 names = spellings().map(lambda pair: pair[0]) | st.sampled_from(("trade@A", "a@depth@100ms", "ticker@A")) | almost_names
@@ -71,8 +113,16 @@ objects = st.fixed_dictionaries(
     {}, optional={"method": _methods | json_values, "params": _params, "id": _ids, "x": json_values}
 )
 
+_auths = st.builds(
+    lambda method, params, more: {"method": method, "params": params, **more},
+    st.sampled_from(("AUTH", "AUTH", "auth")),
+    st.lists(st.sampled_from((GOOD, GOOD, SOON, *_OTHERS, *_BAD)), min_size=1, max_size=2),
+    st.sampled_from(({}, {"id": 1}, {"id": "x"}, {"token": GOOD})),
+)
+
 requests: st.SearchStrategy[bytes] = (
-    objects.map(lambda request: json.dumps(request).encode())
+    spoilt(_auths.map(lambda request: json.dumps(request).encode()))
+    | objects.map(lambda request: json.dumps(request).encode())
     | spoilt(objects.map(lambda request: json.dumps(request, ensure_ascii=False).encode("utf-8", "replace")))
     | json_texts.map(str.encode)
     | st.text(max_size=60).map(str.encode)
@@ -160,10 +210,51 @@ _headers = st.dictionaries(
 _good_handshakes = st.builds(lambda path, headers: handshake(path, **headers), _odd_paths, _headers) | paths.map(
     handshake
 )
+
+
+def _asking(path: str, token: str | None, headers: dict[str, str]) -> bytes:
+    query = "" if token is None else f"{'&' if '?' in path else '?'}token={token}"
+    return handshake(path + query, **headers)
+
+
+_hops = st.sampled_from(
+    ("192.0.2.7", "192.0.2.9", "198.51.100.1", "198.51.100.1:80", "[2001:db8::1]:443", "2001:db8::1", "", "unknown")
+) | st.text("0123456789abcdef:.[]%, ", max_size=20)
+_access = st.fixed_dictionaries(
+    {},
+    optional={
+        "Origin": st.sampled_from(
+            (
+                "https://localhost",
+                "http://127.0.0.1:80",
+                "https://a.example.com",
+                "https://evil.example",
+                "null",
+                "",
+                "x",
+            )
+        )
+        | _latin,
+        "Authorization": tokens.map("Bearer {}".format)
+        | st.lists(tokens, max_size=3).map(lambda some: ", ".join(f"bearer {each}" for each in some))
+        | st.sampled_from(("Basic eDp5", "Bearer", "Bearer  x  y", ","))
+        | _latin,
+        "X_Forwarded_For": st.lists(_hops, max_size=4).map(", ".join) | _latin,
+        "Sec_WebSocket_Protocol": st.lists(
+            tokens.map("bearer.{}".format) | st.sampled_from(("marketfeed", "other", "bearer.", "")), max_size=3
+        ).map(", ".join),
+        "Host": st.sampled_from(("localhost", "feed.example.com:8080", "[::1]")),
+        "Sec_WebSocket_Key": st.just("short"),
+    },
+)
+_askings = st.builds(_asking, paths, st.none() | st.none() | tokens, _access)
+
 _methods_of_http = st.sampled_from((b"HEAD", b"OPTIONS", b"POST", b"get", b"GET", b"PRI", b"\x16\x03\x01", b""))
 
 handshakes: st.SearchStrategy[bytes] = (
     spoilt(_good_handshakes)
+    | _askings
+    | spoilt(_askings)
     | st.builds(lambda method, request: method + request[3:], _methods_of_http, _good_handshakes)
     | st.builds(lambda line: line.encode("latin-1") + b"\r\n\r\n", _latin)
     | st.builds(lambda count: b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * count + b"\r\n", st.integers(95, 4000))

@@ -34,13 +34,14 @@ from marketfeed.logs import _Json, _Text
 from marketfeed.model.messages import CLOSE_REASONS, ErrorCode
 from tests.client.server import SECONDS_TO_CLOSE, Server, Wire, trade
 from tests.conftest import LogCapture
-from tests.noise import handshakes, paths, pieces, requests, streams_of_frames
+from tests.fakes import FakeMemory
+from tests.noise import GOOD, SECRETS, SOON, guards, handshakes, paths, pieces, requests, streams_of_frames
 from tests.strategies import property_test
-from tests.wire import CLOSE, PONG, TEXT, close_code, frame, frames_of, handshake
+from tests.wire import CLOSE, PONG, TEXT, close_code, frame, frames_of, handshake, say
 
 STATUSES = frozenset((101, 200, 204, 400, 401, 403, 404, 405, 408, 426, 429, 503))
 CODES = frozenset((1000, *(reason.code for reason in CLOSE_REASONS)))
-UNASKED = ("gap", "serverShutdown")
+UNASKED = ("gap", "serverShutdown", "expiring")
 DEFLATE = "permessage-deflate; client_max_window_bits"
 HANDSHAKE_SECONDS = 11
 DEEP = b'{"id":' + b"[" * 9000 + b"]" * 9000 + b"}"
@@ -62,7 +63,10 @@ class Nowhere(io.TextIOBase):
 
 @contextmanager
 def nothing_left(server: Server) -> Iterator[None]:
-    """At the end no client, stream or timer is left, and every event could be written to both kinds of log."""
+    """At the end no client, stream or timer is left, and every event could be written to both kinds of log.
+
+    None of them holds any part of a token.
+    """
     capture = LogCapture()
     observers = (capture, _Text(Nowhere()), _Json(Nowhere()))
     for observer in observers:
@@ -73,6 +77,8 @@ def nothing_left(server: Server) -> Iterator[None]:
         for observer in observers:
             globalLogPublisher.removeObserver(observer)
     assert [event["log_failure"].getTraceback() for event in capture.failures()] == []
+    shown = repr(capture.events)
+    assert not [secret for secret in SECRETS if secret in shown]
     server.assert_empty()
     assert not server.source.wanted
 
@@ -133,17 +139,28 @@ ends = st.sampled_from(("hang up", "lost", "wait"))
 
 class TestHandshakes:
     @property_test
-    @example(handshake("http://[/"), [], "hang up", 0)
-    @example(handshake()[:-1], [], "wait", 0)
+    @example(handshake("http://[/"), [], "hang up", 0, {})
+    @example(handshake()[:-1], [], "wait", 0, {})
+    @example(handshake(Origin="https://localhost"), [], "wait", 0, {"auth": "required", "per_address": 2})
     @given(
-        st.lists(handshakes | streams_of_frames, min_size=1, max_size=3).map(b"".join), cuts, ends, st.integers(0, 7)
+        st.lists(handshakes | streams_of_frames, min_size=1, max_size=3).map(b"".join),
+        cuts,
+        ends,
+        st.integers(0, 7),
+        guards,
     )
-    def test_any_bytes(self, data: bytes, cuts: list[int], end: str, state: int) -> None:
-        """One answer with a documented status, or none yet, which is 408 when nothing more comes in time."""
-        server = Server(max_connections=0 if state & 1 else 100)
-        server.ready = not state & 2
-        server.users.draining = state & 4 == 4
+    def test_any_bytes(self, data: bytes, cuts: list[int], end: str, state: int, guard: dict[str, Any]) -> None:
+        """One answer with a documented status, or none yet, which is 408 when nothing more comes in time.
+
+        Whatever becomes of it, who was there before stays.
+        """
+        memory = FakeMemory()
+        server = Server(**guard, memory=memory)
         with nothing_left(server):
+            other = server.open(Authorization=f"Bearer {GOOD}")
+            server.ready = not state & 1
+            server.users.draining = state & 2 == 2
+            memory.is_full = state & 4 == 4
             wire = server.connect()
             for piece in pieces(data, cuts):
                 wire.receive(piece)
@@ -158,6 +175,9 @@ class TestHandshakes:
             if status not in (None, 101):
                 assert wire.lost is not None
             leave(wire, end)
+            other.receive(say({"method": "PING"}))
+            assert other.messages == [{"result": "PONG"}]
+            other.hang_up()
         assert_freed(wire)
 
 
@@ -176,7 +196,7 @@ class TestRequests:
         self, path: str, said: list[bytes], at_once: bool, burst: int, max_streams: int, end: str
     ) -> None:
         """Each is answered with at most one reply: a result, or an error with a documented code and the same id."""
-        server = Server(limits=SessionLimits(request_burst=burst, max_streams=max_streams))
+        server = Server(limits=SessionLimits(request_burst=burst, max_streams=max_streams), auth="optional")
         server.source.at_once = at_once
         options = autobahn_options(65536)
         server.factory.protocol = cast(type[ClientProtocol], type("ClientProtocol", (ClientProtocol,), options))
@@ -256,14 +276,18 @@ class TestFrames:
         cuts,
         st.booleans(),
         ends,
+        st.sampled_from((None, GOOD, SOON)),
     )
-    def test_any_bytes(self, path: str, script: list[bytes | str], cuts: list[int], deflate: bool, end: str) -> None:
+    def test_any_bytes(
+        self, path: str, script: list[bytes | str], cuts: list[int], deflate: bool, end: str, token: str | None
+    ) -> None:
         """Whole frames come back, a documented close ends them, and other clients do not notice."""
-        server = Server(limits=SessionLimits(request_burst=20))
+        server = Server(limits=SessionLimits(request_burst=20), auth="optional", per_address=2)
         with nothing_left(server):
             other = server.open()
             server.watch(other, "ticker@B")
-            wire = server.open(path, Sec_WebSocket_Extensions=DEFLATE if deflate else None)
+            headers = {"Sec_WebSocket_Extensions": DEFLATE if deflate else None}
+            wire = server.open(path, **headers, Authorization=token and f"Bearer {token}")
             for each in script:
                 if isinstance(each, str):
                     actions[each](server, wire)
