@@ -353,9 +353,9 @@ class Harness:
                 await daemon.expect(r"redis: connected")
         return daemon
 
-    async def client(self, daemon: DaemonProcess, path: str = "/") -> Client:
-        """A client whose WebSocket is open."""
-        factory = WebSocketClientFactory(f"ws://127.0.0.1:{daemon.port}{path}", reactor=self.reactor)
+    async def client(self, daemon: DaemonProcess, path: str = "/", **options: Any) -> Client:
+        """A client whose WebSocket is open. `options`: Autobahn's, such as origin, protocols and headers."""
+        factory = WebSocketClientFactory(f"ws://127.0.0.1:{daemon.port}{path}", reactor=self.reactor, **options)
         factory.protocol = Client
         factory.noisy = False
         factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0, serverConnectionDropTimeout=0)

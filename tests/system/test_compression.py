@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,11 +18,10 @@ from autobahn.websocket.compress import (
     PerMessageDeflateResponseAccept,
 )
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.web.resource import Resource
-from twisted.web.server import Site
 
 from tests.books import update
-from tests.system.harness import DEADLINE, Client, DaemonProcess, Harness, Process, RawConnection, Redis
+from tests.system.browser import CHROMIUM, Browser
+from tests.system.harness import DEADLINE, Client, DaemonProcess, Harness, RawConnection, Redis
 from tests.system.lean import HANDSHAKE
 
 DEFLATE = "permessage-deflate; client_max_window_bits"
@@ -32,7 +30,6 @@ STREAM = "depth@TATA_INR"
 BOTH_WAYS = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 """What the answer to an offer without parameters says."""
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NODE = shutil.which("node")
 
 
@@ -398,54 +395,6 @@ socket.onmessage = ({data}) => {
 }
 socket.onclose = ({code, reason}) => report({code, reason})
 </script>"""
-
-
-class Pages(Resource):
-    """Serves one page, and keeps what it reports."""
-
-    isLeaf = True
-
-    def __init__(self, page: str, reported: Callable[[dict[str, Any]], None]) -> None:
-        super().__init__()
-        self._page = page
-        self._reported = reported
-
-    def render_GET(self, request: Any) -> bytes:
-        request.setHeader("Content-Type", "text/html; charset=utf-8")
-        return self._page.encode()
-
-    def render_POST(self, request: Any) -> bytes:
-        self._reported(json.loads(request.content.read()))
-        return b""
-
-
-class Browser:
-    """Chromium with one page."""
-
-    def __init__(self, harness: Harness, page: str) -> None:
-        self._harness = harness
-        self.reports: dict[str, Any] = {}
-        site = Site(Pages(page, self.reports.update))
-        site.noisy = False
-        port = harness.reactor.listenTCP(0, site, interface="127.0.0.1")
-        harness.on_close(port.stopListening)
-        profile = harness.directory / "profile"
-        options = ["headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update"]
-        options += ["disable-sync", "no-first-run", "no-proxy-server", f"user-data-dir={profile}"]
-        url = f"http://127.0.0.1:{port.getHost().port}/"
-        assert CHROMIUM is not None
-        self.process: Process = harness.spawn([CHROMIUM, *(f"--{option}" for option in options), url])
-
-    async def report(self, name: str) -> Any:
-        """What the page has reported under this name, once it has."""
-        await self._harness.eventually(lambda: name in self.reports or self.process.status is not None)
-        assert name in self.reports, self.process.lines.all
-        return self.reports[name]
-
-    async def close(self) -> None:
-        """Let it put everything away, its many processes too."""
-        self.process.signal("TERM")
-        await self.process.wait()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
