@@ -75,12 +75,13 @@ class ClientProtocol(HandshakeProtocol):
         self._opened = factory.clock.seconds()
         self.client_id = factory.users.add(self)
         identity = admitted.identity
+        user = {"user": identity.user} if identity is not None and identity.user else {}
         _log.info(
-            "client {client} connected from {peer}, {dialect}{user}",
+            "client {client} connected from {peer}, {dialect}" + (", user {user}" if user else ""),
             client=self.client_id,
             peer=shown(self.transport, admitted.address),
             dialect=upgrade.dialect.value,
-            user=f", user {identity.user}" if identity is not None and identity.user else "",
+            **user,
         )
         if identity is None:
             self.close_with(NO_TOKEN)

@@ -18,8 +18,10 @@ from autobahn.websocket.protocol import WebSocketProtocol
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
+from marketfeed.client.auth import TokenVerifier
 from marketfeed.client.session import Session, SessionLimits
 from marketfeed.client.websocket import ClientProtocol
 from marketfeed.model.frames import text_frame
@@ -28,6 +30,7 @@ from marketfeed.model.streams import LossPolicy, StreamKind
 from tests.client.server import CLIENT_QUEUE, MAX_MESSAGE, NOW, SECONDS_TO_CLOSE, Server, Wire, pieces_of, trade
 from tests.conftest import LogCapture
 from tests.strategies import property_test
+from tests.tokens import key_set, signed
 from tests.wire import BINARY, CLOSE, PING, PONG, TEXT, close_code, frame, frames_of, handshake, say
 
 
@@ -120,6 +123,22 @@ class TestConversation:
         assert (connected["peer"], connected["dialect"]) == ("192.0.2.7:50007", "combined")
         assert (disconnected["age"], disconnected["reason"]) == (12.5, "closed by the client with 1000")
         assert "secret" not in repr(logged.events)
+
+    def test_whose_token_it_is_is_logged(self, logged: LogCapture) -> None:
+        """As a fact of its own, where there is one; the token is not."""
+        server = Server(verifier=TokenVerifier(lambda: key_set("HS256"), lambda: NOW))
+        token = signed(exp=NOW + 3600)
+        bearer, nobody = server.open(f"/ws?token={token}"), server.open()
+        connected = [event for event in logged.events if "connected" in event["log_format"]]
+        assert [formatEvent(event) for event in connected] == [
+            "client 1 connected from 192.0.2.7:50007, raw, user alice",
+            "client 2 connected from 192.0.2.7:50007, raw",
+        ]
+        assert [event.get("user") for event in connected] == ["alice", None]
+        assert token not in repr(logged.events)
+        for wire in (bearer, nobody):
+            wire.hang_up()
+        server.assert_empty()
 
     def test_a_refusal_is_logged_for_debugging(self, logged: LogCapture) -> None:
         """With its status, and nothing of the request."""
