@@ -20,7 +20,7 @@ from marketfeed.client.addresses import ConnectionCounts, ConnectRate, TrustedPr
 from marketfeed.client.admission import Admission
 from marketfeed.client.auth import TokenVerifier
 from marketfeed.client.heartbeat import Heartbeat
-from marketfeed.client.keys import BadKey, KeyFiles
+from marketfeed.client.keys import BadKey, KeyFiles, load_keys
 from marketfeed.client.origins import AllowedOrigins
 from marketfeed.client.session import SessionContext, SessionLimits
 from marketfeed.client.users import UserManager
@@ -264,10 +264,14 @@ def _admission(reactor: Any, settings: Settings, users: UserManager, memory: Mem
 
 
 def _verifier(settings: Settings) -> TokenVerifier:
+    option = "--auth-key"
     try:
+        if settings.auth_key is not None:
+            load_keys(settings.auth_key, None)  # by itself first, so that the line can name the option
+        option = "--auth-jwks"
         keys = KeyFiles(settings.auth_key, settings.auth_jwks, time.time)
     except BadKey as fault:
-        raise StartFault(str(fault)) from None
+        raise StartFault(f"{option}: {fault}") from None
     return TokenVerifier(keys.current, time.time, audience=settings.auth_audience, issuer=settings.auth_issuer)
 
 

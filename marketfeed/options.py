@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -14,11 +14,11 @@ from marketfeed.redis_address import is_host, parse_redis_url
 
 __all__ = ["OPTIONS", "Option"]
 
-_Value = TypeVar("_Value")
-
 
 class Option(msgspec.Struct, frozen=True):
-    """One row of the table. `parse` turns text into the value, or raises ValueError with what would be accepted."""
+    """One row of the table. `parse` turns text into the value, or raises ValueError with what would be accepted; of a
+    list it takes one value at a time.
+    """
 
     flag: str
     group: str
@@ -68,16 +68,6 @@ def _one_of(*words: str) -> Callable[[str], str]:
         if text not in words:
             raise ValueError(" or ".join(words))
         return text
-
-    return parse
-
-
-def _list(parse_one: Callable[[str], _Value]) -> Callable[[str], tuple[_Value, ...]]:
-    def parse(text: str) -> tuple[_Value, ...]:
-        values = [parse_one(each) for each in text.split(",") if each.strip()]
-        if not values:
-            parse_one(text)  # says what would be accepted
-        return tuple(values)
 
     return parse
 
@@ -133,7 +123,8 @@ _port = _text(
 _prefix = _text(
     "at most 200 characters, none of them blank", lambda text: len(text) <= 200 and not any(map(str.isspace, text))
 )
-_name = _text("a name or an address", bool)
+_path = _text("the path of a file", bool)
+_name = _text("a name", bool)
 
 _SERVING, _ACCESS, _REDIS, _LIMITS, _RUNNING = "Serving", "Access", "Redis", "Limits", "Running"
 
@@ -147,20 +138,20 @@ OPTIONS = (
         "allowed-origin",
         _ACCESS,
         "pages that may connect, as https://*.example.com; by default those of this host. May be given several times",
-        _list(parse_origin),
+        parse_origin,
         "MARKETFEED_ALLOWED_ORIGINS",
         is_list=True,
     ),
     Option("auth", _ACCESS, "whether clients need a token", _one_of("off", "optional", "required")),
-    Option("auth-key", _ACCESS, "file of the secret or the PEM public key that verifies tokens", _name),
-    Option("auth-jwks", _ACCESS, "file of the public keys that verify tokens, as a JWKS", _name),
+    Option("auth-key", _ACCESS, "file of the secret or the PEM public key that verifies tokens", _path),
+    Option("auth-jwks", _ACCESS, "file of the public keys that verify tokens, as a JWKS", _path),
     Option("auth-audience", _ACCESS, "what the claim aud of a token must have", _name),
     Option("auth-issuer", _ACCESS, "what the claim iss of a token must be", _name),
     Option(
         "trusted-proxy",
         _ACCESS,
         "addresses and networks whose X-Forwarded-For is believed. May be given several times",
-        _list(parse_network),
+        parse_network,
         is_list=True,
     ),
     Option(
@@ -172,7 +163,7 @@ OPTIONS = (
     ),
     Option("redis-host", _REDIS, "used when no URL is given", _host, "REDIS_HOST"),
     Option("redis-port", _REDIS, "used when no URL is given", _redis_port, "REDIS_PORT"),
-    Option("redis-ca", _REDIS, "file of the CA that signed the server's certificate, for rediss://", _name),
+    Option("redis-ca", _REDIS, "file of the CA that signed the server's certificate, for rediss://", _path),
     Option("channel-prefix", _REDIS, "before the stream's name in Redis", _prefix),
     Option("linger", _REDIS, "seconds that a channel stays subscribed after its last client", _number(0, "seconds")),
     Option(
@@ -209,7 +200,7 @@ OPTIONS = (
         _switch("true or false"),
         is_switch=True,
     ),
-    Option("config", _RUNNING, "TOML file with these names, underscores for hyphens", _name),
+    Option("config", _RUNNING, "TOML file with these names, underscores for hyphens", _path),
     Option("log-format", _RUNNING, "text, or json for one object a line", _one_of("text", "json")),
     Option("log-level", _RUNNING, "debug, info, warn or error", _one_of("debug", "info", "warn", "error")),
 )

@@ -133,8 +133,9 @@ def _check_auth(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[S
             raise BadSetting(f"{given[field].source}: expected together with --auth optional or --auth required")
     for kind in kinds:
         if kind.private:
+            path = repr(given["config"].text)[1:-1]
             raise BadSetting(
-                f"streams.{kind.name}: private streams are for the bearers of tokens; "
+                f"streams.{kind.name} in {path}: private streams are for the bearers of tokens; "
                 "expected together with --auth optional or --auth required"
             )
 
@@ -151,13 +152,20 @@ def _merge(layers: list[dict[str, _Given]]) -> dict[str, _Given]:
 
 
 def _parse(option: Option, given: _Given) -> Any:
+    if not option.is_list:
+        return _parse_one(option, given.text, given.source)
+    texts = [text.strip() for text in given.text.split(",") if text.strip()] or [given.text]
+    return tuple([_parse_one(option, text, given.source) for text in texts])
+
+
+def _parse_one(option: Option, text: str, source: str) -> Any:
     try:
-        return option.parse(given.text)
+        return option.parse(text)
     except BadRedisUrl as error:
-        raise BadSetting(f"{given.source}: {error}") from None
+        raise BadSetting(f"{source}: {error}") from None
     except ValueError as error:
-        shown = "what is given" if "@" in given.text else repr(given.text[:80])  # it may be a URL with a password
-        raise BadSetting(f"{given.source}: {shown} cannot be used; expected {error}") from None
+        shown = "what is given" if "@" in text else repr(text[:80])  # it may be a URL with a password
+        raise BadSetting(f"{source}: {shown} cannot be used; expected {error}") from None
 
 
 def _read_file(config: _Given) -> tuple[dict[str, _Given], tuple[StreamKind, ...]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.python import usage
@@ -93,10 +94,20 @@ def _given(option: Option, value: str | int | None) -> str | None:
 
 def _usage(option: Option) -> str:
     name = f"--{option.flag}" + ("" if option.is_switch else "=")
-    default = DEFAULTS.get(option.field)
-    default = f"{default:g}" if isinstance(default, float) else default
-    shown = "" if option.is_switch or default in (None, "", ()) else f" [{default}]"
-    return f"  {name:24} {option.help}{shown}\n  {'':24} environment: {option.environment}"
+    shown = "" if option.is_switch else _shown(DEFAULTS.get(option.field))
+    return f"  {name:{_WIDTH}} {option.help}{shown}\n  {'':{_WIDTH}} environment: {option.environment}"
+
+
+_WIDTH = max(len(f"--{option.flag}=") for option in OPTIONS)
+
+
+def _shown(default: Any) -> str:
+    """A default, where there is one, as it could be given."""
+    if isinstance(default, bool):
+        return " [on]" if default else " [off]"
+    if isinstance(default, float):
+        return f" [{default:g}]"
+    return "" if default in (None, "", ()) else f" [{default}]"
 
 
 def makeService(options: Options) -> MultiService:

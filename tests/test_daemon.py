@@ -17,21 +17,29 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver
 
 import marketfeed.daemon
+from marketfeed.client.admission import Admitted
+from marketfeed.client.auth import BadToken
+from marketfeed.client.http import Head, Refusal
 from marketfeed.client.users import UserManager
 from marketfeed.client.websocket import ClientFactory, ClientProtocol
 from marketfeed.daemon import Daemon, StartFault, build
 from marketfeed.hub import Hub
 from marketfeed.listener import CannotServe, Listener
+from marketfeed.memory import MemoryGuard, MemoryLimit
+from marketfeed.model.streams import BadStreamName
 from marketfeed.redis_address import EMBEDDED, parse_redis_url
-from marketfeed.settings import Settings
+from marketfeed.settings import Settings, load
 from marketfeed.source.embedded import EmbeddedServer, NoServerFound
 from marketfeed.source.redis_publisher import RedisPublisher
 from marketfeed.source.redis_pubsub import RedisPubSub
 from marketfeed.source.simulator import MarketSimulation
 from tests.conftest import LogCapture
+from tests.tokens import SECRET, jwk, private_pem, public_bytes, signed, write_jwks
 
 IN_FRONT = {"nodaemon": 1, "pidfile": ""}
 FILES = 1000
+HANDSHAKES = 109
+"""What of these files is for connections without a request; 128 are for other things."""
 
 
 @pytest.fixture(autouse=True)
@@ -245,22 +253,22 @@ class TestBuild:
         """In the order of ARCHITECTURE: what is needed starts before what needs it, and stops after it."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
         assert names(list(daemon)) == [
-            *("Collector", "Hub", "UserManager", "Heartbeat", "RedisPubSub", "Listener", "_Report"),
+            *("Collector", "MemoryGuard", "Hub", "UserManager", "Heartbeat", "RedisPubSub", "Listener", "_Report"),
         ]
         assert names(daemon._stops) == [
-            *("Heartbeat", "RedisPubSub", "Hub", "UserManager", "Listener", "_Report", "Collector"),
+            *("Heartbeat", "RedisPubSub", "Hub", "UserManager", "Listener", "_Report", "MemoryGuard", "Collector"),
         ]
 
     def test_the_parts_of_a_demo(self) -> None:
         """The server is there first and last; the market ends before the link that brings it."""
         daemon = build(FakeReactor(), Settings(demo=True, redis=EMBEDDED), IN_FRONT)
         assert names(list(daemon)) == [
-            *("EmbeddedServer", "Collector", "Hub", "UserManager", "Heartbeat", "RedisPubSub"),
+            *("EmbeddedServer", "Collector", "MemoryGuard", "Hub", "UserManager", "Heartbeat", "RedisPubSub"),
             *("MarketSimulation", "RedisPublisher", "Listener", "_Report"),
         ]
         assert names(daemon._stops) == [
             *("Heartbeat", "MarketSimulation", "RedisPublisher", "RedisPubSub", "Hub"),
-            *("UserManager", "Listener", "_Report", "Collector", "EmbeddedServer"),
+            *("UserManager", "Listener", "_Report", "MemoryGuard", "Collector", "EmbeddedServer"),
         ]
         assert part(daemon, UserManager).drain_seconds == 0
         for kind in (EmbeddedServer, MarketSimulation, RedisPublisher):
@@ -269,7 +277,7 @@ class TestBuild:
     def test_an_embedded_server_without_a_market(self) -> None:
         """For an engine on the same machine."""
         daemon = build(FakeReactor(), Settings(redis=EMBEDDED), IN_FRONT)
-        assert names(list(daemon))[:3] == ["EmbeddedServer", "Collector", "Hub"]
+        assert names(list(daemon))[:4] == ["EmbeddedServer", "Collector", "MemoryGuard", "Hub"]
         assert not any(isinstance(service, MarketSimulation) for service in daemon)
         assert part(daemon, UserManager).drain_seconds == 20
 
@@ -295,6 +303,7 @@ class TestBuild:
             linger=1.5,
             max_connections=10,
             drain_seconds=11.0,
+            memory_limit=MemoryLimit(size=12 << 20),
         )
         reactor = FakeReactor()
         daemon = build(reactor, settings, IN_FRONT)
@@ -305,9 +314,11 @@ class TestBuild:
         assert part(daemon, UserManager).drain_seconds == 11
         factory = part(daemon, Listener)._factory
         assert isinstance(factory, ClientFactory)
-        limits = factory.session_limits
+        limits = factory.context.limits
         assert (limits.max_streams, limits.request_rate, limits.request_burst) == (3, 4.0, 5)
         assert factory.client_queue == 7000
+        assert factory._max_handshakes == HANDSHAKES
+        assert part(daemon, MemoryGuard)._wanted == MemoryLimit(size=12 << 20)
         protocol = factory.buildProtocol(IPv6Address("TCP", "::1", 5))
         assert isinstance(protocol, ClientProtocol)
         assert protocol.maxMessagePayloadSize == protocol.maxFramePayloadSize == 6
@@ -325,15 +336,28 @@ class TestBuild:
         part(daemon, UserManager).draining = True
         assert not is_ready()
 
-    @pytest.mark.parametrize(("asked", "granted"), [(872, 872), (873, 872), (20000, 872)])
+    def test_short_of_memory_it_is_not_ready(self) -> None:
+        """Until there is enough again; whoever comes by in the meantime is told so."""
+        daemon = build(FakeReactor(), Settings(), IN_FRONT)
+        factory = part(daemon, Listener)._factory
+        part(daemon, Hub).reached()
+        guard = part(daemon, MemoryGuard)
+        guard.is_full = True
+        assert not factory.is_ready()
+        assert status(daemon) == 503
+        guard.is_full = False
+        assert factory.is_ready()
+        assert status(daemon) == 101
+
+    @pytest.mark.parametrize(("asked", "granted"), [(763, 763), (764, 763), (20000, 763)])
     def test_there_are_no_more_clients_than_files(self, asked: int, granted: int, logged: LogCapture) -> None:
-        """Less those for other things; that it was lowered is said once it runs."""
+        """Less those for other things and for handshakes; that it was lowered is said once it runs."""
         daemon = build(FakeReactor(), Settings(max_connections=asked), IN_FRONT)
         users = part(daemon, UserManager)
         assert users._max_connections == granted
         report(daemon)
         warnings = [event["note"] for event in logged.events if event["log_level"].name == "warn"]
-        lowered = f"--max-connections is lowered from {asked} to 872: no more files may be open at once"
+        lowered = f"--max-connections is lowered from {asked} to 763: no more files may be open at once"
         assert warnings == ([] if asked == granted else [lowered])
 
     def test_at_least_one_client_fits(self, monkeypatch: pytest.MonkeyPatch, logged: LogCapture) -> None:
@@ -385,7 +409,138 @@ class TestBuild:
         assert list(other) == [daemon]
 
 
+def admit(daemon: Daemon, peer: str | None = "203.0.113.7", path: str = "/", **headers: str) -> Admitted | Refusal:
+    """What becomes of a request from `peer`. Names of headers have underscores."""
+    admission = part(daemon, Listener)._factory.admission
+    path, _, query = path.partition("?")
+    fields = {name.replace("_", "-"): value for name, value in {"host": "feed.example", **headers}.items()}
+    head = Head("GET", path, query, fields)
+    return admission.admit(admission.address(peer, head), head)  # type: ignore[no-any-return]
+
+
+def status(daemon: Daemon, peer: str | None = "203.0.113.7", path: str = "/", **headers: str) -> int:
+    """The same, as the status of the answer."""
+    answer = admit(daemon, peer, path, **headers)
+    return answer.status if isinstance(answer, Refusal) else 101
+
+
+def access(**flags: str) -> Daemon:
+    """A daemon with these options, given as flags."""
+    return build(FakeReactor(), load(flags, {}), IN_FRONT)
+
+
+class TestAccess:
+    """The settings reach what decides who comes in."""
+
+    def test_without_settings(self) -> None:
+        """Pages of the same host and all programs come in, as often as 300 times in 5 minutes, without a token."""
+        daemon = access()
+        assert status(daemon, origin="https://feed.example") == 101
+        assert status(daemon, origin="https://other.example") == 403
+        assert [status(daemon) for _ in range(299)] == [101] * 298 + [429]
+        assert [status(daemon, "10.0.0.1") for _ in range(301)] == [101] * 301
+        with pytest.raises(BadToken, match="takes no tokens"):
+            part(daemon, Listener)._factory.context.verify(signed())
+
+    def test_origins(self) -> None:
+        """Those that are listed, in place of the host's own."""
+        daemon = access(allowed_origin="https://app.example,https://*.app.example")
+        assert status(daemon, origin="https://app.example") == 101
+        assert status(daemon, origin="https://beta.app.example") == 101
+        assert status(daemon, origin="https://feed.example") == 403
+
+    def test_connections_of_an_address(self) -> None:
+        """Behind a proxy that is trusted, the address of the client counts."""
+        daemon = access(max_connections_per_address="1", trusted_proxy="198.51.100.0/24")
+        assert status(daemon) == 101
+        assert status(daemon) == 429
+        assert status(daemon, "198.51.100.1", x_forwarded_for="192.0.2.1") == 101
+        assert status(daemon, "198.51.100.1", x_forwarded_for="192.0.2.1") == 429
+        assert status(daemon, "203.0.113.8", x_forwarded_for="192.0.2.2") == 101
+        assert status(daemon, "203.0.113.8", x_forwarded_for="192.0.2.3") == 429
+
+    def test_a_rate_that_is_given_spares_nobody(self) -> None:
+        """A local address neither."""
+        daemon = access(connect_rate="1")
+        assert [status(daemon, "127.0.0.1") for _ in range(2)] == [101, 429]
+
+    def test_the_default_rate_spares_no_proxy(self) -> None:
+        """Whose clients all seem to be there where it does not say who they are."""
+        daemon = access(trusted_proxy="10.0.0.1")
+        assert [status(daemon, "10.0.0.1") for _ in range(301)] == [101] * 300 + [429]
+        assert [status(daemon, "10.0.0.2") for _ in range(301)] == [101] * 301
+
+    def test_a_token_may_be_needed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Programs get 401 without a good one; with one its bearer is known, on the wire and to AUTH."""
+        monkeypatch.setattr(marketfeed.daemon.time, "time", lambda: 1_700_000_000.0)
+        daemon = access(auth="required", auth_key=secret_file(tmp_path))
+        assert status(daemon) == 401
+        assert status(daemon, path="/?token=x") == 401
+        answer = admit(daemon, path=f"/?token={signed()}")
+        assert isinstance(answer, Admitted)
+        assert answer.identity is not None
+        assert answer.identity.user == "alice"
+        assert part(daemon, Listener)._factory.context.verify(signed()) == answer.identity
+
+    def test_a_token_may_be_optional(self, tmp_path: Path) -> None:
+        """But one that is bad is refused all the same."""
+        daemon = access(auth="optional", auth_key=secret_file(tmp_path))
+        assert status(daemon) == 101
+        assert status(daemon, path="/?token=x") == 401
+
+    def test_whom_a_token_is_for_and_from(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Keys of both files, the audience and the issuer."""
+        monkeypatch.setattr(marketfeed.daemon.time, "time", lambda: 1_700_000_000.0)
+        keys = write_jwks(tmp_path / "keys.json", jwk("RS256", kid="r"))
+        daemon = access(
+            auth="required", auth_key=secret_file(tmp_path), auth_jwks=keys, auth_audience="feed", auth_issuer="us"
+        )
+        for algorithm, headers in (("HS256", None), ("RS256", {"kid": "r"})):
+            good = signed(algorithm, headers=headers, aud="feed", iss="us")
+            assert status(daemon, authorization=f"Bearer {good}") == 101
+            for claims in ({"aud": "feed"}, {"iss": "us"}, {"aud": "feed", "iss": "them"}):
+                bad = signed(algorithm, headers=headers, **claims)
+                assert status(daemon, authorization=f"Bearer {bad}") == 401
+
+    def test_declared_kinds(self, tmp_path: Path) -> None:
+        """Beside those that are built in, for paths and for requests."""
+        config = tmp_path / "marketfeed.toml"
+        config.write_text("[streams.funding]\nloss = 'latest'\n")
+        factory = part(access(config=str(config)), Listener)._factory
+        for kinds in (factory.kinds, factory.context.kinds):
+            assert str(kinds.parse("funding@X")) == "funding@X"
+            assert str(kinds.parse("trade@X")) == "trade@X"
+        with pytest.raises(BadStreamName):
+            part(access(), Listener)._factory.kinds.parse("funding@X")
+
+
+def secret_file(directory: Path) -> str:
+    path = directory / "secret"
+    path.write_bytes(SECRET)
+    return str(path)
+
+
 class TestFaults:
+    def test_keys_that_cannot_be_used(self, tmp_path: Path) -> None:
+        """The line names the option, the file and what would be accepted."""
+        missing = str(tmp_path / "missing")
+        private = tmp_path / "private.pem"
+        private.write_bytes(private_pem("RS256"))
+        public = tmp_path / "public.pem"
+        public.write_bytes(public_bytes("RS256"))
+        for flags, line in (
+            ({"auth_key": missing}, f"--auth-key: {missing}: No such file or directory"),
+            ({"auth_jwks": missing}, f"--auth-jwks: {missing}: No such file or directory"),
+            ({"auth_key": str(public), "auth_jwks": missing}, f"--auth-jwks: {missing}: No such file or directory"),
+            ({"auth_key": missing, "auth_jwks": missing}, f"--auth-key: {missing}: No such file or directory"),
+            ({"auth_key": str(private)}, f"--auth-key: {private}: is a private key; expected the public one, from: "),
+            ({"auth_jwks": str(public)}, f"--auth-jwks: {public}: is no JWKS; expected "),
+        ):
+            with pytest.raises(StartFault) as caught:
+                access(auth="required", **flags)
+            assert str(caught.value).startswith(line)
+            assert len(str(caught.value).splitlines()) == 1
+
     def test_no_server_to_embed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The line says what to install."""
 

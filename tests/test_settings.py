@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from marketfeed.client.addresses import Network
+from marketfeed.client.origins import ANY, NULL, OriginPattern
+from marketfeed.memory import MemoryLimit
+from marketfeed.model.streams import LossPolicy, StreamKind
 from marketfeed.options import OPTIONS, Option
 from marketfeed.redis_address import EMBEDDED, RedisAddress
 from marketfeed.settings import DEFAULTS as ACTUAL
@@ -22,6 +27,16 @@ REDIS_GROUP = ("redis_url", "redis_host", "redis_port")
 
 # Each option's values as they are given in the flag, the environment and the file.
 SAMPLES: dict[str, tuple[str, str, str]] = {
+    "allowed_origin": ("https://flag.example", "https://*.variable.example", "capacitor://file"),
+    "auth": ("required", "optional", "required"),
+    "auth_key": ("/flag.key", "/variable.key", "/file.key"),
+    "auth_jwks": ("/flag.json", "/variable.json", "/file.json"),
+    "auth_audience": ("flag", "variable", "file"),
+    "auth_issuer": ("flag", "variable", "file"),
+    "trusted_proxy": ("192.0.2.1", "10.0.0.0/8", "fd00::/8"),
+    "max_connections_per_address": ("0", "1", "2"),
+    "connect_rate": ("0", "1", "2"),
+    "memory_limit": ("512MiB", "90%", "off"),
     "port": ("7001", "tcp:7002:interface=127.0.0.1", "7003"),
     "drain_seconds": ("1.5", "0", "2e1"),
     "ping_interval": ("1.5", "0", "2e1"),
@@ -42,8 +57,39 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "log_format": ("json", "text", "json"),
     "log_level": ("debug", "warn", "error"),
 }
+AS_VALUES: dict[str, tuple[Any, Any, Any]] = {
+    "allowed_origin": (
+        (OriginPattern("https", "flag.example"),),
+        (OriginPattern("https", "*.variable.example"),),
+        (OriginPattern("capacitor", "file"),),
+    ),
+    "trusted_proxy": ((ip_network("192.0.2.1"),), (ip_network("10.0.0.0/8"),), (ip_network("fd00::/8"),)),
+    "memory_limit": (MemoryLimit(size=512 << 20), MemoryLimit(percent=90), MemoryLimit()),
+}
+"""What the samples come to, where that is neither a text nor a number."""
+NEEDED: dict[str, dict[str, str]] = {
+    "redis_ca": {"REDIS_URL": "rediss://h"},
+    "auth_key": {"MARKETFEED_AUTH": "optional", "MARKETFEED_AUTH_JWKS": "/k"},
+    "auth_jwks": {"MARKETFEED_AUTH": "required", "MARKETFEED_AUTH_KEY": "/k"},
+    "auth_audience": {"MARKETFEED_AUTH": "required", "MARKETFEED_AUTH_KEY": "/k"},
+    "auth_issuer": {"MARKETFEED_AUTH": "required", "MARKETFEED_AUTH_KEY": "/k"},
+}
+"""The variables without which an option would not be accepted."""
+NEEDED_IN_FILE = {"auth": "auth_key = '/k'"}
 DEFAULTS = {
     "port": "8080",
+    "allowed_origin": (),
+    "auth": "off",
+    "auth_key": None,
+    "auth_jwks": None,
+    "auth_audience": None,
+    "auth_issuer": None,
+    "trusted_proxy": (),
+    "max_connections_per_address": 0,
+    "connect_rate": 300,
+    "spares_local": True,
+    "memory_limit": MemoryLimit(percent=85),
+    "kinds": (),
     "redis": RedisAddress("localhost", 6379),
     "redis_ca": None,
     "channel_prefix": "",
@@ -75,6 +121,25 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
         "a port number from 0 to 65535, or a Twisted endpoint description such as tcp:8080:interface=127.0.0.1",
         (*PORT, "0.0.0.0:8080"),
     ),
+    "allowed_origin": (
+        "scheme://host[:port] and nothing behind it, such as https://app.example.com",
+        ("", "x", ",", "app.example.com", "https://a.example/", "*.example.com", "https://"),
+    ),
+    "auth": ("off or optional or required", ("", "on", "Off", "true")),
+    "auth_key": ("the path of a file", ("",)),
+    "auth_jwks": ("the path of a file", ("",)),
+    "auth_audience": ("a name", ("",)),
+    "auth_issuer": ("a name", ("",)),
+    "trusted_proxy": (
+        "an address such as 10.0.0.1 or ::1, a network such as 10.0.0.0/8 or fd00::/8, or unix",
+        ("", "x", ",", "10.0.0", "10.0.0.0/33", "::1%eth0", "proxy.example"),
+    ),
+    "max_connections_per_address": ("a whole number, 0 or more", WHOLE),
+    "connect_rate": ("a whole number, 0 or more", WHOLE),
+    "memory_limit": (
+        "a size from 1MiB up, such as 1073741824, 512MiB or 2GiB, a share from 1% to 100%, or off",
+        ("", "x", "-1", "512", "1.5GiB", "0%", "101%", "85 %", "1" * 5000),
+    ),
     "drain_seconds": ("a number of seconds, 0 or more", NUMBER),
     "ping_interval": ("a number of seconds, 0 or more", NUMBER),
     "ping_timeout": ("a number of seconds, 1 or more", (*NUMBER, "0.5")),
@@ -84,7 +149,7 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
         "a port number from 1 to 65535, or tcp://host:port",
         (*PORT, "0", "tcp://h", "tcp://h:x", "tcp://h:0"),
     ),
-    "redis_ca": ("a name or an address", ("",)),
+    "redis_ca": ("the path of a file", ("",)),
     "channel_prefix": ("at most 200 characters, none of them blank", ("a b", "\t", "x" * 201)),
     "linger": ("a number of seconds, 0 or more", NUMBER),
     "validate": ("strict or warn", ("", "Strict", "off")),
@@ -121,6 +186,8 @@ def refusal(flags: dict[str, str] | None = None, environment: dict[str, str] | N
 def expected(field: str, text: str) -> Any:
     """The value of a sample: of the default's type."""
     default = DEFAULTS[field]
+    if field in AS_VALUES:
+        return AS_VALUES[field][SAMPLES[field].index(text)]
     if default is True:
         return text == "on"
     return text if default is None else type(getattr(Settings(), field))(text)
@@ -131,7 +198,8 @@ def test_every_option_is_tested() -> None:
     special = {"demo", "config", "redis_url", "redis_host", "redis_port"}
     assert set(SAMPLES) | special == set(BY_FIELD)
     assert set(BAD) | {"config", "redis_url"} == set(BY_FIELD)
-    assert set(DEFAULTS) - {"redis", "warnings"} == set(BY_FIELD) - {"config", *REDIS_GROUP}
+    derived = {"redis", "spares_local", "kinds", "warnings"}
+    assert set(DEFAULTS) - derived == set(BY_FIELD) - {"config", *REDIS_GROUP}
 
 
 def test_defaults() -> None:
@@ -146,8 +214,10 @@ def test_names() -> None:
     named = {option.flag: option.environment for option in OPTIONS if not option.environment.startswith("MARKETFEED_")}
     assert named == {"port": "PORT", "redis-url": "REDIS_URL", "redis-host": "REDIS_HOST", "redis-port": "REDIS_PORT"}
     assert BY_FIELD["max_streams"].environment == "MARKETFEED_MAX_STREAMS"
+    assert BY_FIELD["allowed_origin"].environment == "MARKETFEED_ALLOWED_ORIGINS"
     assert BY_FIELD["config"].environment == "MARKETFEED_CONFIG"
     assert {option.field for option in OPTIONS if option.is_switch} == {"demo"}
+    assert {option.field for option in OPTIONS if option.is_list} == {"allowed_origin", "trusted_proxy"}
     assert all(option.group and option.help for option in OPTIONS)
 
 
@@ -158,8 +228,8 @@ def test_names() -> None:
 def test_precedence(field: str, tmp_path: Path) -> None:
     """A flag beats the environment, which beats the file, which beats the default."""
     flag, variable, in_file = SAMPLES[field]
-    path = config(tmp_path, f'{field} = "{in_file}"')
-    base = {"REDIS_URL": "rediss://h"}  # as --redis-ca asks for
+    path = config(tmp_path, f'{field} = "{in_file}"\n{NEEDED_IN_FILE.get(field, "")}')
+    base = NEEDED.get(field, {})
     in_environment = {**base, BY_FIELD[field].environment: variable}
     with_file = {**base, "MARKETFEED_CONFIG": path}
 
@@ -313,12 +383,26 @@ def test_bad_url(place: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("no_such_option = 1", "no_such_option in {path}: unknown; expected one of channel_prefix, client_queue, "),
-        ("config = 'other.toml'", "config in {path}: unknown; expected one of "),
-        ('"a\\nb" = 1', "a\\nb in {path}: unknown; expected one of "),
-        ("[limits]\nmax_streams = 1", "limits in {path}: unknown; expected one of "),
-        ("max-streams = 1", "max-streams in {path}: unknown; expected one of "),
+        ("no_such_option = 1", "no_such_option in {path}: unknown; expected streams or one of allowed_origin, auth, "),
+        ("config = 'other.toml'", "config in {path}: unknown; expected streams or one of "),
+        ('"a\\nb" = 1', "a\\nb in {path}: unknown; expected streams or one of "),
+        ("[limits]\nmax_streams = 1", "limits in {path}: unknown; expected streams or one of "),
+        ("max-streams = 1", "max-streams in {path}: unknown; expected streams or one of "),
         ("max_streams = [1]", "max_streams in {path}: expected a string, a number, true or false"),
+        ("max_streams = ['1']", "max_streams in {path}: expected a string, a number, true or false"),
+        (
+            "trusted_proxy = [1]",
+            "trusted_proxy in {path}: expected a string, a number, true or false, or a list of str",
+        ),
+        (
+            "trusted_proxy = ['::1', ['::2']]",
+            "trusted_proxy in {path}: expected a string, a number, true or false, or ",
+        ),
+        ("trusted_proxy = []", "trusted_proxy in {path}: '' cannot be used; expected an address such as "),
+        ("trusted_proxy = ['::1', 'x']", "trusted_proxy in {path}: 'x' cannot be used; expected an address such as "),
+        ("memory_limit = 0.85", "memory_limit in {path}: '0.85' cannot be used; expected a size from 1MiB up"),
+        ("streams = 1", "streams in {path}: expected tables, as [streams.orders]"),
+        ("[streams.trade]\nloss = 'keep'", "streams.trade in {path}: this kind is built in; expected another name"),
         ("[max_streams]\nx = 1", "max_streams in {path}: expected a string, a number, true or false"),
         ("linger = 2024-01-01", "linger in {path}: expected a string, a number, true or false"),
         ("max_streams = 0x" + "f" * 5000, "max_streams in {path}: expected a string, a number, true or false"),
@@ -351,7 +435,108 @@ def test_unreadable_file(tmp_path: Path) -> None:
     assert refusal({"config": "a\0b"}).startswith("--config: a\\x00b is not TOML: ")
 
 
+# Several values.
+
+A, B, C = (OriginPattern("https", host) for host in ("a.example", "b.example", "c.example"))
+
+
+@pytest.mark.parametrize(
+    ("in_file", "variable", "flag", "origins"),
+    [
+        ("", "", "https://a.example,https://b.example", (A, B)),
+        ("", "", " https://a.example , ,https://b.example, ", (A, B)),
+        ("", "https://a.example,https://b.example", None, (A, B)),
+        ('allowed_origin = ["https://a.example", "https://b.example"]', "", None, (A, B)),
+        ('allowed_origin = "https://a.example,https://b.example"', "", None, (A, B)),
+        ('allowed_origin = ["https://a.example"]', "https://b.example", None, (B,)),
+        ('allowed_origin = ["https://a.example"]', "https://b.example", "https://c.example", (C,)),
+        ("", "*", None, (ANY,)),
+        ("", "null,https://a.example:443", None, (NULL, A)),
+    ],
+)
+def test_several_values(
+    in_file: str, variable: str, flag: str | None, origins: tuple[OriginPattern, ...], tmp_path: Path
+) -> None:
+    """Commas part them in a flag, a variable and a text of the file, which has arrays too. Places do not add up."""
+    flags = {"config": config(tmp_path, in_file)} | ({} if flag is None else {"allowed_origin": flag})
+    assert load(flags, {"MARKETFEED_ALLOWED_ORIGINS": variable}).allowed_origin == origins
+
+
+def test_networks_of_proxies() -> None:
+    """Both families, and Unix sockets."""
+    networks: tuple[Network, ...] = (ip_network("10.0.0.0/8"), ip_network("::1"), "unix")
+    assert load({}, {"MARKETFEED_TRUSTED_PROXY": "10.0.0.0/8,::1,unix"}).trusted_proxy == networks
+
+
+def test_the_one_that_is_bad_is_named() -> None:
+    """Of many, which may be longer than a line."""
+    many = ",".join(["https://a.example"] * 100 + ["https://b.example/path"])
+    line = refusal({"allowed_origin": many})
+    assert line.startswith("--allowed-origin: 'https://b.example/path' cannot be used; expected scheme://host[:port] ")
+
+
 # Rules between options.
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "in_file"),
+    [({"connect_rate": "300"}, {}, ""), ({}, {"MARKETFEED_CONNECT_RATE": "300"}, ""), ({}, {}, "connect_rate = 300")],
+)
+def test_a_connect_rate_that_is_given_spares_nobody(
+    flags: dict[str, str], environment: dict[str, str], in_file: str, tmp_path: Path
+) -> None:
+    """Be it the default one; only the default that nobody chose spares local addresses."""
+    assert load({}, {"MARKETFEED_CONNECT_RATE": ""}).spares_local
+    assert not load({**flags, "config": config(tmp_path, in_file)}, environment).spares_local
+
+
+@pytest.mark.parametrize("mode", ["optional", "required"])
+def test_tokens_need_keys(mode: str, tmp_path: Path) -> None:
+    """A key or a JWKS, from any place; the line names where tokens were asked for."""
+    fault = "expected together with --auth-key or --auth-jwks"
+    assert refusal({"auth": mode}) == f"--auth: {fault}"
+    assert refusal({}, {"MARKETFEED_AUTH": mode}) == f"the variable MARKETFEED_AUTH: {fault}"
+    path = config(tmp_path, f"auth = '{mode}'\nauth_audience = 'x'")
+    assert refusal({"config": path}) == f"auth in {path}: {fault}"
+    for field in ("auth_key", "auth_jwks"):
+        settings = load({"config": path}, {BY_FIELD[field].environment: "/k"})
+        assert (settings.auth, getattr(settings, field)) == (mode, "/k")
+
+
+@pytest.mark.parametrize("field", ["auth_key", "auth_jwks", "auth_audience", "auth_issuer"])
+@pytest.mark.parametrize("auth", [{}, {"auth": "off"}], ids=["by default", "given"])
+def test_what_is_about_tokens_needs_tokens(field: str, auth: dict[str, str], tmp_path: Path) -> None:
+    """Who names a key thinks that nobody gets in without one."""
+    path = config(tmp_path, f"{field} = 'x'")
+    fault = "expected together with --auth optional or --auth required"
+    assert refusal({**auth, field: "x"}) == f"{source(field, 'flag', path)}: {fault}"
+    assert refusal(auth, {BY_FIELD[field].environment: "x"}) == f"{source(field, 'variable', path)}: {fault}"
+    assert refusal({**auth, "config": path}) == f"{source(field, 'file', path)}: {fault}"
+
+
+KINDS = "[streams.orders]\nprivate = true\nloss = 'keep'\n[streams.funding]\nloss = 'latest'\n"
+
+
+def test_kinds_are_declared_in_the_file(tmp_path: Path) -> None:
+    """Beside the options of the same file."""
+    path = config(tmp_path, f"auth = 'required'\nauth_key = '/k'\n{KINDS}")
+    settings = load({"config": path}, {})
+    assert settings.kinds == (
+        StreamKind("orders", LossPolicy.KEEP, private=True),
+        StreamKind("funding", LossPolicy.LATEST),
+    )
+    assert load({}, {"MARKETFEED_CONFIG": path}).kinds == settings.kinds
+
+
+def test_private_kinds_need_tokens(tmp_path: Path) -> None:
+    """Nobody could subscribe to them. Public ones need none."""
+    path = config(tmp_path, KINDS)
+    line = f"streams.orders in {path}: private streams are for the bearers of tokens; "
+    line += "expected together with --auth optional or --auth required"
+    assert refusal({"config": path}) == line
+    assert refusal({"auth": "off"}, {"MARKETFEED_CONFIG": path}) == line
+    assert load({"config": path, "auth": "optional", "auth_key": "/k"}, {}).kinds
+    assert load({"config": config(tmp_path, "[streams.funding]\nloss = 'latest'\n")}, {}).kinds
 
 
 def test_demo_brings_its_own_redis(tmp_path: Path) -> None:

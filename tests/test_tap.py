@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from marketfeed import __version__
 from marketfeed.daemon import StartFault
 from marketfeed.options import OPTIONS
 from marketfeed.settings import Settings
-from marketfeed.tap import Options, makeService
+from marketfeed.tap import Options, _shown, makeService
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +47,16 @@ def test_options_reach_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert (read.demo, read.port, read.log_level, read.max_streams, read.linger) == (True, "tcp:0", "debug", 6, 1.5)
 
 
+def test_an_option_may_be_given_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a value or several each time; one flag beats all that the environment has."""
+    monkeypatch.setenv("MARKETFEED_ALLOWED_ORIGINS", "https://d.example")
+    arguments = ("--allowed-origin", "https://a.example", "--allowed-origin=https://b.example,https://c.example")
+    read = settings(*arguments, "--trusted-proxy", "10.0.0.1", "--trusted-proxy", "unix")
+    assert [str(origin) for origin in read.allowed_origin] == [f"https://{host}.example" for host in "abc"]
+    assert [str(network) for network in read.trusted_proxy] == ["10.0.0.1/32", "unix"]
+    assert [str(origin) for origin in settings().allowed_origin] == ["https://d.example"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -58,6 +69,10 @@ def test_options_reach_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         (["--port", "many"], "--port: 'many' cannot be used"),
         (["--port", ""], "--port: '' cannot be used"),
         (["--redis-url", "http://x"], "--redis-url: the scheme is another"),
+        (["--allowed-origin"], "option --allowed-origin requires argument"),
+        (["--allowed-origin", ""], "--allowed-origin: '' cannot be used"),
+        (["--trusted-proxy", "::1", "--trusted-proxy", "::x"], "--trusted-proxy: '::x' cannot be used"),
+        (["--auth", "required"], "--auth: expected together with --auth-key or --auth-jwks"),
         (["--config", "/nonexistent"], "--config: /nonexistent: No such file or directory"),
         (["--demo", "--redis-url", "redis://x"], "--demo: it brings its own server"),
     ],
@@ -74,15 +89,27 @@ def test_what_is_wrong_is_one_line(arguments: list[str], says: str) -> None:
 
 
 def test_help_shows_every_option_with_its_variable_and_default() -> None:
-    """In groups; a switch has no default."""
+    """In groups and in two columns; each default as it could be given, and none for a switch or for what has none."""
     text = Options().getUsage()
+    found = {}
     for option in OPTIONS:
-        assert f"\n  --{option.flag}" in text
-        assert f"environment: {option.environment}\n" in text
+        first = re.search(rf"^(  --{option.flag}=? +){re.escape(option.help)}(?: \[(.*)\])?$", text, re.MULTILINE)
+        assert first is not None, option.flag
+        assert f"\n{' ' * len(first[1])}environment: {option.environment}\n" in text
         assert f"\n{option.group}:\n" in text
-    assert " [8080]\n" in text
-    assert " [20]\n" in text
-    assert "[False]" not in text
+        found[option.flag] = first[2]
+    defaults = {"port": "8080", "drain-seconds": "20", "compression": "on", "auth": "off", "connect-rate": "300"}
+    defaults |= {"max-connections-per-address": "0", "memory-limit": "85%", "request-rate": "10"}
+    assert {flag: found[flag] for flag in defaults} == defaults
+    without = {"allowed-origin", "trusted-proxy", "auth-key", "auth-jwks", "auth-audience", "auth-issuer", "demo"}
+    without |= {"redis-url", "redis-host", "redis-port", "redis-ca", "channel-prefix", "config"}
+    assert {flag for flag, default in found.items() if default is None} == without
+
+
+@pytest.mark.parametrize(("default", "shown"), [(True, " [on]"), (False, " [off]"), (0, " [0]"), (0.5, " [0.5]")])
+def test_a_default_is_shown_as_it_could_be_given(default: Any, shown: str) -> None:
+    """Whatever its type."""
+    assert _shown(default) == shown
 
 
 def test_the_version_is_that_of_the_daemon(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from marketfeed.model.messages import (
     CLOSE_REASONS,
     ErrorCode,
+    Expiring,
     Gap,
     GapReason,
     Request,
@@ -27,7 +28,7 @@ from marketfeed.model.messages import (
 from tests.strategies import further_members, json_texts, json_values, objects, plain_text, property_test
 
 ID_FAULT = "invalid request: id must be a signed 64-bit integer, a string of up to 36 characters, or null"
-METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY", "PING")
+METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY", "PING", "AUTH")
 
 request_ids = st.none() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=36)
 
@@ -51,6 +52,7 @@ def refusal(payload: bytes) -> RequestError:
         ('{"method":"SET_PROPERTY","params":["combined",true],"id":4}', Request("SET_PROPERTY", ["combined", True], 4)),
         ('{"method":"GET_PROPERTY","params":["combined"],"id":5}', Request("GET_PROPERTY", ["combined"], 5)),
         ('{"method":"PING","id":6}', Request("PING", msgspec.UNSET, 6)),
+        ('{"method":"AUTH","params":["eyJ"],"id":8}', Request("AUTH", ["eyJ"], 8)),
         ('{"method":"PING"}', Request("PING", msgspec.UNSET, msgspec.UNSET)),
         ('{"method":"PING","id":null}', Request("PING", msgspec.UNSET, None)),
         ('{"method":"PING","params":null,"id":"a-b"}', Request("PING", None, "a-b")),
@@ -230,6 +232,8 @@ def test_error_codes() -> None:
         "INVALID_REQUEST": 2,
         "INVALID_JSON": 3,
         "TOO_MANY_SUBSCRIPTIONS": 4,
+        "NOT_PERMITTED": 5,
+        "AUTHENTICATION_FAILED": 6,
         "TOO_MANY_REQUESTS": 7,
     }
 
@@ -261,11 +265,20 @@ def test_server_shutdown() -> None:
     }
 
 
+def test_expiring() -> None:
+    """What a client hears of its token's end has the fields of the protocol."""
+    assert json.loads(msgspec.json.encode(Expiring(1700000000000, 1700000060000))) == {
+        "e": "expiring",
+        "E": 1700000000000,
+        "expiresAt": 1700000060000,
+    }
+
+
 def test_close_reasons() -> None:
     """No code twice, each one that a server may send, and the meaning fits a close frame (RFC 6455, section 5.5)."""
     codes = [reason.code for reason in CLOSE_REASONS]
     assert len(set(codes)) == len(codes)
-    assert {1002, 1003, 1007, 1009, 1011, 1012, 4008, 4029} <= set(codes)
+    assert {1002, 1003, 1007, 1009, 1011, 1012, 4008, 4029, 4401} <= set(codes)
     for reason in CLOSE_REASONS:
         assert reason.code in range(1000, 1015) or reason.code in range(4000, 5000)
         assert reason.code not in (1004, 1005, 1006)
