@@ -158,11 +158,12 @@ class _Report(Service):
             self.log.info(
                 "A simulated market is open. In another terminal:\n"
                 "  {command} watch {url} trade@TATA_INR ticker@TATA_INR depth@TATA_INR\n"
-                "or in a browser's console:\n"
+                "or in a browser's console, on the page http://localhost:{port}/healthz:\n"
                 "  new WebSocket('{url}/stream?streams=trade@TATA_INR').onmessage = m => console.log(m.data)\n"
                 "Ctrl-C ends it.",
                 command=command,
                 url=url,
+                port=port,
             )
 
 

@@ -4,7 +4,9 @@ A transcript is a conversation, one step a line; a line that begins with a blank
 
     # words                     for the reader
     daemon [OPTION …]           starts a daemon with these options; without this line it has none
+    token NAME {CLAIMS}         a token of these claims, signed with /etc/marketfeed/token.key; <NAME> stands for it
     connect PATH [as NAME]      a client connects; the status line that may follow says how that is refused
+    HEADER: VALUE               a header of the request on the line before
     [NAME]> TEXT                the client sends a message; `binary HEX` is a binary one
     [NAME]< JSON                the client gets this message next
     [NAME]< close CODE REASON   the server closes the client's connection
@@ -17,7 +19,8 @@ A transcript is a conversation, one step a line; a line that begins with a blank
 
 Messages are compared as JSON, numbers by their spelling. `…` stands for any value, inside a string for any text. A
 number of 13 digits is a moment in ms since 1970: it stands for any such number, the same one for the same other one,
-and later ones for later ones.
+and later ones for later ones. In a token a number of 10 digits is a moment in seconds, and 1790000000 is the present.
+/etc/marketfeed/marketfeed.toml is the file in which the documentation declares kinds of streams.
 """
 
 from __future__ import annotations
@@ -179,12 +182,14 @@ _STEPS = (
     ("redis stops", re.compile(r"redis stops")),
     ("redis starts", re.compile(r"redis starts")),
     ("daemon", re.compile(r"daemon(?: (?P<rest>.+))?")),
+    ("token", re.compile(r"token (?P<actor>\w+) (?P<rest>\{.+\})")),
     ("connect", re.compile(r"connect (?P<rest>\S+)(?: as (?P<actor>\w+))?")),
     ("binary", re.compile(r"(?P<actor>\w*)> binary (?P<rest>[0-9a-f ]+)")),
     ("send", re.compile(r"(?P<actor>\w*)> (?P<rest>.+)")),
     ("closed", re.compile(r"(?P<actor>\w*)< close (?P<rest>\d{4} .+)")),
     ("expect", re.compile(r"(?P<actor>\w*)< (?P<rest>.+)")),
     ("get", re.compile(r"GET (?P<rest>\S+)")),
+    ("header", re.compile(r"(?P<rest>[A-Z][A-Za-z-]+: .+)")),
     ("status", re.compile(r"(?P<rest>\d{3} .+)")),
     ("signal", re.compile(r"signal (?P<rest>\w+)")),
     ("exits", re.compile(r"exits (?P<rest>\d+)")),

@@ -68,6 +68,7 @@ class TestDocuments:
     def test_options_and_goals_that_the_prose_names_exist(self, document: str) -> None:
         """What stands between backquotes and looks like an option of the daemon, or a goal of make, is one."""
         known = {f"--{option.flag}" for option in OPTIONS}
+        known |= {"--streams", "--seconds", "--key"}  # of marketfeed token
         known |= {"--json", "--logfile", "--syslog", "--uid", "--gid", "--pidfile", "--help"}
         for code in inline_code(document):
             for option in re.findall(r"--[a-z][a-z-]*", code):
@@ -118,7 +119,7 @@ def _default(option: Option) -> str:
         return "on" if default else "off"
     if isinstance(default, float):
         return f"{default:g}"
-    return "–" if default in (None, "") else str(default)  # noqa: RUF001
+    return "–" if default in (None, "", ()) else str(default)  # noqa: RUF001
 
 
 class TestSettings:
@@ -131,6 +132,11 @@ class TestSettings:
         for name, value in tomllib.loads(block.text).items():
             if name == "redis_url":
                 assert str(settings.redis) == value.removesuffix("/0")
+            elif name == "streams":
+                kinds = {kind.name: {"loss": kind.loss.value, "private": kind.private} for kind in settings.kinds}
+                assert kinds == {kind: {"private": False, **table} for kind, table in value.items()}
+            elif isinstance(value, list):
+                assert [str(each) for each in getattr(settings, name)] == value
             else:
                 assert str(getattr(settings, name)) == str(value)
                 assert value == 8080 or getattr(settings, name) != getattr(unset, name), f"{block}: {name} is no news"

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 
+from tests.system.docs_stage import TOKEN_KEY
 from tests.system.forwarder import Authority
 from tests.system.harness import Harness, Process, Redis, RedisServer, trade
 
@@ -39,6 +40,8 @@ class Machine:
         self._program("marketfeed", "-m", "marketfeed")
         self._program("redis-cli", "-c", _REDIS_CLI.format(path=server.path))
         Authority().issue("localhost").write(harness.directory)
+        self.token_key = harness.directory / "token.key"
+        self.token_key.write_text(TOKEN_KEY, encoding="utf-8")
 
     def run(self, command: str, ports: dict[str, int]) -> Process:
         """Run a command, or a script, whose ports are those of the documentation."""

@@ -6,24 +6,33 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import jwt
 from twisted.internet.defer import Deferred
 
 from marketfeed.model.streams import BadStreamName, StreamKinds
-from tests.docs_runner import Block, Moments, Step, matches, read_message, steps
+from tests.docs_runner import Block, Moments, Step, blocks, matches, read_message, steps
 from tests.system.harness import DEADLINE, Client, DaemonProcess, Harness, Redis, RedisServer, trade
 
-__all__ = ["UPGRADE", "Stage", "needs_its_own_stage", "scenes"]
+__all__ = ["TOKEN_KEY", "UPGRADE", "Stage", "needs_its_own_stage", "scenes"]
+
+TOKEN_KEY = "the secret of the documentation's tokens"
 
 UPGRADE = (
     "Host: localhost\nConnection: Upgrade\nUpgrade: websocket\n"
     "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
 )
 _LAST_STREAM = "trade@END.OF.TRANSCRIPT"
+_PRESENT = 1_790_000_000
+"""What stands in a token for the moment at which it is made, in seconds since 1970."""
 
 
 def needs_its_own_stage(block: Block) -> bool:
@@ -50,13 +59,18 @@ class Stage:
         self._harness = harness
         self._daemon: DaemonProcess | None = None
         self._clients: dict[str, Client] = {}
+        self._tokens: dict[str, str] = {}
         self._moments = Moments()
         self._is_down = False
         self._server: RedisServer
         self._engine: Redis
 
     async def prepare(self) -> None:
-        """Start the server."""
+        """Start the server, and write the files that transcripts name."""
+        directory = self._harness.directory
+        (directory / "token.key").write_text(TOKEN_KEY, encoding="utf-8")
+        (kinds,) = (block.text for block in blocks("toml") if "[streams." in block.text)
+        (directory / "marketfeed.toml").write_text(self._here(kinds), encoding="utf-8")
         self._server = await self._harness.redis()
         self._engine = await self._server.connect()
 
@@ -65,24 +79,31 @@ class Stage:
         self._moments = Moments()
         coming = steps(block)
         while coming:
-            step = coming.pop(0)
+            step = self._with_tokens(coming.pop(0))
+            headers = {}
+            while coming and coming[0].verb == "header":
+                name, _, value = self._with_tokens(coming.pop(0)).rest.partition(": ")
+                headers[name] = value
             answer = coming.pop(0) if coming and coming[0].verb == "status" else None
             try:
-                await self._take(step, answer)
+                await self._take(step, headers, answer)
             except Exception as error:
                 raise AssertionError(f"{block.document}:{step.line}: {step.verb} {step.rest}: {error!r}") from error
         await self._end(block)
 
-    async def _take(self, step: Step, answer: Step | None) -> None:
+    async def _take(self, step: Step, headers: dict[str, str], answer: Step | None) -> None:
         if answer is not None:
-            await self._ask(step, answer)
+            await self._ask(step, headers, answer)
+            return
+        if step.verb == "connect":
+            await self._connect(step, headers)
             return
         take: Callable[[Step], Any] = {
             "redis": self._redis,
             "redis stops": self._redis_stops,
             "redis starts": self._redis_starts,
             "daemon": self._start_daemon,
-            "connect": self._connect,
+            "token": self._sign,
             "binary": self._send_binary,
             "send": self._send,
             "closed": self._closed,
@@ -93,6 +114,20 @@ class Stage:
         done = take(step)
         if done is not None:
             await done
+
+    # Tokens, and the files of the daemon.
+
+    def _sign(self, step: Step) -> None:
+        text = re.sub(r"\b\d{10}\b", lambda found: str(int(found[0]) - _PRESENT + time.time()), step.rest)
+        self._tokens[step.actor] = _signed(text)
+
+    def _with_tokens(self, step: Step) -> Step:
+        if step.verb == "token":
+            return step
+        return replace(step, rest=re.sub(r"<(\w+)>", lambda found: self._tokens.get(found[1], found[0]), step.rest))
+
+    def _here(self, text: str) -> str:
+        return text.replace("/etc/marketfeed", str(self._harness.directory))
 
     # The Redis side.
 
@@ -119,7 +154,7 @@ class Stage:
     # The daemon's side.
 
     async def _start_daemon(self, step: Step) -> None:
-        options = shlex.split(step.rest)
+        options = shlex.split(self._here(step.rest))
         for index, word in enumerate(options):
             url = urlsplit(word)
             if url.scheme == "redis":
@@ -143,16 +178,20 @@ class Stage:
 
     # The clients' side.
 
-    async def _ask(self, step: Step, answer: Step) -> None:
+    async def _ask(self, step: Step, headers: dict[str, str], answer: Step) -> None:
         """A request that is answered in plain HTTP."""
-        headers = UPGRADE if step.verb == "connect" else "Host: localhost"
-        status, _, body = await self._harness.http(await self._running(), f"GET {step.rest} HTTP/1.1\n{headers}")
+        lines = [f"GET {step.rest} HTTP/1.1", UPGRADE if step.verb == "connect" else "Host: localhost"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        status, _, body = await self._harness.http(await self._running(), "\n".join(lines))
         got = f"{status} {body.decode().rstrip()}"
         assert got == answer.rest, f"answered with {got!r}"
 
-    async def _connect(self, step: Step) -> None:
+    async def _connect(self, step: Step, headers: dict[str, str]) -> None:
         assert step.actor not in self._clients, "there is a client of this name"
-        self._clients[step.actor] = await self._harness.client(await self._running(), step.rest)
+        offered = headers.pop("Sec-WebSocket-Protocol", "")  # Autobahn checks the answer against its own list
+        protocols = [name.strip() for name in offered.split(",") if name.strip()]
+        daemon = await self._running()
+        self._clients[step.actor] = await self._harness.client(daemon, step.rest, headers=headers, protocols=protocols)
         wanted = _named(step.rest)
         await self._harness.eventually(lambda: self._has(wanted))
 
@@ -178,7 +217,8 @@ class Stage:
     async def _end(self, block: Block) -> None:
         """Whatever the clients get beyond the transcript, they have got now: then the connections are closed."""
         if self._clients and any(step.rest.startswith("PUBLISH") for step in steps(block)):
-            watcher = await self._harness.client(await self._running(), "/ws")
+            token = _signed(json.dumps({"sub": "the.end", "exp": time.time() + 3600}))
+            watcher = await self._harness.client(await self._running(), "/ws", {"Authorization": f"Bearer {token}"})
             await watcher.subscribe(_LAST_STREAM)
             await self._engine.publish(_LAST_STREAM, trade())
             await watcher.next()
@@ -197,6 +237,10 @@ def _pong(client: Client, reactor: Any) -> Deferred[None]:
     client.onPong = lambda payload: answered.callback(None)
     client.sendPing()
     return answered.addTimeout(DEADLINE, reactor)
+
+
+def _signed(claims: str) -> str:
+    return jwt.PyJWS().encode(claims.encode(), TOKEN_KEY, "HS256")
 
 
 def _named(path: str) -> set[str]:

@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,10 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 
-from marketfeed.settings import OPTIONS
+from marketfeed.client.auth import TokenVerifier
+from marketfeed.client.keys import load_keys
+from marketfeed.options import OPTIONS
+from marketfeed.settings import Settings
 from tests.docs_runner import Block, blocks, commands, is_for_the_machine
 from tests.system.docs_machine import Engine, Machine
 from tests.system.docs_stage import UPGRADE, Stage, scenes
@@ -60,9 +64,12 @@ async def test_commands_do_what_they_are_shown_for(block: Block, harness: Harnes
         (command,) = lines
         await a_daemon_runs(machine.run(f"exec env {command}", {}), "--help" not in command)
         return
-    daemons = {port: await harness.daemon(redis=server) for port in ("8080", "8090") if port in script}
+    access = ("--auth", "required", "--auth-key", str(machine.token_key)) if "?token=" in script else ()
+    daemons = {port: await harness.daemon(*access, redis=server) for port in ("8080", "8090") if port in script}
     ports = {written: daemon.port for written, daemon in daemons.items()}
-    if "redis-cli" in script:
+    if "marketfeed token" in script and not daemons:
+        await a_token_is_printed(machine, script)
+    elif "redis-cli" in script:
         await a_client_gets_what_is_published(harness, server, machine, script)
     elif "|" in script:
         process = machine.run(script, ports)
@@ -81,6 +88,19 @@ async def a_daemon_runs(process: Process, is_endless: bool) -> None:
         await process.expect(r"redis: connected")
         process.signal("INT")
     assert await process.wait() == 0, process.lines.all
+
+
+async def a_token_is_printed(machine: Machine, script: str) -> None:
+    """One that the key verifies, whether the key was there before or not."""
+    if "--new-key" in script:
+        machine.token_key.unlink()
+    process = machine.run(script, {})
+    assert await process.wait() == 0, process.lines.all
+    tokens = [line for line in process.lines.all if re.fullmatch(r"eyJ[\w.-]+", line)]
+    assert len(tokens) == script.count("--user")
+    verifier = TokenVerifier(lambda: load_keys(str(machine.token_key), None), time.time)
+    for token in tokens:
+        assert verifier.verify(token).user in script
 
 
 async def a_client_gets_what_is_published(harness: Harness, server: RedisServer, machine: Machine, script: str) -> None:
@@ -196,12 +216,10 @@ async def test_the_systemd_unit_starts_a_daemon(block: Block, harness: Harness) 
     server = await harness.redis()
     machine = Machine(harness, server)
     assert not complaints_of_systemd(block, harness.directory)
-    (variables,) = blocks("env")
     assert service["EnvironmentFile"] == "/etc/marketfeed.env"
-    words = " ".join(variables.text.splitlines())
+    words = " ".join(f"{name}='{value}'" for name, value in service_variables().items())
     await a_daemon_runs(machine.run(f"exec env {words} {service['ExecStart']}", {}), True)
-    drain = next(option.default for option in OPTIONS if option.flag == "drain-seconds")
-    assert float(service["TimeoutStopSec"]) > drain + 5
+    assert float(service["TimeoutStopSec"]) > Settings().drain_seconds + 5
     assert service["Type"] == "simple"
 
 
@@ -219,9 +237,18 @@ def complaints_of_systemd(block: Block, directory: Path) -> list[str]:
 @pytest.mark.parametrize("block", blocks("nginx"), ids=str)
 @pytest_twisted.ensureDeferred
 async def test_nginx_lets_in_who_may_come_in(block: Block, harness: Harness) -> None:
-    """Publications pass; another site's page gets 403, one connection too many from an address 429."""
+    """With the variables of the service. Another site's page gets 403; one connection too many from an address 429,
+    whatever address the client says that it has.
+    """
     server = await harness.redis()
-    daemon = await harness.daemon(redis=server)
+    variables = service_variables()
+    flags = [
+        word
+        for option in OPTIONS
+        if option.environment in variables and option.group in ("Access", "Limits")
+        for word in (f"--{option.flag}", variables[option.environment])
+    ]
+    daemon = await harness.daemon(*flags, redis=server)
     path = start_nginx(block, harness, daemon)
     await harness.eventually(lambda: answers(path))
     engine = await server.connect()
@@ -230,7 +257,7 @@ async def test_nginx_lets_in_who_may_come_in(block: Block, harness: Harness) -> 
         raw = RawConnection(harness.reactor)
         await connectProtocol(UNIXClientEndpoint(harness.reactor, path), raw)
         harness.on_close(lambda: hang_up(raw))
-        raw.send(request("/ws/trade@TATA_INR", origin))
+        raw.send(request("/ws/trade@TATA_INR", origin, f"203.0.113.{len(connections)}"))
         connections.append(raw)
         return (await raw.until(lambda data: b"\r\n\r\n" in data)).split(b"\r\n")[0]
 
@@ -240,12 +267,18 @@ async def test_nginx_lets_in_who_may_come_in(block: Block, harness: Harness) -> 
         assert await connect(origin) == b"HTTP/1.1 101 Switching Protocols", origin
     for origin in ("https://example.org", "http://app.example.com", "https://app.example.com.example.org", "null"):
         assert await connect(origin) == b"HTTP/1.1 403 Forbidden", origin
-    most = int(re.search(r"limit_conn clients (\d+)", block.text)[1])  # type: ignore[index]
+    most = int(variables["MARKETFEED_MAX_CONNECTIONS_PER_ADDRESS"])
     for _ in range(most - len(admitted)):
         assert await connect() == b"HTTP/1.1 101 Switching Protocols"
     assert await connect() == b"HTTP/1.1 429 Too Many Requests"
     await publish_once_heard(harness, engine)
     await connections[0].until(lambda data: data.endswith(trade()))
+
+
+def service_variables() -> dict[str, str]:
+    """What the file of variables has that the documentation shows."""
+    (block,) = blocks("env")
+    return dict(line.split("=", 1) for line in block.text.splitlines())
 
 
 async def publish_once_heard(harness: Harness, engine: Redis) -> None:
@@ -266,10 +299,12 @@ def hang_up(raw: RawConnection) -> Deferred[bytes] | None:
     return raw.lost
 
 
-def request(path: str, origin: str = "") -> bytes:
+def request(path: str, origin: str = "", forwarded: str = "") -> bytes:
     """A WebSocket handshake."""
-    lines = [f"GET {path} HTTP/1.1", *UPGRADE.splitlines(), *([f"Origin: {origin}"] if origin else []), "", ""]
-    return "\r\n".join(lines).encode()
+    headers = {"Origin": origin, "X-Forwarded-For": forwarded}
+    lines = [f"GET {path} HTTP/1.1", *UPGRADE.splitlines()]
+    lines += [f"{name}: {value}" for name, value in headers.items() if value]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def start_nginx(block: Block, harness: Harness, daemon: DaemonProcess) -> str:
