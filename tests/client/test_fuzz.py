@@ -316,7 +316,7 @@ class TestOverTcp:
     async def test_no_descriptor_is_left(self) -> None:
         """The same over real sockets, whose peer says all at once that it has to say and waits for the end."""
         reactor: Any = global_reactor
-        server = Server()
+        server = Server(auth="optional", per_address=1)
         server.source.at_once = True
         port = reactor.listenTCP(0, server.factory, interface="127.0.0.1")
         try:
