@@ -218,7 +218,9 @@ class Stage:
         """Whatever the clients get beyond the transcript, they have got now: then the connections are closed."""
         if self._clients and any(step.rest.startswith("PUBLISH") for step in steps(block)):
             token = _signed(json.dumps({"sub": "the.end", "exp": time.time() + 3600}))
-            watcher = await self._harness.client(await self._running(), "/ws", {"Authorization": f"Bearer {token}"})
+            watcher = await self._harness.client(
+                await self._running(), "/ws", headers={"Authorization": f"Bearer {token}"}
+            )
             await watcher.subscribe(_LAST_STREAM)
             await self._engine.publish(_LAST_STREAM, trade())
             await watcher.next()

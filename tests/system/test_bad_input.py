@@ -397,6 +397,7 @@ async def test_what_was_sent_appears_in_no_log_line_of_its_own(stage: Stage) -> 
     """A request may be shown for debugging, but nothing in it looks like another line."""
     client: Any = await stage.harness.client(stage.daemon, "/ws")
     forged = '\n{"level":"error","message":"forged"}\n\x1b[31m'
+    await client.ask({"method": "SUBSCRIBE", "params": [forged], "id": 1})
     await client.ask({"method": forged, "id": 1})
     await client.ask(b'{"method":"PING","id":"%b"}' % b"\xe2\x80\xa8")
     await stage.harness.hang_up(client)

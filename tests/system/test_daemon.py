@@ -558,8 +558,8 @@ async def test_a_log_for_machines(harness: Harness) -> None:
     assert isinstance(went["age"], float)
     assert went["reason"] == "closed by the server with 1012 shutting down or restarting"
     assert having("client 1 subscribed")["streams"] == "trade@A"
-    assert json.loads(having("client 1 asks .*SUBSCRIBE")["request"])["method"] == "SUBSCRIBE"
-    assert having("client 1 asks .*NONSENSE")["client"] == 1
+    assert having("client 1 asks SUBSCRIBE")["method"] == "SUBSCRIBE"
+    assert having("client 1 is refused: invalid request: method must be one of")["client"] == 1
     assert "method must be one of" in having("client 1 is refused")["fault"]
     assert having("refused 127")["status"] == 400
 
