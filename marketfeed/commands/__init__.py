@@ -1,4 +1,6 @@
-"""The command line: `marketfeed watch`, `simulate`, `bench` and `token`. The daemon has its own, `twistd marketfeed`.
+"""The command line: `marketfeed watch`, `simulate`, `record`, `replay`, `bench` and `token`.
+
+The daemon has its own: `twistd marketfeed`.
 
 A command is a module with `add_parser`, which sets `run` as the parser's default. Nothing heavy, and no reactor, is
 imported before a command runs.
@@ -11,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from marketfeed import __version__
-from marketfeed.commands import bench, simulate, token, watch
+from marketfeed.commands import bench, record, replay, simulate, token, watch
 
 __all__ = ["main"]
 
@@ -30,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     watch.add_parser(subparsers)
     simulate.add_parser(subparsers)
+    record.add_parser(subparsers)
+    replay.add_parser(subparsers)
     bench.add_parser(subparsers)
     token.add_parser(subparsers)
     arguments = parser.parse_args(argv)

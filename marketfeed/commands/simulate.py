@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from twisted.logger import (
@@ -18,15 +17,12 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
+from marketfeed.commands.redis_options import add_redis_options, redis_settings
 from marketfeed.model.streams import BadStreamName, StreamKinds
-from marketfeed.options import OPTIONS
-from marketfeed.settings import BadSetting, Settings, load
+from marketfeed.settings import BadSetting, Settings
 from marketfeed.source.simulator import INSTRUMENTS, MOST_RATE, MarketSimulation, SimulatedEngine
 
 __all__ = ["add_parser", "run"]
-
-_SHARED = ("redis_url", "redis_host", "redis_port", "redis_ca", "channel_prefix", "config")
-"""The daemon's options that say where to publish. Its others may be set, even badly, and mean nothing here."""
 
 _DEFAULT_MARKETS = ",".join(instrument.market for instrument in INSTRUMENTS)
 
@@ -39,9 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Publish the trades, order books and tickers of a simulated trading engine to a Redis server, "
         "until Ctrl-C. Without --redis-url the server is the daemon's: REDIS_URL, or REDIS_HOST and REDIS_PORT.",
     )
-    parser.add_argument("--redis-url", metavar="URL", help="redis://[user:password@]host:port[/db], rediss://, unix://")
-    parser.add_argument("--redis-ca", metavar="FILE", help="of the CA that signed the server's certificate, for rediss")
-    parser.add_argument("--channel-prefix", metavar="PREFIX", help="before the stream's name in Redis")
+    add_redis_options(parser)
     parser.add_argument(
         "--markets",
         metavar="NAMES",
@@ -60,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Publish until SIGINT or SIGTERM; returns the exit status."""
     try:
-        settings = _settings(arguments)
+        settings = redis_settings(arguments)
         rate = _rate(arguments.rate)
         engine = SimulatedEngine(_markets(arguments.markets), _seed(arguments.seed))
         for warning in settings.warnings:
@@ -100,19 +94,6 @@ def _run(settings: Settings, engine: SimulatedEngine, rate: float) -> None:
     reactor.callWhenRunning(start)
     reactor.addSystemEventTrigger("before", "shutdown", stop)
     reactor.run()
-
-
-def _settings(arguments: argparse.Namespace) -> Settings:
-    flags = {field: text for field in _SHARED if (text := getattr(arguments, field, None)) is not None}
-    shared = {option.environment for option in OPTIONS if option.field in _SHARED}
-    environment = {name: text for name, text in os.environ.items() if name in shared}
-    settings = load({**flags, "demo": "false"}, environment)
-    if settings.redis.embedded:
-        raise BadSetting(
-            "--redis-url or REDIS_URL: embedded: is a daemon's own server, which has its market with --demo; "
-            "expected redis://, rediss:// or unix:///path of another"
-        )
-    return settings
 
 
 def _markets(text: str) -> list[str]:

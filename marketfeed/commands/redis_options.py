@@ -1,0 +1,41 @@
+"""The options by which a command finds the Redis server: the daemon's own, with its variables and its file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from marketfeed.options import OPTIONS
+from marketfeed.settings import BadSetting, Settings, load
+
+__all__ = ["add_redis_options", "redis_settings"]
+
+_SHARED = ("redis_url", "redis_host", "redis_port", "redis_ca", "channel_prefix", "config")
+"""The daemon's options that say where Redis is. Its others may be set, even badly, and mean nothing here."""
+
+_IGNORED = {"demo": "false", "auth": "optional", "auth_key": "none"}
+"""What a daemon would be told so that nothing else of its file can be wrong. No key is read."""
+
+
+def add_redis_options(parser: argparse.ArgumentParser) -> None:
+    """Add them to a command."""
+    group = parser.add_argument_group("Redis")
+    group.add_argument("--redis-url", metavar="URL", help="redis://[user:password@]host:port[/db], rediss://, unix://")
+    group.add_argument("--redis-host", metavar="HOST", help="used when no URL is given (default: localhost)")
+    group.add_argument("--redis-port", metavar="PORT", help="used when no URL is given (default: 6379)")
+    group.add_argument("--redis-ca", metavar="FILE", help="of the CA that signed the server's certificate, for rediss")
+    group.add_argument("--channel-prefix", metavar="PREFIX", help="before the stream's name in Redis")
+
+
+def redis_settings(arguments: argparse.Namespace) -> Settings:
+    """The settings that say where Redis is, and which kinds of streams there are. Raises `BadSetting`."""
+    flags = {field: text for field in _SHARED if (text := getattr(arguments, field, None)) is not None}
+    shared = {option.environment for option in OPTIONS if option.field in _SHARED}
+    environment = {name: text for name, text in os.environ.items() if name in shared}
+    settings = load({**flags, **_IGNORED}, environment)
+    if settings.redis.embedded:
+        raise BadSetting(
+            "--redis-url or REDIS_URL: embedded: is a daemon's own server, which has its market with --demo; "
+            "expected redis://, rediss:// or unix:///path of another"
+        )
+    return settings
