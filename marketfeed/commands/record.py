@@ -88,6 +88,7 @@ def _record(
     settings: Settings, selection: StreamSelection, rotation: Rotation, new_file: Callable[[int], OutputFile]
 ) -> int:
     from twisted.internet import reactor as the_reactor
+    from twisted.internet.error import ReactorNotRunning
     from twisted.internet.task import LoopingCall
 
     from marketfeed.source.redis_endpoint import redis_endpoint
@@ -118,8 +119,10 @@ def _record(
         flushing.start(FLUSH_SECONDS, now=False)
 
     def end() -> None:
-        if reactor.running:  # and is not stopping already
+        try:
             reactor.stop()
+        except ReactorNotRunning:
+            pass  # something else has ended it at the same time
 
     def interrupt(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends a process that waits for the reader of its output

@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from itertools import count
 from typing import TYPE_CHECKING
 
 from marketfeed.commands.redis_options import add_redis_options, redis_settings
@@ -122,13 +121,19 @@ def _replay(
 
 def _again_and_again(paths: list[str], notes: _Notes) -> Iterator[tuple[Place, Record]]:
     """The recordings without end, unless there is no publication in them. What is odd is said once."""
-    for turn in count():
+    warn = notes.line
+    while True:
         is_empty = True
-        for place, record in recorded(paths, notes.line if turn == 0 else lambda line: None):
+        for place, record in recorded(paths, warn):
             is_empty = is_empty and not isinstance(record, Publication)
             yield place, record
         if is_empty:
             return
+        warn = _ignore
+
+
+def _ignore(line: str) -> None:
+    pass
 
 
 class _Notes:

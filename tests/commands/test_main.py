@@ -37,7 +37,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"marketfeed {marketfeed.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["watch", "simulate", "bench", "token"])
+@pytest.mark.parametrize("command", ["watch", "simulate", "record", "replay", "bench", "token"])
 def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command has help of its own."""
     with pytest.raises(SystemExit) as caught:
@@ -46,7 +46,9 @@ def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> 
     assert f"marketfeed {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["nonsense"], ["watch"], ["watch", "ws://localhost:8080"], ["--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["watch"], ["record"], ["replay"], ["watch", "ws://localhost:8080"], ["--nonsense"]]
+)
 def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A command line that makes no sense is status 2, with a word on stderr."""
     with pytest.raises(SystemExit) as caught:
