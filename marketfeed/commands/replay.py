@@ -13,7 +13,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from marketfeed.commands.redis_options import add_redis_options, redis_settings
@@ -121,7 +121,7 @@ def _replay(
 
 def _again_and_again(paths: list[str], notes: _Notes) -> Iterator[tuple[Place, Record]]:
     """The recordings without end, unless there is no publication in them. What is odd is said once."""
-    warn = notes.line
+    warn: Callable[[str], None] = notes.line
     while True:
         is_empty = True
         for place, record in recorded(paths, warn):
