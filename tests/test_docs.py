@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import configparser
 import re
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from marketfeed.commands import record, replay, token
 from marketfeed.model.messages import CLOSE_REASONS, ErrorCode
+from marketfeed.model.recording import read_line, write_record
 from marketfeed.options import OPTIONS, Option
 from marketfeed.redis_address import RedisAddress
 from marketfeed.settings import DEFAULTS, Settings, load
@@ -33,12 +36,27 @@ from tests.docs_runner import (
 )
 
 EXECUTED = ("transcript", "sh", "js", "python", "ini", "nginx", "haproxy", "log")
-READ = ("toml", "env", "diagram")
+READ = ("toml", "env", "diagram", "jsonl")
 
 
 def goals() -> set[str]:
     """What `make` can be asked for."""
     return set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def options_of_commands() -> set[str]:
+    """The options of the commands that have documents of their own."""
+    parser = argparse.ArgumentParser()
+    subparsers = parser.add_subparsers()
+    for command in (record, replay, token):
+        command.add_parser(subparsers)
+    return {
+        option
+        for command in subparsers.choices.values()
+        for action in command._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
 
 
 def extras() -> set[str]:
@@ -68,7 +86,7 @@ class TestDocuments:
     def test_options_and_goals_that_the_prose_names_exist(self, document: str) -> None:
         """What stands between backquotes and looks like an option of the daemon, or a goal of make, is one."""
         known = {f"--{option.flag}" for option in OPTIONS}
-        known |= {"--streams", "--seconds", "--key"}  # of marketfeed token
+        known |= options_of_commands()
         known |= {"--json", "--logfile", "--syslog", "--uid", "--gid", "--pidfile", "--help"}
         for code in inline_code(document):
             for option in re.findall(r"--[a-z][a-z-]*", code):
@@ -147,6 +165,14 @@ class TestSettings:
         variables = dict(line.split("=", 1) for line in block.text.splitlines())
         assert variables.keys() <= {option.environment for option in OPTIONS}
         load({}, variables)
+
+
+class TestRecordings:
+    @pytest.mark.parametrize("block", blocks("jsonl"), ids=str)
+    def test_lines(self, block: Block) -> None:
+        """A recording looks like that, to the byte."""
+        for line in block.text.splitlines():
+            assert write_record(read_line(line.encode())) == line.encode() + b"\n", f"{block}: {line}"
 
 
 class TestCommands:

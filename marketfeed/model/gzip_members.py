@@ -76,10 +76,9 @@ def _members(chunks: Iterable[bytes]) -> Iterator[bytes]:
                 chunk, decompressor = decompressor.unused_data, None
     while decompressor is not None and not decompressor.eof:
         data = _expand(decompressor, b"")
-        if data:
-            yield data
-        elif not decompressor.eof:
+        if not data and not decompressor.eof:
             raise CutOff("the file ends in the middle of its compressed bytes")
+        yield data
 
 
 def _expand(decompressor: zlib._Decompress, data: bytes) -> bytes:

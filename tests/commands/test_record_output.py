@@ -135,6 +135,7 @@ class TestFiles:
         file.write(b"more\n")
         file.close()
         assert gzip.decompress(path.read_bytes()) == b"kept\nmore\n"
+        assert path.stat().st_size < 100, "there is no hole in it"
 
     def test_a_pipe(self) -> None:
         """It is not the file's own, cannot be synced, and may have lost its reader."""

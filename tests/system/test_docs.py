@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import gzip
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, c
 
 from marketfeed.client.auth import TokenVerifier
 from marketfeed.client.keys import load_keys
+from marketfeed.model.recording import Begin, End, Publication, read_records, write_record
 from marketfeed.options import OPTIONS
 from marketfeed.settings import Settings
 from tests.docs_runner import Block, blocks, commands, is_for_the_machine
@@ -63,6 +65,9 @@ async def test_commands_do_what_they_are_shown_for(block: Block, harness: Harnes
     if "twistd" in script:
         (command,) = lines
         await a_daemon_runs(machine.run(f"exec env {command}", {}), "--help" not in command)
+        return
+    if "market.jsonl.gz" in script or "marketfeed record" in script:
+        await a_recording_is_made_or_read(harness, redis, machine, script)
         return
     access = ("--auth", "required", "--auth-key", str(machine.token_key)) if "?token=" in script else ()
     daemons = {port: await harness.daemon(*access, redis=server) for port in ("8080", "8090") if port in script}
@@ -109,6 +114,27 @@ async def a_client_gets_what_is_published(harness: Harness, server: RedisServer,
     await client.subscribe("trade@TATA_INR")
     assert await machine.run(script, {}).wait() == 0
     assert (await client.next())["data"] == json.loads(shlex.split(script)[-1])
+
+
+async def a_recording_is_made_or_read(harness: Harness, redis: Redis, machine: Machine, script: str) -> None:
+    """A recorder records until it is interrupted; everything else finds a recording, and ends."""
+    records = [Begin(1, 1, ("*",)), *(Publication(2, b"depth@A", b"{}") for _ in range(9)), End(3, 9)]
+    if "marketfeed record" not in script:
+        packed = gzip.compress(b"".join(map(write_record, records)))
+        (harness.directory / "market.jsonl.gz").write_bytes(packed)
+        process = machine.run(script, {})
+        assert await process.wait() == 0, process.lines.all
+        return
+    process = machine.run(f"exec {script}", {})
+
+    async def is_heard() -> bool:
+        return bool(await redis.command("PUBLISH", "trade@TATA_INR", trade()))
+
+    await harness.eventually(is_heard)
+    process.signal("INT")
+    assert await process.wait() == 0, process.lines.all
+    (path,) = (path for path in harness.directory.rglob("*.jsonl.gz"))
+    assert isinstance([record for _, record in read_records([path.read_bytes()])][-1], End)
 
 
 # Programs.

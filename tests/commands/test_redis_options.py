@@ -1,0 +1,60 @@
+"""Where a command finds the Redis server: flags, the daemon's variables, its file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from marketfeed.commands.redis_options import add_redis_options, redis_settings
+from marketfeed.options import OPTIONS
+from marketfeed.redis_address import RedisAddress
+from marketfeed.settings import BadSetting, Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in OPTIONS:
+        monkeypatch.delenv(option.environment, raising=False)
+
+
+def settings(*arguments: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    add_redis_options(parser)
+    return redis_settings(parser.parse_args(arguments))
+
+
+def test_without_anything() -> None:
+    """It is the daemon's default."""
+    assert settings().redis == RedisAddress()
+
+
+def test_flags_beat_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any of them beats all of these."""
+    monkeypatch.setenv("REDIS_URL", "redis://variable.example")
+    monkeypatch.setenv("MARKETFEED_CHANNEL_PREFIX", "v:")
+    assert settings().redis == RedisAddress(host="variable.example")
+    found = settings("--redis-host=flag.example", "--redis-port=7000", "--channel-prefix=f:")
+    assert (found.redis, found.channel_prefix) == (RedisAddress(host="flag.example", port=7000), "f:")
+    assert settings("--redis-url=redis://url.example").redis == RedisAddress(host="url.example")
+    assert settings("--redis-url=rediss://h", "--redis-ca=ca.pem").redis_ca == "ca.pem"
+
+
+def test_what_else_a_daemon_is_told_means_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither how it authenticates, in variables or in the file, nor a variable that is no good."""
+    file = tmp_path / "marketfeed.toml"
+    file.write_text('redis_host = "file.example"\ndemo = true\n[streams.orders]\nprivate = true\nloss = "keep"\n')
+    monkeypatch.setenv("MARKETFEED_CONFIG", str(file))
+    monkeypatch.setenv("MARKETFEED_AUTH", "required")
+    monkeypatch.setenv("PORT", "nonsense")
+    found = settings()
+    assert found.redis == RedisAddress(host="file.example")
+    assert [kind.name for kind in found.kinds] == ["orders"]
+
+
+def test_a_server_of_the_daemons_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else can reach it."""
+    monkeypatch.setenv("REDIS_URL", "embedded:")
+    with pytest.raises(BadSetting, match="expected redis://, rediss:// or unix:///path of another"):
+        settings()
