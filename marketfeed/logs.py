@@ -39,6 +39,13 @@ class Log(Logger):
     debugging: ClassVar[bool] = True
     """Whether anybody hears what is of use for debugging only; it is not even composed otherwise."""
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.namespace = f"{owner.__module__}.{owner.__name__}"
+
+    def __get__(self, instance: object, owner: type | None = None) -> Log:
+        """Twisted's makes another logger each time that one is asked for, which takes longer than to log."""
+        return self
+
     def emit(self, level: Any, format: str | None = None, **fields: object) -> None:
         fields["log_logger"] = self
         fields["log_level"] = level

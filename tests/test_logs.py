@@ -224,6 +224,7 @@ class TestLog:
             log = Log()
 
         assert Part.log.namespace == f"{__name__}.Part"
+        assert Part().log is Part.log  # to make another one each time would take longer than to log
         assert type(Part().log) is Log
 
 
