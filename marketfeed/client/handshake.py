@@ -2,8 +2,8 @@
 
 1. Everything that is written to the socket passes the outbox, Autobahn's own frames too.
 2. A request is read once and bounded, in bytes and in time; no byte of it reaches a log.
-3. Connections that are no WebSockets are bounded in number, those that have been refused and stay as well: one more,
-   and the oldest of them is ended.
+3. Connections that are no WebSockets, or not yet, are bounded in number and in the bytes that are kept of them: with
+   more, those are ended that have been there for longest.
 4. What the admission has counted is given back when the connection is gone.
 """
 
@@ -19,8 +19,9 @@ from twisted.python.failure import Failure
 from marketfeed.client.admission import Admission, Admitted
 from marketfeed.client.auth import subprotocol
 from marketfeed.client.http import MAX_HEAD, BadRequest, Head, Refusal, Upgrade, parse_head, respond, route
-from marketfeed.client.lean import CLOSE_SECONDS, HANDSHAKE_SECONDS, LeanServerFactory, LeanServerProtocol
+from marketfeed.client.lean import CLOSE_SECONDS, HANDSHAKE_SECONDS, LeanServerFactory
 from marketfeed.client.outbox import Outbox
+from marketfeed.client.pace import Pace, PacedProtocol
 from marketfeed.logs import Log
 from marketfeed.model.streams import StreamKinds
 
@@ -28,10 +29,12 @@ __all__ = ["HandshakeFactory", "HandshakeProtocol", "peer_address", "shown"]
 
 _log = Log()
 
+_MOST_UNREAD = 16 * 2**20
+"""Bytes of requests that are not complete, of all connections together."""
 _NO_HANDSHAKE = Refusal(400, "expected a WebSocket handshake as in RFC 6455", (("Sec-WebSocket-Version", "13,8"),))
 
 
-class HandshakeProtocol(LeanServerProtocol):
+class HandshakeProtocol(PacedProtocol):
     """A connection up to the moment at which it opens. Subclasses go on in `onOpen`, and are `OutboxOwner`s."""
 
     factory: HandshakeFactory
@@ -41,6 +44,7 @@ class HandshakeProtocol(LeanServerProtocol):
     admitted: Admitted
     """Who has been let in; `onOpen` takes it."""
     _counted: Admitted | None = None
+    _unread = 0
     _dropping: IDelayedCall | None = None
 
     # The connection.
@@ -52,6 +56,7 @@ class HandshakeProtocol(LeanServerProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.outbox.close()
+        self._forget_unread()
         super().connectionLost(reason)
         if self._dropping is not None:
             self._dropping.cancel()
@@ -67,6 +72,12 @@ class HandshakeProtocol(LeanServerProtocol):
         if self.transport is not None:
             self.outbox.close()
             self.transport.abortConnection()
+
+    def give_up(self) -> None:
+        """End the connection now, before it is known to be lost, and keep nothing of it."""
+        self._forget_unread()
+        self.data = b""
+        self.abort()
 
     def _closeConnection(self, abort: bool = False) -> None:
         if abort and not self.wasClean:
@@ -89,7 +100,11 @@ class HandshakeProtocol(LeanServerProtocol):
     def processHandshake(self) -> None:
         end = self.data.find(b"\r\n\r\n")
         if end < 0 and len(self.data) <= MAX_HEAD:
+            self.factory.unread += len(self.data) - self._unread
+            self._unread = len(self.data)
+            self.factory.make_room()
             return
+        self._forget_unread()
         if end < 0 or end > MAX_HEAD:
             self._refuse(Refusal(400, f"the request's headers take more than {MAX_HEAD} bytes"))
             return
@@ -120,8 +135,13 @@ class HandshakeProtocol(LeanServerProtocol):
         if not self.accept(head.headers, compress=factory.compression, protocol=protocol, version=head.version):
             self._refuse(_NO_HANDSHAKE)
 
+    def _forget_unread(self) -> None:
+        self.factory.unread -= self._unread
+        self._unread = 0
+
     def onHandshakeTimeout(self) -> None:
         if self.state != self.STATE_CLOSED:  # it has been refused, and stays
+            self._forget_unread()
             self._refuse(Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s"))
 
     def _refuse(self, refusal: Refusal, *, is_head: bool = False, client: str = "") -> None:
@@ -155,6 +175,9 @@ class HandshakeFactory(LeanServerFactory):
     ) -> None:
         super().__init__(clock)
         self._max_handshakes = max_handshakes
+        self.unread = 0
+        """Bytes of requests that are not complete."""
+        self.pace = Pace.permitting(0.0, 200)
         self.admission = admission
         self.kinds = kinds
         self.is_ready = is_ready
@@ -162,12 +185,12 @@ class HandshakeFactory(LeanServerFactory):
         self.compression = compression
 
     def make_room(self) -> None:
-        """End the connection that has been no WebSocket for longest, if there are too many."""
-        if len(self.handshakes) > self._max_handshakes:
+        """End the connections that have been no WebSockets for longest, as long as there is too much of them."""
+        while self.handshakes and (len(self.handshakes) > self._max_handshakes or self.unread > _MOST_UNREAD):
             oldest = self.handshakes.oldest()
             assert isinstance(oldest, HandshakeProtocol)
             self.handshakes.discard(oldest)
-            oldest.abort()
+            oldest.give_up()
 
 
 def peer_address(transport: Any) -> str | None:

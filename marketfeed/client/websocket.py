@@ -20,6 +20,7 @@ from marketfeed.client.admission import Admission
 from marketfeed.client.expiry import Expiry
 from marketfeed.client.handshake import HandshakeFactory, HandshakeProtocol, shown
 from marketfeed.client.lean import autobahn_options
+from marketfeed.client.pace import Pace
 from marketfeed.client.session import Session, SessionContext
 from marketfeed.client.users import UserManager
 from marketfeed.logs import Log
@@ -91,6 +92,7 @@ class ClientProtocol(HandshakeProtocol):
         self._guarded(self._session.begin, upgrade.streams)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        super().onMessage(payload, isBinary)
         if self._session is None:
             return
         if isBinary:
@@ -100,6 +102,7 @@ class ClientProtocol(HandshakeProtocol):
 
     def onPong(self, payload: bytes) -> None:
         self._pinged = None
+        super().onPong(payload)
 
     def _guarded(self, call: Callable[[Any], None], argument: Any) -> None:
         """Autobahn swallows what its callbacks raise: a fault of ours is logged and ends this client only."""
@@ -170,12 +173,6 @@ class ClientProtocol(HandshakeProtocol):
         if self.state == self.STATE_OPEN:
             self.sendCloseFrame(reason.code, reason.meaning.encode())
 
-    def pause_reading(self) -> None:
-        self.transport.pauseProducing()
-
-    def resume_reading(self) -> None:
-        self.transport.resumeProducing()
-
     def beat(self, now: float, patience: float) -> None:
         """Ping, or see what has become of the last ping: unanswered for `patience` seconds, it ends the connection.
 
@@ -227,6 +224,7 @@ class ClientFactory(HandshakeFactory):
             compression=compression,
             max_handshakes=max_handshakes,
         )
+        self.pace = Pace.permitting(context.limits.request_rate, context.limits.request_burst)
         self.users = users
         self.context = context
         self.now = now

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
+import marketfeed.client.handshake
 from marketfeed.client.addresses import address_key
 from marketfeed.client.http import MAX_HEAD
 from marketfeed.client.lean import HANDSHAKE_SECONDS
@@ -311,6 +312,44 @@ class TestRoom:
         refused.settle()
         for wire in others:
             wire.hang_up()
+        server.assert_empty()
+
+    def test_what_unfinished_requests_take_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In bytes, of all together: the oldest make room, and what is kept of none is counted."""
+        monkeypatch.setattr(marketfeed.client.handshake, "_MOST_UNREAD", 1000)
+        server = Server()
+        client = server.open()
+        silent = server.connect()
+        wires = [server.connect() for _ in range(4)]
+        for wire in wires:
+            for _ in range(4):
+                wire.receive(b"A" * 100)
+        assert [wire.aborted for wire in (silent, *wires)] == [True, True, True, False, False]
+        assert server.factory.unread == 800
+        newcomer = server.connect()
+        newcomer.receive(handshake()[:100])
+        newcomer.receive(handshake()[100:])
+        assert newcomer.sent.startswith(b"HTTP/1.1 101 ")
+        wires[2].receive(b"\r\n\r\n")
+        assert server.factory.unread == 400
+        server.clock.advance(HANDSHAKE_SECONDS)
+        assert server.factory.unread == 0
+        for wire in (silent, *wires, newcomer, client):
+            wire.settle()
+            wire.hang_up()
+        assert server.factory.unread == 0
+        server.assert_empty()
+
+    def test_one_that_is_ended_to_make_room_is_forgotten(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its transport may have more to deliver, TLS for one: that ends nobody."""
+        monkeypatch.setattr(marketfeed.client.handshake, "_MOST_UNREAD", 1000)
+        server = Server()
+        wire = server.connect()
+        wire.receive(b"A" * 1001)
+        assert wire.aborted
+        wire.protocol.dataReceived(b"A" * 1001)
+        wire.settle()
+        assert server.factory.unread == 0
         server.assert_empty()
 
     def test_half_a_handshake_does_not_outlive_its_time(self) -> None:
