@@ -22,6 +22,8 @@ __all__ = ["MAX_HEAD", "BadRequest", "Head", "Refusal", "Upgrade", "header_words
 MAX_HEAD = 16384
 """Bytes of a request line and its headers."""
 _MAX_HEADERS = 100
+_MAX_FIELDS = 100
+_REMEMBERED = 200  # characters of a header, at most: strangers write them
 _FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)$", re.MULTILINE)
 """A header (RFC 9110, section 5.1), where every line ends in CR LF."""
 _CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
@@ -79,6 +81,8 @@ def parse_head(data: bytes) -> Head:
         name, value = name.lower(), value.strip()
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     path, query = _target(words[1])
+    if query.count("&") >= _MAX_FIELDS:
+        raise BadRequest(f"more than {_MAX_FIELDS} fields in the query")
     return Head(words[0].upper(), path, query, headers, words[2])
 
 
@@ -162,7 +166,13 @@ def _checked(dialect: Dialect, streams: list[str], kinds: StreamKinds) -> Upgrad
     return Upgrade(dialect, streams)
 
 
-@lru_cache(maxsize=64)
 def header_words(value: str) -> frozenset[str]:
     """The words of a header that is a list, in lower case."""
+    return _short_words(value) if len(value) <= _REMEMBERED else _words(value)
+
+
+def _words(value: str) -> frozenset[str]:
     return frozenset(word.strip().lower() for word in value.split(","))
+
+
+_short_words = lru_cache(maxsize=64)(_words)

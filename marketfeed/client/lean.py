@@ -43,6 +43,7 @@ _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/,@]+)(:\d{1,5})?")
 _ORIGIN = re.compile(r"null|[A-Za-z][A-Za-z0-9+.-]*://[^\s/,]*")
 _VERSIONS = ("13", "8")
+_LONGEST_OFFER = 1024  # characters; longer ones are declined unread
 _LEAST_WINDOW = 9  # bits; zlib has none of 8
 _PONG = b"\x8a\x80"
 _MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
@@ -202,6 +203,8 @@ class LeanServerProtocol(FrameReader):
             if len(set(offered)) < len(offered):
                 return False
         extensions = headers.get("sec-websocket-extensions") if compress else None
+        if extensions and len(extensions) > _LONGEST_OFFER:
+            extensions = None
         offer = _usable(self._parseExtensionsHeader(extensions)) if extensions else None  # type: ignore[no-untyped-call]
         self._open(key, protocol, offer)
         return True

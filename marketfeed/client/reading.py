@@ -1,7 +1,7 @@
 """How frames are read: Autobahn's parser, held to what one peer may cost and to the limit as it is documented.
 
 1. Nothing that a peer can send without end is kept: no empty fragments, nothing behind the last block of a compressed
-   message, nothing of a control frame that is too long, nothing that follows a violation.
+   message, nothing of a control frame that is too long, nothing that follows a violation, no number of tiny pieces.
 2. After a violation frames are only skipped, for the answer to our close; a second violation means nothing.
 3. The size of a message is what it has when it is inflated, however it was fragmented and however its bytes were cut.
 
@@ -17,6 +17,8 @@ from autobahn.twisted.websocket import WebSocketServerProtocol
 __all__ = ["FrameReader"]
 
 _LONGEST_CONTROL = 125
+_MOST_PIECES = 256
+"""Pieces in which a message is kept: one of two bytes takes fifty."""
 _BEHIND_LAST_BLOCK = (b"", b"\0")  # RFC 7692, section 7.2.3.4: the rest of it is put there by the receiver
 
 
@@ -24,6 +26,8 @@ class FrameReader(WebSocketServerProtocol):
     """The reading side of a connection."""
 
     current_frame: Any
+    frame_data: list[bytes]
+    message_data: list[bytes]
     maxMessagePayloadSize: int
     _isMessageCompressed: bool
     _perMessageCompress: Any
@@ -62,6 +66,13 @@ class FrameReader(WebSocketServerProtocol):
     def onMessageFrameData(self, payload: bytes) -> None:
         if payload:
             super().onMessageFrameData(payload)
+            if len(self.frame_data) > _MOST_PIECES:
+                self.frame_data = [b"".join(self.frame_data)]
+
+    def onMessageFrame(self, payload: list[bytes]) -> None:  # type: ignore[override]  # declared as bytes
+        super().onMessageFrame(payload)  # type: ignore[arg-type]
+        if len(self.message_data) > _MOST_PIECES:
+            self.message_data = [b"".join(self.message_data)]
 
     def _check_inflater(self) -> None:
         """What Autobahn would drop without a word."""

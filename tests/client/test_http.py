@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.client.http import BadRequest, Head, Refusal, Upgrade, parse_head, respond, route
+from marketfeed.client.http import BadRequest, Head, Refusal, Upgrade, header_words, parse_head, respond, route
 from marketfeed.model.dialects import Dialect
 from marketfeed.model.streams import StreamKinds
 from tests.strategies import property_test, spellings
@@ -74,6 +76,12 @@ class TestParseHead:
         with pytest.raises(BadRequest) as caught:
             parse_head(data)
         assert len(str(caught.value)) < 60
+
+    def test_a_query_has_a_hundred_fields_at_most(self) -> None:
+        """One of 16 KiB could have thousands, each of which costs as much as a whole request."""
+        assert parse_head(b"GET /?" + b"&".join([b"a=b"] * 100) + b" HTTP/1.1").query.count("a") == 100
+        with pytest.raises(BadRequest, match="more than 100 fields in the query"):
+            parse_head(b"GET /?" + b"&" * 100 + b" HTTP/1.1")
 
     def test_a_hundred_headers_are_fine(self) -> None:
         """More than any browser sends."""
@@ -180,6 +188,24 @@ class TestRoute:
         streams = [spelling for spelling, _ in named]
         assert routed("/ws/" + "/".join(streams), upgrade="websocket") == Upgrade(Dialect.RAW, streams)
         assert routed("/stream?streams=" + "/".join(streams), upgrade="websocket") == Upgrade(Dialect.COMBINED, streams)
+
+
+class TestWords:
+    def test_words_are_in_lower_case_and_without_blanks(self) -> None:
+        """Of a short header, and of one that is not worth remembering."""
+        assert header_words("Keep-Alive, upgrade") == {"keep-alive", "upgrade"}
+        assert header_words("A, b" + "," * 200) == {"a", "b", ""}
+
+    def test_what_strangers_write_is_not_remembered(self) -> None:
+        """A hundred headers of some thousand words each would take tens of megabytes."""
+        tracemalloc.start()
+        try:
+            for header in range(100):
+                header_words(",".join(f"{header}.{word}" for word in range(1000)))
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept < 100_000
 
 
 class TestRespond:

@@ -422,6 +422,7 @@ class TestHandshake:
             ("x-webkit-deflate-frame, permessage-bzip2", None, 0),
             ("", None, 0),
             (",;=,", None, 0),
+            ("permessage-deflate" + "; mystery" * 120 + ", permessage-deflate", None, 0),
         ],
     )
     def test_the_first_offer_that_can_be_used_is_taken(self, offered: str, answered: Any, window: int) -> None:

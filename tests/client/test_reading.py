@@ -73,6 +73,27 @@ class TestWithoutEnd:
         server.receive(frame(b"b", CONTINUATION))
         assert messages(server) == [b"a" * size + b"b"]
 
+    @pytest.mark.parametrize("whole", [True, False], ids=["one frame", "fragments"])
+    def test_tiny_pieces(self, whole: bool) -> None:
+        """A message of the largest size is kept in few pieces, however it was cut: each takes some fifty bytes."""
+        server = opened()
+        text = bytes(range(32, 127)) * 10
+        pieces = [text[at : at + 2] for at in range(0, len(text), 2)]
+        if whole:
+            said = [frame(text, TEXT)[:8], *(frame(text, TEXT)[at : at + 1] for at in range(8, 8 + len(text)))]
+        else:
+            kinds = [TEXT] + [CONTINUATION] * (len(pieces) - 1)
+            said = [frame(piece, kind, fin=False) for piece, kind in zip(pieces, kinds, strict=True)]
+        most = 0
+        for piece in said:
+            server.receive(piece)
+            protocol = server.protocol
+            most = max(most, len(protocol.message_data or ()), len(protocol.frame_data or ()))
+        if not whole:
+            server.receive(frame(b"", CONTINUATION))
+        assert messages(server) == [text]
+        assert 100 < most <= 257
+
     def test_compressed_fragments_that_hold_nothing(self) -> None:
         """Blocks of deflate may be empty as well."""
         server = opened()
