@@ -33,6 +33,8 @@ __all__ = ["CONFIRM_SECONDS", "Group", "Hub", "HubLimits", "Join", "TooManyStrea
 CONFIRM_SECONDS = 5.0
 """How long a client waits for the source's confirmation before it is answered without (PROTOCOL.md, section 4)."""
 
+_MOST_LINGERING = 4096
+"""Streams without clients, or one client that names ever new ones could fill the memory with them."""
 _DROP_LOG_SECONDS = 1.0
 
 
@@ -179,7 +181,9 @@ class Hub(Service):
         if stream.holders:
             return
         self._in_use -= 1
-        if self.running and self._limits.linger and len(self._streams) <= self._limits.max_distinct_streams:
+        lingering = len(self._streams) - self._in_use  # this one among them
+        has_room = lingering <= _MOST_LINGERING and len(self._streams) <= self._limits.max_distinct_streams
+        if self.running and self._limits.linger and has_room:
             stream.linger = self._clock.callLater(self._limits.linger, self._drop, stream)
         else:
             self._drop(stream)

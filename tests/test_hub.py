@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from twisted.application.service import Service
 from twisted.internet.task import Clock
 
+import marketfeed.hub
 from marketfeed.boundaries import Sink
 from marketfeed.fanout import Group, Join
 from marketfeed.hub import CONFIRM_SECONDS, Hub, HubLimits, TooManyStreams
@@ -238,6 +239,20 @@ def test_lingering_streams_take_nobodys_place() -> None:
     assert len(room.source.wanted) == 4
     client.end()
     assert set(room.source.wanted) == {"trade@A", "trade@B"}
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def test_not_everything_lingers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever subscribes to ever new streams and leaves them does not fill the memory with them."""
+    monkeypatch.setattr(marketfeed.hub, "_MOST_LINGERING", 2)
+    room = Room()
+    for index in range(5):
+        member(room, f"trade@M{index}").end()
+    assert set(room.source.wanted) == {"trade@M0", "trade@M1"}
+    room.clock.advance(LINGER)
+    member(room, "trade@M5").end()
+    assert set(room.source.wanted) == {"trade@M5"}
     room.clock.advance(LINGER)
     room.assert_empty()
 

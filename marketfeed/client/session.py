@@ -40,6 +40,8 @@ _log = Log()
 _WAITING_REQUESTS = 16
 _REFUSALS_IN_A_ROW = 20
 _LONGEST_LOGGED = 200
+_STREAMS_OF_REQUEST = 20
+"""A request that names streams counts as one for each so many begun: that is what they cost."""
 _FEW_STREAMS = 5  # of one change, the most that the log names
 
 
@@ -124,11 +126,15 @@ class Session:
     def begin(self, streams: list[str]) -> None:
         """The connection is open; `streams`, from its path or query, are its first SUBSCRIBE, answered if it fails."""
         if streams:
+            self._bucket.charge(len(streams) // _STREAMS_OF_REQUEST)
             self._answer(Request("SUBSCRIBE", streams, msgspec.UNSET), quiet=True)
 
     def receive(self, payload: bytes) -> None:
         """One text message."""
         is_refused = not self._bucket.take(self._context.now())
+        if not is_refused:
+            # Without reading it, for it may have to wait. No list of streams has fewer commas, however it is written.
+            self._bucket.charge(payload.count(b",") // _STREAMS_OF_REQUEST)
         self._refusals = self._refusals + 1 if is_refused else 0
         if self._refusals == _REFUSALS_IN_A_ROW:
             self._connection.close_with(TOO_MANY_REQUESTS)
@@ -361,6 +367,10 @@ class Session:
             raise RequestError(
                 ErrorCode.INVALID_REQUEST, f'invalid request: {fault}; expected streams, as ["trade@TATA_INR"]'
             )
+        most = self._context.limits.max_streams
+        if len(params) > most:
+            fault = f"params names {len(params)} streams, and there are at most {most} on a connection"
+            raise RequestError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"too many subscriptions: {fault}")
         streams = {}
         for index, spelling in enumerate(params):
             if not isinstance(spelling, str):

@@ -2,7 +2,8 @@
 
 1. There are never more than `burst` tokens; the bucket starts full.
 2. Tokens come with the time that passes, fractions included, and a `take` needs a whole one. One refused costs nothing.
-3. Time that was seen once never counts again: a clock that goes backwards neither takes nor adds tokens.
+3. What something turns out to cost besides is charged when that is known, and the bucket then owes tokens.
+4. Time that was seen once never counts again: a clock that goes backwards neither takes nor adds tokens.
 """
 
 from __future__ import annotations
@@ -31,3 +32,7 @@ class TokenBucket:
             return False
         self._tokens -= 1
         return True
+
+    def charge(self, tokens: int) -> None:
+        """Take more tokens, also ones that are not there yet."""
+        self._tokens -= tokens

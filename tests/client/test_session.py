@@ -572,6 +572,38 @@ class TestRate:
         assert client.closed_with is TOO_MANY_REQUESTS
         assert not client.got
 
+    def test_a_request_counts_by_the_streams_that_it_names(self) -> None:
+        """Once for each twenty; what there is no room for is owed. It does not matter how the streams are written."""
+        streams = [f"trade@M{number}" for number in range(60)]
+        text = json.dumps({"method": "UNSUBSCRIBE", "params": streams}).replace("@", "\\u0040").encode()
+        client = Client(limits=SessionLimits(request_rate=1, request_burst=5))
+        assert client.ask(text) == {"result": None}
+        assert client.ask({"method": "PING"}) == {"result": "PONG"}
+        assert without_text(client.ask({"method": "PING"})) == error(Dialect.RAW, 7)
+        client.clock.advance(1)
+        assert client.ask(text) == {"result": None}
+        client.clock.advance(3)
+        assert without_text(client.ask({"method": "PING"})) == error(Dialect.RAW, 7)
+        client.clock.advance(1)
+        assert client.ask({"method": "PING"}) == {"result": "PONG"}
+
+    def test_the_streams_of_the_path_count_too(self) -> None:
+        """A path is as good as a request."""
+        client = Client(limits=SessionLimits(request_rate=1, request_burst=2))
+        client.session.begin([f"trade@M{number}" for number in range(40)])
+        client.source.confirm(*client.source.wanted)
+        assert without_text(client.ask({"method": "PING"})) == error(Dialect.RAW, 7)
+
+    @pytest.mark.parametrize("method", ["SUBSCRIBE", "UNSUBSCRIBE"])
+    def test_more_streams_than_there_can_be_are_not_read(self, method: str) -> None:
+        """Not one of them, or a single request would take as long as thousands."""
+        client = Client(limits=SessionLimits(max_streams=3, request_burst=100))
+        answer = client.ask({"method": method, "params": ["no stream"] * 4, "id": 1})
+        assert without_text(answer) == error(Dialect.RAW, 4, id=1)
+        assert without_text(client.ask({"method": method, "params": ["no stream"] * 3, "id": 1})) == error(
+            Dialect.RAW, 2, id=1
+        )
+
     def test_a_refusal_keeps_its_place(self) -> None:
         """It is not answered before the request that it came after."""
         client = Client(limits=SessionLimits(request_rate=1, request_burst=1))

@@ -70,6 +70,17 @@ def test_clock_goes_backwards() -> None:
     assert bucket.take(101.0)
 
 
+def test_what_is_charged_may_be_owed() -> None:
+    """It is paid back before there are tokens again, at the steady rate."""
+    bucket = TokenBucket(2, 3, 0.0)
+    assert bucket.take(0.0)
+    bucket.charge(4)
+    assert not bucket.take(1.0)
+    assert not bucket.take(1.25)
+    assert bucket.take(1.5)
+    assert takes(bucket, 100.0) == 3
+
+
 def test_starts_when_it_is_made() -> None:
     """The time before the bucket was made adds nothing."""
     bucket = TokenBucket(1, 1, 1000.0)
