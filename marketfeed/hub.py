@@ -26,6 +26,7 @@ from marketfeed.model.dialects import event_text
 from marketfeed.model.frames import text_frame
 from marketfeed.model.messages import Gap, GapReason
 from marketfeed.model.publications import BadPublication, PublicationReader
+from marketfeed.model.ratelimit import TokenBucket
 from marketfeed.model.streams import StreamName
 
 __all__ = ["CONFIRM_SECONDS", "Group", "Hub", "HubLimits", "Join", "TooManyStreams"]
@@ -36,6 +37,8 @@ CONFIRM_SECONDS = 5.0
 _MOST_LINGERING = 4096
 """Streams without clients, or one client that names ever new ones could fill the memory with them."""
 _DROP_LOG_SECONDS = 1.0
+_REFUSAL_LINES = 100
+"""Refused streams that are logged one after the other, before it is one a second: which they are, clients say."""
 
 
 def _nothing() -> None:
@@ -72,6 +75,7 @@ class Hub(Service):
         self._dirty: list[Group] = []
         self._healed: dict[LiveStream, tuple[str, int]] = {}
         self._down_since: int | None = None
+        self._refusal_lines = TokenBucket(1, _REFUSAL_LINES, clock.seconds())
         self.source_reached = False
         self.published = 0
         self.delivered = 0
@@ -308,7 +312,8 @@ class Hub(Service):
         live = self._streams.get(stream)
         if live is None:
             return
-        self.log.error("the source refuses {stream}: {why}", stream=stream, why=why)
+        if self._refusal_lines.take(self._clock.seconds()):
+            self.log.error("the source refuses {stream}: {why}", stream=stream, why=why)
         live.confirmed = False
         if live.gap is None or live.gap[0] != GapReason.SOURCE_REFUSED:
             since = live.gap[1] if live.gap is not None else self._now_ms()

@@ -665,6 +665,17 @@ def test_a_refusal_after_a_loss_says_since_when_nothing_flows(room: Room) -> Non
     assert client.take() == [refused, down]
 
 
+def test_refused_streams_do_not_fill_the_log(room: Room, logged: LogCapture) -> None:
+    """A client may ask for any number of them: after a hundred lines there is one a second."""
+    for index in range(300):
+        Client(room).join(f"trade@M{index}")
+        room.source.refuse(f"trade@M{index}")
+    assert logged.formats().count("the source refuses {stream}: {why}") == 100
+    room.clock.advance(1)
+    room.source.refuse("trade@M0", "trade@M1")
+    assert logged.formats().count("the source refuses {stream}: {why}") == 101
+
+
 def test_a_stream_refused_in_the_midst_of_its_flow_gets_its_gap_after_what_arrived(room: Room) -> None:
     """Permission can be withdrawn; the gap begins now, and right after a recovery that one is told first."""
     client = member(room, "trade@A")
