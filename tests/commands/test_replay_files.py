@@ -19,7 +19,7 @@ PLAIN = b"".join(map(write_record, WHOLE))
 def test_files_in_their_order(tmp_path: Path) -> None:
     """Compressed or not, whatever their names say; each record with its place."""
     one, two, empty = tmp_path / "one", tmp_path / "two", tmp_path / "empty"
-    one.write_bytes(gzip.compress(PLAIN))
+    one.write_bytes(gzip.compress(PLAIN, mtime=0))
     two.write_bytes(PLAIN + PLAIN)
     empty.write_bytes(b"")
     warnings: list[str] = []
@@ -48,16 +48,17 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     [
         (PLAIN[:-5], "the file ends in the middle of a line, behind line 2; it was read up to there", 2),
         (
-            gzip.compress(PLAIN) + gzip.compress(PLAIN)[:-3],
+            gzip.compress(PLAIN, mtime=0) + gzip.compress(PLAIN, mtime=0)[:-3],
             "the file ends in the middle of its compressed bytes, behind line 6; it was read up to there",
             6,
         ),
         (
-            gzip.compress(write_record(WHOLE[0])),
+            gzip.compress(write_record(WHOLE[0]), mtime=0),
             "its last line is missing: the recording was cut off, or goes on",
             1,
         ),
     ],
+    ids=["lines", "members", "one member"],
 )
 def test_a_file_that_was_cut_off(tmp_path: Path, content: bytes, warning: str, count: int) -> None:
     """It is read up to there, with a warning, and the next file follows."""
@@ -75,7 +76,7 @@ def test_a_file_that_was_cut_off(tmp_path: Path, content: bytes, warning: str, c
     ("content", "fault"),
     [
         (PLAIN + b"nonsense\n", "4: expected a line that marketfeed record has written"),
-        (gzip.compress(PLAIN) + b"nonsense\n", "4: the compressed bytes are damaged"),
+        (gzip.compress(PLAIN, mtime=0) + b"nonsense\n", "4: the compressed bytes are damaged"),
     ],
 )
 def test_a_file_that_is_wrong(tmp_path: Path, content: bytes, fault: str) -> None:
