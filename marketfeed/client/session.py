@@ -369,8 +369,9 @@ class Session:
             )
         most = self._context.limits.max_streams
         if len(params) > most:
-            fault = f"params names {len(params)} streams, and there are at most {most} on a connection"
-            raise RequestError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"too many subscriptions: {fault}")
+            raise RequestError(
+                ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"too many subscriptions: at most {most} on a connection"
+            )
         streams = {}
         for index, spelling in enumerate(params):
             if not isinstance(spelling, str):
