@@ -1,4 +1,4 @@
-"""Where the server of `marketfeed watch` is, read from a WebSocket URL."""
+"""Where the server of `marketfeed watch` and `bench` is, read from a WebSocket URL, and the token that it is shown."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-__all__ = ["BadUrl", "ServerAddress", "parse_url"]
+__all__ = ["BadUrl", "ServerAddress", "check_token", "parse_url"]
 
 FORMS = "ws://host[:port][/path] or wss://host[:port][/path], as in ws://localhost:8080"
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}")  # RFC 6750, section 2.1
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 _KEPT = "/?%:@!$&'()*+,;=~[]"  # of a path and query, beside letters and digits; everything else is percent-encoded
 
@@ -59,6 +60,13 @@ def parse_url(url: str) -> ServerAddress:
         raise BadUrl(f"{url[:200]!r} has no host and port that could be used; expected {FORMS}") from None
     resource = quote(parts.path or "/", _KEPT) + (f"?{quote(parts.query, _KEPT)}" if parts.query else "")
     return ServerAddress(host, port or _DEFAULT_PORTS[parts.scheme], resource, parts.scheme == "wss")
+
+
+def check_token(token: str | None) -> str | None:
+    """What `--token` has. Raises ValueError, whose message does not hold it."""
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise ValueError("--token: expected a signed token, as `marketfeed token` prints it")
+    return token
 
 
 def _host(host: str) -> str:

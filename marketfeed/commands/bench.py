@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from marketfeed.commands.address import BadUrl, ServerAddress, parse_url
+from marketfeed.commands.address import BadUrl, ServerAddress, check_token, parse_url
 from marketfeed.commands.display import clean
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.redis_address import BadRedisUrl, RedisAddress, parse_redis_url
@@ -65,6 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     how = clients.add_mutually_exclusive_group()
     how.add_argument("--raw", action="store_true", help="connect to /ws, where messages have no envelope")
     how.add_argument("--path", metavar="PATH", help="connect to this path, instead of the URL's")
+    clients.add_argument("--token", metavar="TOKEN", help="of all of them, for a server with --auth")
     clients.add_argument("--compression", action="store_true", help="offer permessage-deflate")
     published = parser.add_argument_group("publishing")
     published.add_argument(
@@ -154,6 +155,7 @@ def _plan(arguments: argparse.Namespace, tag: str) -> LoadPlan:
         seconds=_number("--seconds", arguments.seconds, 0.1, _MOST_SECONDS),
         warm_up=_number("--warm-up", arguments.warm_up, 0.0, _MOST_SECONDS),
         messages=None if arguments.messages is None else _whole("--messages", arguments.messages, 1, 1 << 40),
+        token=_token(arguments.token),
         compression=arguments.compression,
         redis=redis,
         redis_ca=arguments.redis_ca,
@@ -180,6 +182,13 @@ def _address(arguments: argparse.Namespace) -> ServerAddress:
         parts = urlsplit(url)
         return parse_url(f"{parts.scheme}://{parts.netloc}{path}")
     except BadUrl as error:
+        raise BadOption(str(error)) from None
+
+
+def _token(token: str | None) -> str | None:
+    try:
+        return check_token(token)
+    except ValueError as error:
         raise BadOption(str(error)) from None
 
 

@@ -32,7 +32,7 @@ MAX_HEAD = 65536
 MAX_MESSAGE = 16 * 1024 * 1024
 _SHOWN = 200
 
-_FINAL_STATUSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+_FINAL_STATUSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 _CLOSES = {reason.code: reason for reason in CLOSE_REASONS}
 _NORMAL = 1000
 
@@ -41,15 +41,18 @@ _RETRY_AFTER = re.compile(rb"\nretry-after:[ \t]*(\d{1,9})[ \t]*\r?(?:\n|$)", re
 _PLAIN_TEXT = re.compile(rb"\ncontent-type:[ \t]*text/plain\b", re.IGNORECASE)
 
 
-def dial(reactor: Any, address: ServerAddress, watcher: Watcher, trust_root: Any = None) -> Deferred[Any]:
+def dial(
+    reactor: Any, address: ServerAddress, watcher: Watcher, trust_root: Any = None, *, token: str | None = None
+) -> Deferred[Any]:
     """One attempt: fires with a `Connection` once the transport is there; the handshake follows.
 
-    `trust_root`: whose signatures a wss server's certificate may have; None: those that the system trusts.
+    `token`: what to show to a server that asks for one. `trust_root`: whose signatures a wss server's certificate may
+    have; None: those that the system trusts.
     """
 
     def connect() -> Deferred[Any]:
         factory = _Factory(reactor=reactor)  # type: ignore[no-untyped-call]
-        factory.address, factory.watcher = address, watcher
+        factory.address, factory.watcher, factory.token = address, watcher, token
         return _endpoint(reactor, address, trust_root).connect(factory)
 
     return maybeDeferred(connect)
@@ -105,11 +108,12 @@ class Connection(WebSocketClientProtocol):
     # What Autobahn calls.
 
     def onConnecting(self, transport_details: Any) -> ConnectingRequest:
-        address = self.factory.address
+        address, token = self.factory.address, self.factory.token
         return ConnectingRequest(
             host=address.host_in_header,
             port=address.port,
             resource=address.resource,
+            headers={} if token is None else {"Authorization": f"Bearer {token}"},
             useragent=f"marketfeed/{__version__}",
         )
 
@@ -163,6 +167,7 @@ class _Factory(WebSocketClientFactory):
     noisy = False
     address: ServerAddress
     watcher: Watcher
+    token: str | None
 
 
 def _read_answer(head: bytes, body: bytes) -> Loss | None:

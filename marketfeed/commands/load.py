@@ -97,7 +97,7 @@ class LoadTest:
 
     def _prepare(self, stack: ExitStack) -> None:
         plan = self._plan
-        meeting = meet(plan.address, compression=plan.compression)
+        meeting = meet(plan.address, compression=plan.compression, token=plan.token)
         if plan.redis is not None:
             link = connect_to_redis(plan.redis, plan.redis_ca)
             stack.callback(link.close)

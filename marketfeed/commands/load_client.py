@@ -51,8 +51,8 @@ class Meeting(msgspec.Struct, frozen=True):
     request: bytes
 
 
-def meet(address: ServerAddress, *, compression: bool) -> Meeting:
-    """Find out which of the host's addresses answers; it blocks. Raises `ClientFault`."""
+def meet(address: ServerAddress, *, compression: bool, token: str | None = None) -> Meeting:
+    """Find out which of the host's addresses answers; it blocks. `token`: to be shown. Raises `ClientFault`."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except OSError as fault:
@@ -67,11 +67,11 @@ def meet(address: ServerAddress, *, compression: bool) -> Meeting:
                 trouble = fault.strerror or str(fault)
                 continue
         tls = ssl.create_default_context() if address.is_secure else None
-        return Meeting(address, family, endpoint, tls, _request(address, compression))
+        return Meeting(address, family, endpoint, tls, _request(address, compression, token))
     raise ClientFault(f"cannot reach {address.shown}: {trouble}")
 
 
-def _request(address: ServerAddress, compression: bool) -> bytes:
+def _request(address: ServerAddress, compression: bool, token: str | None) -> bytes:
     lines = [
         f"GET {address.resource} HTTP/1.1",
         f"Host: {address.host_in_header}:{address.port}",
@@ -81,6 +81,8 @@ def _request(address: ServerAddress, compression: bool) -> bytes:
         "Sec-WebSocket-Version: 13",
         f"Sec-WebSocket-Key: {_KEY}",
     ]
+    if token is not None:
+        lines.append(f"Authorization: Bearer {token}")
     if compression:
         lines.append(f"Sec-WebSocket-Extensions: {_DEFLATE}")
     return "\r\n".join([*lines, "", ""]).encode()

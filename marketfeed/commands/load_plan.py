@@ -26,6 +26,7 @@ class LoadPlan(msgspec.Struct, frozen=True):
     seconds: float = 10.0
     warm_up: float = 1.0
     messages: int | None = None
+    token: str | None = None
     compression: bool = False
     redis: RedisAddress | None = None
     redis_ca: str | None = None

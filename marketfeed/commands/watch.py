@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, TextIO
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, globalLogBeginner
 from zope.interface import implementer
 
-from marketfeed.commands.address import BadUrl, ServerAddress, parse_url
+from marketfeed.commands.address import ServerAddress, check_token, parse_url
 from marketfeed.commands.display import Event, Message, Publication, clean, show_event, show_publication
 
 __all__ = ["TextScreen", "add_parser", "run"]
@@ -38,6 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("url", metavar="URL", help="of the server, such as ws://localhost:8080 or wss://host/stream")
     parser.add_argument("streams", metavar="STREAM", nargs="+", help="such as trade@TATA_INR")
+    parser.add_argument("--token", metavar="TOKEN", help="to show to a server with --auth; see `marketfeed token`")
     parser.add_argument("--json", action="store_true", help="print each message as it was received, one a line")
     parser.add_argument("--no-color", action="store_true", help="no colours, as with the variable NO_COLOR")
     parser.set_defaults(run=run)
@@ -46,8 +47,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Watch until SIGINT or SIGTERM, or until the server refuses; returns the exit status."""
     try:
-        address = parse_url(arguments.url)
-    except BadUrl as error:
+        address, token = parse_url(arguments.url), check_token(arguments.token)
+    except ValueError as error:
         print(f"marketfeed watch: {clean(str(error))}", file=sys.stderr)
         return 2
     try:
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             is_terminal=sys.stdout.isatty(),
             colour=not arguments.no_color and wants_colour(os.environ),
         )
-        return _watch(address, list(dict.fromkeys(arguments.streams)), screen)
+        return _watch(address, token, list(dict.fromkeys(arguments.streams)), screen)
     except KeyboardInterrupt:  # before the signal had its handler
         return 0
     finally:
@@ -124,7 +125,7 @@ def wants_colour(environment: Mapping[str, str]) -> bool:
     return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 
-def _watch(address: ServerAddress, streams: list[str], screen: TextScreen) -> int:
+def _watch(address: ServerAddress, token: str | None, streams: list[str], screen: TextScreen) -> int:
     from twisted.internet import reactor as the_reactor
 
     from marketfeed.commands.connection import dial
@@ -140,7 +141,9 @@ def _watch(address: ServerAddress, streams: list[str], screen: TextScreen) -> in
     def interrupt(number: int, frame: object) -> None:
         reactor.callFromThread(watcher.stop)
 
-    watcher = Watcher(reactor, lambda it: dial(reactor, address, it), screen, address.shown, streams, Backoff())
+    watcher = Watcher(
+        reactor, lambda it: dial(reactor, address, it, token=token), screen, address.shown, streams, Backoff()
+    )
     globalLogBeginner.beginLoggingTo([_ErrorNotes(screen)], redirectStandardIO=False, discardBuffer=True)
     reactor.getThreadPool().threadFactory = partial(Thread, daemon=True)  # for the same reason
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -91,6 +91,7 @@ class TestOptions:
             plans,
             *("--redis-url", "redis://:p@h:7000/2", "--redis-ca", "ca.pem", "--channel-prefix", "x:"),
             *("--clients", "7", "--stream-count", "20", "--per-client", "5", "--slow", "2", "--compression"),
+            *("--token", "abc.def.ghi"),
             *("--rate", "12.5", "--depth", "20", "--payload-bytes", "300", "--messages", "99"),
             *("--seconds", "2.5", "--warm-up", "0", "--server-pid", str(os.getpid())),
         )
@@ -102,6 +103,7 @@ class TestOptions:
         assert (plan.clients, len(plan.streams), plan.per_client, plan.slow, plan.compression) == (7, 20, 5, 2, True)
         assert {stream.partition("@")[0] for stream in plan.streams} == {"depth"}
         assert (plan.rate, plan.levels, plan.payload_bytes, plan.messages) == (12.5, 20, 300, 99)
+        assert plan.token == "abc.def.ghi"
         assert (plan.seconds, plan.warm_up, list(plan.server_pids)) == (2.5, 0, [os.getpid()])
 
     @pytest.mark.parametrize(
@@ -145,6 +147,10 @@ class TestOptions:
                 "--per-client: '2' cannot be used; expected a whole number from 1 to 1",
             ),
             ([URL, *REDIS, "--rate", "nan"], "--rate: 'nan' cannot be used; expected a number from 0.01 to 1e+06"),
+            (
+                [URL, *REDIS, "--token", "secret\r\nX: y"],
+                "--token: expected a signed token, as `marketfeed token` prints",
+            ),
             ([URL, *REDIS, "--seconds", "x\x1b"], "--seconds: 'x\\x1b' cannot be used"),
             ([URL, *REDIS, "--path", "stream"], "--path: 'stream' cannot be used; expected one that begins with /"),
             ([URL, *REDIS, "--server-pid", "2147483648"], "--server-pid: there is nothing known of a process 21474"),

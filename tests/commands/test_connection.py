@@ -47,14 +47,14 @@ class Screen:
 class Watching:
     """A watcher with real connections; its waits are the test's."""
 
-    def __init__(self, url: str, trust_root: Any) -> None:
+    def __init__(self, url: str, trust_root: Any, token: str | None) -> None:
         address = parse_url(url)
         self.url = address.shown
         self.clock = Clock()
         self.screen = Screen()
         self.watcher = Watcher(
             self.clock,
-            lambda watcher: dial(reactor, address, watcher, trust_root),
+            lambda watcher: dial(reactor, address, watcher, trust_root, token=token),
             self.screen,
             self.url,
             ["trade@TATA_INR"],
@@ -64,9 +64,9 @@ class Watching:
 
 
 @asynccontextmanager
-async def watching(url: str, trust_root: Any = None) -> AsyncIterator[Watching]:
+async def watching(url: str, trust_root: Any = None, token: str | None = None) -> AsyncIterator[Watching]:
     """A watcher that is over when this is."""
-    it = Watching(url, trust_root)
+    it = Watching(url, trust_root, token)
     try:
         yield it
     finally:
@@ -106,6 +106,17 @@ async def test_path_and_headers() -> None:
     assert request.startswith(b"GET /stream?streams=trade@TATA_INR HTTP/1.1\r\n")
     assert b"\r\nHost: localhost:%d\r\n" % port in request
     assert b"\r\nUser-Agent: marketfeed/" in request
+
+
+@pytest_twisted.ensureDeferred
+async def test_token() -> None:
+    """It is shown in a header, where no proxy logs it; without one there is no such header."""
+    server = PlainServer(b"HTTP/1.1 401 Unauthorized\r\n\r\n")
+    async with listening(server) as port:
+        async with watching(f"ws://127.0.0.1:{port}", token="abc.def.ghi"):
+            assert b"\r\nAuthorization: Bearer abc.def.ghi\r\n" in await server.requests.next()
+        async with watching(f"ws://127.0.0.1:{port}"):
+            assert b"Authorization" not in await server.requests.next()
 
 
 @pytest_twisted.ensureDeferred
@@ -209,6 +220,10 @@ PLAIN = "Content-Type: text/plain; charset=utf-8"
     ("sent", "told"),
     [
         (answer("404 Not Found"), "the server answers 404 Not Found"),
+        (
+            answer("401 Unauthorized", b"the token has expired", PLAIN),
+            "the server answers 401 Unauthorized: the token has expired",
+        ),
         (answer("403 Forbidden", b"<p>", "Content-Type: text/html"), "the server answers 403 Forbidden"),
         (
             answer("400 Bad Request", b"bad stream name 'x'\nmore", PLAIN),

@@ -39,6 +39,7 @@ class Stage:
         slow: int = 0,
         first_number: int = 1,
         compression: bool = False,
+        token: str | None = None,
         head: bytes = HEAD,
     ) -> None:
         self.head = head
@@ -46,7 +47,7 @@ class Stage:
         self.selector = selectors.DefaultSelector()
         self.time = 5.25
         address = parse_url(f"ws://127.0.0.1:{self.listener.getsockname()[1]}/stream?x=1")
-        meeting = meet(address, compression=compression)
+        meeting = meet(address, compression=compression, token=token)
         self.listener.accept()[0].close()
         self.crowd = Crowd(
             self.selector,
@@ -138,6 +139,11 @@ class TestOpening:
         assert head.startswith(b"GET /stream?x=1 HTTP/1.1\r\nHost: 127.0.0.1:")
         assert b"\r\nSec-WebSocket-Version: 13\r\n" in head
         assert head.endswith(b"\r\n\r\n")
+
+    def test_a_token_is_shown_in_a_header(self, stages: Callable[..., Stage]) -> None:
+        """Where no proxy logs it."""
+        assert b"\r\nAuthorization: Bearer abc.def.ghi\r\n" in stages(token="abc.def.ghi").begin()
+        assert b"Authorization" not in stages().begin()
 
     def test_each_client_asks_for_its_streams(self, stages: Callable[..., Stage]) -> None:
         """Two of three for each: every stream has as many clients as any other."""

@@ -127,7 +127,9 @@ def test_stderr_that_is_gone() -> None:
 
 def test_bad_url(capsys: pytest.CaptureFixture[str]) -> None:
     """A URL that cannot be used is one line that says what would be accepted, and status 2."""
-    arguments = argparse.Namespace(url="http://localhost\x1b", streams=["trade@A"], json=False, no_color=False)
+    arguments = argparse.Namespace(
+        url="http://localhost\x1b", streams=["trade@A"], token=None, json=False, no_color=False
+    )
     assert watch.run(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -135,6 +137,17 @@ def test_bad_url(capsys: pytest.CaptureFixture[str]) -> None:
     assert err.rstrip("\n").isprintable()
     assert err.startswith("marketfeed watch: ")
     assert "ws://host[:port]" in err
+
+
+def test_bad_token(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no token, for it would end the header, is one line that does not repeat it, and status 2."""
+    arguments = argparse.Namespace(
+        url="ws://h", streams=["trade@A"], token="secret\r\nX: y", json=False, no_color=False
+    )
+    assert watch.run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "marketfeed watch: --token: expected a signed token, as `marketfeed token` prints it\n"
 
 
 # The command as a process.

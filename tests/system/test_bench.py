@@ -94,6 +94,22 @@ async def test_a_redis_server_that_is_not_the_daemons(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_server_that_asks_for_tokens(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    """All clients show theirs; without one the server's refusal is told."""
+    key = harness.directory / "token.key"
+    assert main(["token", "--new-key", str(key), "--user", "alice"]) == 0
+    token = capsys.readouterr().out.strip()
+    redis = await harness.redis()
+    daemon = await harness.daemon("--auth", "required", "--auth-key", str(key), redis=redis)
+    publishing = ("--redis-url", redis.url, "--messages", "20")
+    status, report = bench(daemon, capsys, *publishing, "--token", token)
+    assert (status, report.deliveries) == (0, CLIENTS * 20)
+    assert main(["bench", f"ws://127.0.0.1:{daemon.port}", *publishing]) == 1
+    assert "answers 401 Unauthorized: a token is needed" in capsys.readouterr().err
+    assert token not in "".join(daemon.lines)
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_interruption_ends_it_with_a_report(harness: Harness) -> None:
     """Ctrl-C amid the watching of a market: what was seen so far is told, and is no fault."""
     redis = await harness.redis()
