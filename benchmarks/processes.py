@@ -96,11 +96,11 @@ class Stage:
             yield
 
     @contextlib.contextmanager
-    def server(self, server: Server) -> Iterator[tuple[int, int]]:
-        """A server is there for so long: its process id and its port. Raises `Failed`."""
+    def server(self, server: Server, *options: str) -> Iterator[tuple[int, int]]:
+        """A server is there for so long: its process id and its port. `options`: of the daemon. Raises `Failed`."""
         if server.script is None:
             command = [sys.executable, *_TWISTD, "-n", "--pidfile=", "marketfeed"]
-            command += ["--port", _LISTEN, "--redis-url", self.redis_url]
+            command += ["--port", _LISTEN, "--redis-url", self.redis_url, *options]
         else:
             command = [shutil.which("node") or "node", str(PEERS / server.script)]
         with self._running(server.key, command, {"REDIS_SOCKET": str(self._redis_socket)}, self._cores.server) as (
@@ -111,6 +111,13 @@ class Stage:
             if server.script is None:
                 self._expect(process, log, r"redis: connected")
             yield process.pid, port
+
+    @contextlib.contextmanager
+    def attacker(self, name: str, port: int, seconds: float) -> Iterator[None]:
+        """One of `attackers.ATTACKS` goes on for so long, at most `seconds`."""
+        command = [sys.executable, "-m", "benchmarks.attackers", name, str(port), "--seconds", f"{seconds:g}"]
+        with self._running(name, command, {}, self._cores.load):
+            yield
 
     def load(self, port: int, pid: int, options: Sequence[str], *, publishes: bool) -> LoadReport:
         """Run `marketfeed bench`. Raises `Failed`."""
