@@ -144,7 +144,7 @@ _PLAIN: dict[str, type[_PlainTrade | _PlainDepth | _PlainTicker]] = {
     "ticker": _PlainTicker,
 }
 _WRAPPED = b'{"stream"'
-_BRACE = ord("}")
+_BRACES = b"}}"
 
 
 class PublicationReader:
@@ -171,8 +171,8 @@ class PublicationReader:
         """The bytes of the publication's data. Raises `BadPublication`."""
         if self._decode_plain is not None and len(payload) <= self._max_payload and payload.isascii():
             data = payload
-            if payload.startswith(self._head):
-                data = payload[len(self._head) : -1] if payload[-1] == _BRACE else b""
+            if payload.startswith(self._head) and payload.endswith(_BRACES):
+                data = payload[len(self._head) - 1 : -1]
             elif payload.startswith(_WRAPPED):
                 data = self._plainly_unwrapped(payload)
             try:
@@ -184,10 +184,10 @@ class PublicationReader:
 
     def _plainly_unwrapped(self, payload: bytes) -> bytes:
         """The data of a payload that is wrapped for this stream as most encoders write it; otherwise nothing."""
-        for head in self._heads:
+        for head in self._heads if payload.endswith(_BRACES) else ():
             if payload.startswith(head):
                 self._head = head  # the engine goes on as it has begun
-                return payload[len(head) : -1] if payload[-1] == _BRACE else b""
+                return payload[len(head) - 1 : -1]
         return b""
 
     def _read_carefully(self, payload: bytes) -> bytes:
@@ -234,9 +234,9 @@ class PublicationReader:
 
 
 def _head(name: str, blank: bytes) -> bytes:
-    """What stands before the data, without blanks or with those of Python's encoder."""
+    """What stands before the data, without blanks or with those of Python's encoder; and the brace that begins it."""
     stream = msgspec.json.encode(name)
-    return b'{"stream":%b%b,%b"data":%b' % (blank, stream, blank, blank)
+    return b'{"stream":%b%b,%b"data":%b{' % (blank, stream, blank, blank)
 
 
 def _unwrap(payload: bytes) -> _Envelope | None:

@@ -456,6 +456,16 @@ def test_any_json(data: st.DataObject, kind: str, before: str) -> None:
     assert (bad.reason, bad.data) == (DropReason.NOT_OBJECT, None)
 
 
+@pytest.mark.parametrize("before", ["", " ", "\n  "])
+@pytest.mark.parametrize("behind", ["", " ", "\n"])
+def test_blanks_about_the_data_are_no_part_of_it(before: str, behind: str) -> None:
+    """Where the rest of the envelope is as most encoders write it."""
+    data = '{"e":"depth","a":[],"b":[]}'
+    for blank in ("", " "):
+        head = f'{{"stream":{blank}"depth@{MARKET}",{blank}"data":{blank}'
+        assert reader("depth").read(f"{head}{before}{data}{behind}}}".encode()) == data.encode()
+
+
 @pytest.mark.parametrize("blank", ["", " "])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_reader_follows_an_engine_that_changes_its_layout(kind: str, blank: str) -> None:
