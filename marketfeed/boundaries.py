@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["Clock", "Sink", "Source", "Subscriber"]
+__all__ = ["Archive", "Clock", "Entry", "Seeds", "Sink", "Source", "Subscriber"]
 
 
 Clock = IReactorTime
 """The part of a reactor that tells and keeps the time; its seconds have any beginning."""
+
+
+Entry = tuple[str, bytes]
+"""A publication that is kept: its offset, and its payload as the engine wrote it."""
 
 
 class Source(Protocol):
@@ -24,17 +29,45 @@ class Source(Protocol):
         """Deliver this stream no longer."""
 
 
+class Archive(Protocol):
+    """The past of the streams, where a source keeps it. A Deferred of these never fails."""
+
+    def since(self, stream: str, after: str, until: str, max_bytes: int) -> Deferred[list[Entry] | None]:
+        """What was published behind the offset `after`, up to and with `until`, oldest first: a portion of it.
+
+        Whoever wants more asks again, behind the last offset of the portion; an empty one says that nothing is left.
+        A portion is a whole number of publications, of about `max_bytes` bytes and at least one. None: not all of it
+        is there any more, or `after` is no offset of this stream, or lies beyond its end, or the source is out of reach.
+        """
+
+    def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+        """The newest publications, at most `limit` and `max_bytes` bytes of payload, oldest first.
+
+        None: the source is out of reach.
+        """
+
+
+class Seeds(Protocol):
+    """States that somebody keeps beside the streams. A Deferred of these never fails."""
+
+    def read(self, stream: str) -> Deferred[bytes | None]:
+        """The state of a stream as a publication; None when there is none, or it is out of reach."""
+
+
 class Sink(Protocol):
     """What a source delivers to. Calls come in the order of events on the source's link."""
 
-    def publish(self, stream: str, payload: bytes) -> None:
-        """One publication, as the engine wrote it."""
+    def publish(self, stream: str, payload: bytes, offset: str | None = None) -> None:
+        """One publication, as the engine wrote it. `offset`: its place in the stream, where the source knows one."""
 
     def flush(self) -> None:
         """All that arrived together has been published: send it."""
 
-    def confirmed(self, stream: str) -> None:
-        """From now on nothing of this stream is missed."""
+    def confirmed(self, stream: str, after: str | None = None) -> None:
+        """From now on nothing of this stream is missed. `after`: the offset behind which it begins, where it has one."""
+
+    def discovered(self, stream: str) -> None:
+        """A stream that is to be kept ready without clients exists; it may be said again."""
 
     def refused(self, stream: str, why: str) -> None:
         """The source does not permit this stream."""
