@@ -88,6 +88,8 @@ class Subscriber(Protocol):
     """The socket's own send: how many bytes it took; raises BlockingIOError, or OSError when the socket is gone."""
     window: int
     """The bits of the deflate window with which this client reads; 0: it gets nothing compressed."""
+    room: int
+    """How many bytes may wait for this client besides those that do."""
     audience: Any
     """The hub's alone: with whom this client shares what it watches; None while it watches nothing."""
 
