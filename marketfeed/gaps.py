@@ -35,7 +35,7 @@ class Gaps:
         return bool(self._healed or self._missed)
 
     def open(self, streams: list[LiveStream], reason: str, since: int) -> None:
-        """Publications of these streams may be missed from now on; `since`, ms since 1970: the last moment known good."""
+        """Publications of these streams may be missing behind `since`, ms since 1970: the last moment known good."""
         opened = {}
         for stream in streams:
             opened[stream] = stream.gap = (reason, since)

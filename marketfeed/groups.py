@@ -15,15 +15,12 @@ from marketfeed.model.book import DepthMessage
 from marketfeed.model.deflate import compressed_frame, inflate
 from marketfeed.model.dialects import Shape, offset_tail, publication_head, split_tail
 from marketfeed.model.frames import text_frame, text_header
-from marketfeed.model.history import CountedHistory, EntryHistory
+from marketfeed.model.history import History
 from marketfeed.model.publications import PublicationReader
-from marketfeed.model.state import BookState, LatestState
+from marketfeed.model.state import BookState, LatestState, State
 from marketfeed.model.streams import LossPolicy
 
-__all__ = ["Audience", "Group", "History", "LiveStream", "State", "overhead"]
-
-History = CountedHistory | EntryHistory
-State = BookState | LatestState
+__all__ = ["Audience", "Group", "LiveStream", "overhead"]
 
 _HEADER = 10  # bytes of a frame's header, at most
 _ENVELOPE = len('{"stream":"","data":}')

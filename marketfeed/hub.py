@@ -16,7 +16,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import count
 
 import msgspec
@@ -27,11 +27,11 @@ from twisted.internet.task import LoopingCall
 from marketfeed.boundaries import Archive, Clock, Entry, Seeds, Source, Subscriber
 from marketfeed.fanout import Audiences, is_member, send_group, send_groups
 from marketfeed.gaps import Gaps
-from marketfeed.groups import Group, History, LiveStream
+from marketfeed.groups import Group, LiveStream
 from marketfeed.joins import Answers, Join, Joins, TooManyStreams
 from marketfeed.logs import Log
 from marketfeed.model.dialects import Shape
-from marketfeed.model.history import CountedHistory, EntryHistory, Histories
+from marketfeed.model.history import CountedHistory, EntryHistory, Histories, History
 from marketfeed.model.messages import GapReason
 from marketfeed.model.publications import BadPublication, PublicationReader
 from marketfeed.model.ratelimit import TokenBucket
@@ -176,7 +176,7 @@ class Hub(Service):
         self._change(subscriber, moved.values(), left)
         return moved
 
-    def _change(self, subscriber: Subscriber, join: Iterable[Group], leave: Iterable[Group] = ()) -> None:
+    def _change(self, subscriber: Subscriber, join: Collection[Group], leave: Iterable[Group] = ()) -> None:
         for group in self._audiences.change(subscriber, join, leave):
             stream = group.stream
             if not group.audiences:
@@ -195,14 +195,12 @@ class Hub(Service):
             return succeed([] if stream is None else stream.history.newest(limit, max_bytes))
         return Deferred.fromCoroutine(self._archived(self._archive, stream or self._make(name), limit, max_bytes))
 
-    async def _archived(
-        self, archive: Archive, stream: LiveStream, limit: int, max_bytes: int
-    ) -> list[Entry] | None:
+    async def _archived(self, archive: Archive, stream: LiveStream, limit: int, max_bytes: int) -> list[Entry] | None:
         entries = await archive.newest(stream.name, limit, max_bytes)
         return None if entries is None else read_entries(stream, entries, self._limits.strict)
 
     def book(self, name: StreamName) -> Deferred[BookState | None]:
-        """The book of a depth stream; None while it is incomplete, which a stream that is not wanted yet is for long."""
+        """The book of a depth stream, which is wanted for a while from now on; None while it is incomplete."""
         stream = self._wanted.hold_if_room(name)
         if stream is None:
             return succeed(None)
@@ -211,8 +209,8 @@ class Hub(Service):
         def settled() -> None:
             state = stream.state
             self._wanted.release(stream)
-            is_current = isinstance(state, BookState) and state.is_complete and stream.gap is None
-            done.callback(state if is_current else None)
+            is_current = state is not None and state.is_complete and stream.gap is None
+            done.callback(state if is_current and isinstance(state, BookState) else None)
 
         if self._waits.wait_for((stream,), settled) is None:
             settled()

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import islice
 from typing import Protocol
 
@@ -104,7 +104,7 @@ class Joins:
         clock: Clock,
         wanted: WantedStreams,
         waits: Waits,
-        change: Callable[[Subscriber, Iterable[Group]], None],
+        change: Callable[[Subscriber, Collection[Group]], None],
         flush: Callable[[], None],
         strict: bool,
     ) -> None:

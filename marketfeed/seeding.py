@@ -63,6 +63,7 @@ class Seeding:
                 continue
             if stream.state is None or stream.state.is_complete:
                 self.forget(stream)
+                self._tried(stream, True)
             else:
                 self._look(stream, attempt)
 

@@ -15,7 +15,17 @@ from marketfeed.boundaries import Entry
 from marketfeed.model.messages import ErrorCode, Request, RequestError
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 
-__all__ = ["MOST_HISTORY", "Property", "as_history", "history_of", "property_of", "since_of", "streams_of", "token_of", "value_of"]
+__all__ = [
+    "MOST_HISTORY",
+    "Property",
+    "as_history",
+    "history_of",
+    "property_of",
+    "since_of",
+    "streams_of",
+    "token_of",
+    "value_of",
+]
 
 MOST_HISTORY = 1000
 _HISTORY = 100
