@@ -27,8 +27,8 @@ AUDIENCES = Audiences()
 Send = Callable[[list[Group]], list[Subscriber]]
 
 
-def group_of(*members: FakeSubscriber, name: str = "trade@A", enveloped: bool = False, window: int = 0) -> Group:
-    group = make_group(name, shape=Shape(enveloped), window=window)
+def group_of(*members: FakeSubscriber, name: str = "trade@A", shape: Shape = Shape.DATA, window: int = 0) -> Group:
+    group = make_group(name, shape=shape, window=window)
     for member in members:
         AUDIENCES.change(member, [group], [])
     return group
@@ -36,7 +36,7 @@ def group_of(*members: FakeSubscriber, name: str = "trade@A", enveloped: bool = 
 
 def publish(group: Group, *data: bytes) -> bytes:
     """Add publications to a group; returns the bytes that its members are to get."""
-    group.frames += map(group.framed, data)
+    group.frames += [group.framed(each, AT) for each in data]
     return b"".join(group.frames)
 
 
@@ -109,12 +109,12 @@ def test_a_publication_is_framed_as_its_group_wants_it(size: int) -> None:
 
 
 @property_test
-@given(publications("depth"), st.booleans(), st.sampled_from((0, *range(9, 16))))
-def test_a_compressed_publication_is_the_same_publication(data: str, enveloped: bool, window: int) -> None:
+@given(publications("depth"), st.sampled_from(Shape), st.sampled_from((0, *range(9, 16))))
+def test_a_compressed_publication_is_the_same_publication(data: str, shape: Shape, window: int) -> None:
     """Compressed where that makes it smaller, and only for those who asked; never larger than without."""
     payload = data.encode()
-    plain = make_group("depth@A", shape=Shape(enveloped)).framed(payload, AT)
-    frame = make_group("depth@A", shape=Shape(enveloped), window=window).framed(payload, AT)
+    plain = make_group("depth@A", shape=shape).framed(payload, AT)
+    frame = make_group("depth@A", shape=shape, window=window).framed(payload, AT)
     assert len(frame) <= len(plain)
     if frame != plain:
         assert window
@@ -124,13 +124,14 @@ def test_a_compressed_publication_is_the_same_publication(data: str, enveloped: 
 
 
 @property_test
-@given(publications("depth"), st.booleans(), st.sampled_from((0, 9, 15)))
-def test_what_a_frame_holds_is_read_back(data: str, enveloped: bool, window: int) -> None:
+@given(publications("depth"), st.sampled_from(Shape), st.sampled_from((0, 9, 15)))
+def test_what_a_frame_holds_is_read_back(data: str, shape: Shape, window: int) -> None:
     """A depth message that waits is found in its frame again, whatever its group made of it."""
     payload = data.encode()
-    group = make_group("depth@A", shape=Shape(enveloped), window=window)
+    group = make_group("depth@A", shape=shape, window=window)
     depth = group.depth(group.framed(payload, AT))
     assert depth is not None
+    assert group.offset(group.framed(payload, AT)) == (AT if shape is Shape.OFFSET else "")
     assert depth.to_bytes() == DepthMessage.parse(payload).to_bytes()
 
 
@@ -206,7 +207,7 @@ def test_a_publication_is_compressed_once_for_everyone(monkeypatch: pytest.Monke
         compressed.append(payload)
         return compressed_frame(payload, window)
 
-    monkeypatch.setattr("marketfeed.fanout.compressed_frame", counting)
+    monkeypatch.setattr("marketfeed.groups.compressed_frame", counting)
     members = [*(FakeSubscriber() for _ in range(3)), *(backlogged() for _ in range(3))]
     group = group_of(*members, shape=Shape.ENVELOPE, window=15)
     publish(group, data := b'{"e":"trade","x":"' + b"x" * 1000 + b'"}')

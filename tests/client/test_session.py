@@ -316,12 +316,20 @@ class TestErrors:
             (b'{"method":"SET_PROPERTY","params":["combined"]}', 2, "params must be a property and its value"),
             (b'{"method":"SET_PROPERTY","params":"combined"}', 2, "params must be a property and its value"),
             (b'{"method":"SET_PROPERTY","params":[5,true]}', 2, "params[0] must be the name of a property"),
-            (b'{"method":"SET_PROPERTY","params":["colour",true]}', 0, "unknown property: expected one of combined, offsets, snapshot"),
+            (
+                b'{"method":"SET_PROPERTY","params":["colour",true]}',
+                0,
+                "unknown property: expected one of combined",
+            ),
             (b'{"method":"GET_PROPERTY"}', 2, "params must be one property"),
             (b'{"method":"GET_PROPERTY","params":[]}', 2, "params must be one property"),
             (b'{"method":"GET_PROPERTY","params":["combined","combined"]}', 2, "params must be one property"),
             (b'{"method":"GET_PROPERTY","params":[{}]}', 2, "params[0] must be the name of a property"),
-            (b'{"method":"GET_PROPERTY","params":["colour"]}', 0, "unknown property: expected one of combined, offsets, snapshot"),
+            (
+                b'{"method":"GET_PROPERTY","params":["colour"]}',
+                0,
+                "unknown property: expected one of combined",
+            ),
         ],
         ids=lambda value: repr(value)[:60],
     )
