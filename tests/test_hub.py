@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -115,6 +115,7 @@ class Client:
 
     def unsubscribe(self, *spellings: str) -> None:
         self.hub.unsubscribe(self.outbox, [self.groups[spelling] for spelling in spellings])
+        self.left(spellings)
         for spelling in spellings:
             self.groups.pop(spelling, None)
         self.reply("left", spellings)
@@ -122,6 +123,9 @@ class Client:
     def reshape(self, shape: Shape) -> None:
         self.groups = self.hub.reshape(self.outbox, self.groups.values(), shape)
         self.shape = shape
+
+    def left(self, spellings: Sequence[str]) -> None:
+        """The hub has taken this client out of these streams."""
 
     def reply(self, what: str, spellings: Any) -> None:
         if not self.ended:
@@ -969,6 +973,9 @@ class ModelClient(Client):
             self.machine.faults.append(fault)
         super().joined(groups, recovered)
 
+    def left(self, spellings: Sequence[str]) -> None:
+        self.machine.leave(self, spellings)
+
     def end(self) -> None:
         if not self.ended:
             spellings = list(self.groups)
@@ -1060,7 +1067,7 @@ class HubMachine(RuleBasedStateMachine):
             client.promised[spelling].append(subscription)
             self.members[str(KINDS.parse(spelling))].add((client, spelling))
         if client.ended:
-            self._leave(client, spellings)
+            self.leave(client, spellings)
 
     def gone(self, client: ModelClient, spellings: list[str]) -> None:
         """A client has ended; a join that it is in the middle of making is answered yet."""
@@ -1069,9 +1076,9 @@ class HubMachine(RuleBasedStateMachine):
             while given_back:
                 self._release(str(KINDS.parse(given_back.pop(0))))
             del self.wishes[client]
-        self._leave(client, spellings)
+        self.leave(client, spellings)
 
-    def _leave(self, client: ModelClient, spellings: list[str]) -> None:
+    def leave(self, client: ModelClient, spellings: Sequence[str]) -> None:
         for spelling in spellings:
             stream = str(KINDS.parse(spelling))
             if (client, spelling) in self.members[stream]:
@@ -1131,7 +1138,6 @@ class HubMachine(RuleBasedStateMachine):
             for subscription in told:
                 subscription.may_miss |= not client.outbox.direct
         client.unsubscribe(*mine)
-        self._leave(client, mine)
 
     @rule(slot=slots, shape=st.sampled_from((Shape.DATA, Shape.ENVELOPE)))
     def reshape(self, slot: int, shape: Shape) -> None:
