@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 
 __all__ = ["KEEPING", "CountedHistory", "EntryHistory", "Histories", "History"]
@@ -84,7 +85,7 @@ class Histories:
         return None
 
 
-class _History:
+class _History(ABC):
     """What the two kinds of histories share: publications and the times at which they came, oldest first.
 
     Those before `_start` are dropped. They are moved away only when they are more than the rest, and every list has
@@ -102,7 +103,8 @@ class _History:
         self._is_entered = False
         self._is_closed = False
 
-    def __len__(self) -> int:
+    @property
+    def kept(self) -> int:
         """How many publications are kept."""
         return len(self._data) - self._start
 
@@ -117,16 +119,16 @@ class _History:
 
     def close(self) -> None:
         """Drop everything, and keep nothing any more: the stream is not followed."""
-        self._drop(len(self))
+        self._drop(self.kept)
         self._limit = 0
         if not self._is_closed:
             self._is_closed = True
             if self._is_entered:
                 self._histories._leave()
 
+    @abstractmethod
     def _entries(self, at: int) -> list[tuple[str, bytes]]:
         """The offsets and data of all publications from this index on."""
-        raise NotImplementedError
 
     def _keep(self, data: bytes, now: float) -> None:
         """Add a publication to the lists, of which the offsets have grown already."""
@@ -187,7 +189,7 @@ class CountedHistory(_History):
     @property
     def first_after(self) -> str:
         """The offset behind which everything is kept."""
-        return f"{self._head}{self._count - len(self)}"
+        return f"{self._head}{self._count - self.kept}"
 
     def add(self, data: bytes, now: float, offset: str | None = None) -> str:
         """Keep a publication that came at `now`, in seconds; returns its offset. `offset` is not looked at."""
@@ -202,14 +204,14 @@ class CountedHistory(_History):
         if not dash or epoch != self._epoch or not _is_number(number):
             return None
         missed = self._count - int(number)
-        return self._entries(len(self._data) - missed) if 0 <= missed <= len(self) else None
+        return self._entries(len(self._data) - missed) if 0 <= missed <= self.kept else None
 
     def pass_over(self, offset: str) -> None:
         """Nothing: a source without offsets has nothing to pass over."""
 
     def new_epoch(self, epoch: str) -> None:
         """Drop everything: something may have been missed, and no offset from before holds any more."""
-        self._drop(len(self))
+        self._drop(self.kept)
         self._count = 0
         self._epoch = epoch
         self._head = epoch + "-"
@@ -252,7 +254,7 @@ class EntryHistory(_History):
         """Drop everything, and begin behind `after`. Raises ValueError when it is no offset."""
         if _parsed(after) is None:
             raise ValueError(f"not an offset: {after!r}")
-        self._drop(len(self))
+        self._drop(self.kept)
         self._first_after = self._latest = after
 
     def add(self, data: bytes, now: float, offset: str | None = None) -> str:

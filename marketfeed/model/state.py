@@ -4,28 +4,25 @@
    A book is complete from a snapshot or a seed on, until something may be missing: a jump in the ids, a publication
    that cannot be read, or the loss of the link.
 2. After a loss, ids tell: the next update either continues the book, or it jumps. Without ids nothing tells.
-3. A seed comes from beside the stream. The updates that came before it are ordered against it by their ids: those
-   that it has in it already are dropped, and the first of the rest begins at most one after it. A seed that is ahead of
-   the stream is not given out until the stream has come that far. Where ids do not say the order, no seed is taken.
+3. A seed comes from beside the stream, and is ordered by its ids (`early_updates`). One that is ahead of the stream is
+   not given out until the stream has come that far. Where ids do not say the order, no seed is taken.
 4. Nothing raises, whatever the engine writes. What is kept is bounded, but for the levels of the book.
 5. A publication is only looked at when it comes. Its levels are merged when somebody asks, or when many wait.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import msgspec
 
 from marketfeed.model.book import DepthMessage, Levels
+from marketfeed.model.early_updates import EarlyUpdates
 
 __all__ = ["BookState", "LatestState", "State"]
 
 _PENDING = 64  # updates that wait to be merged into the book
 _PENDING_BYTES = 256 * 1024
-_EARLY = 1000  # updates that wait for a seed
-_EARLY_BYTES = 1024 * 1024
 
 _REPLACED = (b'"a"', b'"b"', b'"U"', b'"u"', b'"pu"', b'"snapshot"')
 
@@ -78,52 +75,6 @@ class _Ids(msgspec.Struct, gc=False):
 _ids = msgspec.json.Decoder(_Ids).decode
 
 
-class _EarlyUpdates:
-    """Updates that came while there was no book to merge them into, as far as ids may order them against a seed."""
-
-    __slots__ = ("_size", "_updates")
-
-    def __init__(self) -> None:
-        self._updates: deque[tuple[int, int, bytes] | None] = deque()  # first and last id; None: one without
-        self._size = 0
-
-    def clear(self) -> None:
-        self._updates.clear()
-        self._size = 0
-
-    def add(self, first: int, last: int, data: bytes) -> None:
-        if len(data) > _EARLY_BYTES:
-            self.add_unordered()
-            return
-        self._updates.append((first, last, data))
-        self._size += len(data)
-        while len(self._updates) > _EARLY or self._size > _EARLY_BYTES:
-            if self._drop_oldest() is None:  # it is still true that there was one
-                self._drop_oldest()
-                self._updates.appendleft(None)
-
-    def add_unordered(self) -> None:
-        """There was an update without ids, or one that cannot be kept. Two in a row say no more than one."""
-        if not self._updates or self._updates[-1] is not None:
-            self._updates.append(None)
-
-    def behind(self, last: int | None) -> list[bytes] | None:
-        """The updates that are to be merged into a seed with this last id; None when they do not fit together."""
-        updates = list(self._updates)
-        if last is None:
-            return None if updates else []
-        covered = max((at for at, update in enumerate(updates, 1) if update and update[1] <= last), default=0)
-        rest = [update for update in updates[covered:] if update is not None]
-        if len(rest) < len(updates) - covered or (rest and rest[0][0] > last + 1):
-            return None
-        return [data for _, _, data in rest]
-
-    def _drop_oldest(self) -> tuple[int, int, bytes] | None:
-        update = self._updates.popleft()
-        self._size -= len(update[2]) if update else 0
-        return update
-
-
 class BookState:
     """The state of a stream of depth messages: the order book."""
 
@@ -133,7 +84,7 @@ class BookState:
         self._book: DepthMessage | None = None  # without what waits; None: there is no book
         self._pending: list[bytes] = []
         self._size = 0  # bytes that wait
-        self._early = _EarlyUpdates()
+        self._early = EarlyUpdates()
         self._live: int | None = None  # the last id on the stream
         self._seeded: int | None = None  # the seed's last id, which the stream has not reached yet
         self._is_lost = False  # since the last publication
