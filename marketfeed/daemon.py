@@ -19,10 +19,10 @@ from marketfeed import __version__
 from marketfeed.client.addresses import ConnectionCounts, ConnectRate, TrustedProxies
 from marketfeed.client.admission import Admission
 from marketfeed.client.auth import TokenVerifier
+from marketfeed.client.context import SessionContext, SessionLimits
 from marketfeed.client.heartbeat import Heartbeat
 from marketfeed.client.keys import BadKey, KeyFiles, load_keys
 from marketfeed.client.origins import AllowedOrigins
-from marketfeed.client.session import SessionContext, SessionLimits
 from marketfeed.client.users import UserManager
 from marketfeed.client.websocket import ClientFactory
 from marketfeed.collector import Collector

@@ -17,11 +17,12 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from marketfeed.client.admission import Admission
+from marketfeed.client.context import SessionContext
 from marketfeed.client.expiry import Expiry
 from marketfeed.client.handshake import HandshakeFactory, HandshakeProtocol, shown
 from marketfeed.client.lean import autobahn_options
 from marketfeed.client.pace import Pace
-from marketfeed.client.session import Session, SessionContext
+from marketfeed.client.session import Session
 from marketfeed.client.users import UserManager
 from marketfeed.logs import Log
 from marketfeed.model.frames import text_frame

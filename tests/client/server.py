@@ -13,8 +13,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from marketfeed.client.auth import TokenVerifier
+from marketfeed.client.context import SessionContext, SessionLimits
 from marketfeed.client.keys import KeySet, VerifyKey
-from marketfeed.client.session import SessionContext, SessionLimits
 from marketfeed.client.users import UserManager
 from marketfeed.client.websocket import ClientFactory, ClientProtocol
 from marketfeed.hub import Hub, HubLimits

@@ -27,8 +27,8 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
+from marketfeed.client.context import SessionLimits
 from marketfeed.client.lean import autobahn_options
-from marketfeed.client.session import SessionLimits
 from marketfeed.client.websocket import ClientProtocol
 from marketfeed.logs import _Json, _Text
 from marketfeed.model.messages import CLOSE_REASONS, ErrorCode

@@ -15,8 +15,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from marketfeed.client.context import SessionContext, SessionLimits
 from marketfeed.client.heartbeat import Heartbeat
-from marketfeed.client.session import SessionContext, SessionLimits
 from marketfeed.client.users import BUCKETS, User, UserManager
 from marketfeed.client.websocket import ClientFactory, ClientProtocol
 from marketfeed.hub import Hub, HubLimits

@@ -16,7 +16,8 @@ from twisted.application.service import Service
 from twisted.internet.task import Clock
 
 from marketfeed.client.auth import BadToken
-from marketfeed.client.session import Connection, Session, SessionContext, SessionLimits
+from marketfeed.client.context import Connection, SessionContext, SessionLimits
+from marketfeed.client.session import Session
 from marketfeed.hub import CONFIRM_SECONDS, Hub, HubLimits
 from marketfeed.logs import Log
 from marketfeed.model.dialects import Dialect
