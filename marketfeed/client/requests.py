@@ -72,7 +72,7 @@ def since_of(request: Request, streams: Container[str], present: Container[str])
     if not isinstance(since, dict):
         raise _invalid('since must be an object, as {"trade@TATA_INR":"<offset>"}')
     for spelling, offset in since.items():
-        shown = spelling[:_SHOWN]
+        shown = repr(spelling[:_SHOWN])
         if spelling not in streams:
             raise _invalid(f"since names {shown}, which params does not")
         if spelling in present:
@@ -82,16 +82,15 @@ def since_of(request: Request, streams: Container[str], present: Container[str])
     return since
 
 
-def history_of(request: Request, kinds: StreamKinds) -> tuple[StreamName, int]:
-    """The one stream of a HISTORY, and the most publications that it asks for."""
+def history_of(request: Request, kinds: StreamKinds) -> tuple[dict[str, StreamName], int]:
+    """The one stream of a HISTORY, by its spelling, and the most publications that it asks for."""
     params = request.params
     if not isinstance(params, list) or len(params) != 1:
         raise _invalid('params must be one stream, as ["trade@TATA_INR"]')
     limit = _HISTORY if request.limit is msgspec.UNSET else request.limit
     if type(limit) is not int or not 1 <= limit <= MOST_HISTORY:
         raise _invalid(f"limit must be a whole number from 1 to {MOST_HISTORY}")
-    (stream,) = streams_of(request, kinds, 1).values()
-    return stream, limit
+    return streams_of(request, kinds, 1), limit
 
 
 def as_history(entries: list[Entry], most: int) -> list[dict[str, Any]]:
