@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+from twisted.python.failure import Failure
 
 from marketfeed.boundaries import Entry
 from marketfeed.client.allowance import Allowance
@@ -28,12 +29,13 @@ from marketfeed.client.requests import (
     token_of,
     value_of,
 )
-from marketfeed.client.session_log import log_change, log_error, log_request
+from marketfeed.client.session_log import log_change, log_error, log_failure, log_request
 from marketfeed.client.turns import Turns
 from marketfeed.hub import Group, Join, TooManyStreams
 from marketfeed.model.dialects import Dialect
 from marketfeed.model.identity import ANONYMOUS, Identity
 from marketfeed.model.messages import (
+    INTERNAL_ERROR,
     TOO_MANY_REQUESTS,
     ErrorCode,
     Request,
@@ -234,15 +236,16 @@ class Session:
                 self._request(*request)
 
     def _history(self, request: Request, quiet: bool) -> None:
-        name, limit = history_of(request, self._context.kinds)
-        check_permission(self._identity, {str(name): name})
+        streams, limit = history_of(request, self._context.kinds)
+        check_permission(self._identity, streams)
         self._allowance.charge_publications(limit)
-        self._awaits = True
+        (name,) = streams.values()
         entries = self._hub.history(name, limit, self._context.limits.client_queue // 2)
-        entries.addCallback(self._answer_history, request)
+        self._awaits = not entries.called
+        entries.addCallback(self._answer_history, request, self._awaits).addErrback(self._failed)
         raise _Answered
 
-    def _answer_history(self, entries: list[Entry] | None, request: Request) -> None:
+    def _answer_history(self, entries: list[Entry] | None, request: Request, is_late: bool) -> None:
         if self._ended:
             return
         if entries is None:
@@ -250,7 +253,13 @@ class Session:
             self._send_error(RequestError(ErrorCode.TOO_MANY_REQUESTS, fault, request.id))
         else:
             self._reply(as_history(entries, self._context.limits.client_queue // 2), request.id, False)
-        self._go_on()
+        if is_late:
+            self._go_on()
+
+    def _failed(self, failure: Failure) -> None:
+        """A fault of ours, in an answer that nobody above hears of: it is the end of this client only."""
+        log_failure(self._connection.client_id, failure)
+        self._connection.close_with(INTERNAL_ERROR)
 
     def _unsubscribe(self, request: Request, quiet: bool) -> None:
         self._leave(self._streams(request))

@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import msgspec
+from twisted.python.failure import Failure
 
 from marketfeed.logs import Log
 from marketfeed.model.messages import Request, RequestError
 
-__all__ = ["log_change", "log_error", "log_request"]
+__all__ = ["log_change", "log_error", "log_failure", "log_request"]
 
 _log = Log()
 
@@ -30,6 +31,11 @@ def log_request(client_id: int, request: Request, is_known: bool) -> None:
 def log_error(client_id: int, error: RequestError) -> None:
     """A request has failed."""
     _log.debug("client {client} is refused: {fault}", client=client_id, fault=error.message)
+
+
+def log_failure(client_id: int, failure: Failure) -> None:
+    """An answer has failed through a fault of ours."""
+    _log.failure("client {client}: internal error", failure, client=client_id)
 
 
 def log_change(client_id: int, verb: str, spellings: list[str]) -> None:
