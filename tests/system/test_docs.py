@@ -173,6 +173,68 @@ async def test_programs_print_what_is_published(block: Block, harness: Harness) 
         await Engine(harness, redis).publish_until(process, r"1000\.50")
 
 
+@pytest.mark.parametrize("block", [block for block in blocks("js") if "since" in block.text], ids=str)
+@pytest_twisted.ensureDeferred
+async def test_a_program_that_loses_nothing(block: Block, harness: Harness) -> None:
+    """Its link cut again and again, it has every trade once, in order; what nobody has, it says that it has not."""
+    run = interpreter(block.kind)
+    if run is None:
+        pytest.skip("needs Node 20.10 or later")
+    server = await harness.redis()
+    redis = await server.connect()
+    daemon, path = await daemon_on_a_socket(harness, server, "one")
+    door = Forwarder(harness, path)
+    program = harness.directory / "program"
+    program.write_text(block.text.replace("localhost", "127.0.0.1").replace("8080", str(door.port)), encoding="utf-8")
+    process = harness.spawn([*run, str(program)])
+
+    def printed() -> list[str]:
+        """The ids of trades and of depth messages, and the complaints, in order."""
+        return re.findall(r"\bt: \d+|\bu: \d+|\w+@\w+ something", "\n".join(process.lines.all))
+
+    def book(first: int, last: int, kind: bytes = b"") -> bytes:
+        return b'{"e":"depth","U":%d,"u":%d,"a":[["1.0","2"]],"b":[]%b}' % (first, last, kind)
+
+    await harness.eventually(lambda: watched(redis))
+    await redis.publish("depth@TATA_INR", book(1, 1), book(2, 2, b',"snapshot":true'), book(3, 3))
+    expected = ["u: 2", "u: 3"]
+
+    def has_all() -> bool:
+        return printed() == expected
+
+    for number in range(0, 40, 10):
+        await redis.publish("trade@TATA_INR", *(trade(number=each) for each in range(number, number + 5)))
+        expected += [f"t: {each}" for each in range(number, number + 5)]
+        await harness.eventually(has_all)
+        door.cut()
+        await redis.publish("trade@TATA_INR", *(trade(number=each) for each in range(number + 5, number + 10)))
+        expected += [f"t: {each}" for each in range(number + 5, number + 10)]
+        await harness.eventually(has_all)
+    await redis.publish("depth@TATA_INR", book(4, 4), book(6, 6), book(7, 7), book(8, 8, b',"snapshot":true'))
+    expected += ["u: 4", "depth@TATA_INR something", "u: 8"]
+    await harness.eventually(has_all)
+    since = len(daemon.lines)
+    await server.kill()
+    await daemon.expect(r"redis: .*trying again", since)
+    await server.start()
+    await daemon.expect(r"redis: connected", since)
+    redis = await server.connect()
+    await harness.eventually(lambda: watched(redis))
+    numbers = iter(range(100, 10_000))
+
+    async def goes_on() -> bool:
+        await redis.publish("trade@TATA_INR", trade(number=next(numbers)))
+        return len(printed()) > len(expected) + 2
+
+    await harness.eventually(goes_on)  # what comes before its question is answered is in what is missing
+    assert printed()[: len(expected) + 1] == [*expected, "trade@TATA_INR something"]
+    assert printed().count("trade@TATA_INR something") == 1
+
+
+async def watched(redis: Redis) -> bool:
+    return {"trade@TATA_INR", "depth@TATA_INR"} <= await redis.channels()
+
+
 async def daemon_on_a_socket(harness: Harness, server: RedisServer, name: str) -> tuple[DaemonProcess, str]:
     """A daemon, and the path of the Unix socket that it listens on."""
     path = str(harness.directory / name)
