@@ -562,9 +562,26 @@ class TestResume:
     def test_what_would_be_too_much_is_not_recovered(self) -> None:
         """A client that it would end as slow is better off without."""
         client, offsets = self.resumed(Dialect.COMBINED)
-        client.outbox.limit = 300
+        client.outbox.limit = 700
         client.subscribe(A, since={A: offsets[0]})
         assert client.got == [reply(Dialect.COMBINED, None, id=1, recovered={A: False})]
+
+    @dialects
+    def test_what_is_recovered_leaves_room_for_the_reply(self, dialect: Dialect) -> None:
+        """A client that is behind is not ended by it, however exactly it would fit: it would come back for the same."""
+        answers = set()
+        for limit in range(400, 900):
+            client, offsets = self.resumed(dialect)
+            client.outbox.stall()
+            client.outbox.limit = limit
+            client.subscribe(A, since={A: offsets[1]})
+            assert client.outbox.overflows == 0
+            client.outbox.drain()
+            answer, *missed = client.got
+            is_recovered = (answer["data"] if dialect is Dialect.HOUSE else answer)["recovered"][A]
+            assert len(missed) == is_recovered
+            answers.add(is_recovered)
+        assert answers == {True, False}
 
 
 class TestState:
@@ -599,7 +616,7 @@ class TestState:
         """Error 4, nothing is subscribed, at once or late; fewer streams will do, and what waits behind it goes on."""
         client = self.known(Dialect.COMBINED)
         client.set("snapshot")
-        client.outbox.limit = 150
+        client.outbox.limit = 700
         client.subscribe(B, C, A)
         client.say({"method": "LIST_SUBSCRIPTIONS", "id": 2})
         client.source.confirm()
