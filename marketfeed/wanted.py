@@ -134,7 +134,7 @@ class WantedStreams:
             self._timer.cancel()
             self._timer = None
         for until in self._lingering.values():
-            self._timer = self._clock.callLater(until - self._clock.seconds(), self._sweep)
+            self._timer = self._clock.callLater(max(0.0, until - self._clock.seconds()), self._sweep)
             break
 
     def _drop(self, stream: LiveStream) -> None:

@@ -27,8 +27,9 @@ from marketfeed.model.deflate import inflate
 from marketfeed.model.dialects import Shape
 from marketfeed.model.frames import text_frame
 from marketfeed.model.streams import StreamKinds
+from marketfeed.wanted import WantedStreams
 from tests.conftest import LogCapture
-from tests.fakes import FakeSource, FakeSubscriber, payloads
+from tests.fakes import FakeSource, FakeSubscriber, make_stream, payloads
 
 if TYPE_CHECKING:
     _sink: Sink = Hub(Clock(), HubLimits())
@@ -208,6 +209,40 @@ def test_who_comes_back_in_time_finds_the_stream_flowing(room: Room) -> None:
     assert client.take() == [["joined", "trade@A"]]
     room.clock.advance(10 * LINGER)
     assert room.source.calls == [("want", "trade@A")]
+
+
+class RunningClock(Clock):
+    """It goes on while it is looked at, by `step`, and refuses to call what is past, as a reactor does."""
+
+    step = 0.001
+
+    def seconds(self) -> float:
+        self.rightNow += self.step
+        return super().seconds()
+
+    def callLater(self, when: float, what: Any, *args: Any, **kwargs: Any) -> Any:
+        assert when >= 0
+        return super().callLater(when, what, *args, **kwargs)
+
+
+def test_streams_that_end_as_others_are_swept() -> None:
+    """Their time comes between one look at the clock and the next: they are swept at once, and not forgotten."""
+    clock = RunningClock()
+    wanted = WantedStreams(
+        clock, LINGER, 100, lambda name: make_stream(str(name)), lambda stream: dropped.append(stream.name)
+    )
+    dropped: list[str] = []
+    wanted.source = FakeSource()
+    wanted.open()
+    streams = [wanted.hold(StreamKinds().parse(f"trade@M{number}")) for number in range(20)]
+    for stream in streams:
+        wanted.release(stream)
+    clock.advance(LINGER - 1)
+    clock.step = 0.0015
+    for _ in range(1000):
+        clock.advance(0)
+    assert dropped == [stream.name for stream in streams]
+    assert not clock.getDelayedCalls()
 
 
 def test_without_linger_a_stream_is_unwanted_at_once() -> None:
