@@ -37,7 +37,7 @@ class Archive(Protocol):
 
         Whoever wants more asks again, behind the last offset of the portion; an empty one says that nothing is left.
         A portion is a whole number of publications, of about `max_bytes` bytes and at least one. None: not all of it
-        is there any more, or `after` is no offset of this stream, or lies beyond its end, or the source is out of reach.
+        is there any more, or `after` is no offset, or lies beyond the stream's end, or the source is out of reach.
         """
 
     def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
@@ -64,7 +64,7 @@ class Sink(Protocol):
         """All that arrived together has been published: send it."""
 
     def confirmed(self, stream: str, after: str | None = None) -> None:
-        """From now on nothing of this stream is missed. `after`: the offset behind which it begins, where it has one."""
+        """From now on nothing of this stream is missed. `after`: the offset behind which it goes on, if it has one."""
 
     def discovered(self, stream: str) -> None:
         """A stream that is to be kept ready without clients exists; it may be said again."""
@@ -90,6 +90,10 @@ class Subscriber(Protocol):
     """The bits of the deflate window with which this client reads; 0: it gets nothing compressed."""
     audience: Any
     """The hub's alone: with whom this client shares what it watches; None while it watches nothing."""
+
+    @property
+    def room(self) -> int:
+        """How many bytes may wait for this client besides those that do."""
 
     def write(self, frames: bytes) -> None:
         """Send whole frames, behind everything sent before."""

@@ -170,6 +170,7 @@ class _Report(Service):
 def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon:
     """The tree of services. `twistd`: twistd's own options. Raises `StartFault`."""
     notes: list[str] = []
+    kinds = StreamKinds((*BUILT_IN, *settings.kinds))
     hub = Hub(
         reactor,
         HubLimits(
@@ -178,7 +179,11 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
             max_payload=settings.max_payload,
             max_distinct_streams=settings.max_distinct_streams,
             linger=settings.linger,
+            history=settings.history,
+            history_seconds=settings.history_seconds,
+            history_bytes=settings.history_bytes,
         ),
+        kinds=kinds,
     )
     drain_seconds = 0.0 if settings.demo else settings.drain_seconds
     room = room_for_connections(raise_file_limit())
@@ -192,7 +197,7 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     except ValueError as fault:
         raise StartFault(f"--port: expected a number or a Twisted endpoint description: {fault}") from None
     memory = MemoryGuard(reactor, settings.memory_limit)
-    listener = Listener(public, _clients(reactor, settings, hub, users, memory, room.handshakes), settings.port)
+    listener = Listener(public, _clients(reactor, settings, hub, kinds, users, memory, room.handshakes), settings.port)
     daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "")
     if not twistd.get("logger") and not twistd.get("syslog"):
         daemon.observer = make_observer(reactor, twistd, settings.log_format, settings.log_level)
@@ -227,15 +232,21 @@ def _simulation(
 
 
 def _clients(
-    reactor: Any, settings: Settings, hub: Hub, users: UserManager, memory: MemoryGuard, max_handshakes: int
+    reactor: Any,
+    settings: Settings,
+    hub: Hub,
+    kinds: StreamKinds,
+    users: UserManager,
+    memory: MemoryGuard,
+    max_handshakes: int,
 ) -> ClientFactory:
     admission = _admission(reactor, settings, users, memory)
     limits = SessionLimits(
         max_streams=settings.max_streams,
         request_rate=settings.request_rate,
         request_burst=settings.request_burst,
+        client_queue=settings.client_queue,
     )
-    kinds = StreamKinds((*BUILT_IN, *settings.kinds))
     return ClientFactory(
         reactor,
         admission,

@@ -1,86 +1,19 @@
 """Fan-out: one publication's bytes on their way to every subscriber of its stream. This is the hot path.
 
-1. A publication is framed once per group, and every member of the group gets the same bytes.
-2. What a flush has for a client reaches it in one write, straight to the socket while the client keeps up.
-3. Clients who are in the same groups are one audience, for whom that write is put together once. Most are: they look at
+1. What a flush has for a client reaches it in one write, straight to the socket while the client keeps up.
+2. Clients who are in the same groups are one audience, for whom that write is put together once. Most are: they look at
    the same page.
-4. A member that fails or stalls is left for its own outbox to deal with; the loop goes on to the next.
+3. A member that fails or stalls is left for its own outbox to deal with; the loop goes on to the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-
-from twisted.internet.interfaces import IDelayedCall
+from collections.abc import Collection, Iterable
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.model.book import DepthMessage
-from marketfeed.model.deflate import compressed_frame, inflate
-from marketfeed.model.dialects import publication_head
-from marketfeed.model.frames import text_frame, text_header
-from marketfeed.model.publications import PublicationReader
-from marketfeed.model.streams import LossPolicy
+from marketfeed.groups import Audience, Group
 
-__all__ = ["Audience", "Audiences", "Group", "Join", "LiveStream", "is_member", "send_group", "send_groups"]
-
-_HEADER = 10  # bytes of a frame's header, at most
-
-
-class Group:
-    """The subscribers of one stream who get the same bytes."""
-
-    __slots__ = ("audiences", "data", "depths", "enveloped", "frames", "head", "size", "spelling", "stream", "window")
-
-    def __init__(self, stream: LiveStream, spelling: str, enveloped: bool, window: int) -> None:
-        self.window = window  # of deflate, in bits; 0: nothing is compressed
-        self.stream = stream
-        self.spelling = spelling
-        self.enveloped = enveloped
-        self.head = publication_head(spelling)
-        self.audiences: dict[Audience, None] = {}
-        self.size = 0  # members
-        self.frames: list[bytes] = []
-        self.data = b""  # the frames of the present flush, put together
-        self.depths: dict[bytes, DepthMessage | None] = {}  # what the present flush has read
-
-    def framed(self, data: bytes) -> bytes:
-        """A publication's data as the members get it."""
-        if self.window:
-            payload = b"".join((self.head, data, b"}")) if self.enveloped else data
-            return compressed_frame(payload, self.window) or text_frame(payload)
-        if self.enveloped:
-            head = self.head
-            return b"".join((text_header(len(head) + len(data) + 1), head, data, b"}"))
-        return text_frame(data)
-
-    @property
-    def overhead(self) -> int:
-        """The most bytes that a frame has besides a publication's data."""
-        return _HEADER + (len(self.head) + 1 if self.enveloped else 0)
-
-    def depth(self, frame: bytes) -> DepthMessage | None:
-        """What a frame of this group, a depth stream's, holds; None if that cannot be read.
-
-        It is read once in a flush for all members who are behind, and shared: copy it before merging others into it.
-        """
-        if frame not in self.depths:
-            self.depths[frame] = _read_depth(self._data(frame))
-        return self.depths[frame]
-
-    def _data(self, frame: bytes) -> bytes:
-        payload = inflate(frame)
-        return payload[len(self.head) : -1] if self.enveloped else payload
-
-
-class Audience:
-    """The clients who are in the same groups."""
-
-    __slots__ = ("batch", "groups", "members")
-
-    def __init__(self, groups: frozenset[Group]) -> None:
-        self.groups = groups
-        self.members: dict[Subscriber, None] = {}
-        self.batch: list[Group] = []  # those of which the present flush has something
+__all__ = ["Audiences", "is_member", "send_group", "send_groups"]
 
 
 class Audiences:
@@ -130,75 +63,6 @@ class Audiences:
 def is_member(subscriber: Subscriber, group: Group) -> bool:
     """Whether `subscriber` is in `group`."""
     return subscriber.audience is not None and group in subscriber.audience.groups
-
-
-def _read_depth(data: bytes) -> DepthMessage | None:
-    try:
-        return DepthMessage.parse(data)
-    except Exception:  # a publication that `--validate warn` let through
-        return None
-
-
-class LiveStream:
-    """A stream that is wanted from the source: its groups, who waits to join, and whether publications flow."""
-
-    __slots__ = (
-        "confirmed",
-        "drops",
-        "drops_logged",
-        "gap",
-        "groups",
-        "holders",
-        "joins",
-        "linger",
-        "loss",
-        "name",
-        "reader",
-    )
-
-    def __init__(self, name: str, reader: PublicationReader, loss: LossPolicy) -> None:
-        self.name = name
-        self.loss = loss
-        self.reader = reader
-        self.groups: dict[tuple[str, bool, int], Group] = {}
-        self.joins: dict[Join, None] = {}
-        self.holders = 0  # memberships and joins, one for each spelling
-        self.confirmed = False
-        self.gap: tuple[str, int] | None = None  # reason, and since when in ms since 1970
-        self.linger: IDelayedCall | None = None
-        self.drops = 0  # since they were last logged
-        self.drops_logged = float("-inf")
-
-    def group(self, spelling: str, enveloped: bool, window: int) -> Group:
-        key = (spelling, enveloped, window)
-        group = self.groups.get(key)
-        if group is None:
-            group = self.groups[key] = Group(self, *key)
-        return group
-
-
-class Join:
-    """A client's wish to join streams, until the source has confirmed them."""
-
-    __slots__ = ("answer", "enveloped", "finished", "missing", "settled", "since", "streams", "subscriber", "timer")
-
-    def __init__(
-        self,
-        subscriber: Subscriber,
-        enveloped: bool,
-        answer: Callable[[dict[str, Group]], None],
-        settled: Callable[[], None],
-        since: int,
-    ) -> None:
-        self.subscriber = subscriber
-        self.enveloped = enveloped
-        self.answer = answer
-        self.settled = settled
-        self.since = since
-        self.streams: dict[str, LiveStream] = {}
-        self.missing: dict[LiveStream, None] = {}
-        self.timer: IDelayedCall | None = None
-        self.finished = False
 
 
 def send_group(group: Group) -> list[Subscriber]:

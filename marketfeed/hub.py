@@ -1,52 +1,53 @@
 """Subscriptions and fan-out: who watches which stream, and one publication on its way to all of them.
 
-1. A stream is wanted from the source at its first subscriber, and unwanted when the last has been gone for the linger
-   time. Its subscribers form groups, one for each spelling and shape; a publication is framed once per group.
-2. Publications wait in their groups until `flush`, then each client gets all of them in one write. Within a stream
-   the order is the order of arrival.
-3. Whatever joins or leaves flushes first; then, in one call, the membership is changed and the answer written.
-4. A client joins a stream when the source has confirmed it. Where that takes too long, or the source is out of reach,
-   it joins all the same, and hears of a gap that is open. A gap is closed before the next publication.
-5. One client's failure ends that client only. Nothing here raises into a source because of a client.
+1. A stream is wanted from the source while somebody holds it (`wanted`). Its subscribers form groups, one for each
+   spelling and shape; a publication is framed once per group (`groups`).
+2. Publications wait in their groups until `flush`, then each client gets all of them in one write (`fanout`). Within a
+   stream the order is the order of arrival.
+3. Whatever joins or leaves flushes first; then, in one call, the membership is changed and the answer written
+   (`joins`).
+4. What is published is kept for those who come later: history and state of a stream are as new as its last publication.
+5. What may be missing is said before what comes behind it (`gaps`).
+6. One client's failure ends that client only. Nothing here raises into a source because of a client.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import count
 
 import msgspec
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Clock, Source, Subscriber
-from marketfeed.fanout import Audience, Audiences, Group, Join, LiveStream, is_member, send_group, send_groups
+from marketfeed.boundaries import Archive, Clock, Entry, Seeds, Source, Subscriber
+from marketfeed.fanout import Audiences, is_member, send_group, send_groups
+from marketfeed.gaps import Gaps
+from marketfeed.groups import Group, LiveStream
+from marketfeed.joins import Answers, Join, Joins, TooManyStreams
 from marketfeed.logs import Log
-from marketfeed.model.dialects import event_text
-from marketfeed.model.frames import text_frame
-from marketfeed.model.messages import Gap, GapReason
+from marketfeed.model.dialects import Shape
+from marketfeed.model.history import CountedHistory, EntryHistory, Histories, History
+from marketfeed.model.messages import GapReason
 from marketfeed.model.publications import BadPublication, PublicationReader
 from marketfeed.model.ratelimit import TokenBucket
-from marketfeed.model.streams import StreamName
+from marketfeed.model.state import BookState
+from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
+from marketfeed.recall import read_entries
+from marketfeed.seeding import Seeding
+from marketfeed.waits import CONFIRM_SECONDS, Waits
+from marketfeed.wanted import WantedStreams
 
-__all__ = ["CONFIRM_SECONDS", "Group", "Hub", "HubLimits", "Join", "TooManyStreams"]
+__all__ = ["CONFIRM_SECONDS", "Answers", "Group", "Hub", "HubLimits", "Join", "TooManyStreams"]
 
-CONFIRM_SECONDS = 5.0
-"""How long a client waits for the source's confirmation before it is answered without (PROTOCOL.md, section 4)."""
-
-_MOST_LINGERING = 4096
-"""Streams without clients, or one client that names ever new ones could fill the memory with them."""
 _DROP_LOG_SECONDS = 1.0
 _REFUSAL_LINES = 100
 """Refused streams that are logged one after the other, before it is one a second: which they are, clients say."""
-
-
-def _nothing() -> None:
-    return None
-
-
-class TooManyStreams(Exception):
-    """The process has no room for another distinct stream."""
+_SWEEP_SECONDS = 1.0
 
 
 class HubLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +58,9 @@ class HubLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_payload: int = 262144
     max_distinct_streams: int = 50000
     linger: float = 5.0
+    history: int = 1000
+    history_seconds: float = 300.0
+    history_bytes: int = 268435456
 
 
 class Hub(Service):
@@ -64,78 +68,87 @@ class Hub(Service):
 
     log = Log()
 
-    def __init__(self, clock: Clock, limits: HubLimits, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        limits: HubLimits,
+        now: Callable[[], float] = time.time,
+        kinds: StreamKinds | None = None,
+    ) -> None:
         self._clock = clock
         self._limits = limits
         self._now = now
-        self._source: Source
-        self._streams: dict[str, LiveStream] = {}
-        self._in_use = 0
+        self._kinds = kinds or StreamKinds()
+        self._histories = Histories(limits.history, limits.history_seconds, limits.history_bytes)
+        self._epoch = secrets.token_hex(4)
+        self._epochs = count()
+        self._archive: Archive | None = None
+        self._seeding: Seeding | None = None
+        self._wanted = WantedStreams(clock, limits.linger, limits.max_distinct_streams, self._make, self._dropped)
+        self._waits = Waits(clock, self._now_ms)
+        self._joins = Joins(clock, self._wanted, self._waits, self._change, self.flush, limits.strict)
+        self._gaps = Gaps()
         self._audiences = Audiences()
         self._dirty: list[Group] = []
-        self._healed: dict[LiveStream, tuple[str, int]] = {}
+        self._kept: set[str] = set()
         self._down_since: int | None = None
         self._refusal_lines = TokenBucket(1, _REFUSAL_LINES, clock.seconds())
+        self._sweeper = LoopingCall(self._sweep)
+        self._sweeper.clock = clock
         self.source_reached = False
         self.published = 0
         self.delivered = 0
         self.drops: Counter[str] = Counter()
 
-    def feed_from(self, source: Source) -> None:
-        """Say where publications come from. Called once, before the first client."""
-        self._source = source
+    def feed_from(self, source: Source, archive: Archive | None = None, seeds: Seeds | None = None) -> None:
+        """Say where publications come from, their past, and their states. Called once, before the first client."""
+        self._wanted.source = source
+        self._archive = self._joins.archive = archive
+        if seeds is not None:
+            self._seeding = Seeding(self._clock, seeds, self._seeded)
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._wanted.open()
+        self._sweeper.start(_SWEEP_SECONDS, now=False)
 
     def stopService(self) -> None:
         Service.stopService(self)
-        for stream in list(self._streams.values()):
-            for join in list(stream.joins):
-                self.cancel(join)
-            if stream.linger is not None:
-                self._drop(stream)
+        if self._sweeper.running:
+            self._sweeper.stop()
+        self._joins.close()
+        self._waits.close(self._wanted.all)
+        self._wanted.close()
 
     @property
     def streams(self) -> frozenset[str]:
-        """The streams that have clients at this moment."""
-        return frozenset(name for name, stream in self._streams.items() if stream.holders)
+        """The streams that have clients at this moment, or are kept ready."""
+        return self._wanted.in_use
 
     # Joining and leaving.
 
     def join(
         self,
         subscriber: Subscriber,
-        enveloped: bool,
+        shape: Shape,
         streams: Mapping[str, StreamName],
-        answer: Callable[[dict[str, Group]], None],
-        settled: Callable[[], None] = _nothing,
+        answers: Answers,
+        *,
+        since: Mapping[str, str] | None = None,
+        wants_state: bool = False,
     ) -> Join:
-        """Let `subscriber` join `streams` (spelling → stream), all of them or none.
+        """Let `subscriber` join `streams` (spelling → stream), all of them or none; `answers` hears how it went.
 
-        `answer` is called with the groups (spelling → group) once publications flow, perhaps before this returns; it
-        writes the reply. It may find that the flush before it has ended the client, who leaves these groups then.
-        `settled` is called when the answer was later than this, and all that belongs to the join has been written.
-        Raises `TooManyStreams`.
+        `since`, spelling → offset: what was published behind it comes first. `wants_state`: otherwise the state comes
+        first, where it is known. Raises `TooManyStreams`.
         """
-        fresh = {name for name in map(str, streams.values()) if not self._is_in_use(name)}
-        if self._in_use + len(fresh) > self._limits.max_distinct_streams:
-            raise TooManyStreams
-        join = Join(subscriber, enveloped, answer, settled, self._now_ms())
-        for spelling, name in streams.items():
-            stream = join.streams[spelling] = self._hold(name)
-            if not stream.confirmed and stream.gap is None:
-                stream.joins[join] = None
-                join.missing[stream] = None
-        if join.missing:
-            join.timer = self._clock.callLater(CONFIRM_SECONDS, self._too_late, join)
-        else:
-            self._complete(join)
+        join = Join(subscriber, shape, answers, since or {}, wants_state)
+        self._joins.begin(join, streams)
         return join
 
     def cancel(self, join: Join) -> None:
         """The client of an unfinished join is gone."""
-        if not join.finished:
-            self._finish(join)
-            for stream in join.streams.values():
-                self._release(stream)
+        self._joins.cancel(join)
 
     def unsubscribe(self, subscriber: Subscriber, groups: Iterable[Group]) -> None:
         """Take `subscriber` out of `groups`: once this returns, nothing more of their streams reaches it."""
@@ -148,144 +161,91 @@ class Hub(Service):
         """The client is gone, or about to be closed."""
         self._change(subscriber, (), groups)
 
-    def reshape(self, subscriber: Subscriber, groups: Iterable[Group], enveloped: bool) -> dict[str, Group]:
+    def reshape(self, subscriber: Subscriber, groups: Iterable[Group], shape: Shape) -> dict[str, Group]:
         """Let `subscriber` get the same streams in another shape; returns its groups by spelling."""
         self.flush()
         moved, left = {}, []
         for group in groups:
             if not is_member(subscriber, group):
                 continue  # the flush has ended this client
-            other = moved[group.spelling] = group.stream.group(group.spelling, enveloped, group.window)
+            other = group.stream.group(group.spelling, shape, group.window, group.wants_state)
+            moved[group.spelling] = other
             if other is not group:
                 group.stream.holders += 1
                 left.append(group)
         self._change(subscriber, moved.values(), left)
         return moved
 
-    def _hold(self, name: StreamName) -> LiveStream:
-        key = str(name)
-        stream = self._streams.get(key)
-        if stream is None:
-            reader = PublicationReader(name, (key, self._limits.channel_prefix + key), self._limits.max_payload)
-            stream = self._streams[key] = LiveStream(key, reader, name.kind.loss)
-            if self._down_since is not None:
-                stream.gap = (GapReason.SOURCE_DOWN, self._down_since)
-            self.log.debug("wanted: {stream}", stream=key)
-            self._source.want(key)
-        if stream.holders == 0:
-            self._in_use += 1
-            if stream.linger is not None:
-                stream.linger.cancel()
-                stream.linger = None
-        stream.holders += 1
-        return stream
-
-    def _release(self, stream: LiveStream) -> None:
-        stream.holders -= 1
-        if stream.holders:
-            return
-        self._in_use -= 1
-        lingering = len(self._streams) - self._in_use  # this one among them
-        has_room = lingering <= _MOST_LINGERING and len(self._streams) <= self._limits.max_distinct_streams
-        if self.running and self._limits.linger and has_room:
-            stream.linger = self._clock.callLater(self._limits.linger, self._drop, stream)
-        else:
-            self._drop(stream)
-
-    def _drop(self, stream: LiveStream) -> None:
-        if stream.linger is not None and stream.linger.active():
-            stream.linger.cancel()
-        stream.linger = None  # a call that has been made keeps its argument, this stream
-        del self._streams[stream.name]
-        self._healed.pop(stream, None)
-        self.log.debug("wanted no longer: {stream}", stream=stream.name)
-        self._source.unwant(stream.name)
-
-    def _is_in_use(self, name: str) -> bool:
-        stream = self._streams.get(name)
-        return stream is not None and stream.holders > 0
-
-    def _change(self, subscriber: Subscriber, join: Collection[Group], leave: Iterable[Group]) -> None:
+    def _change(self, subscriber: Subscriber, join: Collection[Group], leave: Iterable[Group] = ()) -> None:
         for group in self._audiences.change(subscriber, join, leave):
             stream = group.stream
             if not group.audiences:
-                del stream.groups[group.spelling, group.enveloped, group.window]
-            self._release(stream)
+                del stream.groups[group.key]
+            self._wanted.release(stream)
 
-    def _complete(self, join: Join) -> None:
-        self.flush()
-        if join.finished:
-            return  # the flush has ended this client
-        was_waiting = join.timer is not None
-        self._finish(join)
-        subscriber = join.subscriber
-        groups = {
-            spelling: stream.group(spelling, join.enveloped, subscriber.window)
-            for spelling, stream in join.streams.items()
-        }
-        self._change(subscriber, groups.values(), ())
-        join.answer(groups)
-        gaps: dict[tuple[str, int], list[str]] = {}
-        for spelling, stream in join.streams.items():
-            if stream.gap is not None:
-                gaps.setdefault(stream.gap, []).append(spelling)
-        for (reason, since), spellings in gaps.items():
-            if is_member(subscriber, groups[spellings[0]]):  # not ended by what was written before
-                subscriber.tell(_gap_frame(spellings, reason, since, None, join.enveloped))
-        if was_waiting:
-            join.settled()
+    # What was, and what is.
 
-    def _complete_late(self, join: Join) -> None:
-        """Complete a join outside of its client's own request: a fault there is the end of that client only."""
-        try:
-            self._complete(join)
-        except Exception:
-            self.log.failure("a client failed as its subscription took effect")
-            join.subscriber.failed()
+    def history(self, name: StreamName, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+        """The newest publications of a stream that are kept, oldest first: at most `limit`, of `max_bytes` in all.
 
-    def _finish(self, join: Join) -> None:
-        join.finished = True
-        for stream in join.missing:
-            stream.joins.pop(join, None)
-        if join.timer is not None and join.timer.active():
-            join.timer.cancel()
-        join.timer = None
+        None: where they are kept is out of reach.
+        """
+        stream = self._wanted.find(str(name))
+        if self._archive is None:
+            return succeed([] if stream is None else stream.history.newest(limit, max_bytes))
+        return Deferred.fromCoroutine(self._archived(self._archive, stream or self._make(name), limit, max_bytes))
 
-    def _too_late(self, join: Join) -> None:
-        for stream in join.missing:
-            if not stream.confirmed and stream.gap is None:
-                stream.gap = (GapReason.SOURCE_DOWN, join.since)
-        self.log.warn(
-            "no confirmation within {seconds} s for {count} streams, {stream} among them",
-            seconds=CONFIRM_SECONDS,
-            count=len(join.missing),
-            stream=next(iter(join.missing)).name,
-        )
-        self._complete_late(join)
+    async def _archived(self, archive: Archive, stream: LiveStream, limit: int, max_bytes: int) -> list[Entry] | None:
+        entries = await archive.newest(stream.name, limit, max_bytes)
+        return None if entries is None else read_entries(stream, entries, self._limits.strict)
+
+    def book(self, name: StreamName) -> Deferred[BookState | None]:
+        """The book of a depth stream, which is wanted for a while from now on; None while it is incomplete."""
+        stream = self._wanted.hold_if_room(name)
+        if stream is None:
+            return succeed(None)
+        done = Deferred[BookState | None]()
+
+        def settled() -> None:
+            state = stream.state
+            self._wanted.release(stream)
+            is_current = state is not None and state.is_complete and stream.gap is None
+            done.callback(state if is_current and isinstance(state, BookState) else None)
+
+        if self._waits.wait_for((stream,), settled) is None:
+            settled()
+        return done
 
     # What the source says.
 
-    def publish(self, stream: str, payload: bytes) -> None:
-        live = self._streams.get(stream)
-        if live is None or not live.groups:
+    def publish(self, stream: str, payload: bytes, offset: str | None = None) -> None:
+        live = self._wanted.find(stream)
+        if live is None:
             return
         try:
             data = live.reader.read(payload)
         except BadPublication as bad:
             self._count_drop(live, bad)
             if self._limits.strict or bad.data is None:
+                if offset is not None:
+                    live.history.pass_over(offset)
                 return
             data = bad.data
         self.published += 1
+        now = self._now()
+        place = live.history.add(data, now, offset)
+        if live.state is not None and live.state.record(data):
+            self._missed(live, now)
+        live.heard = now
+        live.was_lost = False
         for group in live.groups.values():
             if not group.frames:
                 self._dirty.append(group)
-            group.frames.append(group.framed(data))
+            group.frames.append(group.framed(data, place))
 
     def flush(self) -> None:
-        if self._healed:
-            healed, self._healed = self._healed, {}
-            self._announce(healed, self._now_ms())
+        if self._gaps:
+            self._gaps.tell_healed(self._now_ms())
         dirty = self._dirty
         if not dirty:
             return
@@ -296,31 +256,39 @@ class Hub(Service):
         for subscriber in dict.fromkeys(slow):
             subscriber.overflow()
 
-    def confirmed(self, stream: str) -> None:
-        self._down_since = None
-        self.source_reached = True
-        live = self._streams.get(stream)
+    def confirmed(self, stream: str, after: str | None = None) -> None:
+        self.reached()
+        live = self._wanted.find(stream)
         if live is None or live.confirmed:
             return
         live.confirmed = True
-        if live.gap is not None:
-            self._healed[live] = live.gap
-            live.gap = None
-        self._stop_waiting(live)
+        history = live.history
+        if isinstance(history, CountedHistory):
+            history.new_epoch(self._new_epoch())
+            live.was_lost = True
+        elif after is not None and after != history.latest:
+            history.reset(after)
+            live.was_lost = True
+            if live.state is not None:
+                live.state.lose()
+        live.heard = self._now()
+        self._gaps.heal(live)
+        if self._seeding is not None:
+            self._seeding.look_for(live)
+        self._waits.settled(live)
 
     def refused(self, stream: str, why: str) -> None:
-        live = self._streams.get(stream)
+        live = self._wanted.find(stream)
         if live is None:
             return
         if self._refusal_lines.take(self._clock.seconds()):
             self.log.error("the source refuses {stream}: {why}", stream=stream, why=why)
-        live.confirmed = False
         if live.gap is None or live.gap[0] != GapReason.SOURCE_REFUSED:
-            since = live.gap[1] if live.gap is not None else self._now_ms()
-            live.gap = (GapReason.SOURCE_REFUSED, since)
             self.flush()
-            self._announce({live: live.gap}, None)
-        self._stop_waiting(live)
+            since = live.gap[1] if live.gap is not None else self._now_ms()
+            self._gaps.open([live], GapReason.SOURCE_REFUSED, since)
+        self._flows_no_more(live)
+        self._waits.settled(live)
 
     def reached(self) -> None:
         self._down_since = None
@@ -330,21 +298,83 @@ class Hub(Service):
         self.flush()
         if last_good is not None or self._down_since is None:  # or it is a further attempt in vain
             self._down_since = last_good if last_good is not None else self._now_ms()
-        opened = {}
-        for stream in self._streams.values():
-            stream.confirmed = False
-            if stream.gap is None:
-                opened[stream] = stream.gap = (GapReason.SOURCE_DOWN, self._down_since)
-        self._announce(opened, None)
-        for stream in [stream for stream in self._streams.values() if stream.joins]:
-            self._stop_waiting(stream)
+        for stream in self._wanted.all:
+            self._flows_no_more(stream)
+        opened = [stream for stream in self._wanted.all if stream.gap is None]
+        self._gaps.open(opened, GapReason.SOURCE_DOWN, self._down_since)
+        for stream in [stream for stream in self._wanted.all if stream.joins]:
+            self._waits.settled(stream)
 
-    def _stop_waiting(self, stream: LiveStream) -> None:
-        for join in list(stream.joins):
-            join.missing.pop(stream, None)
-            stream.joins.pop(join, None)
-            if not join.missing:
-                self._complete_late(join)
+    def discovered(self, stream: str) -> None:
+        if stream in self._kept:
+            return
+        try:
+            name = self._kinds.parse(stream)
+        except BadStreamName:
+            return  # a channel that is none of ours
+        if str(name) == stream and self._wanted.hold_if_room(name) is not None:
+            self._kept.add(stream)
+
+    # What follows from it.
+
+    def _make(self, name: StreamName) -> LiveStream:
+        key = str(name)
+        reader = PublicationReader(name, (key, self._limits.channel_prefix + key), self._limits.max_payload)
+        history: History = (
+            CountedHistory(self._histories, self._new_epoch())
+            if self._archive is None
+            else EntryHistory(self._histories)
+        )
+        stream = LiveStream(key, reader, name.kind.loss, history)
+        if self._down_since is not None:
+            stream.gap = (GapReason.SOURCE_DOWN, self._down_since)
+        return stream
+
+    def _dropped(self, stream: LiveStream) -> None:
+        stream.history.close()
+        self._gaps.forget(stream)
+        if self._seeding is not None:
+            self._seeding.forget(stream)
+
+    def _new_epoch(self) -> str:
+        return f"{self._epoch}.{next(self._epochs):x}"
+
+    def _flows_no_more(self, stream: LiveStream) -> None:
+        if stream.confirmed:
+            stream.confirmed = False
+            if stream.state is not None and self._archive is None:  # an archive says later what was missed
+                stream.state.lose()
+        if self._seeding is not None:
+            self._seeding.forget(stream)
+
+    def _missed(self, stream: LiveStream, now: float) -> None:
+        """The ids of `stream` jump: say so before what is about to be published."""
+        if not stream.was_lost:
+            self.flush()
+            self._gaps.missed(stream, int(stream.heard * 1000), int(now * 1000), self._clock.seconds())
+        if self._seeding is not None:
+            self._seeding.look_for(stream)
+
+    def _seeded(self, stream: LiveStream, is_found: bool) -> None:
+        """The state was looked for. Found, it is for those who are in already, too: they have been told of a gap."""
+        snapshot = stream.state.snapshot() if is_found and stream.state is not None else None
+        if snapshot is not None:
+            for group in stream.groups.values():
+                if group.wants_state:
+                    if not group.frames:
+                        self._dirty.append(group)
+                    group.frames.append(group.framed(snapshot, stream.history.latest or ""))
+            self.flush()
+        self._waits.settled(stream)
+
+    def _sweep(self) -> None:
+        try:
+            self._histories.expire(self._now())
+            self._gaps.tell_missed(self._now_ms(), self._clock.seconds())
+            if self._seeding is not None:
+                self._seeding.look_again()
+        except Exception:  # or it would be the last time
+            self.log.failure("internal error")
 
     def _count_drop(self, stream: LiveStream, bad: BadPublication) -> None:
         self.drops[bad.reason] += 1
@@ -362,23 +392,5 @@ class Hub(Service):
             stream.drops = 0
             stream.drops_logged = now
 
-    def _announce(self, gaps: Mapping[LiveStream, tuple[str, int]], until: int | None) -> None:
-        """Tell every client of these streams, each in one event for all of its streams with the same beginning."""
-        told: dict[tuple[Audience, str, int], list[Group]] = {}
-        for stream, (reason, since) in gaps.items():
-            for group in stream.groups.values():
-                for audience in group.audiences:
-                    told.setdefault((audience, reason, since), []).append(group)
-        for (audience, reason, since), groups in told.items():
-            spellings = [group.spelling for group in groups]
-            frame = _gap_frame(spellings, reason, since, until, groups[0].enveloped)
-            for member in list(audience.members):
-                if member in audience.members:  # not ended by what was written before
-                    member.tell(frame)
-
     def _now_ms(self) -> int:
         return int(self._now() * 1000)
-
-
-def _gap_frame(streams: list[str], reason: str, since: int, until: int | None, enveloped: bool) -> bytes:
-    return text_frame(event_text(Gap(streams, reason, since, until), enveloped))

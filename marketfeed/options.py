@@ -126,7 +126,7 @@ _prefix = _text(
 _path = _text("the path of a file", bool)
 _name = _text("a name", bool)
 
-_SERVING, _ACCESS, _REDIS, _LIMITS, _RUNNING = "Serving", "Access", "Redis", "Limits", "Running"
+_SERVING, _ACCESS, _REDIS, _RESUME, _LIMITS, _RUNNING = "Serving", "Access", "Redis", "Resume", "Limits", "Running"
 
 OPTIONS = (
     Option("port", _SERVING, "a number, or a Twisted endpoint description", _port, "PORT"),
@@ -173,6 +173,9 @@ OPTIONS = (
         _one_of("strict", "warn"),
     ),
     Option("max-payload", _REDIS, "bytes of a publication", _whole(1, "bytes")),
+    Option("history", _RESUME, "publications of a stream that are kept", _whole(0)),
+    Option("history-seconds", _RESUME, "the age up to which a publication is kept", _number(0, "seconds")),
+    Option("history-bytes", _RESUME, "of all publications that are kept, of all streams", _whole(0, "bytes")),
     Option("max-connections", _LIMITS, "clients of this process", _whole(1)),
     Option("max-connections-per-address", _LIMITS, "clients from one address; 0 for any number", _whole(0)),
     Option(

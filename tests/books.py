@@ -13,10 +13,12 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from marketfeed.fanout import Group
+from marketfeed.groups import Group
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.deflate import inflate
+from marketfeed.model.dialects import Shape, split_tail
 from marketfeed.model.streams import LossPolicy
+from tests.fakes import AT
 from tests.strategies import objects
 
 __all__ = [
@@ -158,7 +160,7 @@ class _Item:
         if self.group is None:
             return len(self.parts[0]), len(self.parts[0])
         if len(self.parts) == 1:
-            return (size := len(self.group.framed(self.parts[0]))), size
+            return (size := len(self.group.framed(self.parts[0], AT))), size
         if len(self.parts) not in self._sized:
             self._sized = {len(self.parts): self._merged_sizes(self.group)}
         return self._sized[len(self.parts)]
@@ -173,13 +175,13 @@ class _Item:
     def check(self, frame: bytes) -> None:
         """See that this is what the client is to get."""
         if self.group is None or len(self.parts) == 1:
-            assert frame == (self.parts[0] if self.group is None else self.group.framed(self.parts[0]))
+            assert frame == (self.parts[0] if self.group is None else self.group.framed(self.parts[0], AT))
             return
         payload = inflate(frame)
-        if self.group.enveloped:
+        if self.group.shape is not Shape.DATA:
             assert payload.startswith(self.group.head)
             assert payload.endswith(b"}")
-            payload = payload[len(self.group.head) : -1]
+            payload = split_tail(payload[len(self.group.head) :], self.group.shape)[0]
         one, first, last = decoded(payload), decoded(self.parts[0]), decoded(self.parts[-1])
         assert replay([payload]) == replay(self.parts)
         for name in ("U", "pu", "snapshot"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -26,11 +26,14 @@ from marketfeed.client.auth import TokenVerifier
 from marketfeed.client.origins import AllowedOrigins, parse_origin
 from marketfeed.client.outbox import OutboxTransport
 from marketfeed.client.users import UserManager
-from marketfeed.fanout import Group, LiveStream
+from marketfeed.groups import Group, LiveStream
+from marketfeed.model.dialects import Shape
+from marketfeed.model.history import CountedHistory, Histories
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.streams import StreamKinds
 
 __all__ = [
+    "AT",
     "FakeMemory",
     "FakeSocket",
     "FakeSource",
@@ -76,15 +79,20 @@ def make_admission(
     )
 
 
+AT = "7-1"
+"""An offset."""
+
+
 def make_stream(name: str = "trade@A") -> LiveStream:
     """A stream by itself: no hub knows it. Its kind's loss policy is its own."""
     parsed = StreamKinds().parse(name)
-    return LiveStream(name, PublicationReader(parsed, (name,), 1 << 20), parsed.kind.loss)
+    history = CountedHistory(Histories(1000, 300, 1 << 20), "epoch")
+    return LiveStream(name, PublicationReader(parsed, (name,), 1 << 20), parsed.kind.loss, history)
 
 
-def make_group(name: str = "trade@A", *, enveloped: bool = False, window: int = 0) -> Group:
+def make_group(name: str = "trade@A", *, shape: Shape = Shape.DATA, window: int = 0) -> Group:
     """A group of a stream of its own, without members."""
-    return make_stream(name).group(name, enveloped, window)
+    return make_stream(name).group(name, shape, window, False)
 
 
 def payloads(received: bytes | bytearray) -> list[bytes]:
@@ -144,12 +152,12 @@ class FakeSource:
         assert self._sink is not None, "this source was given no sink"
         return self._sink
 
-    def confirm(self, *streams: str) -> None:
-        """Confirm these streams, or all that are wanted and not confirmed."""
+    def confirm(self, *streams: str, after: str | None = None) -> None:
+        """Confirm these streams, or all that are wanted and not confirmed, behind an offset where there are offsets."""
         for stream in streams or [name for name in self.wanted if name not in self.confirmed]:
             assert stream in self.wanted, f"{stream} is not wanted"
             self.confirmed.add(stream)
-            self.sink.confirmed(stream)
+            self.sink.confirmed(stream, after)
 
     def refuse(self, stream: str, why: str = "no permission") -> None:
         self.confirmed.discard(stream)
@@ -162,10 +170,10 @@ class FakeSource:
         self.confirmed.clear()
         self.sink.lost(last_good)
 
-    def publish(self, stream: str, *data: bytes) -> None:
-        """Deliver publications that arrived together."""
-        for payload in data:
-            self.sink.publish(stream, payload)
+    def publish(self, stream: str, *data: bytes, offsets: Sequence[str] = ()) -> None:
+        """Deliver publications that arrived together, with their offsets where there are offsets."""
+        for number, payload in enumerate(data):
+            self.sink.publish(stream, payload, offsets[number] if offsets else None)
         self.sink.flush()
 
 
@@ -173,11 +181,11 @@ class FakeSubscriber:
     """A client's outbox without a transport.
 
     `writes` is what reached the peer, an item for each send; `waiting` what is held back. The next sends go by `takes`:
-    a number of bytes, 0 for a full socket, or an error; without one, everything is taken. `room` is how many bytes may
-    wait. `late` is what was written to it after it had ended, `events` what of its writes came as a control event.
+    a number of bytes, 0 for a full socket, or an error; without one, everything is taken. `limit` is how many bytes
+    may wait. `late` is what was written to it after it had ended, `events` what of its writes came as a control event.
     """
 
-    def __init__(self, room: int = 1 << 20, on_overflow: Callable[[], None] | None = None, window: int = 0) -> None:
+    def __init__(self, limit: int = 1 << 20, on_overflow: Callable[[], None] | None = None, window: int = 0) -> None:
         self.direct = True
         self.window = window
         self.events: list[bytes] = []
@@ -187,13 +195,17 @@ class FakeSubscriber:
         self.writes: list[bytes] = []
         self.waiting: list[tuple[object, bytes]] = []
         self.late: list[bytes] = []
-        self.room = room
+        self.limit = limit
         self.on_overflow = on_overflow
         self.overflows = 0
         self.failures = 0
         self.ended = False
 
     # What the hub and the fan-out call.
+
+    @property
+    def room(self) -> int:
+        return self.limit - self.waiting_bytes
 
     def write(self, frames: bytes) -> None:
         if self.ended:
@@ -229,7 +241,7 @@ class FakeSubscriber:
         if self.ended:
             return True
         for frame in frames:
-            if self.waiting_bytes + len(frame) > self.room:
+            if self.waiting_bytes + len(frame) > self.limit:
                 return False
             self.waiting.append((group, frame))
         return True

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.fanout import Audience, Audiences, Group, is_member, send_group, send_groups
+from marketfeed.fanout import Audiences, is_member, send_group, send_groups
+from marketfeed.groups import Audience, Group
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.deflate import compressed_frame
+from marketfeed.model.dialects import Shape
 from marketfeed.model.frames import text_frame
-from tests.fakes import FakeSubscriber, make_group, make_stream, payloads
+from tests.fakes import AT, FakeSubscriber, make_group, make_stream, payloads
 from tests.strategies import property_test, publications
 
 AUDIENCES = Audiences()
@@ -25,8 +27,8 @@ AUDIENCES = Audiences()
 Send = Callable[[list[Group]], list[Subscriber]]
 
 
-def group_of(*members: FakeSubscriber, name: str = "trade@A", enveloped: bool = False, window: int = 0) -> Group:
-    group = make_group(name, enveloped=enveloped, window=window)
+def group_of(*members: FakeSubscriber, name: str = "trade@A", shape: Shape = Shape.DATA, window: int = 0) -> Group:
+    group = make_group(name, shape=shape, window=window)
     for member in members:
         AUDIENCES.change(member, [group], [])
     return group
@@ -34,7 +36,7 @@ def group_of(*members: FakeSubscriber, name: str = "trade@A", enveloped: bool = 
 
 def publish(group: Group, *data: bytes) -> bytes:
     """Add publications to a group; returns the bytes that its members are to get."""
-    group.frames += map(group.framed, data)
+    group.frames += [group.framed(each, AT) for each in data]
     return b"".join(group.frames)
 
 
@@ -59,8 +61,8 @@ def takes(count: int) -> FakeSubscriber:
     return subscriber
 
 
-def backlogged(room: int = 1 << 20) -> FakeSubscriber:
-    subscriber = FakeSubscriber(room)
+def backlogged(limit: int = 1 << 20) -> FakeSubscriber:
+    subscriber = FakeSubscriber(limit)
     subscriber.stall()
     return subscriber
 
@@ -72,19 +74,20 @@ def test_a_stream_has_one_group_for_each_spelling_shape_and_window() -> None:
     """Who spells a stream alike and wants the same shape, compressed alike, shares a group."""
     live = make_stream("depth@A")
     asked = [
-        ("depth@A", True, 0),
-        ("depth@A", False, 0),
-        ("a@depth", True, 0),
-        ("depth@A", True, 15),
-        ("depth@A", True, 9),
-        ("depth@A", True, 0),
-        ("depth@A", True, 15),
+        ("depth@A", Shape.ENVELOPE, 0, False),
+        ("depth@A", Shape.DATA, 0, False),
+        ("a@depth", Shape.ENVELOPE, 0, False),
+        ("depth@A", Shape.ENVELOPE, 15, False),
+        ("depth@A", Shape.ENVELOPE, 9, True),
+        ("depth@A", Shape.ENVELOPE, 0, False),
+        ("depth@A", Shape.ENVELOPE, 15, False),
+        ("depth@A", Shape.OFFSET, 0, False),
     ]
     groups = [live.group(*key) for key in asked]
     assert groups[0] is groups[5]
     assert groups[3] is groups[6]
-    assert len(set(groups)) == 5
-    assert live.groups == {(group.spelling, group.enveloped, group.window): group for group in groups}
+    assert len(set(groups)) == 6
+    assert live.groups == {group.key: group for group in groups}
 
 
 @pytest.mark.parametrize("size", [2, 60, 125, 126, 200, 65_535, 65_536, 70_000])
@@ -92,20 +95,26 @@ def test_a_publication_is_framed_as_its_group_wants_it(size: int) -> None:
     """The data alone, or in an envelope that echoes the client's spelling; the data's bytes are the engine's."""
     data = b'"' + b"x" * (size - 2) + b'"'
     live = make_stream()
-    for enveloped, expected in ((False, data), (True, b'{"stream":"a@trade","data":' + data + b"}")):
-        group = live.group("a@trade", enveloped, 0)
-        assert payloads(group.framed(data)) == [expected]
-        assert len(group.framed(data)) <= len(data) + group.overhead
+    envelope = b'{"stream":"a@trade","data":' + data
+    expected_of = {
+        Shape.DATA: data,
+        Shape.ENVELOPE: envelope + b"}",
+        Shape.OFFSET: envelope + b',"offset":"7-1"}',
+    }
+    for shape, expected in expected_of.items():
+        group = live.group("a@trade", shape, 0, False)
+        assert payloads(group.framed(data, AT)) == [expected]
+        assert len(group.framed(data, AT)) <= len(data) + group.overhead
         msgspec.json.decode(expected)
 
 
 @property_test
-@given(publications("depth"), st.booleans(), st.sampled_from((0, *range(9, 16))))
-def test_a_compressed_publication_is_the_same_publication(data: str, enveloped: bool, window: int) -> None:
+@given(publications("depth"), st.sampled_from(Shape), st.sampled_from((0, *range(9, 16))))
+def test_a_compressed_publication_is_the_same_publication(data: str, shape: Shape, window: int) -> None:
     """Compressed where that makes it smaller, and only for those who asked; never larger than without."""
     payload = data.encode()
-    plain = make_group("depth@A", enveloped=enveloped).framed(payload)
-    frame = make_group("depth@A", enveloped=enveloped, window=window).framed(payload)
+    plain = make_group("depth@A", shape=shape).framed(payload, AT)
+    frame = make_group("depth@A", shape=shape, window=window).framed(payload, AT)
     assert len(frame) <= len(plain)
     if frame != plain:
         assert window
@@ -115,21 +124,22 @@ def test_a_compressed_publication_is_the_same_publication(data: str, enveloped: 
 
 
 @property_test
-@given(publications("depth"), st.booleans(), st.sampled_from((0, 9, 15)))
-def test_what_a_frame_holds_is_read_back(data: str, enveloped: bool, window: int) -> None:
+@given(publications("depth"), st.sampled_from(Shape), st.sampled_from((0, 9, 15)))
+def test_what_a_frame_holds_is_read_back(data: str, shape: Shape, window: int) -> None:
     """A depth message that waits is found in its frame again, whatever its group made of it."""
     payload = data.encode()
-    group = make_group("depth@A", enveloped=enveloped, window=window)
-    depth = group.depth(group.framed(payload))
+    group = make_group("depth@A", shape=shape, window=window)
+    depth = group.depth(group.framed(payload, AT))
     assert depth is not None
+    assert group.offset(group.framed(payload, AT)) == (AT if shape is Shape.OFFSET else "")
     assert depth.to_bytes() == DepthMessage.parse(payload).to_bytes()
 
 
 @pytest.mark.parametrize("data", [b"{}", b'{"a":[],"b":[["x","1"]]}', b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"])
 def test_a_frame_without_a_depth_message_is_nobodys_fault(data: bytes) -> None:
     """`--validate warn` lets such a thing through to a depth stream."""
-    group = make_group("depth@A", enveloped=True)
-    assert group.depth(group.framed(data)) is None
+    group = make_group("depth@A", shape=Shape.ENVELOPE)
+    assert group.depth(group.framed(data, AT)) is None
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -197,9 +207,9 @@ def test_a_publication_is_compressed_once_for_everyone(monkeypatch: pytest.Monke
         compressed.append(payload)
         return compressed_frame(payload, window)
 
-    monkeypatch.setattr("marketfeed.fanout.compressed_frame", counting)
+    monkeypatch.setattr("marketfeed.groups.compressed_frame", counting)
     members = [*(FakeSubscriber() for _ in range(3)), *(backlogged() for _ in range(3))]
-    group = group_of(*members, enveloped=True, window=15)
+    group = group_of(*members, shape=Shape.ENVELOPE, window=15)
     publish(group, data := b'{"e":"trade","x":"' + b"x" * 1000 + b'"}')
     (frame,) = group.frames
     assert send_group(group) == []
@@ -251,7 +261,7 @@ def test_for_a_backlogged_member_each_frame_waits_under_its_group(send: Send) ->
 @either_way
 def test_a_member_without_room_is_named_and_the_others_are_served(send: Send) -> None:
     """Fan-out ends nobody itself: it says who is too slow."""
-    first, slow, last = FakeSubscriber(), backlogged(room=1), FakeSubscriber()
+    first, slow, last = FakeSubscriber(), backlogged(limit=1), FakeSubscriber()
     group = group_of(first, slow, last)
     sent = publish(group, b"1")
     assert send([group]) == [slow]
@@ -306,7 +316,7 @@ def member_that_is(behaviour: str) -> FakeSubscriber:
         case "backlogged":
             return backlogged()
         case "no room":
-            return backlogged(room=0)
+            return backlogged(limit=0)
         case _:
             return FakeSubscriber()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import pytest
@@ -18,14 +18,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from twisted.application.service import Service
 from twisted.internet.task import Clock
 
-import marketfeed.hub
+import marketfeed.wanted
 from marketfeed.boundaries import Sink
-from marketfeed.fanout import Group, Join
-from marketfeed.hub import CONFIRM_SECONDS, Hub, HubLimits, TooManyStreams
+from marketfeed.hub import CONFIRM_SECONDS, Answers, Group, Hub, HubLimits, Join, TooManyStreams
 from marketfeed.model.deflate import inflate
+from marketfeed.model.dialects import Shape
 from marketfeed.model.frames import text_frame
 from marketfeed.model.streams import StreamKinds
 from tests.conftest import LogCapture
@@ -33,6 +32,7 @@ from tests.fakes import FakeSource, FakeSubscriber, payloads
 
 if TYPE_CHECKING:
     _sink: Sink = Hub(Clock(), HubLimits())
+    _answers: Answers = cast("Client", None)
 
 EPOCH = 1_700_000_000
 LINGER = 5.0
@@ -51,7 +51,7 @@ class Room:
         self.hub = Hub(self.clock, HubLimits(**{"linger": LINGER, **limits}), lambda: EPOCH + self.clock.seconds())
         self.source = FakeSource(self.hub)
         self.hub.feed_from(self.source)
-        Service.startService(self.hub)
+        self.hub.startService()
 
     @property
     def now_ms(self) -> int:
@@ -60,10 +60,16 @@ class Room:
     def assert_empty(self) -> None:
         """Nothing is left of anything that ever was."""
         hub = self.hub
-        assert not self.clock.getDelayedCalls()
+        assert not self.timers
         assert not self.source.wanted
         assert not hub.streams
-        assert not any((hub._streams, hub._healed, hub._dirty, hub._in_use))
+        assert not any((*hub._wanted.all, hub._gaps, hub._dirty, hub._histories.size, hub._wanted._reserved))
+
+    @property
+    def timers(self) -> list[float]:
+        """When the hub will do something, besides its sweep."""
+        sweep = self.hub._sweeper.call
+        return [call.getTime() for call in self.clock.getDelayedCalls() if call is not sweep]
 
 
 class Client:
@@ -72,44 +78,54 @@ class Client:
     Its replies are `["joined", …]` and `["left", …]`.
     """
 
-    def __init__(self, room: Room, *, enveloped: bool = True, queue: int = 1 << 20, window: int = 0) -> None:
+    def __init__(self, room: Room, *, shape: Shape = Shape.ENVELOPE, queue: int = 1 << 20, window: int = 0) -> None:
         self.hub = room.hub
         self.outbox = FakeSubscriber(queue, on_overflow=self.end, window=window)
-        self.enveloped = enveloped
+        self.shape = shape
         self.groups: dict[str, Group] = {}
         self.waiting: Join | None = None
         self.answers = 0
-        self.settled = 0
+        self.settlings = 0
+        self.recovered: dict[str, bool] | None = None
+        self.refusal = ""
         self.ended = False
 
-    def join(self, *spellings: str) -> Client:
+    def join(self, *spellings: str, since: dict[str, str] | None = None, wants_state: bool = False) -> Client:
         assert self.waiting is None
         streams = {spelling: KINDS.parse(spelling) for spelling in spellings}
-        join = self.hub.join(self.outbox, self.enveloped, streams, self._joined, self._settled)
+        join = self.hub.join(self.outbox, self.shape, streams, self, since=since, wants_state=wants_state)
         self.waiting = None if join.finished else join
         return self
 
-    def _joined(self, groups: dict[str, Group]) -> None:
+    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
         self.answers += 1
+        self.recovered = recovered
         if self.ended:
             self.hub.leave(self.outbox, groups.values())
             return
         self.groups.update(groups)
         self.reply("joined", groups)
 
-    def _settled(self) -> None:
-        self.settled += 1
+    def refused(self, why: str) -> None:
+        self.refusal = why
+
+    def settled(self) -> None:
+        self.settlings += 1
         self.waiting = None
 
     def unsubscribe(self, *spellings: str) -> None:
         self.hub.unsubscribe(self.outbox, [self.groups[spelling] for spelling in spellings])
+        self.left(spellings)
         for spelling in spellings:
             self.groups.pop(spelling, None)
         self.reply("left", spellings)
 
-    def reshape(self, enveloped: bool) -> None:
-        self.groups = self.hub.reshape(self.outbox, self.groups.values(), enveloped)
-        self.enveloped = enveloped
+    def reshape(self, shape: Shape) -> None:
+        self.groups = self.hub.reshape(self.outbox, self.groups.values(), shape)
+        self.shape = shape
+
+    def left(self, spellings: Sequence[str]) -> None:
+        """The hub has taken this client out of these streams."""
 
     def reply(self, what: str, spellings: Any) -> None:
         if not self.ended:
@@ -155,7 +171,7 @@ def member(room: Room, *spellings: str, **options: Any) -> Client:
     client = Client(room, **options).join(*spellings)
     room.source.confirm()
     client.take()
-    client.answers = client.settled = 0
+    client.answers = client.settlings = 0
     return client
 
 
@@ -166,7 +182,7 @@ def test_a_stream_is_wanted_at_its_first_subscriber_only(room: Room) -> None:
     """Further subscribers, and further spellings, do not reach the source."""
     Client(room).join("trade@A")
     Client(room).join("trade@A", "a@trade")
-    Client(room, enveloped=False).join("depth@A")
+    Client(room, shape=Shape.DATA).join("depth@A")
     assert room.source.calls == [("want", "trade@A"), ("want", "depth@A")]
     assert room.hub.streams == {"trade@A", "depth@A"}
 
@@ -245,7 +261,7 @@ def test_lingering_streams_take_nobodys_place() -> None:
 
 def test_not_everything_lingers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever subscribes to ever new streams and leaves them does not fill the memory with them."""
-    monkeypatch.setattr(marketfeed.hub, "_MOST_LINGERING", 2)
+    monkeypatch.setattr(marketfeed.wanted, "_MOST_LINGERING", 2)
     room = Room()
     for index in range(5):
         member(room, f"trade@M{index}").end()
@@ -264,7 +280,7 @@ def test_stopping_ends_joins_and_lingering_and_waits_for_nobody() -> None:
     member(room, "trade@B").end()
     waits = Client(room).join("trade@C", "trade@D")
     room.hub.stopService()
-    assert not room.clock.getDelayedCalls()
+    assert not room.timers
     assert list(room.source.wanted) == ["trade@A"]
     waits.end()
     stays.end()
@@ -274,7 +290,7 @@ def test_stopping_ends_joins_and_lingering_and_waits_for_nobody() -> None:
 def test_spellings_and_shapes_get_the_same_publication_each_in_its_own_frame(room: Room) -> None:
     """Every frame echoes the client's spelling; a raw client gets the engine's bytes alone."""
     canonical, reversed_ = member(room, "trade@A"), member(room, "a@trade")
-    raw = member(room, "trade@A", enveloped=False)
+    raw = member(room, "trade@A", shape=Shape.DATA)
     room.source.publish("trade@A", trade(7))
     assert canonical.outbox.texts == [b'{"stream":"trade@A","data":' + trade(7) + b"}"]
     assert reversed_.outbox.texts == [b'{"stream":"a@trade","data":' + trade(7) + b"}"]
@@ -314,18 +330,18 @@ def test_publications_wait_for_the_flush_and_go_in_one_write(room: Room) -> None
 def test_what_is_published_and_delivered_is_counted(room: Room) -> None:
     """One publication to three groups of two members in all is one published, and one delivered to each spelling."""
     member(room, "trade@A", "a@trade")
-    member(room, "trade@A", enveloped=False)
+    member(room, "trade@A", shape=Shape.DATA)
     room.source.publish("trade@A", trade(1), trade(2))
     assert (room.hub.published, room.hub.delivered) == (2, 6)
 
 
-def test_a_stream_that_nobody_watches_is_not_looked_at(room: Room) -> None:
-    """Neither an unknown stream, nor one that lingers, nor one whose first join still waits is read."""
+def test_a_stream_that_is_not_wanted_is_not_looked_at(room: Room) -> None:
+    """One that lingers, or whose first join still waits, is: who comes next may want what it publishes."""
     member(room, "trade@A").end()
     waiting = Client(room).join("trade@B")
     for name in ("trade@X", "trade@A", "trade@B"):
-        room.source.publish(name, b"bad")
-    assert (room.hub.published, room.hub.delivered, room.hub.drops) == (0, 0, Counter())
+        room.source.publish(name, b"bad", trade())
+    assert (room.hub.published, room.hub.delivered, room.hub.drops) == (2, 0, Counter({"not-json": 2}))
     assert waiting.take() == []
 
 
@@ -393,11 +409,11 @@ def test_reshaping_changes_how_publications_look_and_misses_none(room: Room) -> 
     """What arrived before comes in the old shape, the rest in the new; doing it again changes nothing."""
     client, other = member(room, "trade@A", "a@trade"), member(room, "trade@A")
     room.hub.publish("trade@A", trade(1))
-    client.reshape(False)
+    client.reshape(Shape.DATA)
     room.source.publish("trade@A", trade(2))
-    client.reshape(False)
+    client.reshape(Shape.DATA)
     room.source.publish("trade@A", trade(3))
-    client.reshape(True)
+    client.reshape(Shape.ENVELOPE)
     room.source.publish("trade@A", trade(4))
     raw = [(None, 2)] * 2 + [(None, 3)] * 2
     assert client.take() == [("trade@A", 1), ("a@trade", 1), *raw, ("trade@A", 4), ("a@trade", 4)]
@@ -425,7 +441,7 @@ def test_each_client_gets_what_it_can_inflate(room: Room) -> None:
             assert frames[window][0] == 0xC1
             assert inflate(frames[window]) == payload
         for client in (*clients.values(), other):
-            client.reshape(False)
+            client.reshape(Shape.DATA)
             assert client.groups["trade@A"].window == client.outbox.window
     for client in (*clients.values(), other):
         client.end()
@@ -451,11 +467,11 @@ def test_the_reply_waits_for_the_confirmation_of_every_stream(room: Room) -> Non
     client = Client(room).join("trade@A", "depth@A")
     room.source.confirm("trade@A")
     assert client.take() == []
-    assert client.settled == 0
+    assert client.settlings == 0
     room.source.confirm("depth@A")
     assert client.take() == [["joined", "trade@A", "depth@A"]]
-    assert client.settled == 1
-    assert not room.clock.getDelayedCalls()
+    assert client.settlings == 1
+    assert not room.timers
 
 
 def test_a_join_that_need_not_wait_is_answered_before_it_returns(room: Room) -> None:
@@ -465,7 +481,7 @@ def test_a_join_that_need_not_wait_is_answered_before_it_returns(room: Room) -> 
     empty = Client(room).join()
     assert client.take() == [["joined", "trade@A"]]
     assert empty.take() == [["joined"]]
-    assert client.settled == empty.settled == 0
+    assert client.settlings == empty.settlings == 0
 
 
 def test_a_source_may_confirm_at_once(room: Room) -> None:
@@ -487,7 +503,7 @@ def test_a_late_confirmation_is_not_waited_for(room: Room, logged: LogCapture) -
     room.clock.advance(0.1)
     gap = ("gap", ["trade@A"], "source-down", began)
     assert client.take() == [["joined", "trade@A", "depth@A"], (*gap, None)]
-    assert client.settled == 1
+    assert client.settlings == 1
     room.clock.advance(2)
     room.hub.confirmed("trade@A")
     room.source.publish("trade@A", trade(1))
@@ -544,7 +560,7 @@ def test_a_source_that_was_never_good_is_lost_since_now(room: Room) -> None:
     room.clock.advance(1)
     room.source.lose(None)
     assert waiting.take() == [["joined", "trade@A"], ("gap", ["trade@A"], "source-down", room.now_ms, None)]
-    assert waiting.settled == 1
+    assert waiting.settlings == 1
     assert not room.hub.source_reached
     room.source.reach()
     assert room.hub.source_reached
@@ -552,7 +568,7 @@ def test_a_source_that_was_never_good_is_lost_since_now(room: Room) -> None:
 
 def test_a_loss_is_told_to_every_client_once_for_all_of_its_streams(room: Room) -> None:
     """Each gets its own spellings in its own dialect, after what arrived before the loss."""
-    one, two = member(room, "trade@A", "a@trade", "depth@A"), member(room, "depth@A", enveloped=False)
+    one, two = member(room, "trade@A", "a@trade", "depth@A"), member(room, "depth@A", shape=Shape.DATA)
     room.hub.publish("trade@A", trade(1))
     room.source.lose(5)
     before = [("trade@A", 1), ("a@trade", 1)]
@@ -733,7 +749,7 @@ def test_drops_are_logged_once_a_second_for_each_stream(room: Room, logged: LogC
 def test_a_lenient_server_forwards_any_object_and_counts_all_the_same(logged: LogCapture) -> None:
     """`--validate warn`: defects are counted and logged; what is no JSON object is dropped even so."""
     room = Room(strict=False)
-    client = member(room, "trade@A", enveloped=False)
+    client = member(room, "trade@A", shape=Shape.DATA)
     room.source.publish("trade@A", b'{"e":"new"}', b"[]")
     room.clock.advance(1)
     room.source.publish("trade@A", b"7")
@@ -746,7 +762,7 @@ def test_a_lenient_server_forwards_any_object_and_counts_all_the_same(logged: Lo
 def test_a_wrapped_publication_may_name_its_channel() -> None:
     """Engines wrap under the stream's name, with the prefix or without it; clients see neither wrapping."""
     room = Room(channel_prefix="live.")
-    client = member(room, "trade@A", enveloped=False)
+    client = member(room, "trade@A", shape=Shape.DATA)
     for name in (b"trade@A", b"live.trade@A", b"test.trade@A"):
         room.source.publish("trade@A", b'{"stream":"' + name + b'","data":' + trade() + b"}")
     assert client.outbox.texts == [trade()] * 2
@@ -814,7 +830,7 @@ def test_a_waiting_client_that_a_flush_ends_is_not_answered(room: Room) -> None:
     room.hub.publish("trade@A", trade(1))
     room.source.confirm("trade@B")
     assert client.outbox.overflows == 1
-    assert client.answers == client.settled == 0
+    assert client.answers == client.settlings == 0
     room.clock.advance(LINGER)
     room.assert_empty()
 
@@ -837,7 +853,7 @@ def test_a_client_that_is_ended_inside_its_reshape_leaves_nothing_behind(room: R
     client, other = member(room, "trade@A", queue=1), member(room, "trade@A")
     client.outbox.stall()
     room.hub.publish("trade@A", trade(1))
-    client.reshape(False)
+    client.reshape(Shape.DATA)
     assert client.outbox.overflows == 1
     assert not client.groups
     other.end()
@@ -856,8 +872,24 @@ def test_a_client_that_is_ended_inside_its_unsubscribe_leaves_nothing_behind(roo
     room.assert_empty()
 
 
-def fail(*_: object) -> None:
-    raise ZeroDivisionError("a fault in a session")
+class Faulty:
+    """A session that has a fault in what it does at one point of a join."""
+
+    def __init__(self, point: str) -> None:
+        self.point = point
+
+    def _reach(self, point: str) -> None:
+        if point == self.point:
+            raise ZeroDivisionError("a fault in a session")
+
+    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+        self._reach("joined")
+
+    def refused(self, why: str) -> None:
+        self._reach("refused")
+
+    def settled(self) -> None:
+        self._reach("settled")
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -865,9 +897,9 @@ def test_a_fault_in_a_waiting_session_ends_that_client_only(room: Room, logged: 
     """What a session raises when its join completes does not reach the source, nor keep the others waiting."""
     streams = {"trade@A": KINDS.parse("trade@A")}
     broken, careless = [FakeSubscriber(), FakeSubscriber()], FakeSubscriber()
-    room.hub.join(broken[0], True, streams, fail)
-    room.hub.join(careless, True, streams, lambda groups: None)
-    room.hub.join(broken[1], True, streams, lambda groups: None, fail)
+    room.hub.join(broken[0], Shape.ENVELOPE, streams, Faulty("joined"))
+    room.hub.join(careless, Shape.ENVELOPE, streams, Faulty(""))
+    room.hub.join(broken[1], Shape.ENVELOPE, streams, Faulty("settled"))
     healthy = Client(room).join("trade@A")
     if late:
         room.clock.advance(CONFIRM_SECONDS)
@@ -882,7 +914,7 @@ def test_a_fault_in_a_session_that_need_not_wait_is_its_own(room: Room) -> None:
     """Inside `join` there is a caller to tell."""
     member(room, "trade@A")
     with pytest.raises(ZeroDivisionError):
-        room.hub.join(FakeSubscriber(), True, {"trade@A": KINDS.parse("trade@A")}, fail)
+        room.hub.join(FakeSubscriber(), Shape.ENVELOPE, {"trade@A": KINDS.parse("trade@A")}, Faulty("joined"))
 
 
 # Any sequence of events.
@@ -929,17 +961,20 @@ class ModelClient(Client):
     """A client that tells the model when it is answered and when it ends, and checks each message that it reads."""
 
     def __init__(self, machine: HubMachine, slot: int) -> None:
-        super().__init__(machine.room, enveloped=slot % 2 == 0, queue=150, window=(0, 9, 15)[slot])
+        super().__init__(machine.room, shape=Shape(slot % 2), queue=150, window=(0, 9, 15)[slot])
         self.machine = machine
         self.promised: dict[str, list[Subscription]] = {spelling: [] for spelling in SPELLINGS}
         self.live: dict[str, Subscription] = {}
 
-    def _joined(self, groups: dict[str, Group]) -> None:
+    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
         try:
             self.machine.answered(self, list(groups))
         except Exception as fault:  # which the hub would take for the session's
             self.machine.faults.append(fault)
-        super()._joined(groups)
+        super().joined(groups, recovered)
+
+    def left(self, spellings: Sequence[str]) -> None:
+        self.machine.leave(self, spellings)
 
     def end(self) -> None:
         if not self.ended:
@@ -1032,7 +1067,7 @@ class HubMachine(RuleBasedStateMachine):
             client.promised[spelling].append(subscription)
             self.members[str(KINDS.parse(spelling))].add((client, spelling))
         if client.ended:
-            self._leave(client, spellings)
+            self.leave(client, spellings)
 
     def gone(self, client: ModelClient, spellings: list[str]) -> None:
         """A client has ended; a join that it is in the middle of making is answered yet."""
@@ -1041,9 +1076,9 @@ class HubMachine(RuleBasedStateMachine):
             while given_back:
                 self._release(str(KINDS.parse(given_back.pop(0))))
             del self.wishes[client]
-        self._leave(client, spellings)
+        self.leave(client, spellings)
 
-    def _leave(self, client: ModelClient, spellings: list[str]) -> None:
+    def leave(self, client: ModelClient, spellings: Sequence[str]) -> None:
         for spelling in spellings:
             stream = str(KINDS.parse(spelling))
             if (client, spelling) in self.members[stream]:
@@ -1103,13 +1138,12 @@ class HubMachine(RuleBasedStateMachine):
             for subscription in told:
                 subscription.may_miss |= not client.outbox.direct
         client.unsubscribe(*mine)
-        self._leave(client, mine)
 
-    @rule(slot=slots, enveloped=st.booleans())
-    def reshape(self, slot: int, enveloped: bool) -> None:
+    @rule(slot=slots, shape=st.sampled_from((Shape.DATA, Shape.ENVELOPE)))
+    def reshape(self, slot: int, shape: Shape) -> None:
         client = self.client(slot)
         if client.waiting is None:
-            client.reshape(enveloped)
+            client.reshape(shape)
             assert not client.groups or not client.ended
 
     @precondition(lambda self: len(self.published) > 3)
@@ -1251,8 +1285,15 @@ class HubMachine(RuleBasedStateMachine):
         assert set(self.source.wanted) == set(self.known)
         assert self.hub.streams == {stream for stream in self.known if self.holders(stream)}
         deadlines = [wish.deadline for wish in self.wishes.values()]
-        expected = [*deadlines, *(known.expires for known in self.known.values() if known.expires is not None)]
-        assert Counter(call.getTime() for call in self.clock.getDelayedCalls()) == Counter(expected)
+        expires = [known.expires for known in self.known.values() if known.expires is not None]
+        timers = Counter(self.room.timers)
+        for deadline in deadlines:
+            if deadline is not None:
+                timers[deadline] -= 1
+                assert timers[deadline] >= 0
+        lingers = list(timers.elements())
+        assert len(lingers) <= 1
+        assert not expires or lingers[0] <= min(expires)
         for client in self.clients:
             client.read()
             if client.outbox.overflows:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 
-from marketfeed.fanout import Group
+from marketfeed.groups import Group
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.streams import LossPolicy
 
@@ -22,7 +22,7 @@ __all__ = ["Backlog"]
 
 
 class _Entry:
-    __slots__ = ("depth", "frame", "group", "is_merged", "size")
+    __slots__ = ("depth", "frame", "group", "is_merged", "offset", "size")
 
     def __init__(self, group: Group | None, frame: bytes) -> None:
         self.group = group
@@ -30,6 +30,7 @@ class _Entry:
         self.size = len(frame)
         self.depth: DepthMessage | None = None
         self.is_merged = False
+        self.offset = ""  # of the last that was merged into this
 
 
 class Backlog:
@@ -104,7 +105,7 @@ class Backlog:
             del waiting[0]
         if entry.is_merged:
             assert entry.depth is not None
-            return group.framed(entry.depth.to_bytes())
+            return group.framed(entry.depth.to_bytes(), entry.offset)
         return entry.frame
 
     def _append(self, entry: _Entry) -> None:
@@ -135,6 +136,7 @@ class Backlog:
             self._discard(waiting)
             self._keep(waiting, entry)
         elif last.depth.can_take(depth):
+            last.offset = group.offset(frame)
             self._merge_into(last, last.depth, depth, group)
         else:
             if not last.is_merged:

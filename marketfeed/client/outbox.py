@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransp
 from zope.interface import implementer
 
 from marketfeed.client.backlog import Backlog
-from marketfeed.fanout import Group
+from marketfeed.groups import Group
 
 __all__ = ["Outbox", "OutboxOwner", "OutboxTransport"]
 
@@ -100,6 +100,11 @@ class Outbox:
     def waiting_bytes(self) -> int:
         """What waits here, and what the transport was handed and has not sent."""
         return self._handed + (0 if self._waiting is None else self._waiting.size)
+
+    @property
+    def room(self) -> int:
+        """How many bytes may wait here besides those that do."""
+        return max(0, self._limit - self.waiting_bytes)
 
     # What the protocol and the hub call.
 

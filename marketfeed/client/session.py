@@ -1,7 +1,7 @@
 """The conversation with one client: a request → replies and changes of subscription. It knows no reactor.
 
-1. Requests are answered in order. While a SUBSCRIBE waits for the source, later requests wait behind it, and past a
-   few of them the client is not read from.
+1. Requests are answered in order. While one waits, a SUBSCRIBE for the source or a HISTORY for what is kept, later
+   requests wait behind it, and past a few of them the client is not read from.
 2. A request takes effect whole or not at all, and is answered once (PROTOCOL.md, section 4).
 3. Everything that a client can do wrong ends in one place, `_answer`, as an error reply.
 4. A client has what its token permits, from the moment at which the token is known to be good. No token is logged.
@@ -9,17 +9,27 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import msgspec
 
-from marketfeed.boundaries import Subscriber
+from marketfeed.boundaries import Entry, Subscriber
 from marketfeed.client.auth import BadToken
+from marketfeed.client.requests import (
+    Property,
+    as_history,
+    history_of,
+    property_of,
+    since_of,
+    streams_of,
+    token_of,
+    value_of,
+)
+from marketfeed.client.turns import Turns
 from marketfeed.hub import Group, Hub, Join, TooManyStreams
 from marketfeed.logs import Log
-from marketfeed.model.dialects import Dialect
+from marketfeed.model.dialects import Dialect, Shape
 from marketfeed.model.identity import ANONYMOUS, Identity
 from marketfeed.model.messages import (
     TOO_MANY_REQUESTS,
@@ -31,17 +41,18 @@ from marketfeed.model.messages import (
     parse_request,
 )
 from marketfeed.model.ratelimit import TokenBucket
-from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
+from marketfeed.model.streams import StreamKinds, StreamName
 
 __all__ = ["Connection", "Session", "SessionContext", "SessionLimits"]
 
 _log = Log()
 
-_WAITING_REQUESTS = 16
 _REFUSALS_IN_A_ROW = 20
 _LONGEST_LOGGED = 200
 _STREAMS_OF_REQUEST = 20
-"""A request that names streams counts as one for each so many begun: that is what they cost."""
+"""A request that names streams counts as one more for each so many: that is what they cost."""
+_PUBLICATIONS_OF_REQUEST = 100
+"""A HISTORY counts as one more for each so many that it asks for."""
 _FEW_STREAMS = 5  # of one change, the most that the log names
 
 
@@ -72,6 +83,7 @@ class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_streams: int = 1024
     request_rate: float = 10.0
     request_burst: int = 200
+    client_queue: int = 1048576
 
 
 class SessionContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +104,7 @@ class Session:
     """One client's conversation."""
 
     __slots__ = (
+        "_awaits",
         "_bucket",
         "_connection",
         "_context",
@@ -103,7 +116,9 @@ class Session:
         "_is_house",
         "_join",
         "_refusals",
-        "_requests",
+        "_waiting",
+        "_with_offsets",
+        "_with_state",
     )
 
     def __init__(
@@ -119,8 +134,11 @@ class Session:
         self._bucket = TokenBucket(limits.request_rate, limits.request_burst, context.now())
         self._refusals = 0
         self._groups: dict[str, Group] = {}
-        self._requests: deque[tuple[bytes, bool]] | None = None
+        self._waiting: Turns | None = None
         self._join: Join | None = None
+        self._awaits = False  # a request has not been answered yet
+        self._with_offsets = False
+        self._with_state = False
         self._ended = False
 
     def begin(self, streams: list[str]) -> None:
@@ -138,21 +156,19 @@ class Session:
         self._refusals = self._refusals + 1 if is_refused else 0
         if self._refusals == _REFUSALS_IN_A_ROW:
             self._connection.close_with(TOO_MANY_REQUESTS)
-        elif self._join is None:
+        elif not self._awaits:
             self._request(payload, is_refused)
         else:
-            if self._requests is None:
-                self._requests = deque()
-            self._requests.append((payload, is_refused))
-            if len(self._requests) == _WAITING_REQUESTS:
-                self._connection.pause_reading()
+            if self._waiting is None:
+                self._waiting = Turns(self._connection)
+            self._waiting.put(payload, is_refused)
 
     def end(self) -> None:
         """The connection is closing or gone."""
         self._ended = True
-        if self._requests is not None and len(self._requests) >= _WAITING_REQUESTS:
-            self._connection.resume_reading()  # or the client's answer to a close would never be read
-        self._requests = None
+        if self._waiting is not None:
+            self._waiting.close()
+            self._waiting = None
         if self._join is not None:
             self._hub.cancel(self._join)
             self._join = None
@@ -232,6 +248,7 @@ class Session:
     def _subscribe(self, request: Request, quiet: bool) -> None:
         streams = self._streams(request)
         self._check_permission(streams)
+        since = since_of(request, streams, self._groups)
         new = {spelling: name for spelling, name in streams.items() if spelling not in self._groups}
         if len(self._groups) + len(new) > self._context.limits.max_streams:
             raise RequestError(
@@ -240,40 +257,68 @@ class Session:
             )
         if not new:
             return
-
-        def joined(groups: dict[str, Group]) -> None:
-            if self._ended:  # by what was sent before the join took effect
-                self._hub.leave(self._connection.outbox, groups.values())
-                return
-            self._groups.update(groups)
-            self._log_change("client {client} subscribed to {count} streams: {streams}", list(groups))
-            self._reply(None, request.id, quiet)
-
+        answers = _Subscription(self, request, quiet)
         try:
-            join = self._hub.join(self._connection.outbox, self._dialect.enveloped, new, joined, self._go_on)
+            join = self._hub.join(
+                self._connection.outbox, self.shape, new, answers, since=since, wants_state=self._with_state
+            )
         except TooManyStreams:
             raise RequestError(
                 ErrorCode.TOO_MANY_SUBSCRIPTIONS, "too many streams: this server has no room for another one"
             ) from None
         if not join.finished:
             self._join = join
+            self._awaits = True
         raise _Answered
 
-    def _go_on(self) -> None:
-        """The SUBSCRIBE that was waited for is done: take up the requests behind it."""
+    def _joined(
+        self, request: Request, quiet: bool, groups: dict[str, Group], recovered: dict[str, bool] | None
+    ) -> None:
         self._join = None
-        requests, self._requests = self._requests, None
-        if requests is None:
+        if self._ended:  # by what was sent before the join took effect
+            self._hub.leave(self._connection.outbox, groups.values())
             return
-        was_paused = len(requests) >= _WAITING_REQUESTS
-        while requests and self._join is None and not self._ended:
-            self._request(*requests.popleft())
+        self._groups.update(groups)
+        self._log_change("client {client} subscribed to {count} streams: {streams}", list(groups))
+        if recovered is not None:
+            self._connection.send_text(self._dialect.reply(None, request.id, recovered=recovered))
+        else:
+            self._reply(None, request.id, quiet)
+
+    def _not_joined(self, request: Request, why: str) -> None:
+        self._join = None
+        if not self._ended:
+            fault = f"too many subscriptions: {why}"
+            self._send_error(RequestError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, fault, request.id))
+
+    def _go_on(self) -> None:
+        """The request that was waited for is answered: take up those behind it."""
+        self._awaits = False
+        while self._waiting is not None and not self._awaits:
+            request = self._waiting.take()
+            if request is None:
+                self._waiting = None
+            else:
+                self._request(*request)
+
+    def _history(self, request: Request, quiet: bool) -> None:
+        name, limit = history_of(request, self._context.kinds)
+        self._check_permission({str(name): name})
+        self._bucket.charge(limit // _PUBLICATIONS_OF_REQUEST)
+        self._awaits = True
+        entries = self._hub.history(name, limit, self._context.limits.client_queue // 2)
+        entries.addCallback(self._answer_history, request)
+        raise _Answered
+
+    def _answer_history(self, entries: list[Entry] | None, request: Request) -> None:
         if self._ended:
-            requests.clear()
-        elif requests:
-            self._requests = requests
-        if was_paused and len(requests) < _WAITING_REQUESTS:
-            self._connection.resume_reading()
+            return
+        if entries is None:
+            fault = "too many requests: what is kept is out of reach; try again later"
+            self._send_error(RequestError(ErrorCode.TOO_MANY_REQUESTS, fault, request.id))
+        else:
+            self._reply(as_history(entries, self._context.limits.client_queue // 2), request.id, False)
+        self._go_on()
 
     def _unsubscribe(self, request: Request, quiet: bool) -> None:
         self._leave(self._streams(request))
@@ -295,36 +340,35 @@ class Session:
     def _list_subscriptions(self, request: Request, quiet: bool) -> list[str]:
         return self.subscriptions
 
+    @property
+    def shape(self) -> Shape:
+        """How this client gets publications."""
+        return self._dialect.shape(self._with_offsets)
+
     def _set_property(self, request: Request, quiet: bool) -> None:
-        params = request.params
-        if not isinstance(params, list) or len(params) != 2:
-            raise RequestError(
-                ErrorCode.INVALID_REQUEST,
-                'invalid request: params must be a property and its value, as ["combined",true]',
-            )
-        self._check_property(params[0])
-        if self._is_house:
+        name, value = value_of(request)
+        if name is Property.COMBINED and self._is_house:
             raise RequestError(ErrorCode.PROPERTY_NAME, "the property combined cannot be set on this path")
-        if not isinstance(params[1], bool):
-            raise RequestError(ErrorCode.PROPERTY_VALUE, "the property combined must be true or false")
-        self._dialect = Dialect.COMBINED if params[1] else Dialect.RAW
-        self._groups = self._hub.reshape(self._connection.outbox, self._groups.values(), self._dialect.enveloped)
+        if not isinstance(value, bool):
+            raise RequestError(ErrorCode.PROPERTY_VALUE, f"the property {name.value} must be true or false")
+        if name is Property.SNAPSHOT:
+            self._with_state = value
+            return
+        if name is Property.OFFSETS:
+            self._with_offsets = value
+        else:
+            self._dialect = Dialect.COMBINED if value else Dialect.RAW
+        self._groups = self._hub.reshape(self._connection.outbox, self._groups.values(), self.shape)
 
     def _get_property(self, request: Request, quiet: bool) -> bool:
-        params = request.params
-        if not isinstance(params, list) or len(params) != 1:
-            raise RequestError(
-                ErrorCode.INVALID_REQUEST, 'invalid request: params must be one property, as ["combined"]'
-            )
-        self._check_property(params[0])
-        return self._dialect.enveloped
+        name = property_of(request)
+        if name is Property.COMBINED:
+            return self._dialect.enveloped
+        return self._with_offsets if name is Property.OFFSETS else self._with_state
 
     def _auth(self, request: Request, quiet: bool) -> None:
-        params = request.params
-        if not isinstance(params, list) or len(params) != 1 or not isinstance(params[0], str):
-            raise RequestError(ErrorCode.INVALID_REQUEST, 'invalid request: params must be one token, as ["eyJ…"]')
         try:
-            identity = self._context.verify(params[0])
+            identity = self._context.verify(token_of(request))
         except BadToken as fault:
             raise RequestError(ErrorCode.AUTHENTICATION_FAILED, f"authentication failed: {fault}") from None
         if self._identity.user not in ("", identity.user):
@@ -352,37 +396,28 @@ class Session:
     def _ping(self, request: Request, quiet: bool) -> str:
         return "PONG"
 
-    @staticmethod
-    def _check_property(name: Any) -> None:
-        if not isinstance(name, str):
-            raise RequestError(ErrorCode.INVALID_REQUEST, "invalid request: params[0] must be the name of a property")
-        if name != "combined":
-            raise RequestError(ErrorCode.PROPERTY_NAME, "unknown property: expected combined")
-
     def _streams(self, request: Request) -> dict[str, StreamName]:
-        """The streams that `params` names, by spelling."""
-        params = request.params
-        if not isinstance(params, list):
-            fault = "params is missing" if params is msgspec.UNSET else "params must be a list"
-            raise RequestError(
-                ErrorCode.INVALID_REQUEST, f'invalid request: {fault}; expected streams, as ["trade@TATA_INR"]'
-            )
-        most = self._context.limits.max_streams
-        if len(params) > most:
-            raise RequestError(
-                ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"too many subscriptions: at most {most} on a connection"
-            )
-        streams = {}
-        for index, spelling in enumerate(params):
-            if not isinstance(spelling, str):
-                raise RequestError(
-                    ErrorCode.INVALID_REQUEST, f"invalid request: params[{index}] must be the name of a stream"
-                )
-            try:
-                streams[spelling] = self._context.kinds.parse(spelling)
-            except BadStreamName as error:
-                raise RequestError(ErrorCode.INVALID_REQUEST, f"invalid request: params[{index}]: {error}") from None
-        return streams
+        return streams_of(request, self._context.kinds, self._context.limits.max_streams)
+
+
+class _Subscription:
+    """What a session does about one of its joins."""
+
+    __slots__ = ("_quiet", "_request", "_session")
+
+    def __init__(self, session: Session, request: Request, quiet: bool) -> None:
+        self._session = session
+        self._request = request
+        self._quiet = quiet
+
+    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+        self._session._joined(self._request, self._quiet, groups, recovered)
+
+    def refused(self, why: str) -> None:
+        self._session._not_joined(self._request, why)
+
+    def settled(self) -> None:
+        self._session._go_on()
 
 
 _METHODS: dict[str, Callable[[Session, Request, bool], Any]] = {
@@ -392,6 +427,7 @@ _METHODS: dict[str, Callable[[Session, Request, bool], Any]] = {
     "LIST_SUBSCRIPTIONS": Session._list_subscriptions,
     "SET_PROPERTY": Session._set_property,
     "GET_PROPERTY": Session._get_property,
+    "HISTORY": Session._history,
     "PING": Session._ping,
 }
 _QUIET = ("SUBSCRIBE", "UNSUBSCRIBE")

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 import msgspec
 
-__all__ = ["DepthMessage"]
+__all__ = ["DepthMessage", "Levels"]
 
 Levels = dict[Hashable, tuple[bytes, bytes]]
 """Normalised price → price and quantity, as the engine wrote them."""

@@ -11,16 +11,30 @@ Everything here returns the bytes of one JSON text. The engine's bytes are splic
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any
 
 import msgspec
 
 from marketfeed.model.messages import RequestError, RequestId
 
-__all__ = ["Dialect", "event_text", "publication_head"]
+__all__ = ["Dialect", "Shape", "event_text", "offset_tail", "publication_head", "split_tail"]
 
 _encode = msgspec.json.encode
+_OFFSET = b',"offset":"'
+
+
+class Shape(IntEnum):
+    """What stands around the data of a publication."""
+
+    DATA = 0
+    ENVELOPE = 1
+    OFFSET = 2
+    """An envelope that says the publication's offset, too."""
+
+    @property
+    def is_enveloped(self) -> bool:
+        return self is not Shape.DATA
 
 
 class Dialect(Enum):
@@ -35,11 +49,17 @@ class Dialect(Enum):
         """Whether a publication comes inside ``{"stream": …, "data": …}``."""
         return self is not Dialect.RAW
 
-    def reply(self, result: Any, request_id: RequestId) -> bytes:
-        """The answer to a request that succeeded."""
+    def shape(self, offsets: bool) -> Shape:
+        """What stands around a publication; `offsets`: the client asks for them. Bare data has no place for one."""
+        if not self.enveloped:
+            return Shape.DATA
+        return Shape.OFFSET if offsets else Shape.ENVELOPE
+
+    def reply(self, result: Any, request_id: RequestId, **further: Any) -> bytes:
+        """The answer to a request that succeeded; `further` stands beside its result."""
         if self is Dialect.HOUSE:
-            return _house("reply", {**_id(request_id), "result": result})
-        return _encode({"result": result, **_id(request_id)})
+            return _house("reply", {**_id(request_id), "result": result, **further})
+        return _encode({"result": result, **_id(request_id), **further})
 
     def error(self, error: RequestError) -> bytes:
         """The answer to a request that failed."""
@@ -56,6 +76,19 @@ class Dialect(Enum):
 def publication_head(spelling: str) -> bytes:
     """What stands before a publication's data in its envelope; a closing brace stands behind."""
     return b'{"stream":' + _encode(spelling) + b',"data":'
+
+
+def offset_tail(offset: str) -> bytes:
+    """What stands behind a publication's data in an envelope with its offset, of ASCII without quotes."""
+    return b',"offset":"%b"}' % offset.encode()
+
+
+def split_tail(text: bytes, shape: Shape) -> tuple[bytes, str]:
+    """The data and the offset in what stands behind the head of an envelope; without one, the offset is empty."""
+    if shape is not Shape.OFFSET:
+        return text[:-1], ""
+    data, _, tail = text.rpartition(_OFFSET)
+    return data, tail[:-2].decode()
 
 
 def event_text(event: msgspec.Struct, enveloped: bool) -> bytes:

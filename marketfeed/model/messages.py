@@ -63,12 +63,16 @@ class Request(msgspec.Struct, frozen=True):
     method: str
     params: Any
     id: RequestId
+    since: Any = msgspec.UNSET
+    limit: Any = msgspec.UNSET
 
 
 class _Fields(msgspec.Struct):
     method: str
     params: Any = msgspec.UNSET
     id: Any = msgspec.UNSET
+    since: Any = msgspec.UNSET
+    limit: Any = msgspec.UNSET
 
 
 _request = msgspec.json.Decoder(_Fields)
@@ -82,7 +86,7 @@ def parse_request(payload: bytes) -> Request:
         return _parse_carefully(payload)
     if not payload.isascii() or not _is_id(fields.id):
         return _parse_carefully(payload)
-    return Request(fields.method, fields.params, fields.id)
+    return Request(fields.method, fields.params, fields.id, fields.since, fields.limit)
 
 
 def _parse_carefully(payload: bytes) -> Request:
@@ -109,7 +113,8 @@ def _parse_carefully(payload: bytes) -> Request:
     if not isinstance(method, str):
         fault = "method is missing" if method is msgspec.UNSET else "method must be a string"
         raise RequestError(ErrorCode.INVALID_REQUEST, f"invalid request: {fault}", request_id)
-    return Request(method, _field(fields, "params", request_id), request_id)
+    params, since, limit = [_field(fields, name, request_id) for name in ("params", "since", "limit")]
+    return Request(method, params, request_id, since, limit)
 
 
 def _field(fields: dict[str, msgspec.Raw], name: str, request_id: RequestId) -> Any:
@@ -140,6 +145,7 @@ class GapReason:
 
     SOURCE_DOWN = "source-down"
     SOURCE_REFUSED = "source-refused"
+    SEQUENCE = "sequence"
 
 
 class Gap(msgspec.Struct, frozen=True, tag_field="e", tag="gap", rename={"since": "from", "until": "to"}):
@@ -183,7 +189,7 @@ NOT_UTF8 = CloseReason(1007, "not UTF-8", "not retry")
 TOO_LARGE = CloseReason(1009, "message too large", "not retry")
 INTERNAL_ERROR = CloseReason(1011, "internal error", "reconnect later")
 RESTART = CloseReason(1012, "shutting down or restarting", "reconnect after the hint")
-SLOW_CONSUMER = CloseReason(4008, "slow consumer", "reconnect")
+SLOW_CONSUMER = CloseReason(4008, "slow consumer", "reconnect, resume")
 NO_PONG = CloseReason(4009, "no pong within the time-out", "reconnect")
 TOO_MANY_REQUESTS = CloseReason(4029, "too many requests", "reconnect later")
 NO_TOKEN = CloseReason(4401, "token missing, bad or expired", "get a new token")

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from marketfeed.client.backlog import Backlog
-from marketfeed.fanout import Group
+from marketfeed.groups import Group
 from marketfeed.model.deflate import inflate
+from marketfeed.model.dialects import Shape
 from marketfeed.model.frames import text_frame
 from tests.books import Waiting, decoded, depths, replay, update
-from tests.fakes import make_group, make_stream, payloads
+from tests.fakes import AT, make_group, make_stream, payloads
 
 ROOM = 1 << 30
 
@@ -38,7 +39,7 @@ def ticker(number: int) -> bytes:
 
 def add(backlog: Backlog, group: Group, *data: bytes, room: int = ROOM) -> None:
     for each in data:
-        assert backlog.add(group, group.framed(each), room)
+        assert backlog.add(group, group.framed(each, AT), room)
 
 
 def messages(backlog: Backlog) -> list[Any]:
@@ -55,7 +56,7 @@ def messages(backlog: Backlog) -> list[Any]:
 def test_trades_all_wait_in_order() -> None:
     """`keep`: every frame as it was published, and the size is theirs, to the byte."""
     backlog, group = Backlog(), make_group("trade@A")
-    frames = [group.framed(trade(number)) for number in range(50)]
+    frames = [group.framed(trade(number), AT) for number in range(50)]
     for frame in frames:
         assert backlog.add(group, frame, ROOM)
     assert backlog.size == sum(map(len, frames))
@@ -65,7 +66,7 @@ def test_trades_all_wait_in_order() -> None:
 def test_a_trade_for_which_there_is_no_room_is_refused() -> None:
     """As much as there is room for waits, and not a byte more."""
     backlog, group = Backlog(), make_group("trade@A")
-    frame = group.framed(trade(1))
+    frame = group.framed(trade(1), AT)
     assert not backlog.add(group, frame, len(frame) - 1)
     assert backlog.add(group, frame, len(frame))
     assert backlog.size == len(frame)
@@ -81,8 +82,8 @@ def test_only_the_newest_ticker_waits() -> None:
         add(backlog, one, ticker(number))
         add(backlog, trades, trade(number))
         add(backlog, two, ticker(number + 10))
-    newest = [one.framed(ticker(4)), trades.framed(trade(0)), two.framed(ticker(14))]
-    newest += [trades.framed(trade(number)) for number in range(1, 5)]
+    newest = [one.framed(ticker(4), AT), trades.framed(trade(0), AT), two.framed(ticker(14), AT)]
+    newest += [trades.framed(trade(number), AT) for number in range(1, 5)]
     assert backlog.size == sum(map(len, newest))
     assert backlog.take(ROOM) == b"".join(newest)
 
@@ -92,9 +93,9 @@ def test_a_ticker_that_has_left_is_not_replaced() -> None:
     backlog, group = Backlog(), make_group("ticker@A")
     add(backlog, group, ticker(1))
     backlog.put(reply(1))
-    assert backlog.take(1) == group.framed(ticker(1))
+    assert backlog.take(1) == group.framed(ticker(1), AT)
     add(backlog, group, ticker(2), ticker(3))
-    assert backlog.take(ROOM) == reply(1) + group.framed(ticker(3))
+    assert backlog.take(ROOM) == reply(1) + group.framed(ticker(3), AT)
 
 
 # Merge.
@@ -102,7 +103,7 @@ def test_a_ticker_that_has_left_is_not_replaced() -> None:
 
 def test_depth_updates_merge_into_the_one_that_waits() -> None:
     """`merge`: one update, from the first one's beginning to the last one's end."""
-    backlog, group = Backlog(), make_group("depth@A", enveloped=True)
+    backlog, group = Backlog(), make_group("depth@A", shape=Shape.ENVELOPE)
     data = [update(a=[["1.0", str(number)], [str(number), "5"]], U=number, u=number) for number in range(1, 20)]
     add(backlog, group, *data)
     (message,) = messages(backlog)
@@ -134,8 +135,8 @@ def test_a_snapshot_discards_what_waited_of_its_stream() -> None:
     add(backlog, group, update(U=1, u=1), update(U=3, u=3))
     backlog.put(reply(1))
     add(backlog, group, update(U=5, u=5), update(a=[["1", "1"], ["2", "0"]], U=5, u=5, snapshot=True))
-    assert backlog.size == len(other.framed(update(U=1, u=1)) + reply(1)) + len(
-        group.framed(update(a=[["1", "1"], ["2", "0"]], U=5, u=5, snapshot=True))
+    assert backlog.size == len(other.framed(update(U=1, u=1), AT) + reply(1)) + len(
+        group.framed(update(a=[["1", "1"], ["2", "0"]], U=5, u=5, snapshot=True), AT)
     )
     add(backlog, group, update(a=[["1.0", "0"], ["3", "7"]], U=6, u=8))
     snapshot = {"e": "depth", "a": [["3", "7"]], "b": [], "U": 5, "u": 8, "snapshot": True}
@@ -156,7 +157,7 @@ def test_what_is_no_depth_message_waits_and_parts_what_may_merge() -> None:
 def test_what_is_read_once_is_shared_by_many_clients() -> None:
     """Two clients behind on one stream, merging different parts of it, do not see each other's changes."""
     group = make_group("depth@A")
-    frames = [group.framed(update(a=[["1", str(at)], [str(at), "1"]], U=at, u=at)) for at in range(1, 6)]
+    frames = [group.framed(update(a=[["1", str(at)], [str(at), "1"]], U=at, u=at), AT) for at in range(1, 6)]
     early, late = Backlog(), Backlog()
     for at, frame in enumerate(frames):
         assert early.add(group, frame, ROOM)
@@ -169,7 +170,7 @@ def test_what_is_read_once_is_shared_by_many_clients() -> None:
 
 def test_a_merged_message_is_compressed_as_its_group_wants_it() -> None:
     """What the daemon writes itself goes out in the shape, and under the spelling, of all other messages."""
-    backlog, group = Backlog(), make_stream("depth@A").group("a@depth@100ms", True, 9)
+    backlog, group = Backlog(), make_stream("depth@A").group("a@depth@100ms", Shape.ENVELOPE, 9, False)
     rows = [[f"10{at}.50", "1.25"] for at in range(60)]
     add(backlog, group, *(update(a=rows[at : at + 30], U=at, u=at) for at in range(30)))
     assert backlog.size > 0
@@ -184,8 +185,8 @@ def test_a_merged_message_is_compressed_as_its_group_wants_it() -> None:
 def test_what_does_not_fit_is_told(name: str) -> None:
     """Also where it replaces, or merges into, what waits: the caller ends this client."""
     backlog, group = Backlog(), make_group(name)
-    small = group.framed(update(a=[], U=1, u=1))
-    large = group.framed(update(a=[[str(at), "1"] for at in range(99)], U=2, u=2))
+    small = group.framed(update(a=[], U=1, u=1), AT)
+    large = group.framed(update(a=[[str(at), "1"] for at in range(99)], U=2, u=2), AT)
     assert backlog.add(group, small, len(small))
     assert not backlog.add(group, large, 100)
     assert backlog.size > len(small) + 100 or name == "ticker@A"
@@ -221,7 +222,7 @@ def test_replies_and_pings_do_not_part_what_may_be_thinned(name: str) -> None:
 def test_nothing_is_thinned_across_a_change_of_shape(name: str) -> None:
     """There and back again: the newest would otherwise stand before older ones of the other shape."""
     backlog, live = Backlog(), make_stream(name)
-    enveloped, raw = live.group(name, True, 0), live.group(name, False, 0)
+    enveloped, raw = live.group(name, Shape.ENVELOPE, 0, False), live.group(name, Shape.DATA, 0, False)
     for number, group in enumerate((enveloped, enveloped, raw, raw, enveloped, raw), 1):
         add(backlog, group, update(a=[["1", str(number)]]))
     got = [data.get("data", data)["a"][0][1] for data in messages(backlog)]
@@ -235,10 +236,10 @@ def test_what_is_forgotten_is_gone_and_comes_back_anew(name: str) -> None:
     add(backlog, group, update(U=1, u=1), update(U=2, u=2))
     add(backlog, other, trade(1))
     backlog.forget([make_group(name), group])
-    assert backlog.size == len(other.framed(trade(1)))
+    assert backlog.size == len(other.framed(trade(1), AT))
     backlog.put(reply(1))
     add(backlog, group, update(U=3, u=3))
-    assert backlog.take(ROOM) == other.framed(trade(1)) + reply(1) + group.framed(update(U=3, u=3))
+    assert backlog.take(ROOM) == other.framed(trade(1), AT) + reply(1) + group.framed(update(U=3, u=3), AT)
 
 
 def test_forgetting_takes_as_long_for_many_streams_as_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +269,7 @@ def test_forgetting_takes_as_long_for_many_streams_as_for_one(monkeypatch: pytes
 def test_frames_leave_whole_as_many_as_fit() -> None:
     """At least one, of whatever size, and no part of another."""
     backlog, group = Backlog(), make_group("trade@A")
-    frames = [group.framed(b'"%b"' % (b"x" * size)) for size in (10, 500, 10, 10, 10)]
+    frames = [group.framed(b'"%b"' % (b"x" * size), AT) for size in (10, 500, 10, 10, 10)]
     for frame in frames:
         backlog.add(group, frame, ROOM)
     backlog.put(reply(1))
@@ -294,9 +295,9 @@ class BacklogMachine(RuleBasedStateMachine):
         self.groups: dict[str, Group] = {}
         for name in ("trade@A", "ticker@A", "depth@A", "depth@B"):
             live = make_stream(name)
-            self.groups[name] = live.group(name, True, 0)
-            self.groups[f"{name} raw"] = live.group(name, False, 0)
-        self.groups["depth@C"] = make_group("depth@C", enveloped=True, window=9)
+            self.groups[name] = live.group(name, Shape.ENVELOPE, 0, False)
+            self.groups[f"{name} raw"] = live.group(name, Shape.DATA, 0, False)
+        self.groups["depth@C"] = make_group("depth@C", shape=Shape.ENVELOPE, window=9)
         self.groups["ticker@C"] = make_group("ticker@C", window=15)
 
     names = st.sampled_from(
@@ -306,7 +307,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     def _publish(self, name: str, data: bytes) -> None:
         group = self.groups[name]
-        assert self.backlog.add(group, group.framed(data), ROOM)
+        assert self.backlog.add(group, group.framed(data, AT), ROOM)
         self.waiting.publish(group, data)
 
     @rule(name=names)

@@ -30,11 +30,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from marketfeed.client.outbox import Outbox
-from marketfeed.fanout import Group
+from marketfeed.groups import Group
+from marketfeed.model.dialects import Shape
 from marketfeed.model.frames import text_frame
 from marketfeed.model.streams import LossPolicy
 from tests.books import Waiting, update
-from tests.fakes import FakeTransport, make_group, payloads
+from tests.fakes import AT, FakeTransport, make_group, payloads
 
 LIMIT = 200_000
 CHUNK = 65_536  # what the outbox hands to its transport at a time, a longer frame apart
@@ -306,7 +307,7 @@ def test_what_waits_is_thinned_out_by_its_streams_loss_policy() -> None:
     for number in range(1, 4):
         box.outbox.wait(TRADES, [frame(number)])
         box.outbox.wait(ticker, [frame(10 + number)])
-        box.outbox.wait(depth, [depth.framed(update(a=[[str(number), "1"]], U=number, u=number))])
+        box.outbox.wait(depth, [depth.framed(update(a=[[str(number), "1"]], U=number, u=number), AT)])
     box.drain()
     depths = text_frame(b'{"e":"depth","a":[["1","1"],["2","1"],["3","1"]],"b":[],"U":1,"u":3}')
     assert bytes(box.socket.received) == cut + frame(1) + frame(13) + depths + frame(2) + frame(3)
@@ -336,8 +337,8 @@ def test_what_is_thinned_out_keeps_to_the_limit_too(name: str) -> None:
     box, group = Box(limit=2000), make_group(name)
     box.backlog()
     small, large = update(U=1, u=1), update(a=[[str(price), "1"] for price in range(500)], U=2, u=2)
-    assert box.outbox.wait(group, [group.framed(small)])
-    assert not box.outbox.wait(group, [group.framed(large)])
+    assert box.outbox.wait(group, [group.framed(small, AT)])
+    assert not box.outbox.wait(group, [group.framed(large, AT)])
     box.outbox.discard()
     box.outbox.write(CLOSE)
     box.drain()
@@ -408,7 +409,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.transport.socket.room = 50
         self.outbox = Outbox(self.transport, LIMIT, self)
         self.groups = {name: make_group(name) for name in ("trade@A", "trade@B", "ticker@A", "depth@A")}
-        self.groups["depth@B"] = make_group("depth@B", enveloped=True, window=12)
+        self.groups["depth@B"] = make_group("depth@B", shape=Shape.ENVELOPE, window=12)
         self.ids = dict.fromkeys(self.groups, 0)
         self.behind = Waiting()
         self.handed = bytearray()
@@ -479,7 +480,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def publish(self, batch: list[tuple[str, list[tuple[int, str]]]]) -> None:
         shares = [(name, [self._data(name, *each) for each in share]) for name, share in batch]
         if self.outbox.direct:
-            self._send_directly([self.groups[name].framed(data) for name, share in shares for data in share])
+            self._send_directly([self.groups[name].framed(data, AT) for name, share in shares for data in share])
             return
         for name, share in shares:
             if not self._wait(self.groups[name], share):
@@ -503,14 +504,14 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def _wait(self, group: Group, share: list[bytes]) -> bool:
         if self.finished or self.gone:
-            assert self.outbox.wait(group, [group.framed(data) for data in share])
+            assert self.outbox.wait(group, [group.framed(data, AT) for data in share])
             return True
         if self.tls:  # where some may pass before others wait
             return all(self._wait_together(group, [data]) for data in share)
         return self._wait_together(group, share)
 
     def _wait_together(self, group: Group, share: list[bytes]) -> bool:
-        frames = [group.framed(data) for data in share]
+        frames = [group.framed(data, AT) for data in share]
         if self.passes:
             self.behind.put(frames[0])
             assert self.outbox.wait(group, frames)

@@ -316,12 +316,20 @@ class TestErrors:
             (b'{"method":"SET_PROPERTY","params":["combined"]}', 2, "params must be a property and its value"),
             (b'{"method":"SET_PROPERTY","params":"combined"}', 2, "params must be a property and its value"),
             (b'{"method":"SET_PROPERTY","params":[5,true]}', 2, "params[0] must be the name of a property"),
-            (b'{"method":"SET_PROPERTY","params":["colour",true]}', 0, "unknown property: expected combined"),
+            (
+                b'{"method":"SET_PROPERTY","params":["colour",true]}',
+                0,
+                "unknown property: expected one of combined",
+            ),
             (b'{"method":"GET_PROPERTY"}', 2, "params must be one property"),
             (b'{"method":"GET_PROPERTY","params":[]}', 2, "params must be one property"),
             (b'{"method":"GET_PROPERTY","params":["combined","combined"]}', 2, "params must be one property"),
             (b'{"method":"GET_PROPERTY","params":[{}]}', 2, "params[0] must be the name of a property"),
-            (b'{"method":"GET_PROPERTY","params":["colour"]}', 0, "unknown property: expected combined"),
+            (
+                b'{"method":"GET_PROPERTY","params":["colour"]}',
+                0,
+                "unknown property: expected one of combined",
+            ),
         ],
         ids=lambda value: repr(value)[:60],
     )
@@ -647,7 +655,7 @@ class TestEnd:
         client.hub.publish(A, trade())
         if end == "overflow":
             client.outbox.stall()
-            client.outbox.room = 0
+            client.outbox.limit = 0
         else:
             client.outbox.takes.append(OSError(errno.EPIPE, "gone"))
         client.say(request_text)
@@ -664,7 +672,7 @@ class TestEnd:
         for _ in range(QUEUED):
             client.say({"method": "PING"})
         client.outbox.stall()
-        client.outbox.room = len(text_frame(b'{"result":null,"id":1}'))
+        client.outbox.limit = len(text_frame(b'{"result":null,"id":1}'))
         client.source.confirm(A)
         assert client.outbox.overflows == 1
         assert client.reading

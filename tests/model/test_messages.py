@@ -28,7 +28,7 @@ from marketfeed.model.messages import (
 from tests.strategies import further_members, json_texts, json_values, objects, plain_text, property_test
 
 ID_FAULT = "invalid request: id must be a signed 64-bit integer, a string of up to 36 characters, or null"
-METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY", "PING", "AUTH")
+METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY", "PING", "AUTH", "HISTORY")
 
 request_ids = st.none() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=36)
 
@@ -57,7 +57,15 @@ def refusal(payload: bytes) -> RequestError:
         ('{"method":"PING","id":null}', Request("PING", msgspec.UNSET, None)),
         ('{"method":"PING","params":null,"id":"a-b"}', Request("PING", None, "a-b")),
         ('\n{ "id" : 6 , "method" : "PING" }\n', Request("PING", msgspec.UNSET, 6)),
-        ('{"method":"PING","id":1,"future":{"a":[1e999]},"limit":1}', Request("PING", msgspec.UNSET, 1)),
+        ('{"method":"PING","id":1,"future":{"a":[1e999]},"limi":1}', Request("PING", msgspec.UNSET, 1)),
+        (
+            '{"method":"SUBSCRIBE","params":["trade@A"],"since":{"trade@A":"7-1"}}',
+            Request("SUBSCRIBE", ["trade@A"], msgspec.UNSET, {"trade@A": "7-1"}),
+        ),
+        (
+            '{"method":"HISTORY","params":["trade@A"],"limit":100,"id":7}',
+            Request("HISTORY", ["trade@A"], 7, msgspec.UNSET, 100),
+        ),
         ('{"method":"no such method"}', Request("no such method", msgspec.UNSET, msgspec.UNSET)),
     ],
 )

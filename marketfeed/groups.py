@@ -1,0 +1,187 @@
+"""A wanted stream and the groups of its subscribers: what is kept of it, and how one publication is framed for whom.
+
+1. The subscribers of a stream form groups, one for each spelling, shape and compression. A publication is framed once
+   per group, and every member of it gets the same bytes.
+2. What a stream has published is kept for those who come later: its history by offset, and for the kinds of which
+   only the newest or the sum counts, its state (PROTOCOL.md, section 6).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marketfeed.boundaries import Subscriber
+from marketfeed.model.book import DepthMessage
+from marketfeed.model.deflate import compressed_frame, inflate
+from marketfeed.model.dialects import Shape, offset_tail, publication_head, split_tail
+from marketfeed.model.frames import text_frame, text_header
+from marketfeed.model.history import History
+from marketfeed.model.publications import PublicationReader
+from marketfeed.model.state import BookState, LatestState, State
+from marketfeed.model.streams import LossPolicy
+
+__all__ = ["Audience", "Group", "LiveStream", "overhead"]
+
+_HEADER = 10  # bytes of a frame's header, at most
+_ENVELOPE = len('{"stream":"","data":}')
+_OFFSET = 64  # bytes of an offset in its envelope, at most
+
+
+class Group:
+    """The subscribers of one stream who get the same bytes."""
+
+    __slots__ = (
+        "audiences",
+        "data",
+        "depths",
+        "frames",
+        "head",
+        "shape",
+        "size",
+        "spelling",
+        "stream",
+        "wants_state",
+        "window",
+    )
+
+    def __init__(self, stream: LiveStream, spelling: str, shape: Shape, window: int, wants_state: bool) -> None:
+        self.window = window  # of deflate, in bits; 0: nothing is compressed
+        self.stream = stream
+        self.spelling = spelling
+        self.shape = shape
+        self.wants_state = wants_state  # also when it is known again after a gap
+        self.head = publication_head(spelling)
+        self.audiences: dict[Audience, None] = {}
+        self.size = 0  # members
+        self.frames: list[bytes] = []
+        self.data = b""  # the frames of the present flush, put together
+        self.depths: dict[bytes, DepthMessage | None] = {}  # what the present flush has read
+
+    @property
+    def key(self) -> tuple[str, Shape, int, bool]:
+        return self.spelling, self.shape, self.window, self.wants_state
+
+    def framed(self, data: bytes, offset: str) -> bytes:
+        """A publication's data as the members get it."""
+        shape = self.shape
+        if shape is Shape.DATA:
+            return self._frame(data)
+        tail = offset_tail(offset) if shape is Shape.OFFSET else b"}"
+        if self.window:
+            return self._frame(b"".join((self.head, data, tail)))
+        head = self.head
+        return b"".join((text_header(len(head) + len(data) + len(tail)), head, data, tail))
+
+    def _frame(self, payload: bytes) -> bytes:
+        return (self.window and compressed_frame(payload, self.window)) or text_frame(payload)
+
+    @property
+    def overhead(self) -> int:
+        """The most bytes that a frame has besides a publication's data."""
+        return overhead(self.spelling, self.shape)
+
+    def depth(self, frame: bytes) -> DepthMessage | None:
+        """What a frame of this group, a depth stream's, holds; None if that cannot be read.
+
+        It is read once in a flush for all members who are behind, and shared: copy it before merging others into it.
+        """
+        if frame not in self.depths:
+            self.depths[frame] = _read_depth(self._split(frame)[0])
+        return self.depths[frame]
+
+    def offset(self, frame: bytes) -> str:
+        """The offset that a frame of this group says, if its shape has one."""
+        return self._split(frame)[1] if self.shape is Shape.OFFSET else ""
+
+    def _split(self, frame: bytes) -> tuple[bytes, str]:
+        payload = inflate(frame)
+        if self.shape is Shape.DATA:
+            return payload, ""
+        return split_tail(payload[len(self.head) :], self.shape)
+
+
+class Audience:
+    """The clients who are in the same groups."""
+
+    __slots__ = ("batch", "groups", "members")
+
+    def __init__(self, groups: frozenset[Group]) -> None:
+        self.groups = groups
+        self.members: dict[Subscriber, None] = {}
+        self.batch: list[Group] = []  # those of which the present flush has something
+
+
+class LiveStream:
+    """A stream that is wanted from the source: its groups, who waits to join, its past, and whether it flows."""
+
+    __slots__ = (
+        "confirmed",
+        "drops",
+        "drops_logged",
+        "gap",
+        "groups",
+        "heard",
+        "history",
+        "holders",
+        "joins",
+        "loss",
+        "missed",
+        "name",
+        "reader",
+        "seeding",
+        "state",
+        "told",
+        "was_lost",
+    )
+
+    def __init__(self, name: str, reader: PublicationReader, loss: LossPolicy, history: History) -> None:
+        self.name = name
+        self.loss = loss
+        self.reader = reader
+        self.history = history
+        self.state = _make_state(loss)
+        self.groups: dict[tuple[str, Shape, int, bool], Group] = {}
+        self.joins: dict[Any, None] = {}  # those who wait for the source, or for the state
+        self.holders = 0  # memberships and joins, one for each spelling
+        self.confirmed = False
+        self.seeding = False  # its state is being looked for
+        self.gap: tuple[str, int] | None = None  # reason, and since when in ms since 1970
+        self.was_lost = False  # publications may have been missed since the last one, and clients were told so
+        self.heard = 0.0  # seconds since 1970, when it last published or was confirmed
+        self.missed: int | None = None  # ms since 1970, the beginning of a sequence gap that is not told yet
+        self.told = float("-inf")  # when a sequence gap was last told
+        self.drops = 0  # since they were last logged
+        self.drops_logged = float("-inf")
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing that a client who wants to join would have to wait for is under way."""
+        return (self.confirmed and not self.seeding) or self.gap is not None
+
+    def group(self, spelling: str, shape: Shape, window: int, wants_state: bool) -> Group:
+        key = (spelling, shape, window, wants_state)
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = Group(self, *key)
+        return group
+
+
+def overhead(spelling: str, shape: Shape) -> int:
+    """The most bytes that a frame has besides a publication's data."""
+    if shape is Shape.DATA:
+        return _HEADER
+    return _HEADER + _ENVELOPE + len(spelling) + (_OFFSET if shape is Shape.OFFSET else 0)
+
+
+def _make_state(loss: LossPolicy) -> State | None:
+    """The state of a stream by its kind's policy: a book, the newest publication, or none."""
+    if loss is LossPolicy.MERGE:
+        return BookState()
+    return LatestState() if loss is LossPolicy.LATEST else None
+
+
+def _read_depth(data: bytes) -> DepthMessage | None:
+    try:
+        return DepthMessage.parse(data)
+    except Exception:  # a publication that `--validate warn` let through
+        return None

@@ -1,0 +1,308 @@
+"""Clients on their way into streams: asked for, confirmed, caught up with, and then in, in one call.
+
+1. A join takes effect whole or not at all. Its streams are held from the beginning, so that nothing flaps meanwhile.
+2. A request for many streams is taken up a portion at a time, between which everybody else is served.
+3. A client is in when the source has confirmed its streams, and their state has been looked for where it asks for it.
+   Where that takes too long, or the source is out of reach, it joins all the same and hears of the gap that is open.
+4. Then, without yielding: what is pending is flushed, the membership changes, and the reply, what the client has
+   missed or the state, and the open gaps are written. Nothing is missed between them, nothing comes twice.
+5. A join that fails in what is written for it is the end of that client only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from itertools import islice
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+
+from marketfeed.boundaries import Archive, Clock, Entry, Subscriber
+from marketfeed.fanout import is_member
+from marketfeed.gaps import gap_frame
+from marketfeed.groups import Group, LiveStream, overhead
+from marketfeed.logs import Log
+from marketfeed.model.dialects import Shape
+from marketfeed.model.streams import StreamName
+from marketfeed.recall import Recall
+from marketfeed.waits import Wait, Waits
+from marketfeed.wanted import WantedStreams
+
+__all__ = ["Answers", "Join", "Joins", "TooManyStreams"]
+
+_PORTION = 100
+"""Streams that are asked for in one turn of the reactor, of joins with more of them than this."""
+
+
+class TooManyStreams(Exception):
+    """The process has no room for another distinct stream."""
+
+
+class Answers(Protocol):
+    """What a session does about its join."""
+
+    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+        """The client is in these groups (spelling → group): write the reply. The flush before it may have ended it.
+
+        `recovered`, for those that it has asked for: whether all that it missed follows.
+        """
+
+    def refused(self, why: str) -> None:
+        """The client is in none of the streams: write the error. `why` is for the client to read."""
+
+    def settled(self) -> None:
+        """It was answered later than it asked, and all that belongs to the answer has been written."""
+
+
+class Join:
+    """A client's wish to join streams."""
+
+    __slots__ = (
+        "answers",
+        "asked",
+        "finished",
+        "is_late",
+        "recalls",
+        "reserved",
+        "shape",
+        "since",
+        "streams",
+        "subscriber",
+        "wait",
+        "wants_state",
+    )
+
+    def __init__(
+        self, subscriber: Subscriber, shape: Shape, answers: Answers, since: Mapping[str, str], wants_state: bool
+    ) -> None:
+        self.subscriber = subscriber
+        self.shape = shape
+        self.answers = answers
+        self.since = since
+        self.wants_state = wants_state
+        self.asked: deque[tuple[str, StreamName]] = deque()
+        self.reserved = 0
+        self.streams: dict[str, LiveStream] = {}
+        self.recalls: dict[str, Recall] = {}
+        self.wait: Wait | None = None
+        self.is_late = False
+        self.finished = False
+
+
+class Joins:
+    """All the joins of a process.
+
+    `change` puts a subscriber into groups; `flush` sends what is pending.
+    """
+
+    log = Log()
+
+    def __init__(
+        self,
+        clock: Clock,
+        wanted: WantedStreams,
+        waits: Waits,
+        change: Callable[[Subscriber, Collection[Group]], None],
+        flush: Callable[[], None],
+        strict: bool,
+    ) -> None:
+        self._clock = clock
+        self._wanted = wanted
+        self._waits = waits
+        self._change = change
+        self._flush = flush
+        self._strict = strict
+        self._queue: deque[Join] = deque()
+        self._turn: IDelayedCall | None = None
+        self._unfinished: dict[Join, None] = {}
+        self.archive: Archive | None = None
+
+    def begin(self, join: Join, streams: Mapping[str, StreamName]) -> None:
+        """Let a client join `streams` (spelling → stream); perhaps it is finished when this returns.
+
+        Raises `TooManyStreams`.
+        """
+        reserved = self._wanted.reserve(streams.values())
+        if reserved is None:
+            raise TooManyStreams
+        join.reserved = reserved
+        join.asked.extend(streams.items())
+        self._unfinished[join] = None
+        if len(streams) <= _PORTION:
+            self._hold(join, len(streams))
+            self._wait(join)
+        else:
+            self._queue.append(join)
+            self._go_on()
+        join.is_late = not join.finished
+
+    def cancel(self, join: Join) -> None:
+        """The client of an unfinished join is gone."""
+        if not join.finished:
+            self._finish(join)
+            self._release(join)
+
+    def close(self) -> None:
+        """Nobody joins any more."""
+        for join in list(self._unfinished):
+            self.cancel(join)
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+
+    # Asking for the streams.
+
+    def _go_on(self) -> None:
+        if self._turn is None:
+            self._turn = self._clock.callLater(0, self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        left = _PORTION
+        while self._queue and left:
+            join = self._queue[0]
+            left -= 0 if join.finished else self._hold(join, left)
+            if join.finished or not join.asked:
+                self._queue.popleft()
+                if not join.finished:
+                    self._guarded(join, self._wait)
+        if self._queue:
+            self._go_on()
+
+    def _hold(self, join: Join, most: int) -> int:
+        portion = list(islice(join.asked, most))
+        for spelling, name in portion:
+            join.asked.popleft()
+            join.streams[spelling] = self._wanted.hold(name)
+        if not join.asked:
+            self._wanted.unreserve(join.reserved)
+            join.reserved = 0
+        return len(portion)
+
+    # Waiting, and catching up.
+
+    def _wait(self, join: Join) -> None:
+        join.wait = self._waits.wait_for(join.streams.values(), lambda: self._guarded(join, self._catch_up))
+        if join.wait is None:
+            self._catch_up(join)
+
+    def _catch_up(self, join: Join) -> None:
+        join.wait = None
+        room = join.subscriber.room
+        for spelling, offset in join.since.items():
+            join.recalls[spelling] = Recall(join.streams[spelling], offset, room, overhead(spelling, join.shape))
+        self._recall_or_complete(join)
+
+    def _recall_or_complete(self, join: Join) -> None:
+        if join.finished:
+            return
+        if self.archive is not None and any(recall.needs_archive for recall in join.recalls.values()):
+            Deferred.fromCoroutine(self._recall(join, self.archive))
+        else:
+            self._complete(join)
+
+    async def _recall(self, join: Join, archive: Archive) -> None:
+        try:
+            for recall in join.recalls.values():
+                while recall.needs_archive and not join.finished:
+                    await recall.ask(archive, self._strict)
+            self._recall_or_complete(join)
+        except Exception:
+            self._failed(join)
+
+    # Joining.
+
+    def _complete(self, join: Join) -> None:
+        self._flush()
+        if join.finished:
+            return  # the flush has ended this client
+        subscriber, streams = join.subscriber, join.streams
+        replays, used = self._replays(join)
+        states = {}
+        if join.wants_state:
+            for spelling, stream in streams.items():
+                snapshot = None if spelling in replays or stream.state is None else stream.state.snapshot()
+                if snapshot is not None:
+                    states[spelling] = snapshot
+                    used += len(snapshot) + overhead(spelling, join.shape)
+            if used > subscriber.room:
+                self._refuse(join, "the states of these streams are larger than --client-queue; subscribe to fewer")
+                return
+        groups = {
+            spelling: stream.group(spelling, join.shape, subscriber.window, join.wants_state)
+            for spelling, stream in streams.items()
+        }
+        self._finish(join)
+        self._change(subscriber, groups.values())
+        recovered = {spelling: spelling in replays for spelling in join.since} if join.since else None
+        join.answers.joined(groups, recovered)
+        frames = []
+        for spelling, group in groups.items():
+            if spelling in replays:
+                frames += [group.framed(data, offset) for offset, data in replays[spelling]]
+            elif spelling in states:
+                frames.append(group.framed(states[spelling], group.stream.history.latest or ""))
+        if frames and any(is_member(subscriber, group) for group in groups.values()):
+            subscriber.write(b"".join(frames))
+        self._tell_gaps(subscriber, groups)
+        if join.is_late:
+            join.answers.settled()
+
+    def _replays(self, join: Join) -> tuple[dict[str, list[Entry]], int]:
+        """What is replayed, by spelling, and how many bytes it takes at most: only what there is room for."""
+        replays: dict[str, list[Entry]] = {}
+        used = 0
+        for spelling, recall in join.recalls.items():
+            taken = recall.take()
+            if taken is not None and used + taken[1] <= join.subscriber.room:
+                replays[spelling] = taken[0]
+                used += taken[1]
+        return replays, used
+
+    @staticmethod
+    def _tell_gaps(subscriber: Subscriber, groups: Mapping[str, Group]) -> None:
+        gaps: dict[tuple[str, int], list[str]] = {}
+        for spelling, group in groups.items():
+            if group.stream.gap is not None:
+                gaps.setdefault(group.stream.gap, []).append(spelling)
+        for (reason, since), spellings in gaps.items():
+            group = groups[spellings[0]]
+            if is_member(subscriber, group):  # not ended by what was written before
+                subscriber.tell(gap_frame(spellings, reason, since, None, group.shape.is_enveloped))
+
+    def _refuse(self, join: Join, why: str) -> None:
+        self._finish(join)
+        self._release(join)
+        join.answers.refused(why)
+        if join.is_late:
+            join.answers.settled()
+
+    # The end.
+
+    def _finish(self, join: Join) -> None:
+        join.finished = True
+        self._unfinished.pop(join, None)
+        if join.wait is not None:
+            self._waits.cancel(join.wait)
+            join.wait = None
+        self._wanted.unreserve(join.reserved)
+        join.reserved = 0
+        join.asked.clear()
+
+    def _release(self, join: Join) -> None:
+        for stream in join.streams.values():
+            self._wanted.release(stream)
+
+    def _guarded(self, join: Join, step: Callable[[Join], None]) -> None:
+        """A step outside of the client's own request: a fault in it is the end of that client only."""
+        try:
+            step(join)
+        except Exception:
+            self._failed(join)
+
+    def _failed(self, join: Join) -> None:
+        self.log.failure("a client failed as its subscription took effect")
+        self.cancel(join)
+        join.subscriber.failed()

@@ -1,0 +1,292 @@
+"""The state of a stream, which a new subscriber gets first (PROTOCOL.md, section 6).
+
+1. A state is given only while it is complete: what a subscriber who had been there from the beginning would have.
+   A book is complete from a snapshot or a seed on, until something may be missing: a jump in the ids, a publication
+   that cannot be read, or the loss of the link.
+2. After a loss, ids tell: the next update either continues the book, or it jumps. Without ids nothing tells.
+3. A seed comes from beside the stream, and is ordered by its ids (`early_updates`). One that is ahead of the stream is
+   not given out until the stream has come that far. Where ids do not say the order, no seed is taken.
+4. Nothing raises, whatever the engine writes. What is kept is bounded, but for the levels of the book.
+5. A publication is only looked at when it comes. Its levels are merged when somebody asks, or when many wait.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from marketfeed.model.book import DepthMessage, Levels
+from marketfeed.model.early_updates import EarlyUpdates
+
+__all__ = ["BookState", "LatestState", "State"]
+
+_PENDING = 64  # updates that wait to be merged into the book
+_PENDING_BYTES = 256 * 1024
+
+_REPLACED = (b'"a"', b'"b"', b'"U"', b'"u"', b'"pu"', b'"snapshot"')
+
+
+class LatestState:
+    """The state of a stream of which only the newest publication matters: that one."""
+
+    __slots__ = ("_data", "_is_live")
+
+    def __init__(self) -> None:
+        self._data: bytes | None = None
+        self._is_live = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is a state to give."""
+        return self._data is not None
+
+    def record(self, data: bytes) -> bool:
+        """A publication has come. False: it has no ids that could jump."""
+        self._data = data
+        self._is_live = True
+        return False
+
+    def seed(self, data: bytes) -> bool:
+        """A state from beside the stream. Whether it is taken: what came on the stream itself is newer."""
+        if self._is_live:
+            return False
+        self._data = data
+        return True
+
+    def lose(self) -> None:
+        """The link is lost: what was the newest may be old."""
+        self._data = None
+        self._is_live = False
+
+    def snapshot(self) -> bytes | None:
+        """The newest publication as it was published; None where it is not known."""
+        return self._data
+
+
+class _Ids(msgspec.Struct, gc=False):
+    """All that has to be known of an update at once."""
+
+    U: Any = None
+    u: Any = None
+    snapshot: Any = None
+
+
+_ids = msgspec.json.Decoder(_Ids).decode
+
+
+class BookState:
+    """The state of a stream of depth messages: the order book."""
+
+    __slots__ = ("_book", "_early", "_is_lost", "_is_unordered", "_live", "_pending", "_seeded", "_size", "_written")
+
+    def __init__(self) -> None:
+        self._book: DepthMessage | None = None  # without what waits; None: there is no book
+        self._pending: list[bytes] = []
+        self._size = 0  # bytes that wait
+        self._early = EarlyUpdates()
+        self._live: int | None = None  # the last id on the stream
+        self._seeded: int | None = None  # the seed's last id, which the stream has not reached yet
+        self._is_lost = False  # since the last publication
+        self._is_unordered = False  # the last publication had no ids
+        self._written: _Written | None = None
+
+    @property
+    def last(self) -> int | None:
+        """The last id, as far as the state has come; None where there are no ids."""
+        return self._live if self._seeded is None else self._seeded
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is a state to give."""
+        self._settle()
+        return self._book is not None and not self._is_lost and (self._seeded is None or self._live is None)
+
+    def record(self, data: bytes) -> bool:
+        """A publication has come. Whether its ids jump, so that something before it is missing."""
+        self._written = None
+        try:
+            ids = _ids(data)
+        except (ValueError, RecursionError):
+            self._record_unordered()
+            return False
+        first, last = ids.U, ids.u
+        if ids.snapshot is True:
+            self._replace(data, last if type(last) is int else None)
+        elif type(first) is int and type(last) is int:
+            return self._record_ordered(first, last, data)
+        elif self._book is None or self._is_lost:
+            self._record_unordered()
+        else:
+            self._is_unordered = True
+            self._wait(data)
+        return False
+
+    def seed(self, data: bytes) -> bool:
+        """A depth message from beside the stream: the whole book, and its last id `u`. Whether it is taken.
+
+        The state may be incomplete still, until the stream has come as far as the seed.
+        """
+        if self.is_complete:
+            return False
+        try:
+            last = _ids(data).u
+            book = _empty_book()
+            book.take(DepthMessage.parse(data))
+        except Exception:  # of any other data it may raise what it likes
+            return False
+        if type(last) is not int:
+            last = None
+        early = self._early.behind(last)
+        if early is None or not (early or self.last is None or (last is not None and last >= self.last)):
+            return False
+        self._early.clear()
+        self._book = book
+        self._pending = early
+        self._size = sum(map(len, early))
+        self._written = None
+        if not early:
+            self._is_unordered = False
+            self._seeded = None if last == self._live else last
+            if self._is_lost and self._seeded is not None:
+                self._live = None
+            self._is_lost = False
+        return True
+
+    def lose(self) -> None:
+        """The link is lost: something may be missing before the next update, whose ids tell."""
+        self._is_lost = True
+        self._written = None
+        if self.last is None or self._is_unordered:
+            self._forget_book()
+            self._early.clear()
+            self._live = self._seeded = None
+            self._is_unordered = False
+
+    def snapshot(self) -> bytes | None:
+        """The book as one depth message that replaces every other, best levels first; None while it is incomplete.
+
+        It has the other fields of the newest message.
+        """
+        written = self._write()
+        return None if written is None else written.snapshot
+
+    def depth(self, limit: int) -> bytes | None:
+        """The book as Binance's REST answer, with at most `limit` levels of each side; None while it is incomplete."""
+        written = self._write()
+        if written is None:
+            return None
+        bids, asks = [b",".join(side[: max(limit, 0)]) for side in (written.bids, written.asks)]
+        return b'{"lastUpdateId":%d,"bids":[%b],"asks":[%b]}' % (self.last or 0, bids, asks)
+
+    def _replace(self, data: bytes, last: int | None) -> None:
+        """A snapshot has come: nothing that was before it matters."""
+        self._forget_book()
+        self._early.clear()
+        self._book = _empty_book()
+        self._live = last
+        self._is_lost = self._is_unordered = False
+        self._wait(data)
+
+    def _record_ordered(self, first: int, last: int, data: bytes) -> bool:
+        """An update with ids has come."""
+        jumps = self._live is not None and (first > self._live + 1 or last < self._live)
+        was_unordered = self._is_unordered
+        self._live = last
+        self._is_lost = self._is_unordered = False
+        if self._seeded is not None and not jumps:
+            if last <= self._seeded:
+                self._seeded = None if last == self._seeded else self._seeded
+                return False  # the seed has it in it
+            jumps = first > self._seeded + 1
+            self._seeded = None
+        if jumps:
+            self._forget_book()
+            self._early.clear()
+            if was_unordered:
+                self._early.add_unordered()
+        if self._book is None:
+            self._early.add(first, last, data)
+        else:
+            self._wait(data)
+        return jumps
+
+    def _record_unordered(self) -> None:
+        """Something without ids has come that is not merged into a book."""
+        self._forget_book()
+        self._early.add_unordered()
+        self._is_lost = False
+        self._is_unordered = True
+
+    def _wait(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._size += len(data)
+        if len(self._pending) > _PENDING or self._size > _PENDING_BYTES:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Merge what waits into the book. If that cannot be read, there is no book."""
+        if self._book is None or not self._pending:
+            return
+        try:
+            for data in self._pending:
+                self._book.take(DepthMessage.parse(data))
+        except Exception:  # of data that `--validate warn` let through it may raise what it likes
+            self._spoil()
+        self._pending.clear()
+        self._size = 0
+
+    def _spoil(self) -> None:
+        """The book has in it what cannot be read. What has ids is ordered by the last one."""
+        self._forget_book()
+        if self._live is None or self._is_unordered:
+            self._early.add_unordered()
+
+    def _forget_book(self) -> None:
+        self._book = None
+        self._pending.clear()
+        self._size = 0
+        self._seeded = None
+        self._written = None
+
+    def _write(self) -> _Written | None:
+        if not self.is_complete:
+            return None
+        if self._written is None and self._book is not None:
+            try:
+                self._written = _written(self._book, self.last)
+            except Exception:  # a price that is no number has no place
+                self._spoil()
+        return self._written
+
+
+class _Written(msgspec.Struct, frozen=True):
+    """A book as JSON: whole, and the levels of its sides, best first."""
+
+    snapshot: bytes
+    bids: list[bytes]
+    asks: list[bytes]
+
+
+def _written(book: DepthMessage, last: int | None) -> _Written:
+    """`last`: the last id, where there are ids."""
+    fields = [b"%b:%b" % field for field in book.fields.items() if field[0] not in _REPLACED]
+    fields.append(b'"snapshot":true')
+    if last is not None:
+        fields.append(b'"U":%d,"u":%d' % (last, last))
+    bids, asks = _in_order(book.bids, is_descending=True), _in_order(book.asks, is_descending=False)
+    return _Written(b'{%b,"b":[%b],"a":[%b]}' % (b",".join(fields), b",".join(bids), b",".join(asks)), bids, asks)
+
+
+def _in_order(levels: Levels, *, is_descending: bool) -> list[bytes]:
+    prices: list[Any] = list(levels)  # normalised ones, which are numbers
+    prices.sort(reverse=is_descending)
+    return [b"[%b,%b]" % levels[price] for price in prices]
+
+
+def _empty_book() -> DepthMessage:
+    """A book to merge messages into. It is a snapshot, so that it keeps no zeros."""
+    return DepthMessage({}, {}, {}, None, None, is_snapshot=True, level_size=0)
+
+
+State = LatestState | BookState

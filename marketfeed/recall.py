@@ -1,0 +1,74 @@
+"""What a client has missed, put together from the history of a stream and the archive behind it.
+
+1. A recall is whole or it is nothing: it has every publication from the client's offset to the moment at which the
+   client joins, in order, or it says that it has not (PROTOCOL.md, section 6).
+2. The archive is asked for what lies before the history, a portion at a time, and for no more than there is room for.
+3. What the archive holds and the stream's kind does not permit is passed over, as it was when it was published.
+"""
+
+from __future__ import annotations
+
+from marketfeed.boundaries import Archive, Entry
+from marketfeed.groups import LiveStream
+from marketfeed.model.publications import BadPublication
+
+__all__ = ["Recall", "read_entries"]
+
+_ROUNDS = 64
+"""Portions after which a recall that does not reach the history, which moves on, is given up."""
+
+
+class Recall:
+    """What one stream has published behind `offset`, up to `room` bytes with `overhead` for each publication."""
+
+    __slots__ = ("_last", "_overhead", "_room", "_rounds", "entries", "is_possible", "stream")
+
+    def __init__(self, stream: LiveStream, offset: str, room: int, overhead: int) -> None:
+        self.stream = stream
+        self.entries: list[Entry] = []
+        self.is_possible = True
+        self._last = offset
+        self._room = room
+        self._overhead = overhead
+        self._rounds = 0
+
+    @property
+    def needs_archive(self) -> bool:
+        """Whether the history does not reach back to where this has come."""
+        history = self.stream.history
+        return self.is_possible and history.latest is not None and history.since(self._last) is None
+
+    async def ask(self, archive: Archive, strict: bool) -> None:
+        """Get one portion from the archive."""
+        until = self.stream.history.latest
+        assert until is not None
+        self._rounds += 1
+        portion = await archive.since(self.stream.name, self._last, until, max(1, self._room))
+        if portion is None or self._rounds > _ROUNDS:
+            self.is_possible = False
+            return
+        self._last = portion[-1][0] if portion else until
+        self.entries += read_entries(self.stream, portion, strict)
+        self._room -= sum([len(payload) + self._overhead for _, payload in portion])
+        if self._room < 0:
+            self.is_possible = False
+
+    def take(self) -> tuple[list[Entry], int] | None:
+        """All of it at this moment, and the bytes that it takes at most; None if it cannot be had."""
+        rest = self.stream.history.since(self._last) if self.is_possible else None
+        if rest is None:
+            return None
+        entries = self.entries + rest
+        return entries, sum([len(data) + self._overhead for _, data in entries])
+
+
+def read_entries(stream: LiveStream, entries: list[Entry], strict: bool) -> list[Entry]:
+    """What an archive holds, as publications: the data without their wrapping, and without the bad ones."""
+    read = []
+    for offset, payload in entries:
+        try:
+            read.append((offset, stream.reader.read(payload)))
+        except BadPublication as bad:
+            if not strict and bad.data is not None:
+                read.append((offset, bad.data))
+    return read

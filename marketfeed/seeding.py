@@ -1,0 +1,99 @@
+"""The state of a stream from what somebody keeps beside it (PROTOCOL.md, section 6).
+
+1. A state is looked for once the stream flows, so that what is published meanwhile can be ordered against it.
+2. What is not there, or is too old, is looked for again while the state is incomplete, at growing intervals.
+3. An answer that comes after the link was lost, or after the stream was wanted no longer, is nobody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+from marketfeed.boundaries import Clock, Seeds
+from marketfeed.groups import LiveStream
+from marketfeed.logs import Log
+from marketfeed.model.publications import BadPublication
+from marketfeed.model.ratelimit import TokenBucket
+
+__all__ = ["Seeding"]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
+
+
+class _Try:
+    __slots__ = ("pause",)
+
+    def __init__(self) -> None:
+        self.pause = _FIRST_PAUSE  # until it is looked again
+
+
+class Seeding:
+    """Looks for states. `tried(stream, is_found)` is called when an answer is there."""
+
+    log = Log()
+
+    def __init__(self, clock: Clock, seeds: Seeds, tried: Callable[[LiveStream, bool], None]) -> None:
+        self._clock = clock
+        self._seeds = seeds
+        self._tried = tried
+        self._tries: dict[LiveStream, _Try] = {}
+        self._due: list[tuple[float, int, LiveStream, _Try]] = []  # a heap, by time
+        self._numbers = count()
+        self._lines = TokenBucket(1, 10, clock.seconds())
+
+    def look_for(self, stream: LiveStream) -> None:
+        """The stream flows, and its state, if it has one, may be incomplete."""
+        self.forget(stream)
+        if stream.state is not None and not stream.state.is_complete:
+            self._look(stream, _Try())
+
+    def forget(self, stream: LiveStream) -> None:
+        """The stream does not flow any more."""
+        self._tries.pop(stream, None)
+        stream.seeding = False
+
+    def look_again(self) -> None:
+        """Look for those whose time has come."""
+        now = self._clock.seconds()
+        while self._due and self._due[0][0] <= now:
+            _, _, stream, attempt = heappop(self._due)
+            if self._tries.get(stream) is not attempt:
+                continue
+            if stream.state is None or stream.state.is_complete:
+                self.forget(stream)
+                self._tried(stream, True)
+            else:
+                self._look(stream, attempt)
+
+    def _look(self, stream: LiveStream, attempt: _Try) -> None:
+        self._tries[stream] = attempt
+        stream.seeding = True
+        self._seeds.read(stream.name).addCallback(self._answered, stream, attempt)
+
+    def _answered(self, payload: bytes | None, stream: LiveStream, attempt: _Try) -> None:
+        if self._tries.get(stream) is not attempt:
+            return
+        stream.seeding = False
+        state = stream.state
+        assert state is not None
+        is_found = False
+        if payload is not None and not state.is_complete:
+            try:
+                state.seed(stream.reader.read(payload))
+                is_found = state.is_complete
+            except BadPublication as bad:
+                if self._lines.take(self._clock.seconds()):
+                    self.log.warn(
+                        "bad state for {stream}: {reason}: {fault}",
+                        stream=stream.name,
+                        reason=bad.reason,
+                        fault=bad.fault,
+                    )
+        if state.is_complete:
+            del self._tries[stream]
+        else:
+            heappush(self._due, (self._clock.seconds() + attempt.pause, next(self._numbers), stream, attempt))
+            attempt.pause = min(_LONGEST_PAUSE, 2 * attempt.pause)
+        self._tried(stream, is_found)

@@ -1,0 +1,95 @@
+"""Waiting until streams flow: for the source's confirmation, and for their state to be looked for.
+
+1. Who waits is called once: when nothing is under way any more for any of its streams, or when it has taken too long.
+2. A stream that is not confirmed by then has an open gap: who waited for it goes on, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.internet.interfaces import IDelayedCall
+
+from marketfeed.boundaries import Clock
+from marketfeed.groups import LiveStream
+from marketfeed.logs import Log
+from marketfeed.model.messages import GapReason
+
+__all__ = ["CONFIRM_SECONDS", "Wait", "Waits"]
+
+CONFIRM_SECONDS = 5.0
+"""How long a client waits for the source's confirmation before it is answered without (PROTOCOL.md, section 4)."""
+
+
+class Wait:
+    """One who waits, until `done` is called."""
+
+    __slots__ = ("begun", "done", "missing", "timer")
+
+    def __init__(self, done: Callable[[], None], begun: int) -> None:
+        self.done = done
+        self.begun = begun  # ms since 1970
+        self.missing: dict[LiveStream, None] = {}
+        self.timer: IDelayedCall | None = None
+
+
+class Waits:
+    """Everybody who waits. `now`: ms since 1970."""
+
+    log = Log()
+
+    def __init__(self, clock: Clock, now: Callable[[], int]) -> None:
+        self._clock = clock
+        self._now = now
+
+    def wait_for(self, streams: Iterable[LiveStream], done: Callable[[], None]) -> Wait | None:
+        """Call `done` as soon as all of `streams` are settled; None: they are, and it is not called."""
+        missing = [stream for stream in streams if not stream.is_settled]
+        if not missing:
+            return None
+        wait = Wait(done, self._now())
+        for stream in missing:
+            wait.missing[stream] = stream.joins[wait] = None
+        wait.timer = self._clock.callLater(CONFIRM_SECONDS, self._too_late, wait)
+        return wait
+
+    def settled(self, stream: LiveStream) -> None:
+        """Something has become known of `stream`: whoever waited for nothing else goes on."""
+        if not stream.is_settled:
+            return
+        for wait in list(stream.joins):
+            wait.missing.pop(stream, None)
+            stream.joins.pop(wait, None)
+            if not wait.missing:
+                self.cancel(wait)
+                wait.done()
+
+    def cancel(self, wait: Wait) -> None:
+        """Wait no longer."""
+        for stream in wait.missing:
+            stream.joins.pop(wait, None)
+        wait.missing.clear()
+        if wait.timer is not None and wait.timer.active():
+            wait.timer.cancel()
+        wait.timer = None
+
+    def close(self, streams: Iterable[LiveStream]) -> None:
+        """Nobody waits for any of `streams` any more."""
+        for stream in streams:
+            for wait in list(stream.joins):
+                self.cancel(wait)
+                wait.done()
+
+    def _too_late(self, wait: Wait) -> None:
+        late = [stream for stream in wait.missing if not stream.confirmed and stream.gap is None]
+        for stream in late:
+            stream.gap = (GapReason.SOURCE_DOWN, wait.begun)
+        if late:
+            self.log.warn(
+                "no confirmation within {seconds} s for {count} streams, {stream} among them",
+                seconds=CONFIRM_SECONDS,
+                count=len(late),
+                stream=late[0].name,
+            )
+        self.cancel(wait)
+        wait.done()

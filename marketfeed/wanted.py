@@ -1,0 +1,145 @@
+"""The streams that are wanted from the source, and for whose sake.
+
+1. A stream is wanted at its first holder, and unwanted when the last has been gone for the linger time: the reload of a
+   page does not flap the channel.
+2. A stream that is kept ready has the operator for a holder, for good.
+3. What lingers is bounded: one client that names ever new streams fills no memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.internet.interfaces import IDelayedCall
+
+from marketfeed.boundaries import Clock, Source
+from marketfeed.groups import LiveStream
+from marketfeed.logs import Log
+from marketfeed.model.streams import StreamName
+
+__all__ = ["WantedStreams"]
+
+_MOST_LINGERING = 4096
+
+
+class WantedStreams:
+    """All streams of a process by name. `make` makes one, `dropped` hears of each that is unwanted."""
+
+    log = Log()
+
+    def __init__(
+        self,
+        clock: Clock,
+        linger: float,
+        max_distinct: int,
+        make: Callable[[StreamName], LiveStream],
+        dropped: Callable[[LiveStream], None],
+    ) -> None:
+        self._clock = clock
+        self._linger = linger
+        self._max_distinct = max_distinct
+        self._make = make
+        self._dropped = dropped
+        self._streams: dict[str, LiveStream] = {}
+        self._lingering: dict[LiveStream, float] = {}  # until when; all linger as long, so the oldest is first
+        self._timer: IDelayedCall | None = None
+        self._reserved = 0
+        self._is_open = False
+        self.source: Source
+
+    def open(self) -> None:
+        """From now on streams linger."""
+        self._is_open = True
+
+    def close(self) -> None:
+        """Nothing lingers any more."""
+        self._is_open = False
+        for stream in list(self._lingering):
+            self._drop(stream)
+        self._set_timer()
+
+    def find(self, name: str) -> LiveStream | None:
+        """The stream of that name, if it is wanted."""
+        return self._streams.get(name)
+
+    @property
+    def all(self) -> Iterable[LiveStream]:
+        """All of them, those that linger too."""
+        return self._streams.values()
+
+    @property
+    def in_use(self) -> frozenset[str]:
+        """Those that have holders at this moment."""
+        return frozenset(name for name, stream in self._streams.items() if stream.holders)
+
+    def reserve(self, names: Iterable[StreamName]) -> int | None:
+        """Set room aside for those of `names` that have no holder yet; how many they are, or None without the room."""
+        streams = self._streams
+        fresh = len({key for key in map(str, names) if key not in streams or not streams[key].holders})
+        if len(streams) - len(self._lingering) + self._reserved + fresh > self._max_distinct:
+            return None
+        self._reserved += fresh
+        return fresh
+
+    def unreserve(self, count: int) -> None:
+        """Give back room that was set aside."""
+        self._reserved -= count
+
+    def hold(self, name: StreamName) -> LiveStream:
+        """A stream, wanted from now on until it is released as often as it was held."""
+        key = str(name)
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = self._streams[key] = self._make(name)
+            self.log.debug("wanted: {stream}", stream=key)
+            stream.holders = 1
+            self.source.want(key)
+            return stream
+        if stream.holders == 0:
+            del self._lingering[stream]
+        stream.holders += 1
+        return stream
+
+    def hold_if_room(self, name: StreamName) -> LiveStream | None:
+        """The same, by itself; None without the room."""
+        reserved = self.reserve((name,))
+        if reserved is None:
+            return None
+        self.unreserve(reserved)
+        return self.hold(name)
+
+    def release(self, stream: LiveStream) -> None:
+        """One holder less."""
+        stream.holders -= 1
+        if stream.holders:
+            return
+        self._lingering[stream] = self._clock.seconds() + self._linger
+        has_room = len(self._lingering) <= _MOST_LINGERING and len(self._streams) <= self._max_distinct
+        if not (self._is_open and self._linger and has_room):
+            self._drop(stream)
+        elif self._timer is None:
+            self._timer = self._clock.callLater(self._linger, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        for stream, until in list(self._lingering.items()):
+            if until > now:
+                break
+            self._drop(stream)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for until in self._lingering.values():
+            self._timer = self._clock.callLater(until - self._clock.seconds(), self._sweep)
+            break
+
+    def _drop(self, stream: LiveStream) -> None:
+        del self._lingering[stream]
+        del self._streams[stream.name]
+        self._dropped(stream)
+        self.log.debug("wanted no longer: {stream}", stream=stream.name)
+        self.source.unwant(stream.name)
