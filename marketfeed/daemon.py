@@ -35,12 +35,19 @@ from marketfeed.redis_address import RedisAddress
 from marketfeed.resources import raise_file_limit, room_for_connections
 from marketfeed.settings import Settings
 from marketfeed.source.embedded import EmbeddedServer, NoServerFound, find_server
+from marketfeed.source.redis_appender import RedisAppender
+from marketfeed.source.redis_archive import RedisArchive
+from marketfeed.source.redis_commands import RedisCommands
 from marketfeed.source.redis_endpoint import redis_endpoint
 from marketfeed.source.redis_publisher import RedisPublisher
 from marketfeed.source.redis_pubsub import RedisPubSub
+from marketfeed.source.redis_streams import RedisStreams
 from marketfeed.source.simulator import MarketSimulation, SimulatedEngine
 
 __all__ = ["Daemon", "StartFault", "build"]
+
+_DEMO_ENTRIES = 10_000
+"""Of each stream of a simulated market, what the server keeps."""
 
 
 class StartFault(Exception):
@@ -189,8 +196,7 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     room = room_for_connections(raise_file_limit())
     users = UserManager(reactor, _fitting(settings.max_connections, room.clients, notes), drain_seconds, time.time)
     embedded, endpoint, address = _redis(reactor, settings)
-    source = RedisPubSub(reactor, endpoint, address, hub, settings.channel_prefix)
-    hub.feed_from(source)
+    source, past = _source(reactor, endpoint, address, settings, hub)
     market = _simulation(reactor, endpoint, address, settings) if settings.demo else []
     try:
         public = server_endpoint(reactor, settings.port)
@@ -204,8 +210,8 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
     collector = Collector(reactor, lambda: len(users))
     report = _Report(reactor, settings, listener, notes)
-    daemon.add_in_order(*embedded, collector, memory, hub, users, heartbeat, source, *market, listener, report)
-    daemon.stop_in_order(heartbeat, *market, source, hub, users, listener, report, memory, collector, *embedded)
+    daemon.add_in_order(*embedded, collector, memory, hub, users, heartbeat, source, *past, *market, listener, report)
+    daemon.stop_in_order(heartbeat, *market, source, *past, hub, users, listener, report, memory, collector, *embedded)
     return daemon
 
 
@@ -223,10 +229,27 @@ def _redis(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamCli
         raise StartFault(f"--redis-ca: {fault}") from None
 
 
+def _source(
+    reactor: Any, endpoint: IStreamClientEndpoint, address: RedisAddress, settings: Settings, hub: Hub
+) -> tuple[IService, list[IService]]:
+    """What feeds the hub, and the services that its archive needs."""
+    prefix = settings.channel_prefix
+    if settings.source == "pubsub":
+        source = RedisPubSub(reactor, endpoint, address, hub, prefix)
+        hub.feed_from(source)
+        return source, []
+    streams = RedisStreams(reactor, endpoint, address, hub, prefix)
+    commands = RedisCommands(reactor, endpoint, address, "redis, for history")
+    hub.feed_from(streams, RedisArchive(commands, prefix))
+    return streams, [commands]
+
+
 def _simulation(
     reactor: Any, endpoint: IStreamClientEndpoint, address: RedisAddress, settings: Settings
 ) -> list[IService]:
-    publisher = RedisPublisher(reactor, endpoint, address)
+    publisher: RedisPublisher | RedisAppender = RedisPublisher(reactor, endpoint, address)
+    if settings.source == "streams":
+        publisher = RedisAppender(reactor, endpoint, address, _DEMO_ENTRIES)
     market = MarketSimulation(reactor, publisher, SimulatedEngine(), channel_prefix=settings.channel_prefix)
     return [market, publisher]
 

@@ -164,6 +164,12 @@ OPTIONS = (
     Option("redis-host", _REDIS, "used when no URL is given", _host, "REDIS_HOST"),
     Option("redis-port", _REDIS, "used when no URL is given", _redis_port, "REDIS_PORT"),
     Option("redis-ca", _REDIS, "file of the CA that signed the server's certificate, for rediss://", _path),
+    Option(
+        "source",
+        _REDIS,
+        "pubsub: the engine publishes; streams: it adds to Redis streams",
+        _one_of("pubsub", "streams"),
+    ),
     Option("channel-prefix", _REDIS, "before the stream's name in Redis", _prefix),
     Option("linger", _REDIS, "seconds that a channel stays subscribed after its last client", _number(0, "seconds")),
     Option(

@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True):
     port: str = "8080"
     redis: RedisAddress = RedisAddress()
     redis_ca: str | None = None
+    source: str = "pubsub"
     channel_prefix: str = ""
     demo: bool = False
     allowed_origin: tuple[OriginPattern, ...] = ()
