@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Protocol
 from urllib.parse import parse_qs
 
@@ -45,10 +46,10 @@ class Book(Protocol):
 class Books(Protocol):
     """Where books are to be had."""
 
-    def book(self, stream: StreamName) -> Deferred[Book | None]:
+    def book(self, stream: StreamName) -> Awaitable[Book | None]:
         """The book of a depth stream, once it is complete; None when that takes too long, or cannot be.
 
-        It never fails. Whoever no longer wants it cancels it.
+        It is a Deferred, which never fails. Whoever no longer wants the book cancels it.
         """
 
 

@@ -29,7 +29,8 @@ REACH_SECONDS = 3.0
 _RETRY_SECONDS = 0.2
 _AT_A_TIME = 64
 _LINES = 1 / 60
-"""Lines in the log per second: what is the matter with one key is often the matter with all."""
+"""Lines in the log per second: what is the matter with one key is often the matter with all. That none may be read, as
+where there are no states, is said once."""
 
 
 class Commands(Protocol):
@@ -65,6 +66,7 @@ class RedisSeeds(Service):
         self._is_sending = False
         self._lines = TokenBucket(_LINES, 1, clock.seconds())
         self._unsaid = 0
+        self._is_forbidden = False
 
     def stopService(self) -> None:
         Service.stopService(self)
@@ -130,6 +132,9 @@ class RedisSeeds(Service):
         self._send()
 
     def _complain(self, read: _Read, why: str) -> None:
+        was_forbidden, self._is_forbidden = self._is_forbidden, why.startswith("NOPERM")
+        if was_forbidden and self._is_forbidden:
+            return
         if not self._lines.take(self._clock.seconds()):
             self._unsaid += 1
             return

@@ -110,6 +110,10 @@ def test_a_key_that_may_not_be_read(logged: LogCapture) -> None:
     first, second = lines(logged)
     assert "snapshot:depth@A cannot be used: WRONGTYPE Operation against a key (0 more" in first
     assert "snapshot:depth@D cannot be used: NOPERM no (2 more" in second
+    world.clock.advance(60)
+    world.ask("depth@E")
+    world.commands.waiting[-1].errback(CommandRefused("NOPERM no"))
+    assert len(lines(logged)) == 2, "that nothing may be read is no news any more"
 
 
 def test_answers_that_come_at_once() -> None:
