@@ -13,11 +13,11 @@ from fnmatch import translate
 
 from marketfeed.model.streams import BadStreamName, StreamKind, StreamKinds
 
-__all__ = ["BadGlob", "StreamGlob", "parse_glob"]
+__all__ = ["EXPECTED", "BadGlob", "StreamGlob", "is_glob", "parse_glob"]
 
 _GLOB = re.compile(r"[A-Za-z0-9_*?]{1,32}@[A-Za-z0-9._*?-]{1,64}")
 _SPECIAL = re.compile(rb"[*?\[\]\\]")
-_EXPECTED = "a stream or a pattern of streams such as depth@TATA_INR or depth@*"
+EXPECTED = "a stream or a pattern of streams such as depth@TATA_INR or depth@*"
 
 
 class BadGlob(ValueError):
@@ -54,12 +54,17 @@ class StreamGlob:
         return _SPECIAL.sub(rb"\\\g<0>", prefix.encode()) + self._text.encode()
 
 
+def is_glob(text: str) -> bool:
+    """Whether this is a name or a pattern, of whatever kinds there may be."""
+    return _GLOB.fullmatch(text) is not None
+
+
 def parse_glob(text: str, kinds: Iterable[StreamKind]) -> StreamGlob:
     """Read a name or a pattern. Raises `BadGlob`."""
     kinds = tuple(kinds)
-    if not _GLOB.fullmatch(text):
-        raise BadGlob(f"{_EXPECTED}, of at most 32 and 64 characters around the @")
+    if not is_glob(text):
+        raise BadGlob(EXPECTED)
     glob, kind = StreamGlob(text, kinds), text.partition("@")[0]
     if not any(re.match(translate(kind), each.name) for each in kinds):
-        raise BadGlob(f"{_EXPECTED}, of one of the kinds {', '.join(each.name for each in kinds)}")
+        raise BadGlob(f"{EXPECTED}, of one of the kinds {', '.join(each.name for each in kinds)}")
     return glob

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.model.stream_globs import BadGlob, parse_glob
+from marketfeed.model.stream_globs import EXPECTED, BadGlob, is_glob, parse_glob
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind
 from tests.strategies import canonical_names, property_test
 
@@ -93,8 +93,9 @@ def test_redis_takes_the_prefix_to_the_letter() -> None:
 )
 def test_what_is_no_pattern_is_refused(text: str) -> None:
     """With what would be accepted."""
-    with pytest.raises(BadGlob, match=r"^a stream or a pattern of streams such as depth@TATA_INR or depth@\*, of at"):
+    with pytest.raises(BadGlob, match=f"^{re.escape(EXPECTED)}$"):
         parse_glob(text, KINDS)
+    assert not is_glob(text)
 
 
 @pytest.mark.parametrize("text", ["book@A", "a@trade", "Depth@A", "x*@A", "depth?@A", "9@A"])
@@ -102,3 +103,4 @@ def test_a_kind_that_nobody_declared_is_refused(text: str) -> None:
     """With those that are."""
     with pytest.raises(BadGlob, match=r"of one of the kinds trade, depth, ticker, orders$"):
         parse_glob(text, KINDS)
+    assert is_glob(text), "others may have declared it"
