@@ -30,15 +30,20 @@ from marketfeed.hub import Hub, HubLimits
 from marketfeed.listener import CannotServe, Listener, server_endpoint
 from marketfeed.logs import Log, make_observer
 from marketfeed.memory import MemoryGuard
+from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import BUILT_IN, StreamKinds
 from marketfeed.redis_address import RedisAddress
 from marketfeed.resources import raise_file_limit, room_for_connections
 from marketfeed.settings import Settings
+from marketfeed.source.channel_sampler import ChannelSampler
 from marketfeed.source.embedded import EmbeddedServer, NoServerFound, find_server
+from marketfeed.source.redis_commands import RedisCommands
 from marketfeed.source.redis_endpoint import redis_endpoint
 from marketfeed.source.redis_publisher import RedisPublisher
 from marketfeed.source.redis_pubsub import RedisPubSub
+from marketfeed.source.redis_seeds import RedisSeeds
 from marketfeed.source.simulator import MarketSimulation, SimulatedEngine
+from marketfeed.source.warm import Warm
 
 __all__ = ["Daemon", "StartFault", "build"]
 
@@ -185,7 +190,10 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     users = UserManager(reactor, _fitting(settings.max_connections, room.clients, notes), drain_seconds, time.time)
     embedded, endpoint, address = _redis(reactor, settings)
     source = RedisPubSub(reactor, endpoint, address, hub, settings.channel_prefix)
-    hub.feed_from(source)
+    commands = RedisCommands(reactor, endpoint, address)
+    seeds = RedisSeeds(reactor, commands, settings.channel_prefix, settings.max_payload)
+    hub.feed_from(source, seeds=seeds)
+    warm = _warm(reactor, endpoint, address, commands, hub, settings) if settings.warm else []
     market = _simulation(reactor, endpoint, address, settings) if settings.demo else []
     try:
         public = server_endpoint(reactor, settings.port)
@@ -199,8 +207,11 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
     collector = Collector(reactor, lambda: len(users))
     report = _Report(reactor, settings, listener, notes)
-    daemon.add_in_order(*embedded, collector, memory, hub, users, heartbeat, source, *market, listener, report)
-    daemon.stop_in_order(heartbeat, *market, source, hub, users, listener, report, memory, collector, *embedded)
+    redis: list[IService] = [commands, seeds, source, *warm]
+    daemon.add_in_order(*embedded, collector, memory, hub, users, heartbeat, *redis, *market, listener, report)
+    daemon.stop_in_order(
+        heartbeat, *market, *reversed(redis), hub, users, listener, report, memory, collector, *embedded
+    )
     return daemon
 
 
@@ -216,6 +227,22 @@ def _redis(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamCli
         return [], redis_endpoint(reactor, settings.redis, settings.redis_ca), settings.redis
     except ValueError as fault:
         raise StartFault(f"--redis-ca: {fault}") from None
+
+
+def _warm(
+    reactor: Any,
+    endpoint: IStreamClientEndpoint,
+    address: RedisAddress,
+    commands: RedisCommands,
+    hub: Hub,
+    settings: Settings,
+) -> list[IService]:
+    """What keeps streams ready without clients."""
+    globs = [parse_glob(text, (*BUILT_IN, *settings.kinds)) for text in settings.warm]
+    warm = Warm(reactor, commands, hub.discovered, globs, settings.channel_prefix, by_streams=False)
+    if not warm.channels:
+        return [warm]
+    return [warm, ChannelSampler(reactor, endpoint, address, warm.channels, warm.heard)]
 
 
 def _simulation(
@@ -246,6 +273,7 @@ def _clients(
         client_queue=settings.client_queue,
         compression=settings.compression,
         max_handshakes=max_handshakes,
+        books=hub,
     )
 
 

@@ -24,7 +24,6 @@ from marketfeed.client.auth import subprotocol
 from marketfeed.client.depth import INCOMPLETE, Books, DepthAnswers
 from marketfeed.client.http import (
     MAX_HEAD,
-    NOTHING_HERE,
     BadRequest,
     DepthAsked,
     Head,
@@ -161,9 +160,6 @@ class HandshakeProtocol(PacedProtocol):
     def _ask(self, head: Head) -> None:
         """Find the answer out; the request is complete, so that the time begins anew."""
         factory = self.factory
-        if factory.depth is None:
-            self._refuse(NOTHING_HERE)
-            return
         self.data = b""
         factory.handshakes.discard(self)
         factory.handshakes.add(self)
@@ -210,7 +206,7 @@ class HandshakeFactory(LeanServerFactory):
     """Makes a `HandshakeProtocol` for each connection.
 
     `is_ready`: what `/readyz` answers. `max_handshakes`: connections that may be no WebSockets at a time. `books`:
-    what is asked for books; None where there are none.
+    what is asked for books.
     """
 
     def __init__(
@@ -223,10 +219,10 @@ class HandshakeFactory(LeanServerFactory):
         client_queue: int,
         compression: bool,
         max_handshakes: int,
-        books: Books | None = None,
+        books: Books,
     ) -> None:
         super().__init__(clock)
-        self.depth = None if books is None else DepthAnswers(admission, books, kinds)
+        self.depth = DepthAnswers(admission, books, kinds)
         self._max_handshakes = max_handshakes
         self.unread = 0
         """Bytes of requests that are not complete."""

@@ -20,7 +20,6 @@ from marketfeed.model.streams import BadStreamName, StreamKinds
 
 __all__ = [
     "MAX_HEAD",
-    "NOTHING_HERE",
     "BadRequest",
     "DepthAsked",
     "Head",
@@ -82,9 +81,6 @@ class Refusal(msgspec.Struct, frozen=True):
     json: bytes = b""
 
 
-NOTHING_HERE = Refusal(404, "there is nothing here; WebSocket clients connect to /, /stream or /ws")
-
-
 def parse_head(data: bytes) -> Head:
     """Read a request up to its empty line. Raises `BadRequest`."""
     if _has_controls(data):
@@ -137,7 +133,7 @@ def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgra
     plain = _plain(head.path, is_ready)
     upgrade = None if plain else _upgrade(head, kinds)
     if plain is None and upgrade is None:
-        return NOTHING_HERE
+        return Refusal(404, "there is nothing here; WebSocket clients connect to /, /stream or /ws")
     if head.method == "OPTIONS":
         return Refusal(204, "", (("Allow", ", ".join(_METHODS)),))
     if upgrade is None:

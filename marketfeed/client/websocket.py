@@ -214,7 +214,7 @@ class ClientFactory(HandshakeFactory):
         client_queue: int,
         compression: bool,
         max_handshakes: int,
-        books: Books | None = None,
+        books: Books,
         now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(

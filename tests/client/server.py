@@ -20,7 +20,7 @@ from marketfeed.client.users import UserManager
 from marketfeed.client.websocket import ClientFactory, ClientProtocol
 from marketfeed.hub import Hub, HubLimits
 from marketfeed.model.streams import BUILT_IN, StreamKind, StreamKinds
-from tests.fakes import FakeSource, FakeTransport, make_admission
+from tests.fakes import FakeBooks, FakeSource, FakeTransport, make_admission
 from tests.tokens import SECRET, signed
 from tests.wire import CLOSE, TEXT, close_code, frames_of, handshake, say
 
@@ -173,7 +173,7 @@ class Server:
             client_queue=CLIENT_QUEUE,
             compression=True,
             max_handshakes=max_handshakes,
-            books=books,
+            books=books or FakeBooks(),
             now=self.now,
         )
 

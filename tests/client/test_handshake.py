@@ -318,12 +318,6 @@ class TestAsking:
         assert wires[1].sent == answer[: answer.index(b"\r\n\r\n") + 4]
         server.assert_empty()
 
-    def test_where_there_are_no_books(self) -> None:
-        """There is nothing."""
-        wire = Server().connect()
-        wire.receive(ASK)
-        assert wire.sent.startswith(b"HTTP/1.1 404 ")
-
     @pytest.mark.parametrize("tail", [b"", b"GET /heal", ASK + handshake(), b"x" * 100_000])
     def test_what_comes_meanwhile_is_not_kept(self, tail: bytes) -> None:
         """With the request or behind it; there is one answer."""

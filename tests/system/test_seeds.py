@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Awaitable, Callable
 
 import pytest
 import pytest_twisted
@@ -58,6 +59,13 @@ class Reader:
             ended = service.stopService()
             if ended is not None:
                 await ended
+
+
+def has(engine: Redis, *channels: str) -> Callable[[], Awaitable[bool]]:
+    async def is_subscribed() -> bool:
+        return await engine.channels() >= set(channels)
+
+    return is_subscribed
 
 
 def is_found(reader: Reader, *streams: str) -> Callable[[], bool]:
@@ -124,3 +132,46 @@ async def test_streams_are_found_when_something_is_published(harness: Harness) -
     reader.listen()
     await engine.publish("mx:depth@X", b"{}")
     await publish_until(harness, engine, f"{PREFIX}depth@A", is_found(reader, "trade@T", "depth@A"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_daemon_keeps_streams_ready_without_clients(harness: Harness) -> None:
+    """By name, by the key of a seed, and when something is published; then a client's first request is answered."""
+    server = await harness.redis()
+    engine = await server.connect()
+    await engine.command("SET", "snapshot:depth@B", '{"e":"depth","u":7,"b":[["1.0","2"]],"a":[]}')
+    daemon = await harness.daemon("--warm", "ticker@A", "--warm", "depth@?", redis=server)
+    await harness.eventually(has(engine, "ticker@A", "depth@B"))
+
+    async def is_found() -> bool:
+        await engine.publish("depth@C", b'{"e":"depth","a":[],"b":[]}')
+        return await has(engine, "depth@C")()
+
+    await harness.eventually(is_found)
+    status, _, body = await harness.http(daemon, "GET /api/v3/depth?symbol=B HTTP/1.1\nHost: x")
+    assert (status, body) == (200, b'{"lastUpdateId":7,"bids":[["1.0","2"]],"asks":[]}')
+    assert await daemon.stop() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_book_for_pages_and_programs(harness: Harness) -> None:
+    """What comes over a real socket is what the headers say, for whoever may have it."""
+    server = await harness.redis()
+    engine = await server.connect()
+    levels = ",".join(f'["{number}","1"]' for number in range(1, 5001))
+    await engine.command("SET", "snapshot:depth@B", f'{{"e":"depth","u":7,"b":[{levels}],"a":[{levels}]}}')
+    daemon = await harness.daemon("--allowed-origin", "https://app.example", redis=server)
+
+    async def ask(*lines: str) -> tuple[int, dict[str, str], bytes]:
+        return await harness.http(daemon, "\n".join((*lines, "Host: x")))
+
+    status, headers, body = await ask("GET /api/v3/depth?symbol=B&limit=5000 HTTP/1.1", "Origin: https://app.example")
+    assert (status, int(headers["content-length"])) == (200, len(body))
+    assert headers["access-control-allow-origin"] == "https://app.example"
+    assert headers["content-type"] == "application/json"
+    assert [len(json.loads(body)[side]) for side in ("bids", "asks")] == [5000, 5000]
+    status, more, nothing = await ask("HEAD /api/v3/depth?symbol=B&limit=5000 HTTP/1.1")
+    assert (status, more["content-length"], nothing) == (200, headers["content-length"], b"")
+    assert (await ask("GET /api/v3/depth?symbol=B HTTP/1.1", "Origin: https://evil.example"))[0] == 403
+    status, _, body = await ask("GET /api/v3/depth?symbol=B&limit=5001 HTTP/1.1")
+    assert (status, json.loads(body)["code"]) == (400, -1100)
