@@ -204,7 +204,6 @@ class Hub(Service):
         stream = self._wanted.hold_if_room(name)
         if stream is None:
             return succeed(None)
-        done = Deferred[BookState | None]()
 
         def settled() -> None:
             state = stream.state
@@ -212,7 +211,14 @@ class Hub(Service):
             is_current = state is not None and state.is_complete and stream.gap is None
             done.callback(state if is_current and isinstance(state, BookState) else None)
 
-        if self._waits.wait_for((stream,), settled) is None:
+        def cancel(_: object) -> None:
+            if wait is not None:
+                self._waits.cancel(wait)
+                self._wanted.release(stream)
+
+        done = Deferred[BookState | None](cancel)
+        wait = self._waits.wait_for((stream,), settled)
+        if wait is None:
             settled()
         return done
 

@@ -370,6 +370,7 @@ BAD_VALUES = {
     "redis-ca": "/nonexistent",
     "channel-prefix": "a b",
     "linger": "-1",
+    "warm": "depth",
     "validate": "maybe",
     "max-payload": "0",
     "max-connections": "-5",

@@ -446,7 +446,7 @@ async def test_it_can_be_stopped_while_it_waits_for_an_answer(harness: Harness) 
     way = Forwarder(harness, "")
     way.answer = b""
     daemon = await harness.daemon("--redis-url", f"redis://127.0.0.1:{way.port}")
-    await harness.eventually(lambda: way.visitors == 1)
+    await harness.eventually(lambda: way.visitors == 2)
     await ends_well(daemon)
     assert not way.ends
 
