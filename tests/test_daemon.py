@@ -30,8 +30,11 @@ from marketfeed.model.streams import BadStreamName
 from marketfeed.redis_address import EMBEDDED, parse_redis_url
 from marketfeed.settings import Settings, load
 from marketfeed.source.embedded import EmbeddedServer, NoServerFound
+from marketfeed.source.redis_archive import RedisArchive
+from marketfeed.source.redis_commands import RedisCommands
 from marketfeed.source.redis_publisher import RedisPublisher
 from marketfeed.source.redis_pubsub import RedisPubSub
+from marketfeed.source.redis_streams import RedisStreams
 from marketfeed.source.simulator import MarketSimulation
 from tests.conftest import LogCapture
 from tests.tokens import SECRET, jwk, private_pem, public_bytes, signed, write_jwks
@@ -273,6 +276,20 @@ class TestBuild:
         assert part(daemon, UserManager).drain_seconds == 0
         for kind in (EmbeddedServer, MarketSimulation, RedisPublisher):
             assert part(daemon, kind)
+
+    def test_the_parts_with_streams(self) -> None:
+        """Another source, what its archive asks through, and a market that adds to streams."""
+        daemon = build(
+            FakeReactor(), Settings(source="streams", demo=True, redis=EMBEDDED, channel_prefix="p:"), IN_FRONT
+        )
+        parts = names(list(daemon))
+        assert parts[6:10] == ["RedisStreams", "RedisCommands", "MarketSimulation", "RedisAppender"]
+        assert set(daemon._stops) == set(daemon)
+        assert part(daemon, RedisStreams)._prefix == b"p:"
+        archive = part(daemon, Hub)._archive
+        assert isinstance(archive, RedisArchive)
+        assert archive._prefix == b"p:"
+        assert archive._commands is part(daemon, RedisCommands)
 
     def test_an_embedded_server_without_a_market(self) -> None:
         """For an engine on the same machine."""
