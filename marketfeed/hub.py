@@ -259,19 +259,21 @@ class Hub(Service):
     def confirmed(self, stream: str, after: str | None = None) -> None:
         self.reached()
         live = self._wanted.find(stream)
-        if live is None or live.confirmed:
+        if live is None:
             return
-        live.confirmed = True
+        now = self._now()
         history = live.history
+        if isinstance(history, EntryHistory) and after is not None and after != history.latest:
+            if live.confirmed:
+                self._missed(live, now)
+            self._begin_anew(live, history, after)
+        elif live.confirmed:
+            return
         if isinstance(history, CountedHistory):
             history.new_epoch(self._new_epoch())
             live.was_lost = True
-        elif after is not None and after != history.latest:
-            history.reset(after)
-            live.was_lost = True
-            if live.state is not None:
-                live.state.lose()
-        live.heard = self._now()
+        live.confirmed = True
+        live.heard = now
         self._gaps.heal(live)
         if self._seeding is not None:
             self._seeding.look_for(live)
@@ -339,6 +341,14 @@ class Hub(Service):
     def _new_epoch(self) -> str:
         return f"{self._epoch}.{next(self._epochs):x}"
 
+    @staticmethod
+    def _begin_anew(stream: LiveStream, history: EntryHistory, after: str) -> None:
+        """The source goes on elsewhere than behind the last publication."""
+        history.reset(after)
+        stream.was_lost = True
+        if stream.state is not None:
+            stream.state.lose()
+
     def _flows_no_more(self, stream: LiveStream) -> None:
         if stream.confirmed:
             stream.confirmed = False
@@ -348,7 +358,7 @@ class Hub(Service):
             self._seeding.forget(stream)
 
     def _missed(self, stream: LiveStream, now: float) -> None:
-        """The ids of `stream` jump: say so before what is about to be published."""
+        """Something is missing in `stream`: say so before what is about to be published."""
         if not stream.was_lost:
             self.flush()
             self._gaps.missed(stream, int(stream.heard * 1000), int(now * 1000), self._clock.seconds())
