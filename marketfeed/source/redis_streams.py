@@ -111,7 +111,7 @@ class RedisStreams(Service):
     # What the link says.
 
     def make_link(self) -> RedisLink:
-        return ReaderLink(self._clock, self)
+        return ReaderLink(self._clock, self, self._now)
 
     def link_up(self, link: RedisLink) -> None:
         assert isinstance(link, ReaderLink)
@@ -130,7 +130,7 @@ class RedisStreams(Service):
         self._unblocker.aim(None)
         self._end_rest()
         if self.running:
-            self.sink.lost(None if link is None else self._heard_at(link))
+            self.sink.lost(None if link is None else _good_at(link))
 
     def idle(self) -> None:
         self._go_on()
@@ -280,8 +280,10 @@ class RedisStreams(Service):
         if self._link is not None:
             self._link.fail(fault)
 
-    def _heard_at(self, link: RedisLink) -> int:
-        return int((self._now() - (self._clock.seconds() - link.last_heard)) * 1000)
+
+def _good_at(link: RedisLink) -> int:
+    assert isinstance(link, ReaderLink)
+    return int(link.good_at * 1000)
 
 
 def _newest(answer: list[Any]) -> EntryId | None:

@@ -29,7 +29,7 @@ class World:
         self.server.answer(b"+PONG\r\n")
 
     def make_link(self) -> RedisLink:
-        self.link = ReaderLink(self.clock, self)
+        self.link = ReaderLink(self.clock, self, lambda: 1000 + self.clock.seconds())
         return self.link
 
     def link_up(self, link: RedisLink) -> None:
@@ -66,6 +66,20 @@ def test_an_exchange_ends_with_its_last_reply() -> None:
     world.exchange("D")
     world.server.say(b":4\r\n")
     assert world.got[1:] == [[4]]
+    world.stop()
+
+
+def test_it_was_good_when_the_last_answered_exchange_began() -> None:
+    """Not when its answers came, nor when something was heard that answers nothing."""
+    world = World()
+    world.clock.advance(1)
+    world.exchange("A")
+    world.clock.advance(1)
+    world.server.say(b"+PONG\r\n")
+    assert world.link.good_at == 1000
+    world.clock.advance(1)
+    world.server.say(b":1\r\n")
+    assert world.link.good_at == 1001
     world.stop()
 
 
