@@ -368,6 +368,7 @@ BAD_VALUES = {
     "redis-host": "redis://x",
     "redis-port": "0",
     "redis-ca": "/nonexistent",
+    "source": "kafka",
     "channel-prefix": "a b",
     "linger": "-1",
     "validate": "maybe",
