@@ -217,7 +217,7 @@ class Hub(Service):
                 self._wanted.release(stream)
 
         done = Deferred[BookState | None](cancel)
-        wait = self._waits.wait_for((stream,), settled)
+        wait = self._waits.wait_for((stream,), True, settled)
         if wait is None:
             settled()
         return done

@@ -17,6 +17,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver
 
 import marketfeed.daemon
+import marketfeed.feed
 from marketfeed.client.admission import Admitted
 from marketfeed.client.auth import BadToken
 from marketfeed.client.http import Head, Refusal
@@ -31,9 +32,12 @@ from marketfeed.redis_address import EMBEDDED, parse_redis_url
 from marketfeed.settings import Settings, load
 from marketfeed.source.channel_sampler import ChannelSampler
 from marketfeed.source.embedded import EmbeddedServer, NoServerFound
+from marketfeed.source.redis_archive import RedisArchive
+from marketfeed.source.redis_commands import RedisCommands
 from marketfeed.source.redis_publisher import RedisPublisher
 from marketfeed.source.redis_pubsub import RedisPubSub
 from marketfeed.source.redis_seeds import RedisSeeds
+from marketfeed.source.redis_streams import RedisStreams
 from marketfeed.source.simulator import MarketSimulation
 from marketfeed.source.warm import Warm
 from tests.conftest import LogCapture
@@ -49,7 +53,7 @@ HANDSHAKES = 109
 def _surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a daemon would change of its process stays as it is."""
     monkeypatch.setattr(marketfeed.daemon, "raise_file_limit", lambda: FILES)
-    monkeypatch.setattr(marketfeed.daemon, "find_server", lambda: "/bin/server")
+    monkeypatch.setattr(marketfeed.feed, "find_server", lambda: "/bin/server")
     monkeypatch.setattr(marketfeed.daemon, "make_observer", lambda *arguments: arguments)
     monkeypatch.setattr(marketfeed.daemon, "signal", SignalModule({}))
     monkeypatch.setattr("txaio.tx.config.loop", Clock())
@@ -297,6 +301,20 @@ class TestBuild:
         daemon = build(FakeReactor(), Settings(warm=("depth@A", "ticker@*"), channel_prefix="p:"), IN_FRONT)
         assert part(daemon, ChannelSampler)._patterns == part(daemon, Warm).channels == [b"p:ticker@*"]
         assert part(daemon, Warm)._discovered == part(daemon, Hub).discovered
+
+    def test_the_parts_with_streams(self) -> None:
+        """Another source, what its archive asks through, and a market that adds to streams."""
+        daemon = build(
+            FakeReactor(), Settings(source="streams", demo=True, redis=EMBEDDED, channel_prefix="p:"), IN_FRONT
+        )
+        parts = names(list(daemon))
+        assert parts[6:11] == ["RedisCommands", "RedisSeeds", "RedisStreams", "MarketSimulation", "RedisAppender"]
+        assert set(daemon._stops) == set(daemon)
+        assert part(daemon, RedisStreams)._prefix == b"p:"
+        archive = part(daemon, Hub)._archive
+        assert isinstance(archive, RedisArchive)
+        assert archive._prefix == b"p:"
+        assert archive._commands is part(daemon, RedisCommands)
 
     def test_an_embedded_server_without_a_market(self) -> None:
         """For an engine on the same machine."""
@@ -573,7 +591,7 @@ class TestFaults:
         def find_server() -> str:
             raise NoServerFound("install one")
 
-        monkeypatch.setattr(marketfeed.daemon, "find_server", find_server)
+        monkeypatch.setattr(marketfeed.feed, "find_server", find_server)
         with pytest.raises(StartFault, match=r"^install one$"):
             build(FakeReactor(), Settings(redis=EMBEDDED), IN_FRONT)
 

@@ -4,9 +4,9 @@
    A stream is confirmed when it is checked, before any entry of it is published.
 2. A stream that is new here begins behind its last entry; one that does not exist, behind `0-0`. From then on its
    position is the last entry that was read. The position outlives the link.
-3. On a new link a stream goes on behind its position, which `confirmed` says. Where what lies behind it is not all
-   there (see `stream_entries`), it goes on elsewhere, and `confirmed` says where: behind the end of a stream that
-   was set back, before the first entry of one that was trimmed.
+3. On a new link a stream goes on behind its position, which `confirmed` says by the last offset that was published.
+   Where what lies behind it is not all there (see `stream_entries`), it goes on elsewhere, and `confirmed` says where:
+   behind the end of a stream that was set back, before the first entry of one that was trimmed.
 4. A read that brought as much of a stream as it may was not the last of it, so entries may be trimmed before the next.
    Behind that one the server is asked whether the entry before it is still there: trimming begins at the front. If
    not, `confirmed` says where it goes on. A stream that is kept shorter than one read is not watched over like this.
@@ -111,7 +111,7 @@ class RedisStreams(Service):
     # What the link says.
 
     def make_link(self) -> RedisLink:
-        return ReaderLink(self._clock, self)
+        return ReaderLink(self._clock, self, self._now)
 
     def link_up(self, link: RedisLink) -> None:
         assert isinstance(link, ReaderLink)
@@ -130,7 +130,7 @@ class RedisStreams(Service):
         self._unblocker.aim(None)
         self._end_rest()
         if self.running:
-            self.sink.lost(None if link is None else self._heard_at(link))
+            self.sink.lost(None if link is None else _good_at(link))
 
     def idle(self) -> None:
         self._go_on()
@@ -189,9 +189,11 @@ class RedisStreams(Service):
             after = extent.last
             if reading.at:
                 after = extent.go_on_behind(_entry(reading.at), _newest(answers[-2]))
-            reading.at = write_id(after).encode()
+            at = write_id(after)
+            if at.encode() != reading.at:
+                reading.at, reading.told = at.encode(), at
             self._reads.add(reading)
-            self.sink.confirmed(reading.stream, after=write_id(after))
+            self.sink.confirmed(reading.stream, after=reading.told)
 
     def _read(self, link: ReaderLink) -> None:
         self._unblocker.try_out()
@@ -238,7 +240,8 @@ class RedisStreams(Service):
             if is_there or reading.key in first:
                 del self._lagging[reading]
             if not is_there and reading.key in first:
-                self.sink.confirmed(reading.stream, after=write_id(before(_entry(first[reading.key]))))
+                reading.told = write_id(before(_entry(first[reading.key])))
+                self.sink.confirmed(reading.stream, after=reading.told)
 
     def _deliver(self, reading: Reading, entries: list[Any]) -> None:
         publish, stream = self.sink.publish, reading.stream
@@ -247,7 +250,8 @@ class RedisStreams(Service):
             if payload is None:
                 self._nameless(stream, entry)
             else:
-                publish(stream, payload, entry.decode())
+                reading.told = entry.decode()
+                publish(stream, payload, reading.told)
         if self._reads.get(reading.key) is reading:  # a publication may be the last that somebody wanted
             self._reads.move(reading, entries[-1][0])
             if len(entries) >= self._reads.most:
@@ -276,8 +280,10 @@ class RedisStreams(Service):
         if self._link is not None:
             self._link.fail(fault)
 
-    def _heard_at(self, link: RedisLink) -> int:
-        return int((self._now() - (self._clock.seconds() - link.last_heard)) * 1000)
+
+def _good_at(link: RedisLink) -> int:
+    assert isinstance(link, ReaderLink)
+    return int(link.good_at * 1000)
 
 
 def _newest(answer: list[Any]) -> EntryId | None:

@@ -15,14 +15,17 @@ MOST, LEAST, TOTAL = 1000, 10, 20_000
 
 
 class Reading:
-    """One stream that is read. `at`: the id behind which it is read on, b"" while that is not known."""
+    """One stream that is read. `at`: the id behind which it is read on, b"" while that is not known. `told`: the last
+    id that the sink has heard of, which is an earlier one where entries were passed over.
+    """
 
-    __slots__ = ("at", "key", "place", "stream")
+    __slots__ = ("at", "key", "place", "stream", "told")
 
     def __init__(self, stream: str, key: bytes) -> None:
         self.stream = stream
         self.key = key
         self.at = b""
+        self.told = ""
         self.place = -1
 
 

@@ -17,13 +17,17 @@ __all__ = ["Heard", "address_of", "commands_on", "endpoint_of", "source_on"]
 
 
 class Heard:
-    """A sink. `events` holds (what, stream, …) of everything but the flushes."""
+    """A sink. `events` holds (what, stream, …) of everything but the flushes. `unwants`: one publication is enough."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, ...]] = []
+        self.source: RedisStreams
+        self.unwants = False
 
     def publish(self, stream: str, payload: bytes, offset: str | None = None) -> None:
         self.events.append(("publish", stream, payload.decode(), offset or ""))
+        if self.unwants:
+            self.source.unwant(stream)
 
     def flush(self) -> None:
         """Nothing to keep."""
@@ -70,6 +74,7 @@ def source_on(harness: Harness, server: RedisServer, user: str = "", prefix: str
     heard = Heard()
     endpoint = endpoint_of(harness, server)
     source = RedisStreams(harness.reactor, endpoint, address_of(server, user), heard, prefix)
+    heard.source = source
     source.startService()
     harness.on_close(source.stopService)
     return source, heard

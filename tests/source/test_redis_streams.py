@@ -279,5 +279,54 @@ async def test_an_entry_without_a_publication_is_passed_over(harness: Harness, l
     await redis.command("XADD", A, "1-0", "x", "1")
     await redis.command("XADD", A, "2-0", "x", "1", "d", "2")
     await harness.eventually(lambda: heard.of("publish", A) == [("2", "2-0")])
-    assert source.nameless == 1
+    await redis.command("XADD", A, "3-0", "x", "1")
+    await harness.eventually(lambda: source.nameless == 2)
+    await harness.eventually(lambda: blocked_for(redis))
+    await cut(redis)
+    await harness.eventually(lambda: heard.count("confirmed") == 2)
+    assert heard.of("confirmed")[-1] == ("2-0",), "what was not published is no offset"
+    await redis.command("XADD", A, "4-0", "d", "4")
+    await harness.eventually(lambda: heard.of("publish", A)[-1] == ("4", "4-0"))
     assert "{stream}: the entry {entry} has no field d" in logged.formats()
+
+
+@pytest.mark.parametrize("command", ["XINFO", "XREAD"])
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_does_not_know_streams(harness: Harness, logged: LogCapture, command: str) -> None:
+    """Its own words are the cause of a lost link."""
+    server = await harness.redis("--rename-command", command, "")
+    source, heard = source_on(harness, server)
+    source.want(A)
+    await harness.eventually(lambda: heard.count("lost") >= 1)
+    assert any("ERR unknown command" in str(event.get("cause")) for event in logged.events)
+
+
+@pytest_twisted.ensureDeferred
+async def test_wishes_do_not_wait_for_the_end_of_a_rest(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would last for an hour here; and what is no longer wanted when its answer comes is not confirmed."""
+    monkeypatch.setattr(redis_streams, "REST_SECONDS", 3600)
+    monkeypatch.setattr(redis_streams, "MOST_REST", 3600)
+    _, redis, heard = await reading(harness, A)
+    source = heard.source
+    await add(redis, A, "1")
+    await harness.eventually(lambda: heard.count("publish") == 1)
+    source.want("trade@C")
+    source.unwant("trade@C")
+    source.want(B)
+    await harness.eventually(lambda: heard.of("confirmed", B) == [("0-0",)])
+    assert heard.of("confirmed", "trade@C") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sink_that_has_enough(harness: Harness) -> None:
+    """A stream that is unwanted by what one of its publications caused is not read on."""
+    _, redis, heard = await reading(harness, A)
+    heard.unwants = True
+    await redis.command("MULTI")
+    redis.command("XADD", A, "1-0", "d", "1")
+    await redis.command("EXEC")
+    await harness.eventually(lambda: heard.count("publish") == 1)
+    await add(redis, A, "2")
+    heard.source.want(B)
+    await harness.eventually(lambda: heard.count("confirmed") == 2)
+    assert heard.count("publish") == 1
