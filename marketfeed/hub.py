@@ -204,7 +204,6 @@ class Hub(Service):
         stream = self._wanted.hold_if_room(name)
         if stream is None:
             return succeed(None)
-        done = Deferred[BookState | None]()
 
         def settled() -> None:
             state = stream.state
@@ -212,7 +211,14 @@ class Hub(Service):
             is_current = state is not None and state.is_complete and stream.gap is None
             done.callback(state if is_current and isinstance(state, BookState) else None)
 
-        if self._waits.wait_for((stream,), settled) is None:
+        def cancel(_: object) -> None:
+            if wait is not None:
+                self._waits.cancel(wait)
+                self._wanted.release(stream)
+
+        done = Deferred[BookState | None](cancel)
+        wait = self._waits.wait_for((stream,), True, settled)
+        if wait is None:
             settled()
         return done
 
@@ -259,19 +265,21 @@ class Hub(Service):
     def confirmed(self, stream: str, after: str | None = None) -> None:
         self.reached()
         live = self._wanted.find(stream)
-        if live is None or live.confirmed:
+        if live is None:
             return
-        live.confirmed = True
+        now = self._now()
         history = live.history
+        if isinstance(history, EntryHistory) and after is not None and after != history.latest:
+            if live.confirmed:
+                self._missed(live, now)
+            self._begin_anew(live, history, after)
+        elif live.confirmed:
+            return
         if isinstance(history, CountedHistory):
             history.new_epoch(self._new_epoch())
             live.was_lost = True
-        elif after is not None and after != history.latest:
-            history.reset(after)
-            live.was_lost = True
-            if live.state is not None:
-                live.state.lose()
-        live.heard = self._now()
+        live.confirmed = True
+        live.heard = now
         self._gaps.heal(live)
         if self._seeding is not None:
             self._seeding.look_for(live)
@@ -339,6 +347,14 @@ class Hub(Service):
     def _new_epoch(self) -> str:
         return f"{self._epoch}.{next(self._epochs):x}"
 
+    @staticmethod
+    def _begin_anew(stream: LiveStream, history: EntryHistory, after: str) -> None:
+        """The source goes on elsewhere than behind the last publication."""
+        history.reset(after)
+        stream.was_lost = True
+        if stream.state is not None:
+            stream.state.lose()
+
     def _flows_no_more(self, stream: LiveStream) -> None:
         if stream.confirmed:
             stream.confirmed = False
@@ -348,7 +364,7 @@ class Hub(Service):
             self._seeding.forget(stream)
 
     def _missed(self, stream: LiveStream, now: float) -> None:
-        """The ids of `stream` jump: say so before what is about to be published."""
+        """Something is missing in `stream`: say so before what is about to be published."""
         if not stream.was_lost:
             self.flush()
             self._gaps.missed(stream, int(stream.heard * 1000), int(now * 1000), self._clock.seconds())

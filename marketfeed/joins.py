@@ -189,7 +189,8 @@ class Joins:
     # Waiting, and catching up.
 
     def _wait(self, join: Join) -> None:
-        join.wait = self._waits.wait_for(join.streams.values(), lambda: self._guarded(join, self._catch_up))
+        streams = join.streams.values()
+        join.wait = self._waits.wait_for(streams, join.wants_state, lambda: self._guarded(join, self._catch_up))
         if join.wait is None:
             self._catch_up(join)
 

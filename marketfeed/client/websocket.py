@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from marketfeed.client.admission import Admission
 from marketfeed.client.context import SessionContext
+from marketfeed.client.depth import Books
 from marketfeed.client.expiry import Expiry
 from marketfeed.client.handshake import HandshakeFactory, HandshakeProtocol, shown
 from marketfeed.client.lean import autobahn_options
@@ -214,6 +215,7 @@ class ClientFactory(HandshakeFactory):
         client_queue: int,
         compression: bool,
         max_handshakes: int,
+        books: Books,
         now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(
@@ -224,6 +226,7 @@ class ClientFactory(HandshakeFactory):
             client_queue=client_queue,
             compression=compression,
             max_handshakes=max_handshakes,
+            books=books,
         )
         self.pace = Pace.permitting(context.limits.request_rate, context.limits.request_burst)
         self.users = users

@@ -138,6 +138,9 @@ class Stage:
         if name == "PUBLISH":
             channel, _, payload = rest.partition(" ")
             await self._engine.publish(channel, payload.encode())
+        elif name == "XADD":
+            words, _, payload = step.rest.partition(" d ")
+            await self._engine.command(*words.split(), "d", payload)
         else:
             await self._engine.command(*shlex.split(step.rest))
 

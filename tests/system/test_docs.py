@@ -69,6 +69,12 @@ async def test_commands_do_what_they_are_shown_for(block: Block, harness: Harnes
     if "market.jsonl.gz" in script or "marketfeed record" in script:
         await a_recording_is_made_or_read(harness, redis, machine, script)
         return
+    if "marketfeed bridge" in script:
+        await a_bridge_copies(harness, redis, machine, script)
+        return
+    if "redis-cli" in script and "PUBLISH" not in script:
+        await streams_are_set_up(harness, redis, machine, script)
+        return
     access = ("--auth", "required", "--auth-key", str(machine.token_key)) if "?token=" in script else ()
     daemons = {port: await harness.daemon(*access, redis=server) for port in ("8080", "8090") if port in script}
     ports = {written: daemon.port for written, daemon in daemons.items()}
@@ -135,6 +141,36 @@ async def a_recording_is_made_or_read(harness: Harness, redis: Redis, machine: M
     assert await process.wait() == 0, process.lines.all
     (path,) = (path for path in harness.directory.rglob("*.jsonl.gz"))
     assert isinstance([record for _, record in read_records([path.read_bytes()])][-1], End)
+
+
+async def a_bridge_copies(harness: Harness, redis: Redis, machine: Machine, script: str) -> None:
+    """What is published is in a stream, which the daemon could read."""
+    process = machine.run(f"exec {script}", {})
+    await process.expect("every channel is listened to")
+    await process.expect("appender: connected")
+    await redis.publish("trade@TATA_INR", trade())
+    process.signal("INT")
+    assert await process.wait() == 0, process.lines.all
+    ((_, fields),) = await redis.command("XRANGE", "trade@TATA_INR", "-", "+")
+    assert fields == [b"d", trade()]
+
+
+async def streams_are_set_up(harness: Harness, redis: Redis, machine: Machine, script: str) -> None:
+    """An entry is there for the daemon to read, a user may read it, the server does what it is told to."""
+    process = machine.run(script, {})
+    assert await process.wait() == 0, process.lines.all
+    words = shlex.split(script)
+    if "XADD" in words:
+        assert (await redis.command("XLEN", words[2])) == 1
+        assert json.loads(words[-1])["s"] == words[2].partition("@")[2]
+    elif "SETUSER" in words:
+        path = (await redis.command("CONFIG", "GET", "unixsocket"))[1].decode()
+        daemon = await harness.daemon("--redis-url", f"unix://marketfeed:s3cret@{path}", "--source", "streams")
+        client = await harness.client(daemon)
+        assert (await client.subscribe("trade@TATA_INR"))["data"]["result"] is None
+        await redis.command("XADD", "trade@TATA_INR", "*", "d", trade())
+        assert (await client.next())["stream"] == "trade@TATA_INR"
+        assert not any("250 ms" in line or "NOPERM" in line for line in daemon.lines)
 
 
 # Programs.
