@@ -24,9 +24,12 @@ from marketfeed.client.requests import (
     as_history,
     history_of,
     property_of,
+    refusal_of,
+    refused,
     since_of,
     streams_of,
     token_of,
+    too_many_streams,
     value_of,
 )
 from marketfeed.client.session_log import log_change, log_error, log_failure, log_request
@@ -125,14 +128,8 @@ class Session:
         return list(self._groups)
 
     def _refuse(self, payload: bytes) -> None:
-        try:
-            request_id = parse_request(payload).id
-        except RequestError as error:
-            request_id = error.request_id
-        message = f"too many requests: {self._context.limits.request_rate:g} a second; try again later"
-        self._connection.send_text(
-            self._properties.dialect.error(RequestError(ErrorCode.TOO_MANY_REQUESTS, message, request_id))
-        )
+        error = refusal_of(payload, f"{self._context.limits.request_rate:g} a second")
+        self._connection.send_text(self._properties.dialect.error(error))
 
     def _request(self, payload: bytes, is_refused: bool) -> None:
         if is_refused:
@@ -180,10 +177,7 @@ class Session:
         since = since_of(request, streams, self._groups)
         new = {spelling: name for spelling, name in streams.items() if spelling not in self._groups}
         if len(self._groups) + len(new) > self._context.limits.max_streams:
-            raise RequestError(
-                ErrorCode.TOO_MANY_SUBSCRIPTIONS,
-                f"too many subscriptions: at most {self._context.limits.max_streams} on a connection",
-            )
+            raise too_many_streams(self._context.limits.max_streams)
         if not new:
             return
         answers = _Subscription(self, request, quiet)
@@ -249,8 +243,7 @@ class Session:
         if self._ended:
             return
         if entries is None:
-            fault = "too many requests: what is kept is out of reach; try again later"
-            self._send_error(RequestError(ErrorCode.TOO_MANY_REQUESTS, fault, request.id))
+            self._send_error(refused(request.id, "what is kept is out of reach"))
         else:
             self._reply(as_history(entries, self._context.limits.client_queue // 2), request.id, False)
         if is_late:

@@ -17,9 +17,12 @@ from marketfeed.client.requests import (
     as_history,
     history_of,
     property_of,
+    refusal_of,
+    refused,
     since_of,
     streams_of,
     token_of,
+    too_many_streams,
     value_of,
 )
 from marketfeed.model.messages import ErrorCode, Request, RequestError
@@ -211,6 +214,31 @@ class TestToken:
     def test_anything_else(self, params: object) -> None:
         """It is not repeated."""
         assert fault(lambda: token_of(asking(params))) == 'params must be one token, as ["eyJ…"]'
+
+
+class TestTooMuch:
+    @pytest.mark.parametrize(
+        ("payload", "request_id"),
+        [
+            (b'{"method":"PING","id":7}', 7),
+            (b'{"id":"x"}', "x"),
+            (b'{"method":"PING"}', UNSET),
+            (b'{"method":"PING","id":[]}', UNSET),
+            (b"nonsense", UNSET),
+        ],
+    )
+    def test_a_refused_request_is_answered_with_its_id(self, payload: bytes, request_id: object) -> None:
+        """Whatever else is wrong with it."""
+        error = refusal_of(payload, "10 a second")
+        assert (error.code, error.request_id) == (ErrorCode.TOO_MANY_REQUESTS, request_id)
+        assert error.message == "too many requests: 10 a second; try again later"
+        assert refused(5, "out of reach").request_id == 5
+
+    def test_too_many_streams(self) -> None:
+        """The same, whether one request names them or several."""
+        error = too_many_streams(4)
+        assert error.code is ErrorCode.TOO_MANY_SUBSCRIPTIONS
+        assert error.message == "too many subscriptions: at most 4 on a connection"
 
 
 @property_test
