@@ -862,6 +862,13 @@ class TestOrder:
             st.tuples(st.just("SUBSCRIBE"), names),
             st.tuples(st.just("UNSUBSCRIBE"), names),
             st.tuples(st.just("LIST_SUBSCRIPTIONS"), st.none()),
+            st.tuples(st.just("HISTORY"), st.sampled_from(([A], [B]))),
+            st.tuples(
+                st.just("SET_PROPERTY"),
+                st.tuples(st.sampled_from(("combined", "offsets", "snapshot")), st.booleans()).map(list),
+            ),
+            st.tuples(st.just("publish"), st.none()),
+            st.tuples(st.just("lose"), st.none()),
             st.tuples(st.just("confirm"), st.none()),
             st.tuples(st.just("advance"), st.none()),
         )
@@ -869,22 +876,37 @@ class TestOrder:
             if step == "confirm":
                 client.source.confirm()
                 continue
+            if step == "publish":
+                client.source.publish(A, trade(number))
+                client.source.publish(B, depth(number, number, snapshot=number % 2 == 0))
+                continue
+            if step == "lose":
+                client.source.lose()
+                continue
             if step == "advance":
                 client.clock.advance(3)
                 continue
-            client.say({"method": step, "params": params, "id": number})
-            result = None
+            since = {"since": {params[0]: "x"}} if step == "SUBSCRIBE" and params and params[0] not in model else {}
+            client.say({"method": step, "params": params, "id": number, **since})
+            result: object = None
             if step == "SUBSCRIBE":
                 model += [name for name in dict.fromkeys(params) if name not in model]
             elif step == "UNSUBSCRIBE":
                 model = [name for name in model if name not in params]
             else:
-                result = list(model)
-            expected.append({"result": result, "id": number})
+                result = list(model) if step == "LIST_SUBSCRIPTIONS" else None
+            recovered = {"recovered": {params[0]: False}} if since else {}
+            expected.append({"result": result, "id": number, **recovered})
         while client.clock.getDelayedCalls():
             client.source.confirm()
             client.clock.advance(10)
-        assert [message for message in client.got if "result" in message] == expected
+        answers = [message for message in client.got if "result" in message]
+        histories = [message for message in answers if message["result"] and "data" in message["result"][0]]
+        for message in histories:
+            message["result"] = None
+        assert [{**message, "result": message["result"] or None} for message in answers] == [
+            {**message, "result": message["result"] or None} for message in expected
+        ]
         assert client.session.subscriptions == model
         client.session.end()
         client.clock.advance(10)
