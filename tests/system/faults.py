@@ -22,7 +22,7 @@ from tests.system.forwarder import Forwarder
 from tests.system.harness import DaemonProcess, Harness, Redis, RedisServer
 from tests.system.lean import HANDSHAKE, LeanClient, client_frame
 
-__all__ = ["Cast", "Engine", "Faults", "Watcher", "now_ms"]
+__all__ = ["Cast", "Engine", "Faults", "GapWatcher", "Watcher", "now_ms", "trade"]
 
 _BATCH = 200
 _PAUSE = 0.02  # between two attempts
@@ -31,6 +31,12 @@ _PAUSE = 0.02  # between two attempts
 def now_ms() -> int:
     """Milliseconds since 1970."""
     return int(time.time() * 1000)
+
+
+def trade(stream: str, number: int, moment: int) -> bytes:
+    """A trade that says when it was published, in ms since 1970."""
+    market = stream.partition("@")[2].encode()
+    return b'{"e":"trade","t":%d,"m":true,"p":"1","q":"2","s":"%b","E":%d}' % (number, market, moment)
 
 
 class Engine:
@@ -78,13 +84,7 @@ class Engine:
         batch = []
         for number in range(self.sent, self.sent + count):
             stream = self._streams[number % len(self._streams)]
-            market = stream.partition("@")[2]
-            payload = b'{"e":"trade","t":%d,"m":true,"p":"1","q":"2","s":"%b","E":%d}' % (
-                number,
-                market.encode(),
-                begun,
-            )
-            batch.append((stream, number, redis.command(*self._words(stream, payload))))
+            batch.append((stream, number, redis.command(*self._words(stream, trade(stream, number, begun)))))
         self.sent += count  # none is sent twice
         done = [command.addCallbacks(lambda _: True, lambda _: False) for _, _, command in batch]
         results = await gatherResults(done)
@@ -216,6 +216,71 @@ class Watcher:
             self.not_recovered += 1  # the server is out of its daemon's reach: try again
             self._connection = None
             connection.abort()
+
+
+class GapWatcher(Watcher):
+    """One whom an ordinary channel may leave without publications: it keeps what it was told of that.
+
+    `numbers`: stream → those that it has seen; `missing`: stream → the spans, in ms since 1970, in which publications
+    may have been missed: gaps that were announced, and those that it made itself by its absence.
+    """
+
+    def __init__(self, cast: Cast, rng: random.Random, streams: list[str]) -> None:
+        super().__init__(cast, rng, dict.fromkeys(streams, b""))
+        self.numbers: dict[str, list[int]] = {stream: [] for stream in streams}
+        self.missing: dict[str, list[tuple[int, float]]] = {stream: [] for stream in streams}
+        self._open: dict[tuple[str, str], int] = {}
+        self._good_until = dict.fromkeys(streams, now_ms())
+        self.is_there = False
+
+    @property
+    def is_whole(self) -> bool:
+        """It is connected, and nothing is missing at this moment."""
+        return self.is_there and not self._open and self._connection is not None and bool(self._connection.connected)
+
+    def _requests(self) -> bytes:
+        self._away()
+        return client_frame(msgspec.json.encode({"method": "SUBSCRIBE", "params": list(self.last), "id": 2}))
+
+    def _away(self) -> None:
+        """The last connection is gone, and what it announced with it."""
+        if self.is_there:
+            self.is_there = False
+            for (stream, _), since in self._open.items():
+                self.missing[stream].append((since, float("inf")))
+            self._open.clear()
+
+    def heard(self, connection: _Connection, text: bytes) -> None:
+        if connection is not self._connection:
+            return
+        message = msgspec.json.decode(text)
+        if message.get("id") == 2:
+            self.is_there = True
+            for stream, spans in self.missing.items():
+                spans.append((self._good_until[stream], now_ms()))
+            return
+        data = message["data"]
+        if data["e"] != "gap":
+            self.numbers[message["stream"]].append(data["t"])
+            self._good_until[message["stream"]] = data["E"]
+            return
+        for stream in data["streams"]:
+            if data["to"] is None:
+                self._open[stream, data["reason"]] = data["from"]
+            else:
+                assert self._open.pop((stream, data["reason"])) == data["from"]
+                self.missing[stream].append((data["from"], data["to"]))
+
+    def check(self, stream: str, acknowledged: dict[int, tuple[int, int]]) -> int:
+        """See that each publication was seen once and in order, or is inside a gap; returns how many were missed."""
+        self._away()
+        seen = set(self.numbers[stream])
+        assert self.numbers[stream] == sorted(seen)
+        spans = self.missing[stream]
+        missed = [moments for number, moments in acknowledged.items() if number not in seen]
+        for begun, ended in missed:
+            assert any(since <= ended and begun <= until for since, until in spans), (begun, ended, spans)
+        return len(missed)
 
 
 class Victims(Protocol):

@@ -179,6 +179,10 @@ class LeanClients(Generic[_Client]):
     async def open(self, client: _Client, path: str = "/") -> _Client:
         """A WebSocket that is open."""
         await self.connect(client)
+        return await self.upgrade(client, path)
+
+    async def upgrade(self, client: _Client, path: str) -> _Client:
+        """Make a WebSocket of a connection on which nothing has been sent yet."""
         client.transport.write(HANDSHAKE % path.encode())
         status = await client.handshake
         assert status == 101, f"{path} was answered with {status}"

@@ -389,6 +389,9 @@ BAD_VALUES = {
     "ping-timeout": "0",
     "compression": "perhaps",
     "config": "/nonexistent",
+    "history": "-1",
+    "history-seconds": "long",
+    "history-bytes": "1.5",
     "log-format": "xml",
     "log-level": "loud",
 }

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable, Sequence
+from typing import Any
 from zlib import crc32
 
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.system.faults import Cast, Engine, Faults, Watcher
+from tests.system.faults import Cast, Engine, Faults, GapWatcher, Watcher, now_ms, trade
 from tests.system.harness import Harness, RedisServer
 from tests.system.lean import within
 
 _PUBLICATIONS, _FAULTS, _CLIENTS = map(int, os.environ.get("FAULTS", "12000,8,40").split(","))
-_SECONDS = 120 + _PUBLICATIONS / 1000
+_SECONDS = 60 + 10 * _FAULTS + _PUBLICATIONS / 1000
 _DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0")
 
 
@@ -25,6 +27,32 @@ async def entries(redis: RedisServer, stream: str) -> list[tuple[bytes, bytes]]:
     """What a stream of the server holds: ids and payloads."""
     connection = await redis.connect()
     return [(entry, fields[1]) for entry, fields in await connection.command("XRANGE", stream, "-", "+")]
+
+
+def watch(harness: Harness, watchers: Sequence[Watcher]) -> list[Deferred[None]]:
+    """Let them watch until they are told to end, as they are when the test ends."""
+    work = [Deferred.fromCoroutine(watcher.run()) for watcher in watchers]
+
+    def end() -> Deferred[Any]:
+        for watcher in watchers:
+            watcher.end()
+        return gatherResults(work)
+
+    harness.on_close(end)
+    return work
+
+
+async def befall(
+    harness: Harness, rng: random.Random, engine: Engine, faults: Faults, settled: Callable[[], Any]
+) -> None:
+    """Faults, each of them amid as many publications; for some it is waited until everybody has got over it."""
+    for number in range(1, _FAULTS + 1):
+        published = Deferred.fromCoroutine(engine.run(number * _PUBLICATIONS // _FAULTS))
+        await engine.after((2 * number - 1) * _PUBLICATIONS // _FAULTS // 2)
+        await faults.one()
+        await published
+        if rng.randrange(2) or number == _FAULTS:
+            await harness.eventually(settled)
 
 
 @pytest_twisted.ensureDeferred
@@ -42,20 +70,18 @@ async def test_through_redis_streams_nothing_is_lost(harness: Harness) -> None:
     watchers = [
         Watcher(cast, rng, {stream: first[stream] for stream in rng.sample(streams, 2)}) for _ in range(_CLIENTS)
     ]
-    harness.on_close(engine.stop)
-    harness.on_close(lambda: [watcher.end() for watcher in watchers] and None)
-    work = [Deferred.fromCoroutine(engine.run(_PUBLICATIONS))]
-    work += [Deferred.fromCoroutine(watcher.run()) for watcher in watchers]
+    work = watch(harness, watchers)
+
+    async def settled() -> bool:
+        connection = await redis.connect()
+        ends = {
+            stream: (await connection.command("XREVRANGE", stream, "+", "-", "COUNT", 1))[0][0] for stream in streams
+        }
+        return all(offset == ends[stream] for watcher in watchers for stream, offset in watcher.last.items())
+
     faults = Faults(cast, rng, watchers, "normal")
-    for number in range(1, _FAULTS + 1):
-        await engine.after(number * _PUBLICATIONS // (_FAULTS + 1))
-        await faults.one()
-    await engine.after(_PUBLICATIONS)
+    await befall(harness, rng, engine, faults, settled)
     held = {stream: await entries(redis, stream) for stream in streams}
-    ends = {stream: held[stream][-1][0] for stream in streams}
-    await harness.eventually(
-        lambda: all(offset == ends[stream] for watcher in watchers for stream, offset in watcher.last.items())
-    )
     for watcher in watchers:
         watcher.end()
     await gatherResults(work)
@@ -65,3 +91,36 @@ async def test_through_redis_streams_nothing_is_lost(harness: Harness) -> None:
         for watcher in watchers:
             assert watcher.seen.get(stream, expected) == expected, f"{stream}, seed {seed}"
     print(dict(faults.counts), sum(w.visits for w in watchers), sum(w.not_recovered for w in watchers))
+
+
+@pytest_twisted.ensureDeferred
+@within(_SECONDS)
+async def test_through_channels_what_is_lost_is_announced(harness: Harness) -> None:
+    """Whatever a client has not seen of what the server has passed on lies inside a gap that it was told of."""
+    rng = random.Random(seed := random.randrange(1 << 30))
+    print(f"seed {seed}")
+    redis = await harness.redis()
+    streams = [f"trade@M{number}" for number in range(max(10, _CLIENTS // 2))]
+    cast = Cast(harness, redis, "--connect-rate", "0")
+    await cast.start()
+    engine = Engine(harness, redis, streams, lambda stream, payload: ("PUBLISH", stream, payload))
+    watchers = [GapWatcher(cast, rng, rng.sample(streams, 2)) for _ in range(_CLIENTS)]
+    work = watch(harness, watchers)
+
+    def settled() -> bool:
+        return all(watcher.is_whole for watcher in watchers)
+
+    await harness.eventually(settled)
+    faults = Faults(cast, rng, watchers, "pubsub")
+    await befall(harness, rng, engine, faults, settled)
+    connection = await redis.connect()
+    for number, stream in enumerate(streams, _PUBLICATIONS):
+        await connection.command("PUBLISH", stream, trade(stream, number, now_ms()))
+    await harness.eventually(
+        lambda: all(numbers[-1:] >= [_PUBLICATIONS] for watcher in watchers for numbers in watcher.numbers.values())
+    )
+    for watcher in watchers:
+        watcher.end()
+    await gatherResults(work)
+    missed = sum(watcher.check(stream, engine.acknowledged[stream]) for watcher in watchers for stream in watcher.last)
+    print(dict(faults.counts), sum(watcher.visits for watcher in watchers), f"{missed} missed")
