@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,162 +17,14 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from twisted.internet.task import Clock
 
 import marketfeed.wanted
-from marketfeed.boundaries import Sink
-from marketfeed.hub import CONFIRM_SECONDS, Answers, Group, Hub, HubLimits, Join, TooManyStreams
+from marketfeed.hub import CONFIRM_SECONDS, Group, TooManyStreams
 from marketfeed.model.deflate import inflate
 from marketfeed.model.dialects import Shape
-from marketfeed.model.frames import text_frame
-from marketfeed.model.streams import StreamKinds
 from tests.conftest import LogCapture
-from tests.fakes import FakeSource, FakeSubscriber, payloads
-
-if TYPE_CHECKING:
-    _sink: Sink = Hub(Clock(), HubLimits())
-    _answers: Answers = cast("Client", None)
-
-EPOCH = 1_700_000_000
-LINGER = 5.0
-KINDS = StreamKinds()
-
-
-def trade(number: int = 1) -> bytes:
-    return b'{"e":"trade","t":%d,"m":true,"p":"100.10","q":"2","s":"A"}' % number
-
-
-class Room:
-    """A hub with a source that the test drives, and a clock."""
-
-    def __init__(self, **limits: Any) -> None:
-        self.clock = Clock()
-        self.hub = Hub(self.clock, HubLimits(**{"linger": LINGER, **limits}), lambda: EPOCH + self.clock.seconds())
-        self.source = FakeSource(self.hub)
-        self.hub.feed_from(self.source)
-        self.hub.startService()
-
-    @property
-    def now_ms(self) -> int:
-        return int((EPOCH + self.clock.seconds()) * 1000)
-
-    def assert_empty(self) -> None:
-        """Nothing is left of anything that ever was."""
-        hub = self.hub
-        assert not self.timers
-        assert not self.source.wanted
-        assert not hub.streams
-        assert not any((*hub._wanted.all, hub._gaps, hub._dirty, hub._histories.size, hub._wanted._reserved))
-
-    @property
-    def timers(self) -> list[float]:
-        """When the hub will do something, besides its sweep."""
-        sweep = self.hub._sweeper.call
-        return [call.getTime() for call in self.clock.getDelayedCalls() if call is not sweep]
-
-
-class Client:
-    """One client, as its session treats the hub: it knows its groups, and answers into its outbox.
-
-    Its replies are `["joined", …]` and `["left", …]`.
-    """
-
-    def __init__(self, room: Room, *, shape: Shape = Shape.ENVELOPE, queue: int = 1 << 20, window: int = 0) -> None:
-        self.hub = room.hub
-        self.outbox = FakeSubscriber(queue, on_overflow=self.end, window=window)
-        self.shape = shape
-        self.groups: dict[str, Group] = {}
-        self.waiting: Join | None = None
-        self.answers = 0
-        self.settlings = 0
-        self.recovered: dict[str, bool] | None = None
-        self.refusal = ""
-        self.ended = False
-
-    def join(self, *spellings: str, since: dict[str, str] | None = None, wants_state: bool = False) -> Client:
-        assert self.waiting is None
-        streams = {spelling: KINDS.parse(spelling) for spelling in spellings}
-        join = self.hub.join(self.outbox, self.shape, streams, self, since=since, wants_state=wants_state)
-        self.waiting = None if join.finished else join
-        return self
-
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
-        self.answers += 1
-        self.recovered = recovered
-        if self.ended:
-            self.hub.leave(self.outbox, groups.values())
-            return
-        self.groups.update(groups)
-        self.reply("joined", groups)
-
-    def refused(self, why: str) -> None:
-        self.refusal = why
-
-    def settled(self) -> None:
-        self.settlings += 1
-        self.waiting = None
-
-    def unsubscribe(self, *spellings: str) -> None:
-        self.hub.unsubscribe(self.outbox, [self.groups[spelling] for spelling in spellings])
-        self.left(spellings)
-        for spelling in spellings:
-            self.groups.pop(spelling, None)
-        self.reply("left", spellings)
-
-    def reshape(self, shape: Shape) -> None:
-        self.groups = self.hub.reshape(self.outbox, self.groups.values(), shape)
-        self.shape = shape
-
-    def left(self, spellings: Sequence[str]) -> None:
-        """The hub has taken this client out of these streams."""
-
-    def reply(self, what: str, spellings: Any) -> None:
-        if not self.ended:
-            self.outbox.write(text_frame(msgspec.json.encode([what, *spellings])))
-
-    def end(self) -> None:
-        """The connection is closing or gone."""
-        self.ended = True
-        self.outbox.end()
-        if self.waiting is not None:
-            self.hub.cancel(self.waiting)
-        groups, self.groups = self.groups, {}
-        self.hub.leave(self.outbox, groups.values())
-
-    def take(self) -> list[Any]:
-        """The messages since the last call; publications and events without their envelopes' noise."""
-        messages = [self._short(message) for message in self.outbox.messages]
-        self.outbox.writes.clear()
-        return messages
-
-    @staticmethod
-    def _short(message: Any) -> Any:
-        if isinstance(message, list):
-            return message
-        spelling, data = message.get("stream"), message.get("data", message)
-        if data["e"] == "gap":
-            assert spelling in ("!gap", None)
-            return ("gap", data["streams"], data["reason"], data["from"], data["to"])
-        return (spelling, data["t"])
-
-
-@pytest.fixture
-def room() -> Iterator[Room]:
-    yield (room := Room())
-    room.source.calls.clear()
-    room.hub.stopService()
-    leftover = [call for call in room.clock.getDelayedCalls() if call.active()]
-    assert not leftover, f"timers left over in the hub: {leftover}"
-
-
-def member(room: Room, *spellings: str, **options: Any) -> Client:
-    """A client that has joined streams which the source has confirmed, and has read the reply."""
-    client = Client(room, **options).join(*spellings)
-    room.source.confirm()
-    client.take()
-    client.answers = client.settlings = 0
-    return client
-
+from tests.fakes import FakeSubscriber, payloads
+from tests.rooms import EPOCH, KINDS, LINGER, Client, Room, member, trade
 
 # Rule 1: what is wanted from the source.
 
@@ -452,7 +303,7 @@ def test_each_client_gets_what_it_can_inflate(room: Room) -> None:
 def test_leaving_many_streams_at_once_is_one_request_to_the_outbox(room: Room) -> None:
     """A client with a long backlog is not looked through once for each of a thousand streams."""
     client = member(room, "trade@A", "trade@B", "trade@C")
-    forgotten: list[list[Group]] = []
+    forgotten: list[list[object]] = []
     client.outbox.forget = lambda groups: forgotten.append(list(groups))  # type: ignore[method-assign]
     left = [client.groups[spelling] for spelling in ("trade@A", "trade@C")]
     client.unsubscribe("trade@A", "trade@C")
