@@ -4,8 +4,8 @@
 2. A request for many streams is taken up a portion at a time, between which everybody else is served.
 3. A client is in when the source has confirmed its streams, and their state has been looked for where it asks for it.
    Where that takes too long, or the source is out of reach, it joins all the same and hears of the gap that is open.
-4. Then, without yielding: what is pending is flushed, the membership changes, and the reply, what the client has
-   missed or the state, and the open gaps are written. Nothing is missed between them, nothing comes twice.
+4. Then, without yielding: what is pending is flushed, the membership changes, and the reply, what was missed or the
+   state, and the open gaps are written. Nothing is missed between them, nothing comes twice.
 5. A join that fails in what is written for it is the end of that client only.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from itertools import islice
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -65,7 +64,6 @@ class Join:
         "finished",
         "is_late",
         "recalls",
-        "reserved",
         "shape",
         "since",
         "streams",
@@ -83,7 +81,6 @@ class Join:
         self.since = since
         self.wants_state = wants_state
         self.asked: deque[tuple[str, StreamName]] = deque()
-        self.reserved = 0
         self.streams: dict[str, LiveStream] = {}
         self.recalls: dict[str, Recall] = {}
         self.wait: Wait | None = None
@@ -124,10 +121,8 @@ class Joins:
 
         Raises `TooManyStreams`.
         """
-        reserved = self._wanted.reserve(streams.values())
-        if reserved is None:
+        if not self._wanted.reserve(streams.values()):
             raise TooManyStreams
-        join.reserved = reserved
         join.asked.extend(streams.items())
         self._unfinished[join] = None
         if len(streams) <= _PORTION:
@@ -172,14 +167,17 @@ class Joins:
             self._go_on()
 
     def _hold(self, join: Join, most: int) -> int:
-        portion = list(islice(join.asked, most))
-        for spelling, name in portion:
-            join.asked.popleft()
-            join.streams[spelling] = self._wanted.hold(name)
-        if not join.asked:
-            self._wanted.unreserve(join.reserved)
-            join.reserved = 0
-        return len(portion)
+        count = 0
+        while join.asked and count < most:
+            spelling, name = join.asked.popleft()
+            stream = self._wanted.hold(name)
+            self._wanted.unreserve(name)
+            count += 1
+            if join.finished:  # ended by what a source that confirms at once has brought about
+                self._wanted.release(stream)
+            else:
+                join.streams[spelling] = stream
+        return count
 
     # Waiting, and catching up.
 
@@ -287,8 +285,8 @@ class Joins:
         if join.wait is not None:
             self._waits.cancel(join.wait)
             join.wait = None
-        self._wanted.unreserve(join.reserved)
-        join.reserved = 0
+        for _, name in join.asked:
+            self._wanted.unreserve(name)
         join.asked.clear()
 
     def _release(self, join: Join) -> None:
