@@ -58,8 +58,9 @@ class Waits:
         if not stream.is_settled:
             return
         for wait in list(stream.joins):
-            wait.missing.pop(stream, None)
-            stream.joins.pop(wait, None)
+            if wait not in stream.joins:
+                continue  # cancelled by one who went on before
+            del wait.missing[stream], stream.joins[wait]
             if not wait.missing:
                 self.cancel(wait)
                 wait.done()
@@ -75,8 +76,8 @@ class Waits:
 
     def close(self, streams: Iterable[LiveStream]) -> None:
         """Nobody waits for any of `streams` any more."""
-        for stream in streams:
-            for wait in list(stream.joins):
+        for wait in dict.fromkeys([wait for stream in streams for wait in stream.joins]):
+            if wait.timer is not None:
                 self.cancel(wait)
                 wait.done()
 
