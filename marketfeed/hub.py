@@ -234,14 +234,18 @@ class Hub(Service):
         self.published += 1
         now = self._now()
         place = live.history.add(data, now, offset)
-        if live.state is not None and live.state.record(data):
-            self._missed(live, now)
+        jumps = live.state is not None and live.state.record(data)
+        if jumps and not live.was_lost:  # say so before what is about to be published
+            self.flush()
+            self._gaps.missed(live, int(live.heard * 1000), int(now * 1000), self._clock.seconds())
         live.heard = now
         live.was_lost = False
         for group in live.groups.values():
             if not group.frames:
                 self._dirty.append(group)
             group.frames.append(group.framed(data, place))
+        if jumps and self._seeding is not None:
+            self._seeding.look_for(live)
 
     def flush(self) -> None:
         if self._gaps:
@@ -347,18 +351,11 @@ class Hub(Service):
         if self._seeding is not None:
             self._seeding.forget(stream)
 
-    def _missed(self, stream: LiveStream, now: float) -> None:
-        """The ids of `stream` jump: say so before what is about to be published."""
-        if not stream.was_lost:
-            self.flush()
-            self._gaps.missed(stream, int(stream.heard * 1000), int(now * 1000), self._clock.seconds())
-        if self._seeding is not None:
-            self._seeding.look_for(stream)
-
     def _seeded(self, stream: LiveStream, is_found: bool) -> None:
         """The state was looked for. Found, it is for those who are in already, too: they have been told of a gap."""
         snapshot = stream.state.snapshot() if is_found and stream.state is not None else None
         if snapshot is not None:
+            stream.was_lost = False  # what does not continue this state is news
             for group in stream.groups.values():
                 if group.wants_state:
                     if not group.frames:
