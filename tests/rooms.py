@@ -44,6 +44,13 @@ class Room:
     def now_ms(self) -> int:
         return int((EPOCH + self.clock.seconds()) * 1000)
 
+    def turn(self) -> None:
+        """One turn of the reactor: what is due, and not yet what that puts off to the next."""
+        for call in [call for call in self.clock.calls if call.getTime() <= self.clock.seconds()]:
+            self.clock.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
+
     def assert_empty(self) -> None:
         """Nothing is left of anything that ever was."""
         hub = self.hub
