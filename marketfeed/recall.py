@@ -3,13 +3,16 @@
 1. A recall is whole or it is nothing: it has every publication from the client's offset to the moment at which the
    client joins, in order, or it says that it has not (PROTOCOL.md, section 6).
 2. The archive is asked for what lies before the history, a portion at a time, and for no more than there is room for.
-3. What the archive holds and the stream's kind does not permit is passed over, as it was when it was published.
+3. A client may be ahead of the history: another process, from which it comes, was quicker. Then the history is given
+   the time of some questions to come that far, for what it gets until then is not news to that client.
+4. What the archive holds and the stream's kind does not permit is passed over, as it was when it was published.
 """
 
 from __future__ import annotations
 
 from marketfeed.boundaries import Archive, Entry
 from marketfeed.groups import LiveStream
+from marketfeed.model.history import EntryHistory
 from marketfeed.model.publications import BadPublication
 
 __all__ = ["Recall", "read_entries"]
@@ -40,14 +43,20 @@ class Recall:
 
     async def ask(self, archive: Archive, strict: bool) -> None:
         """Get one portion from the archive."""
-        until = self.stream.history.latest
+        history = self.stream.history
+        assert isinstance(history, EntryHistory)
+        until = history.latest
         assert until is not None
+        is_ahead = history.is_behind(self._last)
         self._rounds += 1
         portion = await archive.since(self.stream.name, self._last, until, max(1, self._room))
         if portion is None or self._rounds > _ROUNDS:
             self.is_possible = False
             return
-        self._last = portion[-1][0] if portion else until
+        if portion:
+            self._last = portion[-1][0]
+        elif not is_ahead:
+            self._last = until
         self.entries += read_entries(self.stream, portion, strict)
         self._room -= sum([len(payload) + self._overhead for _, payload in portion])
         if self._room < 0:

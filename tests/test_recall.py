@@ -182,6 +182,24 @@ def test_the_archive_is_asked_for_no_more_than_there_is_room_for(room: int, roun
     assert asked == sorted(asked, reverse=True)
 
 
+@pytest.mark.parametrize("rounds", [1, 3, 100])
+def test_a_client_that_is_ahead_of_the_ring_waits_for_it(monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
+    """What this process gets later than another is not sent to a client that has it; but not for ever."""
+    monkeypatch.setattr(marketfeed.recall, "_ROUNDS", 10)
+    past = Past()
+    late = [past.count + 1, past.count + 2, past.count + 3]
+    for number in late:
+        past.archive.add("trade@A", f"{number}-0", trade(number))
+    recall = past.recall(late[1])
+    while recall.needs_archive:
+        past.ask(recall)
+        if len(past.archive.asked) == rounds:
+            for number in late:
+                past.stream.history.add(trade(number), 0.0, f"{number}-0")
+    expected = ([(f"{late[2]}-0", trade(late[2]))], SIZE) if rounds < 10 else None
+    assert recall.take() == expected
+
+
 def test_entries_are_read_as_publications_are() -> None:
     """Without their wrapping; the bad ones are passed over, unless `--validate warn` forwards them."""
     stream = make_stream()
