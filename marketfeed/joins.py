@@ -25,7 +25,7 @@ from marketfeed.groups import Group, LiveStream, overhead
 from marketfeed.logs import Log
 from marketfeed.model.dialects import Shape
 from marketfeed.model.streams import StreamName
-from marketfeed.recall import Recall
+from marketfeed.recall import Allowance, Recall
 from marketfeed.waits import Wait, Waits
 from marketfeed.wanted import WantedStreams
 
@@ -188,7 +188,7 @@ class Joins:
 
     def _catch_up(self, join: Join) -> None:
         join.wait = None
-        room = join.subscriber.room
+        room = Allowance(join.subscriber.room)
         for spelling, offset in join.since.items():
             join.recalls[spelling] = Recall(join.streams[spelling], offset, room, overhead(spelling, join.shape))
         self._recall_or_complete(join)
