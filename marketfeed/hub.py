@@ -25,9 +25,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Archive, Clock, Entry, Seeds, Source, Subscriber
-from marketfeed.fanout import Audiences, is_member, send_group, send_groups
+from marketfeed.fanout import Audiences, send_group, send_groups
 from marketfeed.gaps import Gaps
-from marketfeed.groups import Group, LiveStream
+from marketfeed.groups import Group, LiveStream, is_member
 from marketfeed.joins import Answers, Join, Joins, TooManyStreams
 from marketfeed.logs import Log
 from marketfeed.model.dialects import Shape

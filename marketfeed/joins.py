@@ -19,9 +19,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Archive, Clock, Entry, Subscriber
-from marketfeed.fanout import is_member
-from marketfeed.gaps import gap_frame
-from marketfeed.groups import Group, LiveStream, overhead
+from marketfeed.gaps import tell_open
+from marketfeed.groups import Group, LiveStream, is_member, overhead
 from marketfeed.logs import Log
 from marketfeed.model.dialects import Shape
 from marketfeed.model.streams import StreamName
@@ -244,7 +243,7 @@ class Joins:
                 frames.append(group.framed(states[spelling], group.stream.history.latest or ""))
         if frames and any(is_member(subscriber, group) for group in groups.values()):
             subscriber.write(b"".join(frames))
-        self._tell_gaps(subscriber, groups)
+        tell_open(subscriber, groups.values())
         if join.is_late:
             join.answers.settled()
 
@@ -258,17 +257,6 @@ class Joins:
                 replays[spelling] = taken[0]
                 used += taken[1]
         return replays, used
-
-    @staticmethod
-    def _tell_gaps(subscriber: Subscriber, groups: Mapping[str, Group]) -> None:
-        gaps: dict[tuple[str, int], list[str]] = {}
-        for spelling, group in groups.items():
-            if group.stream.gap is not None:
-                gaps.setdefault(group.stream.gap, []).append(spelling)
-        for (reason, since), spellings in gaps.items():
-            group = groups[spellings[0]]
-            if is_member(subscriber, group):  # not ended by what was written before
-                subscriber.tell(gap_frame(spellings, reason, since, None, group.shape.is_enveloped))
 
     def _refuse(self, join: Join, why: str) -> None:
         self._finish(join)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.fanout import Audiences, is_member, send_group, send_groups
-from marketfeed.groups import Audience, Group
+from marketfeed.fanout import Audiences, send_group, send_groups
+from marketfeed.groups import Audience, Group, is_member
 from marketfeed.model.deflate import compressed_frame
 from marketfeed.model.dialects import Shape
 from marketfeed.model.frames import text_frame

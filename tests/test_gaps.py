@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from marketfeed.fanout import Audiences
-from marketfeed.gaps import Gaps, gap_frame
+from marketfeed.gaps import Gaps, gap_frame, tell_open
 from marketfeed.groups import LiveStream
 from marketfeed.model.dialects import Shape
 from tests.fakes import FakeSubscriber, make_stream, payloads
@@ -158,3 +158,27 @@ def test_of_a_stream_that_is_wanted_no_longer_nothing_is_told(audience: Audience
     audience.gaps.tell_healed(9)
     audience.gaps.tell_missed(9000, 20.0)
     assert told(member) == []
+
+
+def test_who_joins_hears_of_the_gaps_that_are_open(audience: Audience) -> None:
+    """In one event for each reason and beginning; one that its end comes before hears no more."""
+    first, second = audience.streams
+    first.gap, second.gap = ("source-down", 5), ("source-refused", 5)
+    member = audience.member("depth@A", "a@depth", "depth@B")
+    groups = [group for stream in audience.streams for group in stream.groups.values()]
+    tell_open(member, groups)
+    assert told(member) == [
+        (["depth@A", "a@depth"], "source-down", 5, None),
+        (["depth@B"], "source-refused", 5, None),
+    ]
+
+    def tell(event: bytes) -> None:
+        member.events.append(event)
+        audience.audiences.change(member, [], groups)
+
+    member.tell = tell  # type: ignore[method-assign]
+    tell_open(member, groups)
+    assert len(member.events) == 1
+    first.gap = second.gap = None
+    tell_open(member, groups)
+    assert len(member.events) == 1

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.groups import Audience, overhead
+from marketfeed.groups import Audience, is_member, overhead
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.dialects import Shape
 from marketfeed.model.state import BookState, LatestState
-from tests.fakes import AT, make_group, make_stream, payloads
+from tests.fakes import AT, FakeSubscriber, make_group, make_stream, payloads
 from tests.strategies import property_test, publications
 
 
@@ -126,3 +126,12 @@ def test_a_group_begins_empty() -> None:
     assert not any((group.audiences, group.size, group.frames, group.depths, group.data))
     audience = Audience(frozenset((group,)))
     assert not any((audience.members, audience.batch))
+
+
+def test_who_is_in_a_group_is_known_by_its_audience() -> None:
+    """A client that watches nothing is in none."""
+    group, other, client = make_group("trade@A"), make_group("trade@B"), FakeSubscriber()
+    assert not is_member(client, group)
+    client.audience = Audience(frozenset((group,)))
+    assert is_member(client, group)
+    assert not is_member(client, other)
