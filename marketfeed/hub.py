@@ -275,7 +275,8 @@ class Hub(Service):
             live.was_lost = True
             if live.state is not None:
                 live.state.lose()
-        live.heard = self._now()
+        if live.was_lost:  # otherwise what comes next follows the last publication
+            live.heard = self._now()
         self._gaps.heal(live)
         if self._seeding is not None:
             self._seeding.look_for(live)

@@ -974,7 +974,9 @@ def test_with_an_archive_a_confirmation_says_whether_anything_was_missed(is_whol
     client = Client(room).join("depth@A", wants_state=True)
     room.source.confirm(after="4-0")
     room.source.publish("depth@A", depth(1, is_snapshot=True), depth(2), offsets=["5-0", "6-0"])
+    heard = room.now_ms
     room.source.lose(5)
+    room.clock.advance(2)
     room.source.confirm(after="6-0" if is_whole else "8-0")
     room.hub.flush()
     client.take()
@@ -984,7 +986,8 @@ def test_with_an_archive_a_confirmation_says_whether_anything_was_missed(is_whol
     assert len(newcomer.outbox.messages) == (2 if is_whole else 1)
     room.hub.publish("depth@A", depth(4), "9-0")
     room.hub.flush()
-    assert [message[0] for message in client.take()] == (["gap"] if is_whole else []) + ["depth@A"]
+    gap = ("gap", ["depth@A"], "sequence", heard, room.now_ms)
+    assert client.take() == ([gap] if is_whole else []) + [("depth@A", 4)]
 
 
 def test_bad_publications_are_passed_over(logged: LogCapture) -> None:
