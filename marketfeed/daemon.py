@@ -11,7 +11,6 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
@@ -19,26 +18,21 @@ from marketfeed import __version__
 from marketfeed.client.addresses import ConnectionCounts, ConnectRate, TrustedProxies
 from marketfeed.client.admission import Admission
 from marketfeed.client.auth import TokenVerifier
+from marketfeed.client.context import SessionContext, SessionLimits
 from marketfeed.client.heartbeat import Heartbeat
 from marketfeed.client.keys import BadKey, KeyFiles, load_keys
 from marketfeed.client.origins import AllowedOrigins
-from marketfeed.client.session import SessionContext, SessionLimits
 from marketfeed.client.users import UserManager
 from marketfeed.client.websocket import ClientFactory
 from marketfeed.collector import Collector
+from marketfeed.feed import CannotFeed, make_feed
 from marketfeed.hub import Hub, HubLimits
 from marketfeed.listener import CannotServe, Listener, server_endpoint
 from marketfeed.logs import Log, make_observer
 from marketfeed.memory import MemoryGuard
 from marketfeed.model.streams import BUILT_IN, StreamKinds
-from marketfeed.redis_address import RedisAddress
 from marketfeed.resources import raise_file_limit, room_for_connections
 from marketfeed.settings import Settings
-from marketfeed.source.embedded import EmbeddedServer, NoServerFound, find_server
-from marketfeed.source.redis_endpoint import redis_endpoint
-from marketfeed.source.redis_publisher import RedisPublisher
-from marketfeed.source.redis_pubsub import RedisPubSub
-from marketfeed.source.simulator import MarketSimulation, SimulatedEngine
 
 __all__ = ["Daemon", "StartFault", "build"]
 
@@ -188,10 +182,10 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     drain_seconds = 0.0 if settings.demo else settings.drain_seconds
     room = room_for_connections(raise_file_limit())
     users = UserManager(reactor, _fitting(settings.max_connections, room.clients, notes), drain_seconds, time.time)
-    embedded, endpoint, address = _redis(reactor, settings)
-    source = RedisPubSub(reactor, endpoint, address, hub, settings.channel_prefix)
-    hub.feed_from(source)
-    market = _simulation(reactor, endpoint, address, settings) if settings.demo else []
+    try:
+        feed = make_feed(reactor, settings, hub)
+    except CannotFeed as fault:
+        raise StartFault(str(fault)) from None
     try:
         public = server_endpoint(reactor, settings.port)
     except ValueError as fault:
@@ -204,31 +198,22 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
     collector = Collector(reactor, lambda: len(users))
     report = _Report(reactor, settings, listener, notes)
-    daemon.add_in_order(*embedded, collector, memory, hub, users, heartbeat, source, *market, listener, report)
-    daemon.stop_in_order(heartbeat, *market, source, hub, users, listener, report, memory, collector, *embedded)
+    daemon.add_in_order(
+        *feed.server, collector, memory, hub, users, heartbeat, *feed.readers, *feed.market, listener, report
+    )
+    daemon.stop_in_order(
+        heartbeat,
+        *feed.market,
+        *reversed(feed.readers),
+        hub,
+        users,
+        listener,
+        report,
+        memory,
+        collector,
+        *feed.server,
+    )
     return daemon
-
-
-def _redis(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamClientEndpoint, RedisAddress]:
-    """Where Redis is: the services that it needs of us, how to connect, and its address."""
-    if settings.redis.embedded:
-        try:
-            server = EmbeddedServer(reactor, find_server())
-        except NoServerFound as fault:
-            raise StartFault(str(fault)) from None
-        return [server], server.endpoint, server.address
-    try:
-        return [], redis_endpoint(reactor, settings.redis, settings.redis_ca), settings.redis
-    except ValueError as fault:
-        raise StartFault(f"--redis-ca: {fault}") from None
-
-
-def _simulation(
-    reactor: Any, endpoint: IStreamClientEndpoint, address: RedisAddress, settings: Settings
-) -> list[IService]:
-    publisher = RedisPublisher(reactor, endpoint, address)
-    market = MarketSimulation(reactor, publisher, SimulatedEngine(), channel_prefix=settings.channel_prefix)
-    return [market, publisher]
 
 
 def _clients(
@@ -257,6 +242,7 @@ def _clients(
         client_queue=settings.client_queue,
         compression=settings.compression,
         max_handshakes=max_handshakes,
+        books=hub,
     )
 
 

@@ -153,10 +153,9 @@ class LiveStream:
         self.drops = 0  # since they were last logged
         self.drops_logged = float("-inf")
 
-    @property
-    def is_settled(self) -> bool:
-        """Nothing that a client who wants to join would have to wait for is under way."""
-        return (self.confirmed and not self.seeding) or self.gap is not None
+    def is_settled(self, with_state: bool) -> bool:
+        """Nothing is under way that a client who wants to join, `with_state` or without, would have to wait for."""
+        return (self.confirmed and not (with_state and self.seeding)) or self.gap is not None
 
     def group(self, spelling: str, shape: Shape, window: int, wants_state: bool) -> Group:
         key = (spelling, shape, window, wants_state)

@@ -204,7 +204,6 @@ class Hub(Service):
         stream = self._wanted.hold_if_room(name)
         if stream is None:
             return succeed(None)
-        done = Deferred[BookState | None]()
 
         def settled() -> None:
             state = stream.state
@@ -212,7 +211,14 @@ class Hub(Service):
             is_current = state is not None and state.is_complete and stream.gap is None
             done.callback(state if is_current and isinstance(state, BookState) else None)
 
-        if self._waits.wait_for((stream,), settled) is None:
+        def cancel(_: object) -> None:
+            if wait is not None:
+                self._waits.cancel(wait)
+                self._wanted.release(stream)
+
+        done = Deferred[BookState | None](cancel)
+        wait = self._waits.wait_for((stream,), True, settled)
+        if wait is None:
             settled()
         return done
 
@@ -235,9 +241,8 @@ class Hub(Service):
         now = self._now()
         place = live.history.add(data, now, offset)
         jumps = live.state is not None and live.state.record(data)
-        if jumps and not live.was_lost:  # say so before what is about to be published
-            self.flush()
-            self._gaps.missed(live, int(live.heard * 1000), int(now * 1000), self._clock.seconds())
+        if jumps:
+            self._missed(live, now)
         live.heard = now
         live.was_lost = False
         for group in live.groups.values():
@@ -263,20 +268,22 @@ class Hub(Service):
     def confirmed(self, stream: str, after: str | None = None) -> None:
         self.reached()
         live = self._wanted.find(stream)
-        if live is None or live.confirmed:
+        if live is None:
             return
-        live.confirmed = True
+        now = self._now()
         history = live.history
+        if isinstance(history, EntryHistory) and after is not None and after != history.latest:
+            if live.confirmed:
+                self._missed(live, now)
+            self._begin_anew(live, history, after)
+        elif live.confirmed:
+            return
         if isinstance(history, CountedHistory):
             history.new_epoch(self._new_epoch())
             live.was_lost = True
-        elif after is not None and after != history.latest:
-            history.reset(after)
-            live.was_lost = True
-            if live.state is not None:
-                live.state.lose()
+        live.confirmed = True
         if live.was_lost:  # otherwise what comes next follows the last publication
-            live.heard = self._now()
+            live.heard = now
         self._gaps.heal(live)
         if self._seeding is not None:
             self._seeding.look_for(live)
@@ -344,6 +351,14 @@ class Hub(Service):
     def _new_epoch(self) -> str:
         return f"{self._epoch}.{next(self._epochs):x}"
 
+    @staticmethod
+    def _begin_anew(stream: LiveStream, history: EntryHistory, after: str) -> None:
+        """The source goes on elsewhere than behind the last publication."""
+        history.reset(after)
+        stream.was_lost = True
+        if stream.state is not None:
+            stream.state.lose()
+
     def _flows_no_more(self, stream: LiveStream) -> None:
         if stream.confirmed:
             stream.confirmed = False
@@ -351,6 +366,12 @@ class Hub(Service):
                 stream.state.lose()
         if self._seeding is not None:
             self._seeding.forget(stream)
+
+    def _missed(self, stream: LiveStream, now: float) -> None:
+        """Something is missing in `stream`: say so before what is about to be published."""
+        if not stream.was_lost:
+            self.flush()
+            self._gaps.missed(stream, int(stream.heard * 1000), int(now * 1000), self._clock.seconds())
 
     def _seeded(self, stream: LiveStream, is_found: bool) -> None:
         """The state was looked for. Found, it is for those who are in already, too: they have been told of a gap."""

@@ -34,6 +34,11 @@ _PORTION = 100
 """Streams that are asked for in one turn of the reactor, of joins with more of them than this."""
 
 
+_REPLY = 512
+"""The bytes of a reply and of a gap event, besides the streams that they name."""
+_NAMED = 10  # bytes of a stream in them, besides its name
+
+
 class TooManyStreams(Exception):
     """The process has no room for another distinct stream."""
 
@@ -181,7 +186,8 @@ class Joins:
     # Waiting, and catching up.
 
     def _wait(self, join: Join) -> None:
-        join.wait = self._waits.wait_for(join.streams.values(), lambda: self._guarded(join, self._catch_up))
+        streams = join.streams.values()
+        join.wait = self._waits.wait_for(streams, join.wants_state, lambda: self._guarded(join, self._catch_up))
         if join.wait is None:
             self._catch_up(join)
 
@@ -216,7 +222,8 @@ class Joins:
         if join.finished:
             return  # the flush has ended this client
         subscriber, streams = join.subscriber, join.streams
-        replays, used = self._replays(join)
+        room = subscriber.room - _REPLY - sum([2 * (len(spelling) + _NAMED) for spelling in streams])
+        replays, used = self._replays(join, room)
         states = {}
         if join.wants_state:
             for spelling, stream in streams.items():
@@ -224,7 +231,7 @@ class Joins:
                 if snapshot is not None:
                     states[spelling] = snapshot
                     used += len(snapshot) + overhead(spelling, join.shape)
-            if used > subscriber.room:
+            if states and used > room:
                 self._refuse(join, "the states of these streams are larger than --client-queue; subscribe to fewer")
                 return
         groups = {
@@ -247,13 +254,13 @@ class Joins:
         if join.is_late:
             join.answers.settled()
 
-    def _replays(self, join: Join) -> tuple[dict[str, list[Entry]], int]:
+    def _replays(self, join: Join, room: int) -> tuple[dict[str, list[Entry]], int]:
         """What is replayed, by spelling, and how many bytes it takes at most: only what there is room for."""
         replays: dict[str, list[Entry]] = {}
         used = 0
         for spelling, recall in join.recalls.items():
             taken = recall.take()
-            if taken is not None and used + taken[1] <= join.subscriber.room:
+            if taken is not None and (not taken[0] or used + taken[1] <= room):
                 replays[spelling] = taken[0]
                 used += taken[1]
         return replays, used

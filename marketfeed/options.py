@@ -10,6 +10,7 @@ import msgspec
 from marketfeed.client.addresses import parse_network
 from marketfeed.client.origins import parse_origin
 from marketfeed.memory import parse_memory_limit
+from marketfeed.model.stream_globs import EXPECTED, is_glob
 from marketfeed.redis_address import is_host, parse_redis_url
 
 __all__ = ["OPTIONS", "Option"]
@@ -164,8 +165,21 @@ OPTIONS = (
     Option("redis-host", _REDIS, "used when no URL is given", _host, "REDIS_HOST"),
     Option("redis-port", _REDIS, "used when no URL is given", _redis_port, "REDIS_PORT"),
     Option("redis-ca", _REDIS, "file of the CA that signed the server's certificate, for rediss://", _path),
+    Option(
+        "source",
+        _REDIS,
+        "pubsub: the engine publishes; streams: it adds to Redis streams",
+        _one_of("pubsub", "streams"),
+    ),
     Option("channel-prefix", _REDIS, "before the stream's name in Redis", _prefix),
     Option("linger", _REDIS, "seconds that a channel stays subscribed after its last client", _number(0, "seconds")),
+    Option(
+        "warm",
+        _REDIS,
+        "streams kept ready without clients, such as depth@*. May be given several times",
+        _text(EXPECTED, is_glob),
+        is_list=True,
+    ),
     Option(
         "validate",
         _REDIS,

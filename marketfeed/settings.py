@@ -18,7 +18,8 @@ from marketfeed.client.addresses import Network
 from marketfeed.client.origins import OriginPattern
 from marketfeed.declared_kinds import BadSetting, read_kinds
 from marketfeed.memory import MemoryLimit
-from marketfeed.model.streams import StreamKind
+from marketfeed.model.stream_globs import BadGlob, parse_glob
+from marketfeed.model.streams import BUILT_IN, StreamKind
 from marketfeed.options import OPTIONS, Option
 from marketfeed.redis_address import EMBEDDED, BadRedisUrl, RedisAddress
 
@@ -31,6 +32,7 @@ class Settings(msgspec.Struct, frozen=True):
     port: str = "8080"
     redis: RedisAddress = RedisAddress()
     redis_ca: str | None = None
+    source: str = "pubsub"
     channel_prefix: str = ""
     demo: bool = False
     allowed_origin: tuple[OriginPattern, ...] = ()
@@ -61,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True):
     history: int = 1000
     history_seconds: float = 300.0
     history_bytes: int = 268435456
+    warm: tuple[str, ...] = ()
+    """Names and patterns of streams, as `parse_glob` reads them."""
     drain_seconds: float = 20.0
     log_format: str = "text"
     log_level: str = "info"
@@ -98,6 +102,7 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
     warnings = _settle_redis(values, given, from_flags)
     values["spares_local"] = "connect_rate" not in given
     _check_auth(values, given, kinds)
+    _check_warm(values, given, kinds)
     return Settings(**values, kinds=kinds, warnings=tuple(warnings))
 
 
@@ -141,6 +146,15 @@ def _check_auth(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[S
                 f"streams.{kind.name} in {path}: private streams are for the bearers of tokens; "
                 "expected together with --auth optional or --auth required"
             )
+
+
+def _check_warm(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:
+    """Which kinds there are is known only now."""
+    for text in values.get("warm", ()):
+        try:
+            parse_glob(text, (*BUILT_IN, *kinds))
+        except BadGlob as error:
+            raise BadSetting(f"{given['warm'].source}: {text!r} cannot be used; expected {error}") from None
 
 
 def _merge(layers: list[dict[str, _Given]]) -> dict[str, _Given]:

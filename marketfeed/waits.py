@@ -24,10 +24,11 @@ CONFIRM_SECONDS = 5.0
 class Wait:
     """One who waits, until `done` is called."""
 
-    __slots__ = ("begun", "done", "missing", "timer")
+    __slots__ = ("begun", "done", "missing", "timer", "with_state")
 
-    def __init__(self, done: Callable[[], None], begun: int) -> None:
+    def __init__(self, done: Callable[[], None], with_state: bool, begun: int) -> None:
         self.done = done
+        self.with_state = with_state
         self.begun = begun  # ms since 1970
         self.missing: dict[LiveStream, None] = {}
         self.timer: IDelayedCall | None = None
@@ -42,12 +43,12 @@ class Waits:
         self._clock = clock
         self._now = now
 
-    def wait_for(self, streams: Iterable[LiveStream], done: Callable[[], None]) -> Wait | None:
+    def wait_for(self, streams: Iterable[LiveStream], with_state: bool, done: Callable[[], None]) -> Wait | None:
         """Call `done` as soon as all of `streams` are settled; None: they are, and it is not called."""
-        missing = [stream for stream in streams if not stream.is_settled]
+        missing = [stream for stream in streams if not stream.is_settled(with_state)]
         if not missing:
             return None
-        wait = Wait(done, self._now())
+        wait = Wait(done, with_state, self._now())
         for stream in missing:
             wait.missing[stream] = stream.joins[wait] = None
         wait.timer = self._clock.callLater(CONFIRM_SECONDS, self._too_late, wait)
@@ -55,11 +56,9 @@ class Waits:
 
     def settled(self, stream: LiveStream) -> None:
         """Something has become known of `stream`: whoever waited for nothing else goes on."""
-        if not stream.is_settled:
-            return
-        for wait in list(stream.joins):
+        for wait in [wait for wait in stream.joins if stream.is_settled(wait.with_state)]:
             if wait not in stream.joins:
-                continue  # cancelled by one who went on before
+                continue  # it was cancelled by what another one did
             del wait.missing[stream], stream.joins[wait]
             if not wait.missing:
                 self.cancel(wait)

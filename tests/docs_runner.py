@@ -11,6 +11,7 @@ A transcript is a conversation, one step a line; a line that begins with a blank
     [NAME]< JSON                the client gets this message next
     [NAME]< close CODE REASON   the server closes the client's connection
     redis> COMMAND              what an engine or an operator tells the Redis server
+    [NAME ]hangs up             the client's connection ends
     redis stops, redis starts   the server ends without a word, and comes back
     GET PATH                    a plain HTTP request; the status line that follows is its answer
     STATUS TEXT                 a status line: the number and the body
@@ -18,6 +19,7 @@ A transcript is a conversation, one step a line; a line that begins with a blank
     exits STATUS                the daemon has ended
 
 Messages are compared as JSON, numbers by their spelling. `…` stands for any value, inside a string for any text. A
+string that is nothing but `<NAME>` is any text where it is received first, and the same one wherever it comes again. A
 number of 13 digits is a moment in ms since 1970: it stands for any such number, the same one for the same other one,
 and later ones for later ones. In a token a number of 10 digits is a moment in seconds, and 1790000000 is the present.
 /etc/marketfeed/marketfeed.toml is the file in which the documentation declares kinds of streams.
@@ -188,6 +190,7 @@ _STEPS = (
     ("send", re.compile(r"(?P<actor>\w*)> (?P<rest>.+)")),
     ("closed", re.compile(r"(?P<actor>\w*)< close (?P<rest>\d{4} .+)")),
     ("expect", re.compile(r"(?P<actor>\w*)< (?P<rest>.+)")),
+    ("hangs up", re.compile(r"(?:(?P<actor>\w+) )?hangs up")),
     ("get", re.compile(r"GET (?P<rest>\S+)")),
     ("header", re.compile(r"(?P<rest>[A-Z][A-Za-z-]+: .+)")),
     ("status", re.compile(r"(?P<rest>\d{3} .+)")),
@@ -232,9 +235,14 @@ _ANY = _Any()
 
 @dataclass
 class Moments:
-    """Which moment of the documentation stands for which of the test."""
+    """Which moment of the documentation stands for which of the test, and which `<NAME>` for which text."""
 
     known: dict[int, int] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def name(self, written: str, actual: object) -> bool:
+        """Whether this text is the one that `<NAME>` stands for; the first one is."""
+        return isinstance(actual, str) and self.texts.setdefault(written, actual) == actual
 
     def match(self, written: Number, actual: object) -> bool:
         if not isinstance(actual, Number) or not _is_moment(actual):
@@ -260,6 +268,8 @@ def matches(written: Any, actual: Any, moments: Moments) -> bool:
         return True
     if isinstance(written, Number) and _is_moment(written):
         return moments.match(written, actual)
+    if isinstance(written, str) and (named := re.fullmatch(r"<(\w+)>", written)):
+        return moments.name(named[1], actual)
     if isinstance(written, str) and "…" in written:
         pattern = ".*".join(map(re.escape, written.split("…")))
         return isinstance(actual, str) and re.fullmatch(pattern, actual, re.DOTALL) is not None

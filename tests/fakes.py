@@ -25,6 +25,7 @@ from marketfeed.boundaries import Archive, Clock, Entry, Seeds, Sink, Source, Su
 from marketfeed.client.addresses import ConnectionCounts, ConnectRate, TrustedProxies, parse_network
 from marketfeed.client.admission import Admission, Memory
 from marketfeed.client.auth import TokenVerifier
+from marketfeed.client.depth import Book, Books
 from marketfeed.client.origins import AllowedOrigins, parse_origin
 from marketfeed.client.outbox import OutboxTransport
 from marketfeed.client.users import UserManager
@@ -32,11 +33,13 @@ from marketfeed.groups import Group, LiveStream
 from marketfeed.model.dialects import Shape
 from marketfeed.model.history import CountedHistory, Histories
 from marketfeed.model.publications import PublicationReader
-from marketfeed.model.streams import StreamKinds
+from marketfeed.model.streams import StreamKinds, StreamName
 
 __all__ = [
     "AT",
     "FakeArchive",
+    "FakeBook",
+    "FakeBooks",
     "FakeMemory",
     "FakeSeeds",
     "FakeSocket",
@@ -118,6 +121,43 @@ def _payloads(received: bytes) -> Iterator[bytes]:
         assert len(payload) == size, "the last frame is cut"
         yield payload
         at += size
+
+
+class FakeBook:
+    """A book with `levels` on each side; None: it is not complete."""
+
+    def __init__(self, levels: int | None = 2) -> None:
+        self._levels = levels
+
+    def depth(self, limit: int) -> bytes | None:
+        if self._levels is None:
+            return None
+        side = ",".join(['["1.0","2"]'] * min(limit, self._levels))
+        return f'{{"lastUpdateId":7,"bids":[{side}],"asks":[{side}]}}'.encode()
+
+
+class FakeBooks:
+    """Has a book of every stream at once, or with `at_once` off when the test says so. `asked`: for which, in order.
+
+    `waiting`: what has been asked for, and neither answered nor cancelled.
+    """
+
+    def __init__(self, book: FakeBook | None = None) -> None:
+        self.at_once: FakeBook | None = book
+        self.asked: list[str] = []
+        self.waiting: list[Deferred[Book | None]] = []
+
+    def book(self, stream: StreamName) -> Deferred[Book | None]:
+        self.asked.append(str(stream))
+        if self.at_once is not None:
+            return succeed(self.at_once)
+        waiting = Deferred[Book | None](self.waiting.remove)
+        self.waiting.append(waiting)
+        return waiting
+
+    def give(self, book: FakeBook | None) -> None:
+        """Answer whoever asked first."""
+        self.waiting.pop(0).callback(book)
 
 
 class FakeSource:
@@ -512,6 +552,7 @@ class FakeTransport(FileDescriptor):
 if TYPE_CHECKING:
     _archive: Archive = FakeArchive()
     _seeds: Seeds = FakeSeeds()
+    _books: Books = FakeBooks()
     _source: Source = FakeSource()
     _subscriber: Subscriber = FakeSubscriber()
     _transport: OutboxTransport = FakeTransport()

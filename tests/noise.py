@@ -98,19 +98,44 @@ guards = st.fixed_dictionaries(
 
 names = spellings().map(lambda pair: pair[0]) | st.sampled_from(("trade@A", "a@depth@100ms", "ticker@A")) | almost_names
 _methods = st.sampled_from(
-    ("SUBSCRIBE", "SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY", "PING", "subscribe")
+    (
+        *("SUBSCRIBE", "SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY", "PING"),
+        *("HISTORY", "HISTORY", "subscribe"),
+    )
 )
 _ids = st.integers() | st.text(max_size=40) | st.none() | json_values
+_properties = st.sampled_from(("combined", "offsets", "snapshot"))
+_offsets = st.sampled_from(("", "0-0", "1-2", "abcd.0-1", "9" * 30)) | st.text(max_size=30)
+_since = st.dictionaries(names | st.text(max_size=20), _offsets | json_values, max_size=3) | json_values
+_limits = st.sampled_from((0, 1, 1000, 1001, True, None, "1")) | st.integers() | json_values
 _params = (
     st.lists(names, max_size=5)
-    | st.just(["combined", True])
-    | st.tuples(st.just("combined"), json_values).map(list)
-    | st.just(["combined"])
+    | st.tuples(_properties, st.booleans() | json_values).map(list)
+    | st.tuples(_properties).map(list)
     | st.lists(json_values | names, max_size=3)
     | json_values
 )
 objects = st.fixed_dictionaries(
-    {}, optional={"method": _methods | json_values, "params": _params, "id": _ids, "x": json_values}
+    {},
+    optional={"method": _methods | json_values, "params": _params, "id": _ids, "x": json_values}
+    | {"since": _since, "limit": _limits},
+)
+_resumes = st.builds(
+    lambda streams, offsets, extra: {
+        "method": "SUBSCRIBE",
+        "params": streams,
+        "since": dict(zip(streams, offsets, strict=False)),
+        **extra,
+    },
+    st.lists(st.sampled_from(("trade@A", "a@trade", "a@depth@100ms", "ticker@A", "orders@alice")), max_size=3),
+    st.lists(_offsets, max_size=3),
+    st.sampled_from(({}, {"id": 1}, {"id": None})),
+)
+_histories = st.builds(
+    lambda stream, limit, extra: {"method": "HISTORY", "params": [stream], "limit": limit, **extra},
+    st.sampled_from(("trade@A", "a@trade", "depth@A", "orders@alice")),
+    st.integers(1, 1000) | _limits,
+    st.sampled_from(({}, {"id": 1}, {"id": "x"})),
 )
 
 _auths = st.builds(
@@ -122,6 +147,7 @@ _auths = st.builds(
 
 requests: st.SearchStrategy[bytes] = (
     spoilt(_auths.map(lambda request: json.dumps(request).encode()))
+    | (_resumes | _histories).map(lambda request: json.dumps(request).encode())
     | objects.map(lambda request: json.dumps(request).encode())
     | spoilt(objects.map(lambda request: json.dumps(request, ensure_ascii=False).encode("utf-8", "replace")))
     | json_texts.map(str.encode)
@@ -303,6 +329,10 @@ _talk = st.sampled_from(
     (
         say({"method": "SUBSCRIBE", "params": ["trade@A", "a@depth"], "id": 1}),
         say({"method": "UNSUBSCRIBE", "params": ["trade@A"], "id": 2}),
+        say({"method": "SET_PROPERTY", "params": ["snapshot", True], "id": 2}),
+        say({"method": "SUBSCRIBE", "params": ["trade@A", "a@trade"], "since": {"trade@A": "0-0"}, "id": 3}),
+        say({"method": "HISTORY", "params": ["trade@A"], "limit": 1000, "id": 4}),
+        30 * say({"method": "HISTORY", "params": ["trade@A"]}),
         frame(_deflated(b'{"method":"PING","id":3}', zlib.Z_SYNC_FLUSH), rsv=4),
         frame(b"", CONTINUATION, fin=False),
         frame(b"p", PING),

@@ -17,6 +17,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver
 
 import marketfeed.daemon
+import marketfeed.feed
 from marketfeed.client.admission import Admitted
 from marketfeed.client.auth import BadToken
 from marketfeed.client.http import Head, Refusal
@@ -29,10 +30,16 @@ from marketfeed.memory import MemoryGuard, MemoryLimit
 from marketfeed.model.streams import BadStreamName
 from marketfeed.redis_address import EMBEDDED, parse_redis_url
 from marketfeed.settings import Settings, load
+from marketfeed.source.channel_sampler import ChannelSampler
 from marketfeed.source.embedded import EmbeddedServer, NoServerFound
+from marketfeed.source.redis_archive import RedisArchive
+from marketfeed.source.redis_commands import RedisCommands
 from marketfeed.source.redis_publisher import RedisPublisher
 from marketfeed.source.redis_pubsub import RedisPubSub
+from marketfeed.source.redis_seeds import RedisSeeds
+from marketfeed.source.redis_streams import RedisStreams
 from marketfeed.source.simulator import MarketSimulation
+from marketfeed.source.warm import Warm
 from tests.conftest import LogCapture
 from tests.tokens import SECRET, jwk, private_pem, public_bytes, signed, write_jwks
 
@@ -46,7 +53,7 @@ HANDSHAKES = 109
 def _surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a daemon would change of its process stays as it is."""
     monkeypatch.setattr(marketfeed.daemon, "raise_file_limit", lambda: FILES)
-    monkeypatch.setattr(marketfeed.daemon, "find_server", lambda: "/bin/server")
+    monkeypatch.setattr(marketfeed.feed, "find_server", lambda: "/bin/server")
     monkeypatch.setattr(marketfeed.daemon, "make_observer", lambda *arguments: arguments)
     monkeypatch.setattr(marketfeed.daemon, "signal", SignalModule({}))
     monkeypatch.setattr("txaio.tx.config.loop", Clock())
@@ -253,26 +260,61 @@ class TestBuild:
         """In the order of ARCHITECTURE: what is needed starts before what needs it, and stops after it."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
         assert names(list(daemon)) == [
-            *("Collector", "MemoryGuard", "Hub", "UserManager", "Heartbeat", "RedisPubSub", "Listener", "_Report"),
+            *(
+                "Collector",
+                "MemoryGuard",
+                "Hub",
+                "UserManager",
+                "Heartbeat",
+                "RedisCommands",
+                "RedisSeeds",
+                "RedisPubSub",
+            ),
+            *("Listener", "_Report"),
         ]
         assert names(daemon._stops) == [
-            *("Heartbeat", "RedisPubSub", "Hub", "UserManager", "Listener", "_Report", "MemoryGuard", "Collector"),
+            *("Heartbeat", "RedisPubSub", "RedisSeeds", "RedisCommands", "Hub", "UserManager", "Listener", "_Report"),
+            *("MemoryGuard", "Collector"),
         ]
 
     def test_the_parts_of_a_demo(self) -> None:
         """The server is there first and last; the market ends before the link that brings it."""
         daemon = build(FakeReactor(), Settings(demo=True, redis=EMBEDDED), IN_FRONT)
         assert names(list(daemon)) == [
-            *("EmbeddedServer", "Collector", "MemoryGuard", "Hub", "UserManager", "Heartbeat", "RedisPubSub"),
+            *("EmbeddedServer", "Collector", "MemoryGuard", "Hub", "UserManager", "Heartbeat", "RedisCommands"),
+            *("RedisSeeds", "RedisPubSub"),
             *("MarketSimulation", "RedisPublisher", "Listener", "_Report"),
         ]
         assert names(daemon._stops) == [
-            *("Heartbeat", "MarketSimulation", "RedisPublisher", "RedisPubSub", "Hub"),
+            *("Heartbeat", "MarketSimulation", "RedisPublisher", "RedisPubSub", "RedisSeeds", "RedisCommands", "Hub"),
             *("UserManager", "Listener", "_Report", "MemoryGuard", "Collector", "EmbeddedServer"),
         ]
         assert part(daemon, UserManager).drain_seconds == 0
         for kind in (EmbeddedServer, MarketSimulation, RedisPublisher):
             assert part(daemon, kind)
+
+    def test_streams_that_are_kept_ready(self) -> None:
+        """By name, and by pattern, which takes a listener."""
+        daemon = build(FakeReactor(), Settings(warm=("depth@A",)), IN_FRONT)
+        assert not any(isinstance(service, ChannelSampler) for service in daemon)
+        assert part(daemon, Warm)._names == ["depth@A"]
+        daemon = build(FakeReactor(), Settings(warm=("depth@A", "ticker@*"), channel_prefix="p:"), IN_FRONT)
+        assert part(daemon, ChannelSampler)._patterns == part(daemon, Warm).channels == [b"p:ticker@*"]
+        assert part(daemon, Warm)._discovered == part(daemon, Hub).discovered
+
+    def test_the_parts_with_streams(self) -> None:
+        """Another source, what its archive asks through, and a market that adds to streams."""
+        daemon = build(
+            FakeReactor(), Settings(source="streams", demo=True, redis=EMBEDDED, channel_prefix="p:"), IN_FRONT
+        )
+        parts = names(list(daemon))
+        assert parts[6:11] == ["RedisCommands", "RedisSeeds", "RedisStreams", "MarketSimulation", "RedisAppender"]
+        assert set(daemon._stops) == set(daemon)
+        assert part(daemon, RedisStreams)._prefix == b"p:"
+        archive = part(daemon, Hub)._archive
+        assert isinstance(archive, RedisArchive)
+        assert archive._prefix == b"p:"
+        assert archive._commands is part(daemon, RedisCommands)
 
     def test_an_embedded_server_without_a_market(self) -> None:
         """For an engine on the same machine."""
@@ -283,7 +325,7 @@ class TestBuild:
 
     def test_every_part_is_stopped(self) -> None:
         """None is forgotten in the second list."""
-        for settings in (Settings(), Settings(demo=True, redis=EMBEDDED)):
+        for settings in (Settings(), Settings(demo=True, redis=EMBEDDED), Settings(warm=("depth@*",))):
             daemon = build(FakeReactor(), settings, IN_FRONT)
             assert set(daemon._stops) == set(daemon)
 
@@ -311,6 +353,8 @@ class TestBuild:
         assert (limits.channel_prefix, limits.strict, limits.max_payload) == ("p:", False, 8)
         assert (limits.max_distinct_streams, limits.linger) == (9, 1.5)
         assert part(daemon, RedisPubSub)._prefix == b"p:"
+        seeds = part(daemon, RedisSeeds)
+        assert (seeds._prefix, seeds._max_payload) == ("p:", 8)
         assert part(daemon, UserManager).drain_seconds == 11
         factory = part(daemon, Listener)._factory
         assert isinstance(factory, ClientFactory)
@@ -547,7 +591,7 @@ class TestFaults:
         def find_server() -> str:
             raise NoServerFound("install one")
 
-        monkeypatch.setattr(marketfeed.daemon, "find_server", find_server)
+        monkeypatch.setattr(marketfeed.feed, "find_server", find_server)
         with pytest.raises(StartFault, match=r"^install one$"):
             build(FakeReactor(), Settings(redis=EMBEDDED), IN_FRONT)
 

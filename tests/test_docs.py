@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from marketfeed.commands import record, replay, token
+from marketfeed.commands import bridge, record, replay, token
 from marketfeed.model.messages import CLOSE_REASONS, ErrorCode
 from marketfeed.model.recording import read_line, write_record
 from marketfeed.options import OPTIONS, Option
@@ -48,7 +48,7 @@ def options_of_commands() -> set[str]:
     """The options of the commands that have documents of their own."""
     parser = argparse.ArgumentParser()
     subparsers = parser.add_subparsers()
-    for command in (record, replay, token):
+    for command in (bridge, record, replay, token):
         command.add_parser(subparsers)
     return {
         option
@@ -237,6 +237,8 @@ class TestTranscripts:
             ('{"a":[1]}', '{"a":[1,2]}'),
             ('{"a":"from … on"}', '{"a":"from 1"}'),
             ('{"a":"…"}', '{"a":1}'),
+            ('{"a":"<x>"}', '{"a":1}'),
+            ('["<x>","<x>"]', '["1","2"]'),
             ('{"a":1790000000000}', '{"a":17}'),
             ('{"a":1790000000000,"b":1790000000000}', '{"a":1800000000000,"b":1800000000001}'),
             ('{"a":1790000000000,"b":1790000000007}', '{"a":1800000000001,"b":1800000000000}'),
@@ -251,6 +253,7 @@ class TestTranscripts:
         [
             ('{"a":1,"b":[null,"…"]}', '{"b":[null,"anything"],"a":1}'),
             ('{"a":…}', '{"a":{"b":1}}'),
+            ('["<x>","<y>","<x>"]', '["1","2","1"]'),
             ('[…,"…, …"]', '[1,"this, that"]'),
             (
                 '{"a":1790000000000,"b":1790000000007,"c":1790000000000}',

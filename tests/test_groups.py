@@ -107,17 +107,21 @@ def test_the_state_of_a_stream_goes_by_its_loss_policy() -> None:
     assert make_stream("trade@A").state is None
 
 
-def test_a_stream_is_settled_when_it_flows_and_its_state_is_not_being_looked_for_or_in_a_gap() -> None:
-    """That is when nobody has to wait for it."""
+def test_a_stream_is_settled_when_it_flows_or_is_known_not_to() -> None:
+    """That is when nobody has to wait for it; whoever wants its state, until that has been looked for."""
     stream = make_stream("depth@A")
-    assert not stream.is_settled
+
+    def settled() -> tuple[bool, bool]:
+        return stream.is_settled(True), stream.is_settled(False)
+
+    assert settled() == (False, False)
     stream.gap = ("source-down", 5)
-    assert stream.is_settled
+    assert settled() == (True, True)
     stream.gap = None
     stream.confirmed = True
-    assert stream.is_settled
+    assert settled() == (True, True)
     stream.seeding = True
-    assert not stream.is_settled
+    assert settled() == (False, True)
 
 
 def test_a_group_begins_empty() -> None:

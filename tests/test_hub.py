@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 import marketfeed.wanted
@@ -990,6 +990,25 @@ def test_with_an_archive_a_confirmation_says_whether_anything_was_missed(is_whol
     assert client.take() == ([gap] if is_whole else []) + [("depth@A", 4)]
 
 
+def test_a_source_that_has_to_skip_something_says_so_by_confirming_anew() -> None:
+    """The stream flows on from elsewhere: its jump is told, and nothing from before can be resumed."""
+    archive = FakeArchive()
+    archive.reached = False
+    room = Room(archive)
+    client = Client(room).join("ticker@A", wants_state=True)
+    room.source.confirm(after="4-0")
+    room.source.publish("ticker@A", ticker(1), offsets=["5-0"])
+    heard = room.now_ms
+    room.clock.advance(2)
+    client.take()
+    room.hub.confirmed("ticker@A", "5-0")
+    assert client.take() == []
+    room.hub.confirmed("ticker@A", "9-0")
+    assert client.take() == [("gap", ["ticker@A"], "sequence", heard, room.now_ms)]
+    assert Client(room).join("ticker@A", since={"ticker@A": "5-0"}).recovered == {"ticker@A": False}
+    assert Client(room).join("ticker@A", wants_state=True).take() == [["joined", "ticker@A"]]
+
+
 def test_bad_publications_are_passed_over(logged: LogCapture) -> None:
     """A client that comes back behind one has missed nothing by it."""
     archive = FakeArchive()
@@ -1039,6 +1058,17 @@ def test_history_is_the_archives_where_there_is_one() -> None:
     assert archive.asked == [("trade@A", 10, 1 << 20)] * 2
     archive.reached = False
     assert entries(room.hub.history(name, 10, 1 << 20)) is None
+
+
+def test_who_waits_for_a_book_may_go(room: Room) -> None:
+    """Nothing of its wait is left, and the stream goes as others do."""
+    book = room.hub.book(KINDS.parse("depth@A"))
+    book.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    assert room.hub.streams == {"depth@A"}
+    book.cancel()
+    room.source.confirm()
+    room.clock.advance(LINGER)
+    room.assert_empty()
 
 
 def test_a_book_is_given_while_it_is_complete() -> None:

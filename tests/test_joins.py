@@ -115,7 +115,7 @@ def test_states_that_do_not_fit_are_refused_whole(room: Room, late: bool) -> Non
     keeper = member(room, "ticker@A", "ticker@B")
     for name in ("ticker@A", "ticker@B"):
         room.source.publish(name, ticker(1))
-    small = Client(room, queue=2 * len(ticker(1)) + 50)
+    small = Client(room, queue=680)  # of which a reply may take 600
     small.join("ticker@A", "ticker@B", *(["trade@C"] if late else []), wants_state=True)
     room.source.confirm()
     assert "larger than --client-queue" in small.refusal
@@ -129,24 +129,25 @@ def test_states_that_do_not_fit_are_refused_whole(room: Room, late: bool) -> Non
     room.assert_empty()
 
 
-@pytest.mark.parametrize("wants_state", [False, True])
-def test_seeds_are_read_after_the_confirmation_and_waited_for(wants_state: bool) -> None:
-    """What is published meanwhile is ordered against the seed; who wants no state is in at the same moment."""
+def test_seeds_are_read_after_the_confirmation_and_waited_for() -> None:
+    """What is published meanwhile is ordered against the seed; who wants no state does not wait for it."""
     seeds = FakeSeeds()
     seeds.late = True
     seeds.states["depth@A"] = depth(5, is_snapshot=True)
     room = Room(seeds=seeds)
-    client = Client(room).join("depth@A", wants_state=wants_state)
+    client, plain = Client(room).join("depth@A", wants_state=True), Client(room).join("depth@A")
     assert not seeds.asked
     room.source.confirm()
     assert seeds.asked == ["depth@A"]
     room.source.publish("depth@A", depth(6))
     assert client.take() == []
+    assert plain.take() == [["joined", "depth@A"], ("depth@A", 6)]
     seeds.answer()
     room.source.publish("depth@A", depth(7))
     reply, *messages = client.outbox.messages
     assert reply == ["joined", "depth@A"]
-    assert [message["data"]["u"] for message in messages] == ([6, 7] if wants_state else [7])
+    assert [message["data"]["u"] for message in messages] == [6, 7]
+    assert plain.take() == [("depth@A", 7)]
     assert not room.timers
 
 
@@ -159,6 +160,7 @@ def test_seeds_are_waited_for_only_so_long() -> None:
     room.source.confirm()
     room.clock.advance(CONFIRM_SECONDS)
     assert client.take() == plain.take() == [["joined", "ticker@A"]]
+    assert (client.settlings, plain.settlings) == (1, 1)
     seeds.states["ticker@A"] = ticker(7)
     seeds.answer()
     assert client.take() == [("ticker@A", 7)]
@@ -214,7 +216,7 @@ def test_a_replay_beyond_the_room_is_none(room: Room) -> None:
     since = {"trade@A": known[0], "trade@B": known[10]}
     size = 9 * (len(trade(1)) + 60)
     for room_for, expected in ((2 * size, [True, True]), (size, [True, False]), (size // 2, [False, False])):
-        client = Client(room, queue=room_for).join("trade@A", "trade@B", since=since)
+        client = Client(room, queue=room_for + 650).join("trade@A", "trade@B", since=since)
         assert client.recovered is not None
         assert list(client.recovered.values()) == expected
         assert client.take()[1:] == [

@@ -43,8 +43,13 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "ping_timeout": ("1.5", "1", "2e1"),
     "compression": ("off", "on", "false"),
     "redis_ca": ("/flag.pem", "/variable.pem", "/file.pem"),
+    "source": ("streams", "pubsub", "streams"),
     "channel_prefix": ("flag:", "variable:", "file:"),
     "linger": ("0", "2.5", "3"),
+    "history": ("0", "2", "3"),
+    "history_seconds": ("0", "2.5", "3"),
+    "history_bytes": ("0", "2", "3"),
+    "warm": ("depth@*", "ticker@A", "*@A?"),
     "validate": ("warn", "strict", "warn"),
     "max_payload": ("1", "2", "3"),
     "max_connections": ("1", "2", "3"),
@@ -63,6 +68,7 @@ AS_VALUES: dict[str, tuple[Any, Any, Any]] = {
         (OriginPattern("https", "*.variable.example"),),
         (OriginPattern("capacitor", "file"),),
     ),
+    "warm": (("depth@*",), ("ticker@A",), ("*@A?",)),
     "trusted_proxy": ((ip_network("192.0.2.1"),), (ip_network("10.0.0.0/8"),), (ip_network("fd00::/8"),)),
     "memory_limit": (MemoryLimit(size=512 << 20), MemoryLimit(percent=90), MemoryLimit()),
 }
@@ -85,6 +91,7 @@ DEFAULTS = {
     "auth_audience": None,
     "auth_issuer": None,
     "trusted_proxy": (),
+    "warm": (),
     "max_connections_per_address": 0,
     "connect_rate": 300,
     "spares_local": True,
@@ -92,6 +99,7 @@ DEFAULTS = {
     "kinds": (),
     "redis": RedisAddress("localhost", 6379),
     "redis_ca": None,
+    "source": "pubsub",
     "channel_prefix": "",
     "demo": False,
     "max_connections": 20000,
@@ -104,6 +112,9 @@ DEFAULTS = {
     "max_payload": 262144,
     "client_queue": 1048576,
     "linger": 5,
+    "history": 1000,
+    "history_seconds": 300,
+    "history_bytes": 268435456,
     "drain_seconds": 20,
     "ping_interval": 20,
     "ping_timeout": 60,
@@ -126,6 +137,10 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
         ("", "x", ",", "app.example.com", "https://a.example/", "*.example.com", "https://"),
     ),
     "auth": ("off or optional or required", ("", "on", "Off", "true")),
+    "warm": (
+        "a stream or a pattern of streams such as depth@TATA_INR or depth@*",
+        ("", "x", ",", "*", "depth", "depth:A"),
+    ),
     "auth_key": ("the path of a file", ("",)),
     "auth_jwks": ("the path of a file", ("",)),
     "auth_audience": ("a name", ("",)),
@@ -150,8 +165,12 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
         (*PORT, "0", "tcp://h", "tcp://h:x", "tcp://h:0"),
     ),
     "redis_ca": ("the path of a file", ("",)),
+    "source": ("pubsub or streams", ("kafka", "")),
     "channel_prefix": ("at most 200 characters, none of them blank", ("a b", "\t", "x" * 201)),
     "linger": ("a number of seconds, 0 or more", NUMBER),
+    "history": ("a whole number, 0 or more", WHOLE),
+    "history_seconds": ("a number of seconds, 0 or more", NUMBER),
+    "history_bytes": ("a whole number of bytes, 0 or more", WHOLE),
     "validate": ("strict or warn", ("", "Strict", "off")),
     "max_payload": ("a whole number of bytes, 1 or more", (*WHOLE, "0")),
     "max_connections": ("a whole number, 1 or more", (*WHOLE, "0")),
@@ -217,7 +236,7 @@ def test_names() -> None:
     assert BY_FIELD["allowed_origin"].environment == "MARKETFEED_ALLOWED_ORIGINS"
     assert BY_FIELD["config"].environment == "MARKETFEED_CONFIG"
     assert {option.field for option in OPTIONS if option.is_switch} == {"demo"}
-    assert {option.field for option in OPTIONS if option.is_list} == {"allowed_origin", "trusted_proxy"}
+    assert {option.field for option in OPTIONS if option.is_list} == {"allowed_origin", "trusted_proxy", "warm"}
     assert all(option.group and option.help for option in OPTIONS)
 
 
@@ -537,6 +556,22 @@ def test_private_kinds_need_tokens(tmp_path: Path) -> None:
     assert refusal({"auth": "off"}, {"MARKETFEED_CONFIG": path}) == line
     assert load({"config": path, "auth": "optional", "auth_key": "/k"}, {}).kinds
     assert load({"config": config(tmp_path, "[streams.funding]\nloss = 'latest'\n")}, {}).kinds
+
+
+def test_only_streams_of_declared_kinds_are_kept_warm(tmp_path: Path) -> None:
+    """Private ones too; the line names the pattern, and the kinds that there are."""
+    fault = "expected a stream or a pattern of streams such as depth@TATA_INR or depth@*, of one of the kinds"
+    line = f"'orders@*' cannot be used; {fault} trade, depth, ticker"
+    assert refusal({"warm": "depth@*,orders@*"}) == f"--warm: {line}"
+    for text in ("depth@", "depth@A@100ms", "depth@[AB]", "redis://:secret@h"):
+        assert refusal({"warm": text}) == f"--warm: what is given cannot be used; {fault.partition(', of')[0]}"
+    assert refusal({}, {"MARKETFEED_WARM": "orders@*"}) == f"the variable MARKETFEED_WARM: {line}"
+    path = config(tmp_path, f"auth = 'required'\nauth_key = '/k'\nwarm = ['depth@*', 'orders@alice']\n{KINDS}")
+    assert load({"config": path}, {}).warm == ("depth@*", "orders@alice")
+    assert (
+        refusal({"config": path, "warm": "o?@*"})
+        == f"--warm: 'o?@*' cannot be used; {fault} trade, depth, ticker, orders, funding"
+    )
 
 
 def test_demo_brings_its_own_redis(tmp_path: Path) -> None:

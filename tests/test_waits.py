@@ -20,8 +20,8 @@ class Waiting:
         self.streams = [make_stream(f"depth@{market}") for market in "ABC"]
         self.called: list[str] = []
 
-    def wait(self, name: str, *streams: LiveStream) -> Wait | None:
-        return self.waits.wait_for(streams, lambda: self.called.append(name))
+    def wait(self, name: str, *streams: LiveStream, with_state: bool = True) -> Wait | None:
+        return self.waits.wait_for(streams, with_state, lambda: self.called.append(name))
 
     def confirm(self, *streams: LiveStream) -> None:
         for stream in streams:
@@ -72,6 +72,7 @@ def test_a_state_that_is_looked_for_is_waited_for(waiting: Waiting) -> None:
     stream.seeding = True
     waiting.confirm(stream)
     waiting.wait("one", stream)
+    assert waiting.wait("none", stream, with_state=False) is None, "it is nothing to who asks for no state"
     waiting.waits.settled(stream)
     assert not waiting.called
     stream.seeding = False
@@ -124,7 +125,7 @@ def test_who_is_cancelled_by_one_who_goes_on_is_not_called(waiting: Waiting) -> 
         waiting.called.append("one")
         waiting.waits.cancel(others[0])
 
-    waiting.waits.wait_for([stream], done)
+    waiting.waits.wait_for([stream], True, done)
     other = waiting.wait("two", stream)
     assert other is not None
     others.append(other)
@@ -143,7 +144,7 @@ def test_at_the_end_everybody_is_called_once(waiting: Waiting) -> None:
         streams.clear()
         waiting.waits.cancel(cancelled[0])
 
-    waiting.waits.wait_for(waiting.streams[:2], done)
+    waiting.waits.wait_for(waiting.streams[:2], True, done)
     last = waiting.wait("two", waiting.streams[1])
     assert last is not None
     cancelled.append(last)

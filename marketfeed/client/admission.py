@@ -3,6 +3,7 @@
 1. What costs least is looked at first, and what was counted for a client is given back when it is gone.
 2. Who is refused learns why, but nothing about anybody else. No token reaches an answer or a log.
 3. A page of an allowed origin cannot read a refusal's status: with a bad token it is let in, to be closed with 4401.
+4. A request for market data in one plain answer passes the same doors, except that it takes no client's place.
 """
 
 from __future__ import annotations
@@ -86,24 +87,23 @@ class Admission:
 
     def admit(self, address: str | None, head: Head) -> Admitted | Refusal:
         """Decide about a client at `address`. If it is admitted, call `leave` when it is gone."""
-        wait = self._rate.attempt(address, self._clock.seconds())
-        if wait:
-            return Refusal(429, "too many connections from this address", (("Retry-After", str(wait)),))
-        refusal = self._users.refusal()
+        refusal = self._refusal(address, head, stays=True)
         if refusal is not None:
             return refusal
-        if self._memory.is_full:
-            return Refusal(503, "this server is short of memory", (("Retry-After", "30"),))
-        if not self._permits_origin(address, head):
-            return Refusal(403, "pages of this origin may not connect")
         key = address_key(address)
         if not self._counts.enter(key):
             return Refusal(429, "too many connections from this address", (("Retry-After", "30"),))
         identity = self._identify(head)
         if isinstance(identity, Refusal):
+            if identity.status == 401 and "origin" in head.headers:
+                return Admitted(address, key, None)
             self._counts.leave(key)
             return identity
         return Admitted(address, key, identity)
+
+    def identify(self, address: str | None, head: Head) -> Identity | Refusal:
+        """Decide about a request that is answered in plain HTTP: who asks, or why there is no answer."""
+        return self._refusal(address, head, stays=False) or self._identify(head)
 
     def leave(self, admitted: Admitted) -> None:
         """The client is gone."""
@@ -115,7 +115,8 @@ class Admission:
             raise BadToken("this server takes no tokens")
         return self._verifier.verify(token)
 
-    def _permits_origin(self, address: str | None, head: Head) -> bool:
+    def permits_origin(self, address: str | None, head: Head) -> bool:
+        """Whether the request names no origin, or one whose pages may connect."""
         origin = head.headers.get("origin")
         if origin is None:
             return True
@@ -129,10 +130,23 @@ class Admission:
                 _log.warn("a page of another origin was refused; {flag} would admit it", flag=flag)
         return False
 
-    def _identify(self, head: Head) -> Identity | Refusal | None:
+    def _refusal(self, address: str | None, head: Head, *, stays: bool) -> Refusal | None:
+        """Why nobody who comes from there, or nobody at all, is let in now; None: the token decides."""
+        wait = self._rate.attempt(address, self._clock.seconds())
+        if wait:
+            return Refusal(429, "too many connections from this address", (("Retry-After", str(wait)),))
+        refusal = self._users.refusal(stays=stays)
+        if refusal is not None:
+            return refusal
+        if self._memory.is_full:
+            return Refusal(503, "this server is short of memory", (("Retry-After", "30"),))
+        if not self.permits_origin(address, head):
+            return Refusal(403, "pages of this origin may not connect")
+        return None
+
+    def _identify(self, head: Head) -> Identity | Refusal:
         if self._verifier is None:
             return ANONYMOUS
-        is_page = "origin" in head.headers
         try:
             found = token_from(head.headers, head.query)
         except BadRequest as fault:
@@ -140,8 +154,8 @@ class Admission:
         if found is None:
             if not self._needs_token:
                 return ANONYMOUS
-            return None if is_page else Refusal(401, "a token is needed", _UNAUTHORISED)
+            return Refusal(401, "a token is needed", _UNAUTHORISED)
         try:
             return self._verifier.verify(found.token)
         except BadToken as fault:
-            return None if is_page else Refusal(401, str(fault), _UNAUTHORISED)
+            return Refusal(401, str(fault), _UNAUTHORISED)

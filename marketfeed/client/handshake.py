@@ -5,6 +5,8 @@
 3. Connections that are no WebSockets, or not yet, are bounded in number and in the bytes that are kept of them: with
    more, those are ended that have been there for longest.
 4. What the admission has counted is given back when the connection is gone.
+5. An answer that has to be found out first is waited for as long as a request, at most. What comes on the connection
+   meanwhile is not kept; when it is gone, or has to make room, nobody is asked any more.
 """
 
 from __future__ import annotations
@@ -12,13 +14,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from marketfeed.client.admission import Admission, Admitted
 from marketfeed.client.auth import subprotocol
-from marketfeed.client.http import MAX_HEAD, BadRequest, Head, Refusal, Upgrade, parse_head, respond, route
+from marketfeed.client.depth import INCOMPLETE, Books, DepthAnswers
+from marketfeed.client.http import (
+    MAX_HEAD,
+    BadRequest,
+    DepthAsked,
+    Head,
+    Refusal,
+    Upgrade,
+    parse_head,
+    respond,
+    route,
+)
 from marketfeed.client.lean import CLOSE_SECONDS, HANDSHAKE_SECONDS, LeanServerFactory
 from marketfeed.client.outbox import Outbox
 from marketfeed.client.pace import Pace, PacedProtocol
@@ -46,6 +60,7 @@ class HandshakeProtocol(PacedProtocol):
     _counted: Admitted | None = None
     _unread = 0
     _dropping: IDelayedCall | None = None
+    _asking: Deferred[Any] | None = None
 
     # The connection.
 
@@ -57,6 +72,7 @@ class HandshakeProtocol(PacedProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.outbox.close()
         self._forget_unread()
+        self._stop_asking()
         super().connectionLost(reason)
         if self._dropping is not None:
             self._dropping.cancel()
@@ -76,6 +92,7 @@ class HandshakeProtocol(PacedProtocol):
     def give_up(self) -> None:
         """End the connection now, before it is known to be lost, and keep nothing of it."""
         self._forget_unread()
+        self._stop_asking()
         self.data = b""
         self.abort()
 
@@ -98,6 +115,9 @@ class HandshakeProtocol(PacedProtocol):
     # The handshake.
 
     def processHandshake(self) -> None:
+        if self._asking is not None:
+            self.data = b""
+            return
         end = self.data.find(b"\r\n\r\n")
         if end < 0 and len(self.data) <= MAX_HEAD:
             self.factory.unread += len(self.data) - self._unread
@@ -117,6 +137,8 @@ class HandshakeProtocol(PacedProtocol):
         asked = route(head, self.factory.kinds, self.factory.is_ready)
         if isinstance(asked, Upgrade):
             self._let_in(asked, head)
+        elif isinstance(asked, DepthAsked):
+            self._ask(head)
         else:
             self._refuse(asked, is_head=head.method == "HEAD")
 
@@ -135,14 +157,38 @@ class HandshakeProtocol(PacedProtocol):
         if not self.accept(head.headers, compress=factory.compression, protocol=protocol, version=head.version):
             self._refuse(_NO_HANDSHAKE)
 
+    def _ask(self, head: Head) -> None:
+        """Find the answer out; the request is complete, so that the time begins anew."""
+        factory = self.factory
+        self.data = b""
+        factory.handshakes.discard(self)
+        factory.handshakes.add(self)
+        address = factory.admission.address(peer_address(self.transport), head)
+        self._asking = factory.depth.answer(address, head)
+        self._asking.addErrback(_without_answer)
+        self._asking.addCallback(self._found_out, head.method == "HEAD", shown(self.transport, address))
+
+    def _found_out(self, answer: Refusal, is_head: bool, client: str) -> None:
+        if self._asking is not None:  # or nobody waits for it any more
+            self._asking = None
+            self._refuse(answer, is_head=is_head, client=client)
+
+    def _stop_asking(self) -> None:
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+
     def _forget_unread(self) -> None:
         self.factory.unread -= self._unread
         self._unread = 0
 
     def onHandshakeTimeout(self) -> None:
         if self.state != self.STATE_CLOSED:  # it has been refused, and stays
+            is_asking = self._asking is not None
             self._forget_unread()
-            self._refuse(Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s"))
+            self._stop_asking()
+            late = Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s")
+            self._refuse(INCOMPLETE if is_asking else late)
 
     def _refuse(self, refusal: Refusal, *, is_head: bool = False, client: str = "") -> None:
         _log.debug(
@@ -159,7 +205,8 @@ class HandshakeProtocol(PacedProtocol):
 class HandshakeFactory(LeanServerFactory):
     """Makes a `HandshakeProtocol` for each connection.
 
-    `is_ready`: what `/readyz` answers. `max_handshakes`: connections that may be no WebSockets at a time.
+    `is_ready`: what `/readyz` answers. `max_handshakes`: connections that may be no WebSockets at a time. `books`:
+    what is asked for books.
     """
 
     def __init__(
@@ -172,8 +219,10 @@ class HandshakeFactory(LeanServerFactory):
         client_queue: int,
         compression: bool,
         max_handshakes: int,
+        books: Books,
     ) -> None:
         super().__init__(clock)
+        self.depth = DepthAnswers(admission, books, kinds)
         self._max_handshakes = max_handshakes
         self.unread = 0
         """Bytes of requests that are not complete."""
@@ -191,6 +240,13 @@ class HandshakeFactory(LeanServerFactory):
             assert isinstance(oldest, HandshakeProtocol)
             self.handshakes.discard(oldest)
             oldest.give_up()
+
+
+def _without_answer(failure: Failure) -> Refusal:
+    """In place of an answer that nobody waits for any more, or that a fault of ours has prevented."""
+    if failure.check(CancelledError) is None:
+        _log.failure("a request failed: internal error", failure)
+    return Refusal(500, "internal error")
 
 
 def peer_address(transport: Any) -> str | None:

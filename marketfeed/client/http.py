@@ -1,6 +1,7 @@
 """The HTTP that stands before a WebSocket: requests that are read once, paths that are routed, plain answers.
 
-1. No byte of a request is repeated in an answer, except for the name of a stream that was refused; none in a log.
+1. No byte of a request is repeated in an answer, except for the name of a stream that was refused, and the origin of a
+   page that may read the answer; none in a log.
 2. Every plain answer has a length and ends the connection.
 """
 
@@ -17,7 +18,18 @@ import msgspec
 from marketfeed.model.dialects import Dialect
 from marketfeed.model.streams import BadStreamName, StreamKinds
 
-__all__ = ["MAX_HEAD", "BadRequest", "Head", "Refusal", "Upgrade", "header_words", "parse_head", "respond", "route"]
+__all__ = [
+    "MAX_HEAD",
+    "BadRequest",
+    "DepthAsked",
+    "Head",
+    "Refusal",
+    "Upgrade",
+    "header_words",
+    "parse_head",
+    "respond",
+    "route",
+]
 
 MAX_HEAD = 16384
 """Bytes of a request line and its headers."""
@@ -51,16 +63,22 @@ class Upgrade(msgspec.Struct, frozen=True):
     streams: list[str]
 
 
+class DepthAsked(msgspec.Struct, frozen=True):
+    """The request is about a book, which is found out later and answered in plain HTTP."""
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """The request is answered with plain HTTP, and the connection ends.
 
-    `logged`: what the log has in place of a `text` that repeats some of the request.
+    `logged`: what the log has in place of a `text` that repeats some of the request. `json`: what is sent in place of
+    the text.
     """
 
     status: int
     text: str
     headers: tuple[tuple[str, str], ...] = ()
     logged: str = ""
+    json: bytes = b""
 
 
 def parse_head(data: bytes) -> Head:
@@ -106,10 +124,12 @@ def _target(target: str) -> tuple[str, str]:
     return unquote(target) if "%" in target else target, query
 
 
-def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgrade | Refusal:
-    """What a request asks for: a WebSocket, or an answer in plain HTTP (PROTOCOL.md, section 3)."""
+def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgrade | DepthAsked | Refusal:
+    """What a request asks for: a WebSocket, a book, or another answer in plain HTTP (PROTOCOL.md, section 3)."""
     if head.method not in _METHODS:
         return Refusal(405, "expected GET", (("Allow", ", ".join(_METHODS)),))
+    if head.path == "/api/v3/depth":
+        return DepthAsked()
     plain = _plain(head.path, is_ready)
     upgrade = None if plain else _upgrade(head, kinds)
     if plain is None and upgrade is None:
@@ -128,11 +148,12 @@ def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgra
 
 def respond(refusal: Refusal, *, is_head: bool = False) -> bytes:
     """A plain answer as bytes."""
-    body = b"" if refusal.status == 204 else refusal.text.encode() + b"\n"
+    body = b"" if refusal.status == 204 else refusal.json or refusal.text.encode() + b"\n"
+    media = "application/json" if refusal.json else "text/plain; charset=utf-8"
     lines = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}"]
     lines += [f"{name}: {value}" for name, value in refusal.headers]
     if refusal.status != 204:
-        lines += ["Content-Type: text/plain; charset=utf-8", f"Content-Length: {len(body)}"]
+        lines += [f"Content-Type: {media}", f"Content-Length: {len(body)}"]
     lines += ["Cache-Control: no-store", "Connection: close", "", ""]
     return "\r\n".join(lines).encode() + (b"" if is_head else body)
 

@@ -17,7 +17,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 import idna
 import msgspec
 
-__all__ = ["ANY", "NULL", "AllowedOrigins", "OriginPattern", "admitting_flag", "parse_origin"]
+__all__ = ["ANY", "NULL", "AllowedOrigins", "OriginPattern", "admitting_flag", "is_origin", "parse_origin"]
 
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
 _LABEL = r"[A-Za-z0-9_-]+"
@@ -78,6 +78,11 @@ def admitting_flag(origin: str) -> str | None:
     """The flag with which pages of this origin may connect, fit for a log; None: it is not well-formed."""
     read = _read(origin)
     return None if read is None else f"--allowed-origin {read}"
+
+
+def is_origin(text: str) -> bool:
+    """Whether a header names one well-formed origin, fit to be repeated in an answer."""
+    return _read(text) is not None
 
 
 class AllowedOrigins:

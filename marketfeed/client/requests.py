@@ -1,4 +1,4 @@
-"""What the fields of a request hold, by method (PROTOCOL.md, section 4), and what HISTORY answers.
+"""What the fields of a request hold, by method (PROTOCOL.md, section 4), what HISTORY answers, and what is too much.
 
 Each function returns what its field says, or raises `RequestError` with what is wrong and what would be accepted.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from marketfeed.boundaries import Entry
-from marketfeed.model.messages import ErrorCode, Request, RequestError
+from marketfeed.model.messages import ErrorCode, Request, RequestError, RequestId, parse_request
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 
 __all__ = [
@@ -21,9 +21,12 @@ __all__ = [
     "as_history",
     "history_of",
     "property_of",
+    "refusal_of",
+    "refused",
     "since_of",
     "streams_of",
     "token_of",
+    "too_many_streams",
     "value_of",
 ]
 
@@ -52,7 +55,7 @@ def streams_of(request: Request, kinds: StreamKinds, most: int) -> dict[str, Str
         fault = "params is missing" if params is msgspec.UNSET else "params must be a list"
         raise _invalid(f'{fault}; expected streams, as ["trade@TATA_INR"]')
     if len(params) > most:
-        raise RequestError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"too many subscriptions: at most {most} on a connection")
+        raise too_many_streams(most)
     streams = {}
     for index, spelling in enumerate(params):
         if not isinstance(spelling, str):
@@ -72,7 +75,7 @@ def since_of(request: Request, streams: Container[str], present: Container[str])
     if not isinstance(since, dict):
         raise _invalid('since must be an object, as {"trade@TATA_INR":"<offset>"}')
     for spelling, offset in since.items():
-        shown = spelling[:_SHOWN]
+        shown = repr(spelling[:_SHOWN])
         if spelling not in streams:
             raise _invalid(f"since names {shown}, which params does not")
         if spelling in present:
@@ -82,16 +85,15 @@ def since_of(request: Request, streams: Container[str], present: Container[str])
     return since
 
 
-def history_of(request: Request, kinds: StreamKinds) -> tuple[StreamName, int]:
-    """The one stream of a HISTORY, and the most publications that it asks for."""
+def history_of(request: Request, kinds: StreamKinds) -> tuple[dict[str, StreamName], int]:
+    """The one stream of a HISTORY, by its spelling, and the most publications that it asks for."""
     params = request.params
     if not isinstance(params, list) or len(params) != 1:
         raise _invalid('params must be one stream, as ["trade@TATA_INR"]')
     limit = _HISTORY if request.limit is msgspec.UNSET else request.limit
     if type(limit) is not int or not 1 <= limit <= MOST_HISTORY:
         raise _invalid(f"limit must be a whole number from 1 to {MOST_HISTORY}")
-    (stream,) = streams_of(request, kinds, 1).values()
-    return stream, limit
+    return streams_of(request, kinds, 1), limit
 
 
 def as_history(entries: list[Entry], most: int) -> list[dict[str, Any]]:
@@ -127,6 +129,24 @@ def token_of(request: Request) -> str:
     if not isinstance(params, list) or len(params) != 1 or not isinstance(params[0], str):
         raise _invalid('params must be one token, as ["eyJ…"]')
     return params[0]
+
+
+def too_many_streams(most: int) -> RequestError:
+    """What a client is told that wants more than `most` streams."""
+    return RequestError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"too many subscriptions: at most {most} on a connection")
+
+
+def refusal_of(payload: bytes, why: str) -> RequestError:
+    """What a client is told about a request that is one too many; only its id is of interest."""
+    try:
+        return refused(parse_request(payload).id, why)
+    except RequestError as error:
+        return refused(error.request_id, why)
+
+
+def refused(request_id: RequestId, why: str) -> RequestError:
+    """What a client is told about a request that it may try again later."""
+    return RequestError(ErrorCode.TOO_MANY_REQUESTS, f"too many requests: {why}; try again later", request_id)
 
 
 def _property(name: Any) -> Property:

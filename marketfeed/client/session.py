@@ -10,90 +10,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
+from twisted.python.failure import Failure
 
-from marketfeed.boundaries import Entry, Subscriber
-from marketfeed.client.auth import BadToken
+from marketfeed.boundaries import Entry
+from marketfeed.client.allowance import Allowance
+from marketfeed.client.context import Connection, SessionContext
+from marketfeed.client.permission import check_permission, lost_streams, renewed, streams_lost
+from marketfeed.client.properties import default_properties
 from marketfeed.client.requests import (
-    Property,
     as_history,
     history_of,
     property_of,
+    refusal_of,
+    refused,
     since_of,
     streams_of,
     token_of,
+    too_many_streams,
     value_of,
 )
+from marketfeed.client.session_log import log_change, log_error, log_failure, log_request
 from marketfeed.client.turns import Turns
-from marketfeed.hub import Group, Hub, Join, TooManyStreams
-from marketfeed.logs import Log
-from marketfeed.model.dialects import Dialect, Shape
+from marketfeed.hub import Group, Join, TooManyStreams
+from marketfeed.model.dialects import Dialect
 from marketfeed.model.identity import ANONYMOUS, Identity
 from marketfeed.model.messages import (
+    INTERNAL_ERROR,
     TOO_MANY_REQUESTS,
-    CloseReason,
     ErrorCode,
     Request,
     RequestError,
     RequestId,
     parse_request,
 )
-from marketfeed.model.ratelimit import TokenBucket
-from marketfeed.model.streams import StreamKinds, StreamName
+from marketfeed.model.streams import StreamName
 
-__all__ = ["Connection", "Session", "SessionContext", "SessionLimits"]
-
-_log = Log()
-
-_REFUSALS_IN_A_ROW = 20
-_LONGEST_LOGGED = 200
-_STREAMS_OF_REQUEST = 20
-"""A request that names streams counts as one more for each so many: that is what they cost."""
-_PUBLICATIONS_OF_REQUEST = 100
-"""A HISTORY counts as one more for each so many that it asks for."""
-_FEW_STREAMS = 5  # of one change, the most that the log names
-
-
-class Connection(Protocol):
-    """What a session needs of the connection below it."""
-
-    @property
-    def client_id(self) -> int: ...
-    @property
-    def outbox(self) -> Subscriber: ...
-
-    def send_text(self, text: bytes) -> None:
-        """Send one message."""
-
-    def close_with(self, reason: CloseReason) -> None:
-        """End the connection with a close frame."""
-
-    def renew(self, identity: Identity) -> None:
-        """The client has another token: this is when it ends."""
-
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-
-
-class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session is told by the operator; see the options of the same names."""
-
-    max_streams: int = 1024
-    request_rate: float = 10.0
-    request_burst: int = 200
-    client_queue: int = 1048576
-
-
-class SessionContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What all sessions have in common. `now`: seconds, from any beginning. `verify`: raises `BadToken`."""
-
-    hub: Hub
-    kinds: StreamKinds
-    limits: SessionLimits
-    now: Callable[[], float]
-    verify: Callable[[str], Identity]
+__all__ = ["Session"]
 
 
 class _Answered(Exception):
@@ -104,57 +59,45 @@ class Session:
     """One client's conversation."""
 
     __slots__ = (
+        "_allowance",
         "_awaits",
-        "_bucket",
         "_connection",
         "_context",
-        "_dialect",
         "_ended",
         "_groups",
         "_hub",
         "_identity",
-        "_is_house",
         "_join",
-        "_refusals",
+        "_properties",
         "_waiting",
-        "_with_offsets",
-        "_with_state",
     )
 
     def __init__(
         self, connection: Connection, dialect: Dialect, context: SessionContext, identity: Identity = ANONYMOUS
     ) -> None:
         self._connection = connection
-        self._dialect = dialect
-        self._is_house = dialect is Dialect.HOUSE
+        self._properties = default_properties(dialect)
         self._context = context
         self._hub = context.hub
         self._identity = identity
         limits = context.limits
-        self._bucket = TokenBucket(limits.request_rate, limits.request_burst, context.now())
-        self._refusals = 0
+        self._allowance = Allowance(limits.request_rate, limits.request_burst, context.now())
         self._groups: dict[str, Group] = {}
         self._waiting: Turns | None = None
         self._join: Join | None = None
         self._awaits = False  # a request has not been answered yet
-        self._with_offsets = False
-        self._with_state = False
         self._ended = False
 
     def begin(self, streams: list[str]) -> None:
         """The connection is open; `streams`, from its path or query, are its first SUBSCRIBE, answered if it fails."""
         if streams:
-            self._bucket.charge(len(streams) // _STREAMS_OF_REQUEST)
+            self._allowance.charge_streams(len(streams))
             self._answer(Request("SUBSCRIBE", streams, msgspec.UNSET), quiet=True)
 
     def receive(self, payload: bytes) -> None:
         """One text message."""
-        is_refused = not self._bucket.take(self._context.now())
-        if not is_refused:
-            # Without reading it, for it may have to wait. No list of streams has fewer commas, however it is written.
-            self._bucket.charge(payload.count(b",") // _STREAMS_OF_REQUEST)
-        self._refusals = self._refusals + 1 if is_refused else 0
-        if self._refusals == _REFUSALS_IN_A_ROW:
+        is_refused = not self._allowance.admits(payload, self._context.now())
+        if self._allowance.is_abused:
             self._connection.close_with(TOO_MANY_REQUESTS)
         elif not self._awaits:
             self._request(payload, is_refused)
@@ -177,7 +120,7 @@ class Session:
 
     def event(self, event: msgspec.Struct) -> bytes:
         """A control event, as this client's dialect spells it."""
-        return self._dialect.event(event)
+        return self._properties.dialect.event(event)
 
     @property
     def subscriptions(self) -> list[str]:
@@ -185,12 +128,8 @@ class Session:
         return list(self._groups)
 
     def _refuse(self, payload: bytes) -> None:
-        try:
-            request_id = parse_request(payload).id
-        except RequestError as error:
-            request_id = error.request_id
-        message = f"too many requests: {self._context.limits.request_rate:g} a second; try again later"
-        self._connection.send_text(self._dialect.error(RequestError(ErrorCode.TOO_MANY_REQUESTS, message, request_id)))
+        error = refusal_of(payload, f"{self._context.limits.request_rate:g} a second")
+        self._connection.send_text(self._properties.dialect.error(error))
 
     def _request(self, payload: bytes, is_refused: bool) -> None:
         if is_refused:
@@ -201,21 +140,8 @@ class Session:
         except RequestError as error:
             self._send_error(error)
             return
-        if Log.debugging:
-            self._log_request(request)
-        self._answer(request, quiet=self._is_house and request.id is msgspec.UNSET)
-
-    def _log_request(self, request: Request) -> None:
-        """Without what may hold a token: what no method of ours asks for, and the params of AUTH."""
-        if request.method in _METHODS:
-            is_shown = request.method != "AUTH" and request.params is not msgspec.UNSET
-            params = f" {str(request.params)[:_LONGEST_LOGGED]}" if is_shown else ""
-            _log.debug(
-                "client {client} asks {method}{params}",
-                client=self._connection.client_id,
-                method=request.method,
-                params=params,
-            )
+        log_request(self._connection.client_id, request, request.method in _METHODS)
+        self._answer(request, quiet=self._properties.dialect is Dialect.HOUSE and request.id is msgspec.UNSET)
 
     def _answer(self, request: Request, quiet: bool) -> None:
         """Carry out one request. `quiet`: a change of subscription that succeeds gets no reply."""
@@ -236,31 +162,33 @@ class Session:
         self._reply(result, request.id, quiet and request.method in _QUIET)
 
     def _send_error(self, error: RequestError) -> None:
-        _log.debug("client {client} is refused: {fault}", client=self._connection.client_id, fault=error.message)
-        self._connection.send_text(self._dialect.error(error))
+        log_error(self._connection.client_id, error)
+        self._connection.send_text(self._properties.dialect.error(error))
 
     def _reply(self, result: Any, request_id: RequestId, quiet: bool) -> None:
         if not quiet:
-            self._connection.send_text(self._dialect.reply(result, request_id))
+            self._connection.send_text(self._properties.dialect.reply(result, request_id))
 
     # The methods of the protocol.
 
     def _subscribe(self, request: Request, quiet: bool) -> None:
         streams = self._streams(request)
-        self._check_permission(streams)
+        check_permission(self._identity, streams)
         since = since_of(request, streams, self._groups)
         new = {spelling: name for spelling, name in streams.items() if spelling not in self._groups}
         if len(self._groups) + len(new) > self._context.limits.max_streams:
-            raise RequestError(
-                ErrorCode.TOO_MANY_SUBSCRIPTIONS,
-                f"too many subscriptions: at most {self._context.limits.max_streams} on a connection",
-            )
+            raise too_many_streams(self._context.limits.max_streams)
         if not new:
             return
         answers = _Subscription(self, request, quiet)
         try:
             join = self._hub.join(
-                self._connection.outbox, self.shape, new, answers, since=since, wants_state=self._with_state
+                self._connection.outbox,
+                self._properties.shape,
+                new,
+                answers,
+                since=since,
+                wants_state=self._properties.snapshot,
             )
         except TooManyStreams:
             raise RequestError(
@@ -279,9 +207,9 @@ class Session:
             self._hub.leave(self._connection.outbox, groups.values())
             return
         self._groups.update(groups)
-        self._log_change("client {client} subscribed to {count} streams: {streams}", list(groups))
+        log_change(self._connection.client_id, "subscribed to", list(groups))
         if recovered is not None:
-            self._connection.send_text(self._dialect.reply(None, request.id, recovered=recovered))
+            self._connection.send_text(self._properties.dialect.reply(None, request.id, recovered=recovered))
         else:
             self._reply(None, request.id, quiet)
 
@@ -302,23 +230,29 @@ class Session:
                 self._request(*request)
 
     def _history(self, request: Request, quiet: bool) -> None:
-        name, limit = history_of(request, self._context.kinds)
-        self._check_permission({str(name): name})
-        self._bucket.charge(limit // _PUBLICATIONS_OF_REQUEST)
-        self._awaits = True
+        streams, limit = history_of(request, self._context.kinds)
+        check_permission(self._identity, streams)
+        self._allowance.charge_publications(limit)
+        (name,) = streams.values()
         entries = self._hub.history(name, limit, self._context.limits.client_queue // 2)
-        entries.addCallback(self._answer_history, request)
+        self._awaits = not entries.called
+        entries.addCallback(self._answer_history, request, self._awaits).addErrback(self._failed)
         raise _Answered
 
-    def _answer_history(self, entries: list[Entry] | None, request: Request) -> None:
+    def _answer_history(self, entries: list[Entry] | None, request: Request, is_late: bool) -> None:
         if self._ended:
             return
         if entries is None:
-            fault = "too many requests: what is kept is out of reach; try again later"
-            self._send_error(RequestError(ErrorCode.TOO_MANY_REQUESTS, fault, request.id))
+            self._send_error(refused(request.id, "what is kept is out of reach"))
         else:
             self._reply(as_history(entries, self._context.limits.client_queue // 2), request.id, False)
-        self._go_on()
+        if is_late:
+            self._go_on()
+
+    def _failed(self, failure: Failure) -> None:
+        """A fault of ours, in an answer that nobody above hears of: it is the end of this client only."""
+        log_failure(self._connection.client_id, failure)
+        self._connection.close_with(INTERNAL_ERROR)
 
     def _unsubscribe(self, request: Request, quiet: bool) -> None:
         self._leave(self._streams(request))
@@ -329,69 +263,30 @@ class Session:
         for group in groups:
             self._groups.pop(group.spelling, None)
         if groups:
-            self._log_change(
-                "client {client} unsubscribed from {count} streams: {streams}", [group.spelling for group in groups]
-            )
-
-    def _log_change(self, text: str, spellings: list[str]) -> None:
-        few = ", ".join(spellings[:_FEW_STREAMS]) + (", …" if len(spellings) > _FEW_STREAMS else "")
-        _log.info(text, client=self._connection.client_id, count=len(spellings), streams=few)
+            log_change(self._connection.client_id, "unsubscribed from", [group.spelling for group in groups])
 
     def _list_subscriptions(self, request: Request, quiet: bool) -> list[str]:
         return self.subscriptions
 
-    @property
-    def shape(self) -> Shape:
-        """How this client gets publications."""
-        return self._dialect.shape(self._with_offsets)
-
     def _set_property(self, request: Request, quiet: bool) -> None:
-        name, value = value_of(request)
-        if name is Property.COMBINED and self._is_house:
-            raise RequestError(ErrorCode.PROPERTY_NAME, "the property combined cannot be set on this path")
-        if not isinstance(value, bool):
-            raise RequestError(ErrorCode.PROPERTY_VALUE, f"the property {name.value} must be true or false")
-        if name is Property.SNAPSHOT:
-            self._with_state = value
-            return
-        if name is Property.OFFSETS:
-            self._with_offsets = value
-        else:
-            self._dialect = Dialect.COMBINED if value else Dialect.RAW
-        self._groups = self._hub.reshape(self._connection.outbox, self._groups.values(), self.shape)
+        before = self._properties
+        self._properties = before.changed(*value_of(request))
+        if self._properties.shape is not before.shape:
+            self._groups = self._hub.reshape(self._connection.outbox, self._groups.values(), self._properties.shape)
 
     def _get_property(self, request: Request, quiet: bool) -> bool:
-        name = property_of(request)
-        if name is Property.COMBINED:
-            return self._dialect.enveloped
-        return self._with_offsets if name is Property.OFFSETS else self._with_state
+        return self._properties.get(property_of(request))
 
     def _auth(self, request: Request, quiet: bool) -> None:
-        try:
-            identity = self._context.verify(token_of(request))
-        except BadToken as fault:
-            raise RequestError(ErrorCode.AUTHENTICATION_FAILED, f"authentication failed: {fault}") from None
-        if self._identity.user not in ("", identity.user):
-            raise RequestError(ErrorCode.AUTHENTICATION_FAILED, "authentication failed: the token is another user's")
+        identity = renewed(self._identity, token_of(request), self._context)
         self._identity = identity
         self._connection.renew(identity)
         self._reply(None, request.id, False)
-        self._end_what_is_not_permitted()
-        raise _Answered
-
-    def _end_what_is_not_permitted(self) -> None:
-        streams = {spelling: self._context.kinds.parse(spelling) for spelling in self._groups}
-        lost = [spelling for spelling, stream in streams.items() if not self._identity.permits(stream)]
+        lost = lost_streams(identity, self._groups, self._context.kinds)
         if lost:
             self._leave(lost)
-            names = ", ".join(lost)
-            self._send_error(RequestError(ErrorCode.NOT_PERMITTED, f"not permitted: the token does not cover {names}"))
-
-    def _check_permission(self, streams: dict[str, StreamName]) -> None:
-        for spelling, stream in streams.items():
-            if not self._identity.permits(stream):
-                fault = f"the token does not cover {spelling}" if self._identity.user else f"{spelling} needs a token"
-                raise RequestError(ErrorCode.NOT_PERMITTED, f"not permitted: {fault}")
+            self._send_error(streams_lost(lost))
+        raise _Answered
 
     def _ping(self, request: Request, quiet: bool) -> str:
         return "PONG"

@@ -73,11 +73,11 @@ class UserManager(Service):
         """One of the `BUCKETS` shares into which the clients are dealt, to visit them a share at a time."""
         return list(self._buckets[number].values())
 
-    def refusal(self) -> Refusal | None:
-        """Why no further client may come in at this moment, or None."""
+    def refusal(self, *, stays: bool = True) -> Refusal | None:
+        """Why no further client may come in at this moment, or None. `stays`: not just for one answer."""
         if self.draining:
             return Refusal(503, "this server is shutting down", (("Retry-After", "5"),))
-        if self._count >= self._max_connections:
+        if stays and self._count >= self._max_connections:
             return Refusal(503, "this server is full", (("Retry-After", "30"),))
         return None
 

@@ -17,11 +17,13 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from marketfeed.client.admission import Admission
+from marketfeed.client.context import SessionContext
+from marketfeed.client.depth import Books
 from marketfeed.client.expiry import Expiry
 from marketfeed.client.handshake import HandshakeFactory, HandshakeProtocol, shown
 from marketfeed.client.lean import autobahn_options
 from marketfeed.client.pace import Pace
-from marketfeed.client.session import Session, SessionContext
+from marketfeed.client.session import Session
 from marketfeed.client.users import UserManager
 from marketfeed.logs import Log
 from marketfeed.model.frames import text_frame
@@ -213,6 +215,7 @@ class ClientFactory(HandshakeFactory):
         client_queue: int,
         compression: bool,
         max_handshakes: int,
+        books: Books,
         now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(
@@ -223,6 +226,7 @@ class ClientFactory(HandshakeFactory):
             client_queue=client_queue,
             compression=compression,
             max_handshakes=max_handshakes,
+            books=books,
         )
         self.pace = Pace.permitting(context.limits.request_rate, context.limits.request_burst)
         self.users = users

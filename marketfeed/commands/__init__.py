@@ -1,4 +1,4 @@
-"""The command line: `marketfeed watch`, `simulate`, `record`, `replay`, `bench` and `token`.
+"""The command line: `marketfeed watch`, `simulate`, `record`, `replay`, `bridge`, `bench` and `token`.
 
 The daemon has its own: `twistd marketfeed`.
 
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from marketfeed import __version__
-from marketfeed.commands import bench, record, replay, simulate, token, watch
+from marketfeed.commands import bench, bridge, record, replay, simulate, token, watch
 
 __all__ = ["main"]
 
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     simulate.add_parser(subparsers)
     record.add_parser(subparsers)
     replay.add_parser(subparsers)
+    bridge.add_parser(subparsers)
     bench.add_parser(subparsers)
     token.add_parser(subparsers)
     arguments = parser.parse_args(argv)

@@ -3,6 +3,9 @@
 1. The channels subscribed on the server follow the wanted streams through `DesiredChannels`.
 2. The sink hears things in the order in which they happened on the link, and `flush` after each read.
 3. The link is never paused: a subscriber with too much unread is cut off by the server.
+4. What is on its way when a link is lost may be old. The last moment known good is therefore not when something was
+   last heard, but when the server was asked for the last answer that came: all that it had published by then came
+   before that answer.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import hiredis
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock, Sink
 from marketfeed.logs import Log
@@ -24,20 +28,37 @@ from marketfeed.source.redis_link import LinkKeeper, RedisLink
 
 __all__ = ["RedisPubSub"]
 
+ASK_SECONDS = 1.0
+"""How often the server is asked for an answer."""
 _CONFIRMATIONS = {b"subscribe": Verb.SUBSCRIBE, b"unsubscribe": Verb.UNSUBSCRIBE}
 
 
 class SubscriberLink(RedisLink):
     """A link that delivers messages to a source once it is up."""
 
-    def __init__(self, clock: Clock, source: RedisPubSub) -> None:
+    def __init__(self, clock: Clock, source: RedisPubSub, now: Callable[[], float]) -> None:
         super().__init__(clock)
         self._source: RedisPubSub = source
         self._is_up = False
+        self._now = now
+        self._asked_at: float | None = None
+        self.good_at = now()  # seconds since 1970: a clock that is set meanwhile would make more of the difference
 
     def take_messages(self) -> None:
         """The login is done: what comes from now on is the subscriptions'."""
         self._is_up = True
+        self.good_at = self._now()
+
+    def ask(self) -> None:
+        """Ask for an answer, unless one is awaited."""
+        if self._asked_at is None:
+            self._asked_at = self._now()
+            self.ping()
+
+    def answered(self) -> None:
+        """The answer is here."""
+        if self._asked_at is not None:
+            self.good_at, self._asked_at = self._asked_at, None
 
     def dataReceived(self, data: bytes) -> None:
         if not self._is_up:
@@ -88,6 +109,8 @@ class RedisPubSub(Service):
         self._desired = DesiredChannels()
         self._link: SubscriberLink | None = None
         self._keeper = LinkKeeper(clock, endpoint, address, self, "redis")
+        self._asking = LoopingCall(self._ask)
+        self._asking.clock = clock
         self.sink = sink
         self.streams: dict[bytes, str] = {}
 
@@ -117,25 +140,30 @@ class RedisPubSub(Service):
     # What the link says.
 
     def make_link(self) -> RedisLink:
-        return SubscriberLink(self._clock, self)
+        return SubscriberLink(self._clock, self, self._now)
 
     def link_up(self, link: RedisLink) -> None:
         assert isinstance(link, SubscriberLink)
         self._link = link
         link.take_messages()
         self._desired.linked()
+        self._asking.start(ASK_SECONDS, now=False)
         self.sink.reached()
         self._go_on()
 
     def link_down(self, link: RedisLink | None) -> None:
         self._link = None
         self._desired.lost()
+        if self._asking.running:
+            self._asking.stop()
         if self.running:
-            self.sink.lost(None if link is None else self._heard_at(link))
+            self.sink.lost(None if link is None else self._good_at(link))
 
     def heard(self, link: SubscriberLink, reply: Any) -> None:
         """Everything on the link that is not a message."""
-        if isinstance(reply, hiredis.ReplyError):
+        if reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
+            link.answered()
+        elif isinstance(reply, hiredis.ReplyError):
             self._refused(link, str(reply))
         elif type(reply) is list and reply[0] in _CONFIRMATIONS:
             verb, channel = _CONFIRMATIONS[reply[0]], reply[1]
@@ -165,5 +193,10 @@ class RedisPubSub(Service):
             )
             self._link.send(batch.verb, batch.channels)
 
-    def _heard_at(self, link: RedisLink) -> int:
-        return int((self._now() - (self._clock.seconds() - link.last_heard)) * 1000)
+    def _ask(self) -> None:
+        if self._link is not None:
+            self._link.ask()
+
+    def _good_at(self, link: RedisLink) -> int:
+        assert isinstance(link, SubscriberLink)
+        return int(link.good_at * 1000)

@@ -13,13 +13,14 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from marketfeed.client.auth import TokenVerifier
+from marketfeed.client.context import SessionContext, SessionLimits
+from marketfeed.client.depth import Books
 from marketfeed.client.keys import KeySet, VerifyKey
-from marketfeed.client.session import SessionContext, SessionLimits
 from marketfeed.client.users import UserManager
 from marketfeed.client.websocket import ClientFactory, ClientProtocol
 from marketfeed.hub import Hub, HubLimits
 from marketfeed.model.streams import BUILT_IN, StreamKind, StreamKinds
-from tests.fakes import FakeSource, FakeTransport, make_admission
+from tests.fakes import FakeBooks, FakeSource, FakeTransport, make_admission
 from tests.tokens import SECRET, signed
 from tests.wire import CLOSE, TEXT, close_code, frames_of, handshake, say
 
@@ -138,6 +139,7 @@ class Server:
         limits: SessionLimits | None = None,
         kinds: tuple[StreamKind, ...] = (),
         auth: str = "off",
+        books: Books | None = None,
         **admission: Any,
     ) -> None:
         self.clock = Clock()
@@ -171,6 +173,7 @@ class Server:
             client_queue=CLIENT_QUEUE,
             compression=True,
             max_handshakes=max_handshakes,
+            books=books or FakeBooks(),
             now=self.now,
         )
 

@@ -372,6 +372,33 @@ def test_the_first_thing_that_is_the_matter_decides(trial: Trial) -> None:
 
 
 @property_test
+@given(trials)
+def test_one_plain_answer_passes_the_same_doors(trial: Trial) -> None:
+    """But it takes nobody's place, and a page learns as well as a program that its token is missing or bad."""
+    door = Door(auth=trial.auth, connect_rate=2, per_address=1, max_connections=0 if trial.state == "full" else 9)
+    for _ in range(1 if trial.has_attempts else 2):
+        door.admission._rate.attempt(PEER, 0.0)
+    door.users.draining = trial.state == "draining"
+    door.memory.is_full = trial.state == "no memory"
+    head = parse_head(handshake(Origin=trial.origin, Authorization=AUTHORIZATIONS[trial.token])[:-4])
+    answer = door.admission.identify(PEER, head)
+    checks = (
+        (429, not trial.has_attempts),
+        (503, trial.state in ("draining", "no memory")),
+        (403, trial.origin == OTHER),
+        (400, trial.auth != "off" and trial.token == "two"),
+        (401, trial.auth != "off" and trial.token == "bad"),
+        (401, trial.auth == "required" and trial.token == "none"),
+    )
+    expected = next((status for status, holds in checks if holds), 200)
+    assert (answer.status if isinstance(answer, Refusal) else 200) == expected
+    if not isinstance(answer, Refusal):
+        assert answer.user == ("alice" if trial.auth != "off" and trial.token == "good" else "")
+    assert door.admission.permits_origin(PEER, head) == (trial.origin != OTHER)
+    assert door.counted == 0
+
+
+@property_test
 @given(st.lists(st.tuples(st.sampled_from((PEER, "192.0.2.8", "2001:db8::1", "2001:db8::2", None)), st.booleans())))
 def test_whoever_comes_and_goes_is_counted_once(script: list[tuple[str | None, bool]]) -> None:
     """Beside a list of who is here: at most two of an address, and none when all have left."""

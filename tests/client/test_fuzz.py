@@ -27,8 +27,8 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
+from marketfeed.client.context import SessionLimits
 from marketfeed.client.lean import autobahn_options
-from marketfeed.client.session import SessionLimits
 from marketfeed.client.websocket import ClientProtocol
 from marketfeed.logs import _Json, _Text
 from marketfeed.model.messages import CLOSE_REASONS, ErrorCode
@@ -204,6 +204,7 @@ class TestRequests:
             wire = server.open(path)
             server.source.confirm()
             for payload in said:
+                server.hub.publish("trade@A", trade())
                 wire.receive(frame(payload))
                 server.source.confirm()
                 wire.settle()
@@ -222,10 +223,10 @@ class TestRequests:
 
 
 def reply_of(received: tuple[int, bytes]) -> dict[str, Any] | None:
-    """A reply's fields, whatever its dialect; None for a control event. Its error's code is a documented one."""
+    """A reply's fields, whatever its dialect; None for what is no reply. Its error's code is a documented one."""
     message = json.loads(received[1])
     data = message["data"] if "stream" in message else message
-    if data.get("e") in UNASKED:
+    if data.get("e") in ("trade", *UNASKED):
         return None
     error = data if data.get("e") == "error" else data.get("error")
     if error is None:

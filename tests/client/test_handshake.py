@@ -25,7 +25,7 @@ from marketfeed.client.websocket import ClientProtocol
 from marketfeed.model.messages import ServerShutdown
 from tests.client.server import PEER, SECONDS_TO_CLOSE, Server, Wire, pieces_of, trade
 from tests.conftest import LogCapture
-from tests.fakes import FakeMemory
+from tests.fakes import FakeBook, FakeBooks, FakeMemory
 from tests.strategies import property_test
 from tests.wire import BINARY, CLOSE, KEY, PING, TEXT, frame, frames_of, handshake, say
 
@@ -269,6 +269,119 @@ class TestHandshake:
         wire.settle()
         wire.hang_up()
         server.assert_empty()
+
+
+ASK = b"GET /api/v3/depth?symbol=A HTTP/1.1\r\n\r\n"
+
+
+class TestAsking:
+    def ask(self, request: bytes = ASK) -> tuple[Server, FakeBooks, Wire]:
+        """A server whose book takes its time, and somebody who has asked for it."""
+        books = FakeBooks()
+        server = Server(books=books)
+        wire = server.connect()
+        wire.receive(request)
+        assert len(books.waiting) == 1
+        assert not wire.sent
+        return server, books, wire
+
+    def gone(self, server: Server, books: FakeBooks, wire: Wire) -> None:
+        """The connection has ended, and nobody waits for anything."""
+        wire.settle()
+        assert wire.lost is not None
+        assert not books.waiting
+        server.assert_empty()
+
+    @pytest.mark.parametrize("book", [None, FakeBook()])
+    def test_a_book_is_answered_when_it_is_there(self, book: FakeBook | None) -> None:
+        """Or when there will be none; then the connection ends."""
+        server, books, wire = self.ask()
+        books.give(book)
+        wire.settle()
+        head, _, body = wire.sent.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 " if book is None else b"HTTP/1.1 200 ")
+        assert {b"Content-Type: application/json", b"Connection: close", b"Content-Length: %d" % len(body)} <= {
+            *head.split(b"\r\n")
+        }
+        assert book is None or body == book.depth(100)
+        self.gone(server, books, wire)
+
+    def test_a_book_that_is_there(self) -> None:
+        """HEAD gets its length only."""
+        server = Server(books=FakeBooks(FakeBook()))
+        wires = [server.connect(), server.connect()]
+        for wire, request in zip(wires, (ASK, ASK.replace(b"GET", b"HEAD")), strict=True):
+            wire.receive(request)
+            wire.settle()
+        answer = wires[0].sent
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert wires[1].sent == answer[: answer.index(b"\r\n\r\n") + 4]
+        server.assert_empty()
+
+    @pytest.mark.parametrize("tail", [b"", b"GET /heal", ASK + handshake(), b"x" * 100_000])
+    def test_what_comes_meanwhile_is_not_kept(self, tail: bytes) -> None:
+        """With the request or behind it; there is one answer."""
+        server, books, wire = self.ask(ASK + tail)
+        for _ in range(3):
+            wire.receive(tail)
+            assert not wire.protocol.data
+        assert server.factory.unread == 0
+        books.give(FakeBook())
+        wire.settle()
+        assert wire.sent.count(b"HTTP/1.1") == 1
+        self.gone(server, books, wire)
+
+    def test_who_hangs_up_is_not_waited_for(self) -> None:
+        """Nobody is asked any more."""
+        server, books, wire = self.ask()
+        wire.hang_up()
+        self.gone(server, books, wire)
+
+    def test_it_takes_as_long_as_a_request_at_most(self) -> None:
+        """Counted from the moment at which the request was complete; then it is as if the book were not."""
+        books = FakeBooks()
+        server = Server(books=books)
+        wire = server.connect()
+        wire.receive(ASK[:-1])
+        server.clock.advance(HANDSHAKE_SECONDS - 1)
+        wire.receive(ASK[-1:])
+        server.clock.advance(HANDSHAKE_SECONDS - 0.1)
+        assert not wire.sent
+        server.clock.advance(0.2)
+        assert wire.sent.startswith(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n")
+        self.gone(server, books, wire)
+
+    def test_who_waits_for_a_book_may_have_to_make_room(self) -> None:
+        """It is no client; nothing is asked for it any more."""
+        books = FakeBooks()
+        server = Server(books=books, max_handshakes=1)
+        first = server.connect()
+        first.receive(ASK)
+        second = server.connect()
+        assert first.aborted
+        assert not books.waiting
+        second.hang_up()
+        self.gone(server, books, first)
+        assert not first.sent
+
+    def test_a_fault_of_ours_is_an_answer_too(self, logged: LogCapture) -> None:
+        """It is logged, and nobody is left waiting."""
+        server, books, wire = self.ask()
+        books.waiting.pop().errback(ArithmeticError())
+        wire.settle()
+        assert wire.sent.startswith(b"HTTP/1.1 500 ")
+        assert len(logged.flush_failures(ArithmeticError)) == 1
+        self.gone(server, books, wire)
+
+    def test_an_address_behind_a_proxy(self) -> None:
+        """Is that of the client."""
+        server = Server(books=FakeBooks(FakeBook()), proxies=[PEER], connect_rate=1)
+        statuses = []
+        for address in ("198.51.100.1", "198.51.100.2", "198.51.100.1"):
+            wire = server.connect()
+            wire.receive(ASK[:-2] + f"X-Forwarded-For: {address}\r\n\r\n".encode())
+            statuses.append(wire.sent.split()[1])
+        assert statuses == [b"200", b"200", b"429"]
 
 
 class TestRoom:

@@ -15,15 +15,15 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from marketfeed.client.context import SessionContext, SessionLimits
 from marketfeed.client.heartbeat import Heartbeat
-from marketfeed.client.session import SessionContext, SessionLimits
 from marketfeed.client.users import BUCKETS, User, UserManager
 from marketfeed.client.websocket import ClientFactory, ClientProtocol
 from marketfeed.hub import Hub, HubLimits
 from marketfeed.model.messages import ServerShutdown
 from marketfeed.model.streams import StreamKinds
 from tests.conftest import LogCapture
-from tests.fakes import FakeSource, FakeTransport, make_admission
+from tests.fakes import FakeBooks, FakeSource, FakeTransport, make_admission
 from tests.strategies import property_test
 
 INTERVAL, PATIENCE = 20.0, 60.0
@@ -275,6 +275,7 @@ class Clients(Ward):
             client_queue=1 << 20,
             compression=False,
             max_handshakes=100,
+            books=FakeBooks(),
         )
         self.wires: list[Wire] = []
 

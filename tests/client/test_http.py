@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.client.http import BadRequest, Head, Refusal, Upgrade, header_words, parse_head, respond, route
+from marketfeed.client.http import (
+    BadRequest,
+    DepthAsked,
+    Head,
+    Refusal,
+    Upgrade,
+    header_words,
+    parse_head,
+    respond,
+    route,
+)
 from marketfeed.model.dialects import Dialect
 from marketfeed.model.streams import StreamKinds
 from tests.strategies import property_test, spellings
@@ -22,11 +32,11 @@ def head(target: str, method: str = "GET", headers: dict[str, str] | None = None
     return parse_head("\r\n".join(lines).encode())
 
 
-def routed(target: str, method: str = "GET", *, ready: bool = True, **headers: str) -> Upgrade | Refusal:
+def routed(target: str, method: str = "GET", *, ready: bool = True, **headers: str) -> Upgrade | DepthAsked | Refusal:
     return route(head(target, method, headers), KINDS, lambda: ready)
 
 
-def status(answer: Upgrade | Refusal) -> int:
+def status(answer: Upgrade | DepthAsked | Refusal) -> int:
     assert isinstance(answer, Refusal)
     return answer.status
 
@@ -163,6 +173,12 @@ class TestRoute:
         assert routed("/readyz", ready=True) == Refusal(200, "ready")
         assert routed("/readyz", ready=False) == Refusal(503, "not ready", (("Retry-After", "1"),))
 
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+    def test_a_book_is_found_out_later(self, method: str) -> None:
+        """Whatever the query says, and whoever asks."""
+        assert routed("/api/v3/depth?symbol=A", method, upgrade="websocket") == DepthAsked()
+        assert status(routed("/api/v3/depth/", method)) == 404
+
     def test_head_is_answered_like_get(self) -> None:
         """It never upgrades."""
         assert routed("/healthz", "HEAD") == routed("/healthz")
@@ -214,6 +230,13 @@ class TestRespond:
         assert respond(Refusal(503, "é", (("Retry-After", "5"),))) == (
             b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n"
             b"Content-Length: 3\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n\xc3\xa9\n"
+        )
+
+    def test_an_answer_may_be_json(self) -> None:
+        """As it is, without the text."""
+        assert respond(Refusal(200, "a book", json=b'{"a":1}')) == (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n"
+            b'Cache-Control: no-store\r\nConnection: close\r\n\r\n{"a":1}'
         )
 
     def test_the_answer_to_head_has_the_length_and_no_body(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from marketfeed.client.origins import ANY, NULL, AllowedOrigins, OriginPattern, admitting_flag, parse_origin
+from marketfeed.client.origins import ANY, NULL, AllowedOrigins, OriginPattern, admitting_flag, is_origin, parse_origin
 from tests.strategies import property_test
 
 MALFORMED = [
@@ -427,12 +427,14 @@ class TestRefusals:
     def test_the_flag_that_admits(self, origin: str, flag: str) -> None:
         """It does, as the settings read it."""
         assert admitting_flag(origin) == flag
+        assert is_origin(origin)
         assert permits(flag.split()[1], origin)
 
     @pytest.mark.parametrize("origin", MALFORMED)
     def test_no_flag_admits_the_malformed(self, origin: str) -> None:
         """So that no byte of it gets into the log."""
         assert admitting_flag(origin) is None
+        assert not is_origin(origin)
 
     def test_each_origin_is_logged_once(self) -> None:
         """In whichever spelling; all that is malformed counts as one."""

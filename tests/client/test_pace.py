@@ -7,8 +7,8 @@ import txaio.tx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.client.context import SessionLimits
 from marketfeed.client.pace import REST_SECONDS, Pace
-from marketfeed.client.session import SessionLimits
 from tests.client.server import SECONDS_TO_CLOSE, Server, Wire
 from tests.strategies import property_test
 from tests.wire import CLOSE, CONTINUATION, PING, PONG, TEXT, close_code, frame, say

@@ -13,16 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
+from marketfeed.boundaries import Archive, Entry
 from marketfeed.client.auth import BadToken
-from marketfeed.client.session import Connection, Session, SessionContext, SessionLimits
+from marketfeed.client.context import Connection, SessionContext, SessionLimits
+from marketfeed.client.session import Session
 from marketfeed.hub import CONFIRM_SECONDS, Hub, HubLimits
-from marketfeed.logs import Log
 from marketfeed.model.dialects import Dialect
 from marketfeed.model.frames import text_frame
 from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
-from marketfeed.model.messages import TOO_MANY_REQUESTS, CloseReason, ServerShutdown
+from marketfeed.model.messages import INTERNAL_ERROR, TOO_MANY_REQUESTS, CloseReason, ServerShutdown
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
 from tests.conftest import LogCapture
 from tests.fakes import FakeSource, FakeSubscriber
@@ -47,12 +49,13 @@ class Client:
         limits: SessionLimits = MANY,
         identity: Identity = ANONYMOUS,
         tokens: dict[str, Identity] | None = None,
+        archive: Archive | None = None,
         **hub_limits: Any,
     ) -> None:
         self.clock = Clock()
         self.hub = Hub(self.clock, HubLimits(**{"linger": 0.0, **hub_limits}), lambda: 1e9 + self.clock.seconds())
         self.source = FakeSource(self.hub)
-        self.hub.feed_from(self.source)
+        self.hub.feed_from(self.source, archive)
         Service.startService(self.hub)
         self.client_id = 7
         self.outbox = FakeSubscriber(on_overflow=self._overflow)
@@ -108,6 +111,16 @@ class Client:
         self.say(request)
         (reply,) = self.got
         return reply
+
+    def set(self, name: str, value: bool = True) -> None:
+        """Set a property."""
+        assert "error" not in json.dumps(self.ask({"method": "SET_PROPERTY", "params": [name, value]}))
+
+    def watch(self, *streams: str, **fields: object) -> list[Any]:
+        """Subscribe to streams that are confirmed; all that comes then."""
+        self.subscribe(*streams, **fields)
+        self.source.confirm()
+        return self.got
 
     def subscribe(self, *streams: str, **fields: object) -> None:
         self.say({"method": "SUBSCRIBE", "params": streams, "id": 1, **fields})
@@ -405,6 +418,366 @@ class TestErrors:
         assert client.session.subscriptions == [A, "a@trade"]
 
 
+def depth(first: int, last: int, *, snapshot: bool = False, price: str = "1.0") -> bytes:
+    kind = b',"snapshot":true' if snapshot else b""
+    return b'{"e":"depth","U":%d,"u":%d,"a":[["%b","5"]],"b":[]%b}' % (first, last, price.encode(), kind)
+
+
+class PendingArchive:
+    """An archive that answers when the test says so: `asked` are those who wait."""
+
+    def __init__(self) -> None:
+        self.asked: list[Deferred[list[Entry] | None]] = []
+
+    def since(self, stream: str, after: str, until: str, max_bytes: int) -> Deferred[list[Entry] | None]:
+        return succeed(None)
+
+    def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+
+if TYPE_CHECKING:
+    _archive: Archive = PendingArchive()
+
+
+class TestOffsets:
+    @pytest.mark.parametrize("dialect", [Dialect.HOUSE, Dialect.COMBINED])
+    def test_envelopes_say_the_offset(self, dialect: Dialect) -> None:
+        """From when the property is set, until it is taken back; each publication has another one."""
+        client = Client(dialect)
+        client.watch(A)
+        client.set("offsets")
+        client.source.publish(A, trade(1), trade(2))
+        first, second = client.got
+        assert list(first) == ["stream", "data", "offset"]
+        assert first["offset"] != second["offset"]
+        assert client.ask({"method": "GET_PROPERTY", "params": ["offsets"], "id": 1}) == reply(dialect, True, id=1)
+        client.set("offsets", False)
+        client.source.publish(A, trade(3))
+        assert client.got == [{"stream": A, "data": json.loads(trade(3))}]
+
+    def test_bare_data_have_no_place_for_it(self) -> None:
+        """The property is accepted, and has its effect once there are envelopes."""
+        client = Client(Dialect.RAW)
+        client.watch(A)
+        client.set("offsets")
+        client.source.publish(A, trade())
+        assert client.got == [json.loads(trade())]
+        assert client.ask({"method": "GET_PROPERTY", "params": ["offsets"]}) == {"result": True}
+        client.set("combined")
+        client.source.publish(A, trade())
+        (message,) = client.got
+        assert message["offset"]
+
+    @dialects
+    @pytest.mark.parametrize("name", ["offsets", "snapshot"])
+    def test_it_has_a_type(self, dialect: Dialect, name: str) -> None:
+        """Error 1 for anything but true and false; nothing is set."""
+        client = Client(dialect)
+        answer = client.ask({"method": "SET_PROPERTY", "params": [name, 1], "id": 4})
+        assert without_text(answer) == error(dialect, 1, id=4)
+        assert client.ask({"method": "GET_PROPERTY", "params": [name], "id": 5}) == reply(dialect, False, id=5)
+
+
+class TestResume:
+    def resumed(self, dialect: Dialect) -> tuple[Client, list[str]]:
+        """A client that has seen three trades, and what their offsets are; its stream is held by another spelling."""
+        client = Client(dialect)
+        if dialect is Dialect.RAW:
+            client.set("combined")
+        client.set("offsets")
+        client.watch(A, "a@trade")
+        client.source.publish(A, *(trade(number) for number in range(1, 4)))
+        offsets = [message["offset"] for message in client.got if message["stream"] == A]
+        if dialect is Dialect.RAW:
+            client.set("combined", False)
+        client.ask({"method": "UNSUBSCRIBE", "params": [A], "id": 9})
+        return client, offsets
+
+    @dialects
+    @pytest.mark.parametrize("seen", [1, 2, 3])
+    def test_what_was_missed_follows_the_reply(self, dialect: Dialect, seen: int) -> None:
+        """Which says so beside the result, in an envelope on the house path; then the live stream."""
+        client, offsets = self.resumed(dialect)
+        client.subscribe(A, since={A: offsets[seen - 1]})
+        client.source.publish(A, trade(4))
+        answer, *publications = client.got
+        assert answer == reply(dialect, None, id=1, recovered={A: True})
+        mine = [each for each in publications if dialect is Dialect.RAW or each["stream"] == A]
+        numbers = [each["t"] if dialect is Dialect.RAW else each["data"]["t"] for each in mine]
+        assert numbers == [*range(seen + 1, 4), *([4, 4] if dialect is Dialect.RAW else [4])]
+        assert client.session.subscriptions == ["a@trade", A]
+
+    @dialects
+    @pytest.mark.parametrize("offset", ["", "nonsense", "0-1", "9" * 500])
+    def test_what_cannot_be_recovered(self, dialect: Dialect, offset: str) -> None:
+        """It is said; the stream is subscribed all the same, and nothing old comes."""
+        client, _ = self.resumed(dialect)
+        client.subscribe(A, C, since={A: offset})
+        client.source.confirm()
+        assert client.got == [reply(dialect, None, id=1, recovered={A: False})]
+        assert client.session.subscriptions == ["a@trade", A, C]
+
+    def test_each_stream_is_answered_for(self) -> None:
+        """Those in `since`, as this client spelled them, and no others."""
+        client, offsets = self.resumed(Dialect.COMBINED)
+        client.subscribe(A, B, C, since={C: "x", A: offsets[1]})
+        client.source.confirm()
+        answer, missed = client.got
+        assert answer["recovered"] == {C: False, A: True}
+        assert missed == {"stream": A, "data": json.loads(trade(3)), "offset": offsets[2]}
+
+    def test_on_the_house_path_it_is_answered_without_an_id_too(self) -> None:
+        """Whoever asks whether all is there wants to know."""
+        client, offsets = self.resumed(Dialect.HOUSE)
+        client.say({"method": "SUBSCRIBE", "params": [A], "since": {A: offsets[2]}})
+        assert client.got == [{"stream": "!reply", "data": {"e": "reply", "result": None, "recovered": {A: True}}}]
+
+    @pytest.mark.parametrize("since", [None, {}])
+    def test_since_nothing_is_no_question(self, since: object) -> None:
+        """The reply is the ordinary one."""
+        client = Client()
+        assert client.watch(A, since=since) == [{"result": None, "id": 1}]
+
+    @dialects
+    @pytest.mark.parametrize(
+        ("fields", "says"),
+        [
+            ({"params": [A], "since": "x"}, "since must be an object"),
+            ({"params": [A], "since": [A]}, "since must be an object"),
+            ({"params": [A], "since": {A: 5}}, "the offset of 'trade@A' must be a string"),
+            ({"params": [A], "since": {C: "x"}}, "'ticker@B', which params does not"),
+            ({"params": [A, "a@trade"], "since": {"a@trade": "x"}}, "'a@trade', which is subscribed already"),
+        ],
+    )
+    def test_what_is_wrong_with_it(self, dialect: Dialect, fields: dict[str, object], says: str) -> None:
+        """Error 2, and nothing is subscribed."""
+        client, _ = self.resumed(dialect)
+        answer = client.ask({"method": "SUBSCRIBE", "id": 1, **fields})
+        assert says in (answer["data"] if dialect is Dialect.HOUSE else answer["error"])["msg"]
+        assert without_text(answer) == error(dialect, 2, id=1)
+        assert client.session.subscriptions == ["a@trade"]
+
+    def test_what_would_be_too_much_is_not_recovered(self) -> None:
+        """A client that it would end as slow is better off without."""
+        client, offsets = self.resumed(Dialect.COMBINED)
+        client.outbox.limit = 700
+        client.subscribe(A, since={A: offsets[0]})
+        assert client.got == [reply(Dialect.COMBINED, None, id=1, recovered={A: False})]
+
+    @dialects
+    def test_what_is_recovered_leaves_room_for_the_reply(self, dialect: Dialect) -> None:
+        """A client that is behind is not ended by it, however exactly it would fit: it would come back for the same."""
+        answers = set()
+        for limit in range(400, 900):
+            client, offsets = self.resumed(dialect)
+            client.outbox.stall()
+            client.outbox.limit = limit
+            client.subscribe(A, since={A: offsets[1]})
+            assert client.outbox.overflows == 0
+            client.outbox.drain()
+            answer, *missed = client.got
+            is_recovered = (answer["data"] if dialect is Dialect.HOUSE else answer)["recovered"][A]
+            assert len(missed) == is_recovered
+            answers.add(is_recovered)
+        assert answers == {True, False}
+
+
+class TestState:
+    def known(self, dialect: Dialect) -> Client:
+        """A client that has, under other spellings, what has made up a book and a ticker."""
+        client = Client(dialect)
+        client.watch("a@depth", "b@ticker")
+        client.source.publish(B, depth(1, 5, snapshot=True), depth(6, 6, price="2.0"))
+        client.source.publish(C, b'{"e":"ticker","c":"7","s":"B"}')
+        client.got.clear()
+        return client
+
+    @dialects
+    def test_the_state_follows_the_reply(self, dialect: Dialect) -> None:
+        """The book as one snapshot, the newest ticker; nothing of streams that have no state."""
+        client = self.known(dialect)
+        client.set("snapshot")
+        answer, ticker, book = client.watch(C, A, B)
+        assert answer == reply(dialect, None, id=1)
+        if dialect is not Dialect.RAW:
+            assert (ticker["stream"], book["stream"]) == (C, B)
+            ticker, book = ticker["data"], book["data"]
+        assert ticker == {"e": "ticker", "c": "7", "s": "B"}
+        assert (book["U"], book["u"], book["snapshot"]) == (6, 6, True)
+        assert book["a"] == [["1.0", "5"], ["2.0", "5"]]
+
+    def test_nobody_else_gets_it(self) -> None:
+        """Existing clients do not expect it."""
+        assert self.known(Dialect.COMBINED).watch(B, C) == [{"result": None, "id": 1}]
+
+    def test_states_that_are_too_large_are_an_error(self) -> None:
+        """Error 4, nothing is subscribed, at once or late; fewer streams will do, and what waits behind it goes on."""
+        client = self.known(Dialect.COMBINED)
+        client.set("snapshot")
+        client.outbox.limit = 700
+        client.subscribe(B, C, A)
+        client.say({"method": "LIST_SUBSCRIPTIONS", "id": 2})
+        client.source.confirm()
+        late, behind = client.got
+        at_once = client.ask({"method": "SUBSCRIBE", "params": [B, C], "id": 1})
+        assert late == at_once
+        assert "larger than --client-queue; subscribe to fewer" in late["error"]["msg"]
+        assert without_text(late) == error(Dialect.COMBINED, 4, id=1)
+        assert behind == {"result": ["a@depth", "b@ticker"], "id": 2}
+        assert [message.get("stream") for message in client.watch(C)] == [None, C]
+
+    def test_a_client_that_ends_before_its_state_is_looked_at(self) -> None:
+        """What is pending goes out first, and is too much: there is nobody to refuse the states to."""
+        client = self.known(Dialect.COMBINED)
+        client.set("snapshot")
+        client.hub.publish(B, depth(7, 7))
+        client.outbox.stall()
+        client.outbox.limit = 0
+        client.subscribe(B, C)
+        assert client.outbox.overflows == 1
+        assert not client.outbox.late
+        client.assert_gone()
+
+    def test_a_publication_missed_is_not_followed_by_a_state(self) -> None:
+        """What is recovered brings the client there by itself."""
+        client = Client(Dialect.COMBINED)
+        client.set("snapshot")
+        client.set("offsets")
+        client.watch("a@depth", B)
+        client.source.publish(B, depth(1, 5, snapshot=True))
+        offset = client.got[0]["offset"]
+        client.ask({"method": "UNSUBSCRIBE", "params": [B]})
+        client.source.publish(B, depth(6, 6))
+        client.got.clear()
+        _, missed = client.watch(B, since={B: offset})
+        assert missed["data"] == json.loads(depth(6, 6))
+
+
+class TestHistory:
+    def kept(self, dialect: Dialect, count: int = 150, **fields: Any) -> Client:
+        client = Client(dialect, **fields)
+        client.watch(A)
+        client.source.publish(A, *(trade(number) for number in range(count)))
+        client.got.clear()
+        return client
+
+    @dialects
+    @pytest.mark.parametrize(("fields", "count"), [({}, 100), ({"limit": 1}, 1), ({"limit": 1000}, 150)])
+    def test_the_newest_are_answered(self, dialect: Dialect, fields: dict[str, int], count: int) -> None:
+        """Oldest first, with their offsets; 100 unless the request says how many."""
+        client = self.kept(dialect)
+        answer = client.ask({"method": "HISTORY", "params": ["a@trade"], "id": 7, **fields})
+        result = (answer["data"] if dialect is Dialect.HOUSE else answer)["result"]
+        assert answer == reply(dialect, result, id=7)
+        assert [entry["data"] for entry in result] == [json.loads(trade(n)) for n in range(150 - count, 150)]
+        assert len({entry["offset"] for entry in result}) == count
+
+    def test_an_offset_of_it_is_one_to_resume_from(self) -> None:
+        """As good as the one in an envelope."""
+        client = self.kept(Dialect.COMBINED)
+        answer = client.ask({"method": "HISTORY", "params": [A], "limit": 2})
+        _, missed = client.watch("a@trade", since={"a@trade": answer["result"][0]["offset"]})
+        assert missed["data"] == answer["result"][1]["data"]
+
+    def test_a_stream_of_which_nothing_is_kept(self) -> None:
+        """An empty list; it is not subscribed by that."""
+        client = Client()
+        assert client.ask({"method": "HISTORY", "params": [C], "id": 7}) == {"result": [], "id": 7}
+        assert not client.source.wanted
+
+    def test_it_takes_half_of_the_queue_at_most(self) -> None:
+        """The newest that fit."""
+        client = self.kept(Dialect.RAW, limits=SessionLimits(request_burst=1000, client_queue=4096))
+        answer = client.ask({"method": "HISTORY", "params": [A], "limit": 1000})
+        assert 2048 - 150 < len(json.dumps(answer["result"], separators=(",", ":"))) <= 2048
+        assert answer["result"][-1]["data"]["t"] == 149
+
+    @dialects
+    @pytest.mark.parametrize(
+        "fields",
+        [{}, {"params": [A, C]}, {"params": ["x"]}, {"params": [A], "limit": 0}, {"params": [A], "limit": "1"}],
+    )
+    def test_what_is_wrong(self, dialect: Dialect, fields: dict[str, object]) -> None:
+        """Error 2."""
+        answer = Client(dialect).ask({"method": "HISTORY", "id": 7, **fields})
+        assert without_text(answer) == error(dialect, 2, id=7)
+
+    def test_it_needs_the_same_permission(self) -> None:
+        """Error 5 names the stream as the client does."""
+        client = Client(identity=Identity("alice", parse_patterns(["trade@*"], "alice"), 2e9))
+        answer = client.ask({"method": "HISTORY", "params": ["a@depth"], "id": 7})
+        assert answer == {"error": {"code": 5, "msg": "not permitted: the token does not cover a@depth"}, "id": 7}
+        assert client.ask({"method": "HISTORY", "params": ["a@trade"], "id": 8}) == {"result": [], "id": 8}
+
+    @pytest.mark.parametrize(("limit", "cost"), [(99, 1), (100, 2), (1000, 11)])
+    def test_it_costs_by_what_it_asks_for(self, limit: int, cost: int) -> None:
+        """One more for each hundred."""
+        client = Client(limits=SessionLimits(request_rate=1, request_burst=20))
+        client.ask({"method": "HISTORY", "params": [A], "limit": limit})
+        left = sum(["result" in client.ask({"method": "PING"}) for _ in range(20)])
+        assert left == 20 - cost
+
+    @dialects
+    def test_requests_wait_behind_it(self, dialect: Dialect) -> None:
+        """They are answered after it, in order."""
+        archive = PendingArchive()
+        client = Client(dialect, archive=archive)
+        client.say({"method": "HISTORY", "params": [A], "id": 1})
+        client.say({"method": "PING", "id": 2})
+        client.say({"method": "HISTORY", "params": [C], "id": 3})
+        client.say({"method": "PING", "id": 4})
+        assert not client.got
+        archive.asked[0].callback([("1-1", trade())])
+        result = [{"offset": "1-1", "data": json.loads(trade())}]
+        assert client.got == [reply(dialect, result, id=1), reply(dialect, "PONG", id=2)]
+        archive.asked[1].callback(None)
+        first, second = client.got
+        assert without_text(first) == error(dialect, 7, id=3)
+        assert second == reply(dialect, "PONG", id=4)
+
+    def test_any_number_of_them_may_wait(self) -> None:
+        """They came with the same bytes; however many, they are taken up one by one."""
+        client = Client()
+        client.subscribe(A)
+        for number in range(1000):
+            client.say({"method": "HISTORY", "params": [A], "limit": 1, "id": number})
+        client.source.confirm()
+        assert [message["id"] for message in client.got] == [1, *range(1000)]
+        assert client.ask({"method": "PING"}) == {"result": "PONG"}
+
+    def test_a_client_that_is_gone_gets_no_answer(self) -> None:
+        """Nor do the requests behind it."""
+        archive = PendingArchive()
+        client = Client(archive=archive)
+        client.say({"method": "HISTORY", "params": [A]})
+        client.subscribe(A)
+        client.session.end()
+        archive.asked[0].callback([])
+        assert not client.got
+        client.assert_gone()
+
+    @pytest.mark.parametrize("is_late", [False, True])
+    def test_a_fault_of_ours_is_the_end_of_this_client(self, is_late: bool, logged: LogCapture) -> None:
+        """Nobody waits for ever for an answer that does not come."""
+        archive = PendingArchive()
+        client = Client(archive=archive if is_late else None)
+        client.watch(A)
+        if is_late:
+            client.say({"method": "HISTORY", "params": [A]})
+            archive.asked[0].errback(ArithmeticError())
+        else:
+            client.outbox.send = broken
+            client.say({"method": "HISTORY", "params": [A]})
+        assert client.closed_with is INTERNAL_ERROR
+        assert len(logged.flush_failures(ArithmeticError)) == 1
+
+
+def broken(data: bytes) -> int:
+    raise ArithmeticError
+
+
 class TestOrder:
     def test_requests_wait_behind_a_subscribe_that_waits(self) -> None:
         """All are answered in order, once the source has confirmed."""
@@ -489,6 +862,13 @@ class TestOrder:
             st.tuples(st.just("SUBSCRIBE"), names),
             st.tuples(st.just("UNSUBSCRIBE"), names),
             st.tuples(st.just("LIST_SUBSCRIPTIONS"), st.none()),
+            st.tuples(st.just("HISTORY"), st.sampled_from(([A], [B]))),
+            st.tuples(
+                st.just("SET_PROPERTY"),
+                st.tuples(st.sampled_from(("combined", "offsets", "snapshot")), st.booleans()).map(list),
+            ),
+            st.tuples(st.just("publish"), st.none()),
+            st.tuples(st.just("lose"), st.none()),
             st.tuples(st.just("confirm"), st.none()),
             st.tuples(st.just("advance"), st.none()),
         )
@@ -496,22 +876,37 @@ class TestOrder:
             if step == "confirm":
                 client.source.confirm()
                 continue
+            if step == "publish":
+                client.source.publish(A, trade(number))
+                client.source.publish(B, depth(number, number, snapshot=number % 2 == 0))
+                continue
+            if step == "lose":
+                client.source.lose()
+                continue
             if step == "advance":
                 client.clock.advance(3)
                 continue
-            client.say({"method": step, "params": params, "id": number})
-            result = None
+            since = {"since": {params[0]: "x"}} if step == "SUBSCRIBE" and params and params[0] not in model else {}
+            client.say({"method": step, "params": params, "id": number, **since})
+            result: object = None
             if step == "SUBSCRIBE":
                 model += [name for name in dict.fromkeys(params) if name not in model]
             elif step == "UNSUBSCRIBE":
                 model = [name for name in model if name not in params]
             else:
-                result = list(model)
-            expected.append({"result": result, "id": number})
+                result = list(model) if step == "LIST_SUBSCRIPTIONS" else None
+            recovered = {"recovered": {params[0]: False}} if since else {}
+            expected.append({"result": result, "id": number, **recovered})
         while client.clock.getDelayedCalls():
             client.source.confirm()
             client.clock.advance(10)
-        assert [message for message in client.got if "result" in message] == expected
+        answers = [message for message in client.got if "result" in message]
+        histories = [message for message in answers if message["result"] and "data" in message["result"][0]]
+        for message in histories:
+            message["result"] = None
+        assert [{**message, "result": message["result"] or None} for message in answers] == [
+            {**message, "result": message["result"] or None} for message in expected
+        ]
         assert client.session.subscriptions == model
         client.session.end()
         client.clock.advance(10)
@@ -690,13 +1085,6 @@ def test_what_a_client_asks_is_logged_for_debugging(logged: LogCapture) -> None:
         "client 7 asks SUBSCRIBE " + "x" * 200,
         'client 7 is refused: invalid request: params must be a list; expected streams, as ["trade@TATA_INR"]',
     ]
-
-
-def test_nothing_is_composed_that_nobody_reads(logged: LogCapture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless the log is at debug."""
-    monkeypatch.setattr(Log, "debugging", False)
-    Client().say({"method": "PING", "id": 1})
-    assert not logged.events
 
 
 ALICE = Identity("alice", None, 2e9)

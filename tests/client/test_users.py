@@ -81,7 +81,7 @@ def test_each_client_has_a_number_of_its_own() -> None:
 
 
 def test_a_full_server_lets_nobody_in() -> None:
-    """Until somebody leaves; the refusal says when to come back."""
+    """Until somebody leaves; the refusal says when to come back. Who comes for one answer takes nobody's place."""
     room = Room(max_connections=2)
     first = FakeUser(room)
     assert room.users.refusal() is None
@@ -89,6 +89,7 @@ def test_a_full_server_lets_nobody_in() -> None:
     refusal = room.users.refusal()
     assert refusal is not None
     assert (refusal.status, refusal.headers) == (503, (("Retry-After", "30"),))
+    assert room.users.refusal(stays=False) is None
     first.leave()
     assert room.users.refusal() is None
 
@@ -101,6 +102,7 @@ def test_a_draining_server_lets_nobody_in() -> None:
     refusal = room.users.refusal()
     assert refusal is not None
     assert (refusal.status, refusal.headers) == (503, (("Retry-After", "5"),))
+    assert room.users.refusal(stays=False) == refusal
     assert not room.clock.getDelayedCalls()
 
 

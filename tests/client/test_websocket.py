@@ -22,7 +22,8 @@ from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
 from marketfeed.client.auth import TokenVerifier
-from marketfeed.client.session import Session, SessionLimits
+from marketfeed.client.context import SessionLimits
+from marketfeed.client.session import Session
 from marketfeed.client.websocket import ClientProtocol
 from marketfeed.model.dialects import Shape
 from marketfeed.model.frames import text_frame

@@ -268,26 +268,44 @@ def test_however_the_bytes_are_cut(sent: Sequence[tuple[str, bytes]], cuts: Sequ
 # Losses.
 
 
-def test_a_loss_says_when_the_source_was_last_known_good() -> None:
-    """That is the moment of the last byte, in ms since 1970, not the moment at which the loss is noticed."""
+PONGS = (b"*2\r\n$4\r\npong\r\n$0\r\n\r\n", b"+PONG\r\n")
+
+
+@pytest.mark.parametrize("pong", PONGS)
+def test_a_loss_says_when_the_source_was_last_known_good(pong: bytes) -> None:
+    """The moment at which the last answer was asked for: what comes later may have been under way for long."""
     world = World().up(A)
-    world.clock.advance(3)
+    world.clock.advance(1)
+    world.clock.advance(0.5)
+    world.server.say(pong)
+    world.clock.advance(1)
+    world.clock.advance(1)
     world.server.say(message(A, b"1"))
-    world.clock.advance(1.5)
     world.server.cut()
-    assert world.sink.take() == [("publish", A, b"1"), ("lost", (NOW + 3) * 1000)]
+    assert world.sink.take() == [("publish", A, b"1"), ("lost", (NOW + 1) * 1000)]
     world.stop()
 
 
-def test_a_silent_link_was_last_good_at_its_last_byte() -> None:
-    """Ten seconds before it is given up."""
+def test_before_the_first_answer_it_was_good_when_it_came_up() -> None:
+    """Nothing could be missed before that; an answer that nobody asked for tells nothing."""
     world = World().up(A)
-    world.clock.pump([2])
+    world.server.say(PONGS[0])
+    world.clock.advance(0.9)
+    world.server.cut()
+    assert world.sink.take() == [("lost", NOW * 1000)]
+    world.stop()
+
+
+def test_a_silent_link_was_last_good_at_its_last_answer() -> None:
+    """Ten seconds before it is given up, and some, but for what came in between."""
+    world = World().up(A)
+    world.clock.pump([1])
+    world.server.say(PONGS[0])
+    world.clock.pump([1] * 3)
     world.server.say(message(A, b"1"))
-    world.clock.pump([1] * 10)
-    world.clock.advance(0)
+    world.clock.pump([1] * 11)
     assert not world.server.is_open
-    assert world.sink.take() == [("publish", A, b"1"), ("lost", (NOW + 2) * 1000)]
+    assert world.sink.take() == [("publish", A, b"1"), ("lost", (NOW + 1) * 1000)]
     world.stop()
 
 

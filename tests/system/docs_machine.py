@@ -21,7 +21,9 @@ link.connect({path!r})
 link.sendall(hiredis.pack_command(tuple(sys.argv[1:])))
 while (reply := reader.gets()) is False:
     reader.feed(link.recv(65536))
-print("(integer)", int(reply))
+if isinstance(reply, hiredis.ReplyError):
+    sys.exit(str(reply))
+print("(integer) %d" % reply if isinstance(reply, int) else reply)
 """
 
 

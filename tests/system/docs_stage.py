@@ -79,10 +79,10 @@ class Stage:
         self._moments = Moments()
         coming = steps(block)
         while coming:
-            step = self._with_tokens(coming.pop(0))
+            step = self._with_names(coming.pop(0))
             headers = {}
             while coming and coming[0].verb == "header":
-                name, _, value = self._with_tokens(coming.pop(0)).rest.partition(": ")
+                name, _, value = self._with_names(coming.pop(0)).rest.partition(": ")
                 headers[name] = value
             answer = coming.pop(0) if coming and coming[0].verb == "status" else None
             try:
@@ -108,6 +108,7 @@ class Stage:
             "send": self._send,
             "closed": self._closed,
             "expect": self._expect,
+            "hangs up": self._hang_up,
             "signal": self._signal,
             "exits": self._exits,
         }[step.verb]
@@ -115,16 +116,17 @@ class Stage:
         if done is not None:
             await done
 
-    # Tokens, and the files of the daemon.
+    # What names stand for, and the files of the daemon.
 
     def _sign(self, step: Step) -> None:
         text = re.sub(r"\b\d{10}\b", lambda found: str(int(found[0]) - _PRESENT + time.time()), step.rest)
         self._tokens[step.actor] = _signed(text)
 
-    def _with_tokens(self, step: Step) -> Step:
+    def _with_names(self, step: Step) -> Step:
         if step.verb == "token":
             return step
-        return replace(step, rest=re.sub(r"<(\w+)>", lambda found: self._tokens.get(found[1], found[0]), step.rest))
+        known = {**self._moments.texts, **self._tokens}
+        return replace(step, rest=re.sub(r"<(\w+)>", lambda found: known.get(found[1], found[0]), step.rest))
 
     def _here(self, text: str) -> str:
         return text.replace("/etc/marketfeed", str(self._harness.directory))
@@ -136,6 +138,9 @@ class Stage:
         if name == "PUBLISH":
             channel, _, payload = rest.partition(" ")
             await self._engine.publish(channel, payload.encode())
+        elif name == "XADD":
+            words, _, payload = step.rest.partition(" d ")
+            await self._engine.command(*words.split(), "d", payload)
         else:
             await self._engine.command(*shlex.split(step.rest))
 
@@ -207,6 +212,11 @@ class Stage:
     async def _expect(self, step: Step) -> None:
         got = (await self._clients[step.actor].next_bytes()).decode()
         assert matches(read_message(step.rest), read_message(got), self._moments), f"got {got}"
+
+    async def _hang_up(self, step: Step) -> None:
+        client = self._clients.pop(step.actor)
+        client.dropConnection(abort=True)
+        await client.closed
 
     async def _closed(self, step: Step) -> None:
         client = self._clients.pop(step.actor)

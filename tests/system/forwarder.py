@@ -112,6 +112,11 @@ class Forwarder:
         for end in self.ends:
             end.transport.pauseProducing()  # type: ignore[union-attr]
 
+    def go_on(self) -> None:
+        """Let everything through again."""
+        for end in self.ends:
+            end.transport.resumeProducing()  # type: ignore[union-attr]
+
     def cut(self) -> None:
         """End all ways that there are."""
         for end in list(self.ends):

@@ -368,8 +368,10 @@ BAD_VALUES = {
     "redis-host": "redis://x",
     "redis-port": "0",
     "redis-ca": "/nonexistent",
+    "source": "kafka",
     "channel-prefix": "a b",
     "linger": "-1",
+    "warm": "depth",
     "validate": "maybe",
     "max-payload": "0",
     "max-connections": "-5",
@@ -675,3 +677,14 @@ async def test_a_demo_whose_server_dies(harness: Harness) -> None:
     assert new != child
     assert await daemon.stop() == 0
     assert not is_running(new)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_demo_of_streams(harness: Harness) -> None:
+    """The simulated market adds to streams, and a client gets its trades."""
+    daemon = await harness.daemon("--demo", "--source", "streams")
+    client = await harness.client(daemon, "/stream")
+    await client.subscribe("trade@TATA_INR")
+    for _ in range(3):
+        assert (await client.next())["stream"] == "trade@TATA_INR"
+    assert await daemon.stop() == 0

@@ -69,6 +69,12 @@ async def test_commands_do_what_they_are_shown_for(block: Block, harness: Harnes
     if "market.jsonl.gz" in script or "marketfeed record" in script:
         await a_recording_is_made_or_read(harness, redis, machine, script)
         return
+    if "marketfeed bridge" in script:
+        await a_bridge_copies(harness, redis, machine, script)
+        return
+    if "redis-cli" in script and "PUBLISH" not in script:
+        await streams_are_set_up(harness, redis, machine, script)
+        return
     access = ("--auth", "required", "--auth-key", str(machine.token_key)) if "?token=" in script else ()
     daemons = {port: await harness.daemon(*access, redis=server) for port in ("8080", "8090") if port in script}
     ports = {written: daemon.port for written, daemon in daemons.items()}
@@ -137,6 +143,36 @@ async def a_recording_is_made_or_read(harness: Harness, redis: Redis, machine: M
     assert isinstance([record for _, record in read_records([path.read_bytes()])][-1], End)
 
 
+async def a_bridge_copies(harness: Harness, redis: Redis, machine: Machine, script: str) -> None:
+    """What is published is in a stream, which the daemon could read."""
+    process = machine.run(f"exec {script}", {})
+    await process.expect("every channel is listened to")
+    await process.expect("appender: connected")
+    await redis.publish("trade@TATA_INR", trade())
+    process.signal("INT")
+    assert await process.wait() == 0, process.lines.all
+    ((_, fields),) = await redis.command("XRANGE", "trade@TATA_INR", "-", "+")
+    assert fields == [b"d", trade()]
+
+
+async def streams_are_set_up(harness: Harness, redis: Redis, machine: Machine, script: str) -> None:
+    """An entry is there for the daemon to read, a user may read it, the server does what it is told to."""
+    process = machine.run(script, {})
+    assert await process.wait() == 0, process.lines.all
+    words = shlex.split(script)
+    if "XADD" in words:
+        assert (await redis.command("XLEN", words[2])) == 1
+        assert json.loads(words[-1])["s"] == words[2].partition("@")[2]
+    elif "SETUSER" in words:
+        path = (await redis.command("CONFIG", "GET", "unixsocket"))[1].decode()
+        daemon = await harness.daemon("--redis-url", f"unix://marketfeed:s3cret@{path}", "--source", "streams")
+        client = await harness.client(daemon)
+        assert (await client.subscribe("trade@TATA_INR"))["data"]["result"] is None
+        await redis.command("XADD", "trade@TATA_INR", "*", "d", trade())
+        assert (await client.next())["stream"] == "trade@TATA_INR"
+        assert not any("250 ms" in line or "NOPERM" in line for line in daemon.lines)
+
+
 # Programs.
 
 
@@ -171,6 +207,68 @@ async def test_programs_print_what_is_published(block: Block, harness: Harness) 
         assert await daemon.stop("TERM") == 0
         process.lines.all.clear()
         await Engine(harness, redis).publish_until(process, r"1000\.50")
+
+
+@pytest.mark.parametrize("block", [block for block in blocks("js") if "since" in block.text], ids=str)
+@pytest_twisted.ensureDeferred
+async def test_a_program_that_loses_nothing(block: Block, harness: Harness) -> None:
+    """Its link cut again and again, it has every trade once, in order; what nobody has, it says that it has not."""
+    run = interpreter(block.kind)
+    if run is None:
+        pytest.skip("needs Node 20.10 or later")
+    server = await harness.redis()
+    redis = await server.connect()
+    daemon, path = await daemon_on_a_socket(harness, server, "one")
+    door = Forwarder(harness, path)
+    program = harness.directory / "program"
+    program.write_text(block.text.replace("localhost", "127.0.0.1").replace("8080", str(door.port)), encoding="utf-8")
+    process = harness.spawn([*run, str(program)])
+
+    def printed() -> list[str]:
+        """The ids of trades and of depth messages, and the complaints, in order."""
+        return re.findall(r"\bt: \d+|\bu: \d+|\w+@\w+ something", "\n".join(process.lines.all))
+
+    def book(first: int, last: int, kind: bytes = b"") -> bytes:
+        return b'{"e":"depth","U":%d,"u":%d,"a":[["1.0","2"]],"b":[]%b}' % (first, last, kind)
+
+    await harness.eventually(lambda: watched(redis))
+    await redis.publish("depth@TATA_INR", book(1, 1), book(2, 2, b',"snapshot":true'), book(3, 3))
+    expected = ["u: 2", "u: 3"]
+
+    def has_all() -> bool:
+        return printed() == expected
+
+    for number in range(0, 40, 10):
+        await redis.publish("trade@TATA_INR", *(trade(number=each) for each in range(number, number + 5)))
+        expected += [f"t: {each}" for each in range(number, number + 5)]
+        await harness.eventually(has_all)
+        door.cut()
+        await redis.publish("trade@TATA_INR", *(trade(number=each) for each in range(number + 5, number + 10)))
+        expected += [f"t: {each}" for each in range(number + 5, number + 10)]
+        await harness.eventually(has_all)
+    await redis.publish("depth@TATA_INR", book(4, 4), book(6, 6), book(7, 7), book(8, 8, b',"snapshot":true'))
+    expected += ["u: 4", "depth@TATA_INR something", "u: 8"]
+    await harness.eventually(has_all)
+    since = len(daemon.lines)
+    await server.kill()
+    await daemon.expect(r"redis: .*trying again", since)
+    await server.start()
+    await daemon.expect(r"redis: connected", since)
+    redis = await server.connect()
+    await harness.eventually(lambda: watched(redis))
+    numbers = iter(range(100, 10_000))
+
+    async def goes_on() -> bool:
+        await redis.publish("trade@TATA_INR", trade(number=next(numbers)))
+        return len(printed()) > len(expected) + 2
+
+    await harness.eventually(goes_on)  # what comes before its question is answered is in what is missing
+    assert printed()[: len(expected) + 1] == [*expected, "trade@TATA_INR something"]
+    assert printed().count("trade@TATA_INR something") == 1
+
+
+async def watched(redis: Redis) -> bool:
+    return {"trade@TATA_INR", "depth@TATA_INR"} <= await redis.channels()
 
 
 async def daemon_on_a_socket(harness: Harness, server: RedisServer, name: str) -> tuple[DaemonProcess, str]:

@@ -446,7 +446,7 @@ async def test_it_can_be_stopped_while_it_waits_for_an_answer(harness: Harness) 
     way = Forwarder(harness, "")
     way.answer = b""
     daemon = await harness.daemon("--redis-url", f"redis://127.0.0.1:{way.port}")
-    await harness.eventually(lambda: way.visitors == 1)
+    await harness.eventually(lambda: way.visitors == 2)
     await ends_well(daemon)
     assert not way.ends
 
@@ -546,14 +546,14 @@ async def test_a_link_that_the_server_ends(harness: Harness, executable: str) ->
 
 @pytest_twisted.ensureDeferred
 async def test_a_link_that_stalls(harness: Harness) -> None:
-    """Nothing comes through any more, and nobody says so: ten seconds later it is a loss, since the last byte."""
+    """Nothing comes through any more, and nobody says so: ten seconds later it is a loss, since the last answer."""
+    before = int(time.time() * 1000)
     redis = await harness.redis()
     way = Forwarder(harness, redis.path)
     daemon = await harness.daemon("--redis-url", f"redis://127.0.0.1:{way.port}")
     client = await harness.client(daemon)
     await client.subscribe(A)
     engine = await redis.connect()
-    before = int(time.time() * 1000)
     await flows(client, engine, A)
     way.stall()
     stalled = int(time.time() * 1000)

@@ -1,0 +1,49 @@
+"""How much one client may ask (PROTOCOL.md, section 8).
+
+1. A request costs one, and one more for so many streams or publications that it asks for: that is what they cost us.
+2. What a request names is counted before it is read, for it may have to wait. No list has fewer commas than names,
+   however it is written.
+3. A refused request costs nothing; so many of them in a row are abuse.
+"""
+
+from __future__ import annotations
+
+from marketfeed.model.ratelimit import TokenBucket
+
+__all__ = ["Allowance"]
+
+_REFUSALS_IN_A_ROW = 20
+_STREAMS_OF_REQUEST = 20
+_PUBLICATIONS_OF_REQUEST = 100
+
+
+class Allowance(TokenBucket):
+    """The requests of one client: `rate` a second, `burst` at once. `now` is in seconds, from any beginning."""
+
+    __slots__ = ("_refusals",)
+
+    def __init__(self, rate: float, burst: int, now: float) -> None:
+        super().__init__(rate, burst, now)
+        self._refusals = 0
+
+    def admits(self, payload: bytes, now: float) -> bool:
+        """Whether this request is not one too many."""
+        if not self.take(now):
+            self._refusals += 1
+            return False
+        self.charge(payload.count(b",") // _STREAMS_OF_REQUEST)
+        self._refusals = 0
+        return True
+
+    @property
+    def is_abused(self) -> bool:
+        """Too many requests in a row were refused."""
+        return self._refusals >= _REFUSALS_IN_A_ROW
+
+    def charge_streams(self, count: int) -> None:
+        """Streams that came without a request, in the path."""
+        self.charge(count // _STREAMS_OF_REQUEST)
+
+    def charge_publications(self, count: int) -> None:
+        """Publications that a HISTORY asks for."""
+        self.charge(count // _PUBLICATIONS_OF_REQUEST)

@@ -1,0 +1,206 @@
+"""`marketfeed bridge`: what is published on some channels, into Redis streams of the same names.
+
+1. Where the server is comes from the flags, else from the daemon's own variables and file.
+2. Every publication that is heard is appended once, in the order in which it came, or counted as lost.
+3. What is published while no bridge listens is lost, and nobody can count it: that is said when it happens.
+4. The end waits for what is under way. The exit status is 0 for whoever ended it, 1 when the server refuses a
+   subscription, 2 for a command line that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+
+from marketfeed.commands.redis_options import add_redis_options, redis_settings
+from marketfeed.logs import Log
+from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
+from marketfeed.model.streams import BUILT_IN, StreamKinds
+from marketfeed.settings import BadSetting, Settings
+from marketfeed.source.simulator import Publisher
+
+__all__ = ["Bridge", "add_parser", "run"]
+
+END_SECONDS = 5.0
+_MOST_NAMES = 65536
+
+
+class Bridge:
+    """Hands what a `RedisListener` hears to `publisher`. `ended`: called when a subscription is refused."""
+
+    log = Log()
+
+    def __init__(
+        self, selection: StreamSelection, prefix: str, publisher: Publisher, ended: Callable[[], None]
+    ) -> None:
+        self._selection = selection
+        self._prefix = prefix
+        self._index = {argument: index for index, (_, argument) in enumerate(selection.commands(prefix.encode()))}
+        self._publisher = publisher
+        self._ended = ended
+        self._keys: dict[bytes, str | None] = {}
+        self._batch: list[tuple[str, bytes]] = []
+        self._is_listening = False
+        self.fault = ""
+        self.heard = 0
+
+    def arrived(self) -> None:
+        """Nothing depends on when something came."""
+
+    def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
+        stream = channel[len(self._prefix.encode()) :]
+        if self._selection.first(stream) != self._index[subscription]:
+            return
+        if channel not in self._keys:
+            if len(self._keys) >= _MOST_NAMES:
+                self._keys.clear()
+            self._keys[channel] = self._key(stream)
+        key = self._keys[channel]
+        if key is not None:
+            self.heard += 1
+            self._batch.append((key, payload))
+
+    def flush(self) -> None:
+        if self._batch:
+            batch, self._batch = self._batch, []
+            self._publisher.publish(batch)
+
+    def complete(self) -> None:
+        self._is_listening = True
+        self.log.info("bridge: every channel is listened to")
+
+    def refused(self, subscription: bytes, why: str) -> bool:
+        if not self._is_listening and not self.fault:
+            self.fault = f"Redis refuses the subscription to {self._selection.texts[self._index[subscription]]}: {why}"
+            self._ended()
+        return self._is_listening
+
+    def lost(self) -> None:
+        if self._is_listening:
+            self._is_listening = False
+            self.log.error("bridge: what is published from now on is lost, until every channel is listened to again")
+
+    def _key(self, stream: bytes) -> str | None:
+        """The key of a stream; None, and a line, where the channel has no name that a stream can have."""
+        try:
+            name = stream.decode()
+            if "*" not in name and parse_selection([name], StreamKinds(())).texts == (name,):
+                return self._prefix + name
+        except (UnicodeDecodeError, BadSelection):
+            pass
+        self.log.error(
+            "bridge: the channel {channel} is skipped: expected a name such as trade@TATA_INR",
+            channel=repr(stream[:80])[1:],
+        )
+        return None
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `bridge` to the commands."""
+    parser = subparsers.add_parser(
+        "bridge",
+        help="copy what is published on some channels into Redis streams",
+        description="Copy what is published on some channels into Redis streams of the same names, for a daemon with "
+        "--source streams, until Ctrl-C. Without --redis-url the server is the daemon's: REDIS_URL, or REDIS_HOST and "
+        "REDIS_PORT. What is published while no bridge runs is lost; two of them copy everything twice. Put patterns "
+        "into quotes, or the shell reads them.",
+    )
+    parser.add_argument("patterns", metavar="PATTERN", nargs="+", help="such as trade@TATA_INR, 'depth@*' or '*'")
+    add_redis_options(parser)
+    parser.add_argument(
+        "--maxlen",
+        metavar="N",
+        default="100000",
+        help="about so many entries are kept of each stream; 0 for all (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Copy until SIGINT or SIGTERM; returns the exit status."""
+    try:
+        settings = redis_settings(arguments)
+        selection = parse_selection(arguments.patterns, StreamKinds((*BUILT_IN, *settings.kinds)))
+        maxlen = _maxlen(arguments.maxlen)
+        for warning in settings.warnings:
+            print(warning, file=sys.stderr)
+        return _copy(settings, selection, maxlen)
+    except (BadSetting, BadSelection) as error:
+        print(f"marketfeed bridge: {error}", file=sys.stderr)
+        return 2
+
+
+def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
+    from twisted.internet import reactor as the_reactor
+    from twisted.internet.error import ReactorNotRunning
+
+    from marketfeed.source.redis_appender import RedisAppender
+    from marketfeed.source.redis_endpoint import redis_endpoint
+    from marketfeed.source.redis_listener import RedisListener
+
+    reactor: Any = the_reactor
+    try:
+        endpoint = redis_endpoint(reactor, settings.redis, settings.redis_ca)
+    except ValueError as error:
+        raise BadSetting(f"--redis-ca: {error}") from None
+    prefix = settings.channel_prefix
+    appender = RedisAppender(reactor, endpoint, settings.redis, maxlen)
+    bridge = Bridge(selection, prefix, appender, lambda: end())
+    listener = RedisListener(reactor, endpoint, settings.redis, selection.commands(prefix.encode()), bridge)
+    interesting = LogLevelFilterPredicate(LogLevel.info)
+    interesting.setLogLevelForNamespace("twisted", LogLevel.warn)
+    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [interesting])
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+    def start() -> None:
+        _note(f"copying {', '.join(selection.texts)} on {settings.redis} into streams, until Ctrl-C")
+        appender.startService()
+        listener.startService()
+
+    def end() -> None:
+        try:
+            reactor.stop()
+        except ReactorNotRunning:
+            pass  # something else has ended it at the same time
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends a process that waits for the server
+        reactor.callFromThread(end)
+
+    async def stop() -> None:
+        await listener.stopService()
+        await appender.all_answered().addTimeout(END_SECONDS, reactor, onTimeoutCancel=lambda *_: None)
+        await appender.stopService()
+
+    reactor.callWhenRunning(start)
+    reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    reactor.run(installSignalHandlers=False)
+    if bridge.fault:
+        _note(bridge.fault)
+        return 1
+    _note(f"{bridge.heard} publications heard, {appender.added} of them added to streams, {appender.lost} lost")
+    return 0
+
+
+def _note(line: str) -> None:
+    print(f"marketfeed bridge: {line}", file=sys.stderr, flush=True)
+
+
+def _maxlen(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise BadSetting(f"--maxlen: {text[:80]!r} cannot be used; expected a whole number of entries, or 0 for all")
+    return int(text)

@@ -1,0 +1,101 @@
+"""The Redis side of the daemon put together: the server, what reads from it, and the simulated market."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from twisted.application.service import IService
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from marketfeed.hub import Hub
+from marketfeed.model.stream_globs import parse_glob
+from marketfeed.model.streams import BUILT_IN
+from marketfeed.redis_address import RedisAddress
+from marketfeed.settings import Settings
+from marketfeed.source.channel_sampler import ChannelSampler
+from marketfeed.source.embedded import EmbeddedServer, NoServerFound, find_server
+from marketfeed.source.redis_appender import RedisAppender
+from marketfeed.source.redis_archive import RedisArchive
+from marketfeed.source.redis_commands import RedisCommands
+from marketfeed.source.redis_endpoint import redis_endpoint
+from marketfeed.source.redis_publisher import RedisPublisher
+from marketfeed.source.redis_pubsub import RedisPubSub
+from marketfeed.source.redis_seeds import RedisSeeds
+from marketfeed.source.redis_streams import RedisStreams
+from marketfeed.source.simulator import MarketSimulation, SimulatedEngine
+from marketfeed.source.warm import Warm
+
+__all__ = ["CannotFeed", "Feed", "make_feed"]
+
+_DEMO_ENTRIES = 10_000
+"""Entries of each stream that the simulated market leaves in the server."""
+
+
+class CannotFeed(Exception):
+    """The Redis side cannot be made; the message is one line."""
+
+
+class Feed(msgspec.Struct, frozen=True):
+    """Services, in the order in which they start: a server of our own, what reads from it, a market of our own."""
+
+    server: list[IService]
+    readers: list[IService]
+    market: list[IService]
+
+
+def make_feed(reactor: Any, settings: Settings, hub: Hub) -> Feed:
+    """What feeds `hub`, which it tells. Raises `CannotFeed`."""
+    server, endpoint, address = _redis(reactor, settings)
+    prefix = settings.channel_prefix
+    commands = RedisCommands(reactor, endpoint, address)
+    seeds = RedisSeeds(reactor, commands, prefix, settings.max_payload)
+    source: RedisStreams | RedisPubSub
+    if settings.source == "streams":
+        source = RedisStreams(reactor, endpoint, address, hub, prefix)
+        hub.feed_from(source, RedisArchive(commands, prefix), seeds)
+    else:
+        source = RedisPubSub(reactor, endpoint, address, hub, prefix)
+        hub.feed_from(source, seeds=seeds)
+    warm = _warm(reactor, endpoint, address, commands, hub, settings) if settings.warm else []
+    market = _market(reactor, endpoint, address, settings) if settings.demo else []
+    return Feed(server, [commands, seeds, source, *warm], market)
+
+
+def _redis(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamClientEndpoint, RedisAddress]:
+    """Where Redis is: the services that it needs of us, how to connect, and its address."""
+    if settings.redis.embedded:
+        try:
+            server = EmbeddedServer(reactor, find_server())
+        except NoServerFound as fault:
+            raise CannotFeed(str(fault)) from None
+        return [server], server.endpoint, server.address
+    try:
+        return [], redis_endpoint(reactor, settings.redis, settings.redis_ca), settings.redis
+    except ValueError as fault:
+        raise CannotFeed(f"--redis-ca: {fault}") from None
+
+
+def _warm(
+    reactor: Any,
+    endpoint: IStreamClientEndpoint,
+    address: RedisAddress,
+    commands: RedisCommands,
+    hub: Hub,
+    settings: Settings,
+) -> list[IService]:
+    """What keeps streams ready without clients."""
+    globs = [parse_glob(text, (*BUILT_IN, *settings.kinds)) for text in settings.warm]
+    by_streams = settings.source == "streams"
+    warm = Warm(reactor, commands, hub.discovered, globs, settings.channel_prefix, by_streams=by_streams)
+    if not warm.channels:
+        return [warm]
+    return [warm, ChannelSampler(reactor, endpoint, address, warm.channels, warm.heard)]
+
+
+def _market(reactor: Any, endpoint: IStreamClientEndpoint, address: RedisAddress, settings: Settings) -> list[IService]:
+    publisher: RedisPublisher | RedisAppender = RedisPublisher(reactor, endpoint, address)
+    if settings.source == "streams":
+        publisher = RedisAppender(reactor, endpoint, address, _DEMO_ENTRIES)
+    market = MarketSimulation(reactor, publisher, SimulatedEngine(), channel_prefix=settings.channel_prefix)
+    return [market, publisher]

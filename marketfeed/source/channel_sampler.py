@@ -1,0 +1,116 @@
+"""Finds out which channels are published on, for whoever cannot know their names: it listens now and then.
+
+1. It listens to its patterns for `LISTEN_SECONDS` in every `PERIOD_SECONDS`, at once when a link is up. In between
+   nothing is subscribed, so that Redis does not send everything twice for ever.
+2. It hears names only. A channel on which nothing is published while it listens is not found until something is.
+3. A pattern that the server does not permit is said in the log, once, and does not keep it from hearing the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+
+from marketfeed.boundaries import Clock
+from marketfeed.logs import Log
+from marketfeed.redis_address import RedisAddress
+from marketfeed.source.redis_link import LinkKeeper, RedisLink
+
+__all__ = ["LISTEN_SECONDS", "PERIOD_SECONDS", "ChannelSampler"]
+
+LISTEN_SECONDS = 2.0
+PERIOD_SECONDS = 30.0
+
+
+class _SamplerLink(RedisLink):
+    """A link that says, once it is up, on which channels something comes."""
+
+    def __init__(self, clock: Clock, heard: Callable[[bytes], None], refused: Callable[[str], None]) -> None:
+        super().__init__(clock)
+        self._channel_heard = heard
+        self._refused = refused
+        self._is_up = False
+
+    def take_messages(self) -> None:
+        """The login is done."""
+        self._is_up = True
+
+    def heard(self, reply: Any) -> None:
+        if not self._is_up:
+            super().heard(reply)
+        elif isinstance(reply, hiredis.ReplyError):
+            self._refused(str(reply))
+        elif type(reply) is list and reply[0] == b"pmessage":
+            self._channel_heard(reply[2])
+
+    def send(self, verb: bytes, patterns: Sequence[bytes]) -> None:
+        """Send a command of its own for each pattern, so that one that is refused takes no other with it."""
+        self.transport.write(
+            b"".join([b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(verb), verb, len(each), each) for each in patterns])
+        )
+
+
+class ChannelSampler(Service):
+    """Calls `heard` with channels that `patterns` match, with each as often as something is heard on it."""
+
+    log = Log()
+
+    def __init__(
+        self,
+        clock: Clock,
+        endpoint: IStreamClientEndpoint,
+        address: RedisAddress,
+        patterns: Sequence[bytes],
+        heard: Callable[[bytes], None],
+    ) -> None:
+        self._clock = clock
+        self._patterns = patterns
+        self._heard = heard
+        self._keeper = LinkKeeper(clock, endpoint, address, self, "redis, for --warm")
+        self._link: _SamplerLink | None = None
+        self._next: IDelayedCall | None = None
+        self._last_refusal = ""
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._keeper.startService()
+
+    def stopService(self) -> Deferred[None]:
+        Service.stopService(self)
+        return self._keeper.stopService()
+
+    def make_link(self) -> RedisLink:
+        return _SamplerLink(self._clock, self._heard, self._refused)
+
+    def link_up(self, link: RedisLink) -> None:
+        assert isinstance(link, _SamplerLink)
+        link.take_messages()
+        self._link = link
+        self._listen()
+
+    def link_down(self, link: RedisLink | None) -> None:
+        self._link = None
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _listen(self) -> None:
+        self._turn(b"PSUBSCRIBE", LISTEN_SECONDS, self._pause)
+
+    def _pause(self) -> None:
+        self._turn(b"PUNSUBSCRIBE", PERIOD_SECONDS - LISTEN_SECONDS, self._listen)
+
+    def _turn(self, verb: bytes, seconds: float, then: Callable[[], None]) -> None:
+        assert self._link is not None  # the timer ends with it
+        self._link.send(verb, self._patterns)
+        self._next = self._clock.callLater(seconds, then)
+
+    def _refused(self, why: str) -> None:
+        if why != self._last_refusal:
+            self._last_refusal = why
+            self.log.error("redis: --warm cannot listen for streams: {why}", why=why)

@@ -1,0 +1,66 @@
+"""The link on which streams are read: one exchange after the other, each of some commands and all their replies.
+
+What is on its way when the link is lost may be old. The link was good when the last exchange that ended began: all that
+the server had by then came with its replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from marketfeed.boundaries import Clock
+from marketfeed.source.redis_link import RedisLink
+
+__all__ = ["Reader", "ReaderLink"]
+
+
+class Reader(Protocol):
+    """Who uses the link."""
+
+    def idle(self) -> None:
+        """All has been answered: the next exchange may begin."""
+
+
+class ReaderLink(RedisLink):
+    """A link for exchanges. `is_busy`: one is under way; `good_at`: when it was last known good, in s since 1970."""
+
+    def __init__(self, clock: Clock, reader: Reader, now: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self._reader = reader
+        self._is_up = False
+        self._now = now
+        self._asked_at = self.good_at = now()
+        self._due = 0
+        self._got: list[Any] = []
+        self._done: Callable[[list[Any]], None] = lambda answers: None
+
+    def take_replies(self) -> None:
+        """The login is done."""
+        self._is_up = True
+
+    @property
+    def is_busy(self) -> bool:
+        return self._due > 0
+
+    def exchange(self, commands: bytes, count: int, done: Callable[[list[Any]], None]) -> None:
+        """Send `count` commands; `done` is called with their replies, which may be hiredis' ReplyErrors."""
+        assert not self._due
+        self._asked_at = self._now()
+        self._due, self._got, self._done = count, [], done
+        self.transport.write(commands)
+
+    def heard(self, reply: Any) -> None:
+        if not self._is_up:
+            super().heard(reply)
+        elif reply == b"PONG":  # a sign of life that the keeper asked for; nothing else is answered so
+            return
+        elif not self._due:
+            self.fail("an answer that nobody asked for")
+        else:
+            self._got.append(reply)
+            if len(self._got) == self._due:
+                self.good_at = self._asked_at
+                self._done(self._got)
+                self._due = 0
+                self._reader.idle()

@@ -1,0 +1,296 @@
+"""The source for an engine that XADDs to Redis streams: nothing is missed, and what is missed is said.
+
+1. On one link, one after the other: streams are checked, which fixes where each begins, and all are read together.
+   A stream is confirmed when it is checked, before any entry of it is published.
+2. A stream that is new here begins behind its last entry; one that does not exist, behind `0-0`. From then on its
+   position is the last entry that was read. The position outlives the link.
+3. On a new link a stream goes on behind its position, which `confirmed` says by the last offset that was published.
+   Where what lies behind it is not all there (see `stream_entries`), it goes on elsewhere, and `confirmed` says where:
+   behind the end of a stream that was set back, before the first entry of one that was trimmed.
+4. A read that brought as much of a stream as it may was not the last of it, so entries may be trimmed before the next.
+   Behind that one the server is asked whether the entry before it is still there: trimming begins at the front. If
+   not, `confirmed` says where it goes on. A stream that is kept shorter than one read is not watched over like this.
+5. A read waits for new entries. Wishes end that wait through another link; where that is impossible, no read waits
+   longer than `SHORT_MS`. With many streams a read is not followed by another at once, for it costs the server time
+   for each of them.
+6. A stream that may not be read, or is none, is refused by itself. It is tried again on the next link.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+
+from marketfeed.boundaries import Clock, Sink
+from marketfeed.logs import Log
+from marketfeed.model.ratelimit import TokenBucket
+from marketfeed.redis_address import RedisAddress
+from marketfeed.source.reader_link import ReaderLink
+from marketfeed.source.redis_commands import RedisCommands, pack
+from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.stream_entries import ABSENT, EntryId, before, parse_id, payload_of, read_extent, write_id
+from marketfeed.source.stream_reads import Reading, Reads
+from marketfeed.source.unblocker import Unblocker
+
+__all__ = ["RedisStreams"]
+
+LONG_MS = 4000
+"""A read's wait. Shorter than the silence after which a link's keeper asks for a sign of life."""
+SHORT_MS = 250
+CHECKS = 500
+"""Streams that are checked in one go."""
+REST_SECONDS = 2e-6
+"""Between two reads, for each stream, where that makes `LEAST_REST` or more."""
+LEAST_REST, MOST_REST = 0.001, 0.02
+
+_REFUSALS = ("NOPERM", "WRONGTYPE")
+
+
+class RedisStreams(Service):
+    """Redis streams as a `Source`. `nameless`: entries that were passed over, for they have no field `d`."""
+
+    log = Log()
+
+    def __init__(
+        self,
+        clock: Clock,
+        endpoint: IStreamClientEndpoint,
+        address: RedisAddress,
+        sink: Sink,
+        channel_prefix: str = "",
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._prefix = channel_prefix.encode()
+        self._now = now
+        self._commands = RedisCommands(clock, endpoint, address, "redis, to unblock")
+        self._unblocker = Unblocker(self._commands)
+        self._keeper = LinkKeeper(clock, endpoint, address, self, "redis")
+        self._link: ReaderLink | None = None
+        self._wanted: dict[str, Reading] = {}
+        self._unchecked: dict[Reading, None] = {}
+        self._reads = Reads()
+        self._lagging: dict[Reading, None] = {}
+        self._is_reading = False
+        self._is_narrowing = False
+        self._rest: IDelayedCall | None = None
+        self._nameless_lines = TokenBucket(1, 5, clock.seconds())
+        self.nameless = 0
+        self.sink = sink
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._keeper.startService()
+        self._commands.startService()
+
+    def stopService(self) -> Deferred[None]:
+        Service.stopService(self)
+        stops = [self._keeper.stopService(), self._commands.stopService()]
+        return gatherResults(stops).addCallback(lambda _: None)
+
+    # What the hub asks for.
+
+    def want(self, stream: str) -> None:
+        reading = self._wanted[stream] = Reading(stream, self._prefix + stream.encode())
+        self._unchecked[reading] = None
+        self._go_on()
+
+    def unwant(self, stream: str) -> None:
+        reading = self._wanted.pop(stream, None)
+        if reading is not None:
+            self._unchecked.pop(reading, None)
+            self._reads.drop(reading)
+            self._lagging.pop(reading, None)
+
+    # What the link says.
+
+    def make_link(self) -> RedisLink:
+        return ReaderLink(self._clock, self, self._now)
+
+    def link_up(self, link: RedisLink) -> None:
+        assert isinstance(link, ReaderLink)
+        self._link = link
+        link.take_replies()
+        self._unchecked = dict.fromkeys(self._wanted.values())
+        self._is_narrowing = False
+        self.sink.reached()
+        link.exchange(pack("CLIENT", "ID"), 1, self._identified)
+
+    def link_down(self, link: RedisLink | None) -> None:
+        self._link = None
+        self._is_reading = False
+        self._reads.clear()
+        self._lagging.clear()
+        self._unblocker.aim(None)
+        self._end_rest()
+        if self.running:
+            self.sink.lost(None if link is None else _good_at(link))
+
+    def idle(self) -> None:
+        self._go_on()
+
+    def _identified(self, answers: list[Any]) -> None:
+        self._unblocker.aim(answers[0] if isinstance(answers[0], int) else None)
+
+    # One exchange after the other.
+
+    def _go_on(self) -> None:
+        link = self._link
+        if link is None:
+            return
+        if link.is_busy:
+            if self._is_reading and self._unchecked:
+                self._unblocker.unblock(lambda: self._is_reading and bool(self._unchecked))
+        elif self._unchecked:
+            self._check(link)
+        elif self._reads and self._rest is None:
+            self._read(link)
+
+    def _check(self, link: ReaderLink) -> None:
+        readings = list(self._unchecked)[:CHECKS]
+        commands = []
+        for reading in readings:
+            del self._unchecked[reading]
+            if self._is_narrowing:
+                commands.append(pack("XREAD", "COUNT", "1", "STREAMS", reading.key, "$"))
+            if reading.at:
+                commands.append(pack("XREVRANGE", reading.key, reading.at, "-", "COUNT", "1"))
+            commands.append(pack("XINFO", "STREAM", reading.key))
+        each = self._is_narrowing
+        link.exchange(b"".join(commands), len(commands), lambda answers: self._checked(readings, answers, each))
+
+    def _checked(self, readings: list[Reading], answers: list[Any], is_narrowed: bool) -> None:
+        """`is_narrowed`: each stream was also read by itself."""
+        at = 0
+        for reading in readings:
+            count = 1 + is_narrowed + bool(reading.at)
+            self._judge(reading, answers[at : at + count])
+            at += count
+        self.sink.flush()
+
+    def _judge(self, reading: Reading, answers: list[Any]) -> None:
+        """What the server says about one stream."""
+        if self._wanted.get(reading.stream) is not reading:
+            return
+        fault = next((str(answer) for answer in answers if isinstance(answer, hiredis.ReplyError)), "")
+        is_absent = fault.startswith("ERR no such key")
+        if fault.startswith(_REFUSALS):
+            self.sink.refused(reading.stream, fault)
+        elif fault and not is_absent:
+            self._fail(fault)
+        else:
+            extent = ABSENT if is_absent else read_extent(answers[-1])
+            after = extent.last
+            if reading.at:
+                after = extent.go_on_behind(_entry(reading.at), _newest(answers[-2]))
+            at = write_id(after)
+            if at.encode() != reading.at:
+                reading.at, reading.told = at.encode(), at
+            self._reads.add(reading)
+            self.sink.confirmed(reading.stream, after=reading.told)
+
+    def _read(self, link: ReaderLink) -> None:
+        self._unblocker.try_out()
+        lagging = list(self._lagging)
+        commands = [self._reads.command(LONG_MS if self._unblocker.ready else SHORT_MS)]
+        commands += [pack("XREVRANGE", reading.key, reading.at, "-", "COUNT", "1") for reading in lagging]
+        self._is_reading = True
+        link.exchange(b"".join(commands), len(commands), lambda answers: self._have_read(lagging, answers))
+
+    def _have_read(self, lagging: list[Reading], answers: list[Any]) -> None:
+        self._is_reading = False
+        fault = next((str(answer) for answer in answers if isinstance(answer, hiredis.ReplyError)), "")
+        if fault:
+            self._read_refused(fault)
+            return
+        self._is_narrowing = False
+        found = answers[0] or ()
+        if lagging:
+            self._look_for_trimmed(dict(zip(lagging, answers[1:], strict=True)), found)
+        for key, entries in found:
+            reading = self._reads.get(key)
+            if reading is not None:
+                self._deliver(reading, entries)
+        if found:
+            self.sink.flush()
+            self._begin_rest()
+
+    def _read_refused(self, fault: str) -> None:
+        """Each stream is read by itself, once, to find the one that is to blame."""
+        if self._is_narrowing or not fault.startswith(_REFUSALS):
+            self._fail(fault)
+            return
+        self._is_narrowing = True
+        self._unchecked = {**dict.fromkeys(self._reads), **self._unchecked}
+        self._reads.clear()
+        self._lagging.clear()
+
+    def _look_for_trimmed(self, lagging: dict[Reading, Any], found: Any) -> None:
+        first = {key: entries[0][0] for key, entries in found}
+        for reading, newest in lagging.items():
+            if self._reads.get(reading.key) is not reading:
+                continue
+            is_there = _newest(newest) == _entry(reading.at)
+            if is_there or reading.key in first:
+                del self._lagging[reading]
+            if not is_there and reading.key in first:
+                reading.told = write_id(before(_entry(first[reading.key])))
+                self.sink.confirmed(reading.stream, after=reading.told)
+
+    def _deliver(self, reading: Reading, entries: list[Any]) -> None:
+        publish, stream = self.sink.publish, reading.stream
+        for entry, fields in entries:
+            payload = fields[1] if fields[0] == b"d" else payload_of(fields)
+            if payload is None:
+                self._nameless(stream, entry)
+            else:
+                reading.told = entry.decode()
+                publish(stream, payload, reading.told)
+        if self._reads.get(reading.key) is reading:  # a publication may be the last that somebody wanted
+            self._reads.move(reading, entries[-1][0])
+            if len(entries) >= self._reads.most:
+                self._lagging[reading] = None
+
+    def _nameless(self, stream: str, entry: bytes) -> None:
+        self.nameless += 1
+        if self._nameless_lines.take(self._clock.seconds()):
+            self.log.warn("{stream}: the entry {entry} has no field d", stream=stream, entry=entry.decode())
+
+    def _begin_rest(self) -> None:
+        seconds = len(self._reads) * REST_SECONDS
+        if seconds >= LEAST_REST:
+            self._rest = self._clock.callLater(min(seconds, MOST_REST), self._rested)
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._go_on()
+
+    def _end_rest(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+
+    def _fail(self, fault: str) -> None:
+        if self._link is not None:
+            self._link.fail(fault)
+
+
+def _good_at(link: RedisLink) -> int:
+    assert isinstance(link, ReaderLink)
+    return int(link.good_at * 1000)
+
+
+def _newest(answer: list[Any]) -> EntryId | None:
+    return _entry(answer[0][0]) if answer else None
+
+
+def _entry(data: bytes) -> EntryId:
+    entry = parse_id(data.decode())
+    assert entry is not None, data
+    return entry

@@ -1,0 +1,332 @@
+"""Redis streams as a source, on a real server: what the sink hears, whatever happens to links, streams and wishes."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+
+from marketfeed.source import redis_streams
+from marketfeed.source.stream_reads import MOST, Reads
+from tests.conftest import LogCapture
+from tests.source.streams import Heard, source_on
+from tests.system.harness import Harness, Redis, RedisServer
+
+A, B = "trade@A", "trade@B"
+
+
+async def add(redis: Redis, stream: str, *payloads: str) -> list[str]:
+    """XADD; the ids."""
+    replies = [redis.command("XADD", stream, "*", "d", payload) for payload in payloads]
+    return [(await reply).decode() for reply in replies]
+
+
+async def blocked_for(redis: Redis) -> bool:
+    """Whether somebody waits in an XREAD."""
+    return b"blocked_clients:1" in await redis.command("INFO", "clients")
+
+
+async def cut(redis: Redis) -> None:
+    """End the source's reading link."""
+    for line in (await redis.command("CLIENT", "LIST")).decode().splitlines():
+        if "cmd=xread" in line:
+            await redis.command("CLIENT", "KILL", "ID", line.split()[0].removeprefix("id="))
+
+
+async def reading(harness: Harness, *streams: str, options: tuple[str, ...] = ()) -> tuple[RedisServer, Redis, Heard]:
+    """A source that waits for entries of these streams."""
+    server = await harness.redis(*options)
+    redis = await server.connect()
+    source, heard = source_on(harness, server)
+    for stream in streams:
+        source.want(stream)
+    await harness.eventually(lambda: heard.count("confirmed") == len(streams))
+    await harness.eventually(lambda: blocked_for(redis))
+    return server, redis, heard
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_begins_behind_the_last_entry(harness: Harness) -> None:
+    """Or behind 0-0, where there is none; from there on everything comes in order, with its id."""
+    server = await harness.redis()
+    redis = await server.connect()
+    last = (await add(redis, f"pre:{A}", "old", "older"))[-1]
+    source, heard = source_on(harness, server, prefix="pre:")
+    source.want(A)
+    source.want(B)
+    await harness.eventually(lambda: heard.count("confirmed") == 2)
+    assert heard.events[0] == ("reached",)
+    assert heard.of("confirmed", A) == [(last,)]
+    assert heard.of("confirmed", B) == [("0-0",)]
+    ids = await add(redis, f"pre:{A}", *map(str, range(300)))
+    other = await add(redis, f"pre:{B}", "b")
+    await harness.eventually(lambda: heard.count("publish") == 301)
+    assert heard.of("publish", A) == [(str(number), entry) for number, entry in enumerate(ids)]
+    assert heard.of("publish", B) == [("b", other[0])]
+
+
+@pytest_twisted.ensureDeferred
+async def test_wishes_do_not_wait_for_the_end_of_a_read(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A blocked read would last for ever here, and is ended whenever a stream is wanted, a thousand in one turn too."""
+    monkeypatch.setattr(redis_streams, "LONG_MS", 0)
+    server = await harness.redis()
+    redis = await server.connect()
+    source, heard = source_on(harness, server)
+    for number in range(20):
+        source.want(f"trade@{number}")
+        await harness.eventually(lambda count=number + 1: heard.count("confirmed") == count)
+        await harness.eventually(lambda: blocked_for(redis))
+    for number in range(20, 1020):
+        source.want(f"trade@{number}")
+    await harness.eventually(lambda: heard.count("confirmed") == 1020)
+    for number in (0, 1019):
+        await add(redis, f"trade@{number}", "x")
+    await harness.eventually(lambda: heard.count("publish") == 2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_not_wanted_is_not_delivered(harness: Harness) -> None:
+    """Not even from the read that is under way; wanted again it begins anew."""
+    server = await harness.redis()
+    redis = await server.connect()
+    source, heard = source_on(harness, server)
+    for stream in (A, B):
+        source.want(stream)
+    await harness.eventually(lambda: blocked_for(redis))
+    source.unwant(A)
+    source.unwant("trade@NEVER")
+    (entry,) = await add(redis, A, "unheard")
+    await add(redis, B, "heard")
+    await harness.eventually(lambda: heard.count("publish") == 1)
+    source.want(A)
+    await harness.eventually(lambda: heard.count("confirmed") == 3)
+    assert heard.of("confirmed", A)[-1] == (entry,)
+    await add(redis, A, "again")
+    await harness.eventually(lambda: heard.count("publish") == 2)
+    assert [payload for payload, _ in heard.of("publish")] == ["heard", "again"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_missed_across_a_lost_link(harness: Harness) -> None:
+    """What is added while there is none comes on the next, behind a confirmation that says so."""
+    _, redis, heard = await reading(harness, A, B)
+    for number in range(3):
+        (last,) = await add(redis, A, f"{number}a")
+        await harness.eventually(lambda count=2 * number + 1: heard.count("publish") == count)
+        await harness.eventually(lambda: blocked_for(redis))
+        await cut(redis)
+        await add(redis, A, f"{number}b")
+        await harness.eventually(lambda count=2 * number + 2: heard.count("publish") == count)
+        assert heard.of("confirmed", A)[-1] == (last,)
+        await harness.eventually(lambda: blocked_for(redis))
+    assert [payload for payload, _ in heard.of("publish", A)] == ["0a", "0b", "1a", "1b", "2a", "2b"]
+    assert heard.of("confirmed", B) == [("0-0",)] * 4
+    assert heard.count("lost") == 3
+
+
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_missed_across_a_killed_server(harness: Harness) -> None:
+    """One that writes down what it acknowledges."""
+    server, redis, heard = await reading(harness, A, options=DURABLE)
+    (last,) = await add(redis, A, "1")
+    await harness.eventually(lambda: heard.count("publish") == 1)
+    await server.kill()
+    await harness.eventually(lambda: heard.count("lost") >= 1)
+    await server.start()
+    await add(await server.connect(), A, "2")
+    await harness.eventually(lambda: heard.count("publish") == 2)
+    assert heard.of("confirmed", A)[-1] == (last,)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_has_lost_entries(harness: Harness) -> None:
+    """One without a disk, as after a failover: reading goes on behind its end, and the confirmation says where."""
+    server, redis, heard = await reading(harness, A)
+    await add(redis, A, "1")
+    await harness.eventually(lambda: heard.count("publish") == 1)
+    await server.kill()
+    await server.start()
+    await harness.eventually(lambda: heard.of("confirmed", A)[-1] == ("0-0",) and heard.count("confirmed") == 2)
+    redis = await server.connect()
+    await redis.command("XADD", A, "5-0", "d", "2")
+    await harness.eventually(lambda: heard.of("publish", A)[-1] == ("2", "5-0"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_entries_that_were_trimmed_meanwhile(harness: Harness) -> None:
+    """Reading goes on with the first that is left; where none behind the position was trimmed, with that."""
+    _, redis, heard = await reading(harness, A, B)
+    await redis.command("XADD", A, "1-0", "d", "1")
+    await redis.command("XADD", B, "1-0", "d", "1")
+    await harness.eventually(lambda: heard.count("publish") == 2)
+    await harness.eventually(lambda: blocked_for(redis))
+    (client,) = [
+        line.split()[0].removeprefix("id=")
+        for line in (await redis.command("CLIENT", "LIST")).decode().splitlines()
+        if "cmd=xread" in line
+    ]
+    await redis.command("MULTI")
+    redis.command("CLIENT", "KILL", "ID", client)
+    for number in range(2, 10):
+        redis.command("XADD", A, "MAXLEN", "3", f"{number}-0", "d", str(number))
+        redis.command("XADD", B, f"{number}-0", "d", str(number))
+    await redis.command("EXEC")
+    await harness.eventually(lambda: heard.count("publish") == 2 + 3 + 8)
+    assert heard.of("confirmed", A)[-1] == (f"6-{2**64 - 1}",)
+    assert heard.of("confirmed", B)[-1] == ("1-0",)
+    assert [entry for _, entry in heard.of("publish", A)] == ["1-0", "7-0", "8-0", "9-0"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_trimming_that_overtakes_the_reader(harness: Harness) -> None:
+    """A read that is full is followed by a look at what stood before the next one."""
+    _, redis, heard = await reading(harness, A)
+    many = Reads().most
+    assert many == MOST
+    await redis.command("MULTI")
+    for number in range(1, 2 * many + 1):
+        redis.command("XADD", A, f"{number}-0", "d", "x")
+    await redis.command("EXEC")
+    await harness.eventually(lambda: heard.count("publish") == 2 * many)
+    assert heard.count("confirmed") == 1, "nothing was trimmed"
+    await harness.eventually(lambda: blocked_for(redis))
+    await redis.command("MULTI")
+    for number in range(2 * many + 1, 3 * many + 1):
+        redis.command("XADD", A, f"{number}-0", "d", "x")
+    redis.command("XTRIM", A, "MAXLEN", "0")
+    for number in range(4 * many, 5 * many):
+        redis.command("XADD", A, f"{number}-0", "d", "y")
+    await redis.command("EXEC")
+    await harness.eventually(lambda: heard.count("publish") == 3 * many)
+    await redis.command("MULTI")
+    redis.command("XTRIM", A, "MAXLEN", "0")
+    redis.command("XADD", A, f"{9 * many}-0", "d", "z")
+    await redis.command("EXEC")
+    await harness.eventually(lambda: heard.count("publish") == 3 * many + 1)
+    assert heard.of("confirmed", A)[-1] == (f"{9 * many - 1}-{2**64 - 1}",)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_that_is_none_is_refused_by_itself(harness: Harness) -> None:
+    """Before it is read, and when it ceases to be one; the others flow."""
+    server = await harness.redis()
+    redis = await server.connect()
+    await redis.command("SET", A, "1")
+    source, heard = source_on(harness, server)
+    for stream in (A, B, "trade@C"):
+        source.want(stream)
+    await harness.eventually(lambda: heard.of("refused", A) == [("WRONGTYPE",)])
+    await harness.eventually(lambda: blocked_for(redis))
+    await redis.command("SET", "trade@C", "1")
+    await add(redis, B, "1")
+    await harness.eventually(lambda: heard.of("refused", "trade@C") == [("WRONGTYPE",)])
+    await add(redis, B, "2")
+    await harness.eventually(lambda: heard.count("publish") == 2)
+    await redis.command("DEL", A)
+    await harness.eventually(lambda: blocked_for(redis))
+    await cut(redis)
+    await harness.eventually(lambda: heard.of("confirmed", A) == [("0-0",)])
+
+
+@pytest_twisted.ensureDeferred
+async def test_permissions(harness: Harness, logged: LogCapture) -> None:
+    """A key that may not be read is refused by itself; without CLIENT UNBLOCK wishes are followed all the same."""
+    server = await harness.redis()
+    redis = await server.connect()
+    rights = ("+ping", "+xread", "+xrevrange", "+xinfo|stream", "+client|id")
+    await redis.command("ACL", "SETUSER", "reader", "on", ">x", "~trade@*", *rights)
+    source, heard = source_on(harness, server, user="reader")
+    source.want(A)
+    await harness.eventually(lambda: heard.count("confirmed") == 1)
+    source.want("depth@A")
+    await harness.eventually(lambda: heard.of("refused", "depth@A") == [("NOPERM",)])
+    source.want(B)
+    await harness.eventually(lambda: heard.count("confirmed") == 2)
+    await add(redis, B, "1")
+    await harness.eventually(lambda: heard.count("publish") == 1)
+    assert any("wishes are followed within" in text for text in logged.formats())
+    await redis.command("ACL", "SETUSER", "reader", "resetkeys", f"~{A}")
+    await add(redis, A, "2")
+    await harness.eventually(lambda: heard.of("refused", B) == [("NOPERM",)])
+    await harness.eventually(lambda: heard.count("publish") == 2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_user_who_may_not_read_at_all(harness: Harness, logged: LogCapture) -> None:
+    """The link is given up, with the server's own words, and made anew later."""
+    server = await harness.redis()
+    redis = await server.connect()
+    rights = ("+ping", "+xrevrange", "+xinfo|stream")
+    await redis.command("ACL", "SETUSER", "reader", "on", ">x", "~*", *rights)
+    source, heard = source_on(harness, server, user="reader")
+    source.want(A)
+    await harness.eventually(lambda: heard.count("refused") == 1)
+    await redis.command("ACL", "SETUSER", "reader", "+xread", "-xinfo|stream")
+    source.want(B)
+    await harness.eventually(lambda: heard.of("refused", B) == [("NOPERM",)])
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_entry_without_a_publication_is_passed_over(harness: Harness, logged: LogCapture) -> None:
+    """And counted; further fields are nobody's business."""
+    server = await harness.redis()
+    redis = await server.connect()
+    source, heard = source_on(harness, server)
+    source.want(A)
+    await harness.eventually(lambda: heard.count("confirmed") == 1)
+    await redis.command("XADD", A, "1-0", "x", "1")
+    await redis.command("XADD", A, "2-0", "x", "1", "d", "2")
+    await harness.eventually(lambda: heard.of("publish", A) == [("2", "2-0")])
+    await redis.command("XADD", A, "3-0", "x", "1")
+    await harness.eventually(lambda: source.nameless == 2)
+    await harness.eventually(lambda: blocked_for(redis))
+    await cut(redis)
+    await harness.eventually(lambda: heard.count("confirmed") == 2)
+    assert heard.of("confirmed")[-1] == ("2-0",), "what was not published is no offset"
+    await redis.command("XADD", A, "4-0", "d", "4")
+    await harness.eventually(lambda: heard.of("publish", A)[-1] == ("4", "4-0"))
+    assert "{stream}: the entry {entry} has no field d" in logged.formats()
+
+
+@pytest.mark.parametrize("command", ["XINFO", "XREAD"])
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_does_not_know_streams(harness: Harness, logged: LogCapture, command: str) -> None:
+    """Its own words are the cause of a lost link."""
+    server = await harness.redis("--rename-command", command, "")
+    source, heard = source_on(harness, server)
+    source.want(A)
+    await harness.eventually(lambda: heard.count("lost") >= 1)
+    assert any("ERR unknown command" in str(event.get("cause")) for event in logged.events)
+
+
+@pytest_twisted.ensureDeferred
+async def test_wishes_do_not_wait_for_the_end_of_a_rest(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would last for an hour here; and what is no longer wanted when its answer comes is not confirmed."""
+    monkeypatch.setattr(redis_streams, "REST_SECONDS", 3600)
+    monkeypatch.setattr(redis_streams, "MOST_REST", 3600)
+    _, redis, heard = await reading(harness, A)
+    source = heard.source
+    await add(redis, A, "1")
+    await harness.eventually(lambda: heard.count("publish") == 1)
+    source.want("trade@C")
+    source.unwant("trade@C")
+    source.want(B)
+    await harness.eventually(lambda: heard.of("confirmed", B) == [("0-0",)])
+    assert heard.of("confirmed", "trade@C") == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sink_that_has_enough(harness: Harness) -> None:
+    """A stream that is unwanted by what one of its publications caused is not read on."""
+    _, redis, heard = await reading(harness, A)
+    heard.unwants = True
+    await redis.command("MULTI")
+    redis.command("XADD", A, "1-0", "d", "1")
+    await redis.command("EXEC")
+    await harness.eventually(lambda: heard.count("publish") == 1)
+    await add(redis, A, "2")
+    heard.source.want(B)
+    await harness.eventually(lambda: heard.count("confirmed") == 2)
+    assert heard.count("publish") == 1

@@ -1,0 +1,155 @@
+"""Ids of entries, and the rule by which a stream has all behind one of them, against a stream that is simulated."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketfeed.source.stream_entries import (
+    ABSENT,
+    ORIGIN,
+    EntryId,
+    Extent,
+    before,
+    parse_id,
+    payload_of,
+    read_extent,
+    write_id,
+)
+
+NUMBERS = st.integers(0, 2**64 - 1)
+MOST = 2**64 - 1
+
+
+@given(NUMBERS, NUMBERS)
+def test_ids_are_written_as_they_are_read(milliseconds: int, sequence: int) -> None:
+    """And have one spelling only."""
+    text = write_id((milliseconds, sequence))
+    assert parse_id(text) == (milliseconds, sequence)
+    assert parse_id(f"0{text}") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1",
+        "-",
+        "1-",
+        "-1",
+        "1-1-1",
+        "+",
+        "$",
+        "(1-1",
+        " 1-1",
+        "1-1\n",
+        "1-x",
+        "\u0661-1",
+        f"{MOST + 1}-0",
+        "9" * 99,
+    ],
+)
+def test_whatever_else_a_client_sends_is_none(text: str) -> None:
+    """Nothing of it reaches the server."""
+    assert parse_id(text) is None
+
+
+@given(NUMBERS, NUMBERS)
+def test_nothing_is_between_an_id_and_the_one_before_it(milliseconds: int, sequence: int) -> None:
+    """As numbers of 128 bits they are neighbours; only `0-0` is its own."""
+    entry = (milliseconds, sequence)
+    left = before(entry)
+    assert entry == ORIGIN == left or left[0] * 2**64 + left[1] + 1 == milliseconds * 2**64 + sequence
+
+
+def test_the_publication_is_in_the_field_d() -> None:
+    """Wherever it stands; a value is no field."""
+    assert payload_of([b"d", b"1", b"d", b"2"]) == b"1"
+    assert payload_of([b"x", b"d", b"d", b"2"]) == b"2"
+    assert payload_of([b"x", b"d"]) is None
+    assert payload_of([]) is None
+
+
+def test_answers_of_older_servers() -> None:
+    """What they do not count is not known; what they do not note has not happened."""
+    reply = [b"length", 2, b"last-generated-id", b"3-4", b"first-entry", [b"1-0", [b"d", b"1"]]]
+    assert read_extent(reply) == Extent((1, 0), (3, 4), ORIGIN, None)
+    reply[5] = None
+    newer = [*reply, b"max-deleted-entry-id", b"2-0", b"entries-added", 5]
+    assert read_extent(newer) == Extent(None, (3, 4), (2, 0), 3)
+
+
+class Stream:
+    """What a server does, with ids from 1 on."""
+
+    def __init__(self) -> None:
+        self.added: list[int] = []
+        self.kept: list[int] = []
+        self.deleted = 0
+
+    def do(self, action: str, number: int) -> None:
+        if action == "add":
+            self.added.append((self.added or [0])[-1] + 1 + number % 3)
+            self.kept.append(self.added[-1])
+        elif action == "trim":
+            del self.kept[: number % 4]
+        elif self.kept:
+            gone = self.kept.pop(number % len(self.kept))
+            self.deleted = max(self.deleted, gone)
+
+    def extent(self, counts: bool) -> Extent:
+        return Extent(
+            (self.kept[0], 0) if self.kept else None,
+            ((self.added or [0])[-1], 0),
+            (self.deleted, 0),
+            len(self.added) - len(self.kept) if counts else None,
+        )
+
+    def newest(self, at: int) -> EntryId | None:
+        return max(((entry, 0) for entry in self.kept if entry <= at), default=None)
+
+
+ACTIONS = st.lists(st.tuples(st.sampled_from(["add", "add", "add", "trim", "delete"]), st.integers(0, 9)), max_size=30)
+
+
+@given(ACTIONS, st.booleans(), st.data())
+def test_nothing_is_claimed_that_is_not_there(
+    actions: list[tuple[str, int]], counts: bool, data: st.DataObject
+) -> None:
+    """After whatever was added, trimmed and deleted: "all there" means that every entry behind it is left."""
+    stream = Stream()
+    for action in actions:
+        stream.do(*action)
+    at = data.draw(st.sampled_from([0, *stream.added]))
+    newest = stream.newest(at)
+    extent = stream.extent(counts)
+    behind = [entry for entry in stream.added if entry > at]
+    is_whole = behind == [entry for entry in stream.kept if entry > at]
+    claimed = extent.has_all_behind((at, 0), is_entry=newest == (at, 0))
+    assert is_whole or not claimed
+    if at in stream.kept and not stream.deleted:
+        assert claimed
+    onward = extent.go_on_behind((at, 0), newest)
+    assert (onward == (at, 0)) == claimed or onward == before(extent.first or ORIGIN)
+    assert onward <= extent.last
+    assert claimed or onward >= (at, 0)
+
+
+def test_a_stream_that_was_set_back() -> None:
+    """Its end lies before the position, or other entries stand where it was."""
+    extent = Extent((1, 0), (5, 0), ORIGIN, 0)
+    assert extent.go_on_behind((7, 0), (5, 0)) == (5, 0)
+    assert extent.go_on_behind((4, 0), (3, 0)) == (3, 0)
+    assert not extent.has_all_behind((7, 0), is_entry=False)
+    assert not extent.has_all_behind((4, 0), is_entry=False)
+    assert ABSENT.go_on_behind((7, 0), None) == ORIGIN
+    assert ABSENT.has_all_behind(ORIGIN, is_entry=False)
+
+
+def test_an_entry_that_was_deleted_was_one() -> None:
+    """Whoever has read it has missed nothing."""
+    extent = Extent((1, 0), (5, 0), (4, 0), 1)
+    assert extent.go_on_behind((4, 0), (3, 0)) == (4, 0)
+    assert extent.go_on_behind((3, 0), (3, 0)) == (4, 0)
+    assert Extent(None, (5, 0), ORIGIN, 5).go_on_behind((3, 0), None) == (5, 0)

@@ -1,0 +1,93 @@
+"""The daemon on Redis streams: whatever is killed, a client that resumes gets everything once and in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest_twisted
+
+from tests.system.harness import Client, DaemonProcess, Harness, trade
+
+A = "trade@TATA_INR"
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+async def resume(harness: Harness, daemon: DaemonProcess, since: str | None) -> tuple[Client, bool | None]:
+    """A client that asks for offsets, behind one of them."""
+    client = await harness.client(daemon, "/stream")
+    await client.ask({"method": "SET_PROPERTY", "params": ["offsets", True], "id": 0})
+    request: dict[str, Any] = {"method": "SUBSCRIBE", "params": [A], "id": 1}
+    if since is not None:
+        request["since"] = {A: since}
+    client.send(request)
+    reply = await client.next()
+    while "id" not in reply:
+        reply = await client.next()
+    assert reply["result"] is None
+    return client, reply.get("recovered", {}).get(A)
+
+
+async def take(client: Client, count: int) -> list[tuple[str, int]]:
+    """The next publications; control events are passed over."""
+    taken: list[tuple[str, int]] = []
+    while len(taken) < count:
+        message = await client.next()
+        if message["stream"] == A:
+            taken.append((message["offset"], message["data"]["t"]))
+    return taken
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_goes_on_at_another_instance_and_across_restarts(harness: Harness) -> None:
+    """Of the daemon and of Redis, both killed."""
+    server = await harness.redis(*DURABLE)
+    redis = await server.connect()
+    one = await harness.daemon("--source", "streams", redis=server)
+    two = await harness.daemon("--source", "streams", redis=server)
+    client, recovered = await resume(harness, one, None)
+    assert recovered is None
+    held: list[tuple[str, int]] = []
+    number = 0
+
+    async def add(count: int) -> None:
+        nonlocal number
+        for _ in range(count):
+            number += 1
+            await redis.command("XADD", A, "*", "d", trade(number=number))
+
+    await add(5)
+    held += await take(client, 5)
+    await harness.hang_up(client)
+    await add(5)
+    client, recovered = await resume(harness, two, held[-1][0])
+    assert recovered is True
+    held += await take(client, 5)
+    two.process.signal("KILL")
+    await two.process.wait()
+    await add(5)
+    three = await harness.daemon("--source", "streams", redis=server)
+    client, recovered = await resume(harness, three, held[-1][0])
+    assert recovered is True
+    held += await take(client, 5)
+    await server.kill()
+    await server.start()
+    redis = await server.connect()
+    await add(5)
+    held += await take(client, 5)
+    entries = await redis.command("XRANGE", A, "-", "+")
+    assert [offset for offset, _ in held] == [entry.decode() for entry, _ in entries]
+    assert [each for _, each in held] == list(range(1, 21))
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_gone_is_not_claimed(harness: Harness) -> None:
+    """Trimmed, beyond the end, or no offset at all."""
+    server = await harness.redis()
+    redis = await server.connect()
+    daemon = await harness.daemon("--source", "streams", redis=server)
+    for number in range(1, 10):
+        await redis.command("XADD", A, "MAXLEN", "3", f"{number}-0", "d", trade(number=number))
+    for since, expected in (("6-0", False), ("99-0", False), ("x", False), ("7-0", True), ("9-0", True)):
+        client, recovered = await resume(harness, daemon, since)
+        assert recovered is expected, since
+        await harness.hang_up(client)
