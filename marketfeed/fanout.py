@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from marketfeed.boundaries import Subscriber
 from marketfeed.groups import Audience, Group
 
-__all__ = ["Audiences", "is_member", "send_group", "send_groups"]
+__all__ = ["Audiences", "send_group", "send_groups"]
 
 
 class Audiences:
@@ -58,11 +58,6 @@ class Audiences:
         del self._by_groups[audience.groups]
         for group in audience.groups:
             del group.audiences[audience]
-
-
-def is_member(subscriber: Subscriber, group: Group) -> bool:
-    """Whether `subscriber` is in `group`."""
-    return subscriber.audience is not None and group in subscriber.audience.groups
 
 
 def send_group(group: Group) -> list[Subscriber]:

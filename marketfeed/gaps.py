@@ -10,14 +10,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from marketfeed.groups import Audience, Group, LiveStream
+from marketfeed.boundaries import Subscriber
+from marketfeed.groups import Audience, Group, LiveStream, is_member
 from marketfeed.model.dialects import event_text
 from marketfeed.model.frames import text_frame
 from marketfeed.model.messages import Gap, GapReason
 
-__all__ = ["Gaps", "gap_frame"]
+__all__ = ["Gaps", "gap_frame", "tell_open"]
 
 _TOLD_SECONDS = 1.0
 """A sequence gap of a stream is told this often at most."""
@@ -92,6 +93,18 @@ def _tell(gaps: Mapping[LiveStream, tuple[str, int]], until: int | None) -> None
         for member in list(audience.members):
             if member in audience.members:  # not ended by what was written before
                 member.tell(frame)
+
+
+def tell_open(subscriber: Subscriber, groups: Iterable[Group]) -> None:
+    """Tell one who has joined these groups, all of one shape, which of their streams have an open gap."""
+    gaps: dict[tuple[str, int], list[Group]] = {}
+    for group in groups:
+        if group.stream.gap is not None:
+            gaps.setdefault(group.stream.gap, []).append(group)
+    for (reason, since), opened in gaps.items():
+        if is_member(subscriber, opened[0]):  # not ended by what was written before
+            spellings = [group.spelling for group in opened]
+            subscriber.tell(gap_frame(spellings, reason, since, None, opened[0].shape.is_enveloped))
 
 
 def gap_frame(streams: list[str], reason: str, since: int, until: int | None, is_enveloped: bool) -> bytes:

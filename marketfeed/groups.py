@@ -20,7 +20,7 @@ from marketfeed.model.publications import PublicationReader
 from marketfeed.model.state import BookState, LatestState, State
 from marketfeed.model.streams import LossPolicy
 
-__all__ = ["Audience", "Group", "LiveStream", "overhead"]
+__all__ = ["Audience", "Group", "LiveStream", "is_member", "overhead"]
 
 _HEADER = 10  # bytes of a frame's header, at most
 _ENVELOPE = len('{"stream":"","data":}')
@@ -163,6 +163,11 @@ class LiveStream:
         if group is None:
             group = self.groups[key] = Group(self, *key)
         return group
+
+
+def is_member(subscriber: Subscriber, group: Group) -> bool:
+    """Whether `subscriber` is in `group`."""
+    return subscriber.audience is not None and group in subscriber.audience.groups
 
 
 def overhead(spelling: str, shape: Shape) -> int:

@@ -25,9 +25,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Archive, Clock, Entry, Seeds, Source, Subscriber
-from marketfeed.fanout import Audiences, is_member, send_group, send_groups
+from marketfeed.fanout import Audiences, send_group, send_groups
 from marketfeed.gaps import Gaps
-from marketfeed.groups import Group, LiveStream
+from marketfeed.groups import Group, LiveStream, is_member
 from marketfeed.joins import Answers, Join, Joins, TooManyStreams
 from marketfeed.logs import Log
 from marketfeed.model.dialects import Shape
@@ -240,7 +240,8 @@ class Hub(Service):
         self.published += 1
         now = self._now()
         place = live.history.add(data, now, offset)
-        if live.state is not None and live.state.record(data):
+        jumps = live.state is not None and live.state.record(data)
+        if jumps:
             self._missed(live, now)
         live.heard = now
         live.was_lost = False
@@ -248,6 +249,8 @@ class Hub(Service):
             if not group.frames:
                 self._dirty.append(group)
             group.frames.append(group.framed(data, place))
+        if jumps and self._seeding is not None:
+            self._seeding.look_for(live)
 
     def flush(self) -> None:
         if self._gaps:
@@ -279,7 +282,8 @@ class Hub(Service):
             history.new_epoch(self._new_epoch())
             live.was_lost = True
         live.confirmed = True
-        live.heard = now
+        if live.was_lost:  # otherwise what comes next follows the last publication
+            live.heard = now
         self._gaps.heal(live)
         if self._seeding is not None:
             self._seeding.look_for(live)
@@ -368,13 +372,12 @@ class Hub(Service):
         if not stream.was_lost:
             self.flush()
             self._gaps.missed(stream, int(stream.heard * 1000), int(now * 1000), self._clock.seconds())
-        if self._seeding is not None:
-            self._seeding.look_for(stream)
 
     def _seeded(self, stream: LiveStream, is_found: bool) -> None:
         """The state was looked for. Found, it is for those who are in already, too: they have been told of a gap."""
         snapshot = stream.state.snapshot() if is_found and stream.state is not None else None
         if snapshot is not None:
+            stream.was_lost = False  # what does not continue this state is news
             for group in stream.groups.values():
                 if group.wants_state:
                     if not group.frames:

@@ -4,8 +4,8 @@
 2. A request for many streams is taken up a portion at a time, between which everybody else is served.
 3. A client is in when the source has confirmed its streams, and their state has been looked for where it asks for it.
    Where that takes too long, or the source is out of reach, it joins all the same and hears of the gap that is open.
-4. Then, without yielding: what is pending is flushed, the membership changes, and the reply, what the client has
-   missed or the state, and the open gaps are written. Nothing is missed between them, nothing comes twice.
+4. Then, without yielding: what is pending is flushed, the membership changes, and the reply, what was missed or the
+   state, and the open gaps are written. Nothing is missed between them, nothing comes twice.
 5. A join that fails in what is written for it is the end of that client only.
 """
 
@@ -13,20 +13,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from itertools import islice
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Archive, Clock, Entry, Subscriber
-from marketfeed.fanout import is_member
-from marketfeed.gaps import gap_frame
-from marketfeed.groups import Group, LiveStream, overhead
+from marketfeed.gaps import tell_open
+from marketfeed.groups import Group, LiveStream, is_member, overhead
 from marketfeed.logs import Log
 from marketfeed.model.dialects import Shape
 from marketfeed.model.streams import StreamName
-from marketfeed.recall import Recall
+from marketfeed.recall import Allowance, Recall
 from marketfeed.waits import Wait, Waits
 from marketfeed.wanted import WantedStreams
 
@@ -70,7 +68,6 @@ class Join:
         "finished",
         "is_late",
         "recalls",
-        "reserved",
         "shape",
         "since",
         "streams",
@@ -88,7 +85,6 @@ class Join:
         self.since = since
         self.wants_state = wants_state
         self.asked: deque[tuple[str, StreamName]] = deque()
-        self.reserved = 0
         self.streams: dict[str, LiveStream] = {}
         self.recalls: dict[str, Recall] = {}
         self.wait: Wait | None = None
@@ -129,10 +125,8 @@ class Joins:
 
         Raises `TooManyStreams`.
         """
-        reserved = self._wanted.reserve(streams.values())
-        if reserved is None:
+        if not self._wanted.reserve(streams.values()):
             raise TooManyStreams
-        join.reserved = reserved
         join.asked.extend(streams.items())
         self._unfinished[join] = None
         if len(streams) <= _PORTION:
@@ -177,14 +171,17 @@ class Joins:
             self._go_on()
 
     def _hold(self, join: Join, most: int) -> int:
-        portion = list(islice(join.asked, most))
-        for spelling, name in portion:
-            join.asked.popleft()
-            join.streams[spelling] = self._wanted.hold(name)
-        if not join.asked:
-            self._wanted.unreserve(join.reserved)
-            join.reserved = 0
-        return len(portion)
+        count = 0
+        while join.asked and count < most:
+            spelling, name = join.asked.popleft()
+            stream = self._wanted.hold(name)
+            self._wanted.unreserve(name)
+            count += 1
+            if join.finished:  # ended by what a source that confirms at once has brought about
+                self._wanted.release(stream)
+            else:
+                join.streams[spelling] = stream
+        return count
 
     # Waiting, and catching up.
 
@@ -196,7 +193,7 @@ class Joins:
 
     def _catch_up(self, join: Join) -> None:
         join.wait = None
-        room = join.subscriber.room
+        room = Allowance(join.subscriber.room)
         for spelling, offset in join.since.items():
             join.recalls[spelling] = Recall(join.streams[spelling], offset, room, overhead(spelling, join.shape))
         self._recall_or_complete(join)
@@ -253,7 +250,7 @@ class Joins:
                 frames.append(group.framed(states[spelling], group.stream.history.latest or ""))
         if frames and any(is_member(subscriber, group) for group in groups.values()):
             subscriber.write(b"".join(frames))
-        self._tell_gaps(subscriber, groups)
+        tell_open(subscriber, groups.values())
         if join.is_late:
             join.answers.settled()
 
@@ -267,17 +264,6 @@ class Joins:
                 replays[spelling] = taken[0]
                 used += taken[1]
         return replays, used
-
-    @staticmethod
-    def _tell_gaps(subscriber: Subscriber, groups: Mapping[str, Group]) -> None:
-        gaps: dict[tuple[str, int], list[str]] = {}
-        for spelling, group in groups.items():
-            if group.stream.gap is not None:
-                gaps.setdefault(group.stream.gap, []).append(spelling)
-        for (reason, since), spellings in gaps.items():
-            group = groups[spellings[0]]
-            if is_member(subscriber, group):  # not ended by what was written before
-                subscriber.tell(gap_frame(spellings, reason, since, None, group.shape.is_enveloped))
 
     def _refuse(self, join: Join, why: str) -> None:
         self._finish(join)
@@ -294,8 +280,8 @@ class Joins:
         if join.wait is not None:
             self._waits.cancel(join.wait)
             join.wait = None
-        self._wanted.unreserve(join.reserved)
-        join.reserved = 0
+        for _, name in join.asked:
+            self._wanted.unreserve(name)
         join.asked.clear()
 
     def _release(self, join: Join) -> None:

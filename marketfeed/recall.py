@@ -3,32 +3,46 @@
 1. A recall is whole or it is nothing: it has every publication from the client's offset to the moment at which the
    client joins, in order, or it says that it has not (PROTOCOL.md, section 6).
 2. The archive is asked for what lies before the history, a portion at a time, and for no more than there is room for.
-3. What the archive holds and the stream's kind does not permit is passed over, as it was when it was published.
+   All recalls of a client share its room; one that does not fit gives back what it has taken.
+3. A client may be ahead of the history: another process, from which it comes, was quicker. Then the history is given
+   the time of some questions to come that far, for what it gets until then is not news to that client.
+4. What the archive holds and the stream's kind does not permit is passed over, as it was when it was published.
 """
 
 from __future__ import annotations
 
 from marketfeed.boundaries import Archive, Entry
 from marketfeed.groups import LiveStream
+from marketfeed.model.history import EntryHistory
 from marketfeed.model.publications import BadPublication
 
-__all__ = ["Recall", "read_entries"]
+__all__ = ["Allowance", "Recall", "read_entries"]
 
 _ROUNDS = 64
 """Portions after which a recall that does not reach the history, which moves on, is given up."""
 
 
+class Allowance:
+    """The bytes that the recalls of one client may take from the archive, all together."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
 class Recall:
-    """What one stream has published behind `offset`, up to `room` bytes with `overhead` for each publication."""
+    """What one stream has published behind `offset`, with `overhead` bytes for each publication."""
 
-    __slots__ = ("_last", "_overhead", "_room", "_rounds", "entries", "is_possible", "stream")
+    __slots__ = ("_allowance", "_last", "_overhead", "_rounds", "_taken", "entries", "is_possible", "stream")
 
-    def __init__(self, stream: LiveStream, offset: str, room: int, overhead: int) -> None:
+    def __init__(self, stream: LiveStream, offset: str, allowance: Allowance, overhead: int) -> None:
         self.stream = stream
         self.entries: list[Entry] = []
         self.is_possible = True
         self._last = offset
-        self._room = room
+        self._allowance = allowance
+        self._taken = 0
         self._overhead = overhead
         self._rounds = 0
 
@@ -40,18 +54,32 @@ class Recall:
 
     async def ask(self, archive: Archive, strict: bool) -> None:
         """Get one portion from the archive."""
-        until = self.stream.history.latest
+        history = self.stream.history
+        assert isinstance(history, EntryHistory)
+        until = history.latest
         assert until is not None
+        is_ahead = history.is_behind(self._last)
         self._rounds += 1
-        portion = await archive.since(self.stream.name, self._last, until, max(1, self._room))
+        portion = await archive.since(self.stream.name, self._last, until, max(1, self._allowance.left))
         if portion is None or self._rounds > _ROUNDS:
-            self.is_possible = False
+            self._give_up()
             return
-        self._last = portion[-1][0] if portion else until
+        if portion:
+            self._last = portion[-1][0]
+        elif not is_ahead:
+            self._last = until
         self.entries += read_entries(self.stream, portion, strict)
-        self._room -= sum([len(payload) + self._overhead for _, payload in portion])
-        if self._room < 0:
-            self.is_possible = False
+        size = sum([len(payload) + self._overhead for _, payload in portion])
+        self._taken += size
+        self._allowance.left -= size
+        if self._allowance.left < 0:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.is_possible = False
+        self.entries = []
+        self._allowance.left += self._taken
+        self._taken = 0
 
     def take(self) -> tuple[list[Entry], int] | None:
         """All of it at this moment, and the bytes that it takes at most; None if it cannot be had."""

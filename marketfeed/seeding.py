@@ -2,7 +2,8 @@
 
 1. A state is looked for once the stream flows, so that what is published meanwhile can be ordered against it.
 2. What is not there, or is too old, is looked for again while the state is incomplete, at growing intervals.
-3. An answer that comes after the link was lost, or after the stream was wanted no longer, is nobody's.
+3. A stream that keeps jumping is looked for once a second, and an answer that is under way is waited for.
+4. An answer that comes after the link was lost, or after the stream was wanted no longer, is nobody's.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from marketfeed.model.ratelimit import TokenBucket
 __all__ = ["Seeding"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
+_LEAST_PAUSE = 1.0
 
 
 class _Try:
-    __slots__ = ("pause",)
+    __slots__ = ("begun", "pause")
 
-    def __init__(self) -> None:
+    def __init__(self, begun: float) -> None:
+        self.begun = begun
         self.pause = _FIRST_PAUSE  # until it is looked again
 
 
@@ -45,9 +48,12 @@ class Seeding:
 
     def look_for(self, stream: LiveStream) -> None:
         """The stream flows, and its state, if it has one, may be incomplete."""
-        self.forget(stream)
-        if stream.state is not None and not stream.state.is_complete:
-            self._look(stream, _Try())
+        if stream.state is None or stream.state.is_complete:
+            self.forget(stream)
+            return
+        now, attempt = self._clock.seconds(), self._tries.get(stream)
+        if attempt is None or not (stream.seeding or now - attempt.begun < _LEAST_PAUSE):
+            self._look(stream, _Try(now))
 
     def forget(self, stream: LiveStream) -> None:
         """The stream does not flow any more."""

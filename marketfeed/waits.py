@@ -75,8 +75,8 @@ class Waits:
 
     def close(self, streams: Iterable[LiveStream]) -> None:
         """Nobody waits for any of `streams` any more."""
-        for stream in streams:
-            for wait in list(stream.joins):
+        for wait in dict.fromkeys([wait for stream in streams for wait in stream.joins]):
+            if wait.timer is not None:
                 self.cancel(wait)
                 wait.done()
 

@@ -4,11 +4,14 @@
    page does not flap the channel.
 2. A stream that is kept ready has the operator for a holder, for good.
 3. What lingers is bounded: one client that names ever new streams fills no memory.
+4. No more streams have holders than is allowed. Room that is set aside for a stream is taken once, and is the stream's
+   own as soon as it has a holder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 
 from twisted.internet.interfaces import IDelayedCall
 
@@ -43,7 +46,8 @@ class WantedStreams:
         self._streams: dict[str, LiveStream] = {}
         self._lingering: dict[LiveStream, float] = {}  # until when; all linger as long, so the oldest is first
         self._timer: IDelayedCall | None = None
-        self._reserved = 0
+        self._reserved: Counter[str] = Counter()  # names, as often as room was set aside for them
+        self._fresh = 0  # of these, those that have no holder
         self._is_open = False
         self.source: Source
 
@@ -72,23 +76,34 @@ class WantedStreams:
         """Those that have holders at this moment."""
         return frozenset(name for name, stream in self._streams.items() if stream.holders)
 
-    def reserve(self, names: Iterable[StreamName]) -> int | None:
-        """Set room aside for those of `names` that have no holder yet; how many they are, or None without the room."""
-        streams = self._streams
-        fresh = len({key for key in map(str, names) if key not in streams or not streams[key].holders})
-        if len(streams) - len(self._lingering) + self._reserved + fresh > self._max_distinct:
-            return None
-        self._reserved += fresh
-        return fresh
+    def reserve(self, names: Collection[StreamName]) -> bool:
+        """Set room aside for all of `names`; without room for those that have no holder yet, for none of them."""
+        keys = [str(name) for name in names]
+        fresh = len({key for key in keys if key not in self._reserved and not self._has_holder(key)})
+        if len(self._streams) - len(self._lingering) + self._fresh + fresh > self._max_distinct:
+            return False
+        self._fresh += fresh
+        self._reserved.update(keys)
+        return True
 
-    def unreserve(self, count: int) -> None:
-        """Give back room that was set aside."""
-        self._reserved -= count
+    def unreserve(self, name: StreamName) -> None:
+        """Give back what was set aside for one of the names."""
+        key = str(name)
+        self._reserved[key] -= 1
+        if not self._reserved[key]:
+            del self._reserved[key]
+            self._fresh -= not self._has_holder(key)
+
+    def _has_holder(self, key: str) -> bool:
+        stream = self._streams.get(key)
+        return stream is not None and stream.holders > 0
 
     def hold(self, name: StreamName) -> LiveStream:
         """A stream, wanted from now on until it is released as often as it was held."""
         key = str(name)
         stream = self._streams.get(key)
+        if self._reserved and key in self._reserved and not self._has_holder(key):
+            self._fresh -= 1
         if stream is None:
             stream = self._streams[key] = self._make(name)
             self.log.debug("wanted: {stream}", stream=key)
@@ -102,10 +117,9 @@ class WantedStreams:
 
     def hold_if_room(self, name: StreamName) -> LiveStream | None:
         """The same, by itself; None without the room."""
-        reserved = self.reserve((name,))
-        if reserved is None:
+        if not self.reserve((name,)):
             return None
-        self.unreserve(reserved)
+        self.unreserve(name)
         return self.hold(name)
 
     def release(self, stream: LiveStream) -> None:
@@ -113,6 +127,8 @@ class WantedStreams:
         stream.holders -= 1
         if stream.holders:
             return
+        if self._reserved and stream.name in self._reserved:
+            self._fresh += 1
         self._lingering[stream] = self._clock.seconds() + self._linger
         has_room = len(self._lingering) <= _MOST_LINGERING and len(self._streams) <= self._max_distinct
         if not (self._is_open and self._linger and has_room):

@@ -12,6 +12,8 @@ from twisted.internet import reactor
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
+from tests.rooms import Room
+
 settings.register_profile("fuzz", max_examples=30_000, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 
 
@@ -61,3 +63,12 @@ def logged() -> Iterator[LogCapture]:
     assert not leftover, f"timers left over: {leftover}"
     failures = [_failure(event).getTraceback() for event in capture.failures()]
     assert not failures, "failures logged:\n" + "\n".join(failures)
+
+
+@pytest.fixture
+def room() -> Iterator[Room]:
+    yield (room := Room())
+    room.source.calls.clear()
+    room.hub.stopService()
+    leftover = [call for call in room.clock.getDelayedCalls() if call.active()]
+    assert not leftover, f"timers left over in the hub: {leftover}"

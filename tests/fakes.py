@@ -7,6 +7,7 @@ are the real ones.
 from __future__ import annotations
 
 import errno
+import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +21,7 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
-from marketfeed.boundaries import Clock, Sink, Source, Subscriber
+from marketfeed.boundaries import Archive, Clock, Entry, Seeds, Sink, Source, Subscriber
 from marketfeed.client.addresses import ConnectionCounts, ConnectRate, TrustedProxies, parse_network
 from marketfeed.client.admission import Admission, Memory
 from marketfeed.client.auth import TokenVerifier
@@ -36,9 +37,11 @@ from marketfeed.model.streams import StreamKinds, StreamName
 
 __all__ = [
     "AT",
+    "FakeArchive",
     "FakeBook",
     "FakeBooks",
     "FakeMemory",
+    "FakeSeeds",
     "FakeSocket",
     "FakeSource",
     "FakeSubscriber",
@@ -216,6 +219,106 @@ class FakeSource:
         for number, payload in enumerate(data):
             self.sink.publish(stream, payload, offsets[number] if offsets else None)
         self.sink.flush()
+
+
+class _Answerer:
+    """What answers at once, or when it is `late`, when the test says `answer`: by what is true then."""
+
+    def __init__(self) -> None:
+        self.late = False
+        self.asked: list[Any] = []
+        self.waiting: deque[Callable[[], None]] = deque()
+
+    def answer(self, count: int | None = None) -> None:
+        """Answer the first `count` questions that wait; without a number all of them, and those that follow."""
+        while self.waiting and count != 0:
+            count = None if count is None else count - 1
+            self.waiting.popleft()()
+
+    def _ask(self, question: Any, find: Callable[[], Any]) -> Deferred[Any]:
+        self.asked.append(question)
+        if not self.late:
+            return succeed(find())
+        answered = Deferred[Any]()
+        self.waiting.append(lambda: answered.callback(find()))
+        return answered
+
+
+class FakeSeeds(_Answerer):
+    """States beside the streams: `states` by stream. `asked` has the streams that were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: dict[str, bytes] = {}
+
+    def read(self, stream: str) -> Deferred[bytes | None]:
+        return self._ask(stream, lambda: self.states.get(stream))
+
+
+class FakeArchive(_Answerer):
+    """The past of streams, whose offsets are `<number>-0`. `asked` has the arguments of the questions.
+
+    A portion is at most `most` publications; while it is not `reached`, there is nothing to be had.
+    """
+
+    def __init__(self, most: int = 1000) -> None:
+        super().__init__()
+        self.most = most
+        self.reached = True
+        self.entries: dict[str, list[Entry]] = {}
+        self.floors: dict[str, tuple[int, int]] = {}
+
+    # What the hub calls.
+
+    def since(self, stream: str, after: str, until: str, max_bytes: int) -> Deferred[list[Entry] | None]:
+        return self._ask((stream, after, until, max_bytes), lambda: self._since(stream, after, until, max_bytes))
+
+    def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+        return self._ask((stream, limit, max_bytes), lambda: self._newest(stream, limit, max_bytes))
+
+    # What the test calls.
+
+    def add(self, stream: str, offset: str, payload: bytes) -> None:
+        self.entries.setdefault(stream, []).append((offset, payload))
+
+    def trim(self, stream: str, kept: int) -> None:
+        """Keep only the newest `kept` entries."""
+        entries = self.entries.get(stream, [])
+        gone = len(entries) - kept
+        if gone > 0:
+            self.floors[stream] = _place(entries[gone - 1][0])
+            del entries[:gone]
+
+    def _since(self, stream: str, after: str, until: str, max_bytes: int) -> list[Entry] | None:
+        entries, floor = self.entries.get(stream, []), self.floors.get(stream, (0, 0))
+        end = _place(entries[-1][0]) if entries else floor
+        if not self.reached or not re.fullmatch(r"[0-9]+-[0-9]+", after) or not floor <= _place(after) <= end:
+            return None
+        portion: list[Entry] = []
+        for offset, payload in entries:
+            if not _place(after) < _place(offset) <= _place(until):
+                continue
+            max_bytes -= len(payload)
+            if portion and (max_bytes < 0 or len(portion) == self.most):
+                break
+            portion.append((offset, payload))
+        return portion
+
+    def _newest(self, stream: str, limit: int, max_bytes: int) -> list[Entry] | None:
+        if not self.reached:
+            return None
+        newest: list[Entry] = []
+        for offset, payload in reversed(self.entries.get(stream, [])[-limit:]):
+            max_bytes -= len(payload)
+            if max_bytes < 0:
+                break
+            newest.append((offset, payload))
+        return newest[::-1]
+
+
+def _place(offset: str) -> tuple[int, int]:
+    milliseconds, _, number = offset.partition("-")
+    return int(milliseconds), int(number)
 
 
 class FakeSubscriber:
@@ -447,6 +550,8 @@ class FakeTransport(FileDescriptor):
 
 
 if TYPE_CHECKING:
+    _archive: Archive = FakeArchive()
+    _seeds: Seeds = FakeSeeds()
     _books: Books = FakeBooks()
     _source: Source = FakeSource()
     _subscriber: Subscriber = FakeSubscriber()

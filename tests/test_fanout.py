@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import errno
-import zlib
 from collections.abc import Callable
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.fanout import Audiences, is_member, send_group, send_groups
-from marketfeed.groups import Audience, Group
-from marketfeed.model.book import DepthMessage
+from marketfeed.fanout import Audiences, send_group, send_groups
+from marketfeed.groups import Audience, Group, is_member
 from marketfeed.model.deflate import compressed_frame
 from marketfeed.model.dialects import Shape
 from marketfeed.model.frames import text_frame
-from tests.fakes import AT, FakeSubscriber, make_group, make_stream, payloads
-from tests.strategies import property_test, publications
+from tests.fakes import AT, FakeSubscriber, make_group
+from tests.strategies import property_test
 
 AUDIENCES = Audiences()
 """Of the groups that the tests make: none of them meets another's."""
@@ -67,79 +64,7 @@ def backlogged(limit: int = 1 << 20) -> FakeSubscriber:
     return subscriber
 
 
-# Groups and frames.
-
-
-def test_a_stream_has_one_group_for_each_spelling_shape_and_window() -> None:
-    """Who spells a stream alike and wants the same shape, compressed alike, shares a group."""
-    live = make_stream("depth@A")
-    asked = [
-        ("depth@A", Shape.ENVELOPE, 0, False),
-        ("depth@A", Shape.DATA, 0, False),
-        ("a@depth", Shape.ENVELOPE, 0, False),
-        ("depth@A", Shape.ENVELOPE, 15, False),
-        ("depth@A", Shape.ENVELOPE, 9, True),
-        ("depth@A", Shape.ENVELOPE, 0, False),
-        ("depth@A", Shape.ENVELOPE, 15, False),
-        ("depth@A", Shape.OFFSET, 0, False),
-    ]
-    groups = [live.group(*key) for key in asked]
-    assert groups[0] is groups[5]
-    assert groups[3] is groups[6]
-    assert len(set(groups)) == 6
-    assert live.groups == {group.key: group for group in groups}
-
-
-@pytest.mark.parametrize("size", [2, 60, 125, 126, 200, 65_535, 65_536, 70_000])
-def test_a_publication_is_framed_as_its_group_wants_it(size: int) -> None:
-    """The data alone, or in an envelope that echoes the client's spelling; the data's bytes are the engine's."""
-    data = b'"' + b"x" * (size - 2) + b'"'
-    live = make_stream()
-    envelope = b'{"stream":"a@trade","data":' + data
-    expected_of = {
-        Shape.DATA: data,
-        Shape.ENVELOPE: envelope + b"}",
-        Shape.OFFSET: envelope + b',"offset":"7-1"}',
-    }
-    for shape, expected in expected_of.items():
-        group = live.group("a@trade", shape, 0, False)
-        assert payloads(group.framed(data, AT)) == [expected]
-        assert len(group.framed(data, AT)) <= len(data) + group.overhead
-        msgspec.json.decode(expected)
-
-
-@property_test
-@given(publications("depth"), st.sampled_from(Shape), st.sampled_from((0, *range(9, 16))))
-def test_a_compressed_publication_is_the_same_publication(data: str, shape: Shape, window: int) -> None:
-    """Compressed where that makes it smaller, and only for those who asked; never larger than without."""
-    payload = data.encode()
-    plain = make_group("depth@A", shape=shape).framed(payload, AT)
-    frame = make_group("depth@A", shape=shape, window=window).framed(payload, AT)
-    assert len(frame) <= len(plain)
-    if frame != plain:
-        assert window
-        assert frame[0] == 0xC1
-        reader = zlib.decompressobj(-window)
-        assert [reader.decompress(frame[2 if frame[1] < 126 else 4 :] + b"\0\0\xff\xff")] == payloads(plain)
-
-
-@property_test
-@given(publications("depth"), st.sampled_from(Shape), st.sampled_from((0, 9, 15)))
-def test_what_a_frame_holds_is_read_back(data: str, shape: Shape, window: int) -> None:
-    """A depth message that waits is found in its frame again, whatever its group made of it."""
-    payload = data.encode()
-    group = make_group("depth@A", shape=shape, window=window)
-    depth = group.depth(group.framed(payload, AT))
-    assert depth is not None
-    assert group.offset(group.framed(payload, AT)) == (AT if shape is Shape.OFFSET else "")
-    assert depth.to_bytes() == DepthMessage.parse(payload).to_bytes()
-
-
-@pytest.mark.parametrize("data", [b"{}", b'{"a":[],"b":[["x","1"]]}', b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"])
-def test_a_frame_without_a_depth_message_is_nobodys_fault(data: bytes) -> None:
-    """`--validate warn` lets such a thing through to a depth stream."""
-    group = make_group("depth@A", shape=Shape.ENVELOPE)
-    assert group.depth(group.framed(data, AT)) is None
+# Sending.
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -163,9 +88,6 @@ def test_a_frame_is_read_once_in_a_flush_and_not_kept(count: int) -> None:
     assert [id(depth) for depth in shared] == [id(shared[at // 3 * 3]) for at in range(3 * count)]
     assert None not in shared
     assert not any(group.depths for group in groups)
-
-
-# Sending.
 
 
 @either_way

@@ -284,6 +284,11 @@ class EntryHistory(_History):
             return None
         return self._entries(bisect_right(self._offsets, after, self._start, key=_place))
 
+    def is_behind(self, offset: str) -> bool:
+        """Whether the stream has not come as far as `offset`; what is no offset is not ahead of anything."""
+        place = _parsed(offset)
+        return place is not None and (self._latest is None or _place(self._latest) < place)
+
     def pass_over(self, offset: str) -> None:
         """The source has an entry there that was no good publication: the end moves on, and nothing is kept."""
         if self._latest is None or not self._limit:

@@ -91,6 +91,8 @@ class Stream:
         for offset in set(self.offsets):
             expected = [row for row in rows if self.at(row[0]) > self.at(offset)] if offset in reaches else None
             assert self.history.since(offset) == expected
+            if isinstance(self.history, EntryHistory):
+                assert not self.history.is_behind(offset)
         for limit in (-1, 0, 1, 2, 9):
             assert self.history.newest(limit, 1 << 20) == rows[len(rows) - min(max(limit, 0), len(rows)) :]
             sizes = [len(data) for _, data in self.history.newest(9, limit * 5)]
@@ -194,6 +196,16 @@ def test_ids_are_compared_as_numbers() -> None:
         assert history.since(after) == [(offset, offset.encode()) for offset in offsets[4 - count :]]
     for after in ("9-8", "8-100", "100-1", "101-0"):
         assert history.since(after) is None
+    for offset, is_behind in (
+        ("100-0", False),
+        ("9-9", False),
+        ("100-1", True),
+        ("101-0", True),
+        ("x", False),
+        ("", False),
+    ):
+        assert history.is_behind(offset) == is_behind
+    assert EntryHistory(Histories(10, SECONDS, 1 << 20)).is_behind("0-0")
 
 
 def test_a_stream_of_entries_begins_where_it_is_told() -> None:

@@ -1,0 +1,160 @@
+"""A hub in a room of its own: with a source, an archive and seeds that the test drives, a clock, and clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from twisted.internet.task import Clock
+
+from marketfeed.boundaries import Sink
+from marketfeed.hub import Answers, Group, Hub, HubLimits, Join
+from marketfeed.model.dialects import Shape
+from marketfeed.model.frames import text_frame
+from marketfeed.model.streams import StreamKinds
+from tests.fakes import FakeArchive, FakeSeeds, FakeSource, FakeSubscriber
+
+if TYPE_CHECKING:
+    _sink: Sink = Hub(Clock(), HubLimits())
+    _answers: Answers = cast("Client", None)
+
+__all__ = ["EPOCH", "KINDS", "LINGER", "Client", "Room", "member", "trade"]
+
+EPOCH = 1_700_000_000
+LINGER = 5.0
+KINDS = StreamKinds()
+
+
+def trade(number: int = 1) -> bytes:
+    return b'{"e":"trade","t":%d,"m":true,"p":"100.10","q":"2","s":"A"}' % number
+
+
+class Room:
+    """A hub with a source that the test drives, and a clock."""
+
+    def __init__(self, archive: FakeArchive | None = None, seeds: FakeSeeds | None = None, **limits: Any) -> None:
+        self.clock = Clock()
+        self.hub = Hub(self.clock, HubLimits(**{"linger": LINGER, **limits}), lambda: EPOCH + self.clock.seconds())
+        self.source = FakeSource(self.hub)
+        self.hub.feed_from(self.source, archive, seeds)
+        self.hub.startService()
+
+    @property
+    def now_ms(self) -> int:
+        return int((EPOCH + self.clock.seconds()) * 1000)
+
+    def turn(self) -> None:
+        """One turn of the reactor: what is due, and not yet what that puts off to the next."""
+        for call in [call for call in self.clock.calls if call.getTime() <= self.clock.seconds()]:
+            self.clock.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
+
+    def assert_empty(self) -> None:
+        """Nothing is left of anything that ever was."""
+        hub = self.hub
+        assert not self.timers
+        assert not self.source.wanted
+        assert not hub.streams
+        assert not any((*hub._wanted.all, hub._gaps, hub._dirty, hub._histories.size, hub._wanted._reserved))
+
+    @property
+    def timers(self) -> list[float]:
+        """When the hub will do something, besides its sweep."""
+        sweep = self.hub._sweeper.call
+        return [call.getTime() for call in self.clock.getDelayedCalls() if call is not sweep]
+
+
+class Client:
+    """One client, as its session treats the hub: it knows its groups, and answers into its outbox.
+
+    Its replies are `["joined", …]` and `["left", …]`.
+    """
+
+    def __init__(self, room: Room, *, shape: Shape = Shape.ENVELOPE, queue: int = 1 << 20, window: int = 0) -> None:
+        self.hub = room.hub
+        self.outbox = FakeSubscriber(queue, on_overflow=self.end, window=window)
+        self.shape = shape
+        self.groups: dict[str, Group] = {}
+        self.waiting: Join | None = None
+        self.answers = 0
+        self.settlings = 0
+        self.recovered: dict[str, bool] | None = None
+        self.refusal = ""
+        self.ended = False
+
+    def join(self, *spellings: str, since: dict[str, str] | None = None, wants_state: bool = False) -> Client:
+        assert self.waiting is None
+        streams = {spelling: KINDS.parse(spelling) for spelling in spellings}
+        join = self.hub.join(self.outbox, self.shape, streams, self, since=since, wants_state=wants_state)
+        self.waiting = None if join.finished else join
+        return self
+
+    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+        self.answers += 1
+        self.recovered = recovered
+        if self.ended:
+            self.hub.leave(self.outbox, groups.values())
+            return
+        self.groups.update(groups)
+        self.reply("joined", groups)
+
+    def refused(self, why: str) -> None:
+        self.refusal = why
+
+    def settled(self) -> None:
+        self.settlings += 1
+        self.waiting = None
+
+    def unsubscribe(self, *spellings: str) -> None:
+        self.hub.unsubscribe(self.outbox, [self.groups[spelling] for spelling in spellings])
+        self.left(spellings)
+        for spelling in spellings:
+            self.groups.pop(spelling, None)
+        self.reply("left", spellings)
+
+    def reshape(self, shape: Shape) -> None:
+        self.groups = self.hub.reshape(self.outbox, self.groups.values(), shape)
+        self.shape = shape
+
+    def left(self, spellings: Sequence[str]) -> None:
+        """The hub has taken this client out of these streams."""
+
+    def reply(self, what: str, spellings: Any) -> None:
+        if not self.ended:
+            self.outbox.write(text_frame(msgspec.json.encode([what, *spellings])))
+
+    def end(self) -> None:
+        """The connection is closing or gone."""
+        self.ended = True
+        self.outbox.end()
+        if self.waiting is not None:
+            self.hub.cancel(self.waiting)
+        groups, self.groups = self.groups, {}
+        self.hub.leave(self.outbox, groups.values())
+
+    def take(self) -> list[Any]:
+        """The messages since the last call; publications and events without their envelopes' noise."""
+        messages = [self._short(message) for message in self.outbox.messages]
+        self.outbox.writes.clear()
+        return messages
+
+    @staticmethod
+    def _short(message: Any) -> Any:
+        if isinstance(message, list):
+            return message
+        spelling, data = message.get("stream"), message.get("data", message)
+        if data["e"] == "gap":
+            assert spelling in ("!gap", None)
+            return ("gap", data["streams"], data["reason"], data["from"], data["to"])
+        return (spelling, data["t"])
+
+
+def member(room: Room, *spellings: str, **options: Any) -> Client:
+    """A client that has joined streams which the source has confirmed, and has read the reply."""
+    client = Client(room, **options).join(*spellings)
+    room.source.confirm()
+    client.take()
+    client.answers = client.settlings = 0
+    return client
