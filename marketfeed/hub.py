@@ -15,21 +15,22 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import count
 
 import msgspec
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Archive, Clock, Entry, Seeds, Source, Subscriber
+from marketfeed.drops import Drops
 from marketfeed.fanout import Audiences, send_group, send_groups
 from marketfeed.gaps import Gaps
 from marketfeed.groups import Group, LiveStream, is_member
 from marketfeed.joins import Answers, Join, Joins, TooManyStreams
 from marketfeed.logs import Log
+from marketfeed.lookups import Lookups
 from marketfeed.model.dialects import Shape
 from marketfeed.model.history import CountedHistory, EntryHistory, Histories, History
 from marketfeed.model.messages import GapReason
@@ -37,14 +38,12 @@ from marketfeed.model.publications import BadPublication, PublicationReader
 from marketfeed.model.ratelimit import TokenBucket
 from marketfeed.model.state import BookState
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
-from marketfeed.recall import read_entries
 from marketfeed.seeding import Seeding
 from marketfeed.waits import CONFIRM_SECONDS, Waits
 from marketfeed.wanted import WantedStreams
 
 __all__ = ["CONFIRM_SECONDS", "Answers", "Group", "Hub", "HubLimits", "Join", "TooManyStreams"]
 
-_DROP_LOG_SECONDS = 1.0
 _REFUSAL_LINES = 100
 """Refused streams that are logged one after the other, before it is one a second: which they are, clients say."""
 _SWEEP_SECONDS = 1.0
@@ -87,6 +86,8 @@ class Hub(Service):
         self._wanted = WantedStreams(clock, limits.linger, limits.max_distinct_streams, self._make, self._dropped)
         self._waits = Waits(clock, self._now_ms)
         self._joins = Joins(clock, self._wanted, self._waits, self._change, self.flush, limits.strict)
+        self._lookups = Lookups(self._wanted, self._waits, self._make, limits.strict)
+        self._drops = Drops(clock, limits.strict)
         self._gaps = Gaps()
         self._audiences = Audiences()
         self._dirty: list[Group] = []
@@ -98,12 +99,12 @@ class Hub(Service):
         self.source_reached = False
         self.published = 0
         self.delivered = 0
-        self.drops: Counter[str] = Counter()
+        self.drops = self._drops.counts
 
     def feed_from(self, source: Source, archive: Archive | None = None, seeds: Seeds | None = None) -> None:
         """Say where publications come from, their past, and their states. Called once, before the first client."""
         self._wanted.source = source
-        self._archive = self._joins.archive = archive
+        self._archive = self._joins.archive = self._lookups.archive = archive
         if seeds is not None:
             self._seeding = Seeding(self._clock, seeds, self._seeded)
 
@@ -190,37 +191,11 @@ class Hub(Service):
 
         None: where they are kept is out of reach.
         """
-        stream = self._wanted.find(str(name))
-        if self._archive is None:
-            return succeed([] if stream is None else stream.history.newest(limit, max_bytes))
-        return Deferred.fromCoroutine(self._archived(self._archive, stream or self._make(name), limit, max_bytes))
-
-    async def _archived(self, archive: Archive, stream: LiveStream, limit: int, max_bytes: int) -> list[Entry] | None:
-        entries = await archive.newest(stream.name, limit, max_bytes)
-        return None if entries is None else read_entries(stream, entries, self._limits.strict)
+        return self._lookups.history(name, limit, max_bytes)
 
     def book(self, name: StreamName) -> Deferred[BookState | None]:
         """The book of a depth stream, which is wanted for a while from now on; None while it is incomplete."""
-        stream = self._wanted.hold_if_room(name)
-        if stream is None:
-            return succeed(None)
-
-        def settled() -> None:
-            state = stream.state
-            self._wanted.release(stream)
-            is_current = state is not None and state.is_complete and stream.gap is None
-            done.callback(state if is_current and isinstance(state, BookState) else None)
-
-        def cancel(_: object) -> None:
-            if wait is not None:
-                self._waits.cancel(wait)
-                self._wanted.release(stream)
-
-        done = Deferred[BookState | None](cancel)
-        wait = self._waits.wait_for((stream,), True, settled)
-        if wait is None:
-            settled()
-        return done
+        return self._lookups.book(name)
 
     # What the source says.
 
@@ -231,7 +206,7 @@ class Hub(Service):
         try:
             data = live.reader.read(payload)
         except BadPublication as bad:
-            self._count_drop(live, bad)
+            self._drops.count(live, bad)
             if self._limits.strict or bad.data is None:
                 if offset is not None:
                     live.history.pass_over(offset)
@@ -394,22 +369,6 @@ class Hub(Service):
                 self._seeding.look_again()
         except Exception:  # or it would be the last time
             self.log.failure("internal error")
-
-    def _count_drop(self, stream: LiveStream, bad: BadPublication) -> None:
-        self.drops[bad.reason] += 1
-        stream.drops += 1
-        now = self._clock.seconds()
-        if now - stream.drops_logged >= _DROP_LOG_SECONDS:
-            self.log.warn(
-                "bad publication on {stream}, {what}: {reason}: {fault} ({count} since the last such line)",
-                stream=stream.name,
-                what="dropped" if self._limits.strict or bad.data is None else "forwarded",
-                reason=bad.reason,
-                fault=bad.fault,
-                count=stream.drops,
-            )
-            stream.drops = 0
-            stream.drops_logged = now
 
     def _now_ms(self) -> int:
         return int(self._now() * 1000)

@@ -30,6 +30,8 @@ from marketfeed.wanted import WantedStreams
 
 __all__ = ["Answers", "Join", "Joins", "TooManyStreams"]
 
+_PAUSE_SECONDS = 0.05
+"""Between two questions for a client who is ahead of the history: together with the number of them, some 3 s."""
 _PORTION = 100
 """Streams that are asked for in one turn of the reactor, of joins with more of them than this."""
 
@@ -67,6 +69,7 @@ class Join:
         "asked",
         "finished",
         "is_late",
+        "pause",
         "recalls",
         "shape",
         "since",
@@ -88,6 +91,7 @@ class Join:
         self.streams: dict[str, LiveStream] = {}
         self.recalls: dict[str, Recall] = {}
         self.wait: Wait | None = None
+        self.pause: IDelayedCall | None = None
         self.is_late = False
         self.finished = False
 
@@ -211,9 +215,17 @@ class Joins:
             for recall in join.recalls.values():
                 while recall.needs_archive and not join.finished:
                     await recall.ask(archive, self._strict)
+                    if recall.is_ahead:
+                        await self._pause(join)
             self._recall_or_complete(join)
         except Exception:
             self._failed(join)
+
+    def _pause(self, join: Join) -> Deferred[None]:
+        """Some time, in which the history may come as far as the client."""
+        done = Deferred[None]()
+        join.pause = self._clock.callLater(_PAUSE_SECONDS, done.callback, None)
+        return done
 
     # Joining.
 
@@ -280,6 +292,9 @@ class Joins:
         if join.wait is not None:
             self._waits.cancel(join.wait)
             join.wait = None
+        if join.pause is not None and join.pause.active():
+            join.pause.cancel()
+        join.pause = None
         for _, name in join.asked:
             self._wanted.unreserve(name)
         join.asked.clear()

@@ -52,6 +52,12 @@ class Recall:
         history = self.stream.history
         return self.is_possible and history.latest is not None and history.since(self._last) is None
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the client is ahead of the history, which may come that far."""
+        history = self.stream.history
+        return self.is_possible and isinstance(history, EntryHistory) and history.is_behind(self._last)
+
     async def ask(self, archive: Archive, strict: bool) -> None:
         """Get one portion from the archive."""
         history = self.stream.history

@@ -25,9 +25,10 @@ _LEAST_PAUSE = 1.0
 
 
 class _Try:
-    __slots__ = ("begun", "pause")
+    __slots__ = ("begun", "pause", "stream")
 
-    def __init__(self, begun: float) -> None:
+    def __init__(self, stream: LiveStream, begun: float) -> None:
+        self.stream: LiveStream | None = stream  # until nobody asks for it any more
         self.begun = begun
         self.pause = _FIRST_PAUSE  # until it is looked again
 
@@ -42,7 +43,7 @@ class Seeding:
         self._seeds = seeds
         self._tried = tried
         self._tries: dict[LiveStream, _Try] = {}
-        self._due: list[tuple[float, int, LiveStream, _Try]] = []  # a heap, by time
+        self._due: list[tuple[float, int, _Try]] = []  # a heap, by time
         self._numbers = count()
         self._lines = TokenBucket(1, 10, clock.seconds())
 
@@ -53,19 +54,26 @@ class Seeding:
             return
         now, attempt = self._clock.seconds(), self._tries.get(stream)
         if attempt is None or not (stream.seeding or now - attempt.begun < _LEAST_PAUSE):
-            self._look(stream, _Try(now))
+            self._end(stream)
+            self._look(stream, _Try(stream, now))
 
     def forget(self, stream: LiveStream) -> None:
         """The stream does not flow any more."""
-        self._tries.pop(stream, None)
+        self._end(stream)
         stream.seeding = False
+
+    def _end(self, stream: LiveStream) -> None:
+        attempt = self._tries.pop(stream, None)
+        if attempt is not None:
+            attempt.stream = None  # its time may come yet
 
     def look_again(self) -> None:
         """Look for those whose time has come."""
         now = self._clock.seconds()
         while self._due and self._due[0][0] <= now:
-            _, _, stream, attempt = heappop(self._due)
-            if self._tries.get(stream) is not attempt:
+            _, _, attempt = heappop(self._due)
+            stream = attempt.stream
+            if stream is None:
                 continue
             if stream.state is None or stream.state.is_complete:
                 self.forget(stream)
@@ -98,8 +106,8 @@ class Seeding:
                         fault=bad.fault,
                     )
         if state.is_complete:
-            del self._tries[stream]
+            self._end(stream)
         else:
-            heappush(self._due, (self._clock.seconds() + attempt.pause, next(self._numbers), stream, attempt))
+            heappush(self._due, (self._clock.seconds() + attempt.pause, next(self._numbers), attempt))
             attempt.pause = min(_LONGEST_PAUSE, 2 * attempt.pause)
         self._tried(stream, is_found)
