@@ -8,7 +8,7 @@ PORT ?= 8080
 COVERAGE_FLOOR = 85
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check fuzz bench clean env-demo env-dev
+.PHONY: help run dev test check fuzz faults bench clean env-demo env-dev
 # Two goals at once, as in `make -j run test`, would set up the same directory twice.
 .NOTPARALLEL:
 
@@ -44,6 +44,10 @@ check: env-dev ## all that a change must pass: format, lint, types, layers, test
 
 fuzz: env-dev ## the tests that throw any bytes at it, for some minutes; ARGS="-k Handshakes" for some of them
 	@env/bin/python -m pytest --hypothesis-profile=fuzz tests/client/test_fuzz.py $(ARGS)
+
+faults: env-dev ## a million publications amid a hundred faults, and a million updates of books, for some minutes
+	@FAULTS=1000000,100,200 BOOKS=1000000,50 \
+		env/bin/python -m pytest -n 0 -s tests/system/test_faults.py tests/system/test_books.py $(ARGS)
 
 bench: env-demo ## measure it beside other servers, for some minutes, into docs/benchmarks.md; ARGS="--quick" for a glance
 	@env/bin/python -m benchmarks.run $(ARGS)

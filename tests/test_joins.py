@@ -512,3 +512,40 @@ def test_cancelling_what_is_finished_changes_nothing(room: Room) -> None:
     room.hub.cancel(join)
     room.source.publish("trade@A", trade(1))
     assert client.take() == [["joined", "trade@A"], ("trade@A", 1)]
+
+
+def ahead(room: Archived) -> Client:
+    """A client who has had from another process what this one has not got yet."""
+    for number in (10, 11):
+        room.archive.add("trade@A", f"{number}-0", trade(number))
+    return Client(room, shape=Shape.OFFSET).join("trade@A", since={"trade@A": "11-0"})
+
+
+def test_who_is_ahead_of_the_history_is_waited_for() -> None:
+    """What this process gets until then is no news to that client; what comes behind it is."""
+    room = Archived()
+    client = ahead(room)
+    room.clock.advance(0.04)
+    for number in (10, 11, 12):
+        room.source.publish("trade@A", trade(number), offsets=[f"{number}-0"])
+    assert not client.answers
+    room.clock.advance(0.01)
+    assert (client.recovered, offsets(client)) == ({"trade@A": True}, ["12-0"])
+    room.end(client)
+
+
+def test_who_is_ahead_and_goes_leaves_no_timer() -> None:
+    """The pause ends with the join."""
+    room = Archived()
+    client = ahead(room)
+    client.end()
+    room.end()
+
+
+def test_who_stays_ahead_has_not_recovered() -> None:
+    """The source may be stalled: three seconds are enough for anything else."""
+    room = Archived()
+    client = ahead(room)
+    room.clock.pump([0.05] * 70)
+    assert client.recovered == {"trade@A": False}
+    room.end(client)
