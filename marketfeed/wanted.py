@@ -112,6 +112,8 @@ class WantedStreams:
             return stream
         if stream.holders == 0:
             del self._lingering[stream]
+            if not self._lingering:
+                self._set_timer()
         stream.holders += 1
         return stream
 

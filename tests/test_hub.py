@@ -1193,6 +1193,9 @@ class ModelClient(Client):
         super().joined(groups, recovered)
 
     def left(self, spellings: Sequence[str]) -> None:
+        for spelling in spellings:
+            for subscription in (*self.promised[spelling], *filter(None, [self.live.get(spelling)])):
+                subscription.may_miss |= not self.outbox.direct  # what waited is dropped
         self.machine.leave(self, spellings)
 
     def end(self) -> None:
@@ -1352,10 +1355,6 @@ class HubMachine(RuleBasedStateMachine):
     def unsubscribe(self, slot: int, spellings: list[str]) -> None:
         client = self.client(slot)
         mine = [spelling for spelling in client.groups if spelling in spellings]
-        for spelling in mine:
-            told = [*client.promised[spelling], *([client.live[spelling]] if spelling in client.live else [])]
-            for subscription in told:
-                subscription.may_miss |= not client.outbox.direct
         client.unsubscribe(*mine)
 
     @rule(slot=slots, shape=st.sampled_from(Shape))

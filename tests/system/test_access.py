@@ -428,12 +428,13 @@ async def test_clients_behind_the_proxy_protocol(harness: Harness, preface: Any)
 @pytest_twisted.ensureDeferred
 async def test_a_daemon_that_is_short_of_memory(harness: Harness) -> None:
     """New clients get 503 and it is not ready, while those who are there keep their feed; later it is as before."""
-    redis = await harness.redis()
+    redis = await harness.redis("--client-output-buffer-limit", "pubsub 0 0 0")
     quiet = await harness.daemon(redis=redis)
     room = 24 << 20
     limit = (quiet.resident_kib() << 10) + room
     assert await quiet.stop() == 0
-    daemon = await harness.daemon("--memory-limit", str(limit), "--client-queue", str(1 << 30), redis=redis)
+    options = ("--memory-limit", str(limit), "--client-queue", str(1 << 30), "--history", "0")
+    daemon = await harness.daemon(*options, redis=redis)
     engine = await redis.connect()
     client, hog = await harness.client(daemon, "/ws"), await harness.client(daemon, "/ws")
     await client.subscribe("trade@A")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-GOALS = ("run", "dev", "test", "check", "fuzz", "bench")
+GOALS = ("run", "dev", "test", "check", "fuzz", "faults", "bench")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
