@@ -129,16 +129,21 @@ class Joins:
 
         Raises `TooManyStreams`.
         """
-        if not self._wanted.reserve(streams.values()):
-            raise TooManyStreams
-        join.asked.extend(streams.items())
-        self._unfinished[join] = None
-        if len(streams) <= _PORTION:
-            self._hold(join, len(streams))
-            self._wait(join)
-        else:
+        if len(streams) > _PORTION:
+            if not self._wanted.reserve(streams.values()):
+                raise TooManyStreams
+            join.asked.extend(streams.items())
+            self._unfinished[join] = None
             self._queue.append(join)
             self._go_on()
+        else:
+            if not self._wanted.has_room(streams.values()):
+                raise TooManyStreams
+            self._unfinished[join] = None
+            for spelling, name in streams.items():
+                self._hold(join, spelling, name)
+            if not join.finished:
+                self._wait(join)
         join.is_late = not join.finished
 
     def cancel(self, join: Join) -> None:
@@ -166,7 +171,7 @@ class Joins:
         left = _PORTION
         while self._queue and left:
             join = self._queue[0]
-            left -= 0 if join.finished else self._hold(join, left)
+            left -= 0 if join.finished else self._hold_portion(join, left)
             if join.finished or not join.asked:
                 self._queue.popleft()
                 if not join.finished:
@@ -174,18 +179,21 @@ class Joins:
         if self._queue:
             self._go_on()
 
-    def _hold(self, join: Join, most: int) -> int:
+    def _hold_portion(self, join: Join, most: int) -> int:
         count = 0
         while join.asked and count < most:
             spelling, name = join.asked.popleft()
-            stream = self._wanted.hold(name)
+            self._hold(join, spelling, name)
             self._wanted.unreserve(name)
             count += 1
-            if join.finished:  # ended by what a source that confirms at once has brought about
-                self._wanted.release(stream)
-            else:
-                join.streams[spelling] = stream
         return count
+
+    def _hold(self, join: Join, spelling: str, name: StreamName) -> None:
+        stream = self._wanted.hold(name)
+        if join.finished:  # ended by what a source that confirms at once has brought about
+            self._wanted.release(stream)
+        else:
+            join.streams[spelling] = stream
 
     # Waiting, and catching up.
 
@@ -234,9 +242,12 @@ class Joins:
         if join.finished:
             return  # the flush has ended this client
         subscriber, streams = join.subscriber, join.streams
-        room = subscriber.room - _REPLY - sum([2 * (len(spelling) + _NAMED) for spelling in streams])
-        replays, used = self._replays(join, room)
-        states = {}
+        replays: dict[str, list[Entry]] = {}
+        states: dict[str, bytes] = {}
+        room = used = 0
+        if join.recalls or join.wants_state:
+            room = subscriber.room - _REPLY - sum([2 * (len(spelling) + _NAMED) for spelling in streams])
+            replays, used = self._replays(join, room)
         if join.wants_state:
             for spelling, stream in streams.items():
                 snapshot = None if spelling in replays or stream.state is None else stream.state.snapshot()
@@ -254,14 +265,8 @@ class Joins:
         self._change(subscriber, groups.values())
         recovered = {spelling: spelling in replays for spelling in join.since} if join.since else None
         join.answers.joined(groups, recovered)
-        frames = []
-        for spelling, group in groups.items():
-            if spelling in replays:
-                frames += [group.framed(data, offset) for offset, data in replays[spelling]]
-            elif spelling in states:
-                frames.append(group.framed(states[spelling], group.stream.history.latest or ""))
-        if frames and any(is_member(subscriber, group) for group in groups.values()):
-            subscriber.write(b"".join(frames))
+        if (replays or states) and any(is_member(subscriber, group) for group in groups.values()):
+            subscriber.write(b"".join(_framed(groups, replays, states)))
         tell_open(subscriber, groups.values())
         if join.is_late:
             join.answers.settled()
@@ -314,3 +319,16 @@ class Joins:
         self.log.failure("a client failed as its subscription took effect")
         self.cancel(join)
         join.subscriber.failed()
+
+
+def _framed(
+    groups: Mapping[str, Group], replays: Mapping[str, list[Entry]], states: Mapping[str, bytes]
+) -> list[bytes]:
+    """What a client gets before the live streams, in the order in which it named them."""
+    frames = []
+    for spelling, group in groups.items():
+        if spelling in replays:
+            frames += [group.framed(data, offset) for offset, data in replays[spelling]]
+        elif spelling in states:
+            frames.append(group.framed(states[spelling], group.stream.history.latest or ""))
+    return frames

@@ -76,14 +76,21 @@ class WantedStreams:
         """Those that have holders at this moment."""
         return frozenset(name for name, stream in self._streams.items() if stream.holders)
 
+    def has_room(self, names: Collection[StreamName]) -> bool:
+        """Whether all of `names` could be held."""
+        taken = len(self._streams) - len(self._lingering) + self._fresh
+        return taken + len(names) <= self._max_distinct or taken + self._count_fresh(names) <= self._max_distinct
+
+    def _count_fresh(self, names: Collection[StreamName]) -> int:
+        """How many of `names` have no holder yet, nor room set aside."""
+        return len({key for key in map(str, names) if key not in self._reserved and not self._has_holder(key)})
+
     def reserve(self, names: Collection[StreamName]) -> bool:
         """Set room aside for all of `names`; without room for those that have no holder yet, for none of them."""
-        keys = [str(name) for name in names]
-        fresh = len({key for key in keys if key not in self._reserved and not self._has_holder(key)})
-        if len(self._streams) - len(self._lingering) + self._fresh + fresh > self._max_distinct:
+        if not self.has_room(names):
             return False
-        self._fresh += fresh
-        self._reserved.update(keys)
+        self._fresh += self._count_fresh(names)
+        self._reserved.update(map(str, names))
         return True
 
     def unreserve(self, name: StreamName) -> None:
@@ -119,10 +126,7 @@ class WantedStreams:
 
     def hold_if_room(self, name: StreamName) -> LiveStream | None:
         """The same, by itself; None without the room."""
-        if not self.reserve((name,)):
-            return None
-        self.unreserve(name)
-        return self.hold(name)
+        return self.hold(name) if self.has_room((name,)) else None
 
     def release(self, stream: LiveStream) -> None:
         """One holder less."""
