@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from tests.rooms import Room
 
+settings.register_profile("quick", max_examples=20)
 settings.register_profile("fuzz", max_examples=30_000, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 
 

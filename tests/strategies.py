@@ -19,6 +19,12 @@ KINDS = ("trade", "depth", "ticker")
 property_test = settings(deadline=None)
 """Decorates every property test: nothing may depend on speed."""
 
+
+def machine_test(times: float, steps: int) -> settings:
+    """The settings of a state machine: as many times a property test's examples, of so many steps."""
+    return settings(property_test, max_examples=int(property_test.max_examples * times), stateful_step_count=steps)
+
+
 # Names of streams.
 
 MARKET_CHARACTERS = string.ascii_letters + string.digits + "._-"

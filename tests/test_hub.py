@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -30,6 +29,7 @@ from marketfeed.model.state import BookState
 from tests.conftest import LogCapture
 from tests.fakes import FakeArchive, FakeSeeds, FakeSource, FakeSubscriber, payloads
 from tests.rooms import EPOCH, KINDS, LINGER, Client, Room, member, trade
+from tests.strategies import machine_test
 
 # Rule 1: what is wanted from the source.
 
@@ -1530,4 +1530,4 @@ class HubMachine(RuleBasedStateMachine):
 
 def test_any_sequence_of_events_leaves_every_client_with_its_streams() -> None:
     """Joins, leaves, losses, refusals, slow and broken clients in any order: each gets its streams whole, in order."""
-    run_state_machine_as_test(HubMachine, settings=settings(max_examples=200, stateful_step_count=50, deadline=None))
+    run_state_machine_as_test(HubMachine, settings=machine_test(2, 50))

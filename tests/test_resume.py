@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from marketfeed.model.dialects import Shape
 from tests.fakes import FakeArchive
 from tests.rooms import Client, Room, trade
+from tests.strategies import machine_test
 
 STREAM = "trade@A"
 BAD = b"bad"
@@ -260,7 +260,7 @@ class ArchiveMachine(ResumeMachine):
 
 
 def run(machine: type[ResumeMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(max_examples=150, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(machine, settings=machine_test(1.5, 40))
 
 
 def test_resume_from_every_offset_of_one_process() -> None:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from twisted.internet.interfaces import IDelayedCall
@@ -17,6 +16,7 @@ from marketfeed.groups import LiveStream
 from marketfeed.model.streams import StreamKinds, StreamName
 from marketfeed.wanted import WantedStreams
 from tests.fakes import FakeSource, make_stream
+from tests.strategies import machine_test
 
 LINGER = 5.0
 
@@ -233,4 +233,4 @@ class WantedMachine(RuleBasedStateMachine):
 
 def test_holders_and_room_beside_counters() -> None:
     """Whatever is set aside, taken, given back and released: never more than is allowed, and never less."""
-    run_state_machine_as_test(WantedMachine, settings=settings(max_examples=100, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(WantedMachine, settings=machine_test(1, 30))

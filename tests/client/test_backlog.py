@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -17,6 +16,7 @@ from marketfeed.model.dialects import Shape
 from marketfeed.model.frames import text_frame
 from tests.books import Waiting, decoded, depths, replay, update
 from tests.fakes import AT, make_group, make_stream, payloads
+from tests.strategies import machine_test
 
 ROOM = 1 << 30
 
@@ -362,9 +362,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
 def test_any_sequence_leaves_what_ought_to_wait() -> None:
     """Publications of every policy, replies, events, changes of shape, leaving and taking, in any order."""
-    run_state_machine_as_test(
-        BacklogMachine, settings=settings(max_examples=150, stateful_step_count=40, deadline=None)
-    )
+    run_state_machine_as_test(BacklogMachine, settings=machine_test(1.5, 40))
 
 
 def test_what_waits_of_an_endless_stream_stays_as_large_as_its_book() -> None:

@@ -13,7 +13,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from twisted.internet import reactor as global_reactor
@@ -36,6 +35,7 @@ from marketfeed.model.frames import text_frame
 from marketfeed.model.streams import LossPolicy
 from tests.books import Waiting, update
 from tests.fakes import AT, FakeTransport, make_group, payloads
+from tests.strategies import machine_test
 
 LIMIT = 200_000
 CHUNK = 65_536  # what the outbox hands to its transport at a time, a longer frame apart
@@ -645,7 +645,7 @@ class TLSOutboxMachine(OutboxMachine):
 @pytest.mark.parametrize("machine", [OutboxMachine, TLSOutboxMachine])
 def test_any_interleaving_sends_whole_frames_in_order(machine: type[OutboxMachine]) -> None:
     """Writes, partial sends, drains, leaving, closing, failing, in any order: byte for byte as the reference."""
-    run_state_machine_as_test(machine, settings=settings(max_examples=100, stateful_step_count=50, deadline=None))
+    run_state_machine_as_test(machine, settings=machine_test(1, 50))
 
 
 # Real connections.

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from marketfeed.source.desired import Batch, DesiredChannels, Verb
+from tests.strategies import machine_test
 
 A, B, C = b"trade@A", b"trade@B", b"trade@C"
 MOST_IN_A_BATCH = 512
@@ -391,4 +392,4 @@ class DesiredAgainstServer(RuleBasedStateMachine):
 
 
 TestDesiredAgainstServer = DesiredAgainstServer.TestCase
-TestDesiredAgainstServer.settings = settings(deadline=None, max_examples=150, stateful_step_count=50)
+TestDesiredAgainstServer.settings = machine_test(1.5, 50)
