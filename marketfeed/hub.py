@@ -28,7 +28,8 @@ from marketfeed.drops import Drops
 from marketfeed.fanout import Audiences, send_group, send_groups
 from marketfeed.gaps import Gaps
 from marketfeed.groups import Group, LiveStream, is_member
-from marketfeed.joins import Answers, Join, Joins, TooManyStreams
+from marketfeed.join import Answers, Join, TooManyStreams
+from marketfeed.joins import Joins
 from marketfeed.logs import Log
 from marketfeed.lookups import Lookups
 from marketfeed.model.dialects import Shape

@@ -13,22 +13,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Archive, Clock, Entry, Subscriber
 from marketfeed.gaps import tell_open
-from marketfeed.groups import Group, LiveStream, is_member, overhead
+from marketfeed.groups import Group, is_member, overhead
+from marketfeed.join import Join, TooManyStreams
 from marketfeed.logs import Log
-from marketfeed.model.dialects import Shape
 from marketfeed.model.streams import StreamName
 from marketfeed.recall import Allowance, Recall
-from marketfeed.waits import Wait, Waits
+from marketfeed.waits import Waits
 from marketfeed.wanted import WantedStreams
 
-__all__ = ["Answers", "Join", "Joins", "TooManyStreams"]
+__all__ = ["Joins"]
 
 _PAUSE_SECONDS = 0.05
 """Between two questions for a client who is ahead of the history: together with the number of them, some 3 s."""
@@ -39,61 +38,6 @@ _PORTION = 100
 _REPLY = 512
 """The bytes of a reply and of a gap event, besides the streams that they name."""
 _NAMED = 10  # bytes of a stream in them, besides its name
-
-
-class TooManyStreams(Exception):
-    """The process has no room for another distinct stream."""
-
-
-class Answers(Protocol):
-    """What a session does about its join."""
-
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
-        """The client is in these groups (spelling → group): write the reply. The flush before it may have ended it.
-
-        `recovered`, for those that it has asked for: whether all that it missed follows.
-        """
-
-    def refused(self, why: str) -> None:
-        """The client is in none of the streams: write the error. `why` is for the client to read."""
-
-    def settled(self) -> None:
-        """It was answered later than it asked, and all that belongs to the answer has been written."""
-
-
-class Join:
-    """A client's wish to join streams."""
-
-    __slots__ = (
-        "answers",
-        "asked",
-        "finished",
-        "is_late",
-        "pause",
-        "recalls",
-        "shape",
-        "since",
-        "streams",
-        "subscriber",
-        "wait",
-        "wants_state",
-    )
-
-    def __init__(
-        self, subscriber: Subscriber, shape: Shape, answers: Answers, since: Mapping[str, str], wants_state: bool
-    ) -> None:
-        self.subscriber = subscriber
-        self.shape = shape
-        self.answers = answers
-        self.since = since
-        self.wants_state = wants_state
-        self.asked: deque[tuple[str, StreamName]] = deque()
-        self.streams: dict[str, LiveStream] = {}
-        self.recalls: dict[str, Recall] = {}
-        self.wait: Wait | None = None
-        self.pause: IDelayedCall | None = None
-        self.is_late = False
-        self.finished = False
 
 
 class Joins:
