@@ -1,4 +1,5 @@
-"""`make bench`: measure marketfeed and its peers in turn, and write docs/benchmarks.md, its chart and results.json.
+"""`make bench`: measure marketfeed and its peers in turn, and write docs/benchmarks.md, its chart, README's table, and
+results.json.
 
     python -m benchmarks.run [--rounds 3] [--seconds 10] [--only WORKLOAD …] [--quick] [--table-only]
 
@@ -24,7 +25,7 @@ import msgspec
 
 from benchmarks.processes import PEERS, ROOT, Cores, Failed, Stage, install_peers
 from benchmarks.results import FIGURES, Results, Run
-from benchmarks.table import chart, markdown, number
+from benchmarks.table import chart, markdown, number, quote
 from benchmarks.workloads import OURS, SERVERS, WORKLOADS, Server, Workload, workload_options
 from marketfeed import __version__
 from marketfeed.source.embedded import NoServerFound, find_server
@@ -34,8 +35,10 @@ __all__ = ["main"]
 COMMAND = "make bench"
 RESULTS = ROOT / "benchmarks" / "results.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
 CHART = ROOT / "docs" / "images" / "benchmarks.svg"
 
+_BEGIN, _END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->"
 _QUICK_CLIENTS = 100
 _QUICK_SECONDS = 0.5
 _PACKAGES = ("Twisted", "autobahn", "txredisapi", "hiredis", "msgspec")
@@ -60,8 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     CHART.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(markdown(results), encoding="utf-8")
     CHART.write_text(chart(results), encoding="utf-8")
-    _say(f"written: {PAGE.relative_to(ROOT)}, {CHART.relative_to(ROOT)}")
+    README.write_text(quoted(README.read_text(encoding="utf-8"), results), encoding="utf-8")
+    _say(f"written: {PAGE.relative_to(ROOT)}, {CHART.relative_to(ROOT)}, the table in {README.relative_to(ROOT)}")
     return 0
+
+
+def quoted(text: str, results: Results) -> str:
+    """README's text with the table of these results between its marks."""
+    head, begin, rest = text.partition(_BEGIN)
+    _, end, tail = rest.partition(_END)
+    return f"{head}{begin}{quote(results)}{end}{tail}" if end else text
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -10,7 +10,7 @@ from benchmarks.results import FIGURES, Range, Results, figures_of, ratio
 from benchmarks.workloads import OURS, SERVERS, WORKLOADS, Server, Workload
 from marketfeed.commands.load_report import LoadReport
 
-__all__ = ["chart", "markdown", "number"]
+__all__ = ["chart", "markdown", "number", "quote"]
 
 _WIDTH = 115  # of a line of text
 
@@ -49,7 +49,8 @@ when Redis has confirmed it.
 
 _SERVERS_NOTE = """\
 The figures of marketfeed include what the others leave out: every publication is validated, and what waits for each
-client is counted and bounded, with the loss policy of its streams.
+client is counted and bounded, with the loss policy of its streams. History and order books are kept for those who
+come later.
 
 """
 
@@ -64,6 +65,24 @@ def markdown(results: Results) -> str:
     facts = {**results.machine, "Date": results.date, **results.versions}
     parts.append("| | |\n|---|---|\n" + "".join(f"| {_cell(name)} | {_cell(text)} |\n" for name, text in facts.items()))
     return "".join(parts)
+
+
+def quote(results: Results) -> str:
+    """README's table: what each workload's servers are compared by, their medians, and where and when that was."""
+    servers = [server for server in SERVERS if any(run.server == server.key for run in results.runs)]
+    rows = [["", "", *(server.title for server in servers)], ["---", "---", *["---:"] * len(servers)]]
+    for workload in WORKLOADS:
+        figure = FIGURES[workload.figures[0]]
+        cells = []
+        for server in servers:
+            found = figures_of(results.of(workload.key, server.key), figure)
+            shown = "n/a" if found is None else _bound(found) + number(found.median)
+            cells.append(f"**{shown}**" if server.key == OURS else shown)
+        better = "more" if figure.more_is_better else "less"
+        rows.append([workload.title, f"{figure.title}, {better} is better", *cells])
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    where = ", ".join(_cell(text) for text in results.machine.values())
+    return f"{table}\nMedians of {results.rounds}, one core a server; {where}; {results.date}.\n"
 
 
 def _how(results: Results) -> str:

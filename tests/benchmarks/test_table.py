@@ -13,7 +13,7 @@ from benchmarks import run as runner
 from benchmarks.chart import Bar, Panel, bar_chart
 from benchmarks.processes import PEERS, ROOT, Cores
 from benchmarks.results import FIGURES, Results, Run, figures_of, ratio
-from benchmarks.table import chart, markdown, number
+from benchmarks.table import chart, markdown, number, quote
 from benchmarks.workloads import OURS, SERVERS, WORKLOADS, workload_options
 from marketfeed.commands import bench, main
 from marketfeed.commands.load_plan import LoadPlan
@@ -223,15 +223,23 @@ class TestRunner:
         self, measured: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The same results make the same bytes."""
-        kept = {"RESULTS": "benchmarks/results.json", "PAGE": "docs/b.md", "CHART": "docs/images/b.svg"}
+        kept = {
+            "RESULTS": "benchmarks/results.json",
+            "PAGE": "docs/b.md",
+            "CHART": "docs/images/b.svg",
+            "README": "README.md",
+        }
         for name, path in kept.items():
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             monkeypatch.setattr(runner, name, tmp_path / path)
         monkeypatch.setattr(runner, "ROOT", tmp_path)
+        (tmp_path / "README.md").write_text("a\n<!-- benchmarks -->\nold\n<!-- end of benchmarks -->\nz\n")
         measured.save(tmp_path / "benchmarks/results.json")
         before = (tmp_path / "benchmarks/results.json").read_bytes()
         assert runner.main(["--table-only"]) == 0
         assert (tmp_path / "docs/b.md").read_text(encoding="utf-8") == markdown(measured)
+        text = (tmp_path / "README.md").read_text(encoding="utf-8")
+        assert text == f"a\n<!-- benchmarks -->\n{quote(measured)}<!-- end of benchmarks -->\nz\n"
         assert (tmp_path / "docs/images/b.svg").read_text(encoding="utf-8") == chart(measured)
         assert (tmp_path / "benchmarks/results.json").read_bytes() == before
 
@@ -289,3 +297,11 @@ def test_the_kept_page_is_the_one_that_its_results_make() -> None:
     kept = Results.load(runner.RESULTS)
     assert runner.PAGE.read_text(encoding="utf-8") == markdown(kept)
     assert runner.CHART.read_text(encoding="utf-8") == chart(kept)
+    readme = runner.README.read_text(encoding="utf-8")
+    assert quote(kept) in readme
+    assert runner.quoted(readme, kept) == readme
+
+
+def test_a_text_without_marks_stays_as_it_is() -> None:
+    """Somebody has taken the table out."""
+    assert runner.quoted("text", results()) == "text"
