@@ -31,6 +31,7 @@ class Group:
     """The subscribers of one stream who get the same bytes."""
 
     __slots__ = (
+        "_is_plain",
         "audiences",
         "data",
         "depths",
@@ -51,6 +52,7 @@ class Group:
         self.shape = shape
         self.wants_state = wants_state  # also when it is known again after a gap
         self.head = publication_head(spelling)
+        self._is_plain = shape is Shape.ENVELOPE and not window
         self.audiences: dict[Audience, None] = {}
         self.size = 0  # members
         self.frames: list[bytes] = []
@@ -63,14 +65,12 @@ class Group:
 
     def framed(self, data: bytes, offset: str) -> bytes:
         """A publication's data as the members get it."""
-        shape = self.shape
-        if shape is Shape.DATA:
+        if self._is_plain:
+            head = self.head
+            return b"".join((text_header(len(head) + len(data) + 1), head, data, b"}"))
+        if self.shape is Shape.DATA:
             return self._frame(data)
-        tail = offset_tail(offset) if shape is Shape.OFFSET else b"}"
-        if self.window:
-            return self._frame(b"".join((self.head, data, tail)))
-        head = self.head
-        return b"".join((text_header(len(head) + len(data) + len(tail)), head, data, tail))
+        return self._frame(b"".join((self.head, data, offset_tail(offset) if self.shape is Shape.OFFSET else b"}")))
 
     def _frame(self, payload: bytes) -> bytes:
         return (self.window and compressed_frame(payload, self.window)) or text_frame(payload)

@@ -179,11 +179,11 @@ class Hub(Service):
         return moved
 
     def _change(self, subscriber: Subscriber, join: Collection[Group], leave: Iterable[Group] = ()) -> None:
-        for group in self._audiences.change(subscriber, join, leave):
-            stream = group.stream
+        left = self._audiences.change(subscriber, join, leave)
+        for group in left:
             if not group.audiences:
-                del stream.groups[group.key]
-            self._wanted.release(stream)
+                del group.stream.groups[group.key]
+        self._wanted.release_all([group.stream for group in left])
 
     # What was, and what is.
 

@@ -6,12 +6,13 @@
 3. What lingers is bounded: one client that names ever new streams fills no memory.
 4. No more streams have holders than is allowed. Room that is set aside for a stream is taken once, and is the stream's
    own as soon as it has a holder.
+5. Many streams that are released at once are taken up a portion at a time, between which everybody else is served.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from twisted.internet.interfaces import IDelayedCall
 
@@ -23,6 +24,8 @@ from marketfeed.model.streams import StreamName
 __all__ = ["WantedStreams"]
 
 _MOST_LINGERING = 4096
+_PORTION = 100
+"""Streams that are released in one turn of the reactor, of more than this."""
 
 
 class WantedStreams:
@@ -49,6 +52,8 @@ class WantedStreams:
         self._reserved: Counter[str] = Counter()  # names, as often as room was set aside for them
         self._fresh = 0  # of these, those that have no holder
         self._is_open = False
+        self._released: deque[LiveStream] = deque()
+        self._turn: IDelayedCall | None = None
         self.source: Source
 
     def open(self) -> None:
@@ -58,6 +63,10 @@ class WantedStreams:
     def close(self) -> None:
         """Nothing lingers any more."""
         self._is_open = False
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        self._release_portion(len(self._released))
         for stream in list(self._lingering):
             self._drop(stream)
         self._set_timer()
@@ -141,6 +150,26 @@ class WantedStreams:
             self._drop(stream)
         elif self._timer is None:
             self._timer = self._clock.callLater(self._linger, self._sweep)
+
+    def release_all(self, streams: Sequence[LiveStream]) -> None:
+        """One holder less for each of `streams`."""
+        if len(streams) > _PORTION and self._is_open:
+            self._released.extend(streams)
+            if self._turn is None:
+                self._turn = self._clock.callLater(0, self._next_turn)
+        else:
+            for stream in streams:
+                self.release(stream)
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        self._release_portion(_PORTION)
+        if self._released:
+            self._turn = self._clock.callLater(0, self._next_turn)
+
+    def _release_portion(self, most: int) -> None:
+        for _ in range(min(most, len(self._released))):
+            self.release(self._released.popleft())
 
     def _sweep(self) -> None:
         self._timer = None

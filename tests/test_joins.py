@@ -384,6 +384,7 @@ def test_room_for_many_streams_is_set_aside() -> None:
     assert len(late.groups) == 3
     client.end()
     late.end()
+    room.clock.advance(0)
     room.clock.advance(LINGER)
     room.assert_empty()
 

@@ -16,9 +16,8 @@ from marketfeed.groups import LiveStream
 from marketfeed.model.streams import StreamKinds, StreamName
 from marketfeed.wanted import WantedStreams
 from tests.fakes import FakeSource, make_stream
+from tests.rooms import LINGER, Room, member
 from tests.strategies import machine_test
-
-LINGER = 5.0
 
 
 class Strict(Clock):
@@ -234,3 +233,33 @@ class WantedMachine(RuleBasedStateMachine):
 def test_holders_and_room_beside_counters() -> None:
     """Whatever is set aside, taken, given back and released: never more than is allowed, and never less."""
     run_state_machine_as_test(WantedMachine, settings=machine_test(1, 30))
+
+
+def test_many_that_are_released_at_once_are_taken_up_in_portions(room: Room) -> None:
+    """Everybody else is served between them; the client is out of all of them at once."""
+    many = [f"trade@M{number}" for number in range(250)]
+    client = member(room, *many[:100])
+    for start in (100, 200):
+        client.join(*many[start : start + 100])
+        room.source.confirm()
+    client.unsubscribe(*many)
+    assert not client.groups
+    in_use = [len(room.hub.streams)]
+    while len(room.hub.streams):
+        room.turn()
+        in_use.append(len(room.hub.streams))
+    assert in_use == [250, 150, 50, 0]
+    assert set(room.source.wanted) == set(many)
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def test_what_is_being_released_when_it_ends_is_released(room: Room) -> None:
+    """And no turn of it is left over."""
+    many = [f"trade@M{number}" for number in range(101)]
+    client = member(room, *many[:100])
+    client.join(many[100])
+    room.source.confirm()
+    client.end()
+    room.hub.stopService()
+    room.assert_empty()

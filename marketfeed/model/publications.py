@@ -147,6 +147,12 @@ _WRAPPED = b'{"stream"'
 _BRACES = b"}}"
 
 
+@lru_cache
+def _decoder(shape: Any) -> Callable[[bytes], Any]:
+    """One for all streams of a kind."""
+    return msgspec.json.Decoder(shape).decode
+
+
 class PublicationReader:
     """Reads the payloads of one stream.
 
@@ -159,13 +165,13 @@ class PublicationReader:
         self._check: Callable[[Any], str | None]
         self._is_shaped = stream.kind.name in _SHAPES
         shape, self._check = _SHAPES.get(stream.kind.name, (dict[str, msgspec.Raw], _no_check))
-        self._decode = msgspec.json.Decoder(shape).decode
+        self._decode = _decoder(shape)
         self._names = frozenset(names)
         self._heads = tuple([_head(name, blank) for name in self._names for blank in (b"", b" ")])
         self._head = self._heads[0]
         self._max_payload = max_payload
         plain = _PLAIN.get(stream.kind.name)
-        self._decode_plain = None if plain is None else msgspec.json.Decoder(plain).decode
+        self._decode_plain = None if plain is None else _decoder(plain)
 
     def read(self, payload: bytes) -> bytes:
         """The bytes of the publication's data. Raises `BadPublication`."""
