@@ -36,6 +36,7 @@ class Group:
         "data",
         "depths",
         "frames",
+        "has_offsets",
         "head",
         "shape",
         "size",
@@ -52,6 +53,7 @@ class Group:
         self.shape = shape
         self.wants_state = wants_state  # also when it is known again after a gap
         self.head = publication_head(spelling)
+        self.has_offsets = shape is Shape.OFFSET
         self._is_plain = shape is Shape.ENVELOPE and not window
         self.audiences: dict[Audience, None] = {}
         self.size = 0  # members
@@ -70,7 +72,7 @@ class Group:
             return b"".join((text_header(len(head) + len(data) + 1), head, data, b"}"))
         if self.shape is Shape.DATA:
             return self._frame(data)
-        return self._frame(b"".join((self.head, data, offset_tail(offset) if self.shape is Shape.OFFSET else b"}")))
+        return self._frame(b"".join((self.head, data, offset_tail(offset) if self.has_offsets else b"}")))
 
     def _frame(self, payload: bytes) -> bytes:
         return (self.window and compressed_frame(payload, self.window)) or text_frame(payload)
@@ -91,7 +93,7 @@ class Group:
 
     def offset(self, frame: bytes) -> str:
         """The offset that a frame of this group says, if its shape has one."""
-        return self._split(frame)[1] if self.shape is Shape.OFFSET else ""
+        return self._split(frame)[1] if self.has_offsets else ""
 
     def _split(self, frame: bytes) -> tuple[bytes, str]:
         payload = inflate(frame)

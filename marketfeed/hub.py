@@ -215,7 +215,8 @@ class Hub(Service):
             data = bad.data
         self.published += 1
         now = self._now()
-        place = live.history.add(data, now, offset)
+        history = live.history
+        history.add(data, now, offset)
         jumps = live.state is not None and live.state.record(data)
         if jumps:
             self._missed(live, now)
@@ -224,7 +225,7 @@ class Hub(Service):
         for group in live.groups.values():
             if not group.frames:
                 self._dirty.append(group)
-            group.frames.append(group.framed(data, place))
+            group.frames.append(group.framed(data, (group.has_offsets and history.latest) or ""))
         if jumps and self._seeding is not None:
             self._seeding.look_for(live)
 

@@ -191,12 +191,11 @@ class CountedHistory(_History):
         """The offset behind which everything is kept."""
         return f"{self._head}{self._count - self.kept}"
 
-    def add(self, data: bytes, now: float, offset: str | None = None) -> str:
-        """Keep a publication that came at `now`, in seconds; returns its offset. `offset` is not looked at."""
+    def add(self, data: bytes, now: float, offset: str | None = None) -> None:
+        """Keep a publication that came at `now`, in seconds. Its offset is `latest` then; `offset` is not looked at."""
         self._count += 1
         if self._limit:
             self._keep(data, now)
-        return f"{self._head}{self._count}"
 
     def since(self, offset: str) -> list[tuple[str, bytes]] | None:
         """Every publication behind `offset`, oldest first; None if they are not all here, or it is no offset."""
@@ -257,8 +256,8 @@ class EntryHistory(_History):
         self._drop(self.kept)
         self._first_after = self._latest = after
 
-    def add(self, data: bytes, now: float, offset: str | None = None) -> str:
-        """Keep a publication that came at `now`, in seconds; returns its offset, which is given.
+    def add(self, data: bytes, now: float, offset: str | None = None) -> None:
+        """Keep a publication that came at `now`, in seconds; `latest` is its offset then.
 
         Offsets have to rise. Before the stream has begun it is not kept: the stream begins behind it.
         Raises ValueError when there is no offset.
@@ -273,7 +272,6 @@ class EntryHistory(_History):
             self._keep(data, now)
         else:
             self._latest = self._first_after = offset
-        return offset
 
     def since(self, offset: str) -> list[tuple[str, bytes]] | None:
         """Every publication behind `offset`, oldest first; None if they are not all here, or it is no offset."""
