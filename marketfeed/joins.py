@@ -31,8 +31,9 @@ __all__ = ["Joins"]
 
 _PAUSE_SECONDS = 0.05
 """Between two questions for a client who is ahead of the history: together with the number of them, some 3 s."""
-_PORTION = 100
-"""Streams that are asked for in one turn of the reactor, of joins with more of them than this."""
+_FEW = 100
+"""Streams that are asked for at once. With more of them it is `_PORTION` in one turn of the reactor, of all joins."""
+_PORTION = 50
 
 
 _REPLY = 512
@@ -73,7 +74,7 @@ class Joins:
 
         Raises `TooManyStreams`.
         """
-        if len(streams) > _PORTION:
+        if len(streams) > _FEW:
             if not self._wanted.reserve(streams.values()):
                 raise TooManyStreams
             join.asked.extend(streams.items())
