@@ -73,15 +73,15 @@ class _Ports:
     """Two ports of the same number."""
 
     def __init__(self, *ports: IListeningPort) -> None:
-        self._ports = ports
+        self.ports = ports
 
     def getHost(self) -> IAddress:
-        return self._ports[0].getHost()
+        return self.ports[0].getHost()
 
     def startListening(self) -> None:
-        for port in self._ports:
+        for port in self.ports:
             port.startListening()
 
     def stopListening(self) -> Deferred[None]:
-        stopped = gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
+        stopped = gatherResults([maybeDeferred(port.stopListening) for port in self.ports])
         return stopped.addCallback(lambda _: None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from typing import Any
 
 from twisted.application.service import Service
@@ -21,6 +22,9 @@ __all__ = ["CannotServe", "Listener", "server_endpoint"]
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted: a whole platform's, after a restart. The kernel may allow fewer."""
+_UNSENT = 262144
+"""Bytes that the kernel takes for a client without sending them. It would take megabytes, which nobody could thin out
+any more, and which cost it milliseconds to throw away when the client is given up."""
 _LONGEST = 88  # characters of a message, which twistd cuts off a little later
 _LONGEST_PORT = 36
 
@@ -67,6 +71,8 @@ class Listener(Service):
 
     def _listening(self, port: IListeningPort) -> None:
         self._port = port
+        for each in getattr(port, "ports", (port,)):
+            _limit_unsent(each)
         host = port.getHost()
         number = getattr(host, "port", None)
         self.address = f"port {number}" if number is not None else os.fsdecode(getattr(host, "name", str(host)))
@@ -81,6 +87,14 @@ class Listener(Service):
         Service.stopService(self)
         port, self._port = self._port, None
         return None if port is None else port.stopListening()
+
+
+def _limit_unsent(port: Any) -> None:
+    """What is accepted inherits the limit. A Unix socket has none, and not every system knows it."""
+    try:
+        port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+    except (AttributeError, OSError):
+        pass
 
 
 def _cannot(failure: Failure, description: str) -> CannotServe:

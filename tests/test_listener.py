@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP4ServerEndpoint,
+    TCP6ClientEndpoint,
     UNIXClientEndpoint,
     UNIXServerEndpoint,
     connectProtocol,
 )
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ConnectError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor, MemoryReactorClock
@@ -224,3 +226,46 @@ class TestLife:
         listener = Listener(FakeEndpoint(port), QuietFactory(), "8080")
         listener.privilegedStartService()
         assert listener.stopService() is port.stopped
+
+
+class Sockets(Factory):
+    """Keeps how much each connection may leave unsent in the kernel."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.unsent: list[int] = []
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        protocol = Greeter()
+        made = protocol.connectionMade
+
+        def connected() -> None:
+            transport: Any = protocol.transport
+            self.unsent.append(transport.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
+            made()
+
+        protocol.connectionMade = connected  # type: ignore[method-assign]
+        return protocol
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_kernel_takes_little_for_who_does_not_read() -> None:
+    """What it takes is past thinning out; each connection inherits the limit, over IPv6 too."""
+    factory = Sockets()
+    listener = Listener(server_endpoint(global_reactor, "0"), factory, "0")
+    listener.privilegedStartService()
+    number = listener.port_number
+    assert number is not None
+    for endpoint in (TCP4ClientEndpoint, TCP6ClientEndpoint):
+        address = "127.0.0.1" if endpoint is TCP4ClientEndpoint else "::1"
+        try:
+            client = await connectProtocol(endpoint(global_reactor, address, number), Greeted())
+        except ConnectError:  # no IPv6 here
+            continue
+        assert await client.lost == b"hello"
+    stopped = listener.stopService()
+    if stopped is not None:
+        await stopped
+    assert factory.unsent
+    assert set(factory.unsent) == {262144}
