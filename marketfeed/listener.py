@@ -22,7 +22,7 @@ __all__ = ["CannotServe", "Listener", "server_endpoint"]
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted: a whole platform's, after a restart. The kernel may allow fewer."""
-_UNSENT = 262144
+_UNSENT = 1048576
 """Bytes that the kernel takes for a client without sending them. It would take megabytes, which nobody could thin out
 any more, and which cost it milliseconds to throw away when the client is given up."""
 _LONGEST = 88  # characters of a message, which twistd cuts off a little later

@@ -268,4 +268,4 @@ async def test_the_kernel_takes_little_for_who_does_not_read() -> None:
     if stopped is not None:
         await stopped
     assert factory.unsent
-    assert set(factory.unsent) == {262144}
+    assert set(factory.unsent) == {1048576}
