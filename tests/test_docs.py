@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from marketfeed.commands import bridge, record, replay, token
+from marketfeed.commands import bench, bridge, record, replay, token
 from marketfeed.model.messages import CLOSE_REASONS, ErrorCode
 from marketfeed.model.recording import read_line, write_record
 from marketfeed.options import OPTIONS, Option
@@ -48,7 +48,7 @@ def options_of_commands() -> set[str]:
     """The options of the commands that have documents of their own."""
     parser = argparse.ArgumentParser()
     subparsers = parser.add_subparsers()
-    for command in (bridge, record, replay, token):
+    for command in (bench, bridge, record, replay, token):
         command.add_parser(subparsers)
     return {
         option
