@@ -149,6 +149,11 @@ async def a_bridge_copies(harness: Harness, redis: Redis, machine: Machine, scri
     await process.expect("every channel is listened to")
     await process.expect("appender: connected")
     await redis.publish("trade@TATA_INR", trade())
+
+    async def is_copied() -> bool:
+        return bool(await redis.command("XLEN", "trade@TATA_INR"))
+
+    await harness.eventually(is_copied)
     process.signal("INT")
     assert await process.wait() == 0, process.lines.all
     ((_, fields),) = await redis.command("XRANGE", "trade@TATA_INR", "-", "+")
