@@ -20,6 +20,7 @@ from marketfeed.boundaries import Clock
 from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.resp import pack
 
 __all__ = ["LISTEN_SECONDS", "PERIOD_SECONDS", "ChannelSampler"]
 
@@ -34,25 +35,16 @@ class _SamplerLink(RedisLink):
         super().__init__(clock)
         self._channel_heard = heard
         self._refused = refused
-        self._is_up = False
-
-    def take_messages(self) -> None:
-        """The login is done."""
-        self._is_up = True
 
     def heard(self, reply: Any) -> None:
-        if not self._is_up:
-            super().heard(reply)
-        elif isinstance(reply, hiredis.ReplyError):
+        if isinstance(reply, hiredis.ReplyError):
             self._refused(str(reply))
         elif type(reply) is list and reply[0] == b"pmessage":
             self._channel_heard(reply[2])
 
     def send(self, verb: bytes, patterns: Sequence[bytes]) -> None:
         """Send a command of its own for each pattern, so that one that is refused takes no other with it."""
-        self.transport.write(
-            b"".join([b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(verb), verb, len(each), each) for each in patterns])
-        )
+        self.transport.write(b"".join([pack(verb, each) for each in patterns]))
 
 
 class ChannelSampler(Service):
@@ -89,7 +81,6 @@ class ChannelSampler(Service):
 
     def link_up(self, link: RedisLink) -> None:
         assert isinstance(link, _SamplerLink)
-        link.take_messages()
         self._link = link
         self._listen()
 

@@ -28,16 +28,11 @@ class ReaderLink(RedisLink):
     def __init__(self, clock: Clock, reader: Reader, now: Callable[[], float]) -> None:
         super().__init__(clock)
         self._reader = reader
-        self._is_up = False
         self._now = now
         self._asked_at = self.good_at = now()
         self._due = 0
         self._got: list[Any] = []
         self._done: Callable[[list[Any]], None] = lambda answers: None
-
-    def take_replies(self) -> None:
-        """The login is done."""
-        self._is_up = True
 
     @property
     def is_busy(self) -> bool:
@@ -51,11 +46,9 @@ class ReaderLink(RedisLink):
         self.transport.write(commands)
 
     def heard(self, reply: Any) -> None:
-        if not self._is_up:
-            super().heard(reply)
-        elif reply == b"PONG":  # a sign of life that the keeper asked for; nothing else is answered so
+        if reply == b"PONG":  # a sign of life that the keeper asked for; nothing else is answered so
             return
-        elif not self._due:
+        if not self._due:
             self.fail("an answer that nobody asked for")
         else:
             self._got.append(reply)

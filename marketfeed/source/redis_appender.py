@@ -31,16 +31,9 @@ class _AppenderLink(RedisLink):
     def __init__(self, clock: Clock, appender: RedisAppender) -> None:
         super().__init__(clock)
         self._appender = appender
-        self._is_up = False
-
-    def take_replies(self) -> None:
-        """The login is done: what comes from now on answers the entries."""
-        self._is_up = True
 
     def heard(self, reply: Any) -> None:
-        if not self._is_up:
-            super().heard(reply)
-        elif reply != b"PONG":
+        if reply != b"PONG":
             self._appender.answered(reply)
 
 
@@ -118,7 +111,6 @@ class RedisAppender(Service):
 
     def link_up(self, link: RedisLink) -> None:
         assert isinstance(link, _AppenderLink)
-        link.take_replies()
         self._link = link
 
     def link_down(self, link: RedisLink | None) -> None:

@@ -21,8 +21,9 @@ from twisted.python.failure import Failure
 from marketfeed.boundaries import Clock
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.resp import pack
 
-__all__ = ["CommandFault", "CommandRefused", "OutOfReach", "RedisCommands", "pack"]
+__all__ = ["CommandFault", "CommandRefused", "OutOfReach", "RedisCommands"]
 
 
 class CommandFault(Exception):
@@ -37,26 +38,12 @@ class CommandRefused(CommandFault):
     """The server answered with an error; the message is the server's."""
 
 
-def pack(*words: bytes | str) -> bytes:
-    """A command as it is sent."""
-    parts = [b"*%d\r\n" % len(words)]
-    for word in words:
-        data = word.encode() if isinstance(word, str) else word
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
-
-
 class _CommandLink(RedisLink):
     """A link whose replies belong, once it is up, to whoever asked first."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self._is_up = False
         self._waiting: deque[Deferred[Any]] = deque()
-
-    def take_replies(self) -> None:
-        """The login is done."""
-        self._is_up = True
 
     def ask(self, command: bytes) -> Deferred[Any]:
         # Whoever loses interest cancels; the reply still comes, and is then nobody's.
@@ -69,9 +56,7 @@ class _CommandLink(RedisLink):
         self.ask(pack("PING")).addErrback(lambda _: None)
 
     def heard(self, reply: Any) -> None:
-        if not self._is_up:
-            super().heard(reply)
-        elif not self._waiting:
+        if not self._waiting:
             self.fail("an answer that nobody asked for")
         elif isinstance(reply, hiredis.ReplyError):
             self._waiting.popleft().errback(CommandRefused(str(reply)))
@@ -119,7 +104,6 @@ class RedisCommands(Service):
 
     def link_up(self, link: RedisLink) -> None:
         assert isinstance(link, _CommandLink)
-        link.take_replies()
         self._link = link
 
     def link_down(self, link: RedisLink | None) -> None:

@@ -46,7 +46,10 @@ class LinkError(Exception):
 
 
 class RedisLink(SubscriberProtocol):
-    """A connection that can log in, and tells when it was last heard and when it is lost."""
+    """A connection that can log in, and tells when it was last heard and when it is lost.
+
+    `is_up`: the login is done, and what comes from now on is for who uses the link.
+    """
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(charset=None, convertNumbers=False)
@@ -54,6 +57,7 @@ class RedisLink(SubscriberProtocol):
         self._replies = hiredis.Reader()
         self._fault: LinkError | None = None
         self._expected = ""
+        self.is_up = False
         self.lost: Deferred[LinkError] = Deferred()
         self.gone: Deferred[None] = Deferred()
         self.last_heard = clock.seconds()
@@ -92,12 +96,15 @@ class RedisLink(SubscriberProtocol):
         try:
             self._replies.feed(data)
             while (reply := self._replies.gets()) is not False:
-                self.heard(reply)
+                if self.is_up:
+                    self.heard(reply)
+                else:
+                    self.replyReceived(reply)
         except hiredis.ProtocolError:
             self.fail("the answer is not in Redis' protocol, is it a Redis server?")
 
     def heard(self, reply: Any) -> None:
-        """One reply; by default it answers the oldest command."""
+        """One reply on a link that is up; by default it answers the oldest command."""
         self.replyReceived(reply)
 
     def ping(self) -> None:
@@ -222,6 +229,7 @@ class LinkKeeper(Service):
         self._last_cause = ""
         up_since = self._clock.seconds()
         self._watch = self._clock.callLater(QUIET_SECONDS, self._look, link)
+        link.is_up = True
         try:
             owner.link_up(link)
             return await link.lost

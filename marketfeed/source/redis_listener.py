@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from marketfeed.boundaries import Clock
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.resp import pack
 
 __all__ = ["ListenerSink", "RedisListener"]
 
@@ -55,18 +56,13 @@ class _ListenerLink(RedisLink):
         self._sink = sink
         self._commands = commands
         self._answered = 0
-        self._is_up = False
 
     def subscribe(self) -> None:
-        """The login is done: what comes from now on is the subscriptions'."""
-        self._is_up = True
-        parts = [
-            b"*2\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(verb), verb, len(name), name) for verb, name in self._commands
-        ]
-        self.transport.write(b"".join(parts))
+        """Ask for everything that is listened to."""
+        self.transport.write(b"".join([pack(*command) for command in self._commands]))
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._is_up:
+        if not self.is_up:
             super().dataReceived(data)
             return
         self.last_heard = self._clock.seconds()

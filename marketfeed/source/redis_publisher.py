@@ -19,17 +19,11 @@ __all__ = ["RedisPublisher"]
 
 class _PublisherLink(RedisLink):
     log = Log()
-    _is_up = False
     _has_complained = False
 
-    def take_replies(self) -> None:
-        """The login is done: what comes from now on says how many clients got a publication, or why none may."""
-        self._is_up = True
-
     def heard(self, reply: Any) -> None:
-        if not self._is_up:
-            super().heard(reply)
-        elif isinstance(reply, hiredis.ReplyError) and not self._has_complained:
+        """How many clients got a publication, or why none may."""
+        if isinstance(reply, hiredis.ReplyError) and not self._has_complained:
             self._has_complained = True
             self.log.error("redis: a publication is refused: {fault}", fault=str(reply))
 
@@ -71,7 +65,6 @@ class RedisPublisher(Service):
 
     def link_up(self, link: RedisLink) -> None:
         assert isinstance(link, _PublisherLink)
-        link.take_replies()
         self._link = link
 
     def link_down(self, link: RedisLink | None) -> None:

@@ -25,6 +25,7 @@ from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.desired import DesiredChannels, Verb
 from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.resp import pack
 
 __all__ = ["RedisPubSub"]
 
@@ -39,15 +40,9 @@ class SubscriberLink(RedisLink):
     def __init__(self, clock: Clock, source: RedisPubSub, now: Callable[[], float]) -> None:
         super().__init__(clock)
         self._source: RedisPubSub = source
-        self._is_up = False
         self._now = now
         self._asked_at: float | None = None
         self.good_at = now()  # seconds since 1970: a clock that is set meanwhile would make more of the difference
-
-    def take_messages(self) -> None:
-        """The login is done: what comes from now on is the subscriptions'."""
-        self._is_up = True
-        self.good_at = self._now()
 
     def ask(self) -> None:
         """Ask for an answer, unless one is awaited."""
@@ -61,7 +56,7 @@ class SubscriberLink(RedisLink):
             self.good_at, self._asked_at = self._asked_at, None
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._is_up:
+        if not self.is_up:
             super().dataReceived(data)
             return
         self.last_heard = self._clock.seconds()
@@ -83,10 +78,7 @@ class SubscriberLink(RedisLink):
 
     def send(self, verb: Verb, channels: list[bytes]) -> None:
         """Send one command for all of `channels`."""
-        words = [verb.value.upper().encode(), *channels]
-        parts = [b"*%d\r\n" % len(words)]
-        parts += [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
-        self.transport.write(b"".join(parts))
+        self.transport.write(pack(verb.value.upper(), *channels))
 
 
 class RedisPubSub(Service):
@@ -145,7 +137,7 @@ class RedisPubSub(Service):
     def link_up(self, link: RedisLink) -> None:
         assert isinstance(link, SubscriberLink)
         self._link = link
-        link.take_messages()
+        link.good_at = self._now()
         self._desired.linked()
         self._asking.start(ASK_SECONDS, now=False)
         self.sink.reached()

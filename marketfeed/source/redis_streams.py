@@ -32,8 +32,9 @@ from marketfeed.logs import Log
 from marketfeed.model.ratelimit import TokenBucket
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.reader_link import ReaderLink
-from marketfeed.source.redis_commands import RedisCommands, pack
+from marketfeed.source.redis_commands import RedisCommands
 from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.resp import pack
 from marketfeed.source.stream_entries import ABSENT, EntryId, before, parse_id, payload_of, read_extent, write_id
 from marketfeed.source.stream_reads import Reading, Reads
 from marketfeed.source.unblocker import Unblocker
@@ -116,7 +117,6 @@ class RedisStreams(Service):
     def link_up(self, link: RedisLink) -> None:
         assert isinstance(link, ReaderLink)
         self._link = link
-        link.take_replies()
         self._unchecked = dict.fromkeys(self._wanted.values())
         self._is_narrowing = False
         self.sink.reached()

@@ -9,8 +9,8 @@ from twisted.internet.task import Clock
 
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.reader_link import ReaderLink
-from marketfeed.source.redis_commands import pack
 from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.resp import pack
 from tests.source.memory import Connection, Endpoint
 
 
@@ -33,7 +33,7 @@ class World:
         return self.link
 
     def link_up(self, link: RedisLink) -> None:
-        self.link.take_replies()
+        self.link.is_up = True
 
     def link_down(self, link: RedisLink | None) -> None:
         """Nothing to do."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.source.redis_commands import pack
+from marketfeed.source.resp import pack
 from marketfeed.source.stream_reads import LEAST, MOST, TOTAL, Reading, Reads
 
 STEPS = st.lists(st.tuples(st.sampled_from(["add", "drop", "move", "read", "clear"]), st.integers(0, 5)), max_size=40)
