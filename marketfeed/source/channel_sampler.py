@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 
 from marketfeed.boundaries import Clock
 from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
-from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.link_service import LinkService
+from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
 
 __all__ = ["LISTEN_SECONDS", "PERIOD_SECONDS", "ChannelSampler"]
@@ -47,7 +46,7 @@ class _SamplerLink(RedisLink):
         self.transport.write(b"".join([pack(verb, each) for each in patterns]))
 
 
-class ChannelSampler(Service):
+class ChannelSampler(LinkService):
     """Calls `heard` with channels that `patterns` match, with each as often as something is heard on it."""
 
     log = Log()
@@ -60,21 +59,12 @@ class ChannelSampler(Service):
         patterns: Sequence[bytes],
         heard: Callable[[bytes], None],
     ) -> None:
-        self._clock = clock
+        super().__init__(clock, endpoint, address, "redis, for --warm")
         self._patterns = patterns
         self._heard = heard
-        self._keeper = LinkKeeper(clock, endpoint, address, self, "redis, for --warm")
         self._link: _SamplerLink | None = None
         self._next: IDelayedCall | None = None
         self._last_refusal = ""
-
-    def startService(self) -> None:
-        Service.startService(self)
-        self._keeper.startService()
-
-    def stopService(self) -> Deferred[None]:
-        Service.stopService(self)
-        return self._keeper.stopService()
 
     def make_link(self) -> RedisLink:
         return _SamplerLink(self._clock, self._heard, self._refused)

@@ -12,7 +12,6 @@ from collections import deque
 from typing import Any
 
 import hiredis
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 
@@ -20,7 +19,8 @@ from marketfeed.boundaries import Clock
 from marketfeed.logs import Log
 from marketfeed.model.ratelimit import TokenBucket
 from marketfeed.redis_address import RedisAddress
-from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.link_service import LinkService
+from marketfeed.source.redis_link import RedisLink
 
 __all__ = ["MOST_BYTES", "RedisAppender"]
 
@@ -37,7 +37,7 @@ class _AppenderLink(RedisLink):
             self._appender.answered(reply)
 
 
-class RedisAppender(Service):
+class RedisAppender(LinkService):
     """Keeps a link to append through. `maxlen`: about so many entries are kept of each stream; 0: all.
 
     `added` and `lost` count entries. `ready`: there is a link.
@@ -46,8 +46,7 @@ class RedisAppender(Service):
     log = Log()
 
     def __init__(self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, maxlen: int) -> None:
-        self._clock = clock
-        self._keeper = LinkKeeper(clock, endpoint, address, self, "appender")
+        super().__init__(clock, endpoint, address, "appender")
         self._link: RedisLink | None = None
         self._words = 8 if maxlen else 5
         limit = str(maxlen).encode()
@@ -97,14 +96,6 @@ class RedisAppender(Service):
         else:
             self.added += 1
         self._look_whether_idle()
-
-    def startService(self) -> None:
-        Service.startService(self)
-        self._keeper.startService()
-
-    def stopService(self) -> Deferred[None]:
-        Service.stopService(self)
-        return self._keeper.stopService()
 
     def make_link(self) -> RedisLink:
         return _AppenderLink(self._clock, self)

@@ -12,7 +12,6 @@ from collections import deque
 from typing import Any
 
 import hiredis
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
@@ -20,7 +19,8 @@ from twisted.python.failure import Failure
 
 from marketfeed.boundaries import Clock
 from marketfeed.redis_address import RedisAddress
-from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.link_service import LinkService
+from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
 
 __all__ = ["CommandFault", "CommandRefused", "OutOfReach", "RedisCommands"]
@@ -70,14 +70,13 @@ class _CommandLink(RedisLink):
             each.errback(OutOfReach(str(self._fault)))
 
 
-class RedisCommands(Service):
+class RedisCommands(LinkService):
     """Keeps a link to ask through. `name`: what the log calls it."""
 
     def __init__(
         self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, name: str = "redis commands"
     ) -> None:
-        self._clock = clock
-        self._keeper = LinkKeeper(clock, endpoint, address, self, name)
+        super().__init__(clock, endpoint, address, name)
         self._link: _CommandLink | None = None
 
     @property
@@ -90,14 +89,6 @@ class RedisCommands(Service):
         if self._link is None:
             return fail(OutOfReach("there is no connection"))
         return self._link.ask(pack(*words))
-
-    def startService(self) -> None:
-        Service.startService(self)
-        self._keeper.startService()
-
-    def stopService(self) -> Deferred[None]:
-        Service.stopService(self)
-        return self._keeper.stopService()
 
     def make_link(self) -> RedisLink:
         return _CommandLink(self._clock)

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import hiredis
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.boundaries import Clock
 from marketfeed.redis_address import RedisAddress
-from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.link_service import LinkService
+from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
 
 __all__ = ["ListenerSink", "RedisListener"]
@@ -93,7 +92,7 @@ class _ListenerLink(RedisLink):
                 self._sink.complete()
 
 
-class RedisListener(Service):
+class RedisListener(LinkService):
     """Keeps the subscriptions that `commands` make, through whatever happens to the link."""
 
     def __init__(
@@ -104,18 +103,9 @@ class RedisListener(Service):
         commands: Sequence[tuple[bytes, bytes]],
         sink: ListenerSink,
     ) -> None:
-        self._clock = clock
+        super().__init__(clock, endpoint, address, "redis")
         self._commands = commands
         self._sink = sink
-        self._keeper = LinkKeeper(clock, endpoint, address, self, "redis")
-
-    def startService(self) -> None:
-        Service.startService(self)
-        self._keeper.startService()
-
-    def stopService(self) -> Deferred[None]:
-        Service.stopService(self)
-        return self._keeper.stopService()
 
     def make_link(self) -> RedisLink:
         return _ListenerLink(self._clock, self._commands, self._sink)

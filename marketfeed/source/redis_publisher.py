@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import hiredis
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.boundaries import Clock
 from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
-from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.link_service import LinkService
+from marketfeed.source.redis_link import RedisLink
 
 __all__ = ["RedisPublisher"]
 
@@ -28,12 +27,11 @@ class _PublisherLink(RedisLink):
             self.log.error("redis: a publication is refused: {fault}", fault=str(reply))
 
 
-class RedisPublisher(Service):
+class RedisPublisher(LinkService):
     """Keeps a link to publish through. `ready`: there is one."""
 
     def __init__(self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress) -> None:
-        self._clock = clock
-        self._keeper = LinkKeeper(clock, endpoint, address, self, "publisher")
+        super().__init__(clock, endpoint, address, "publisher")
         self._link: RedisLink | None = None
 
     @property
@@ -51,14 +49,6 @@ class RedisPublisher(Service):
                 b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, len(payload), payload)
             )
         self._link.transport.write(b"".join(parts))
-
-    def startService(self) -> None:
-        Service.startService(self)
-        self._keeper.startService()
-
-    def stopService(self) -> Deferred[None]:
-        Service.stopService(self)
-        return self._keeper.stopService()
 
     def make_link(self) -> RedisLink:
         return _PublisherLink(self._clock)

@@ -15,8 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import hiredis
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 
@@ -24,7 +22,8 @@ from marketfeed.boundaries import Clock, Sink
 from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.desired import DesiredChannels, Verb
-from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.link_service import LinkService
+from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
 
 __all__ = ["RedisPubSub"]
@@ -81,7 +80,7 @@ class SubscriberLink(RedisLink):
         self.transport.write(pack(verb.value.upper(), *channels))
 
 
-class RedisPubSub(Service):
+class RedisPubSub(LinkService):
     """Redis PUBLISH/SUBSCRIBE as a `Source`."""
 
     log = Log()
@@ -95,24 +94,15 @@ class RedisPubSub(Service):
         channel_prefix: str = "",
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._clock = clock
+        super().__init__(clock, endpoint, address, "redis")
         self._prefix = channel_prefix.encode()
         self._now = now
         self._desired = DesiredChannels()
         self._link: SubscriberLink | None = None
-        self._keeper = LinkKeeper(clock, endpoint, address, self, "redis")
         self._asking = LoopingCall(self._ask)
         self._asking.clock = clock
         self.sink = sink
         self.streams: dict[bytes, str] = {}
-
-    def startService(self) -> None:
-        Service.startService(self)
-        self._keeper.startService()
-
-    def stopService(self) -> Deferred[None]:
-        Service.stopService(self)
-        return self._keeper.stopService()
 
     # What the hub asks for.
 
