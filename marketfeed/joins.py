@@ -23,7 +23,7 @@ from marketfeed.groups import Group, is_member, overhead
 from marketfeed.join import Join, TooManyStreams
 from marketfeed.logs import Log
 from marketfeed.model.streams import StreamName
-from marketfeed.recall import Allowance, Recall
+from marketfeed.recall import Recall, ReplayRoom
 from marketfeed.waits import Waits
 from marketfeed.wanted import WantedStreams
 
@@ -150,7 +150,7 @@ class Joins:
 
     def _catch_up(self, join: Join) -> None:
         join.wait = None
-        room = Allowance(join.subscriber.room)
+        room = ReplayRoom(join.subscriber.room)
         for spelling, offset in join.since.items():
             join.recalls[spelling] = Recall(join.streams[spelling], offset, room, overhead(spelling, join.shape))
         self._recall_or_complete(join)

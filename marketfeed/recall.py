@@ -16,13 +16,13 @@ from marketfeed.groups import LiveStream
 from marketfeed.model.history import EntryHistory
 from marketfeed.model.publications import BadPublication
 
-__all__ = ["Allowance", "Recall", "read_entries"]
+__all__ = ["Recall", "ReplayRoom", "read_entries"]
 
 _ROUNDS = 64
 """Portions after which a recall that does not reach the history, which moves on, is given up."""
 
 
-class Allowance:
+class ReplayRoom:
     """The bytes that the recalls of one client may take from the archive, all together."""
 
     __slots__ = ("left",)
@@ -34,14 +34,14 @@ class Allowance:
 class Recall:
     """What one stream has published behind `offset`, with `overhead` bytes for each publication."""
 
-    __slots__ = ("_allowance", "_last", "_overhead", "_rounds", "_taken", "entries", "is_possible", "stream")
+    __slots__ = ("_last", "_overhead", "_replay_room", "_rounds", "_taken", "entries", "is_possible", "stream")
 
-    def __init__(self, stream: LiveStream, offset: str, allowance: Allowance, overhead: int) -> None:
+    def __init__(self, stream: LiveStream, offset: str, replay_room: ReplayRoom, overhead: int) -> None:
         self.stream = stream
         self.entries: list[Entry] = []
         self.is_possible = True
         self._last = offset
-        self._allowance = allowance
+        self._replay_room = replay_room
         self._taken = 0
         self._overhead = overhead
         self._rounds = 0
@@ -66,7 +66,7 @@ class Recall:
         assert until is not None
         is_ahead = history.is_behind(self._last)
         self._rounds += 1
-        portion = await archive.since(self.stream.name, self._last, until, max(1, self._allowance.left))
+        portion = await archive.since(self.stream.name, self._last, until, max(1, self._replay_room.left))
         if portion is None or self._rounds > _ROUNDS:
             self._give_up()
             return
@@ -77,14 +77,14 @@ class Recall:
         self.entries += read_entries(self.stream, portion, strict)
         size = sum([len(payload) + self._overhead for _, payload in portion])
         self._taken += size
-        self._allowance.left -= size
-        if self._allowance.left < 0:
+        self._replay_room.left -= size
+        if self._replay_room.left < 0:
             self._give_up()
 
     def _give_up(self) -> None:
         self.is_possible = False
         self.entries = []
-        self._allowance.left += self._taken
+        self._replay_room.left += self._taken
         self._taken = 0
 
     def take(self) -> tuple[list[Entry], int] | None:

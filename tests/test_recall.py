@@ -11,7 +11,7 @@ from marketfeed.groups import LiveStream
 from marketfeed.model.history import EntryHistory, Histories
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.streams import StreamKinds
-from marketfeed.recall import Allowance, Recall, read_entries
+from marketfeed.recall import Recall, ReplayRoom, read_entries
 from tests.fakes import FakeArchive, make_stream
 from tests.rooms import trade
 
@@ -39,8 +39,8 @@ class Past:
             self.archive.add("trade@A", f"{self.count}-0", trade(self.count))
             self.stream.history.add(trade(self.count), 0.0, f"{self.count}-0")
 
-    def recall(self, after: int, room: int | Allowance = 1 << 20) -> Recall:
-        allowance = Allowance(room) if isinstance(room, int) else room
+    def recall(self, after: int, room: int | ReplayRoom = 1 << 20) -> Recall:
+        allowance = ReplayRoom(room) if isinstance(room, int) else room
         return Recall(self.stream, f"{after}-0", allowance, OVERHEAD)
 
     def entries(self, after: int) -> list[Entry]:
@@ -71,12 +71,12 @@ def test_what_a_counted_history_has_needs_no_archive_and_the_rest_is_gone() -> N
     """Where there is no archive, the ring alone tells."""
     stream = make_stream()
     stream.history.add(trade(1), 0.0)
-    assert Recall(stream, "epoch-0", Allowance(1000), OVERHEAD).take() == (
+    assert Recall(stream, "epoch-0", ReplayRoom(1000), OVERHEAD).take() == (
         [("epoch-1", trade(1))],
         len(trade(1)) + OVERHEAD,
     )
     for offset in ("epoch-2", "other-0", "", "é"):
-        assert Recall(stream, offset, Allowance(1000), OVERHEAD).take() is None
+        assert Recall(stream, offset, ReplayRoom(1000), OVERHEAD).take() is None
 
 
 def test_a_stream_that_has_not_begun_has_no_past() -> None:
@@ -145,7 +145,7 @@ def test_what_the_archive_does_not_have_is_nothing_rather_than_a_part(after: str
     """Trimmed, beyond the end, or no offset."""
     past = Past()
     past.archive.trim("trade@A", 10)
-    recall = Recall(past.stream, after, Allowance(1 << 20), OVERHEAD)
+    recall = Recall(past.stream, after, ReplayRoom(1 << 20), OVERHEAD)
     assert recall.needs_archive
     past.ask(recall)
     assert not recall.needs_archive
@@ -189,7 +189,7 @@ def test_the_archive_is_asked_for_no_more_than_there_is_room_for(room: int, roun
 def test_the_recalls_of_a_client_share_its_room() -> None:
     """A thousand streams fill no more memory than one; what does not fit leaves its place to the next."""
     past = Past(most=2)
-    room = Allowance(17 * SIZE)
+    room = ReplayRoom(17 * SIZE)
     first, second, third = past.recall(22, room), past.recall(12, room), past.recall(20, room)
     for recall in (first, second, third):
         past.complete(recall)
