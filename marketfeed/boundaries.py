@@ -37,7 +37,8 @@ class Archive(Protocol):
 
         Whoever wants more asks again, behind the last offset of the portion; an empty one says that nothing is left.
         A portion is a whole number of publications, of about `max_bytes` bytes and at least one. None: not all of it
-        is there any more, or `after` is no offset, or lies beyond the stream's end, or the source is out of reach.
+        is there any more, or `after` is no offset, or the stream's end, as the archive has it, lies before `after` or
+        `until`, or the source is out of reach.
         """
 
     def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:

@@ -14,6 +14,8 @@ import heapq
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 
+from marketfeed.model.entry_ids import parse_id, read_id
+
 __all__ = ["KEEPING", "CountedHistory", "EntryHistory", "Histories", "History"]
 
 KEEPING = 128
@@ -21,8 +23,6 @@ KEEPING = 128
 
 _FEW = 64  # dropped ones that are not worth moving the rest for
 _DIGITS = 20  # of the largest number in 64 bits
-
-_Id = tuple[int, int]
 
 
 class Histories:
@@ -251,7 +251,7 @@ class EntryHistory(_History):
 
     def reset(self, after: str) -> None:
         """Drop everything, and begin behind `after`. Raises ValueError when it is no offset."""
-        if _parsed(after) is None:
+        if parse_id(after) is None:
             raise ValueError(f"not an offset: {after!r}")
         self._drop(self.kept)
         self._first_after = self._latest = after
@@ -277,15 +277,15 @@ class EntryHistory(_History):
         """Every publication behind `offset`, oldest first; None if they are not all here, or it is no offset."""
         if self._first_after is None or self._latest is None:
             return None
-        after = _parsed(offset)
-        if after is None or not _place(self._first_after) <= after <= _place(self._latest):
+        after = parse_id(offset)
+        if after is None or not read_id(self._first_after) <= after <= read_id(self._latest):
             return None
-        return self._entries(bisect_right(self._offsets, after, self._start, key=_place))
+        return self._entries(bisect_right(self._offsets, after, self._start, key=read_id))
 
     def is_behind(self, offset: str) -> bool:
         """Whether the stream has not come as far as `offset`; what is no offset is not ahead of anything."""
-        place = _parsed(offset)
-        return place is not None and (self._latest is None or _place(self._latest) < place)
+        place = parse_id(offset)
+        return place is not None and (self._latest is None or read_id(self._latest) < place)
 
     def pass_over(self, offset: str) -> None:
         """The source has an entry there that was no good publication: the end moves on, and nothing is kept."""
@@ -311,15 +311,3 @@ History = CountedHistory | EntryHistory
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= _DIGITS
-
-
-def _parsed(offset: str) -> _Id | None:
-    """The two numbers of an entry's id."""
-    milliseconds, _, number = offset.partition("-")
-    return (int(milliseconds), int(number)) if _is_number(milliseconds) and _is_number(number) else None
-
-
-def _place(offset: str) -> _Id:
-    """The two numbers of an id that is sure to be one."""
-    milliseconds, _, number = offset.partition("-")
-    return int(milliseconds), int(number)

@@ -1,7 +1,8 @@
 """The past of Redis streams, read when somebody asks for it.
 
-1. What is said to be all there is shown to be: after the last range is read, the server is asked whether anything
-   behind the offset is gone by then (see `stream_entries`). What cannot be shown is None.
+1. What is said to be all there is shown to be: before the first range is read, the server is asked whether it has come
+   as far as the end that is asked for, and after the last one whether anything behind the offset is gone by then (see
+   `stream_entries`). What cannot be shown is None.
 2. An offset is an entry's id. Whatever else a client sends as one is None, and so is every answer that is an error.
 3. A portion is read in ranges of a number of entries, the next one as long as the bytes of those before it suggest,
    so that few bytes are read in vain. An entry without a publication is passed over.
@@ -15,8 +16,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from marketfeed.boundaries import Entry
+from marketfeed.model.entry_ids import parse_id
 from marketfeed.source.redis_commands import CommandFault, CommandRefused, RedisCommands
-from marketfeed.source.stream_entries import ABSENT, Extent, parse_id, payload_of, read_extent
+from marketfeed.source.stream_entries import ABSENT, Extent, payload_of, read_extent
 
 __all__ = ["RedisArchive"]
 
@@ -37,20 +39,22 @@ class RedisArchive:
         return Deferred.fromCoroutine(self._newest(self._prefix + stream.encode(), limit, max_bytes))
 
     async def _since(self, key: bytes, after: str, until: str, max_bytes: int) -> list[Entry] | None:
-        at = parse_id(after)
-        if at is None or parse_id(until) is None:
+        at, end = parse_id(after), parse_id(until)
+        if at is None or end is None:
             return None
-        if after == until:
+        if at == end:
             return []
         portion = _Portion(max_bytes, max(1, max_bytes))
         try:
+            has_come_so_far = end <= (await self._extent(key)).last
             await self._read(portion, lambda last, count: ("XRANGE", key, f"({last or after}", until, "COUNT", count))
             newest = await self._commands.ask("XREVRANGE", key, after, "-", "COUNT", "1")
             extent = await self._extent(key)
         except CommandFault:
             return None
         is_entry = bool(newest) and newest[0][0] == after.encode()
-        return portion.at_least_one() if extent.has_all_behind(at, is_entry=is_entry) else None
+        is_whole = has_come_so_far and end <= extent.last and extent.has_all_behind(at, is_entry=is_entry)
+        return portion.at_least_one() if is_whole else None
 
     async def _newest(self, key: bytes, limit: int, max_bytes: int) -> list[Entry] | None:
         portion = _Portion(max_bytes, limit)

@@ -29,13 +29,14 @@ from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 
 from marketfeed.boundaries import Clock, Sink
 from marketfeed.logs import Log
+from marketfeed.model.entry_ids import EntryId, before, read_id, write_id
 from marketfeed.model.ratelimit import TokenBucket
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.reader_link import ReaderLink
 from marketfeed.source.redis_commands import RedisCommands
 from marketfeed.source.redis_link import LinkKeeper, RedisLink
 from marketfeed.source.resp import pack
-from marketfeed.source.stream_entries import ABSENT, EntryId, before, parse_id, payload_of, read_extent, write_id
+from marketfeed.source.stream_entries import ABSENT, payload_of, read_extent
 from marketfeed.source.stream_reads import Reading, Reads
 from marketfeed.source.unblocker import Unblocker
 
@@ -291,6 +292,4 @@ def _newest(answer: list[Any]) -> EntryId | None:
 
 
 def _entry(data: bytes) -> EntryId:
-    entry = parse_id(data.decode())
-    assert entry is not None, data
-    return entry
+    return read_id(data.decode())

@@ -1,55 +1,29 @@
-"""Entries of a Redis stream: their ids, and whether all behind one of them is still there.
+"""Entries of a Redis stream: what they hold, and whether all behind one of them is still there.
 
-1. An id is `<ms>-<seq>`, two numbers of 64 bits, written without leading zeros; `0-0` lies before every entry.
-2. The server removes entries in two ways. Trimming takes them from the front and leaves no note but the count; XDEL
+1. The server removes entries in two ways. Trimming takes them from the front and leaves no note but the count; XDEL
    takes them from anywhere, and the server keeps the highest such id.
-3. So all that was added behind an id is still there when it is not beyond the stream's end, nothing behind it was
-   taken by XDEL, and either an entry at or before it is left, or nothing was ever removed, or it is the stream's
-   last id. Where a server does not count what was added (before Redis 7), the second of these is not known.
-4. An id that is between the stream's entries and none of them, though nobody deleted it, belongs to another past: the
-   server has lost what it had acknowledged, and something else has been added since.
-5. What cannot be shown to be all there is taken for a loss.
+2. So all that was added behind an id is still there when it is not beyond the stream's end, nothing behind it was
+   taken by XDEL, and the entry of this id is left, or was the last that XDEL took; or it is the stream's last id; or
+   nothing fits between it and the first entry. Behind `0-0` all is there while nothing was ever removed, which servers
+   before Redis 7 do not count.
+3. An id that is none of the stream's entries, though nobody deleted it and nothing was removed, belongs to another
+   past: the server has lost what it had acknowledged, a part or the whole of it, and something else has been added.
+4. What cannot be shown to be all there is taken for a loss.
+5. What XDEL has taken may have been any of the entries up to the highest such id. Those of them that are left are
+   still to be had: an id before it is no place to go on behind (`hole`) until they have been read.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ABSENT", "ORIGIN", "EntryId", "Extent", "before", "parse_id", "payload_of", "read_extent", "write_id"]
+from marketfeed.model.entry_ids import ORIGIN, EntryId, before, read_id
 
-EntryId = tuple[int, int]
-
-ORIGIN: EntryId = (0, 0)
-"""Behind it lies the whole of every stream."""
+__all__ = ["ABSENT", "Extent", "payload_of", "read_extent"]
 
 FIELD = b"d"
 """The field that holds the publication."""
-
-_ID = re.compile(r"(0|[1-9][0-9]{0,19})-(0|[1-9][0-9]{0,19})", re.ASCII)
-_MOST = 2**64 - 1
-
-
-def parse_id(text: str) -> EntryId | None:
-    """The id that a text is, in its only spelling; None: it is none."""
-    found = _ID.fullmatch(text)
-    if found is None:
-        return None
-    milliseconds, sequence = int(found[1]), int(found[2])
-    return (milliseconds, sequence) if max(milliseconds, sequence) <= _MOST else None
-
-
-def write_id(entry: EntryId) -> str:
-    return f"{entry[0]}-{entry[1]}"
-
-
-def before(entry: EntryId) -> EntryId:
-    """The id next to it, towards the beginning; there is no room for another between them."""
-    milliseconds, sequence = entry
-    if sequence:
-        return milliseconds, sequence - 1
-    return (milliseconds - 1, _MOST) if milliseconds else ORIGIN
 
 
 def payload_of(fields: list[bytes]) -> bytes | None:
@@ -76,12 +50,19 @@ class Extent:
             return False
         if self.first is not None and self.first <= at:
             return is_entry or self.deleted == at
-        return self.removed == 0 or self.last == at
+        if self.last == at or (self.first is not None and before(self.first) == at):
+            return True
+        return at == ORIGIN and self.removed == 0
+
+    def hole(self, at: EntryId) -> EntryId | None:
+        """Up to where XDEL may have taken some of what lies behind `at`; None: it has taken nothing of it."""
+        return self.deleted if self.deleted > at else None
 
     def go_on_behind(self, at: EntryId, newest: EntryId | None) -> EntryId:
         """Where to read on for whoever has read up to `at`. `newest`: the last entry that is not behind `at`.
 
-        Anything else than `at` says that publications are missing.
+        Anything else than `at` says that publications are missing. Where there is a hole, what is left of it is to be
+        read first.
         """
         if self.has_all_behind(at, is_entry=newest == at):
             return at
@@ -104,13 +85,8 @@ def read_extent(reply: list[Any]) -> Extent:
     first = fields[b"first-entry"]
     added = fields.get(b"entries-added")
     return Extent(
-        first=_id(first[0]) if first else None,
-        last=_id(fields[b"last-generated-id"]),
-        deleted=_id(fields.get(b"max-deleted-entry-id", b"0-0")),
+        first=read_id(first[0].decode()) if first else None,
+        last=read_id(fields[b"last-generated-id"].decode()),
+        deleted=read_id(fields.get(b"max-deleted-entry-id", b"0-0").decode()),
         removed=None if added is None else added - fields[b"length"],
     )
-
-
-def _id(data: bytes) -> EntryId:
-    milliseconds, _, sequence = data.partition(b"-")
-    return int(milliseconds), int(sequence)

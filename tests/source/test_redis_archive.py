@@ -38,13 +38,69 @@ def ids(entries: list[tuple[str, bytes]] | None) -> list[int] | None:
 async def test_what_lies_behind_an_offset(harness: Harness) -> None:
     """Up to and with the end that is asked for, and nothing of what does not exist or is not behind it."""
     redis, archive = await archive_on(harness)
-    assert await archive.since(A, "0-0", "9-0", PLENTY) == []
+    assert await archive.since(A, "0-0", "0-0", PLENTY) == []
     assert await archive.since(A, "1-0", "9-0", PLENTY) is None
     await add(redis, *range(1, 6))
     assert await archive.since(A, "2-0", "4-0", PLENTY) == [("3-0", b"3"), ("4-0", b"4")]
-    assert ids(await archive.since(A, "0-0", "9-0", PLENTY)) == [1, 2, 3, 4, 5]
+    assert ids(await archive.since(A, "0-0", "5-0", PLENTY)) == [1, 2, 3, 4, 5]
     assert await archive.since(A, "5-0", "5-0", PLENTY) == []
     assert await archive.since(A, "5-0", "4-0", PLENTY) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_archive_that_is_behind(harness: Harness) -> None:
+    """Its end lies before the one that is asked for: what it has is not all, and nothing more of it is not nothing."""
+    redis, archive = await archive_on(harness)
+    assert await archive.since(A, "0-0", "9-0", PLENTY) is None
+    await add(redis, *range(1, 6))
+    assert await archive.since(A, "2-0", "6-0", PLENTY) is None
+    assert await archive.since(A, "5-0", "6-0", PLENTY) is None
+    await add(redis, 6)
+    assert ids(await archive.since(A, "2-0", "6-0", PLENTY)) == [3, 4, 5, 6]
+    assert await archive.since(A, "6-0", "6-0", PLENTY) == []
+
+
+def test_an_archive_that_catches_up_while_it_is_asked() -> None:
+    """What it had when it was read is what counts, not what it has when the reading is looked over."""
+    clock = Clock()
+    endpoint = Endpoint(clock)
+    commands = RedisCommands(clock, endpoint, RedisAddress())
+    archive = RedisArchive(commands)
+    commands.startService()
+    connection = endpoint.accept()
+    connection.answer(b"+PONG\r\n")
+    got: list[object] = []
+    archive.since(A, "5-0", "6-0", PLENTY).addCallback(got.append)
+    answers = {b"XREVRANGE": entries(5), b"XRANGE": b"*0\r\n", b"XINFO": info(5)}
+    while not got:
+        for command in connection.asked():
+            connection.say(answers[command[0]])
+            answers[b"XINFO"] = info(6)
+    assert got == [None]
+    commands.stopService()
+    clock.advance(0)
+
+
+def entries(*numbers: int) -> bytes:
+    each = b"".join(b"*2\r\n$3\r\n%d-0\r\n*2\r\n$1\r\nd\r\n$1\r\n1\r\n" % number for number in numbers)
+    return b"*%d\r\n%b" % (len(numbers), each)
+
+
+def info(last: int) -> bytes:
+    """Of a stream from which nothing was ever removed."""
+    head = b"*8\r\n$6\r\nlength\r\n:%d\r\n$17\r\nlast-generated-id\r\n$3\r\n%d-0\r\n" % (last, last)
+    return head + b"$13\r\nentries-added\r\n:%d\r\n$11\r\nfirst-entry\r\n" % last + entries(1)[4:]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_that_was_lost_whole(harness: Harness) -> None:
+    """It has been added to since, and nothing of that was removed: what the client had belongs to another past."""
+    redis, archive = await archive_on(harness)
+    await add(redis, 1, 2)
+    await redis.command("DEL", f"pre:{A}")
+    await add(redis, 3, 4)
+    assert await archive.since(A, "2-0", "4-0", PLENTY) is None
+    assert ids(await archive.since(A, "3-0", "4-0", PLENTY)) == [4]
 
 
 @pytest_twisted.ensureDeferred
