@@ -13,7 +13,8 @@
 5. A read waits for new entries. Wishes end that wait through another link; where that is impossible, no read waits
    longer than `SHORT_MS`. With many streams a read is not followed by another at once, for it costs the server time
    for each of them.
-6. A stream that may not be read, or is none, is refused by itself. It is tried again on the next link.
+6. A stream that may not be read, or is none, is refused by itself. It is tried again, and what is read is checked
+   again, when its turn comes (see `verification`), between two reads.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import hiredis
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock, Sink
 from marketfeed.logs import Log
@@ -36,22 +38,20 @@ from marketfeed.source.reader_link import ReaderLink
 from marketfeed.source.redis_commands import RedisCommands
 from marketfeed.source.redis_link import LinkKeeper, RedisLink
 from marketfeed.source.resp import pack
-from marketfeed.source.stream_entries import ABSENT, payload_of, read_extent
+from marketfeed.source.stream_checks import REFUSALS, StreamChecks
+from marketfeed.source.stream_entries import payload_of
 from marketfeed.source.stream_reads import Reading, Reads
 from marketfeed.source.unblocker import Unblocker
+from marketfeed.source.verification import LOOK_SECONDS
 
 __all__ = ["RedisStreams"]
 
 LONG_MS = 4000
 """A read's wait. Shorter than the silence after which a link's keeper asks for a sign of life."""
 SHORT_MS = 250
-CHECKS = 500
-"""Streams that are checked in one go."""
 REST_SECONDS = 2e-6
 """Between two reads, for each stream, where that makes `LEAST_REST` or more."""
 LEAST_REST, MOST_REST = 0.001, 0.02
-
-_REFUSALS = ("NOPERM", "WRONGTYPE")
 
 
 class RedisStreams(Service):
@@ -76,7 +76,9 @@ class RedisStreams(Service):
         self._keeper = LinkKeeper(clock, endpoint, address, self, "redis")
         self._link: ReaderLink | None = None
         self._wanted: dict[str, Reading] = {}
-        self._unchecked: dict[Reading, None] = {}
+        self._checks = StreamChecks(clock, self)
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = clock
         self._reads = Reads()
         self._lagging: dict[Reading, None] = {}
         self._is_reading = False
@@ -100,13 +102,13 @@ class RedisStreams(Service):
 
     def want(self, stream: str) -> None:
         reading = self._wanted[stream] = Reading(stream, self._prefix + stream.encode())
-        self._unchecked[reading] = None
+        self._checks.add(reading)
         self._go_on()
 
     def unwant(self, stream: str) -> None:
         reading = self._wanted.pop(stream, None)
         if reading is not None:
-            self._unchecked.pop(reading, None)
+            self._checks.drop(reading)
             self._reads.drop(reading)
             self._lagging.pop(reading, None)
 
@@ -118,8 +120,9 @@ class RedisStreams(Service):
     def link_up(self, link: RedisLink) -> None:
         assert isinstance(link, ReaderLink)
         self._link = link
-        self._unchecked = dict.fromkeys(self._wanted.values())
+        self._checks.begin(self._wanted.values())
         self._is_narrowing = False
+        self._looking.start(LOOK_SECONDS, now=False)
         self.sink.reached()
         link.exchange(pack("CLIENT", "ID"), 1, self._identified)
 
@@ -128,6 +131,8 @@ class RedisStreams(Service):
         self._is_reading = False
         self._reads.clear()
         self._lagging.clear()
+        if self._looking.running:
+            self._looking.stop()
         self._unblocker.aim(None)
         self._end_rest()
         if self.running:
@@ -141,60 +146,42 @@ class RedisStreams(Service):
 
     # One exchange after the other.
 
+    def _look(self) -> None:
+        self._checks.look()
+        self._go_on()
+
     def _go_on(self) -> None:
         link = self._link
         if link is None:
             return
         if link.is_busy:
-            if self._is_reading and self._unchecked:
-                self._unblocker.unblock(lambda: self._is_reading and bool(self._unchecked))
-        elif self._unchecked:
+            if self._is_reading and self._checks.are_urgent:
+                self._unblocker.unblock(lambda: self._is_reading and self._checks.are_urgent)
+        elif self._checks:
             self._check(link)
         elif self._reads and self._rest is None:
             self._read(link)
 
     def _check(self, link: ReaderLink) -> None:
-        readings = list(self._unchecked)[:CHECKS]
-        commands = []
-        for reading in readings:
-            del self._unchecked[reading]
-            if self._is_narrowing:
-                commands.append(pack("XREAD", "COUNT", "1", "STREAMS", reading.key, "$"))
-            if reading.at:
-                commands.append(pack("XREVRANGE", reading.key, reading.at, "-", "COUNT", "1"))
-            commands.append(pack("XINFO", "STREAM", reading.key))
-        each = self._is_narrowing
-        link.exchange(b"".join(commands), len(commands), lambda answers: self._checked(readings, answers, each))
+        commands, count, done = self._checks.next(self._is_narrowing)
+        link.exchange(commands, count, done)
 
-    def _checked(self, readings: list[Reading], answers: list[Any], is_narrowed: bool) -> None:
-        """`is_narrowed`: each stream was also read by itself."""
-        at = 0
-        for reading in readings:
-            count = 1 + is_narrowed + bool(reading.at)
-            self._judge(reading, answers[at : at + count])
-            at += count
-        self.sink.flush()
+    # What comes of the checks.
 
-    def _judge(self, reading: Reading, answers: list[Any]) -> None:
-        """What the server says about one stream."""
-        if self._wanted.get(reading.stream) is not reading:
-            return
-        fault = next((str(answer) for answer in answers if isinstance(answer, hiredis.ReplyError)), "")
-        is_absent = fault.startswith("ERR no such key")
-        if fault.startswith(_REFUSALS):
-            self.sink.refused(reading.stream, fault)
-        elif fault and not is_absent:
-            self._fail(fault)
-        else:
-            extent = ABSENT if is_absent else read_extent(answers[-1])
-            after = extent.last
-            if reading.at:
-                after = extent.go_on_behind(_entry(reading.at), _newest(answers[-2]))
-            at = write_id(after)
-            if at.encode() != reading.at:
-                reading.at, reading.told = at.encode(), at
-            self._reads.add(reading)
-            self.sink.confirmed(reading.stream, after=reading.told)
+    def is_wanted(self, reading: Reading) -> bool:
+        return self._wanted.get(reading.stream) is reading
+
+    def is_read(self, reading: Reading) -> bool:
+        return self._reads.get(reading.key) is reading
+
+    def read_on(self, reading: Reading) -> None:
+        self._lagging.pop(reading, None)
+        self._reads.add(reading)
+        self.sink.confirmed(reading.stream, after=reading.told)
+
+    def hold(self, reading: Reading) -> None:
+        self._lagging.pop(reading, None)
+        self._reads.drop(reading)
 
     def _read(self, link: ReaderLink) -> None:
         self._unblocker.try_out()
@@ -217,18 +204,18 @@ class RedisStreams(Service):
         for key, entries in found:
             reading = self._reads.get(key)
             if reading is not None:
-                self._deliver(reading, entries)
+                self.deliver(reading, entries)
         if found:
             self.sink.flush()
             self._begin_rest()
 
     def _read_refused(self, fault: str) -> None:
         """Each stream is read by itself, once, to find the one that is to blame."""
-        if self._is_narrowing or not fault.startswith(_REFUSALS):
-            self._fail(fault)
+        if self._is_narrowing or not fault.startswith(REFUSALS):
+            self.fail(fault)
             return
         self._is_narrowing = True
-        self._unchecked = {**dict.fromkeys(self._reads), **self._unchecked}
+        self._checks.add_first(self._reads)
         self._reads.clear()
         self._lagging.clear()
 
@@ -237,14 +224,14 @@ class RedisStreams(Service):
         for reading, newest in lagging.items():
             if self._reads.get(reading.key) is not reading:
                 continue
-            is_there = _newest(newest) == _entry(reading.at)
+            is_there = bool(newest) and newest[0][0] == reading.at
             if is_there or reading.key in first:
                 del self._lagging[reading]
             if not is_there and reading.key in first:
                 reading.told = write_id(before(_entry(first[reading.key])))
                 self.sink.confirmed(reading.stream, after=reading.told)
 
-    def _deliver(self, reading: Reading, entries: list[Any]) -> None:
+    def deliver(self, reading: Reading, entries: list[Any]) -> None:
         publish, stream = self.sink.publish, reading.stream
         for entry, fields in entries:
             payload = fields[1] if fields[0] == b"d" else payload_of(fields)
@@ -277,7 +264,7 @@ class RedisStreams(Service):
             self._rest.cancel()
             self._rest = None
 
-    def _fail(self, fault: str) -> None:
+    def fail(self, fault: str) -> None:
         if self._link is not None:
             self._link.fail(fault)
 
@@ -285,10 +272,6 @@ class RedisStreams(Service):
 def _good_at(link: RedisLink) -> int:
     assert isinstance(link, ReaderLink)
     return int(link.good_at * 1000)
-
-
-def _newest(answer: list[Any]) -> EntryId | None:
-    return _entry(answer[0][0]) if answer else None
 
 
 def _entry(data: bytes) -> EntryId:

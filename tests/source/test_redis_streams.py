@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 
-from marketfeed.source import redis_streams
-from marketfeed.source.stream_reads import MOST, Reads
+from marketfeed.source import redis_streams, verification
+from marketfeed.source.stream_checks import StreamChecks
+from marketfeed.source.stream_entries import Extent
+from marketfeed.source.stream_reads import MOST, Reading, Reads
 from tests.conftest import LogCapture
 from tests.source.streams import Heard, source_on
 from tests.system.harness import Harness, Redis, RedisServer
@@ -25,11 +27,16 @@ async def blocked_for(redis: Redis) -> bool:
     return b"blocked_clients:1" in await redis.command("INFO", "clients")
 
 
+async def readers(redis: Redis) -> list[str]:
+    """The ids of the clients that are in an XREAD."""
+    lines = (await redis.command("CLIENT", "LIST")).decode().splitlines()
+    return [line.split()[0].removeprefix("id=") for line in lines if "cmd=xread" in line]
+
+
 async def cut(redis: Redis) -> None:
     """End the source's reading link."""
-    for line in (await redis.command("CLIENT", "LIST")).decode().splitlines():
-        if "cmd=xread" in line:
-            await redis.command("CLIENT", "KILL", "ID", line.split()[0].removeprefix("id="))
+    for client in await readers(redis):
+        await redis.command("CLIENT", "KILL", "ID", client)
 
 
 async def reading(harness: Harness, *streams: str, options: tuple[str, ...] = ()) -> tuple[RedisServer, Redis, Heard]:
@@ -123,6 +130,98 @@ async def test_nothing_is_missed_across_a_lost_link(harness: Harness) -> None:
     assert heard.count("lost") == 3
 
 
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody has a turn, and soon; no read waits for long."""
+    monkeypatch.setattr(redis_streams, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(verification, "ROUND_SECONDS", 0.02)
+    monkeypatch.setattr(redis_streams, "LONG_MS", 100)
+
+
+@pytest.mark.usefixtures("often")
+@pytest_twisted.ensureDeferred
+async def test_ids_that_go_backwards(harness: Harness) -> None:
+    """Which no read would ever bring: the stream goes on behind what is there, as it does where there is nothing."""
+    _, redis, heard = await reading(harness, A, B)
+    for stream in (A, B):
+        await redis.command("XADD", stream, "5-0", "d", "1")
+    await harness.eventually(lambda: heard.count("publish") == 2)
+    await redis.command("MULTI")
+    redis.command("FLUSHALL")
+    redis.command("XADD", A, "3-0", "d", "2")
+    await redis.command("EXEC")
+    await harness.eventually(lambda: heard.of("confirmed", A)[1:] == [("3-0",)])
+    await harness.eventually(lambda: heard.of("confirmed", B)[1:] == [("0-0",)])
+    for stream in (A, B):
+        await redis.command("XADD", stream, "4-0", "d", "3")
+    await harness.eventually(lambda: heard.count("publish") == 4)
+    assert heard.count("lost") == 0
+
+
+@pytest.mark.usefixtures("often")
+@pytest_twisted.ensureDeferred
+async def test_where_all_is_well_nobody_hears_of_a_check(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of a stream that flows, nor of one that is quiet, empty, trimmed behind its position or not there."""
+    checked: list[str] = []
+    place = StreamChecks._place
+
+    def noted(checks: StreamChecks, reading: Reading, extent: Extent, newest: list[object]) -> None:
+        checked.append(reading.stream)
+        place(checks, reading, extent, newest)
+
+    monkeypatch.setattr(StreamChecks, "_place", noted)
+    streams = [f"trade@{letter}" for letter in "ABCD"]
+    _, redis, heard = await reading(harness, *streams)
+    for number in range(1, 4):
+        for stream in streams[:3]:
+            await redis.command("XADD", stream, f"{number}-0", "d", "1")
+    await harness.eventually(lambda: heard.count("publish") == 9)
+    await redis.command("XTRIM", "trade@B", "MAXLEN", "0")
+    await redis.command("XDEL", "trade@C", "3-0")
+    checked.clear()
+    await harness.eventually(lambda: min(checked.count(stream) for stream in streams) > 2)
+    assert heard.count("confirmed") == 4
+    assert await redis.command("XADD", "trade@D", "1-0", "d", "1")
+    await harness.eventually(lambda: heard.count("publish") == 10)
+    assert heard.count("confirmed") == 4
+
+
+@pytest.mark.usefixtures("often")
+@pytest_twisted.ensureDeferred
+async def test_a_permission_that_is_given_later(harness: Harness) -> None:
+    """On the same link; until then the refusal is said once."""
+    server = await harness.redis()
+    redis = await server.connect()
+    await redis.command("ACL", "SETUSER", "reader", "on", ">x", f"~{B}", "+@all")
+    source, heard = source_on(harness, server, user="reader")
+    for stream in (A, B, "trade@C"):
+        source.want(stream)
+    await harness.eventually(lambda: heard.count("refused") == 2)
+    source.unwant("trade@C")
+    for number in range(3):
+        await add(redis, B, str(number))
+        await harness.eventually(lambda count=number + 1: heard.count("publish") == count)
+        await harness.eventually(lambda: blocked_for(redis))
+    assert heard.of("refused", A) == [("NOPERM",)]
+    await redis.command("ACL", "SETUSER", "reader", "~*")
+    await harness.eventually(lambda: heard.of("confirmed", A) == [("0-0",)])
+    await add(redis, A, "now")
+    await harness.eventually(lambda: heard.count("publish") == 4)
+    assert heard.count("lost") == 0
+
+
+@pytest.mark.usefixtures("often")
+@pytest_twisted.ensureDeferred
+async def test_a_key_that_is_no_stream_for_a_while(harness: Harness) -> None:
+    """On the same link; what was added meanwhile comes when it is one again."""
+    _, redis, heard = await reading(harness, A)
+    await redis.command("SET", A, "1")
+    await harness.eventually(lambda: heard.of("refused", A) == [("WRONGTYPE",)])
+    await redis.command("DEL", A)
+    await redis.command("XADD", A, "1-0", "d", "1")
+    await harness.eventually(lambda: heard.of("publish", A) == [("1", "1-0")])
+
+
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -155,6 +254,52 @@ async def test_a_server_that_has_lost_entries(harness: Harness) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_server_that_has_lost_everything_and_got_more(harness: Harness) -> None:
+    """Before it is looked at again: nothing of the new was removed, and yet what came before it is gone."""
+    _, redis, heard = await reading(harness, A, B)
+    await redis.command("XADD", A, "5-0", "d", "1")
+    await harness.eventually(lambda: heard.count("publish") == 1)
+    await harness.eventually(lambda: blocked_for(redis))
+    (client,) = await readers(redis)
+    await redis.command("MULTI")
+    redis.command("CLIENT", "KILL", "ID", client)
+    redis.command("FLUSHALL")
+    redis.command("XADD", A, "7-0", "d", "2")
+    redis.command("XADD", B, "7-0", "d", "2")
+    await redis.command("EXEC")
+    await harness.eventually(lambda: heard.count("publish") == 3)
+    assert heard.of("confirmed", A) == [("0-0",), (f"6-{2**64 - 1}",)]
+    assert heard.of("confirmed", B) == [("0-0",), ("0-0",)], "nothing of it had ever been there"
+    assert heard.of("publish", A) == [("1", "5-0"), ("2", "7-0")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_deleted_ahead_of_the_reader(harness: Harness) -> None:
+    """What is left is delivered, up to the last that was deleted as long as there is no word of what follows it."""
+    _, redis, heard = await reading(harness, A, B)
+    for stream in (A, B):
+        await redis.command("XADD", stream, "3-0", "d", "3")
+    await harness.eventually(lambda: heard.count("publish") == 2)
+    await harness.eventually(lambda: blocked_for(redis))
+    (client,) = await readers(redis)
+    await redis.command("MULTI")
+    redis.command("CLIENT", "KILL", "ID", client)
+    for number in range(4, 310):
+        redis.command("XADD", A, f"{number}-0", "d", str(number))
+        redis.command("XADD", B, f"{number}-0", "d", str(number))
+    redis.command("XDEL", A, "306-0")
+    redis.command("XDEL", B, "4-0", "309-0")
+    await redis.command("EXEC")
+    await harness.eventually(lambda: heard.count("publish") == 2 + 305 + 304)
+    assert [entry for _, entry in heard.of("publish", A)] == [f"{n}-0" for n in range(3, 310) if n != 306]
+    assert [entry for _, entry in heard.of("publish", B)] == [f"{n}-0" for n in range(3, 309) if n != 4]
+    assert heard.of("confirmed", A)[-1] == ("306-0",)
+    await harness.eventually(lambda: heard.of("confirmed", B)[-1] == ("309-0",))
+    at = {event: place for place, event in enumerate(heard.events)}
+    assert at["publish", A, "305", "305-0"] < at["confirmed", A, "306-0"] < at["publish", A, "307", "307-0"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_entries_that_were_trimmed_meanwhile(harness: Harness) -> None:
     """Reading goes on with the first that is left; where none behind the position was trimmed, with that."""
     _, redis, heard = await reading(harness, A, B)
@@ -162,11 +307,7 @@ async def test_entries_that_were_trimmed_meanwhile(harness: Harness) -> None:
     await redis.command("XADD", B, "1-0", "d", "1")
     await harness.eventually(lambda: heard.count("publish") == 2)
     await harness.eventually(lambda: blocked_for(redis))
-    (client,) = [
-        line.split()[0].removeprefix("id=")
-        for line in (await redis.command("CLIENT", "LIST")).decode().splitlines()
-        if "cmd=xread" in line
-    ]
+    (client,) = await readers(redis)
     await redis.command("MULTI")
     redis.command("CLIENT", "KILL", "ID", client)
     for number in range(2, 10):
