@@ -5,7 +5,8 @@
 2. One batch is in flight at a time. The next one is made from the difference that exists then, so that a wish that
    was taken back in the meantime costs nothing.
 3. The server refuses a whole batch without naming the channel it objects to: the batch is halved until single
-   channels remain. Those are refused until the link is made anew or they are wanted anew.
+   channels remain. Those are refused until the link is made anew, or they are wanted anew, or it is time to try them
+   again: in batches of their own, so that nobody else waits for what is refused again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections import deque
 from enum import Enum
 
 import msgspec
+
+from marketfeed.source.rotation import Rotation
 
 __all__ = ["Batch", "DesiredChannels", "Verb"]
 
@@ -40,25 +43,42 @@ class DesiredChannels:
     def __init__(self) -> None:
         self.wanted: set[bytes] = set()
         self.confirmed: set[bytes] = set()
-        self.refused: set[bytes] = set()
+        self._refused = Rotation[bytes]()
+        self._retried: set[bytes] = set()  # of the refused ones
         self._linked = False
         self._changed: dict[bytes, None] = {}  # channels whose state may differ from the wish, oldest first
         self._flight: Batch | None = None
         self._unanswered: set[bytes] = set()
         self._halves: deque[list[bytes]] = deque()
 
+    @property
+    def refused(self) -> set[bytes]:
+        """The channels that the server does not permit."""
+        return set(self._refused)
+
+    @property
+    def refusals(self) -> int:
+        """How many they are."""
+        return len(self._refused)
+
     def want(self, channel: bytes) -> bool:
         """Subscribe to this channel. True: it is subscribed still, so that no answer will come."""
         self.wanted.add(channel)
-        self.refused.discard(channel)
+        self._forget_refusal(channel)
         self._mark(channel)
         return channel in self.confirmed and not self._is_ending(channel)
 
     def unwant(self, channel: bytes) -> None:
         """Do not stay subscribed to this channel."""
         self.wanted.discard(channel)
-        self.refused.discard(channel)
+        self._forget_refusal(channel)
         self._mark(channel)
+
+    def retry(self, most: int) -> None:
+        """Ask again for at most so many of those that are refused, whose turn it is."""
+        for channel in self._refused.next(most):
+            self._retried.add(channel)
+            self._mark(channel)
 
     def linked(self) -> None:
         """There is a new link; nothing is subscribed on it."""
@@ -70,7 +90,8 @@ class DesiredChannels:
         """The link is gone, and every subscription with it."""
         self._linked = False
         self.confirmed.clear()
-        self.refused.clear()
+        self._refused.clear()
+        self._retried.clear()
         self._changed.clear()
         self._halves.clear()
         self._end_flight()
@@ -93,6 +114,7 @@ class DesiredChannels:
         """The server confirms one channel. True if this is a subscription that is still wanted."""
         if verb is Verb.SUBSCRIBE:
             self.confirmed.add(channel)
+            self._forget_refusal(channel)
         else:
             self.confirmed.discard(channel)
         is_wanted = channel in self.wanted
@@ -105,7 +127,7 @@ class DesiredChannels:
         return is_wanted and verb is Verb.SUBSCRIBE
 
     def denied(self) -> bytes | None:
-        """The server permits not all of the batch in flight. Returns the channel, once it is known which."""
+        """The server permits not all of the batch in flight. Returns the channel once it is known, if it is news."""
         flight = self._flight
         if flight is None:
             return None
@@ -117,8 +139,15 @@ class DesiredChannels:
             return None
         if flight.verb is Verb.UNSUBSCRIBE or left[0] not in self.wanted:
             return None
-        self.refused.add(left[0])
+        if left[0] in self._refused:
+            self._retried.discard(left[0])
+            return None
+        self._refused.add(left[0])
         return left[0]
+
+    def _forget_refusal(self, channel: bytes) -> None:
+        self._refused.discard(channel)
+        self._retried.discard(channel)
 
     def _mark(self, channel: bytes) -> None:
         if self._linked:  # without a link nothing is sent, and a new one begins with all that is wanted
@@ -141,7 +170,7 @@ class DesiredChannels:
 
     def _next_changed(self) -> tuple[Verb, list[bytes]]:
         """The oldest differences that one command can settle; what does not differ any more is forgotten."""
-        verb = Verb.SUBSCRIBE
+        verb, is_retried = Verb.SUBSCRIBE, False
         channels: list[bytes] = []
         done = []
         for channel in self._changed:
@@ -153,8 +182,8 @@ class DesiredChannels:
                 done.append(channel)
                 continue
             if not channels:
-                verb = needed
-            if needed is verb:
+                verb, is_retried = needed, channel in self._retried
+            if needed is verb and is_retried == (channel in self._retried):
                 channels.append(channel)
                 done.append(channel)
                 if len(channels) == _BATCH:
@@ -164,4 +193,5 @@ class DesiredChannels:
         return verb, channels
 
     def _is_missing(self, channel: bytes) -> bool:
-        return channel in self.wanted and channel not in self.confirmed and channel not in self.refused
+        is_refused = channel in self._refused and channel not in self._retried
+        return channel in self.wanted and channel not in self.confirmed and not is_refused

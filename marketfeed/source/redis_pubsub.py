@@ -25,11 +25,14 @@ from marketfeed.source.desired import DesiredChannels, Verb
 from marketfeed.source.link_service import LinkService
 from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
+from marketfeed.source.verification import Rounds
 
 __all__ = ["RedisPubSub"]
 
 ASK_SECONDS = 1.0
 """How often the server is asked for an answer."""
+RETRIES_A_SECOND = 20
+"""Refused channels that are asked for again: of a batch with refused ones each costs some commands."""
 _CONFIRMATIONS = {b"subscribe": Verb.SUBSCRIBE, b"unsubscribe": Verb.UNSUBSCRIBE}
 
 
@@ -99,6 +102,7 @@ class RedisPubSub(LinkService):
         self._now = now
         self._desired = DesiredChannels()
         self._link: SubscriberLink | None = None
+        self._retries = Rounds(clock.seconds(), RETRIES_A_SECOND)
         self._asking = LoopingCall(self._ask)
         self._asking.clock = clock
         self.sink = sink
@@ -178,6 +182,8 @@ class RedisPubSub(LinkService):
     def _ask(self) -> None:
         if self._link is not None:
             self._link.ask()
+            self._desired.retry(self._retries.due(self._desired.refusals, self._clock.seconds()))
+            self._go_on()
 
     def _good_at(self, link: RedisLink) -> int:
         assert isinstance(link, SubscriberLink)

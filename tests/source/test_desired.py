@@ -172,6 +172,30 @@ def test_a_refused_channel_is_asked_for_when_it_is_wanted_anew_and_on_a_new_link
     assert desired.confirmed == {A}
 
 
+def test_a_refused_channel_is_tried_again() -> None:
+    """So many at a time, each in its turn, and apart from what was never refused; it is news when it is confirmed."""
+    desired = linked(A, B, C)
+    assert sorted(serve(desired, forbidden=[A, B])[1]) == [A, B]
+    desired.retry(1)
+    first = desired.next_batch()
+    assert first is not None
+    assert len(first.channels) == 1
+    assert desired.denied() is None, "that is known"
+    assert desired.next_batch() is None
+    desired.retry(1)
+    second = desired.next_batch()
+    assert second is not None
+    assert {*first.channels, *second.channels} == {A, B}
+    assert confirm(desired, second) == second.channels
+    assert desired.refused == set(first.channels)
+    desired.retry(5)
+    desired.want(b"trade@D")
+    assert serve(desired) == ([Batch(Verb.SUBSCRIBE, first.channels), Batch(Verb.SUBSCRIBE, [b"trade@D"])], [])
+    assert desired.refused == set()
+    desired.retry(5)
+    assert desired.next_batch() is None
+
+
 def test_a_channel_given_up_while_it_is_refused_is_not_reported() -> None:
     """Nobody is left to hear of it."""
     desired = linked(A)
@@ -334,6 +358,17 @@ class DesiredAgainstServer(RuleBasedStateMachine):
         assert 0 < len(set(batch.channels)) == len(batch.channels)
         self.server.commands.append(batch)
 
+    @rule(most=st.integers(0, 3))
+    def retry(self, most: int) -> None:
+        self.desired.retry(most)
+
+    @precondition(lambda self: self.server is not None)
+    @rule(channel=st.sampled_from(POOL))
+    def permit(self, channel: bytes) -> None:
+        """The server permits a channel from now on."""
+        assert self.server is not None
+        self.server.forbidden = self.forbidden = self.forbidden - {channel}
+
     @precondition(lambda self: self.server is not None and self.server.commands)
     @rule()
     def work(self) -> None:
@@ -348,6 +383,7 @@ class DesiredAgainstServer(RuleBasedStateMachine):
         if answer is not None:
             if self.desired.answered(*answer):
                 self.told.add(answer[1])
+                self.refused.discard(answer[1])
             return
         channel = self.desired.denied()
         if channel is not None:
@@ -362,6 +398,7 @@ class DesiredAgainstServer(RuleBasedStateMachine):
             self.link()
         server = self.server
         assert server is not None
+        self.desired.retry(len(POOL))
         for _ in range(8 * len(POOL)):
             if server.commands:
                 self.work()

@@ -204,6 +204,28 @@ def test_refused_streams_are_found_and_the_others_of_their_batch_flow() -> None:
     world.stop()
 
 
+def test_a_refused_stream_is_tried_again_while_the_link_lives() -> None:
+    """For a permission that is given ends no link; until then nobody hears of it again."""
+    world = World().up(A)
+    world.source.want(B)
+    world.server.answer(NOPERM)
+    assert world.sink.take() == [("refused", B, "NOPERM No permissions to access a channel")]
+    tries = []
+    for second in range(95):
+        world.clock.advance(1)
+        for command in world.asked():
+            if command == ("PING",):
+                world.server.say(b"+PONG\r\n")
+            else:
+                assert command == ("SUBSCRIBE", B)
+                tries.append(second)
+                world.server.say(NOPERM if len(tries) < 3 else confirmation("subscribe", B))
+    assert len(tries) == 3
+    assert tries[2] - tries[1] == 30
+    assert world.sink.take() == [("confirmed", B)]
+    world.stop()
+
+
 # Messages.
 
 
