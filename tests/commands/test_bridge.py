@@ -151,6 +151,30 @@ async def test_a_server_that_goes_away(harness: Harness) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_server_that_is_a_replica_for_a_while(harness: Harness) -> None:
+    """What is published there meanwhile is heard, and is added once it takes entries again."""
+    server = await harness.redis()
+    redis = await server.connect()
+    process = start(harness, server, "trade@*")
+    await process.expect("every channel is listened to")
+    await redis.publish("trade@A", b"1")
+    await harness.eventually(lambda: redis.command("XLEN", "trade@A"))
+    await redis.command("REPLICAOF", "127.0.0.1", "1")
+    await redis.publish("trade@A", b"2", b"3")
+    await process.expect("READONLY")
+    await redis.publish("trade@A", b"4")
+    await redis.command("REPLICAOF", "NO", "ONE")
+
+    async def all_there() -> bool:
+        return await entries(redis, "trade@A") == [b"1", b"2", b"3", b"4"]
+
+    await harness.eventually(all_there)
+    process.signal("TERM")
+    assert await process.wait() == 0
+    assert process.lines.all[-1].endswith("4 publications heard, 4 of them added to streams, 0 lost")
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_subscription_that_is_refused(harness: Harness) -> None:
     """Ends it with one line and status 1."""
     server = await harness.redis()
