@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.application.service import Application, IService, Service
+from twisted.application.service import Application, IService, MultiService, Service
 from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -41,6 +41,7 @@ from marketfeed.source.redis_streams import RedisStreams
 from marketfeed.source.simulator import MarketSimulation
 from marketfeed.source.warm import Warm
 from tests.conftest import LogCapture
+from tests.docs_runner import blocks
 from tests.tokens import SECRET, jwk, private_pem, public_bytes, signed, write_jwks
 
 IN_FRONT = {"nodaemon": 1, "pidfile": ""}
@@ -253,6 +254,61 @@ def names(services: list[IService]) -> list[str]:
 def part(daemon: Daemon, kind: type) -> Any:
     (found,) = [service for service in daemon if isinstance(service, kind)]
     return found
+
+
+def tree(service: IService, depth: int = 0) -> list[str]:
+    """The service and all below it, a line each, as the page has them."""
+    children = list(service) if isinstance(service, MultiService) else []
+    below = [line for child in children for line in tree(child, depth + 1)]
+    return ["  " * depth + service.__class__.__name__, *below]
+
+
+def described(conditions: set[str]) -> list[str]:
+    """The tree of docs/architecture.md, without what stands there only where other conditions hold."""
+    (block,) = (block for block in blocks("diagram") if block.text.startswith("Daemon\n"))
+    lines, left_out = [], None
+    for line in block.text.splitlines():
+        name, _, condition = line.strip().partition(" ")
+        depth = (len(line) - len(line.lstrip())) // 2
+        if left_out is not None and depth > left_out:
+            continue
+        wanted = {part.strip() for part in condition.split(",") if part.strip()}
+        left_out = None if wanted <= conditions else depth
+        if left_out is None:
+            lines.append("  " * depth + name)
+    return lines
+
+
+def everything(service: IService) -> list[IService]:
+    children = list(service) if isinstance(service, MultiService) else []
+    return [service, *(each for child in children for each in everything(child))]
+
+
+DEMO = {"--demo", "or --redis-url embedded:"}
+TREES = [
+    (Settings(), {"--source pubsub"}),
+    (Settings(source="streams"), {"--source streams"}),
+    (Settings(demo=True, redis=EMBEDDED), DEMO | {"--source pubsub"}),
+    (Settings(demo=True, redis=EMBEDDED, source="streams"), DEMO | {"--source streams"}),
+    (Settings(warm=("depth@A",)), {"--source pubsub", "--warm"}),
+    (Settings(warm=("depth@*",)), {"--source pubsub", "--warm", "--warm with a pattern"}),
+    (Settings(warm=("depth@*",), source="streams"), {"--source streams", "--warm", "--warm with a pattern"}),
+]
+
+
+class TestTree:
+    @pytest.mark.parametrize(("settings", "conditions"), TREES)
+    def test_it_is_the_one_that_is_described(self, settings: Settings, conditions: set[str]) -> None:
+        """docs/architecture.md shows it, with what is there only under some settings."""
+        assert tree(build(FakeReactor(), settings, IN_FRONT)) == described(conditions)
+
+    @pytest.mark.parametrize("settings", [settings for settings, _ in TREES])
+    def test_no_service_is_kept_beside_it(self, settings: Settings) -> None:
+        """Whatever one service holds of another is in the tree, too: nobody starts or stops it but its parent."""
+        services = everything(build(FakeReactor(), settings, IN_FRONT))
+        for service in services:
+            held = [value for value in vars(service).values() if IService.providedBy(value)]
+            assert [each for each in held if each not in services] == [], service
 
 
 class TestBuild:

@@ -20,6 +20,7 @@ from marketfeed.redis_address import RedisAddress
 from marketfeed.source.link_service import LinkService
 from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
+from marketfeed.source.subscriber_link import SubscriberLink
 
 __all__ = ["LISTEN_SECONDS", "PERIOD_SECONDS", "ChannelSampler"]
 
@@ -27,19 +28,21 @@ LISTEN_SECONDS = 2.0
 PERIOD_SECONDS = 30.0
 
 
-class _SamplerLink(RedisLink):
-    """A link that says, once it is up, on which channels something comes."""
+class _SamplerLink(SubscriberLink):
+    """A link that says on which channels something comes."""
 
     def __init__(self, clock: Clock, heard: Callable[[bytes], None], refused: Callable[[str], None]) -> None:
         super().__init__(clock)
         self._channel_heard = heard
         self._refused = refused
 
+    def messageReceived(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
+        if pattern is not None:
+            self._channel_heard(channel)
+
     def heard(self, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError):
             self._refused(str(reply))
-        elif type(reply) is list and reply[0] == b"pmessage":
-            self._channel_heard(reply[2])
 
     def send(self, verb: bytes, patterns: Sequence[bytes]) -> None:
         """Send a command of its own for each pattern, so that one that is refused takes no other with it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from twisted.application.service import Service
+from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
@@ -15,20 +15,27 @@ from marketfeed.source.redis_link import LinkKeeper, RedisLink
 __all__ = ["LinkService"]
 
 
-class LinkService(Service, ABC):
-    """The owner of one link, which is made anew whenever it is lost. `name`: what the log calls it."""
+class LinkService(MultiService, ABC):
+    """The owner of one link, which is made anew whenever it is lost. `name`: what the log calls it.
+
+    The link's keeper is a child of this service, and so is whatever else runs for as long as it does.
+    """
 
     def __init__(self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, name: str) -> None:
+        MultiService.__init__(self)
         self._clock = clock
-        self._keeper = LinkKeeper(clock, endpoint, address, self, name)
+        self.add_child(LinkKeeper(clock, endpoint, address, self, name))
+
+    def add_child(self, child: IService) -> None:
+        """Let something start when this service does, behind what was added before it, and stop when it does."""
+        child.setServiceParent(self)
 
     def startService(self) -> None:
-        Service.startService(self)
-        self._keeper.startService()
+        MultiService.startService(self)
 
     def stopService(self) -> Deferred[None]:
-        Service.stopService(self)
-        return self._keeper.stopService()
+        stopped: Deferred[None] = MultiService.stopService(self).addCallback(lambda _: None)
+        return stopped
 
     @abstractmethod
     def make_link(self) -> RedisLink:

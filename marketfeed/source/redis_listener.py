@@ -19,6 +19,7 @@ from marketfeed.redis_address import RedisAddress
 from marketfeed.source.link_service import LinkService
 from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
+from marketfeed.source.subscriber_link import SubscriberLink
 
 __all__ = ["ListenerSink", "RedisListener"]
 
@@ -47,7 +48,7 @@ class ListenerSink(Protocol):
         """The link is gone, or could not be made."""
 
 
-class _ListenerLink(RedisLink):
+class _ListenerLink(SubscriberLink):
     """A link that subscribes once it is up."""
 
     def __init__(self, clock: Clock, commands: Sequence[tuple[bytes, bytes]], sink: ListenerSink) -> None:
@@ -60,27 +61,16 @@ class _ListenerLink(RedisLink):
         """Ask for everything that is listened to."""
         self.transport.write(b"".join([pack(*command) for command in self._commands]))
 
-    def dataReceived(self, data: bytes) -> None:
-        if not self.is_up:
-            super().dataReceived(data)
-            return
-        self.last_heard = self._clock.seconds()
+    def read_begins(self) -> None:
         self._sink.arrived()
-        publication = self._sink.publication
-        try:
-            self._replies.feed(data)
-            while (reply := self._replies.gets()) is not False:
-                if type(reply) is list and reply[0] == b"message":
-                    publication(reply[1], reply[1], reply[2])
-                elif type(reply) is list and reply[0] == b"pmessage":
-                    publication(reply[1], reply[2], reply[3])
-                else:
-                    self._answer(reply)
-        except hiredis.ProtocolError:
-            self.fail("the answer is not in Redis' protocol")
+
+    def messageReceived(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
+        self._sink.publication(channel if pattern is None else pattern, channel, message)
+
+    def read_ends(self) -> None:
         self._sink.flush()
 
-    def _answer(self, reply: Any) -> None:
+    def heard(self, reply: Any) -> None:
         """Everything that is no publication: the server answers the commands in their order."""
         if isinstance(reply, hiredis.ReplyError):
             asked = self._commands[self._answered : self._answered + 1]

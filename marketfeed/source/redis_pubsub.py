@@ -25,6 +25,7 @@ from marketfeed.source.desired import DesiredChannels, Verb
 from marketfeed.source.link_service import LinkService
 from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
+from marketfeed.source.subscriber_link import SubscriberLink
 from marketfeed.source.verification import Rounds
 
 __all__ = ["RedisPubSub"]
@@ -36,12 +37,13 @@ RETRIES_A_SECOND = 20
 _CONFIRMATIONS = {b"subscribe": Verb.SUBSCRIBE, b"unsubscribe": Verb.UNSUBSCRIBE}
 
 
-class SubscriberLink(RedisLink):
-    """A link that delivers messages to a source once it is up."""
+class _PubSubLink(SubscriberLink):
+    """A link that delivers to a source."""
 
     def __init__(self, clock: Clock, source: RedisPubSub, now: Callable[[], float]) -> None:
         super().__init__(clock)
         self._source: RedisPubSub = source
+        self._streams, self._publish = source.streams, source.sink.publish
         self._now = now
         self._asked_at: float | None = None
         self.good_at = now()  # seconds since 1970: a clock that is set meanwhile would make more of the difference
@@ -57,26 +59,16 @@ class SubscriberLink(RedisLink):
         if self._asked_at is not None:
             self.good_at, self._asked_at = self._asked_at, None
 
-    def dataReceived(self, data: bytes) -> None:
-        if not self.is_up:
-            super().dataReceived(data)
-            return
-        self.last_heard = self._clock.seconds()
-        replies = self._replies
-        source = self._source
-        publish, streams = source.sink.publish, source.streams
-        try:
-            replies.feed(data)
-            while (reply := replies.gets()) is not False:
-                if type(reply) is list and reply[0] == b"message":
-                    stream = streams.get(reply[1])
-                    if stream is not None:
-                        publish(stream, reply[2])
-                else:
-                    source.heard(self, reply)
-        except hiredis.ProtocolError:
-            self.fail("the answer is not in Redis' protocol")
-        source.sink.flush()
+    def messageReceived(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
+        stream = self._streams.get(channel)
+        if stream is not None:
+            self._publish(stream, message)
+
+    def heard(self, reply: Any) -> None:
+        self._source.heard(self, reply)
+
+    def read_ends(self) -> None:
+        self._source.sink.flush()
 
     def send(self, verb: Verb, channels: list[bytes]) -> None:
         """Send one command for all of `channels`."""
@@ -101,7 +93,7 @@ class RedisPubSub(LinkService):
         self._prefix = channel_prefix.encode()
         self._now = now
         self._desired = DesiredChannels()
-        self._link: SubscriberLink | None = None
+        self._link: _PubSubLink | None = None
         self._retries = Rounds(clock.seconds(), RETRIES_A_SECOND)
         self._asking = LoopingCall(self._ask)
         self._asking.clock = clock
@@ -126,10 +118,10 @@ class RedisPubSub(LinkService):
     # What the link says.
 
     def make_link(self) -> RedisLink:
-        return SubscriberLink(self._clock, self, self._now)
+        return _PubSubLink(self._clock, self, self._now)
 
     def link_up(self, link: RedisLink) -> None:
-        assert isinstance(link, SubscriberLink)
+        assert isinstance(link, _PubSubLink)
         self._link = link
         link.good_at = self._now()
         self._desired.linked()
@@ -145,7 +137,7 @@ class RedisPubSub(LinkService):
         if self.running:
             self.sink.lost(None if link is None else self._good_at(link))
 
-    def heard(self, link: SubscriberLink, reply: Any) -> None:
+    def heard(self, link: _PubSubLink, reply: Any) -> None:
         """Everything on the link that is not a message."""
         if reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
             link.answered()
@@ -158,7 +150,7 @@ class RedisPubSub(LinkService):
                 self.sink.confirmed(self.streams[channel])
         self._go_on()
 
-    def _refused(self, link: SubscriberLink, fault: str) -> None:
+    def _refused(self, link: _PubSubLink, fault: str) -> None:
         if not fault.startswith("NOPERM"):
             link.fail(fault)
             return
@@ -186,5 +178,5 @@ class RedisPubSub(LinkService):
             self._go_on()
 
     def _good_at(self, link: RedisLink) -> int:
-        assert isinstance(link, SubscriberLink)
+        assert isinstance(link, _PubSubLink)
         return int(link.good_at * 1000)

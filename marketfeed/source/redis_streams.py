@@ -24,8 +24,6 @@ from collections.abc import Callable
 from typing import Any
 
 import hiredis
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 
@@ -34,9 +32,10 @@ from marketfeed.logs import Log
 from marketfeed.model.entry_ids import EntryId, before, read_id, write_id
 from marketfeed.model.ratelimit import TokenBucket
 from marketfeed.redis_address import RedisAddress
+from marketfeed.source.link_service import LinkService
 from marketfeed.source.reader_link import ReaderLink
 from marketfeed.source.redis_commands import RedisCommands
-from marketfeed.source.redis_link import LinkKeeper, RedisLink
+from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
 from marketfeed.source.stream_checks import REFUSALS, StreamChecks
 from marketfeed.source.stream_entries import payload_of
@@ -54,7 +53,7 @@ REST_SECONDS = 2e-6
 LEAST_REST, MOST_REST = 0.001, 0.02
 
 
-class RedisStreams(Service):
+class RedisStreams(LinkService):
     """Redis streams as a `Source`. `nameless`: entries that were passed over, for they have no field `d`."""
 
     log = Log()
@@ -68,12 +67,12 @@ class RedisStreams(Service):
         channel_prefix: str = "",
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._clock = clock
+        super().__init__(clock, endpoint, address, "redis")
         self._prefix = channel_prefix.encode()
         self._now = now
-        self._commands = RedisCommands(clock, endpoint, address, "redis, to unblock")
-        self._unblocker = Unblocker(self._commands)
-        self._keeper = LinkKeeper(clock, endpoint, address, self, "redis")
+        commands = RedisCommands(clock, endpoint, address, "redis, to unblock")
+        self.add_child(commands)
+        self._unblocker = Unblocker(commands)
         self._link: ReaderLink | None = None
         self._wanted: dict[str, Reading] = {}
         self._checks = StreamChecks(clock, self)
@@ -87,16 +86,6 @@ class RedisStreams(Service):
         self._nameless_lines = TokenBucket(1, 5, clock.seconds())
         self.nameless = 0
         self.sink = sink
-
-    def startService(self) -> None:
-        Service.startService(self)
-        self._keeper.startService()
-        self._commands.startService()
-
-    def stopService(self) -> Deferred[None]:
-        Service.stopService(self)
-        stops = [self._keeper.stopService(), self._commands.stopService()]
-        return gatherResults(stops).addCallback(lambda _: None)
 
     # What the hub asks for.
 
