@@ -55,7 +55,7 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub) -> Feed:
         source = RedisStreams(reactor, endpoint, address, hub, prefix)
         hub.feed_from(source, RedisArchive(commands, prefix), seeds)
     else:
-        source = RedisPubSub(reactor, endpoint, address, hub, prefix)
+        source = RedisPubSub(reactor, endpoint, address, hub, commands, prefix)
         hub.feed_from(source, seeds=seeds)
     warm = _warm(reactor, endpoint, address, commands, hub, settings) if settings.warm else []
     market = _market(reactor, endpoint, address, settings) if settings.demo else []

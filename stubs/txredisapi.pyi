@@ -7,6 +7,7 @@ from twisted.internet.protocol import Protocol
 
 class SubscriberProtocol(Protocol):
     transport: Any
+    replyQueue: Any
     def __init__(
         self,
         charset: str | None = ...,

@@ -74,9 +74,16 @@ class RedisLink(SubscriberProtocol):
 
     async def _ask(self, complaint: str, *command: str | int) -> None:
         try:
-            await self.execute_command(*command).addTimeout(LOGIN_SECONDS, self._clock)
+            await self.command(*command)
         except hiredis.ReplyError as fault:
             raise LinkError(f"{complaint}: {fault}") from None
+
+    async def command(self, *words: str | int) -> Any:
+        """Ask one thing during the login; its reply. Raises hiredis' ReplyError, or `LinkError`."""
+        try:
+            return await self.execute_command(*words).addTimeout(LOGIN_SECONDS, self._clock)
+        except hiredis.ReplyError:
+            raise
         except DeferredTimeout:
             raise LinkError(f"no answer within {LOGIN_SECONDS:g} s, is it {self._expected}?") from None
         except CancelledError:

@@ -5,12 +5,16 @@
 3. The link is never paused: a subscriber with too much unread is cut off by the server.
 4. What is on its way when a link is lost may be old. The last moment known good is therefore not when something was
    last heard, but when the server was asked for the last answer that came: all that it had published by then came
-   before that answer.
+   before that answer, as far as it had it itself (see `server_role`).
+5. A stream is delivered from its confirmation on. What still comes of a subscription that is being ended is not: what
+   follows it until the next one is confirmed will not come.
+6. A server that is busy with a script has not answered yet. What it refused for that is sent anew when it answers.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,43 +25,47 @@ from twisted.internet.task import LoopingCall
 from marketfeed.boundaries import Clock, Sink
 from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
-from marketfeed.source.desired import DesiredChannels, Verb
+from marketfeed.source.desired import Batch, DesiredChannels, Verb
 from marketfeed.source.link_service import LinkService
 from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
+from marketfeed.source.server_role import ASK_SECONDS, BUSY, Commands, RoleLink, RoleWatch
 from marketfeed.source.subscriber_link import SubscriberLink
 from marketfeed.source.verification import Rounds
 
 __all__ = ["RedisPubSub"]
 
-ASK_SECONDS = 1.0
-"""How often the server is asked for an answer."""
 RETRIES_A_SECOND = 20
 """Refused channels that are asked for again: of a batch with refused ones each costs some commands."""
 _CONFIRMATIONS = {b"subscribe": Verb.SUBSCRIBE, b"unsubscribe": Verb.UNSUBSCRIBE}
 
 
-class _PubSubLink(SubscriberLink):
-    """A link that delivers to a source."""
+class _PubSubLink(RoleLink, SubscriberLink):
+    """A link that delivers to a source. `good_at`: when it was last known good, in s since 1970."""
 
     def __init__(self, clock: Clock, source: RedisPubSub, now: Callable[[], float]) -> None:
         super().__init__(clock)
         self._source: RedisPubSub = source
         self._streams, self._publish = source.streams, source.sink.publish
         self._now = now
-        self._asked_at: float | None = None
+        self._asked: deque[float | Batch] = deque()  # and not answered, oldest first; of a PING the moment
+        self._unconfirmed: set[bytes] = set()
         self.good_at = now()  # seconds since 1970: a clock that is set meanwhile would make more of the difference
 
-    def ask(self) -> None:
-        """Ask for an answer, unless one is awaited."""
-        if self._asked_at is None:
-            self._asked_at = self._now()
-            self.ping()
+    @property
+    def pinged_at(self) -> float | None:
+        """When the oldest PING was sent that is not answered."""
+        return next((asked for asked in self._asked if isinstance(asked, float)), None)
 
-    def answered(self) -> None:
-        """The answer is here."""
-        if self._asked_at is not None:
-            self.good_at, self._asked_at = self._asked_at, None
+    def ping(self) -> None:
+        self._asked.append(self._now())
+        super().ping()
+
+    def send(self, batch: Batch) -> None:
+        """Send one command for all channels of a batch, while no other is unanswered."""
+        self._asked.append(batch)
+        self._unconfirmed = set(batch.channels)
+        self.transport.write(pack(batch.verb.value.upper(), *batch.channels))
 
     def messageReceived(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
         stream = self._streams.get(channel)
@@ -65,18 +73,33 @@ class _PubSubLink(SubscriberLink):
             self._publish(stream, message)
 
     def heard(self, reply: Any) -> None:
-        self._source.heard(self, reply)
+        asked = self._asked[0] if self._asked else None
+        if isinstance(reply, hiredis.ReplyError):
+            if asked is not None:
+                self._asked.popleft()
+            self._source.refused(self, asked, str(reply))
+        elif reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
+            if isinstance(asked, float):
+                self._asked.popleft()
+                self.good_at = asked
+            self._source.answered()
+        elif type(reply) is list and reply[0] in _CONFIRMATIONS:
+            verb, channel = _CONFIRMATIONS[reply[0]], reply[1]
+            if isinstance(asked, Batch) and verb is asked.verb:
+                self._unconfirmed.discard(channel)
+                if not self._unconfirmed:
+                    self._asked.popleft()
+            self._source.has_changed(verb, channel)
 
     def read_ends(self) -> None:
         self._source.sink.flush()
 
-    def send(self, verb: Verb, channels: list[bytes]) -> None:
-        """Send one command for all of `channels`."""
-        self.transport.write(pack(verb.value.upper(), *channels))
-
 
 class RedisPubSub(LinkService):
-    """Redis PUBLISH/SUBSCRIBE as a `Source`."""
+    """Redis PUBLISH/SUBSCRIBE as a `Source`. `commands`: another link to the server, which is asked for its role.
+
+    `streams`: those that are delivered, by their channels.
+    """
 
     log = Log()
 
@@ -86,6 +109,7 @@ class RedisPubSub(LinkService):
         endpoint: IStreamClientEndpoint,
         address: RedisAddress,
         sink: Sink,
+        commands: Commands,
         channel_prefix: str = "",
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -93,10 +117,13 @@ class RedisPubSub(LinkService):
         self._prefix = channel_prefix.encode()
         self._now = now
         self._desired = DesiredChannels()
+        self._put_off: Batch | None = None
         self._link: _PubSubLink | None = None
+        self._role = RoleWatch(clock, commands, now)
         self._retries = Rounds(clock.seconds(), RETRIES_A_SECOND)
         self._asking = LoopingCall(self._ask)
         self._asking.clock = clock
+        self._names: dict[bytes, str] = {}
         self.sink = sink
         self.streams: dict[bytes, str] = {}
 
@@ -104,13 +131,14 @@ class RedisPubSub(LinkService):
 
     def want(self, stream: str) -> None:
         channel = self._prefix + stream.encode()
-        self.streams[channel] = stream
+        self._names[channel] = stream
         if self._desired.want(channel):
-            self.sink.confirmed(stream)
+            self._confirm(channel)
         self._go_on()
 
     def unwant(self, stream: str) -> None:
         channel = self._prefix + stream.encode()
+        self._names.pop(channel, None)
         self.streams.pop(channel, None)
         self._desired.unwant(channel)
         self._go_on()
@@ -124,39 +152,51 @@ class RedisPubSub(LinkService):
         assert isinstance(link, _PubSubLink)
         self._link = link
         link.good_at = self._now()
+        self._role.begin(link)
         self._desired.linked()
         self._asking.start(ASK_SECONDS, now=False)
         self.sink.reached()
         self._go_on()
 
     def link_down(self, link: RedisLink | None) -> None:
-        self._link = None
+        self._link = self._put_off = None
+        self._role.end()
         self._desired.lost()
+        self.streams.clear()
         if self._asking.running:
             self._asking.stop()
         if self.running:
             self.sink.lost(None if link is None else self._good_at(link))
 
-    def heard(self, link: _PubSubLink, reply: Any) -> None:
-        """Everything on the link that is not a message."""
-        if reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
-            link.answered()
-        elif isinstance(reply, hiredis.ReplyError):
-            self._refused(link, str(reply))
-        elif type(reply) is list and reply[0] in _CONFIRMATIONS:
-            verb, channel = _CONFIRMATIONS[reply[0]], reply[1]
-            self.log.debug("redis: {verb} confirmed: {channel}", verb=verb.value, channel=channel)
-            if self._desired.answered(verb, channel):
-                self.sink.confirmed(self.streams[channel])
+    def answered(self) -> None:
+        """The server has answered a PING."""
+        if self._put_off is not None and self._link is not None:
+            batch, self._put_off = self._put_off, None
+            self._link.send(batch)
+
+    def has_changed(self, verb: Verb, channel: bytes) -> None:
+        """The server has confirmed the beginning or the end of a subscription."""
+        self.log.debug("redis: {verb} confirmed: {channel}", verb=verb.value, channel=channel)
+        if self._desired.answered(verb, channel):
+            self._confirm(channel)
         self._go_on()
 
-    def _refused(self, link: _PubSubLink, fault: str) -> None:
-        if not fault.startswith("NOPERM"):
+    def refused(self, link: _PubSubLink, asked: float | Batch | None, fault: str) -> None:
+        """The server answers with an error. `asked`: what it answers."""
+        if fault.startswith(BUSY) and asked is not None:
+            if isinstance(asked, Batch):
+                self._put_off = asked
+        elif fault.startswith("NOPERM") and isinstance(asked, Batch):
+            channel = self._desired.denied()
+            if channel is not None:
+                self.sink.refused(self._names[channel], fault)
+            self._go_on()
+        else:
             link.fail(fault)
-            return
-        channel = self._desired.denied()
-        if channel is not None:
-            self.sink.refused(self.streams[channel], fault)
+
+    def _confirm(self, channel: bytes) -> None:
+        stream = self.streams[channel] = self._names[channel]
+        self.sink.confirmed(stream)
 
     def _go_on(self) -> None:
         if self._link is None:
@@ -169,14 +209,18 @@ class RedisPubSub(LinkService):
                 count=len(batch.channels),
                 channel=batch.channels[0],
             )
-            self._link.send(batch.verb, batch.channels)
+            self._link.send(batch)
 
     def _ask(self) -> None:
         if self._link is not None:
-            self._link.ask()
+            if self._link.pinged_at is None:
+                self._link.ping()
             self._desired.retry(self._retries.due(self._desired.refusals, self._clock.seconds()))
             self._go_on()
 
     def _good_at(self, link: RedisLink) -> int:
         assert isinstance(link, _PubSubLink)
-        return int(link.good_at * 1000)
+        if link.pinged_at is not None:
+            seconds = self._now() - link.pinged_at
+            self.log.info("redis: the connection ended with a PING unanswered for {seconds:.1f} s", seconds=seconds)
+        return int(min(link.good_at, self._role.good_at) * 1000)

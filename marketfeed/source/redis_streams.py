@@ -37,6 +37,7 @@ from marketfeed.source.reader_link import ReaderLink
 from marketfeed.source.redis_commands import RedisCommands
 from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
+from marketfeed.source.server_role import RoleLink, RoleWatch
 from marketfeed.source.stream_checks import REFUSALS, StreamChecks
 from marketfeed.source.stream_entries import payload_of
 from marketfeed.source.stream_reads import Reading, Reads
@@ -51,6 +52,10 @@ SHORT_MS = 250
 REST_SECONDS = 2e-6
 """Between two reads, for each stream, where that makes `LEAST_REST` or more."""
 LEAST_REST, MOST_REST = 0.001, 0.02
+
+
+class _SourceLink(RoleLink, ReaderLink):
+    """A link on which streams are read, and whose server has all that its master has."""
 
 
 class RedisStreams(LinkService):
@@ -73,6 +78,7 @@ class RedisStreams(LinkService):
         commands = RedisCommands(clock, endpoint, address, "redis, to unblock")
         self.add_child(commands)
         self._unblocker = Unblocker(commands)
+        self._role = RoleWatch(clock, commands, now)
         self._link: ReaderLink | None = None
         self._wanted: dict[str, Reading] = {}
         self._checks = StreamChecks(clock, self)
@@ -104,11 +110,12 @@ class RedisStreams(LinkService):
     # What the link says.
 
     def make_link(self) -> RedisLink:
-        return ReaderLink(self._clock, self, self._now)
+        return _SourceLink(self._clock, self, self._now)
 
     def link_up(self, link: RedisLink) -> None:
-        assert isinstance(link, ReaderLink)
+        assert isinstance(link, _SourceLink)
         self._link = link
+        self._role.begin(link)
         self._checks.begin(self._wanted.values())
         self._is_narrowing = False
         self._looking.start(LOOK_SECONDS, now=False)
@@ -117,6 +124,7 @@ class RedisStreams(LinkService):
 
     def link_down(self, link: RedisLink | None) -> None:
         self._link = None
+        self._role.end()
         self._is_reading = False
         self._reads.clear()
         self._lagging.clear()
@@ -125,7 +133,7 @@ class RedisStreams(LinkService):
         self._unblocker.aim(None)
         self._end_rest()
         if self.running:
-            self.sink.lost(None if link is None else _good_at(link))
+            self.sink.lost(None if link is None else _good_at(link, self._role))
 
     def idle(self) -> None:
         self._go_on()
@@ -258,9 +266,9 @@ class RedisStreams(LinkService):
             self._link.fail(fault)
 
 
-def _good_at(link: RedisLink) -> int:
+def _good_at(link: RedisLink, role: RoleWatch) -> int:
     assert isinstance(link, ReaderLink)
-    return int(link.good_at * 1000)
+    return int(min(link.good_at, role.good_at) * 1000)
 
 
 def _entry(data: bytes) -> EntryId:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
@@ -71,6 +72,17 @@ def confirmation(verb: str, *channels: str) -> bytes:
     return b"".join(array(verb.encode(), channel.encode(), at + 1) for at, channel in enumerate(channels))
 
 
+INFO = b"$18\r\nrun_id:a1b2c3d4e5f\r\n"
+MASTER = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+
+
+class RoleCommands:
+    """Another link to the same server, a master, which answers at once."""
+
+    def ask(self, *words: bytes | str) -> Deferred[Any]:
+        return succeed({"INFO": b"run_id:a1b2c3d4e5f", "ROLE": [b"master", 0, []]}[str(words[0])])
+
+
 class World:
     """A source, and all that it meets. The clock begins at `NOW`, in seconds since 1970."""
 
@@ -78,9 +90,10 @@ class World:
         self.clock = Clock()
         self.endpoint = Endpoint(self.clock)
         self.sink = RecordingSink()
+        self.commands: Any = RoleCommands()
         address = RedisAddress(host="cache.example")
         self.source = RedisPubSub(
-            self.clock, self.endpoint, address, self.sink, prefix, lambda: NOW + self.clock.seconds()
+            self.clock, self.endpoint, address, self.sink, self.commands, prefix, lambda: NOW + self.clock.seconds()
         )
         self.server: Connection
 
@@ -93,7 +106,7 @@ class World:
         while not self.endpoint.is_waiting:
             self.clock.advance(0.05)
         self.server = self.endpoint.accept()
-        self.server.answer(b"+PONG\r\n")
+        self.server.answer(b"+PONG\r\n", INFO, MASTER)
         return self
 
     def up(self, *streams: str) -> World:
@@ -254,6 +267,20 @@ def test_messages_of_streams_that_nobody_wants_are_ignored() -> None:
     world.stop()
 
 
+def test_what_still_comes_of_a_subscription_that_is_ended_does_not_count() -> None:
+    """A stream that is wanted again meanwhile begins with its confirmation: what lies in between is not there."""
+    world = World().up(A, B)
+    world.source.unwant(A)
+    assert world.asked() == [("UNSUBSCRIBE", A)]
+    world.source.want(A)
+    world.server.say(message(A, b"early") + message(B, b"1"))
+    world.server.say(confirmation("unsubscribe", A))
+    assert world.asked() == [("SUBSCRIBE", A)]
+    world.server.say(confirmation("subscribe", A) + message(A, b"first"))
+    assert world.sink.take() == [("publish", B, b"1"), ("confirmed", A), ("publish", A, b"first")]
+    world.stop()
+
+
 def test_what_is_neither_message_nor_confirmation_is_ignored() -> None:
     """The answers to our own PING above all, with subscriptions and without."""
     world = World().up(A)
@@ -379,6 +406,102 @@ def test_what_came_before_a_fault_of_the_protocol_is_delivered() -> None:
     assert world.sink.events == [("publish", A, b"1"), ("flush",)]
     world.clock.advance(0)
     assert world.sink.events[-1] == ("lost", NOW * 1000)
+    world.stop()
+
+
+BUSY = b"-BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.\r\n"
+
+
+def test_a_server_that_runs_a_script_has_not_answered_yet() -> None:
+    """It is no loss; the last moment known good stays where it was until it answers."""
+    world = World().up(A)
+    for _ in range(12):
+        world.clock.advance(1)
+        assert world.asked() == [("PING",)]
+        world.server.say(BUSY)
+    assert world.server.is_open
+    assert world.sink.take() == []
+    world.clock.advance(1)
+    world.server.answer(PONGS[0])
+    world.server.cut()
+    assert world.sink.take() == [("lost", (NOW + 13) * 1000)]
+    world.stop()
+
+
+def test_a_loss_while_a_script_runs() -> None:
+    """What was known to be good is what was answered before."""
+    world = World().up(A)
+    world.clock.advance(1)
+    world.server.answer(PONGS[0])
+    world.clock.advance(1)
+    world.server.answer(BUSY)
+    world.server.cut()
+    assert world.sink.take() == [("lost", (NOW + 1) * 1000)]
+    world.stop()
+
+
+def test_what_is_refused_while_a_script_runs_is_sent_anew() -> None:
+    """As soon as the server answers again, behind which come the wishes of that time."""
+    world = World().up(A)
+    world.source.want(B)
+    world.clock.advance(1)
+    assert world.asked() == [("SUBSCRIBE", B), ("PING",)]
+    world.server.say(BUSY)
+    world.source.want(C)
+    world.server.say(BUSY)
+    assert world.asked() == []
+    world.clock.advance(1)
+    world.server.answer(PONGS[0])
+    world.server.answer(confirmation("subscribe", B))
+    world.server.answer(confirmation("subscribe", C))
+    assert world.sink.take() == [("confirmed", B), ("confirmed", C)]
+    world.stop()
+
+
+def test_an_error_belongs_to_what_was_asked_first() -> None:
+    """A PING that is refused refuses no channel."""
+    world = World().up(A)
+    world.clock.advance(1)
+    world.source.want(B)
+    assert world.asked() == [("PING",), ("SUBSCRIBE", B)]
+    world.server.say(BUSY + confirmation("subscribe", B))
+    assert world.sink.take() == [("confirmed", B)]
+    world.clock.advance(1)
+    world.server.answer(NOPERM)
+    world.clock.advance(0)
+    assert not world.server.is_open
+    assert world.sink.take() == [("lost", NOW * 1000)]
+    world.stop()
+
+
+def test_how_long_a_ping_was_unanswered_is_logged(logged: LogCapture) -> None:
+    """Whoever looks for the cause sees whether this side, or the server, was behind."""
+    world = World().up(A)
+    world.clock.advance(1)
+    world.clock.advance(3.25)
+    world.server.cut()
+    lines = [formatEvent(event) for event in logged.events]
+    assert "redis: the connection ended with a PING unanswered for 3.2 s" in lines
+    world.connect()
+    world.server.cut()
+    assert [formatEvent(event) for event in logged.events if "unanswered" in formatEvent(event)] == [lines[-2]]
+    world.stop()
+
+
+# The server's role.
+
+
+def test_a_loss_is_not_later_than_the_role_was_good() -> None:
+    """Every PING is answered, and the other link is silent."""
+    world = World()
+    answers = RoleCommands()
+    world.commands.ask = lambda *words: answers.ask(*words) if world.clock.seconds() < 3 else Deferred()
+    world.up(A)
+    for _ in range(5):
+        world.clock.advance(1)
+        world.server.answer(PONGS[0])
+    world.server.cut()
+    assert world.sink.take() == [("lost", (NOW + 2) * 1000)]
     world.stop()
 
 

@@ -93,7 +93,7 @@ def test_the_source_of_the_daemon_is_told_by_messageReceived() -> None:
         def flush(self) -> None:
             told.append(("flush",))
 
-    source = RedisPubSub(Clock(), None, None, Sink())  # type: ignore[arg-type]  # it makes a link, and is not started
+    source = RedisPubSub(Clock(), None, None, Sink(), None)  # type: ignore[arg-type]  # it makes a link, and is not started
     link = source.make_link()
     assert isinstance(link, SubscriberProtocol)
     source.streams[b"trade@A"] = "trade@A"

@@ -1,0 +1,244 @@
+"""What a server says of itself while the daemon reads it: a replica that has lost its master, one that is busy."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
+
+import hiredis
+import pytest
+import pytest_twisted
+
+from tests.system.forwarder import Forwarder
+from tests.system.harness import Client, DaemonProcess, Harness, Redis, RedisServer, trade
+
+A = "trade@A_INR"
+LOST = "the server is a replica that has lost its master"
+CHANGED = "the server has become another one's replica, or a master"
+UNNOTICED = "redis: a replica that loses its master would not be noticed: "
+SOURCES = pytest.mark.parametrize("source", ["pubsub", "streams"])
+
+
+class Pair:
+    """A master, its replica, and the way between them."""
+
+    def __init__(self, harness: Harness, *options: str) -> None:
+        self._harness = harness
+        self._servers = [RedisServer(harness, self._directory(name), *options) for name in ("master", "replica")]
+        self.master, self.replica = self._servers
+        self.way: Forwarder
+
+    def _directory(self, name: str) -> Path:
+        directory = self._harness.directory / name
+        directory.mkdir()
+        return directory
+
+    async def start(self) -> Pair:
+        for server in self._servers:
+            await server.start()
+        self.way = Forwarder(self._harness, self.master.path)
+        await self.join()
+        return self
+
+    async def join(self) -> None:
+        """Make the replica one, and wait until it has all."""
+        redis = await self.replica.connect()
+        await redis.command("REPLICAOF", "127.0.0.1", self.way.port)
+        await self.until(redis, b"connected")
+
+    async def until(self, redis: Redis, state: bytes) -> None:
+        async def holds() -> bool:
+            return bool((await redis.command("ROLE"))[3] == state)
+
+        await self._harness.eventually(holds)
+
+    def part(self) -> None:
+        """Let nothing through between the two any more, also if the replica tries again."""
+        self.way.path = str(self._harness.directory / "nowhere")
+        self.way.cut()
+
+    def meet(self) -> None:
+        self.way.path = self.master.path
+
+
+async def say(engine: Redis, source: str, number: int) -> bytes:
+    """Publish, at the master; what clients get."""
+    payload = trade("A_INR", number)
+    if source == "pubsub":
+        await engine.command("PUBLISH", A, payload)
+    else:
+        await engine.command("XADD", A, "*", "d", payload)
+    return b'{"stream":"%b","data":%b}' % (A.encode(), payload)
+
+
+async def gap(client: Client) -> dict[str, Any]:
+    message = await client.next()
+    assert message["stream"] == "!gap", message
+    return dict(message["data"])
+
+
+async def asked(replica: Redis, times: int) -> bool:
+    """Whether the daemon has asked for the role so many times."""
+    found = re.search(rb"cmdstat_role:calls=(\d+)", await replica.command("INFO", "commandstats"))
+    return found is not None and int(found[1]) >= times
+
+
+async def is_read(redis: Redis, source: str) -> bool:
+    """Whether the daemon gets what is published there."""
+    if source == "pubsub":
+        return A in await redis.channels()
+    return b"blocked_clients:1" in await redis.command("INFO", "clients")
+
+
+async def cut_commands(redis: Redis) -> None:
+    """End the daemon's links for commands."""
+    for line in (await redis.command("CLIENT", "LIST")).decode().splitlines():
+        if re.search(r"cmd=(role|client\|unblock|ping) ", line) and " sub=0 " in line:
+            await redis.command("CLIENT", "KILL", "ID", line.split()[0].removeprefix("id="))
+
+
+def causes(daemon: DaemonProcess) -> list[str]:
+    return [line.split(": ", 2)[2].partition(";")[0] for line in daemon.lines if "redis: no connection" in line]
+
+
+async def watching(harness: Harness, pair: Pair, source: str) -> tuple[DaemonProcess, Client, Redis]:
+    daemon = await harness.daemon("--source", source, redis=pair.replica)
+    client = await harness.client(daemon, "/stream")
+    await client.subscribe(A)
+    engine = await pair.master.connect()
+    expected = await say(engine, source, 1)
+    assert await client.next_bytes() == expected
+    return daemon, client, engine
+
+
+@SOURCES
+@pytest_twisted.ensureDeferred
+async def test_a_replica_that_loses_its_master(harness: Harness, source: str) -> None:
+    """It answers everything as before, and nothing arrives: clients hear of a gap, and of its end when that is over."""
+    pair = await Pair(harness).start()
+    daemon, client, engine = await watching(harness, pair, source)
+    replica = await pair.replica.connect()
+    await replica.command("CONFIG", "RESETSTAT")
+    await harness.eventually(lambda: asked(replica, 2))
+    assert causes(daemon) == []
+    pair.part()
+    begin = await gap(client)
+    assert begin == {"e": "gap", "streams": [A], "reason": "source-down", "from": begin["from"], "to": None}
+    await daemon.expect(rf"redis: no connection to \S+: {LOST}; trying again")
+    if source == "streams":  # which keep what is added meanwhile
+        expected = await say(engine, source, 2)
+        pair.meet()
+    else:
+        pair.meet()
+        await harness.eventually(lambda: is_read(replica, source))
+        expected = await say(engine, source, 2)
+    end = await gap(client)
+    assert await client.next_bytes() == expected
+    assert end == {**begin, "to": end["to"]}
+    assert set(causes(daemon)) == {LOST}
+    assert len([line for line in daemon.lines if " error " in line]) == 1
+    assert await daemon.stop() == 0
+
+
+@SOURCES
+@pytest_twisted.ensureDeferred
+async def test_a_master_that_is_silent(harness: Harness, source: str) -> None:
+    """The replica takes it for alive until its time-out; the gap begins before the silence all the same."""
+    pair = await Pair(harness, "--repl-timeout", "4", "--repl-ping-replica-period", "1").start()
+    daemon, client, _ = await watching(harness, pair, source)
+    pair.master.process.signal("STOP")
+    stopped = time.time_ns() // 1_000_000
+    begin = await gap(client)
+    assert begin["to"] is None
+    assert begin["from"] <= stopped
+    await daemon.expect(rf"redis: no connection to \S+: {LOST}; trying again")
+    assert await daemon.stop() == 0
+
+
+@SOURCES
+@pytest_twisted.ensureDeferred
+async def test_a_master_that_becomes_a_replica(harness: Harness, source: str) -> None:
+    """Nobody knows how long there has been another: what was published meanwhile may be missing."""
+    pair = await Pair(harness).start()
+    redis = await pair.replica.connect()
+    await redis.command("REPLICAOF", "NO", "ONE")
+    daemon = await harness.daemon("--source", source, redis=pair.replica)
+    client = await harness.client(daemon, "/stream")
+    await client.subscribe(A)
+    await pair.join()
+    begin = await gap(client)
+    assert begin["to"] is None
+    assert all(cause in (LOST, CHANGED) or cause.startswith("UNBLOCKED") for cause in causes(daemon))
+    engine = await pair.master.connect()
+    await harness.eventually(lambda: is_read(redis, source))
+    expected = await say(engine, source, 1)
+    assert await gap(client) == {**begin, "to": ANY}
+    assert await client.next_bytes() == expected
+    assert await daemon.stop() == 0
+
+
+@SOURCES
+@pytest_twisted.ensureDeferred
+async def test_a_user_who_may_not_ask(harness: Harness, source: str) -> None:
+    """Everything works, and a line says what does not."""
+    redis = await harness.redis()
+    engine = await redis.connect()
+    await engine.command("ACL", "SETUSER", "feed", "on", ">x", "allchannels", "allkeys", "+@all", "-info", "-role")
+    daemon = await harness.daemon("--source", source, "--redis-url", f"unix://feed:x@{redis.path}")
+    await daemon.expect(UNNOTICED + "NOPERM .*'info' command")
+    client = await harness.client(daemon, "/stream")
+    await client.subscribe(A)
+    expected = await say(engine, source, 1)
+    assert await client.next_bytes() == expected
+    assert await daemon.stop() == 0
+    assert len([line for line in daemon.lines if UNNOTICED in line]) == 1
+
+
+@SOURCES
+@pytest_twisted.ensureDeferred
+async def test_two_servers_behind_one_address(harness: Harness, source: str) -> None:
+    """What the one says of itself is not about the other: a replica without a master here is no loss there."""
+    pair = await Pair(harness).start()
+    balancer = Forwarder(harness, pair.master.path)
+    daemon = await harness.daemon("--source", source, "--redis-url", f"redis://127.0.0.1:{balancer.port}")
+    client = await harness.client(daemon, "/stream")
+    await client.subscribe(A)
+    engine = await pair.master.connect()
+    await harness.eventually(lambda: is_read(engine, source))
+    balancer.path = pair.replica.path
+    pair.part()
+    await pair.until(await pair.replica.connect(), b"connect")
+    await cut_commands(engine)
+    await daemon.expect(UNNOTICED + "the connection for commands leads to another server")
+    expected = await say(engine, source, 1)
+    assert await client.next_bytes() == expected
+    assert causes(daemon) == []
+    assert await daemon.stop() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_runs_a_script(harness: Harness) -> None:
+    """It answers BUSY to everything, and has lost nothing: no client hears of it."""
+    redis = await harness.redis("--busy-reply-threshold", "50")
+    daemon = await harness.daemon(redis=redis)
+    client = await harness.client(daemon, "/stream")
+    await client.subscribe(A)
+    engine, operator = await redis.connect(), await redis.connect()
+
+    async def has_answered_so() -> bool:
+        running = engine.command("EVAL", "while true do end", 0)
+        await harness.pause(1.2)  # the daemon asks once a second
+        await operator.command("SCRIPT", "KILL")
+        with pytest.raises(hiredis.ReplyError):
+            await running
+        stats = await engine.command("INFO", "commandstats")
+        return re.search(rb"cmdstat_ping:\S*rejected_calls=[1-9]", stats) is not None
+
+    await harness.eventually(has_answered_so)
+    expected = await say(engine, "pubsub", 1)
+    assert await client.next_bytes() == expected
+    assert causes(daemon) == []
+    assert await daemon.stop() == 0
