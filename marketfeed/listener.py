@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
 
 from marketfeed.every_address import EveryAddress
@@ -20,6 +21,7 @@ from marketfeed.tls import tls_endpoint
 
 __all__ = ["CannotServe", "Listener", "server_endpoint"]
 
+_PROXIED = "haproxy:"
 _BACKLOG = 4096
 """Connections that may wait to be accepted: a whole platform's, after a restart. The kernel may allow fewer."""
 _UNSENT = 1048576
@@ -40,6 +42,8 @@ def server_endpoint(reactor: Any, port: str) -> IStreamServerEndpoint:
     """
     if port.startswith("ssl:"):
         return tls_endpoint(reactor, port)
+    if port.startswith(f"{_PROXIED}ssl:"):  # Twisted's own TLS refuses who offers protocols
+        return proxyEndpoint(tls_endpoint(reactor, port.removeprefix(_PROXIED)))
     if not port.isdigit():
         try:
             endpoint: IStreamServerEndpoint = serverFromString(reactor, port)

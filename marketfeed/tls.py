@@ -7,13 +7,14 @@
    read again, and connections from then on get what is in them. Those that exist go on as they are.
 4. Files that cannot be used, as in the middle of a renewal, change nothing; what is wrong with them is logged once.
 5. TLS 1.2 is the least; the ciphers are Twisted's. Clients show no certificates.
+6. Clients who offer protocols (ALPN, RFC 7301) get `http/1.1`, and are refused if that is not among them.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,27 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 from OpenSSL.crypto import X509, PKey
-from twisted.internet.endpoints import SSL4ServerEndpoint
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IStreamServerEndpoint
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IOpenSSLServerConnectionCreator,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.internet.ssl import CertificateOptions, TLSVersion
 from zope.interface import implementer
 
 from marketfeed.boundaries import Clock
 from marketfeed.logs import Log
+from marketfeed.tls_connections import TlsFactory, cause
 
 __all__ = ["CertificateFiles", "RenewableTls", "tls_endpoint"]
 
 _LOOK_SECONDS = 2.0
 _POSITIONAL = ("port", "privateKey", "certKey")
 _FIELDS = (*_POSITIONAL, "extraCertChain", "interface", "backlog")
+_PROTOCOL = b"http/1.1"
 _A_KEY = "a PEM file with an unencrypted private key"
 _A_CHAIN = "a PEM file of certificates"
 _BEGIN = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE")
@@ -56,7 +65,20 @@ def tls_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     port = _number("port", given.get("port", ""), 0)
     backlog = _number("backlog", given.get("backlog", "50"), 1)
     tls = RenewableTls(reactor, CertificateFiles(key, certificate, given.get("extraCertChain", "")))
-    return SSL4ServerEndpoint(reactor, port, tls, backlog, given.get("interface", ""))
+    return _TlsEndpoint(reactor, tls, TCP4ServerEndpoint(reactor, port, backlog, given.get("interface", "")))
+
+
+@implementer(IStreamServerEndpoint)
+class _TlsEndpoint:
+    """Listens where `endpoint` does, with TLS."""
+
+    def __init__(self, reactor: Any, tls: IOpenSSLServerConnectionCreator, endpoint: IStreamServerEndpoint) -> None:
+        self._reactor = reactor
+        self._tls = tls
+        self._endpoint = endpoint
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        return self._endpoint.listen(TlsFactory(self._reactor, self._tls, factory))
 
 
 def _fields(description: str) -> dict[str, str]:
@@ -184,10 +206,18 @@ def _load(files: CertificateFiles) -> _Credentials:
             raiseMinimumTo=TLSVersion.TLSv1_2,
             enableSessionTickets=True,
         )
-        options.getContext()
+        options.getContext().set_alpn_select_callback(_choose_protocol)
     except Exception as error:
-        raise _unfit("certKey", files.certificate, _cause(error), "a certificate that OpenSSL accepts") from None
+        raise _unfit("certKey", files.certificate, cause(error), "a certificate that OpenSSL accepts") from None
     return _Credentials(options, chain[0].not_valid_after_utc.date().isoformat())
+
+
+def _choose_protocol(_: SSL.Connection, offered: Sequence[bytes]) -> bytes:
+    """Twisted's answers what no client accepts when it has nothing to offer, or nothing that was offered."""
+    if _PROTOCOL in offered:
+        return _PROTOCOL
+    fault = f"no application protocol; expected {_PROTOCOL.decode()} among those offered, or none"
+    raise SSL.Error([("", "", fault)])  # the client is told, by the alert of that name
 
 
 def _read_key(path: str) -> PrivateKeyTypes:
@@ -225,13 +255,6 @@ def _fit(certificate: x509.Certificate, key: PrivateKeyTypes) -> bool:
         return certificate.public_key() == key.public_key()
     except Exception:
         return False  # a kind of key that is unknown here
-
-
-def _cause(error: Exception) -> str:
-    """What OpenSSL says, without where in OpenSSL it says it."""
-    if isinstance(error, SSL.Error) and error.args and error.args[0]:
-        return str(error.args[0][-1][-1])
-    return str(error)
 
 
 def _unfit(field: str, path: str, fault: str, accepted: str) -> ValueError:

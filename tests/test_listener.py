@@ -26,11 +26,12 @@ from twisted.internet.error import CannotListenError, ConnectError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor, MemoryReactorClock
+from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from zope.interface import implementer
 
 from marketfeed.every_address import EveryAddress
 from marketfeed.listener import CannotServe, Listener, server_endpoint
-from marketfeed.tls import RenewableTls
+from marketfeed.tls_connections import TlsFactory
 from tests.certificates import Authority
 
 LONGEST = 98 - len("OSError: ")  # of what a daemon's parent can show, see twistd's _formatChildException
@@ -122,14 +123,16 @@ class TestEndpoint:
             server_endpoint(MemoryReactor(), description)
         assert says in str(caught.value)
 
-    def test_tls(self, tmp_path: Path) -> None:
-        """Is described in Twisted's words, and made by `marketfeed.tls`."""
+    @pytest.mark.parametrize("behind", ["", "haproxy:"])
+    def test_tls(self, behind: str, tmp_path: Path) -> None:
+        """Is described in Twisted's words, and made by `marketfeed.tls`, with the PROXY protocol inside, too."""
         certificate, key = Authority().issue("localhost").write(tmp_path)
         reactor: Any = MemoryReactorClock()
-        server_endpoint(reactor, f"ssl:8443:privateKey={key}:certKey={certificate}").listen(QuietFactory())
-        ((port, _, tls, _, _),) = reactor.sslServers
+        server_endpoint(reactor, f"{behind}ssl:8443:privateKey={key}:certKey={certificate}").listen(QuietFactory())
+        ((port, factory, _, _),) = reactor.tcpServers
         assert port == 8443
-        assert isinstance(tls, RenewableTls)
+        assert isinstance(factory, TlsFactory)
+        assert isinstance(factory.wrappedFactory, HAProxyWrappingFactory if behind else QuietFactory)
 
 
 class TestFaults:

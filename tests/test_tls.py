@@ -14,10 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
-from twisted.internet.endpoints import SSL4ServerEndpoint, _parse, quoteStringArgument
+from twisted.internet.endpoints import _parse, quoteStringArgument
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.protocols.tls import TLSMemoryBIOFactory
 
 import marketfeed.tls
 from marketfeed.tls import tls_endpoint
@@ -48,15 +47,12 @@ class Port:
 
     def __init__(self, description: str) -> None:
         self.reactor: Any = MemoryReactorClock()
-        endpoint = tls_endpoint(self.reactor, description)
-        assert isinstance(endpoint, SSL4ServerEndpoint)
-        endpoint.listen(QuietFactory())
-        ((self.number, factory, tls, self.backlog, self.interface),) = self.reactor.sslServers
-        self._factory = TLSMemoryBIOFactory(tls, False, factory, self.reactor)
+        tls_endpoint(self.reactor, description).listen(QuietFactory())
+        ((self.number, self.factory, self.backlog, self.interface),) = self.reactor.tcpServers
 
     def connect(self, context: ssl.SSLContext | None = None, session: ssl.SSLSession | None = None) -> Client:
         """A client whose handshake is done. Raises ssl.SSLError when it fails."""
-        server = self._factory.buildProtocol(None)
+        server = self.factory.buildProtocol(None)
         client = Client(self.reactor, server, context or trusting(), session)
         client.finish(client.tls.do_handshake)
         return client
@@ -215,6 +211,31 @@ class TestHandshake:
         renewed = port.connect(context, client.tls.session)
         assert not renewed.tls.session_reused
         assert renewed.echo(b"hello") == b"hello"
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    @pytest.mark.parametrize("offered", [["http/1.1"], ["h2", "http/1.1"], ["http/1.1", "http/1.0"]])
+    def test_the_protocol_is_agreed_on(self, version: ssl.TLSVersion, offered: list[str], port: Port) -> None:
+        """Browsers, curl and Node say which ones they speak (RFC 7301)."""
+        context = lenient(version)
+        context.set_alpn_protocols(offered)
+        client = port.connect(context)
+        assert client.tls.selected_alpn_protocol() == "http/1.1"
+        assert client.echo(b"hello") == b"hello"
+
+    def test_who_offers_no_protocol_is_told_none(self, port: Port) -> None:
+        """And speaks HTTP/1.1 all the same."""
+        client = port.connect()
+        assert client.tls.selected_alpn_protocol() is None
+        assert client.echo(b"hello") == b"hello"
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_other_protocols_are_refused(self, version: ssl.TLSVersion, port: Port) -> None:
+        """In the words of RFC 7301, section 3.2; the next client is none the wiser."""
+        context = lenient(version)
+        context.set_alpn_protocols(["h2", "smtp"])
+        with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
+            port.connect(context)
+        assert port.connect().echo(b"hello") == b"hello"
 
     @pytest.mark.parametrize("key", [rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())])
     def test_the_kinds_of_keys(self, key: Any, here: Path) -> None:

@@ -38,9 +38,12 @@ class Pages(Resource):
 
 
 class Browser:
-    """Chromium with one page. `host`: of the page's origin; names that end in .example are this machine."""
+    """Chromium with one page. `host`: of the page's origin; names that end in .example are this machine.
 
-    def __init__(self, harness: Harness, page: str, host: str = "127.0.0.1") -> None:
+    `trusted`: the SHA-256 of a public key, in base64, which is believed whatever its certificate says.
+    """
+
+    def __init__(self, harness: Harness, page: str, host: str = "127.0.0.1", trusted: str = "") -> None:
         self._harness = harness
         self.reports: dict[str, Any] = {}
         site = Site(Pages(page, self.reports.update))
@@ -51,6 +54,7 @@ class Browser:
         options = ["headless", "no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update"]
         options += ["disable-sync", "no-first-run", "no-proxy-server", f"user-data-dir={profile}"]
         options += ["host-resolver-rules=MAP *.example 127.0.0.1"]
+        options += [f"ignore-certificate-errors-spki-list={trusted}"] if trusted else []
         url = f"http://{host}:{port.getHost().port}/"
         assert CHROMIUM is not None
         self.process: Process = harness.spawn([CHROMIUM, *(f"--{option}" for option in options), url])
