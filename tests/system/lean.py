@@ -13,9 +13,11 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, FirstError, gatherResults
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from marketfeed.resources import raise_file_limit
 from tests.system.harness import DEADLINE, DaemonProcess, Harness
@@ -44,8 +46,11 @@ def client_frame(payload: bytes, first: int = _TEXT) -> bytes:
     return struct.pack("!BBH", first, 0xFE, size) + _NO_MASK + payload
 
 
+@implementer(IHandshakeListener)
 class LeanClient(Protocol):
     """One client. `handshake` tells the status of the answer, 0 for none; `lost` fires when the connection is gone.
+
+    `secured` fires when TLS has been agreed on.
 
     `fault`: what was wrong with something that was received; `lost` fails with it then.
     """
@@ -53,6 +58,7 @@ class LeanClient(Protocol):
     def __init__(self) -> None:
         self.handshake: Deferred[int] = Deferred()
         self.lost: Deferred[None] = Deferred()
+        self.secured: Deferred[None] = Deferred()
         self.fault: Failure | None = None
         self.close_code: int | None = None
         self.texts: list[bytes] = []
@@ -77,8 +83,17 @@ class LeanClient(Protocol):
 
     def send_and_abort(self, data: bytes) -> None:
         """Reset the connection right behind some bytes, which the transport would not send any more."""
-        assert self.transport.getHandle().send(data) == len(data)
+        handle = self.transport.getHandle()
+        if ISSLTransport.providedBy(self.transport):
+            assert handle.send(data) == len(data)
+            data, handle = handle.bio_read(65536), self.transport.transport.getHandle()
+        assert handle.send(data) == len(data)
         self.abort()
+
+    def cut(self) -> None:
+        """End the TCP connection, without a word of TLS if there is any."""
+        tls = ISSLTransport.providedBy(self.transport)
+        (self.transport.transport if tls else self.transport).loseConnection()
 
     def text_received(self, text: bytes) -> None:
         """A message has arrived; kept in `texts` unless a subclass knows better."""
@@ -92,6 +107,9 @@ class LeanClient(Protocol):
         """The connection is gone."""
 
     # What the transport calls.
+
+    def handshakeCompleted(self) -> None:
+        self.secured.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
         try:
@@ -160,17 +178,24 @@ _Client = TypeVar("_Client", bound=LeanClient)
 
 
 class LeanClients(Generic[_Client]):
-    """Connects the lean clients of a test to one daemon, and ends those that are left when the test ends."""
+    """Connects the lean clients of a test to one daemon, and ends those that are left when the test ends.
 
-    def __init__(self, harness: Harness, daemon: DaemonProcess) -> None:
+    `tls`: how, as `optionsForClientTLS` says it.
+    """
+
+    def __init__(self, harness: Harness, daemon: DaemonProcess, tls: Any = None) -> None:
         raise_file_limit()
-        self._endpoint = TCP4ClientEndpoint(harness.reactor, "127.0.0.1", daemon.port, timeout=DEADLINE)
+        endpoint: Any = TCP4ClientEndpoint(harness.reactor, "127.0.0.1", daemon.port, timeout=DEADLINE)
+        self._endpoint = endpoint if tls is None else wrapClientTLS(tls, endpoint)
+        self._is_secure = tls is not None
         self._connected: set[LeanClient] = set()
         harness.on_close(self._end)
 
     async def connect(self, client: _Client) -> _Client:
-        """A TCP connection, on which nothing has been sent yet."""
+        """A TCP connection, or one with TLS, on which nothing has been sent yet."""
         await connectProtocol(self._endpoint, client)
+        if self._is_secure:
+            await client.secured
         client.transport.setTcpNoDelay(True)
         self._connected.add(client)
         client.lost.addCallback(lambda _: self._connected.discard(client))

@@ -12,7 +12,9 @@ from typing import Any
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 
+from tests.certificates import Authority
 from tests.system.harness import DaemonProcess, Harness, RawConnection, Redis, trade
 from tests.system.lean import HANDSHAKE, LeanClient, LeanClients, all_of, client_frame, within
 
@@ -22,7 +24,10 @@ MORE_KIB = 5 * 1024
 """How much the daemon may grow after the first cycles."""
 MARKETS = [f"M{number:03}" for number in range(100)]
 KINDS = {"ClientProtocol", "Deferred", "Group", "Join", "LiveStream", "Outbox", "Server", "Session", "TokenBucket"}
-"""The types of the objects that a connection consists of; `Server` is the transport's."""
+KINDS |= {"Connection", "_TlsConnection"}
+"""The types of the objects that a connection consists of; `Server` is the transport's, the last two are of TLS."""
+AUTHORITY = Authority()
+SERVER = AUTHORITY.issue("localhost")
 
 QUEUE = 8 * 2**20
 """Bytes that may wait for one client, where that matters."""
@@ -57,24 +62,32 @@ class Guest(LeanClient):
 class Stage:
     """The real parts, with a window in the daemon."""
 
-    def __init__(self, harness: Harness, daemon: DaemonProcess, window: RawConnection, engine: Redis) -> None:
+    def __init__(
+        self, harness: Harness, daemon: DaemonProcess, window: RawConnection, engine: Redis, tls: Any = None
+    ) -> None:
         self.harness = harness
         self.daemon = daemon
         self.engine = engine
-        self.clients = LeanClients[Guest](harness, daemon)
+        self.clients = LeanClients[Guest](harness, daemon, tls)
         self.rng = random.Random(1)
         self._window = window
 
     @classmethod
-    async def build(cls, harness: Harness, *options: str) -> Stage:
+    async def build(cls, harness: Harness, *options: str, secure: bool = False) -> Stage:
         redis = await harness.redis()
+        tls = None
+        if secure:
+            certificate, key = SERVER.write(harness.directory)
+            options = (*options, "--port", f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}")
+            root = Certificate.loadPEM(AUTHORITY.write(harness.directory / "ca.pem").read_bytes())
+            tls = optionsForClientTLS("localhost", trustRoot=trustRootFromCertificates([root]))
         path = str(harness.directory / "window.sock")
         program = ("-m", "tests.system.observed", path)
         daemon = await harness.daemon("--linger", "0.2", *options, redis=redis, program=program)
         window = RawConnection(harness.reactor)
         await connectProtocol(UNIXClientEndpoint(harness.reactor, path), window)
         harness.on_close(window.transport.loseConnection)
-        stage = cls(harness, daemon, window, await redis.connect())
+        stage = cls(harness, daemon, window, await redis.connect(), tls)
         await stage.ask(b"look")  # answered, so that the connection to the window is open at both ends
         return stage
 
@@ -106,7 +119,7 @@ class Stage:
 
         async def is_quiet() -> bool:
             seen.update(await self.ask(b"look"), files=self.daemon.open_files(), kib=self.daemon.resident_kib())
-            if seen["clients"] or seen["connections"] or seen["streams"] or "Hub._drop" in seen["timers"]:
+            if seen["clients"] or seen["connections"] or seen["streams"] or "WantedStreams._sweep" in seen["timers"]:
                 return False  # somebody is there still, or has been gone for less than the linger time
             return not await self.engine.channels()
 
@@ -155,6 +168,11 @@ async def closes(stage: Stage, guest: Guest) -> None:
 async def hangs_up(stage: Stage, guest: Guest) -> None:
     await _watch(stage, guest)
     guest.transport.loseConnection()
+
+
+async def is_cut_off(stage: Stage, guest: Guest) -> None:
+    await _watch(stage, guest)
+    guest.cut()
 
 
 async def resets(stage: Stage, guest: Guest) -> None:
@@ -223,6 +241,7 @@ async def asks_for_nonsense(stage: Stage, guest: Guest) -> None:
 WAYS: list[Way] = [
     closes,
     hangs_up,
+    is_cut_off,
     resets,
     closes_without_waiting_for_the_reply,
     resets_without_waiting_for_the_reply,
@@ -265,6 +284,22 @@ async def test_no_client_needs_the_collector_of_cycles(harness: Harness) -> None
     await stage.cycles(FIRST)
     assert of_clients(await stage.at_rest()) == of_clients(before)
     assert sum((await stage.ask(b"collect")).values()) < FIRST / 10
+
+
+@pytest_twisted.ensureDeferred
+@within(TEST_SECONDS)
+async def test_no_client_with_tls_needs_it_either(harness: Harness) -> None:
+    """Whether or not it says good-bye in the terms of TLS."""
+    stage = await Stage.build(harness, secure=True)
+    await stage.ask(b"disable")
+    await stage.cycles(len(WAYS))  # what the first of them leave in OpenSSL and in caches stays
+    before = await stage.at_rest()
+    await stage.cycles(FIRST // 4)
+    after = await stage.at_rest()
+    for what in ("files", "timers"):
+        assert after[what] == before[what]
+    assert of_clients(after) == of_clients(before)
+    assert sum((await stage.ask(b"collect")).values()) < FIRST / 10  # some for each time that nobody was there
 
 
 async def never_finishes_the_handshake(stage: Stage, guest: Guest) -> None:
