@@ -4,19 +4,22 @@
 2. With patterns nothing is permitted that none of them covers. `*` as a kind stands for the public kinds only.
 3. A user whose name is no market gets no private stream, whatever the patterns say.
 4. `${sub}` is the user to the letter: a `*` in a user's name stands for a `*`, and so for no market at all.
-5. Patterns are few and short, and none is matched by trying again: nobody's token costs more than another's.
+5. Patterns are few and short. Most are looked up, however many there are; the others are tried one after the other, but
+   none by trying again, so that what a token costs is bounded.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
 from marketfeed.model.streams import StreamName, is_market
 
-__all__ = ["ANONYMOUS", "BadPattern", "Identity", "StreamPattern", "parse_patterns"]
+__all__ = ["ANONYMOUS", "BadPattern", "Identity", "StreamPattern", "StreamPatterns", "parse_patterns"]
 
 MAX_PATTERNS = 100
 MAX_PATTERN = 128
@@ -37,33 +40,79 @@ class StreamPattern(msgspec.Struct, frozen=True):
     kind: str
     pieces: tuple[str, ...]
 
-    def covers(self, stream: StreamName) -> bool:
-        """Whether `stream` is one of them."""
-        if self.kind == _ANY:
-            return not stream.kind.private and self._fits(stream.market)
-        return self.kind == stream.kind.name and self._fits(stream.market)
 
-    def _fits(self, market: str) -> bool:
-        first, *others = self.pieces
-        if not others:
-            return market == first
-        *between, last = others
-        at, end = len(first), len(market) - len(last)
-        if at > end or not market.startswith(first) or not market.endswith(last):
+class StreamPatterns(tuple[StreamPattern, ...]):
+    """Patterns of which any will do. Those with a star at one end, or with none, are looked up and not tried."""
+
+    def __init__(self, patterns: tuple[StreamPattern, ...]) -> None:
+        kinds: dict[str, list[tuple[str, ...]]] = {}
+        for pattern in patterns:
+            kinds.setdefault(pattern.kind, []).append(pattern.pieces)
+        self._markets = {kind: _Markets(pieces) for kind, pieces in kinds.items()}
+        self.tried = sum([len(markets.others) for markets in self._markets.values()])
+        """How many may have to be tried, one after the other, until a stream is known to be covered by none."""
+
+    def cover(self, stream: StreamName) -> bool:
+        """Whether `stream` is one of theirs."""
+        kind = stream.kind
+        markets = self._markets.get(kind.name)
+        if markets is not None and markets.have(stream.market):
+            return True
+        markets = None if kind.private else self._markets.get(_ANY)
+        return markets is not None and markets.have(stream.market)
+
+
+class _Markets:
+    """The markets that some patterns of one kind cover, each given as its pieces."""
+
+    __slots__ = ("_beginnings", "_ends", "_names", "others")
+
+    def __init__(self, patterns: Iterable[tuple[str, ...]]) -> None:
+        names, beginnings, ends = set(), set(), set()
+        self.others: dict[tuple[str, tuple[str, ...], str], None] = {}
+        for first, *more in patterns:
+            between, last = tuple(filter(None, more[:-1])), more[-1] if more else ""
+            if not more:
+                names.add(first)
+            elif between or (first and last):
+                self.others[first, between, last] = None
+            elif last:
+                ends.add(last)
+            else:
+                beginnings.add(first)
+        self._names = frozenset(names)
+        self._beginnings = tuple(beginnings)
+        self._ends = tuple(ends)
+
+    def have(self, market: str) -> bool:
+        """Whether one of the patterns covers `market`."""
+        return (
+            market in self._names
+            or market.startswith(self._beginnings)
+            or market.endswith(self._ends)
+            or any(
+                market.startswith(first) and market.endswith(last) and _fits(market, first, between, last)
+                for first, between, last in self.others
+            )
+        )
+
+
+def _fits(market: str, first: str, between: tuple[str, ...], last: str) -> bool:
+    """Whether all of it has its place: `first` and `last`, which are the ends, and what stands `between` stars."""
+    at, end = len(first), len(market) - len(last)
+    for piece in between:  # the leftmost place leaves the most room for the pieces to come
+        found = market.find(piece, at, end)
+        if found < 0:
             return False
-        for piece in between:  # the leftmost place leaves the most room for the pieces to come
-            found = market.find(piece, at, end)
-            if found < 0:
-                return False
-            at = found + len(piece)
-        return True
+        at = found + len(piece)
+    return at <= end
 
 
 class Identity(msgspec.Struct, frozen=True):
     """A client's user (empty: nobody), its patterns (None: no such claim), its end in seconds since 1970."""
 
     user: str
-    patterns: tuple[StreamPattern, ...] | None
+    patterns: StreamPatterns | None
     expires_at: float
 
     def permits(self, stream: StreamName) -> bool:
@@ -72,14 +121,14 @@ class Identity(msgspec.Struct, frozen=True):
             return False
         if self.patterns is None:
             return not stream.kind.private or stream.market == self.user
-        return any(pattern.covers(stream) for pattern in self.patterns)
+        return self.patterns.cover(stream)
 
 
 ANONYMOUS = Identity("", None, math.inf)
 """A client without a token: every public stream, no private one, no end."""
 
 
-def parse_patterns(claim: object, user: str) -> tuple[StreamPattern, ...]:
+def parse_patterns(claim: object, user: str) -> StreamPatterns:
     """The patterns of a claim `streams`: a list of ``<kind>@<market>``, in which ``*`` stands for any kind or any run
     of a market's characters, and ``${sub}`` for `user`. One that no stream can match is left out. Raises `BadPattern`.
     """
@@ -98,4 +147,8 @@ def parse_patterns(claim: object, user: str) -> tuple[StreamPattern, ...]:
         kind, market = found.groups()
         if _SUB not in market or is_market(user):
             patterns.append(StreamPattern(kind, tuple(piece.replace(_SUB, user) for piece in market.split(_ANY))))
-    return tuple(patterns)
+    return _shared(tuple(patterns))
+
+
+_shared = lru_cache(maxsize=1024)(StreamPatterns)
+"""Many clients have the same patterns."""

@@ -141,6 +141,34 @@ class TestPatterns:
         who = Identity(user, parse_patterns(patterns, user), 0.0)
         assert not who.permits(StreamName(ORDERS, market))
 
+    @property_test
+    @given(
+        st.lists(st.tuples(st.sampled_from(("*", "trade", "depth", "orders")), few.filter(bool)), max_size=8), streams
+    )
+    @example([("trade", "a*"), ("*", "*b"), ("depth", "a*b")], StreamName(BUILT_IN[0], "xb"))
+    def test_many_patterns_together(self, patterns: list[tuple[str, str]], stream: StreamName) -> None:
+        """They cover what each of them covers by itself, and nothing else."""
+        for market in {stream.market, *("a", "b", "ab", "ba", "aab", "abb", "aba", "bab")}:
+            name = StreamName(stream.kind, market)
+            expected = any(
+                (kind == name.kind.name or (kind == "*" and not name.kind.private))
+                and re.fullmatch(re.sub(r"\*+", ".*", pattern), market)
+                for kind, pattern in patterns
+            )
+            assert identity("alice", *map("@".join, patterns), "x@x").permits(name) == expected
+
+    def test_what_has_to_be_tried(self) -> None:
+        """Names, beginnings and ends are looked up, however many there are."""
+        looked_up = [
+            f"{kind}@{market % n}" for n in range(8) for kind in ("*", "depth") for market in ("A%d", "A%d*", "*%d")
+        ]
+        assert parse_patterns([*looked_up, "*@*", "trade@**"], "alice").tried == 0
+        assert parse_patterns([*looked_up, "trade@A*B", "*@*A*", "*@*A**", "depth@*A*"], "alice").tried == 3
+
+    def test_the_same_patterns_are_kept_once(self) -> None:
+        """Whoever they were read for."""
+        assert parse_patterns(["depth@*"], "alice") is parse_patterns(["depth@*"], "bob")
+
     def test_many_stars_cost_little(self) -> None:
         """A pattern that would keep a backtracking matcher busy for years is tried once from left to right."""
         pattern = "depth@" + "a*" * 60 + "b"
