@@ -39,6 +39,7 @@ from marketfeed.model.publications import BadPublication, PublicationReader
 from marketfeed.model.ratelimit import TokenBucket
 from marketfeed.model.state import BookState
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
+from marketfeed.portions import Portions
 from marketfeed.seeding import Seeding
 from marketfeed.waits import CONFIRM_SECONDS, Waits
 from marketfeed.wanted import WantedStreams
@@ -86,7 +87,9 @@ class Hub(Service):
         self._seeding: Seeding | None = None
         self._wanted = WantedStreams(clock, limits.linger, limits.max_distinct_streams, self._make, self._dropped)
         self._waits = Waits(clock, self._now_ms)
-        self._joins = Joins(clock, self._wanted, self._waits, self._change, self.flush, limits.strict)
+        self.portions = Portions(clock)
+        """What clients have asked for and takes more than a turn."""
+        self._joins = Joins(clock, self._wanted, self._waits, self._change, self.flush, self.portions, limits.strict)
         self._lookups = Lookups(self._wanted, self._waits, self._make, limits.strict)
         self._drops = Drops(clock, limits.strict)
         self._gaps = Gaps()
@@ -118,6 +121,7 @@ class Hub(Service):
         Service.stopService(self)
         if self._sweeper.running:
             self._sweeper.stop()
+        self.portions.close()
         self._joins.close()
         self._waits.close(self._wanted.all)
         self._wanted.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 
@@ -12,6 +12,7 @@ from marketfeed.boundaries import Subscriber
 from marketfeed.groups import Group, LiveStream
 from marketfeed.model.dialects import Shape
 from marketfeed.model.streams import StreamName
+from marketfeed.portions import Work
 from marketfeed.recall import Recall
 from marketfeed.waits import Wait
 
@@ -44,6 +45,7 @@ class Join:
     __slots__ = (
         "answers",
         "asked",
+        "books",
         "finished",
         "is_late",
         "pause",
@@ -54,6 +56,8 @@ class Join:
         "subscriber",
         "wait",
         "wants_state",
+        "work",
+        "written",
     )
 
     def __init__(
@@ -67,7 +71,10 @@ class Join:
         self.asked: deque[tuple[str, StreamName]] = deque()
         self.streams: dict[str, LiveStream] = {}
         self.recalls: dict[str, Recall] = {}
+        self.books: dict[str, Any] = {}  # by spelling, what `preludes` has written
         self.wait: Wait | None = None
+        self.work: Work | None = None
         self.pause: IDelayedCall | None = None
         self.is_late = False
         self.finished = False
+        self.written = 0  # bytes of states, and of what was missed, that were put together

@@ -6,7 +6,8 @@
    Where that takes too long, or the source is out of reach, it joins all the same and hears of the gap that is open.
 4. Then, without yielding: what is pending is flushed, the membership changes, and the reply, what was missed or the
    state, and the open gaps are written. Nothing is missed between them, nothing comes twice.
-5. A join that fails in what is written for it is the end of that client only.
+5. Books that the client gets are written before that, in turns of their own (`preludes`).
+6. A join that fails in what is written for it is the end of that client only.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from collections.abc import Callable, Collection, Mapping
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from marketfeed.boundaries import Archive, Clock, Entry, Subscriber
+from marketfeed.boundaries import Archive, Clock, Subscriber
 from marketfeed.gaps import tell_open
 from marketfeed.groups import Group, is_member, overhead
 from marketfeed.join import Join, TooManyStreams
 from marketfeed.logs import Log
 from marketfeed.model.streams import StreamName
+from marketfeed.portions import Portions, Work
+from marketfeed.preludes import TooLarge, framed_prelude, write_books
 from marketfeed.recall import Recall, ReplayRoom
 from marketfeed.waits import Waits
 from marketfeed.wanted import WantedStreams
@@ -36,15 +39,10 @@ _FEW = 100
 _PORTION = 50
 
 
-_REPLY = 512
-"""The bytes of a reply and of a gap event, besides the streams that they name."""
-_NAMED = 10  # bytes of a stream in them, besides its name
-
-
 class Joins:
     """All the joins of a process.
 
-    `change` puts a subscriber into groups; `flush` sends what is pending.
+    `change` puts a subscriber into groups; `flush` sends what is pending; `portions` does what takes long.
     """
 
     log = Log()
@@ -56,6 +54,7 @@ class Joins:
         waits: Waits,
         change: Callable[[Subscriber, Collection[Group]], None],
         flush: Callable[[], None],
+        portions: Portions,
         strict: bool,
     ) -> None:
         self._clock = clock
@@ -63,6 +62,7 @@ class Joins:
         self._waits = waits
         self._change = change
         self._flush = flush
+        self._portions = portions
         self._strict = strict
         self._queue: deque[Join] = deque()
         self._turn: IDelayedCall | None = None
@@ -156,12 +156,32 @@ class Joins:
         self._recall_or_complete(join)
 
     def _recall_or_complete(self, join: Join) -> None:
-        if join.finished:
+        if join.finished or self._recalls_more(join):
             return
-        if self.archive is not None and any(recall.needs_archive for recall in join.recalls.values()):
-            Deferred.fromCoroutine(self._recall(join, self.archive))
+        if join.wants_state:
+            join.work = self._portions.begin(self._writing(join))
         else:
             self._complete(join)
+
+    def _recalls_more(self, join: Join) -> bool:
+        """Whether something is missing that is in the archive; if so, it is asked for."""
+        if self.archive is None or not any(recall.needs_archive for recall in join.recalls.values()):
+            return False
+        Deferred.fromCoroutine(self._recall(join, self.archive))
+        return True
+
+    def _writing(self, join: Join) -> Work:
+        try:
+            yield from write_books(join)
+            join.work = None
+            if not self._recalls_more(join):  # for there may have been turns in between
+                self._complete(join)
+        except TooLarge:
+            self._refuse_too_large(join)
+        except Exception:
+            if not join.is_late:
+                raise
+            self._failed(join)
 
     async def _recall(self, join: Join, archive: Archive) -> None:
         try:
@@ -186,46 +206,27 @@ class Joins:
         self._flush()
         if join.finished:
             return  # the flush has ended this client
-        subscriber, streams = join.subscriber, join.streams
-        replays: dict[str, list[Entry]] = {}
-        states: dict[str, bytes] = {}
-        room = used = 0
-        if join.recalls or join.wants_state:
-            room = subscriber.room - _REPLY - sum([2 * (len(spelling) + _NAMED) for spelling in streams])
-            replays, used = self._replays(join, room)
-        if join.wants_state:
-            for spelling, stream in streams.items():
-                snapshot = None if spelling in replays or stream.state is None else stream.state.snapshot()
-                if snapshot is not None:
-                    states[spelling] = snapshot
-                    used += len(snapshot) + overhead(spelling, join.shape)
-            if states and used > room:
-                self._refuse(join, "the states of these streams are larger than --client-queue; subscribe to fewer")
-                return
+        try:
+            frames, recovered = framed_prelude(join)
+        except TooLarge:
+            self._refuse_too_large(join)
+            return
+        subscriber = join.subscriber
         groups = {
             spelling: stream.group(spelling, join.shape, subscriber.window, join.wants_state)
-            for spelling, stream in streams.items()
+            for spelling, stream in join.streams.items()
         }
         self._finish(join)
         self._change(subscriber, groups.values())
-        recovered = {spelling: spelling in replays for spelling in join.since} if join.since else None
-        join.answers.joined(groups, recovered)
-        if (replays or states) and any(is_member(subscriber, group) for group in groups.values()):
-            subscriber.write(b"".join(_framed(groups, replays, states)))
+        join.answers.joined(groups, {each: each in recovered for each in join.since} if join.since else None)
+        if frames and any(is_member(subscriber, group) for group in groups.values()):
+            subscriber.write(b"".join(frames))
         tell_open(subscriber, groups.values())
         if join.is_late:
             join.answers.settled()
 
-    def _replays(self, join: Join, room: int) -> tuple[dict[str, list[Entry]], int]:
-        """What is replayed, by spelling, and how many bytes it takes at most: only what there is room for."""
-        replays: dict[str, list[Entry]] = {}
-        used = 0
-        for spelling, recall in join.recalls.items():
-            taken = recall.take()
-            if taken is not None and (not taken[0] or used + taken[1] <= room):
-                replays[spelling] = taken[0]
-                used += taken[1]
-        return replays, used
+    def _refuse_too_large(self, join: Join) -> None:
+        self._refuse(join, "the states of these streams are larger than --client-queue; subscribe to fewer")
 
     def _refuse(self, join: Join, why: str) -> None:
         self._finish(join)
@@ -245,6 +246,9 @@ class Joins:
         if join.pause is not None and join.pause.active():
             join.pause.cancel()
         join.pause = None
+        if join.work is not None:
+            self._portions.cancel(join.work)
+            join.work = None
         for _, name in join.asked:
             self._wanted.unreserve(name)
         join.asked.clear()
@@ -264,16 +268,3 @@ class Joins:
         self.log.failure("a client failed as its subscription took effect")
         self.cancel(join)
         join.subscriber.failed()
-
-
-def _framed(
-    groups: Mapping[str, Group], replays: Mapping[str, list[Entry]], states: Mapping[str, bytes]
-) -> list[bytes]:
-    """What a client gets before the live streams, in the order in which it named them."""
-    frames = []
-    for spelling, group in groups.items():
-        if spelling in replays:
-            frames += [group.framed(data, offset) for offset, data in replays[spelling]]
-        elif spelling in states:
-            frames.append(group.framed(states[spelling], group.stream.history.latest or ""))
-    return frames

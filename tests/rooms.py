@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     _sink: Sink = Hub(Clock(), HubLimits())
     _answers: Answers = cast("Client", None)
 
-__all__ = ["EPOCH", "KINDS", "LINGER", "Client", "Room", "member", "trade"]
+__all__ = ["EPOCH", "KINDS", "LINGER", "Client", "Room", "member", "trade", "turn_of"]
 
 EPOCH = 1_700_000_000
 LINGER = 5.0
@@ -28,6 +28,15 @@ KINDS = StreamKinds()
 
 def trade(number: int = 1) -> bytes:
     return b'{"e":"trade","t":%d,"m":true,"p":"100.10","q":"2","s":"A"}' % number
+
+
+def turn_of(clock: Clock) -> None:
+    """One turn of the reactor: what is due, and not yet what that puts off to the next."""
+    for call in [call for call in clock.calls if call.getTime() <= clock.seconds()]:
+        if call.active():
+            clock.calls.remove(call)
+            call.called = 1
+            call.func(*call.args, **call.kw)
 
 
 class Room:
@@ -45,11 +54,8 @@ class Room:
         return int((EPOCH + self.clock.seconds()) * 1000)
 
     def turn(self) -> None:
-        """One turn of the reactor: what is due, and not yet what that puts off to the next."""
-        for call in [call for call in self.clock.calls if call.getTime() <= self.clock.seconds()]:
-            self.clock.calls.remove(call)
-            call.called = 1
-            call.func(*call.args, **call.kw)
+        """One turn of the reactor."""
+        turn_of(self.clock)
 
     def assert_empty(self) -> None:
         """Nothing is left of anything that ever was."""

@@ -1,28 +1,37 @@
 """Which streams a client may have, as its token says (PROTOCOL.md, sections 4 and 6); the errors are for it to read.
 
 1. A request for streams is permitted as a whole, or refused with the first stream that is not.
-2. A user stays the same: a new token may be narrower, wider or later, but not another user's.
+2. Where a token has many patterns that have to be tried, that is done a few streams at a time: both are `Work`.
+3. A user stays the same: a new token may be narrower, wider or later, but not another user's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from typing import TypeVar
 
 from marketfeed.client.auth import BadToken
 from marketfeed.client.context import SessionContext
 from marketfeed.model.identity import Identity
 from marketfeed.model.messages import ErrorCode, RequestError
 from marketfeed.model.streams import StreamKinds, StreamName
+from marketfeed.portions import Work
 
 __all__ = ["check_permission", "lost_streams", "renewed", "streams_lost"]
 
+_Item = TypeVar("_Item")
+_PORTION = 200
+"""µs."""
 
-def check_permission(identity: Identity, streams: Mapping[str, StreamName]) -> None:
+
+def check_permission(identity: Identity, streams: Mapping[str, StreamName]) -> Work:
     """Raises `RequestError` unless `identity` may have all of `streams` (spelling → stream)."""
-    for spelling, stream in streams.items():
-        if not identity.permits(stream):
-            fault = f"the token does not cover {spelling}" if identity.user else f"{spelling} needs a token"
-            raise RequestError(ErrorCode.NOT_PERMITTED, f"not permitted: {fault}")
+    for few in _portions(identity, list(streams.items())):
+        yield _cost(identity) * len(few)
+        for spelling, stream in few:
+            if not identity.permits(stream):
+                fault = f"the token does not cover {spelling}" if identity.user else f"{spelling} needs a token"
+                raise RequestError(ErrorCode.NOT_PERMITTED, f"not permitted: {fault}")
 
 
 def renewed(identity: Identity, token: str, context: SessionContext) -> Identity:
@@ -36,9 +45,24 @@ def renewed(identity: Identity, token: str, context: SessionContext) -> Identity
     return other
 
 
-def lost_streams(identity: Identity, spellings: Iterable[str], kinds: StreamKinds) -> list[str]:
+def lost_streams(identity: Identity, spellings: list[str], kinds: StreamKinds) -> Generator[int, None, list[str]]:
     """Those of a client's streams that `identity` may not have."""
-    return [spelling for spelling in spellings if not identity.permits(kinds.parse(spelling))]
+    lost = []
+    for few in _portions(identity, spellings):
+        yield _cost(identity) * len(few)
+        lost += [spelling for spelling in few if not identity.permits(kinds.parse(spelling))]
+    return lost
+
+
+def _portions(identity: Identity, items: list[_Item]) -> Iterator[list[_Item]]:
+    """A few at a time: what they cost is about the same, whatever the token."""
+    size = max(1, _PORTION // _cost(identity))
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _cost(identity: Identity) -> int:
+    """µs for one stream, about."""
+    return 1 + identity.tried
 
 
 def streams_lost(lost: list[str]) -> RequestError:

@@ -4,7 +4,8 @@
    requests wait behind it, and past a few of them the client is not read from.
 2. A request takes effect whole or not at all, and is answered once (PROTOCOL.md, section 4).
 3. Everything that a client can do wrong ends in one place, `_answer`, as an error reply.
-4. A client has what its token permits, from the moment at which the token is known to be good. No token is logged.
+4. What takes long is done in later turns, and so is what waits behind it (`portions`).
+5. A client has what its token permits, from the moment at which the token is known to be good. No token is logged.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from marketfeed.boundaries import Entry
 from marketfeed.client.allowance import Allowance
 from marketfeed.client.context import Connection, SessionContext
 from marketfeed.client.permission import check_permission, lost_streams, renewed, streams_lost
-from marketfeed.client.properties import default_properties
+from marketfeed.client.properties import Properties, default_properties
 from marketfeed.client.requests import (
     as_history,
     history_of,
@@ -47,8 +48,12 @@ from marketfeed.model.messages import (
     parse_request,
 )
 from marketfeed.model.streams import StreamName
+from marketfeed.portions import Work
 
 __all__ = ["Session"]
+
+_RESHAPING = 2
+"""µs for each stream."""
 
 
 class _Answered(Exception):
@@ -70,6 +75,7 @@ class Session:
         "_join",
         "_properties",
         "_waiting",
+        "_work",
     )
 
     def __init__(
@@ -85,6 +91,7 @@ class Session:
         self._groups: dict[str, Group] = {}
         self._waiting: Turns | None = None
         self._join: Join | None = None
+        self._work: Work | None = None
         self._awaits = False  # a request has not been answered yet
         self._ended = False
 
@@ -115,6 +122,9 @@ class Session:
         if self._join is not None:
             self._hub.cancel(self._join)
             self._join = None
+        if self._work is not None:
+            self._hub.portions.cancel(self._work)
+            self._work = None
         groups, self._groups = self._groups, {}
         self._hub.leave(self._connection.outbox, groups.values())
 
@@ -169,16 +179,42 @@ class Session:
         if not quiet:
             self._connection.send_text(self._properties.dialect.reply(result, request_id))
 
+    def _work_on(self, request: Request, work: Work) -> None:
+        """Carry out a request that sees to its own reply: what is little at once, and what is much in later turns."""
+        late = self._hub.portions.begin(self._guarded(request, work))
+        if late is not None:
+            self._work = late
+            self._awaits = True
+
+    def _guarded(self, request: Request, work: Work) -> Work:
+        try:
+            yield from work
+        except RequestError as error:
+            error.request_id = request.id
+            self._send_error(error)
+        except Exception:
+            self._failed(Failure())
+        if self._work is not None:  # it is late, and has not ended this client
+            self._work = None
+            if self._join is None:
+                self._go_on()
+
     # The methods of the protocol.
 
     def _subscribe(self, request: Request, quiet: bool) -> None:
         streams = self._streams(request)
-        check_permission(self._identity, streams)
+        self._allowance.charge_tries(len(streams) * self._identity.tried)
+        self._work_on(request, self._join_streams(request, quiet, streams))
+        raise _Answered
+
+    def _join_streams(self, request: Request, quiet: bool, streams: dict[str, StreamName]) -> Work:
+        yield from check_permission(self._identity, streams)
         since = since_of(request, streams, self._groups)
         new = {spelling: name for spelling, name in streams.items() if spelling not in self._groups}
         if len(self._groups) + len(new) > self._context.limits.max_streams:
             raise too_many_streams(self._context.limits.max_streams)
         if not new:
+            self._reply(None, request.id, quiet)
             return
         answers = _Subscription(self, request, quiet)
         try:
@@ -194,15 +230,16 @@ class Session:
             raise RequestError(
                 ErrorCode.TOO_MANY_SUBSCRIPTIONS, "too many streams: this server has no room for another one"
             ) from None
-        if not join.finished:
+        if join.finished:
+            self._allowance.charge_written(join.written)
+        else:
             self._join = join
             self._awaits = True
-        raise _Answered
 
     def _joined(
         self, request: Request, quiet: bool, groups: dict[str, Group], recovered: dict[str, bool] | None
     ) -> None:
-        self._join = None
+        self._join_is_over()
         if self._ended:  # by what was sent before the join took effect
             self._hub.leave(self._connection.outbox, groups.values())
             return
@@ -213,8 +250,13 @@ class Session:
         else:
             self._reply(None, request.id, quiet)
 
+    def _join_is_over(self) -> None:
+        join, self._join = self._join, None
+        if join is not None:
+            self._allowance.charge_written(join.written)
+
     def _not_joined(self, request: Request, why: str) -> None:
-        self._join = None
+        self._join_is_over()
         if not self._ended:
             fault = f"too many subscriptions: {why}"
             self._send_error(RequestError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, fault, request.id))
@@ -231,7 +273,8 @@ class Session:
 
     def _history(self, request: Request, quiet: bool) -> None:
         streams, limit = history_of(request, self._context.kinds)
-        check_permission(self._identity, streams)
+        for _ in check_permission(self._identity, streams):
+            pass  # it is one stream
         self._allowance.charge_publications(limit)
         (name,) = streams.values()
         entries = self._hub.history(name, limit, self._context.limits.client_queue // 2)
@@ -269,24 +312,39 @@ class Session:
         return self.subscriptions
 
     def _set_property(self, request: Request, quiet: bool) -> None:
-        before = self._properties
-        self._properties = before.changed(*value_of(request))
-        if self._properties.shape is not before.shape:
-            self._groups = self._hub.reshape(self._connection.outbox, self._groups.values(), self._properties.shape)
+        properties = self._properties.changed(*value_of(request))
+        if properties.shape is self._properties.shape:
+            self._properties = properties
+            return
+        self._allowance.charge_streams(len(self._groups))
+        self._work_on(request, self._reshape(request, properties))
+        raise _Answered
+
+    def _reshape(self, request: Request, properties: Properties) -> Work:
+        yield _RESHAPING * len(self._groups)
+        self._properties = properties
+        self._groups = self._hub.reshape(self._connection.outbox, self._groups.values(), properties.shape)
+        self._reply(None, request.id, False)
 
     def _get_property(self, request: Request, quiet: bool) -> bool:
         return self._properties.get(property_of(request))
 
     def _auth(self, request: Request, quiet: bool) -> None:
+        self._allowance.charge_verification()
         identity = renewed(self._identity, token_of(request), self._context)
         self._identity = identity
         self._connection.renew(identity)
+        self._allowance.charge_streams(len(self._groups))
+        self._allowance.charge_tries(len(self._groups) * identity.tried)
+        self._work_on(request, self._keep_permitted(request, identity))
+        raise _Answered
+
+    def _keep_permitted(self, request: Request, identity: Identity) -> Work:
+        lost = yield from lost_streams(identity, self.subscriptions, self._context.kinds)
         self._reply(None, request.id, False)
-        lost = lost_streams(identity, self._groups, self._context.kinds)
         if lost:
             self._leave(lost)
             self._send_error(streams_lost(lost))
-        raise _Answered
 
     def _ping(self, request: Request, quiet: bool) -> str:
         return "PONG"

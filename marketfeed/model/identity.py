@@ -115,6 +115,11 @@ class Identity(msgspec.Struct, frozen=True):
     patterns: StreamPatterns | None
     expires_at: float
 
+    @property
+    def tried(self) -> int:
+        """How many patterns may have to be tried on one stream, one after the other."""
+        return 0 if self.patterns is None else self.patterns.tried
+
     def permits(self, stream: StreamName) -> bool:
         """Whether this client may have `stream`."""
         if stream.kind.private and not is_market(self.user):

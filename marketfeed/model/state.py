@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ __all__ = ["BookState", "LatestState", "State"]
 
 _PENDING = 64  # updates that wait to be merged into the book
 _PENDING_BYTES = 256 * 1024
+_READ_IN_US = 16  # bytes
+_WRITTEN_IN_US = 2  # levels
 
 _REPLACED = (b'"a"', b'"b"', b'"U"', b'"u"', b'"pu"', b'"snapshot"')
 
@@ -101,6 +104,25 @@ class BookState:
         """Whether there is a state to give."""
         self._settle()
         return self._book is not None and not self._is_lost and (self._seeded is None or self._live is None)
+
+    @property
+    def beginning(self) -> object:
+        """The same for as long as the book goes on from one and the same beginning; None: there is no book."""
+        return self._book
+
+    def settling(self) -> Iterator[int]:
+        """Merge what waits, a message at a time. Yields what the next one takes, in µs, about."""
+        for _ in range(len(self._pending)):  # and not what comes meanwhile, for there might be no end to it
+            if self._pending:
+                yield len(self._pending[0]) // _READ_IN_US
+                self._settle(most=1)
+
+    @property
+    def cost(self) -> int:
+        """What it takes to write the book, in µs, about; nothing while it is as it was last written."""
+        if self._written is not None or self._book is None:
+            return 0
+        return (len(self._book.asks) + len(self._book.bids)) // _WRITTEN_IN_US
 
     def record(self, data: bytes) -> bool:
         """A publication has come. Whether its ids jump, so that something before it is missing."""
@@ -224,17 +246,19 @@ class BookState:
         if len(self._pending) > _PENDING or self._size > _PENDING_BYTES:
             self._settle()
 
-    def _settle(self) -> None:
-        """Merge what waits into the book. If that cannot be read, there is no book."""
+    def _settle(self, most: int | None = None) -> None:
+        """Merge what waits into the book, or the first of it. If that cannot be read, there is no book."""
         if self._book is None or not self._pending:
             return
+        settled = self._pending[:most]
         try:
-            for data in self._pending:
+            for data in settled:
                 self._book.take(DepthMessage.parse(data))
         except Exception:  # of data that `--validate warn` let through it may raise what it likes
             self._spoil()
-        self._pending.clear()
-        self._size = 0
+            return
+        del self._pending[: len(settled)]
+        self._size -= sum(map(len, settled))
 
     def _spoil(self) -> None:
         """The book has in it what cannot be read. What has ids is ordered by the last one."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
 from marketfeed.client.allowance import Allowance
 
 PING = b'{"method":"PING"}'
@@ -51,6 +55,33 @@ def test_publications_cost_by_the_hundred() -> None:
         allowance = Allowance(1, 60, 0)
         allowance.charge_publications(limit)
         assert admitted(allowance) == 60 - cost
+
+
+def test_a_long_text_costs_what_it_would_with_streams() -> None:
+    """By the 2 KiB, whatever is in it: numbers of a thousand digits, say. Names are longer than that is short."""
+    for size, cost in ((2000, 1), (2048, 2), (65536, 33)):
+        allowance = Allowance(1, 60, 0)
+        assert allowance.admits(b'{"method":"PING","x":%b}' % (b"9" * (size - 22)), 0)
+        assert admitted(allowance) == 60 - cost
+    assert Allowance(1, 60, 0).admits(named(200), 0)
+
+
+@pytest.mark.parametrize(
+    ("charge", "few", "many", "cost"),
+    [
+        (Allowance.charge_tries, 999, 100_000, 100),
+        (Allowance.charge_written, 16383, 1 << 20, 64),
+        (lambda allowance, _: allowance.charge_verification(), 0, 0, 4),
+    ],
+)
+def test_what_a_request_turns_out_to_take(charge: Callable[..., None], few: int, many: int, cost: int) -> None:
+    """Patterns that are tried, bytes that are put together, a signature that is looked at."""
+    allowance = Allowance(1, 200, 0)
+    charge(allowance, few)
+    assert admitted(allowance, 300) == (200 if few else 196)
+    allowance = Allowance(1, 200, 0)
+    charge(allowance, many)
+    assert admitted(allowance, 300) == 200 - cost
 
 
 def test_a_refused_request_costs_nothing() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import cast
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -34,11 +37,20 @@ def context(tokens: dict[str, Identity]) -> SessionContext:
     )
 
 
+def result(work: Generator[int, None, list[str]]) -> list[str]:
+    """What some work comes to, when all of it is done."""
+    try:
+        while True:
+            next(work)
+    except StopIteration as end:
+        return cast(list[str], end.value)
+
+
 def test_what_is_permitted_passes() -> None:
     """Public streams for anybody, private ones for their user."""
-    check_permission(ANONYMOUS, named("trade@A", "a@depth"))
-    check_permission(ALICE, named("trade@A", "orders@alice"))
-    check_permission(NARROW, {})
+    list(check_permission(ANONYMOUS, named("trade@A", "a@depth")))
+    list(check_permission(ALICE, named("trade@A", "orders@alice")))
+    list(check_permission(NARROW, {}))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +64,7 @@ def test_what_is_permitted_passes() -> None:
 def test_what_is_not_permitted_is_named(identity: Identity, spellings: tuple[str, ...], says: str) -> None:
     """The first stream that is not, as the client spelled it, and whether a token would help."""
     with pytest.raises(RequestError) as caught:
-        check_permission(identity, named(*spellings))
+        list(check_permission(identity, named(*spellings)))
     assert caught.value.code is ErrorCode.NOT_PERMITTED
     assert caught.value.message == f"not permitted: {says}"
 
@@ -74,8 +86,21 @@ def test_a_token_that_is_no_good(token: str, says: str) -> None:
 
 def test_what_a_narrower_token_loses() -> None:
     """Each of the spellings that it does not cover, and one error for all."""
-    lost = lost_streams(NARROW, ["trade@A", "a@depth", "a@trade", "orders@alice"], KINDS)
+    lost = result(lost_streams(NARROW, ["trade@A", "a@depth", "a@trade", "orders@alice"], KINDS))
     assert lost == ["a@depth", "orders@alice"]
     error = streams_lost(lost)
     assert error.code is ErrorCode.NOT_PERMITTED
     assert error.message == "not permitted: the token does not cover a@depth, orders@alice"
+
+
+def test_patterns_that_have_to_be_tried_are_a_few_streams_at_a_time() -> None:
+    """No step costs much, however many patterns and streams there are; nothing is asked twice, nothing left out."""
+    patterns = [f"*@A*{number}*Z" for number in range(100)]
+    streams = named(*[f"trade@A{number}Z" for number in range(300)])
+    wide, plain = Identity("a", parse_patterns(patterns, "a"), 2e9), Identity("a", None, 2e9)
+    for identity, least in ((wide, 200), (plain, 2)):
+        costs = list(check_permission(identity, {spelling: streams[spelling] for spelling in list(streams)[:100]}))
+        costs += list(lost_streams(identity, list(streams), KINDS))
+        assert max(costs) <= 200
+        assert len(costs) >= least
+    assert result(lost_streams(wide, [*streams, "trade@AZ", "depth@AxZ"], KINDS)) == ["trade@AZ", "depth@AxZ"]

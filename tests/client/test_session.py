@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -28,6 +29,7 @@ from marketfeed.model.messages import INTERNAL_ERROR, TOO_MANY_REQUESTS, CloseRe
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
 from tests.conftest import LogCapture
 from tests.fakes import FakeSource, FakeSubscriber
+from tests.rooms import turn_of
 from tests.strategies import json_texts, property_test
 
 A, B, C = "trade@A", "depth@A", "ticker@B"
@@ -50,13 +52,17 @@ class Client:
         identity: Identity = ANONYMOUS,
         tokens: dict[str, Identity] | None = None,
         archive: Archive | None = None,
+        beside: Client | None = None,
         **hub_limits: Any,
     ) -> None:
-        self.clock = Clock()
-        self.hub = Hub(self.clock, HubLimits(**{"linger": 0.0, **hub_limits}), lambda: 1e9 + self.clock.seconds())
-        self.source = FakeSource(self.hub)
-        self.hub.feed_from(self.source, archive)
-        Service.startService(self.hub)
+        if beside is not None:
+            self.clock, self.hub, self.source = beside.clock, beside.hub, beside.source
+        else:
+            self.clock = Clock()
+            self.hub = Hub(self.clock, HubLimits(**{"linger": 0.0, **hub_limits}), lambda: 1e9 + self.clock.seconds())
+            self.source = FakeSource(self.hub)
+            self.hub.feed_from(self.source, archive)
+            Service.startService(self.hub)
         self.client_id = 7
         self.outbox = FakeSubscriber(on_overflow=self._overflow)
         self.closed_with: CloseReason | None = None
@@ -156,6 +162,84 @@ def without_text(message: Any) -> Any:
 
 
 dialects = pytest.mark.parametrize("dialect", list(Dialect))
+
+
+def turns(client: Client) -> None:
+    """Let everything happen that does not wait for time to pass."""
+    while any(call.getTime() <= client.clock.seconds() for call in client.clock.getDelayedCalls()):
+        turn_of(client.clock)
+    client.outbox.writes.clear()
+
+
+def pings(client: Client) -> int:
+    """How many requests that cost one are admitted now."""
+    client.got.clear()
+    for count in range(1000):
+        if client.ask({"method": "PING"}) != {"result": "PONG"}:
+            return count
+    raise AssertionError("there is no end to it")
+
+
+def book(levels: int) -> bytes:
+    sides = {
+        side: [[f"{number + start}.25", "10.5"] for number in range(levels)] for side, start in (("b", 1), ("a", 9000))
+    }
+    return json.dumps({"e": "depth", "snapshot": True, "U": 1, "u": 1, **sides}).encode()
+
+
+class Reader:
+    """A client that reads what it gets, and holds publications against the answers before them."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.asked: dict[int, tuple[str, Any]] = {}
+        self.answers: list[object] = []
+        self.streams: set[str] = set()
+        self.properties = {"combined": False, "offsets": False, "snapshot": False}
+
+    def ask(self, number: int, method: str, params: Any) -> None:
+        self.asked[number] = method, params
+        self.client.say({"method": method, "id": number, **({} if params is None else {"params": params})})
+
+    def publish(self, stream: str, number: int) -> None:
+        self.read()
+        kind = stream.partition("@")[0]
+        self.client.source.publish(stream, PUBLICATIONS[kind] % number)
+        publications = [message for message in self.client.got if "e" in message.get("data", message)]
+        assert len(publications) == (stream in self.streams)
+        for message in publications:
+            assert ("stream" in message) == self.properties["combined"]
+            assert ("offset" in message) == (self.properties["combined"] and self.properties["offsets"])
+
+    def read(self) -> None:
+        for message in self.client.got:
+            if "e" in message.get("data", message):
+                continue  # a state
+            self.answers.append(message)
+            if "id" not in message:
+                lost = message["error"]["msg"].partition("cover ")[2].split(", ")
+                self.streams -= set(lost)
+                continue
+            number = next(iter(self.asked))
+            assert message["id"] == number
+            method, params = self.asked.pop(number)
+            if "error" not in message:
+                self._answered(method, params)
+
+    def _answered(self, method: str, params: Any) -> None:
+        if method == "SUBSCRIBE":
+            self.streams |= set(params)
+        elif method == "UNSUBSCRIBE":
+            self.streams -= set(params)
+        elif method == "SET_PROPERTY":
+            self.properties[params[0]] = params[1]
+
+
+PUBLICATIONS = {
+    "trade": b'{"e":"trade","t":%d,"m":true,"p":"1","q":"2","s":"A"}',
+    "depth": b'{"e":"depth","t":%d,"a":[],"b":[]}',
+    "ticker": b'{"e":"ticker","t":%d,"c":"1","s":"B"}',
+}
 
 
 class TestMethods:
@@ -997,6 +1081,55 @@ class TestRate:
         client.source.confirm(*client.source.wanted)
         assert without_text(client.ask({"method": "PING"})) == error(Dialect.RAW, 7)
 
+    @pytest.mark.parametrize(
+        ("asks", "cost"),
+        [
+            ({"method": "SET_PROPERTY", "params": ["combined", True]}, 4),
+            ({"method": "SET_PROPERTY", "params": ["combined", False]}, 1),
+            ({"method": "SET_PROPERTY", "params": ["snapshot", True]}, 1),
+            ({"method": "AUTH", "params": ["good"]}, 8),
+            ({"method": "AUTH", "params": ["tried"]}, 11),
+            ({"method": "AUTH", "params": ["bad"]}, 5),
+            ({"method": "LIST_SUBSCRIPTIONS"}, 1),
+        ],
+        ids=repr,
+    )
+    def test_what_is_done_for_all_streams_of_a_client_counts_by_them(self, asks: object, cost: int) -> None:
+        """Only where something is done; here there are sixty, and patterns that are tried on each."""
+        tried = parse_patterns([f"*@M*{number}*" for number in range(50)], "alice")
+        tokens = {"good": ALICE, "tried": Identity("alice", tried, 2e9)}
+        client = Client(limits=SessionLimits(request_rate=0.001, request_burst=60), tokens=tokens)
+        client.watch(*[f"trade@M{number}" for number in range(50)])
+        client.watch(*[f"trade@M{number}" for number in range(50, 60)])
+        client.say(asks)
+        turns(client)
+        assert pings(client) == 60 - 3 - 1 - cost
+
+    def test_patterns_that_are_tried_count_when_streams_are_asked_for(self) -> None:
+        """Once for each thousand tries."""
+        tried = parse_patterns([f"*@M*{number}*" for number in range(100)], "alice")
+        limits = SessionLimits(request_rate=0.001, request_burst=60)
+        client = Client(limits=limits, identity=Identity("alice", tried, 2e9))
+        client.subscribe(*[f"trade@M{number}" for number in range(40)])
+        turns(client)
+        client.source.confirm()
+        assert len(client.session.subscriptions) == 40
+        assert pings(client) == 60 - 3 - 4
+
+    def test_what_was_put_together_for_a_client_counts(self) -> None:
+        """Once for each 16 KiB."""
+        limits = SessionLimits(request_rate=0.001, request_burst=60)
+        for late in (False, True):
+            client = Client(limits=limits)
+            client.set("snapshot")
+            client.watch("depth@A")
+            client.hub.publish("depth@A", book(2000))  # of some 70 KB
+            client.hub.flush()
+            client.watch("a@depth", *(["trade@B"] if late else []))
+            turns(client)
+            assert len(client.session.subscriptions) == 2 + late
+            assert pings(client) == 60 - 3 - 4
+
     @pytest.mark.parametrize("method", ["SUBSCRIBE", "UNSUBSCRIBE"])
     def test_more_streams_than_there_can_be_are_not_read(self, method: str) -> None:
         """Not one of them, or a single request would take as long as thousands."""
@@ -1017,6 +1150,125 @@ class TestRate:
         first, second = client.got
         assert first == {"result": None, "id": 1}
         assert without_text(second) == error(Dialect.RAW, 7, id=2)
+
+
+class TestLongWork:
+    """What takes long is done in later turns, and everything is as if it were not."""
+
+    def test_many_streams_get_their_shape_in_a_turn_of_their_own(self) -> None:
+        """Until the reply publications look as before it; what is asked behind it waits."""
+        client = Client()
+        client.subscribe(*[f"trade@M{number}" for number in range(200)])
+        turns(client)
+        client.source.confirm()
+        client.say({"method": "SET_PROPERTY", "params": ["combined", True], "id": 1})
+        client.say({"method": "GET_PROPERTY", "params": ["combined"], "id": 2})
+        client.got.clear()
+        client.source.publish("trade@M7", trade(1))
+        (before,) = client.got
+        assert before["t"] == 1
+        turn_of(client.clock)
+        client.source.publish("trade@M7", trade(2))
+        assert client.got == [
+            {"result": None, "id": 1},
+            {"result": True, "id": 2},
+            {"stream": "trade@M7", "data": {**before, "t": 2}},
+        ]
+        client.session.end()
+        turns(client)
+        client.assert_gone()
+
+    def test_several_clients_share_a_turn(self) -> None:
+        """Whatever each of them asks."""
+        client = Client()
+        others = [Client(beside=client) for _ in range(3)]
+        for each in (client, *others):
+            each.subscribe(*[f"trade@M{number}" for number in range(600)])
+        turns(client)
+        client.source.confirm()
+        for each in (client, *others):
+            each.say({"method": "SET_PROPERTY", "params": ["combined", True], "id": 1})
+            each.got.clear()
+        answered = []
+        while client.clock.getDelayedCalls():
+            turn_of(client.clock)
+            answered.append([bool(each.got) for each in (client, *others)].count(True))
+        assert answered[:2] == [2, 2]
+
+    def test_a_fault_in_it_is_that_clients_end(self, logged: LogCapture, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is logged, and everybody else goes on."""
+        client = Client()
+        client.subscribe(*[f"trade@M{number}" for number in range(200)])
+        turns(client)
+        client.source.confirm()
+        monkeypatch.setattr(Hub, "reshape", lambda *_: 1 / 0)
+        client.say({"method": "SET_PROPERTY", "params": ["combined", True], "id": 1})
+        turns(client)
+        assert client.closed_with is INTERNAL_ERROR
+        assert len(logged.flush_failures(ZeroDivisionError)) == 1
+        turns(client)
+        client.assert_gone()
+
+    @pytest.mark.parametrize("turns_before", range(4))
+    def test_who_goes_in_the_midst_of_it_leaves_nothing(self, turns_before: int) -> None:
+        """Not the requests behind it either."""
+        tried = parse_patterns([f"*@*{number}*" for number in range(100)], "alice")
+        client = Client(tokens={"tried": Identity("alice", tried, 2e9)})
+        client.subscribe(*[f"trade@M{number}" for number in range(100)])
+        client.source.confirm()
+        client.say({"method": "AUTH", "params": ["tried"], "id": 2})
+        for _ in range(2 * QUEUED):
+            client.say({"method": "SUBSCRIBE", "params": ["trade@B"]})
+        for _ in range(turns_before):
+            turn_of(client.clock)
+        client.session.end()
+        assert client.reading
+        turns(client)
+        client.assert_gone()
+
+    @property_test
+    @given(
+        st.lists(
+            st.one_of(
+                st.tuples(
+                    st.sampled_from(("SUBSCRIBE", "UNSUBSCRIBE")), st.lists(st.sampled_from((A, B, C)), max_size=3)
+                ),
+                st.tuples(
+                    st.just("SET_PROPERTY"),
+                    st.tuples(st.sampled_from(("combined", "offsets", "snapshot")), st.booleans()),
+                ),
+                st.tuples(st.just("AUTH"), st.sampled_from((["wide"], ["narrow"], ["bad"]))),
+                st.tuples(st.sampled_from(("PING", "LIST_SUBSCRIPTIONS")), st.none()),
+                st.tuples(st.just("publish"), st.sampled_from((A, B, C))),
+                st.tuples(st.just("turn"), st.none()),
+            ),
+            max_size=20,
+        )
+    )
+    def test_answers_are_the_same_and_in_order_whatever_is_put_off(self, steps: list[tuple[str, Any]]) -> None:
+        """All that can be is put off. A publication comes where it is subscribed to by the answers so far, in the shape
+        that they say."""
+        narrow = Identity("alice", parse_patterns(["trade@*"], "alice"), 2e9)
+        answers = []
+        for at_once in (0, 10**9):
+            with patch("marketfeed.portions.AT_ONCE", at_once):
+                client = Client(tokens={"wide": ALICE, "narrow": narrow})
+                client.source.at_once = True
+                reader = Reader(client)
+                for number, (what, argument) in enumerate([*steps, *[("turn", None)] * 100]):
+                    if what == "turn":
+                        turn_of(client.clock)
+                    elif what == "publish":
+                        reader.publish(argument, number)
+                    else:
+                        reader.ask(number, what, argument)
+                    reader.read()
+                assert not reader.asked
+                client.session.end()
+                turns(client)
+                client.assert_gone()
+                answers.append(reader.answers)
+        assert answers[0] == answers[1]
 
 
 class TestEnd:

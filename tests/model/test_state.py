@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
@@ -447,6 +447,44 @@ def test_what_cannot_be_read_without_ids_is_in_no_seed() -> None:
     assert not state.seed(update(u=1))
     state.lose()
     assert state.seed(update())
+
+
+@property_test
+@given(sequences(), st.integers(0, 5))
+def test_what_waits_may_be_merged_a_message_at_a_time(messages: list[bytes], most: int) -> None:
+    """Each step says what it costs, by the size of its message; the book is the same."""
+    state, other = recorded(WHOLE, *messages), recorded(WHOLE, *messages)
+    waiting = [len(message) // 16 for message in state._pending]
+    assert list(islice(state.settling(), most)) == waiting[:most]
+    assert state.snapshot() == other.snapshot()
+    assert state._size == other._size == 0
+
+
+def test_what_writing_a_book_costs() -> None:
+    """By its levels; nothing while it is as it was. It is the same book until there is another one."""
+    state = recorded(update(b=[[str(level), "1"] for level in range(1, 101)], snapshot=True, U=1, u=1))
+    assert state.cost == 0
+    list(state.settling())
+    beginning = state.beginning
+    assert state.cost == 50
+    state.snapshot()
+    assert state.cost == 0
+    state.record(update(b=[["7", "2"]], U=2, u=2))
+    assert state.cost == 50
+    assert state.beginning is beginning
+    state.record(update(b=[["7", "3"]], U=9, u=9))
+    assert (state.beginning, state.cost, list(state.settling())) == (None, 0, [])
+    state.record(WHOLE)
+    assert state.beginning is not beginning
+
+
+def test_what_waits_without_end_is_not_merged_without_end() -> None:
+    """What comes while it is merged waits for another time."""
+    state = recorded(WHOLE)
+    for count, _ in enumerate(state.settling()):
+        assert count < 2
+        state.record(update(b=[["7", "2"]], U=6, u=6))
+    assert state.is_complete
 
 
 def test_what_waits_to_be_merged_is_bounded() -> None:
