@@ -64,6 +64,9 @@ class Sink(Protocol):
     def flush(self) -> None:
         """All that arrived together has been published: send it."""
 
+    def behind(self) -> list[Subscriber]:
+        """Clients of what was flushed last for whom much waits: a source that has more at once lets them catch up."""
+
     def confirmed(self, stream: str, after: str | None = None) -> None:
         """From now on nothing of this stream is missed. `after`: the offset behind which it goes on, if it has one."""
 
@@ -102,8 +105,15 @@ class Subscriber(Protocol):
     def tell(self, event: bytes) -> None:
         """Send a control event: what waits before it and what comes after it stay apart."""
 
-    def stalled(self, data: bytes, sent: int) -> None:
-        """The socket took only the first `sent` bytes of `data`; the rest waits."""
+    @property
+    def is_behind(self) -> bool:
+        """Half of what may wait for this client does."""
+
+    def stalled(self, data: bytes, sent: int) -> bool:
+        """The socket took only the first `sent` bytes of `data`; the rest waits.
+
+        False: it is more than is allowed; call `overflow`.
+        """
 
     def failed(self) -> None:
         """The socket is gone."""

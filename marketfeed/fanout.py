@@ -3,7 +3,8 @@
 1. What a flush has for a client reaches it in one write, straight to the socket while the client keeps up.
 2. Clients who are in the same groups are one audience, for whom that write is put together once. Most are: they look at
    the same page.
-3. A member that fails or stalls is left for its own outbox to deal with; the loop goes on to the next.
+3. A member that fails or stalls is left for its own outbox to deal with; the loop goes on to the next. Those for whom
+   more would wait than may are named, and are to be ended once the loop is over.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def send_group(group: Group) -> list[Subscriber]:
                 except OSError:
                     member.failed()
                     continue
-                if sent != size:
-                    member.stalled(data, sent)
+                if sent != size and not member.stalled(data, sent):
+                    slow.append(member)
             elif not member.wait(group, frames):
                 slow.append(member)
     if group.depths:
@@ -124,8 +125,8 @@ def _send_batch(audience: Audience) -> list[Subscriber]:
             except OSError:
                 member.failed()
                 continue
-            if sent != size:
-                member.stalled(data, sent)
+            if sent != size and not member.stalled(data, sent):
+                slow.append(member)
         elif not all(member.wait(group, group.frames) for group in batch):
             slow.append(member)
     return slow

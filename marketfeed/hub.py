@@ -95,6 +95,7 @@ class Hub(Service):
         self._gaps = Gaps()
         self._audiences = Audiences()
         self._dirty: list[Group] = []
+        self._flushed: list[Group] = []
         self._kept: set[str] = set()
         self._down_since: int | None = None
         self._refusal_lines = TokenBucket(1, _REFUSAL_LINES, clock.seconds())
@@ -240,11 +241,16 @@ class Hub(Service):
         if not dirty:
             return
         self._dirty = []
+        self._flushed = dirty
         for group in dirty:
             self.delivered += len(group.frames) * group.size
         slow = send_group(dirty[0]) if len(dirty) == 1 else send_groups(dirty)
         for subscriber in dict.fromkeys(slow):
             subscriber.overflow()
+
+    def behind(self) -> list[Subscriber]:
+        audiences = {audience for group in self._flushed for audience in group.audiences}
+        return [member for each in audiences for member in each.members if not member.direct and member.is_behind]
 
     def confirmed(self, stream: str, after: str | None = None) -> None:
         self.reached()

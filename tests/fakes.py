@@ -362,8 +362,8 @@ class FakeSubscriber:
             except OSError:
                 self.failed()
                 return
-            if sent != len(frames):
-                self.stalled(frames, sent)
+            if sent != len(frames) and not self.stalled(frames, sent):
+                self.overflow()
         elif not self.wait(None, [frames]):
             self.overflow()
 
@@ -371,10 +371,15 @@ class FakeSubscriber:
         self.events.append(event)
         self.write(event)
 
-    def stalled(self, data: bytes, sent: int) -> None:
+    @property
+    def is_behind(self) -> bool:
+        return 2 * self.waiting_bytes > self.limit
+
+    def stalled(self, data: bytes, sent: int) -> bool:
         assert self.direct
         self.direct = False
         self.waiting.append((None, data[sent:]))
+        return self.waiting_bytes <= self.limit
 
     def failed(self) -> None:
         self.failures += 1

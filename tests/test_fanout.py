@@ -170,6 +170,18 @@ def test_a_member_whose_socket_is_full_keeps_the_rest(send: Send, count: int) ->
 
 
 @either_way
+def test_a_member_for_whom_too_much_is_left_is_named(send: Send) -> None:
+    """Not only what comes behind a backlog has to fit: what begins one has to, too."""
+    first, slow, last = FakeSubscriber(), FakeSubscriber(limit=4), FakeSubscriber()
+    slow.takes.append(1)
+    group = group_of(first, slow, last)
+    sent = publish(group, b"1", b"2")
+    assert send([group]) == [slow]
+    assert slow.overflows == 0
+    assert first.writes == last.writes == [sent]
+
+
+@either_way
 def test_for_a_backlogged_member_each_frame_waits_under_its_group(send: Send) -> None:
     """Behind a backlog publications wait one by one, so that those of one group can be dropped."""
     member = backlogged()

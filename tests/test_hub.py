@@ -664,6 +664,25 @@ def test_a_client_that_is_too_slow_in_several_streams_is_ended_once(room: Room) 
     assert healthy.take() == [("trade@A", 1), ("trade@B", 2)]
 
 
+def test_clients_of_what_was_flushed_last_may_be_behind(room: Room) -> None:
+    """Those who do not keep up, each once; others are of no interest to who has more of the same."""
+    client, other, third = (member(room, "trade@A", "a@trade"), member(room, "trade@B"), member(room, "trade@A"))
+    for each in (client, other):
+        each.outbox.stall()
+    room.source.publish("trade@A", trade(1))
+    assert room.hub.behind() == []
+    for each in (client, other):
+        each.outbox.limit = 2 * client.outbox.waiting_bytes - 1
+    assert room.hub.behind() == [client.outbox]
+    client.outbox.drain()
+    assert room.hub.behind() == []
+    room.source.publish("trade@B", trade(1), trade(2))
+    assert room.hub.behind() == [other.outbox]
+    other.end()
+    assert room.hub.behind() == []
+    assert not third.outbox.waiting
+
+
 def test_a_client_ended_by_one_event_is_not_sent_the_next(room: Room) -> None:
     """Behind a close frame nothing is sent: neither the rest of the gaps of a loss, nor those of a join."""
     client = member(room, "trade@A", "trade@B", queue=1)

@@ -5,8 +5,8 @@
    as its pull producer, has asked for all of it. New frames wait behind.
 3. What waits are whole frames: the rest of a frame that was cut goes to the transport first, and in one piece. Which
    of them are left out is the backlog's to say.
-4. At most `limit` bytes wait. One more, and the client is a slow consumer: nothing of what waits is sent any more,
-   except for the close (PROTOCOL.md, section 7).
+4. At most `limit` bytes wait, or the rest of a single frame that was cut. One more, and the client is a slow consumer:
+   nothing of what waits is sent any more, except for the close (PROTOCOL.md, section 7).
 5. A TLS connection is never direct. The transport is told to buffer until it pauses the outbox, its push producer.
 """
 
@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from marketfeed.client.backlog import Backlog
 from marketfeed.groups import Group
+from marketfeed.model.frames import frame_end
 
 __all__ = ["Outbox", "OutboxOwner", "OutboxTransport"]
 
@@ -106,6 +107,11 @@ class Outbox:
         """How many bytes may wait here besides those that do."""
         return max(0, self._limit - self.waiting_bytes)
 
+    @property
+    def is_behind(self) -> bool:
+        """Half of what may wait here does."""
+        return self._waiting is not None and self._handed + 2 * self._waiting.size > self._limit
+
     # What the protocol and the hub call.
 
     def write(self, frames: bytes) -> None:
@@ -118,8 +124,8 @@ class Outbox:
             except OSError:
                 self.failed()
                 return
-            if sent != len(frames):
-                self.stalled(frames, sent)
+            if sent != len(frames) and not self.stalled(frames, sent):
+                self.overflow()
         elif not self._closed:
             self._put(frames, is_event=False)
 
@@ -141,13 +147,22 @@ class Outbox:
                 return False
         return True
 
-    def stalled(self, data: bytes, sent: int) -> None:
-        """The socket took `sent` bytes of `data`; keep the rest, and let the transport ask for more."""
-        self.direct = False
-        self._backlog(0).put(data[sent:] if sent else data)
-        if self._owner is not None:
-            self._owner.backlog_changed(self.waiting_bytes)
-        self._transport.registerProducer(self, False)
+    def stalled(self, data: bytes, sent: int) -> bool:
+        """The socket took `sent` bytes of `data`; keep the rest, and let the transport ask for more.
+
+        False: it is more than may wait, and the caller is to call `overflow`. Only the frame that was cut is kept then.
+        """
+        rest = data[sent:] if sent else data
+        fits = len(rest) <= self._limit or frame_end(data, sent + 1) == len(data)
+        if not fits:
+            rest = data[sent : frame_end(data, sent)]
+        if rest:
+            self.direct = False
+            self._backlog(0).put(rest)
+            if self._owner is not None:
+                self._owner.backlog_changed(self.waiting_bytes)
+            self._transport.registerProducer(self, False)
+        return fits
 
     def failed(self) -> None:
         """The socket is gone: let the transport find out in its own time, and write nothing more."""

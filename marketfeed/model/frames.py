@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-__all__ = ["masked_text", "text_frame", "text_header"]
+__all__ = ["frame_end", "masked_text", "text_frame", "text_header"]
 
 _SHORT = [bytes((0x81, size)) for size in range(126)]
 
@@ -27,6 +27,18 @@ def text_header(size: int) -> bytes:
 def text_frame(payload: bytes) -> bytes:
     """`payload`, UTF-8 text, as one frame."""
     return text_header(len(payload)) + payload
+
+
+def frame_end(frames: bytes, at: int) -> int:
+    """Where the frame ends that byte `at` of whole, unmasked frames is in, or `at` itself where none has begun."""
+    end = 0
+    while end < at:
+        size = frames[end + 1]
+        extended = {126: 2, 127: 8}.get(size, 0)
+        if extended:
+            size = int.from_bytes(frames[end + 2 : end + 2 + extended], "big")
+        end += 2 + extended + size
+    return end
 
 
 def masked_text(data: bytes) -> bytes | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Any, cast
 
 import pytest
@@ -210,6 +211,56 @@ def test_discard_leaves_room_for_a_close_behind_the_last_whole_frame() -> None:
     assert bytes(box.socket.received) == cut + CLOSE
 
 
+@pytest.mark.parametrize(("sent", "kept"), [(0, 0), (5, 19), (24, 0), (30, 18), (48, 0), (50, 22)])
+def test_a_write_of_which_more_is_left_than_may_wait(sent: int, kept: int) -> None:
+    """Only the rest of the frame that was cut is kept, behind which the close comes: nothing more waits than may."""
+    box = Box(limit=100)
+    data = b"".join(frames(0, 9))
+    box.socket.received += data[:sent]
+    assert not box.outbox.stalled(data, sent)
+    assert box.outbox.waiting_bytes == kept
+    assert box.outbox.direct == (not kept)
+    box.outbox.discard()
+    box.outbox.write(CLOSE)
+    box.drain()
+    assert bytes(box.socket.received) == data[: sent + kept] + CLOSE
+    assert box.outbox.direct
+
+
+def test_a_write_by_itself_of_which_more_is_left_than_may_wait() -> None:
+    """As of one that comes behind others."""
+    box = Box(limit=100)
+    box.socket.script.append(5)
+    box.outbox.write(b"".join(frames(0, 9)))
+    assert box.overflows == 1
+    assert box.outbox.waiting_bytes == len(frame(0)) - 5
+
+
+@pytest.mark.parametrize("sent", [0, 5, 24, 30])
+def test_a_frame_that_is_larger_than_all_that_may_wait(sent: int) -> None:
+    """The rest of a single one waits, whatever it takes: it could not be sent otherwise."""
+    box = Box(limit=100)
+    data = frame(0) + frame(1, 500)
+    assert box.outbox.stalled(data, sent) == (sent >= len(frame(0)))
+
+
+def test_a_client_is_behind_when_half_of_what_may_wait_does() -> None:
+    """What the transport has is on its way."""
+    box = Box(limit=2 * CHUNK)
+    assert not box.outbox.is_behind
+    box.backlog()
+    assert not box.outbox.is_behind
+    box.outbox.wait(TRADES, frames(1, 3, 20_000))
+    assert not box.outbox.is_behind
+    box.outbox.wait(TRADES, [frame(4, 6_000)])
+    assert box.outbox.is_behind
+    box.outbox.discard()
+    box.outbox.write(CLOSE)
+    assert not box.outbox.is_behind, "nothing more is to be sent to it"
+    box.drain()
+    assert not box.outbox.is_behind
+
+
 def test_finish_hands_everything_over_so_that_closing_sends_it() -> None:
     """After `finish`, `loseConnection` ends the connection cleanly once all of it is sent, and not before."""
     box = Box()
@@ -366,7 +417,7 @@ def test_progress_is_what_the_peer_has_taken_of_the_backlog() -> None:
 
 def test_progress_of_a_large_batch_is_seen_before_all_of_it_is_sent() -> None:
     """What the socket did not take of one write is in the transport, in one piece, and may take long."""
-    box = Box()
+    box = Box(limit=500_100)
     box.socket.script.append(0)
     box.outbox.write(frame(1, 500_000))
     assert not box.outbox.take_progress()
@@ -489,18 +540,30 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def _send_directly(self, batch: list[bytes]) -> None:
         """As the fan-out does."""
-        for each in batch:
-            self.behind.put(each)
+        before = len(self.transport.socket.received)
         data = b"".join(batch)
         try:
             sent = self.outbox.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
+            for each in batch:
+                self.behind.put(each)
             self.outbox.failed()
             return
-        if sent != len(data):
-            self.outbox.stalled(data, sent)
+        assert sent == len(self.transport.socket.received) - before
+        ends = list(accumulate(map(len, batch)))
+        left = len(data) - sent
+        is_single = len(ends) == 1 or sent >= ends[-2]
+        fits = left <= LIMIT or is_single
+        for each, end in zip(batch, ends, strict=True):
+            if fits or end - len(each) < sent:
+                self.behind.put(each)
+        if left and not self.outbox.stalled(data, sent):
+            assert not fits
+            self.outbox.overflow()
+        else:
+            assert fits
 
     def _wait(self, group: Group, share: list[bytes]) -> bool:
         if self.finished or self.gone:

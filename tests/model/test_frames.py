@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.model.frames import masked_text, text_frame, text_header
+from marketfeed.model.frames import frame_end, masked_text, text_frame, text_header
 from tests.strategies import property_test
 
 LENGTHS = [0, 1, 124, 125, 126, 127, 128, 65534, 65535, 65536, 65537, 1 << 20]
@@ -33,6 +33,18 @@ def test_lengths(length: int) -> None:
     frame = text_frame(payload)
     assert read_frame(frame) == (0x80 | 0x1, payload)
     assert frame == text_header(length) + payload
+
+
+@property_test
+@given(st.lists(st.sampled_from(LENGTHS[:-1]), min_size=1, max_size=4), st.data())
+def test_where_a_frame_ends(lengths: list[int], data: st.DataObject) -> None:
+    """At every byte of it, from the second one on; at its first, the one before has just ended."""
+    frames = [text_frame(b"x" * length) for length in lengths]
+    ends = [0]
+    for frame in frames:
+        ends.append(ends[-1] + len(frame))
+    at = data.draw(st.integers(0, ends[-1]) | st.sampled_from(ends))
+    assert frame_end(b"".join(frames), at) == min(end for end in ends if end >= at)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from marketfeed.boundaries import Sink, Source
+from marketfeed.boundaries import Sink, Source, Subscriber
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.redis_commands import RedisCommands
 from marketfeed.source.redis_streams import RedisStreams
@@ -31,6 +31,9 @@ class Heard:
 
     def flush(self) -> None:
         """Nothing to keep."""
+
+    def behind(self) -> list[Subscriber]:
+        return []
 
     def confirmed(self, stream: str, after: str | None = None) -> None:
         self.events.append(("confirmed", stream, after or ""))

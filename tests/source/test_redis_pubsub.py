@@ -14,7 +14,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 
-from marketfeed.boundaries import Sink, Source
+from marketfeed.boundaries import Sink, Source, Subscriber
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.redis_pubsub import RedisPubSub
 from tests.conftest import LogCapture
@@ -38,6 +38,9 @@ class RecordingSink:
 
     def flush(self) -> None:
         self.events.append(("flush",))
+
+    def behind(self) -> list[Subscriber]:
+        raise AssertionError("nobody is waited for")
 
     def confirmed(self, stream: str) -> None:
         self.events.append(("confirmed", stream))
