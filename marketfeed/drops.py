@@ -1,4 +1,4 @@
-"""Bad publications: counted by reason, and logged at most once a second for each stream (PROTOCOL.md, section 2)."""
+"""Publications that do not go their way: each stream's are logged at most once a second (PROTOCOL.md, section 2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LOG_SECONDS = 1.0
 
 
 class Drops:
-    """All that were dropped, or with `strict` off forwarded all the same; `counts` by reason."""
+    """The bad ones: dropped, or with `strict` off forwarded all the same; `counts` by reason. And those that fail."""
 
     log = Log()
 
@@ -25,18 +25,34 @@ class Drops:
         self.counts: Counter[str] = Counter()
 
     def count(self, stream: LiveStream, bad: BadPublication) -> None:
-        """One more."""
+        """One more that is bad."""
         self.counts[bad.reason] += 1
-        stream.drops += 1
-        now = self._clock.seconds()
-        if now - stream.drops_logged >= _LOG_SECONDS:
+        count = self._count(stream)
+        if count:
             self.log.warn(
                 "bad publication on {stream}, {what}: {reason}: {fault} ({count} since the last such line)",
                 stream=stream.name,
                 what="dropped" if self._strict or bad.data is None else "forwarded",
                 reason=bad.reason,
                 fault=bad.fault,
-                count=stream.drops,
+                count=count,
             )
-            stream.drops = 0
-            stream.drops_logged = now
+
+    def failed(self, stream: LiveStream) -> None:
+        """One has raised, which is being handled."""
+        count = self._count(stream)
+        if count:
+            self.log.failure(
+                "internal error in a publication on {stream} ({count} since the last such line)",
+                stream=stream.name,
+                count=count,
+            )
+
+    def _count(self, stream: LiveStream) -> int:
+        """One more of `stream`; how many there are to log, 0 when it is too early for a line."""
+        stream.drops += 1
+        now = self._clock.seconds()
+        if now - stream.drops_logged < _LOG_SECONDS:
+            return 0
+        count, stream.drops, stream.drops_logged = stream.drops, 0, now
+        return count

@@ -4,7 +4,9 @@
 2. Clients who are in the same groups are one audience, for whom that write is put together once. Most are: they look at
    the same page.
 3. A member that fails or stalls is left for its own outbox to deal with; the loop goes on to the next. Those for whom
-   more would wait than may are named, and are to be ended once the loop is over.
+   more would wait than may are named, and are to be ended once the loop is over. Whatever a member raises is the end of
+   that member only.
+4. What a group has is taken before it is sent: a failure leaves no group that would not be sent any more.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.groups import Audience, Group
+from marketfeed.groups import Audience, Group, end_faulty
 
 __all__ = ["Audiences", "send_group", "send_groups"]
 
@@ -70,18 +72,21 @@ def send_group(group: Group) -> list[Subscriber]:
     slow = []
     for audience in group.audiences:
         for member in audience.members:
-            if member.direct:
-                try:
-                    sent = member.send(data)
-                except BlockingIOError:
-                    sent = 0
-                except OSError:
-                    member.failed()
-                    continue
-                if sent != size and not member.stalled(data, sent):
+            try:
+                if member.direct:
+                    try:
+                        sent = member.send(data)
+                    except BlockingIOError:
+                        sent = 0
+                    except OSError:
+                        member.failed()
+                        continue
+                    if sent != size and not member.stalled(data, sent):
+                        slow.append(member)
+                elif not member.wait(group, frames):
                     slow.append(member)
-            elif not member.wait(group, frames):
-                slow.append(member)
+            except Exception:
+                end_faulty(member)
     if group.depths:
         group.depths.clear()
     return slow
@@ -92,20 +97,28 @@ def send_groups(dirty: list[Group]) -> list[Subscriber]:
     slow: list[Subscriber] = []
     touched: list[Audience] = []
     for group in dirty:
-        frames = group.frames
-        group.data = frames[0] if len(frames) == 1 else b"".join(frames)
-        for audience in group.audiences:
-            batch = audience.batch
-            if not batch:
-                touched.append(audience)
-            batch.append(group)
-    for audience in touched:
-        slow += _send_batch(audience)
-    for group in dirty:
-        group.frames = []
-        group.data = b""
-        if group.depths:
-            group.depths.clear()
+        group.leaving, group.frames = group.frames, []
+    try:
+        for group in dirty:
+            frames = group.leaving
+            group.data = frames[0] if len(frames) == 1 else b"".join(frames)
+            for audience in group.audiences:
+                batch = audience.batch
+                if not batch:
+                    touched.append(audience)
+                batch.append(group)
+        for audience in touched:
+            slow += _send_batch(audience)
+    except BaseException:
+        for audience in touched:
+            audience.batch = []
+        raise
+    finally:
+        for group in dirty:
+            group.leaving = []
+            group.data = b""
+            if group.depths:
+                group.depths.clear()
     return slow
 
 
@@ -117,16 +130,19 @@ def _send_batch(audience: Audience) -> list[Subscriber]:
     size = len(data)
     slow = []
     for member in audience.members:
-        if member.direct:
-            try:
-                sent = member.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                member.failed()
-                continue
-            if sent != size and not member.stalled(data, sent):
+        try:
+            if member.direct:
+                try:
+                    sent = member.send(data)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    member.failed()
+                    continue
+                if sent != size and not member.stalled(data, sent):
+                    slow.append(member)
+            elif not all(member.wait(group, group.leaving) for group in batch):
                 slow.append(member)
-        elif not all(member.wait(group, group.frames) for group in batch):
-            slow.append(member)
+        except Exception:
+            end_faulty(member)
     return slow

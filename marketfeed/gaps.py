@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.groups import Audience, Group, LiveStream, is_member
+from marketfeed.groups import Audience, Group, LiveStream, end_faulty, is_member
 from marketfeed.model.dialects import event_text
 from marketfeed.model.frames import text_frame
 from marketfeed.model.messages import Gap, GapReason
@@ -92,7 +92,10 @@ def _tell(gaps: Mapping[LiveStream, tuple[str, int]], until: int | None) -> None
         frame = gap_frame(spellings, reason, since, until, groups[0].shape.is_enveloped)
         for member in list(audience.members):
             if member in audience.members:  # not ended by what was written before
-                member.tell(frame)
+                try:
+                    member.tell(frame)
+                except Exception:
+                    end_faulty(member)
 
 
 def tell_open(subscriber: Subscriber, groups: Iterable[Group]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from marketfeed.boundaries import Subscriber
+from marketfeed.logs import Log
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.deflate import compressed_frame, inflate
 from marketfeed.model.dialects import Shape, offset_tail, publication_head, split_tail
@@ -20,8 +21,9 @@ from marketfeed.model.publications import PublicationReader
 from marketfeed.model.state import BookState, LatestState, State
 from marketfeed.model.streams import LossPolicy
 
-__all__ = ["Audience", "Group", "LiveStream", "is_member", "overhead"]
+__all__ = ["Audience", "Group", "LiveStream", "end_faulty", "is_member", "overhead"]
 
+_log = Log()
 _HEADER = 10  # bytes of a frame's header, at most
 _ENVELOPE = len('{"stream":"","data":}')
 _OFFSET = 64  # bytes of an offset in its envelope, at most
@@ -38,6 +40,7 @@ class Group:
         "frames",
         "has_offsets",
         "head",
+        "leaving",
         "shape",
         "size",
         "spelling",
@@ -58,7 +61,8 @@ class Group:
         self.audiences: dict[Audience, None] = {}
         self.size = 0  # members
         self.frames: list[bytes] = []
-        self.data = b""  # the frames of the present flush, put together
+        self.leaving: list[bytes] = []  # the frames that the present flush has taken
+        self.data = b""  # the same, put together
         self.depths: dict[bytes, DepthMessage | None] = {}  # what the present flush has read
 
     @property
@@ -170,6 +174,18 @@ class LiveStream:
 def is_member(subscriber: Subscriber, group: Group) -> bool:
     """Whether `subscriber` is in `group`."""
     return subscriber.audience is not None and group in subscriber.audience.groups
+
+
+def end_faulty(subscriber: Subscriber) -> None:
+    """Something of `subscriber` has raised, which is being handled: it is the end of that client, and of nothing else.
+
+    Never raises.
+    """
+    try:
+        _log.failure("a client failed as it was sent something")
+        subscriber.failed()
+    except Exception:
+        _log.failure("a client failed as it was ended")
 
 
 def overhead(spelling: str, shape: Shape) -> int:

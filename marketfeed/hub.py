@@ -8,7 +8,8 @@
    (`joins`).
 4. What is published is kept for those who come later: history and state of a stream are as new as its last publication.
 5. What may be missing is said before what comes behind it (`gaps`).
-6. One client's failure ends that client only. Nothing here raises into a source because of a client.
+6. One client's failure ends that client only, and a publication that fails is a gap of its own stream. Nothing here
+   raises into a source because of either.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from marketfeed.boundaries import Archive, Clock, Entry, Seeds, Source, Subscrib
 from marketfeed.drops import Drops
 from marketfeed.fanout import Audiences, send_group, send_groups
 from marketfeed.gaps import Gaps
-from marketfeed.groups import Group, LiveStream, is_member
+from marketfeed.groups import Group, LiveStream, end_faulty, is_member
 from marketfeed.join import Answers, Join, TooManyStreams
 from marketfeed.joins import Joins
 from marketfeed.logs import Log
@@ -218,21 +219,28 @@ class Hub(Service):
                     live.history.pass_over(offset)
                 return
             data = bad.data
-        self.published += 1
-        now = self._now()
-        history = live.history
-        history.add(data, now, offset)
-        jumps = live.state is not None and live.state.record(data)
-        if jumps:
-            self._missed(live, now)
-        live.heard = now
-        live.was_lost = False
-        for group in live.groups.values():
-            if not group.frames:
-                self._dirty.append(group)
-            group.frames.append(group.framed(data, (group.has_offsets and history.latest) or ""))
-        if jumps and self._seeding is not None:
-            self._seeding.look_for(live)
+        except Exception:
+            self._failed(live, offset)
+            return
+        try:
+            self.published += 1
+            now = self._now()
+            history = live.history
+            history.add(data, now, offset)
+            jumps = live.state is not None and live.state.record(data)
+            if jumps:
+                self._missed(live, now)
+            live.heard = now
+            live.was_lost = False
+            for group in live.groups.values():
+                frame = group.framed(data, (group.has_offsets and history.latest) or "")
+                if not group.frames:
+                    self._dirty.append(group)
+                group.frames.append(frame)
+            if jumps:
+                self._look_for(live)
+        except Exception:
+            self._failed(live, offset)
 
     def flush(self) -> None:
         if self._gaps:
@@ -246,7 +254,10 @@ class Hub(Service):
             self.delivered += len(group.frames) * group.size
         slow = send_group(dirty[0]) if len(dirty) == 1 else send_groups(dirty)
         for subscriber in dict.fromkeys(slow):
-            subscriber.overflow()
+            try:
+                subscriber.overflow()
+            except Exception:
+                end_faulty(subscriber)
 
     def behind(self) -> list[Subscriber]:
         audiences = {audience for group in self._flushed for audience in group.audiences}
@@ -353,6 +364,23 @@ class Hub(Service):
                 stream.state.lose()
         if self._seeding is not None:
             self._seeding.forget(stream)
+
+    def _failed(self, stream: LiveStream, offset: str | None) -> None:
+        """A publication of `stream` has raised, which is being handled: some of its clients, at least, miss it."""
+        self._drops.failed(stream)
+        history = stream.history
+        if isinstance(history, CountedHistory):
+            history.new_epoch(self._new_epoch())
+        elif offset is not None:
+            history.reset(offset)
+        if stream.state is not None:
+            stream.state.lose()
+        self._missed(stream, self._now())
+
+    def _look_for(self, stream: LiveStream) -> None:
+        """Look for its state, unless what was sent before has ended its last client, and with it the stream."""
+        if self._seeding is not None and self._wanted.find(stream.name) is stream:
+            self._seeding.look_for(stream)
 
     def _missed(self, stream: LiveStream, now: float) -> None:
         """Something is missing in `stream`: say so before what is about to be published."""

@@ -15,6 +15,7 @@ from marketfeed.groups import Audience, Group, is_member
 from marketfeed.model.deflate import compressed_frame
 from marketfeed.model.dialects import Shape
 from marketfeed.model.frames import text_frame
+from tests.conftest import LogCapture
 from tests.fakes import AT, FakeSubscriber, make_group
 from tests.strategies import property_test
 
@@ -334,3 +335,72 @@ def test_those_who_watch_the_same_share_what_is_put_together() -> None:
     assert send_groups([left, right]) == []
     assert first.writes == second.writes
     assert first.writes[0] is second.writes[0]
+
+
+# Whatever a member raises.
+
+
+class Raising(FakeSubscriber):
+    """Raises at one point of what is done with it."""
+
+    def __init__(self, point: str) -> None:
+        super().__init__()
+        self.point = point
+        if point == "send":
+            self.send = self._raise
+        elif point == "stalled":
+            self.takes.append(1)
+        elif point == "failed":
+            self.takes.append(OSError(errno.EPIPE, "the peer is gone"))
+        else:
+            self.stall()
+
+    def _raise(self, data: bytes) -> int:
+        raise ZeroDivisionError
+
+    def stalled(self, data: bytes, sent: int) -> None:
+        raise ZeroDivisionError
+
+    def wait(self, group: object, frames: list[bytes]) -> bool:
+        raise ZeroDivisionError
+
+    def failed(self) -> None:
+        super().failed()
+        if self.point == "failed":
+            raise ZeroDivisionError
+
+
+@either_way
+@pytest.mark.parametrize("point", ["send", "stalled", "failed", "wait"])
+def test_whatever_a_member_raises_ends_that_member_only(send: Send, point: str, logged: LogCapture) -> None:
+    """Those before and behind it get everything, and the group is sent again the next time."""
+    first, broken, last = FakeSubscriber(), Raising(point), FakeSubscriber()
+    group = group_of(first, broken, last)
+    for _ in range(2):
+        sent = publish(group, b"1", b"2")
+        assert send([group]) == []
+        assert not group.frames
+        assert not group.leaving
+        assert not any(audience.batch for audience in group.audiences)
+        assert first.writes.pop() == last.writes.pop() == sent
+        assert broken.failures
+        AUDIENCES.change(broken, [], [group])
+    assert logged.flush_failures(ZeroDivisionError)
+
+
+def test_what_cannot_be_put_together_is_not_sent_again_and_again() -> None:
+    """Whatever a flush raises, no group is left that would never be sent any more, or would be sent twice."""
+    member, other = FakeSubscriber(), FakeSubscriber()
+    group, fine = group_of(member, other), group_of(member, name="trade@B")
+    publish(fine, b"1")
+    group.frames = ["no bytes", "either"]  # type: ignore[list-item]
+    for dirty in ([fine, group], [group]):
+        with pytest.raises(TypeError):
+            (send_groups if len(dirty) > 1 else send_only)(dirty)
+        assert not any((each.frames, each.leaving, each.data) for each in (group, fine)) or group.frames == []
+        assert not any(audience.batch for each in (group, fine) for audience in each.audiences)
+        group.frames = ["no bytes", "either"]  # type: ignore[list-item]
+    group.frames = []
+    sent = publish(group, b"2") + publish(fine, b"3")
+    send_groups([group, fine])
+    assert member.writes == [sent]
