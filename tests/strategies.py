@@ -100,27 +100,45 @@ def objects(draw: st.DrawFn, members: Iterable[Member]) -> str:
 # Decimals, as JSON texts.
 
 _digits = st.text(string.digits, min_size=1, max_size=20)
-_exponents = st.just("") | st.builds(
-    "{}{}{}".format, st.sampled_from("eE"), st.sampled_from(("", "+", "-")), st.integers(0, 200)
-)
+
+
+def _exponents(most: int) -> st.SearchStrategy[str]:
+    signs = st.sampled_from(("", "+", "-"))
+    return st.just("") | st.builds("{}{}{}".format, st.sampled_from("eE"), signs, st.integers(0, most))
+
+
 decimal_strings = st.builds(
     "{}{}{}".format,
     st.sampled_from(("", "-", "+")),
     _digits | st.builds("{}.{}".format, _digits, _digits) | _digits.map(".{}".format) | _digits.map("{}.".format),
-    _exponents,
+    _exponents(99),
 )
 decimal_numbers = st.builds(
     "{}{}{}{}".format,
     st.sampled_from(("", "-")),
     st.integers(0, 10**40),
     st.just("") | _digits.map(".{}".format),
-    _exponents,
+    _exponents(200),
 )
 decimals = decimal_numbers | decimal_strings.map(json.dumps)
 
 bad_decimals = st.sampled_from(
     ("", " 1", "1 ", "1,5", "0x10", "1_000", "1e", ".", "-", "1.2.3", "\u0661", "1\n", "NaN", "Infinity", "1e5.5")
-).map(json.dumps) | st.sampled_from(("true", "false", "null", "[]", "{}", '["1"]'))
+).map(json.dumps) | st.sampled_from(
+    (
+        "true",
+        "false",
+        "null",
+        "[]",
+        "{}",
+        '["1"]',
+        '"1e100"',
+        '"0e-100"',
+        '"1e1000000000000000000"',
+        f'"{65 * "9"}"',
+        f'"0.{63 * "0"}"',
+    )
+)
 
 # Publications.
 

@@ -6,38 +6,85 @@
 3. Two messages merge only when nothing can be missing between them: neither has ids, or the later one begins at most
    one after the earlier one's end. Ids that are no integers cannot be compared, and merge with nothing.
 4. The result has the first message's `U` and `pu`, and everything else from the later one.
+5. What cannot be merged is refused when it is read. Merging what has been read never fails.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
-from decimal import Decimal
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import chain
+from operator import add
 
 import msgspec
 
-__all__ = ["DepthMessage", "Levels"]
+from marketfeed.model.decimals import PLAIN, Place, in_order, place_of, read_plain
 
-Levels = dict[Hashable, tuple[bytes, bytes]]
-"""Normalised price → price and quantity, as the engine wrote them."""
+__all__ = ["DepthMessage", "Level", "Side", "write_levels"]
+
+Level = tuple[str | msgspec.Raw, str | msgspec.Raw]
+"""Price and quantity, which are written as the engine wrote them."""
 
 _CACHED = 40  # bytes of a decimal, beyond which it is not worth remembering
 _ASKS, _BIDS, _FIRST, _LAST, _PREVIOUS, _SNAPSHOT = b'"a"', b'"b"', b'"U"', b'"u"', b'"pu"', b'"snapshot"'
+_SHORT = 120  # bytes of one side, up to which its levels are read one by one
+_QUOTES = len('""""')
 
 _Raw = msgspec.Raw
 _encode = msgspec.json.encode
 _fields = msgspec.json.Decoder(dict[str, _Raw])
 _levels = msgspec.json.Decoder(list[tuple[_Raw, _Raw]])
+_texts = msgspec.json.Decoder(list[tuple[str, str]])
 _string = msgspec.json.Decoder(str)
 
 
-def _decimal(token: bytes) -> Decimal:
-    """The decimal in a JSON string or number: equal ones are equal however they are spelled."""
-    return Decimal(_string.decode(token) if token.startswith(b'"') else token.decode())
+class Side:
+    """The levels of one side by the places of their prices, and which of them have a quantity of zero."""
+
+    __slots__ = ("levels", "zeros")
+
+    def __init__(self, levels: dict[Place, Level], zeros: set[Place]) -> None:
+        self.levels = levels
+        self.zeros = zeros
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def copy(self) -> Side:
+        return Side(self.levels.copy(), self.zeros.copy())
+
+    def take(self, later: Side, *, drops_zeros: bool) -> None:
+        """Put the levels of `later` in the place of those of the same price."""
+        self.levels.update(later.levels)
+        if drops_zeros:
+            for price in later.zeros:
+                del self.levels[price]
+        else:
+            self.zeros.difference_update(later.levels)
+            self.zeros |= later.zeros
+
+    def drop_zeros(self) -> None:
+        """Keep no level of quantity zero."""
+        for price in self.zeros:
+            del self.levels[price]
+        self.zeros.clear()
+
+    def in_order(self, *, is_descending: bool) -> list[Level]:
+        """The levels by price."""
+        places = list(self.levels)
+        in_order(places, is_descending=is_descending)
+        return [self.levels[place] for place in places]
 
 
-_remembered = lru_cache(maxsize=16384)(_decimal)
+def _place(token: bytes) -> Place:
+    """The place of a decimal that is a JSON string or number."""
+    is_number = not token.startswith(b'"')
+    return place_of(token.decode() if is_number else _string.decode(token), is_number=is_number)
+
+
+_remembered = lru_cache(maxsize=16384)(_place)
+_remembered_amount = lru_cache(maxsize=4096)(_place)  # apart, for they are many, and would leave no room for prices
 
 
 class DepthMessage:
@@ -48,14 +95,14 @@ class DepthMessage:
     def __init__(
         self,
         fields: dict[bytes, bytes],
-        asks: Levels,
-        bids: Levels,
+        asks: Side,
+        bids: Side,
         first: float | None,
         last: float | None,
         is_snapshot: bool,
         level_size: int,
     ) -> None:
-        self.fields = fields  # names and values as JSON
+        self.fields = fields  # names and values as JSON, but for the levels
         self.asks = asks
         self.bids = bids
         self.first = first
@@ -68,7 +115,11 @@ class DepthMessage:
         """Read the data of a publication that `publications` has accepted. Of any other it may raise what it likes."""
         fields = {_encode(name): bytes(value) for name, value in _fields.decode(data).items()}
         is_snapshot = fields.get(_SNAPSHOT) == b"true"
-        (asks, longest_ask), (bids, longest_bid) = _read(fields[_ASKS], is_snapshot), _read(fields[_BIDS], is_snapshot)
+        (asks, longest_ask), (bids, longest_bid) = _read(fields[_ASKS]), _read(fields[_BIDS])
+        fields[_ASKS] = fields[_BIDS] = b""
+        if is_snapshot:
+            asks.drop_zeros()
+            bids.drop_zeros()
         first, last = _ids(fields)
         return cls(fields, asks, bids, first, last, is_snapshot, max(longest_ask, longest_bid) + len("[,],"))
 
@@ -76,8 +127,8 @@ class DepthMessage:
         """A message of the same content, to merge others into."""
         return DepthMessage(
             dict(self.fields),
-            dict(self.asks),
-            dict(self.bids),
+            self.asks.copy(),
+            self.bids.copy(),
             self.first,
             self.last,
             self.is_snapshot,
@@ -103,50 +154,76 @@ class DepthMessage:
         self.fields = fields
         self.last = later.last
         self.level_size = max(self.level_size, later.level_size)
-        for levels, changes in ((self.asks, later.asks), (self.bids, later.bids)):
-            levels.update(changes)
-            if self.is_snapshot:
-                _drop_zeros(levels, changes)
+        self.asks.take(later.asks, drops_zeros=self.is_snapshot)
+        self.bids.take(later.bids, drops_zeros=self.is_snapshot)
+
+    @property
+    def level_count(self) -> int:
+        """The levels of both sides."""
+        return len(self.asks) + len(self.bids)
 
     @property
     def size(self) -> int:
         """The bytes that it takes when written, if all its levels were as long as the longest: never too few."""
         rest = sum(len(name) + len(value) + 2 for name, value in self.fields.items() if name not in (_ASKS, _BIDS))
-        return rest + (len(self.asks) + len(self.bids)) * self.level_size + len('{"a":[],"b":[],}')
+        return rest + self.level_count * self.level_size + len('{"a":[],"b":[],}')
 
     def to_bytes(self) -> bytes:
         """The message as JSON."""
-        fields = {**self.fields, _ASKS: _write(self.asks), _BIDS: _write(self.bids)}
+        fields = {
+            **self.fields,
+            _ASKS: write_levels(self.asks.levels.values()),
+            _BIDS: write_levels(self.bids.levels.values()),
+        }
         return b"{" + b",".join([b"%b:%b" % field for field in fields.items()]) + b"}"
 
 
-def _read(side: bytes, is_snapshot: bool) -> tuple[Levels, int]:
+def write_levels(levels: Iterable[Level]) -> bytes:
+    """Levels as JSON, in this order."""
+    return _encode(list(levels))
+
+
+def _read(side: bytes) -> tuple[Side, int]:
     """The levels of one side, and the bytes of price and quantity in the longest of them."""
-    levels: Levels = {}
+    return (len(side) > _SHORT and _read_plain(side)) or _read_carefully(side)
+
+
+def _read_plain(side: bytes) -> tuple[Side, int] | None:
+    """The same for levels of short, plainly written texts, as nearly all are; None for any other."""
+    if b"\\" in side:
+        return None
+    try:
+        rows = _texts.decode(side)
+    except msgspec.ValidationError:
+        return None
+    texts = list(chain.from_iterable(rows))
+    sizes = list(map(len, texts))
+    numbers = read_plain(texts)
+    if numbers is None or max(sizes[::2], default=0) > PLAIN:
+        return None
+    places, amounts = numbers[::2], numbers[1::2]
+    levels: dict[Place, Level] = dict(zip(places, rows, strict=True))
+    zeros: set[Place] = set()
+    if 0.0 in amounts:
+        zeros = {place for place, amount in dict(zip(places, amounts, strict=True)).items() if not amount}
+    return Side(levels, zeros), max(map(add, sizes[::2], sizes[1::2]), default=0) + _QUOTES
+
+
+def _read_carefully(side: bytes) -> tuple[Side, int]:
+    levels: dict[Place, Level] = {}
+    zeros: set[Place] = set()
     longest = 0
     for raw_price, raw_quantity in _levels.decode(side):
         price, quantity = bytes(raw_price), bytes(raw_quantity)
-        levels[_remembered(price) if len(price) <= _CACHED else _decimal(price)] = (price, quantity)
-        size = len(price) + len(quantity)
-        if size > longest:
-            longest = size
-    if is_snapshot:
-        _drop_zeros(levels, levels)
-    return levels, longest
-
-
-def _drop_zeros(levels: Levels, changes: Levels) -> None:
-    """Drop from a snapshot's `levels` those that `changes` has with a quantity of zero."""
-    for price in [price for price, (_, quantity) in changes.items() if _is_zero(quantity)]:
-        del levels[price]
-
-
-def _is_zero(token: bytes) -> bool:
-    return (_remembered(token) if len(token) <= _CACHED else _decimal(token)).is_zero()
-
-
-def _write(levels: Levels) -> bytes:
-    return b"[" + b",".join([b"[%b,%b]" % level for level in levels.values()]) + b"]"
+        place = _remembered(price) if len(price) <= _CACHED else _place(price)
+        amount = _remembered_amount(quantity) if len(quantity) <= _CACHED else _place(quantity)
+        levels[place] = (_Raw(price), _Raw(quantity))
+        if amount == 0:
+            zeros.add(place)
+        else:
+            zeros.discard(place)
+        longest = max(longest, len(price) + len(quantity))
+    return Side(levels, zeros), longest
 
 
 def _ids(fields: dict[bytes, bytes]) -> tuple[float | None, float | None]:

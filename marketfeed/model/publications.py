@@ -1,8 +1,8 @@
 """What a trading engine publishes, and what is wrong with it (PROTOCOL.md, section 2).
 
 1. A payload is read once. What clients get as `data` are the engine's own bytes, a slice of the payload.
-2. Decimals are checked, never converted. Strings hold any finite decimal; a number in a required field must be one
-   that a double can hold, as it is for the clients.
+2. Decimals are checked, never converted. Those in strings are within the bounds of `decimals`; a number in a required
+   field must be one that a double can hold, as it is for the clients.
 3. A payload is wrapped when its `stream` names this stream and its `data` is what the kind requires; any other is read
    bare, where `stream` and `data` are fields like others.
 4. A payload that a strict daemon drops raises `BadPublication`, which says why, and holds the bytes that a lenient
@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from marketfeed.model.decimals import ACCEPTED, is_decimal, read_plain
 from marketfeed.model.streams import StreamName
 
 __all__ = ["BadPublication", "Depth", "DropReason", "PublicationReader", "Ticker", "Trade"]
@@ -28,11 +29,11 @@ __all__ = ["BadPublication", "Depth", "DropReason", "PublicationReader", "Ticker
 Decimal = str | int | float
 Level = tuple[Decimal, Decimal]
 
-_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # takes linear time
 _MARKET = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BLANKS = b" \t\r\n"  # of JSON
 _SHOWN = 80  # of what an engine wrote, the most that a fault repeats
 _CACHED = 40  # characters of a decimal, beyond which it is not worth remembering
+_FEW = 64  # levels; more of them are looked at together
 
 
 class Trade(msgspec.Struct, gc=False):
@@ -96,7 +97,15 @@ _any_json = msgspec.json.Decoder(msgspec.Raw)
 
 @lru_cache(maxsize=8192)
 def _is_decimal(value: Decimal) -> bool:
-    return not isinstance(value, str) or _DECIMAL.fullmatch(value) is not None
+    return not isinstance(value, str) or is_decimal(value)
+
+
+def _are_plain(asks: Iterable[Level], bids: Iterable[Level]) -> bool:
+    """Whether these levels are sure to be good. All of them are looked at together."""
+    try:
+        return read_plain(list(chain.from_iterable(chain(asks, bids)))) is not None  # type: ignore[arg-type]
+    except TypeError:  # some are numbers
+        return False
 
 
 @lru_cache(maxsize=8192)
@@ -126,6 +135,8 @@ class _PlainDepth(msgspec.Struct):
     b: list[tuple[_ShortDecimal, _ShortDecimal]]
 
     def is_good(self) -> bool:
+        if len(self.a) + len(self.b) > _FEW and _are_plain(self.a, self.b):
+            return True
         return all(map(_is_decimal, chain.from_iterable(self.a))) and all(map(_is_decimal, chain.from_iterable(self.b)))
 
 
@@ -274,6 +285,8 @@ def _check_ticker(ticker: Ticker) -> str | None:
 
 
 def _check_depth(depth: Depth) -> str | None:
+    if _are_plain(depth.a, depth.b):
+        return None
     for side, levels in (("a", depth.a), ("b", depth.b)):
         for price, quantity in levels:
             fault = _bad_decimal(side, price) or _bad_decimal(side, quantity)
@@ -287,8 +300,8 @@ def _no_check(_: Any) -> str | None:
 
 
 def _bad_decimal(field: str, value: Decimal) -> str | None:
-    if type(value) is str and not (_is_decimal(value) if len(value) <= _CACHED else _DECIMAL.fullmatch(value)):
-        return f"expected a finite decimal, got {value[:40]!r} - at `$.{field}`"
+    if type(value) is str and not (_is_decimal(value) if len(value) <= _CACHED else is_decimal(value)):
+        return f"expected {ACCEPTED}, got {value[:40]!r} - at `$.{field}`"
     return None
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from marketfeed.model.book import DepthMessage, Levels
+from marketfeed.model.book import DepthMessage, Level, Side, write_levels
 from marketfeed.model.early_updates import EarlyUpdates
 
 __all__ = ["BookState", "LatestState", "State"]
@@ -198,8 +198,8 @@ class BookState:
         written = self._write()
         if written is None:
             return None
-        bids, asks = [b",".join(side[: max(limit, 0)]) for side in (written.bids, written.asks)]
-        return b'{"lastUpdateId":%d,"bids":[%b],"asks":[%b]}' % (self.last or 0, bids, asks)
+        bids, asks = [write_levels(side[: max(limit, 0)]) for side in (written.bids, written.asks)]
+        return b'{"lastUpdateId":%d,"bids":%b,"asks":%b}' % (self.last or 0, bids, asks)
 
     def _replace(self, data: bytes, last: int | None) -> None:
         """A snapshot has come: nothing that was before it matters."""
@@ -288,8 +288,8 @@ class _Written(msgspec.Struct, frozen=True):
     """A book as JSON: whole, and the levels of its sides, best first."""
 
     snapshot: bytes
-    bids: list[bytes]
-    asks: list[bytes]
+    bids: list[Level]
+    asks: list[Level]
 
 
 def _written(book: DepthMessage, last: int | None) -> _Written:
@@ -298,19 +298,14 @@ def _written(book: DepthMessage, last: int | None) -> _Written:
     fields.append(b'"snapshot":true')
     if last is not None:
         fields.append(b'"U":%d,"u":%d' % (last, last))
-    bids, asks = _in_order(book.bids, is_descending=True), _in_order(book.asks, is_descending=False)
-    return _Written(b'{%b,"b":[%b],"a":[%b]}' % (b",".join(fields), b",".join(bids), b",".join(asks)), bids, asks)
-
-
-def _in_order(levels: Levels, *, is_descending: bool) -> list[bytes]:
-    prices: list[Any] = list(levels)  # normalised ones, which are numbers
-    prices.sort(reverse=is_descending)
-    return [b"[%b,%b]" % levels[price] for price in prices]
+    bids, asks = book.bids.in_order(is_descending=True), book.asks.in_order(is_descending=False)
+    text = b'{%b,"b":%b,"a":%b}' % (b",".join(fields), write_levels(bids), write_levels(asks))
+    return _Written(text, bids, asks)
 
 
 def _empty_book() -> DepthMessage:
     """A book to merge messages into. It is a snapshot, so that it keeps no zeros."""
-    return DepthMessage({}, {}, {}, None, None, is_snapshot=True, level_size=0)
+    return DepthMessage({}, Side({}, set()), Side({}, set()), None, None, is_snapshot=True, level_size=0)
 
 
 State = LatestState | BookState

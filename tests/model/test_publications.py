@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.model.decimals import ACCEPTED
 from marketfeed.model.publications import BadPublication, DropReason, PublicationReader
 from marketfeed.model.streams import LossPolicy, StreamKind, StreamKinds, StreamName
 from tests.strategies import (
@@ -89,7 +90,7 @@ def is_json_object(data: bytes) -> bool:
         ("trade", '{"\\u0065":"tr\\u0061de","t":7,"m":true,"p":"\\u0031","q":"1","s":"\\u0041"}'),
         ("trade", '{"e":"trade","t":7,"m":true,"p":"1","q":"1","s":"A","x":1e999,"y":-0.0e-999}'),
         ("trade", '{"e":"trade","t":7,"m":true,"p":"1","q":"1","s":"A","x":' + "9" * 5000 + "}"),
-        ("trade", '{"e":"trade","t":7,"m":true,"p":"' + "1" * 5000 + '","q":"1e999","s":"A"}'),
+        ("trade", '{"e":"trade","t":7,"m":true,"p":"' + "1" * 64 + '","q":"-1e+99","s":"A"}'),
         ("depth", DEPTH),
         ("depth", '{"e":"depthUpdate","E":1,"s":"A","U":157,"u":160,"b":[["0.0024","10"]],"a":[["0.0026",0]]}'),
         ("depth", '{"e":"depth","a":[],"b":[],"snapshot":true,"U":null,"u":"160","pu":{}}'),
@@ -184,18 +185,21 @@ def test_each_required_field(kind: str) -> None:
         ("trade", "m", "1", "Expected `bool`, got `int` - at `$.m`"),
         ("trade", "p", "null", "Expected `int | float | str`, got `null` - at `$.p`"),
         ("trade", "p", "1e999", "Number out of range - at `$.p`"),
-        ("trade", "p", '"NaN"', "expected a finite decimal, got 'NaN' - at `$.p`"),
-        ("trade", "q", '"1,5"', "expected a finite decimal, got '1,5' - at `$.q`"),
-        ("trade", "q", f'"{"x" * 90}"', f"expected a finite decimal, got '{'x' * 40}' - at `$.q`"),
+        ("trade", "p", '"NaN"', f"expected {ACCEPTED}, got 'NaN' - at `$.p`"),
+        ("trade", "q", '"1,5"', f"expected {ACCEPTED}, got '1,5' - at `$.q`"),
+        ("trade", "q", f'"{"x" * 90}"', f"expected {ACCEPTED}, got '{'x' * 40}' - at `$.q`"),
+        ("trade", "p", f'"{"1" * 65}"', f"expected {ACCEPTED}, got '{'1' * 40}' - at `$.p`"),
+        ("trade", "q", '"1e1000000000000000000"', f"expected {ACCEPTED}, got '1e1000000000000000000' - at `$.q`"),
+        ("trade", "q", '"0e-100"', f"expected {ACCEPTED}, got '0e-100' - at `$.q`"),
         ("trade", "s", '"TATA INR"', "expected a market, got 'TATA INR' - at `$.s`"),
         ("depth", "e", '"trade"', "Invalid enum value 'trade' - at `$.e`"),
         ("depth", "a", "null", "Expected `array`, got `null` - at `$.a`"),
         ("depth", "a", '[["1","2","3"]]', "Expected `array` of length 2 - at `$.a[0]`"),
         ("depth", "a", '[["1"]]', "Expected `array` of length 2 - at `$.a[0]`"),
-        ("depth", "a", '[["1","x"]]', "expected a finite decimal, got 'x' - at `$.a`"),
-        ("depth", "b", '[["x","1"]]', "expected a finite decimal, got 'x' - at `$.b`"),
+        ("depth", "a", '[["1","x"]]', f"expected {ACCEPTED}, got 'x' - at `$.a`"),
+        ("depth", "b", '[["x","1"]]', f"expected {ACCEPTED}, got 'x' - at `$.b`"),
         ("ticker", "e", '"trade"', "Invalid enum value 'trade' - at `$.e`"),
-        ("ticker", "c", '""', "expected a finite decimal, got '' - at `$.c`"),
+        ("ticker", "c", '""', f"expected {ACCEPTED}, got '' - at `$.c`"),
         ("ticker", "s", "5", "Expected `str`, got `int` - at `$.s`"),
     ],
 )
@@ -363,7 +367,7 @@ def test_any_wrong_stream(data: st.DataObject, kind: str, stream: str) -> None:
 @property_test
 @given(decimals)
 def test_any_decimal(decimal: str) -> None:
-    """A finite decimal is one wherever the table asks for one, in any spelling that JSON has."""
+    """A decimal within the bounds is one wherever the table asks for one, in any spelling that JSON has."""
     read("trade", changed("trade", "p", decimal))
     read("ticker", changed("ticker", "c", decimal))
     read("depth", changed("depth", "b", f"[[{decimal},{decimal}]]"))
@@ -372,13 +376,29 @@ def test_any_decimal(decimal: str) -> None:
 @property_test
 @given(bad_decimals)
 def test_any_bad_decimal(decimal: str) -> None:
-    """What is no finite decimal is none in any place."""
+    """What is none, or beyond the bounds, is none in any place."""
     for kind, field, value in (
         ("trade", "q", decimal),
         ("ticker", "c", decimal),
         ("depth", "a", f'[["1","2"],["1",{decimal}]]'),
     ):
         assert refusal(kind, changed(kind, field, value)).reason == DropReason.BAD_FIELD
+
+
+@property_test
+@given(st.lists(decimals | bad_decimals, max_size=5), st.sampled_from(("1", "2.50", "-.5")))
+def test_many_levels_are_judged_as_few_are(tokens: list[str], good: str) -> None:
+    """They are looked at together, which changes nothing about what is accepted."""
+    few = [f'["{good}",{token}]' for token in tokens]
+    many = [f'["{good}","{number}.25"]' for number in range(100)] + few
+    verdicts = []
+    for rows in (few, many, many[::-1]):
+        try:
+            read("depth", changed("depth", "a", f"[{','.join(rows)}]"))
+            verdicts.append("good")
+        except BadPublication as bad:
+            verdicts.append(bad.reason)
+    assert len(set(verdicts)) == 1
 
 
 @st.composite
