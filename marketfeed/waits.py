@@ -1,7 +1,7 @@
 """Waiting until streams flow: for the source's confirmation, and for their state to be looked for.
 
 1. Who waits is called once: when nothing is under way any more for any of its streams, or when it has taken too long.
-2. A stream that is not confirmed by then has an open gap: who waited for it goes on, and says so.
+2. A stream that is not confirmed by then has an open gap: all who waited for it go on, and say so.
 """
 
 from __future__ import annotations
@@ -93,3 +93,5 @@ class Waits:
             )
         self.cancel(wait)
         wait.done()
+        for stream in late:
+            self.settled(stream)

@@ -152,3 +152,38 @@ def test_at_the_end_everybody_is_called_once(waiting: Waiting) -> None:
     waiting.waits.close(streams.values())
     assert waiting.called == ["one", "three"]
     waiting.assert_nothing_is_left()
+
+
+def test_who_has_waited_too_long_releases_the_others(waiting: Waiting) -> None:
+    """The gap is open for all who wait for that stream: nobody has to wait until it is his own turn."""
+    late, flows, other = waiting.streams
+    waiting.wait("one", late)
+    waiting.clock.advance(3)
+    waiting.wait("two", late, flows)
+    waiting.wait("three", late, other, with_state=False)
+    waiting.confirm(flows)
+    waiting.clock.advance(CONFIRM_SECONDS - 3)
+    assert waiting.called == ["one", "two"]
+    waiting.clock.advance(3)
+    assert waiting.called == ["one", "two", "three"]
+    waiting.assert_nothing_is_left()
+
+
+def test_who_is_released_by_a_time_out_may_release_further_ones(waiting: Waiting) -> None:
+    """Each is called once, whatever the others do as they go on."""
+    late = waiting.streams[0]
+    others: list[Wait] = []
+
+    def done() -> None:
+        waiting.called.append("one")
+        waiting.waits.cancel(others[0])
+
+    waiting.waits.wait_for([late], True, done)
+    waiting.clock.advance(1)
+    gone = waiting.wait("gone", late)
+    assert gone is not None
+    others.append(gone)
+    waiting.wait("two", late)
+    waiting.clock.advance(CONFIRM_SECONDS - 1)
+    assert waiting.called == ["one", "two"]
+    waiting.assert_nothing_is_left()
