@@ -17,6 +17,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from itertools import count
 
 import msgspec
@@ -97,6 +98,7 @@ class Hub(Service):
         self._audiences = Audiences()
         self._dirty: list[Group] = []
         self._flushed: list[Group] = []
+        self._reached: list[str] = []  # the streams that have come as far as their seeds since the last flush
         self._kept: set[str] = set()
         self._down_since: int | None = None
         self._refusal_lines = TokenBucket(1, _REFUSAL_LINES, clock.seconds())
@@ -245,6 +247,8 @@ class Hub(Service):
     def flush(self) -> None:
         if self._gaps:
             self._gaps.tell_healed(self._now_ms())
+        if self._reached:
+            self._push_reached()
         dirty = self._dirty
         if not dirty:
             return
@@ -273,18 +277,21 @@ class Hub(Service):
         if isinstance(history, EntryHistory) and after is not None and after != history.latest:
             if live.confirmed:
                 self._missed(live, now)
+                if self._wanted.find(stream) is not live:
+                    return  # what was sent before has ended its last client
             self._begin_anew(live, history, after)
         elif live.confirmed:
             return
         if isinstance(history, CountedHistory):
             history.new_epoch(self._new_epoch())
             live.was_lost = True
+            if live.state is not None:  # it may have heard the end of an earlier subscription
+                live.state.lose()
         live.confirmed = True
         if live.was_lost:  # otherwise what comes next follows the last publication
             live.heard = now
         self._gaps.heal(live)
-        if self._seeding is not None:
-            self._seeding.look_for(live)
+        self._look_for(live)
         self._waits.settled(live)
 
     def refused(self, stream: str, why: str) -> None:
@@ -336,6 +343,8 @@ class Hub(Service):
             else EntryHistory(self._histories)
         )
         stream = LiveStream(key, reader, name.kind.loss, history)
+        if isinstance(stream.state, BookState):
+            stream.state.reached = partial(self._reached.append, key)
         if self._down_since is not None:
             stream.gap = (GapReason.SOURCE_DOWN, self._down_since)
         return stream
@@ -389,17 +398,31 @@ class Hub(Service):
             self._gaps.missed(stream, int(stream.heard * 1000), int(now * 1000), self._clock.seconds())
 
     def _seeded(self, stream: LiveStream, is_found: bool) -> None:
-        """The state was looked for. Found, it is for those who are in already, too: they have been told of a gap."""
-        snapshot = stream.state.snapshot() if is_found and stream.state is not None else None
-        if snapshot is not None:
-            stream.was_lost = False  # what does not continue this state is news
-            for group in stream.groups.values():
-                if group.wants_state:
-                    if not group.frames:
-                        self._dirty.append(group)
-                    group.frames.append(group.framed(snapshot, stream.history.latest or ""))
+        """The state was looked for."""
+        if is_found:
+            self._push_state(stream)
             self.flush()
         self._waits.settled(stream)
+
+    def _push_reached(self) -> None:
+        """Some streams have come as far as their seeds."""
+        reached, self._reached[:] = self._reached[:], ()
+        for name in reached:
+            stream = self._wanted.find(name)
+            if stream is not None and self._seeding is not None and self._seeding.is_awaited(stream):
+                self._push_state(stream)
+
+    def _push_state(self, stream: LiveStream) -> None:
+        """A seed has completed the state. It is for those who are in already, too: they have been told of a gap."""
+        snapshot = None if stream.state is None else stream.state.snapshot()
+        if snapshot is None:
+            return
+        stream.was_lost = False  # what does not continue this state is news
+        for group in stream.groups.values():
+            if group.wants_state:
+                if not group.frames:
+                    self._dirty.append(group)
+                group.frames.append(group.framed(snapshot, stream.history.latest or ""))
 
     def _sweep(self) -> None:
         try:

@@ -3,7 +3,9 @@
 1. A state is looked for once the stream flows, so that what is published meanwhile can be ordered against it.
 2. What is not there, or is too old, is looked for again while the state is incomplete, at growing intervals.
 3. A stream that keeps jumping is looked for once a second, and an answer that is under way is waited for.
-4. An answer that comes after the link was lost, or after the stream was wanted no longer, is nobody's.
+4. A state is found once, when a seed has completed it: at its answer, or as the stream has come as far as a seed that
+   was ahead of it. What has become complete by itself, who watches the stream has got.
+5. An answer that comes after the link was lost, or after the stream was wanted no longer, is nobody's.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ _LEAST_PAUSE = 1.0
 
 
 class _Try:
-    __slots__ = ("begun", "pause", "stream")
+    __slots__ = ("begun", "is_taken", "pause", "stream")
 
     def __init__(self, stream: LiveStream, begun: float) -> None:
         self.stream: LiveStream | None = stream  # until nobody asks for it any more
         self.begun = begun
         self.pause = _FIRST_PAUSE  # until it is looked again
+        self.is_taken = False  # a seed was, but the stream has not come as far
 
 
 class Seeding:
@@ -62,6 +65,14 @@ class Seeding:
         self._end(stream)
         stream.seeding = False
 
+    def is_awaited(self, stream: LiveStream) -> bool:
+        """The stream has come as far as its seed. Whether that was ahead of it when it was found; true only once."""
+        attempt = self._tries.get(stream)
+        if attempt is None or not attempt.is_taken or stream.seeding:
+            return False
+        self._end(stream)
+        return True
+
     def _end(self, stream: LiveStream) -> None:
         attempt = self._tries.pop(stream, None)
         if attempt is not None:
@@ -77,7 +88,7 @@ class Seeding:
                 continue
             if stream.state is None or stream.state.is_complete:
                 self.forget(stream)
-                self._tried(stream, True)
+                self._tried(stream, False)
             else:
                 self._look(stream, attempt)
 
@@ -95,7 +106,7 @@ class Seeding:
         is_found = False
         if payload is not None and not state.is_complete:
             try:
-                state.seed(stream.reader.read(payload))
+                attempt.is_taken |= state.seed(stream.reader.read(payload))
                 is_found = state.is_complete
             except BadPublication as bad:
                 if self._lines.take(self._clock.seconds()):

@@ -368,7 +368,7 @@ def test_a_late_confirmation_is_not_waited_for(room: Room, logged: LogCapture) -
 
 
 def test_each_join_waits_its_own_five_seconds(room: Room) -> None:
-    """Who asks for a stream whose confirmation is overdue is answered at once; who was waiting waits his time."""
+    """For a stream whose confirmation is overdue nobody waits any more; for another each waits his own time."""
     first = Client(room).join("trade@A")
     since = room.now_ms
     room.clock.advance(3)
@@ -937,6 +937,99 @@ def test_a_state_is_looked_for_again_while_it_is_incomplete() -> None:
     assert seeds.asked == ["ticker@A"] * 2
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_state_that_came_with_the_stream_is_not_sent_again(again: bool) -> None:
+    """There is no seed. Some seconds after a confirmation the state is complete by itself, which who is in knows."""
+    room = Room(seeds=FakeSeeds())
+    client = Client(room).join("ticker@A", "depth@A", wants_state=True)
+    room.source.confirm()
+    if again:
+        room.source.publish("depth@A", depth(1, is_snapshot=True))
+        room.source.lose(5)
+        room.source.confirm()
+    room.source.publish("ticker@A", ticker(2))
+    room.source.publish("depth@A", depth(2, is_snapshot=not again))
+    client.take()
+    room.clock.pump([1] * 100)
+    assert client.take() == []
+    assert Client(room).join("depth@A", wants_state=True).take()[1:] == [("depth@A", 2)]
+
+
+def test_a_seed_ahead_of_the_stream_goes_to_those_who_are_in_when_the_stream_has_come_so_far() -> None:
+    """In the flush that brings it there, once; who comes later gets it as he joins, and not again."""
+    seeds = FakeSeeds()
+    room = Room(seeds=seeds)
+    client = Client(room).join("depth@A", wants_state=True)
+    plain = Client(room).join("depth@A")
+    room.source.confirm()
+    room.source.publish("depth@A", depth(1, is_snapshot=True))
+    seeds.states["depth@A"] = depth(9, is_snapshot=True)
+    room.clock.advance(1)
+    room.source.publish("depth@A", depth(8))
+    client.take()
+    plain.take()
+    assert Client(room).join("depth@A", wants_state=True).take() == [["joined", "depth@A"]]
+    room.hub.publish("depth@A", depth(9))
+    room.hub.publish("depth@A", depth(10))
+    late = Client(room).join("depth@A", wants_state=True)
+    assert late.take() == [["joined", "depth@A"], ("depth@A", 10)]
+    books = [(message["data"]["u"], message["data"].get("snapshot")) for message in client.outbox.messages]
+    assert books == [(9, None), (10, None), (10, True)]
+    assert plain.take() == [("depth@A", 9), ("depth@A", 10)]
+    room.clock.pump([1] * 100)
+    assert late.take() == []
+
+
+def test_a_stream_whose_last_client_a_jump_ends_is_not_looked_for() -> None:
+    """What is pending goes out before the jump is told; without linger the stream may be gone by then."""
+    seeds = FakeSeeds()
+    room = Room(seeds=seeds, linger=0)
+    client = Client(room, queue=1).join("depth@A")
+    room.source.confirm()
+    room.source.publish("depth@A", depth(1))
+    asked = len(seeds.asked)
+    client.outbox.stall()
+    room.clock.advance(2)
+    room.hub.publish("depth@A", depth(2))
+    room.hub.publish("depth@A", depth(9))
+    assert client.ended
+    room.clock.pump([1] * 200)
+    assert len(seeds.asked) == asked
+    room.assert_empty()
+
+
+def test_a_stream_whose_last_client_a_confirmation_ends_is_forgotten() -> None:
+    """The same where the source goes on elsewhere."""
+    seeds = FakeSeeds()
+    archive = FakeArchive()
+    room = Room(archive, seeds, linger=0)
+    client = Client(room, queue=1).join("depth@A")
+    room.source.confirm(after="4-0")
+    room.source.publish("depth@A", depth(1), offsets=["5-0"])
+    asked = len(seeds.asked)
+    client.outbox.stall()
+    room.hub.publish("depth@A", depth(2), "6-0")
+    room.hub.confirmed("depth@A", "9-0")
+    assert client.ended
+    room.clock.pump([1] * 200)
+    assert len(seeds.asked) == asked
+    room.assert_empty()
+
+
+@pytest.mark.parametrize("name", ["ticker@A", "depth@A"])
+def test_what_was_heard_before_a_confirmation_is_no_state_behind_it(name: str) -> None:
+    """Between the end of one subscription and the beginning of the next anything may have been missed."""
+    seeds = FakeSeeds()
+    room = Room(seeds=seeds)
+    client = Client(room).join(name, wants_state=True)
+    heard = ticker(1) if name == "ticker@A" else b'{"e":"depth","t":1,"a":[],"b":[["1","1"]],"snapshot":true}'
+    room.source.publish(name, heard)
+    room.source.confirm()
+    assert client.take() == [["joined", name]]
+    assert seeds.asked == [name]
+    assert Client(room).join(name, wants_state=True).take() == [["joined", name]]
+
+
 @pytest.mark.parametrize("end", ["lost", "refused", "unwanted"])
 def test_an_answer_behind_the_end_of_the_flow_is_nobodys(end: str) -> None:
     """What is found then may be old, and is looked for again when the stream flows again."""
@@ -1490,9 +1583,11 @@ class HubMachine(RuleBasedStateMachine):
     def _wait_until(self, moment: float) -> None:
         for wish in self.wishes.values():
             if wish.deadline is not None and wish.deadline <= moment:
-                for stream in wish.missing:
+                late, wish.missing = wish.missing, set()
+                for stream in late:
                     self.known[stream].gap = self.known[stream].gap or ("source-down", wish.since)
-                wish.missing.clear()
+                for other in self.wishes.values():
+                    other.missing -= late
         for stream, known in list(self.known.items()):
             if known.expires is not None and known.expires <= moment:
                 del self.known[stream]

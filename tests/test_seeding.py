@@ -105,15 +105,34 @@ def test_the_pause_begins_with_the_answer(looking: Looking) -> None:
     assert looking.wait(5) == [105]
 
 
-def test_what_has_become_complete_by_itself_is_not_asked_for_again_but_said(looking: Looking) -> None:
-    """A snapshot on the stream, or the stream's having come as far as the seed: who is in may not have that state."""
+def test_what_has_become_complete_by_itself_is_neither_asked_for_again_nor_found(looking: Looking) -> None:
+    """A snapshot on the stream: who is in has got it, and nothing comes twice."""
     looking.seeding.look_for(looking.depth)
     looking.take()
     assert looking.depth.state is not None
     looking.depth.state.record(b'{"e":"depth","a":[],"b":[],"U":1,"u":1,"snapshot":true}')
     assert looking.wait(10) == []
-    assert looking.take() == [("depth@A", True)]
+    assert looking.take() == [("depth@A", False)]
     assert looking.wait(100) == []
+
+
+def test_a_seed_ahead_of_the_stream_is_found_when_the_stream_has_come_so_far(looking: Looking) -> None:
+    """Once; and only if it was not the state before."""
+    assert looking.depth.state is not None
+    looking.depth.state.record(book(5))
+    looking.seeds.states["depth@A"] = book(7)
+    looking.seeding.look_for(looking.depth)
+    assert looking.take() == [("depth@A", False)]
+    assert not looking.depth.state.is_complete
+    looking.depth.state.record(book(6))
+    looking.depth.state.record(book(7))
+    assert looking.depth.state.is_complete
+    assert looking.seeding.is_awaited(looking.depth)
+    assert not looking.seeding.is_awaited(looking.depth)
+    assert looking.wait(100) == []
+    assert not looking.tried
+    looking.seeding.look_for(looking.ticker)
+    assert not looking.seeding.is_awaited(looking.ticker)
 
 
 def test_an_answer_to_a_state_that_is_complete_by_then_is_not_taken(looking: Looking) -> None:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -81,9 +81,21 @@ _ids = msgspec.json.Decoder(_Ids).decode
 class BookState:
     """The state of a stream of depth messages: the order book."""
 
-    __slots__ = ("_book", "_early", "_is_lost", "_is_unordered", "_live", "_pending", "_seeded", "_size", "_written")
+    __slots__ = (
+        "_book",
+        "_early",
+        "_is_lost",
+        "_is_unordered",
+        "_live",
+        "_pending",
+        "_seeded",
+        "_size",
+        "_written",
+        "reached",
+    )
 
     def __init__(self) -> None:
+        self.reached: Callable[[], object] | None = None  # called when the stream has come as far as a seed ahead of it
         self._book: DepthMessage | None = None  # without what waits; None: there is no book
         self._pending: list[bytes] = []
         self._size = 0  # bytes that wait
@@ -217,11 +229,14 @@ class BookState:
         self._live = last
         self._is_lost = self._is_unordered = False
         if self._seeded is not None and not jumps:
-            if last <= self._seeded:
-                self._seeded = None if last == self._seeded else self._seeded
+            if last < self._seeded:
                 return False  # the seed has it in it
-            jumps = first > self._seeded + 1
-            self._seeded = None
+            seeded, self._seeded = self._seeded, None
+            jumps = first > seeded + 1
+            if not jumps and self.reached is not None:
+                self.reached()
+            if last == seeded:
+                return False
         if jumps:
             self._forget_book()
             self._early.clear()
