@@ -172,6 +172,7 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
             strict=settings.validate == "strict",
             max_payload=settings.max_payload,
             max_distinct_streams=settings.max_distinct_streams,
+            max_book_levels=settings.max_book_levels,
             linger=settings.linger,
             history=settings.history,
             history_seconds=settings.history_seconds,

@@ -8,6 +8,7 @@ from marketfeed.boundaries import Clock
 from marketfeed.groups import LiveStream
 from marketfeed.logs import Log
 from marketfeed.model.publications import BadPublication
+from marketfeed.model.ratelimit import TokenBucket
 
 __all__ = ["Drops"]
 
@@ -23,6 +24,7 @@ class Drops:
         self._clock = clock
         self._strict = strict
         self.counts: Counter[str] = Counter()
+        self._large_lines = TokenBucket(1, 10, clock.seconds())
 
     def count(self, stream: LiveStream, bad: BadPublication) -> None:
         """One more that is bad."""
@@ -46,6 +48,15 @@ class Drops:
                 "internal error in a publication on {stream} ({count} since the last such line)",
                 stream=stream.name,
                 count=count,
+            )
+
+    def too_many_levels(self, stream: str, most: int) -> None:
+        """The book of a stream, or its seed, has more than `most` levels."""
+        if self._large_lines.take(self._clock.seconds()):
+            self.log.warn(
+                "the book of {stream} has more than --max-book-levels {most} levels: it is incomplete until a snapshot",
+                stream=stream,
+                most=most,
             )
 
     def _count(self, stream: LiveStream) -> int:

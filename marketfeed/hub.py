@@ -39,7 +39,7 @@ from marketfeed.model.history import CountedHistory, EntryHistory, Histories, Hi
 from marketfeed.model.messages import GapReason
 from marketfeed.model.publications import BadPublication, PublicationReader
 from marketfeed.model.ratelimit import TokenBucket
-from marketfeed.model.state import BookState
+from marketfeed.model.state import MAX_LEVELS, BookState
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.portions import Portions
 from marketfeed.seeding import Seeding
@@ -60,6 +60,7 @@ class HubLimits(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool = True
     max_payload: int = 262144
     max_distinct_streams: int = 50000
+    max_book_levels: int = MAX_LEVELS
     linger: float = 5.0
     history: int = 1000
     history_seconds: float = 300.0
@@ -345,6 +346,8 @@ class Hub(Service):
         stream = LiveStream(key, reader, name.kind.loss, history)
         if isinstance(stream.state, BookState):
             stream.state.reached = partial(self._reached.append, key)
+            stream.state.max_levels = self._limits.max_book_levels
+            stream.state.too_large = partial(self._drops.too_many_levels, key, self._limits.max_book_levels)
         if self._down_since is not None:
             stream.gap = (GapReason.SOURCE_DOWN, self._down_since)
         return stream

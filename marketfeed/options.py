@@ -200,6 +200,7 @@ OPTIONS = (
     ),
     Option("max-streams", _LIMITS, "subscriptions of one connection", _whole(1)),
     Option("max-distinct-streams", _LIMITS, "streams of all connections", _whole(1)),
+    Option("max-book-levels", _LIMITS, "levels of a book that is kept, of both sides", _whole(1)),
     Option("request-rate", _LIMITS, "requests of one connection per second", _number(0.001)),
     Option("request-burst", _LIMITS, "requests of one connection at once", _whole(1)),
     Option("max-message", _LIMITS, "bytes of a client's message", _whole(1, "bytes")),

@@ -1030,6 +1030,25 @@ def test_what_was_heard_before_a_confirmation_is_no_state_behind_it(name: str) -
     assert Client(room).join(name, wants_state=True).take() == [["joined", name]]
 
 
+def test_a_book_of_too_many_levels_is_not_given_out_and_is_said(logged: LogCapture) -> None:
+    """Its publications go out as ever. The log has few lines, however many books there are."""
+    room = Room(max_book_levels=2)
+    names = [f"depth@M{number}" for number in range(30)]
+    client = member(room, *names)
+    for name in names:
+        room.source.publish(name, depth(1, is_snapshot=True))
+        for price in (b"2", b"3"):
+            room.hub.publish(name, b'{"e":"depth","t":5,"a":[["%b","1"]],"b":[],"U":2,"u":2}' % price)
+        room.hub.flush()
+        assert Client(room).join(name, wants_state=True).take() == [["joined", name]]
+        room.source.publish(name, depth(3, is_snapshot=True))
+        assert Client(room).join(name, wants_state=True).take() == [["joined", name], (name, 3)]
+    assert len(client.take()) == 4 * len(names)
+    lines = [event for event in logged.events if str(event.get("log_format")).startswith("the book of")]
+    assert (lines[0]["stream"], lines[0]["most"]) == ("depth@M0", 2)
+    assert len(lines) == 10
+
+
 @pytest.mark.parametrize("end", ["lost", "refused", "unwanted"])
 def test_an_answer_behind_the_end_of_the_flow_is_nobodys(end: str) -> None:
     """What is found then may be old, and is looked for again when the stream flows again."""

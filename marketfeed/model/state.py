@@ -6,8 +6,9 @@
 2. After a loss, ids tell: the next update either continues the book, or it jumps. Without ids nothing tells.
 3. A seed comes from beside the stream, and is ordered by its ids (`early_updates`). One that is ahead of the stream is
    not given out until the stream has come that far. Where ids do not say the order, no seed is taken.
-4. Nothing raises, whatever the engine writes. What is kept is bounded, but for the levels of the book.
-5. A publication is only looked at when it comes. Its levels are merged when somebody asks, or when many wait.
+4. Nothing raises, whatever the engine writes. What is kept is bounded: a book of too many levels is incomplete.
+5. A publication is only looked at when it comes. Its levels are merged when somebody asks, or when many wait. A
+   snapshot waits by itself however large it is, for the next one takes its place.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import msgspec
 from marketfeed.model.book import DepthMessage, Level, Side, write_levels
 from marketfeed.model.early_updates import EarlyUpdates
 
-__all__ = ["BookState", "LatestState", "State"]
+__all__ = ["MAX_LEVELS", "BookState", "LatestState", "State"]
 
+MAX_LEVELS = 10_000
 _PENDING = 64  # updates that wait to be merged into the book
 _PENDING_BYTES = 256 * 1024
 _READ_IN_US = 16  # bytes
@@ -91,10 +93,14 @@ class BookState:
         "_seeded",
         "_size",
         "_written",
+        "max_levels",
         "reached",
+        "too_large",
     )
 
     def __init__(self) -> None:
+        self.max_levels = MAX_LEVELS  # of both sides
+        self.too_large: Callable[[], object] | None = None  # called when the book, or a seed, has more
         self.reached: Callable[[], object] | None = None  # called when the stream has come as far as a seed ahead of it
         self._book: DepthMessage | None = None  # without what waits; None: there is no book
         self._pending: list[bytes] = []
@@ -168,6 +174,9 @@ class BookState:
             book = _empty_book()
             book.take(DepthMessage.parse(data))
         except Exception:  # of any other data it may raise what it likes
+            return False
+        if book.level_count > self.max_levels:
+            self._say_too_large()
             return False
         if type(last) is not int:
             last = None
@@ -258,25 +267,34 @@ class BookState:
     def _wait(self, data: bytes) -> None:
         self._pending.append(data)
         self._size += len(data)
-        if len(self._pending) > _PENDING or self._size > _PENDING_BYTES:
+        if len(self._pending) > 1 and (self._size > _PENDING_BYTES or len(self._pending) > _PENDING):
             self._settle()
 
     def _settle(self, most: int | None = None) -> None:
-        """Merge what waits into the book, or the first of it. If that cannot be read, there is no book."""
-        if self._book is None or not self._pending:
+        """Merge what waits into the book, or the first of it. What cannot be read, or is too much, ends the book."""
+        book = self._book
+        if book is None or not self._pending:
             return
         settled = self._pending[:most]
         try:
             for data in settled:
-                self._book.take(DepthMessage.parse(data))
+                book.take(DepthMessage.parse(data))
+                if book.level_count > self.max_levels:
+                    self._spoil()
+                    self._say_too_large()
+                    return
         except Exception:  # of data that `--validate warn` let through it may raise what it likes
             self._spoil()
             return
         del self._pending[: len(settled)]
         self._size -= sum(map(len, settled))
 
+    def _say_too_large(self) -> None:
+        if self.too_large is not None:
+            self.too_large()
+
     def _spoil(self) -> None:
-        """The book has in it what cannot be read. What has ids is ordered by the last one."""
+        """The book has in it what cannot be kept. What has ids is ordered by the last one."""
         self._forget_book()
         if self._live is None or self._is_unordered:
             self._early.add_unordered()

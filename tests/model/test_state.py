@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from marketfeed.model.book import DepthMessage
 from marketfeed.model.state import BookState, LatestState
 from tests.books import Book, decoded, depths, merged, replay, sequences, update
 from tests.strategies import broken_publications, json_texts, property_test, publications
@@ -498,4 +499,85 @@ def test_what_waits_to_be_merged_is_bounded() -> None:
         assert sum(map(len, state._pending)) == state._size <= 256 * 1024
     assert len(decoded(state.snapshot() or b"")["a"]) == 1000
     state.record(update(x="x" * 300_000))
-    assert state._pending == []
+    assert len(state._pending) <= 1
+    state.record(update(x="x" * 300_000))
+    assert len(state._pending) <= 1
+
+
+# Large books.
+
+
+def limited(most: int) -> tuple[BookState, list[bool]]:
+    """A state of at most so many levels, and what it has said about larger ones."""
+    state, said = BookState(), list[bool]()
+    state.max_levels = most
+    state.too_large = lambda: said.append(True)
+    return state, said
+
+
+def many(count: int, start: int = 0, **fields: Any) -> bytes:
+    rows = [[str(start + number), "1"] for number in range(count)]
+    return update(a=rows[::2], b=rows[1::2], **fields)
+
+
+def test_a_book_that_only_grows_is_incomplete_beyond_its_limit() -> None:
+    """Until the next snapshot. Levels that are taken away make room."""
+    state, said = limited(10)
+    state.record(many(6, snapshot=True, U=1, u=1))
+    for number in range(2, 100):
+        state.record(many(1, number * 100, U=number, u=number))
+        state.record(update(a=[[str(number * 100), "0"]], U=number, u=number))
+        assert state.is_complete
+    for number in range(100, 105):
+        state.record(many(1, number * 100, U=number, u=number))
+        assert state.is_complete == (number < 104)
+    assert said == [True]
+    state.record(many(1, 9, U=105, u=105))
+    assert state.snapshot() is None
+    assert said == [True]
+    state.record(many(10, snapshot=True, U=1, u=1))
+    assert state.is_complete
+
+
+def test_a_message_or_a_seed_of_too_many_levels_is_no_book() -> None:
+    """It is said, and what comes behind it changes nothing."""
+    state, said = limited(10)
+    assert not state.seed(many(11, u=3))
+    assert state.seed(many(10, u=3))
+    state.record(many(11, snapshot=True, U=5, u=5))
+    assert not said[1:]
+    state.record(many(1, U=6, u=6))
+    assert not state.is_complete
+    assert said == [True, True]
+    assert state.seed(many(10, u=6))
+
+
+def test_whole_books_that_nobody_asks_for_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large they are: the next one takes the place of the one before."""
+    state, said = limited(10)
+    read: list[bytes] = []
+    parse = DepthMessage.parse
+    monkeypatch.setattr(DepthMessage, "parse", lambda data: read.append(data) or parse(data))  # type: ignore[func-returns-value]
+    for number in range(50):
+        state.record(many(20_000, snapshot=True, U=number, u=number))
+    state.record(many(5, snapshot=True, U=50, u=50))
+    assert not read
+    assert not said
+    assert state.is_complete
+    assert len(read) == 1
+
+
+@property_test
+@given(sequences(), st.integers(0, 12), st.booleans())
+def test_a_complete_book_is_within_its_limit(messages: list[bytes], most: int, asks: bool) -> None:
+    """And a book within it is never given up."""
+    state, said = limited(most)
+    state.record(update(snapshot=True))
+    sizes = []
+    for at, message in enumerate(messages):
+        state.record(message)
+        sizes.append(sum(map(len, replay([update(snapshot=True), *messages[: at + 1]]).values())))
+        if asks:
+            state.snapshot()
+    assert state.is_complete == all(size <= most for size in sizes)
+    assert state.is_complete or said == [True]
