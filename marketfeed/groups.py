@@ -1,7 +1,7 @@
 """A wanted stream and the groups of its subscribers: what is kept of it, and how one publication is framed for whom.
 
 1. The subscribers of a stream form groups, one for each spelling, shape and compression. A publication is framed once
-   per group, and every member of it gets the same bytes.
+   per group, and every member of it gets the same bytes. Groups of which the compressed bytes are equal share them.
 2. What a stream has published is kept for those who come later: its history by offset, and for the kinds of which
    only the newest or the sum counts, its state (PROTOCOL.md, section 6).
 """
@@ -13,7 +13,7 @@ from typing import Any
 from marketfeed.boundaries import Subscriber
 from marketfeed.logs import Log
 from marketfeed.model.book import DepthMessage
-from marketfeed.model.deflate import compressed_frame, inflate
+from marketfeed.model.deflate import compressed_frame, inflate, useful_window
 from marketfeed.model.dialects import Shape, offset_tail, publication_head, split_tail
 from marketfeed.model.frames import text_frame, text_header
 from marketfeed.model.history import History
@@ -21,7 +21,7 @@ from marketfeed.model.publications import PublicationReader
 from marketfeed.model.state import BookState, LatestState, State
 from marketfeed.model.streams import LossPolicy
 
-__all__ = ["Audience", "Group", "LiveStream", "end_faulty", "is_member", "overhead"]
+__all__ = ["Audience", "Group", "LiveStream", "Shared", "end_faulty", "is_member", "overhead"]
 
 _log = Log()
 _HEADER = 10  # bytes of a frame's header, at most
@@ -29,11 +29,16 @@ _ENVELOPE = len('{"stream":"","data":}')
 _OFFSET = 64  # bytes of an offset in its envelope, at most
 
 
+Shared = dict[tuple[tuple[Shape, str], int], bytes]
+"""The compressed frames of one publication, by what stands in them and the useful bits of the window."""
+
+
 class Group:
     """The subscribers of one stream who get the same bytes."""
 
     __slots__ = (
         "_is_plain",
+        "_text",
         "audiences",
         "data",
         "depths",
@@ -57,6 +62,7 @@ class Group:
         self.wants_state = wants_state  # also when it is known again after a gap
         self.head = publication_head(spelling)
         self.has_offsets = shape is Shape.OFFSET
+        self._text = (shape, "" if shape is Shape.DATA else spelling)  # equal where what is compressed is equal
         self._is_plain = shape is Shape.ENVELOPE and not window
         self.audiences: dict[Audience, None] = {}
         self.size = 0  # members
@@ -69,17 +75,27 @@ class Group:
     def key(self) -> tuple[str, Shape, int, bool]:
         return self.spelling, self.shape, self.window, self.wants_state
 
-    def framed(self, data: bytes, offset: str) -> bytes:
-        """A publication's data as the members get it."""
+    def framed(self, data: bytes, offset: str, shared: Shared | None = None) -> bytes:
+        """A publication's data as the members get it.
+
+        `shared`: what other groups of the stream have compressed of this publication, and what this one adds.
+        """
         if self._is_plain:
             head = self.head
             return b"".join((text_header(len(head) + len(data) + 1), head, data, b"}"))
         if self.shape is Shape.DATA:
-            return self._frame(data)
-        return self._frame(b"".join((self.head, data, offset_tail(offset) if self.has_offsets else b"}")))
-
-    def _frame(self, payload: bytes) -> bytes:
-        return (self.window and compressed_frame(payload, self.window)) or text_frame(payload)
+            payload = data
+        else:
+            payload = b"".join((self.head, data, offset_tail(offset) if self.has_offsets else b"}"))
+        if not self.window:
+            return text_frame(payload)
+        if shared is None:
+            return compressed_frame(payload, self.window) or text_frame(payload)
+        key = (self._text, useful_window(len(payload), self.window))
+        frame = shared.get(key)
+        if frame is None:
+            frame = shared[key] = compressed_frame(payload, self.window) or text_frame(payload)
+        return frame
 
     @property
     def overhead(self) -> int:

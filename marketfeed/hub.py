@@ -29,7 +29,7 @@ from marketfeed.boundaries import Archive, Clock, Entry, Seeds, Source, Subscrib
 from marketfeed.drops import Drops
 from marketfeed.fanout import Audiences, send_group, send_groups
 from marketfeed.gaps import Gaps
-from marketfeed.groups import Group, LiveStream, end_faulty, is_member
+from marketfeed.groups import Group, LiveStream, Shared, end_faulty, is_member
 from marketfeed.join import Answers, Join, TooManyStreams
 from marketfeed.joins import Joins
 from marketfeed.logs import Log
@@ -235,8 +235,9 @@ class Hub(Service):
                 self._missed(live, now)
             live.heard = now
             live.was_lost = False
+            shared: Shared | None = {} if len(live.groups) > 1 else None
             for group in live.groups.values():
-                frame = group.framed(data, (group.has_offsets and history.latest) or "")
+                frame = group.framed(data, (group.has_offsets and history.latest) or "", shared)
                 if not group.frames:
                     self._dirty.append(group)
                 group.frames.append(frame)
@@ -421,11 +422,12 @@ class Hub(Service):
         if snapshot is None:
             return
         stream.was_lost = False  # what does not continue this state is news
+        shared: Shared = {}
         for group in stream.groups.values():
             if group.wants_state:
                 if not group.frames:
                     self._dirty.append(group)
-                group.frames.append(group.framed(snapshot, stream.history.latest or ""))
+                group.frames.append(group.framed(snapshot, stream.history.latest or "", shared))
 
     def _sweep(self) -> None:
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from twisted.internet.task import Clock
 import marketfeed.wanted
 from marketfeed.boundaries import Entry
 from marketfeed.hub import CONFIRM_SECONDS, Group, Hub, HubLimits, TooManyStreams
-from marketfeed.model.deflate import inflate
+from marketfeed.model.deflate import compressed_frame, inflate
 from marketfeed.model.dialects import Shape
 from marketfeed.model.history import Histories
 from marketfeed.model.state import BookState
@@ -303,6 +304,57 @@ def test_each_client_gets_what_it_can_inflate(room: Room) -> None:
         client.end()
     room.clock.advance(LINGER)
     room.assert_empty()
+
+
+def test_what_is_the_same_is_compressed_once(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who spells a stream alike shares the compressed bytes, whatever else differs; so do all who want data alone."""
+    spellings = ("depth@A", "a@depth", "depth@A@100ms", "depth@A@1000ms", "a@depth@100ms", "a@depth@1000ms")
+    windows = (0, *range(9, 16))
+    clients = [
+        (client, shape, window)
+        for shape in Shape
+        for window in windows
+        for wants_state in (False, True)
+        for client in [Client(room, shape=shape, window=window)]
+        if client.join(*spellings, wants_state=wants_state)
+    ]
+    room.source.confirm()
+    for client, _, _ in clients:
+        client.outbox.writes.clear()
+    compressed: list[bytes] = []
+
+    def counting(payload: bytes, window: int) -> bytes | None:
+        compressed.append(payload)
+        return compressed_frame(payload, window)
+
+    monkeypatch.setattr("marketfeed.groups.compressed_frame", counting)
+    rows = b",".join([b'["10%d.50","%d"]' % (number, number) for number in range(45)])
+    data = b'{"e":"depth","t":1,"a":[%b],"b":[]}' % rows
+    for _ in range(2):
+        compressed.clear()
+        room.source.publish("depth@A", data)
+        assert len(data).bit_length() == 10
+        assert len(set(compressed)) == 1 + 2 * len(spellings)
+        assert len(compressed) == 2 * (1 + 2 * len(spellings)), "for windows of 9 bits, and for all larger ones"
+    for client, shape, window in clients:
+        frames = list(each_frame(b"".join(client.outbox.writes)))
+        assert len(frames) == 2 * len(spellings)
+        for frame in frames:
+            assert (frame[0] == 0xC1) == bool(window)
+            body = frame[4:] + b"\0\0\xff\xff"
+            text = zlib.decompressobj(-window).decompress(body) if window else frame[4:]
+            assert data in text
+            assert (text == data) == (shape is Shape.DATA)
+            assert (b'"offset"' in text) == (shape is Shape.OFFSET)
+
+
+def each_frame(received: bytes) -> Iterator[bytes]:
+    """The frames, each of 126 to 65535 bytes."""
+    while received:
+        size = 4 + (received[1] if received[1] < 126 else int.from_bytes(received[2:4], "big"))
+        assert received[1] == 126
+        yield received[:size]
+        received = received[size:]
 
 
 def test_leaving_many_streams_at_once_is_one_request_to_the_outbox(room: Room) -> None:

@@ -6,7 +6,7 @@ import zlib
 
 from marketfeed.model.frames import text_header
 
-__all__ = ["LEAST", "compressed_frame", "inflate"]
+__all__ = ["LEAST", "compressed_frame", "inflate", "useful_window"]
 
 LEAST = 200
 """Bytes below which a message is not worth compressing."""
@@ -15,12 +15,17 @@ _FLUSHED = 4  # bytes at the end of a flush that the receiver adds itself
 _COMPRESSED = 0x40  # the header's first reserved bit
 
 
+def useful_window(size: int, window: int) -> int:
+    """The bits of a window that make a difference to `size` bytes: where they are equal, the compressed bytes are."""
+    return min(window, max(9, size.bit_length()))  # a larger window costs time, and would stay empty
+
+
 def compressed_frame(payload: bytes, window: int) -> bytes | None:
     """`payload` as one compressed frame for a window of `window` bits; None if that would not make it smaller."""
     size = len(payload)
     if size < LEAST:
         return None
-    bits = min(window, max(9, size.bit_length()))  # a larger window costs time, and would stay empty
+    bits = useful_window(size, window)
     deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -bits, min(8, bits - 5))
     body = (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-_FLUSHED]
     if len(body) >= size:

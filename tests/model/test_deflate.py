@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.model.deflate import LEAST, compressed_frame, inflate
+from marketfeed.model.deflate import LEAST, compressed_frame, inflate, useful_window
 from marketfeed.model.frames import text_frame
 from tests.strategies import property_test
 
@@ -91,6 +91,15 @@ def test_a_larger_window_than_the_message_needs_changes_nothing() -> None:
     """The frame of a short message is the same for every client that could read it."""
     payload = json.dumps([["1000.50", str(number)] for number in range(40)]).encode()
     assert len({compressed_frame(payload, window) for window in range(10, 16)}) == 1
+
+
+@property_test
+@given(payloads, st.sampled_from(WINDOWS), st.sampled_from(WINDOWS))
+def test_windows_of_as_many_useful_bits_make_the_same_frame(payload: bytes, one: int, other: int) -> None:
+    """And a client can read what was compressed for a smaller window than its own."""
+    if useful_window(len(payload), one) == useful_window(len(payload), other):
+        assert compressed_frame(payload, one) == compressed_frame(payload, other)
+    assert useful_window(len(payload), one) <= one
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, LEAST - 1])
