@@ -14,7 +14,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
@@ -24,6 +24,7 @@ from jwt.algorithms import HMACAlgorithm
 from marketfeed.client.http import BadRequest
 from marketfeed.client.keys import KeySet, VerifyKey
 from marketfeed.model.identity import BadPattern, Identity, parse_patterns
+from marketfeed.model.nesting import TOO_DEEP, is_too_deep
 
 __all__ = ["LEEWAY", "MAX_SUBJECT", "MAX_TOKEN", "BadToken", "TokenFound", "TokenVerifier", "subprotocol", "token_from"]
 
@@ -33,6 +34,7 @@ MAX_TOKEN = 8192
 MAX_SUBJECT = 256
 """Characters of the claim `sub`."""
 
+_Part = TypeVar("_Part")
 _REMEMBERED = 1024
 _LATEST_TIME = 253402300799  # the end of the year 9999
 _BEARER = "bearer."
@@ -134,11 +136,11 @@ class TokenVerifier:
         key = _key_for(token, keys)
         try:
             payload: bytes = self._signatures.decode(token, key.key, algorithms=[key.algorithm])
-        except (PyJWTError, ValueError, RecursionError):
+        except (PyJWTError, ValueError):
             raise BadToken("the token's signature is not valid") from None
         try:
-            claims = msgspec.json.decode(payload, type=_Claims)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            claims = _decode(payload, _Claims)
+        except ValueError:
             raise BadToken("the token's claims are no JSON object") from None
         self._check_origin(claims)
         if not isinstance(claims.sub, str) or not 0 < len(claims.sub) <= MAX_SUBJECT:
@@ -194,8 +196,8 @@ def _key_for(token: str, keys: KeySet) -> VerifyKey:
     """The key that must have signed `token`."""
     segment = token.partition(".")[0]
     try:
-        header = msgspec.json.decode(base64.urlsafe_b64decode(segment + "=="), type=_Header)
-    except (ValueError, RecursionError):
+        header = _decode(base64.urlsafe_b64decode(segment + "=="), _Header)
+    except ValueError:
         raise BadToken("the token is no JWT") from None
     if header.crit is not None:
         raise BadToken("the token demands an extension (crit) that is not known here")
@@ -209,6 +211,13 @@ def _key_for(token: str, keys: KeySet) -> VerifyKey:
     if header.alg != key.algorithm:
         raise BadToken(f"the token's alg is not the one of its key: expected {key.algorithm}")
     return key
+
+
+def _decode(text: bytes, shape: type[_Part]) -> _Part:
+    """One part of a token. Raises ValueError, of which msgspec's errors and Unicode's are some."""
+    if is_too_deep(text):
+        raise ValueError(TOO_DEEP)
+    return msgspec.json.decode(text, type=shape)
 
 
 def _time(value: Any, claim: str) -> float:

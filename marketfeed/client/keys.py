@@ -25,6 +25,7 @@ from cryptography.x509 import load_der_x509_certificate
 from jwt import PyJWK, PyJWTError
 
 from marketfeed.logs import Log
+from marketfeed.model.nesting import is_too_deep
 
 __all__ = [
     "CHECK_SECONDS",
@@ -247,10 +248,10 @@ def _from_jwk(entry: dict[str, Any], algorithm: str, path: str, number: int) -> 
 
 
 def _json(content: bytes) -> Any:
-    """The value of a JSON text; None if it is no such."""
+    """The value of a JSON text; None if it is no such, or nests deeper than anything that is read here."""
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
+        return None if is_too_deep(content) else json.loads(content)
+    except ValueError:
         return None
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from marketfeed.model.nesting import TOO_DEEP, is_too_deep
+
 __all__ = [
     "CLOSE_REASONS",
     "CloseReason",
@@ -79,10 +81,12 @@ _request = msgspec.json.Decoder(_Fields)
 
 
 def parse_request(payload: bytes) -> Request:
-    """Read one text message. Raises `RequestError` with code 3 (not JSON) or 2 (a field is missing or wrong)."""
+    """Read one text message. Raises `RequestError`: code 3, not JSON or too deep; or 2, a field is missing or wrong."""
+    if is_too_deep(payload):
+        raise RequestError(ErrorCode.INVALID_JSON, f"invalid JSON: {TOO_DEEP}")
     try:
         fields = _request.decode(payload)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return _parse_carefully(payload)
     if not payload.isascii() or not _is_id(fields.id):
         return _parse_carefully(payload)
@@ -95,8 +99,6 @@ def _parse_carefully(payload: bytes) -> Request:
         payload.decode()
         _any_json.decode(payload)  # all of it, or what is broken further on would pass for a wrong field
         fields = _fields.decode(payload)
-    except RecursionError:
-        raise RequestError(ErrorCode.INVALID_JSON, "invalid JSON: nested too deeply") from None
     except UnicodeDecodeError as error:
         raise RequestError(ErrorCode.INVALID_JSON, f"invalid JSON: not UTF-8 (byte {error.start})") from None
     except msgspec.ValidationError:
@@ -121,8 +123,8 @@ def _field(fields: dict[str, msgspec.Raw], name: str, request_id: RequestId) -> 
     """The value of one field, UNSET when it is absent. The fields that nobody asks for are never read."""
     try:
         return msgspec.json.decode(fields[name]) if name in fields else msgspec.UNSET
-    except (msgspec.DecodeError, RecursionError):  # well-formed all the same
-        fault = f"invalid request: {name} has a number out of range, or is nested too deeply"
+    except msgspec.DecodeError:  # well-formed all the same
+        fault = f"invalid request: {name} has a number out of range"
         raise RequestError(ErrorCode.INVALID_REQUEST, fault, request_id) from None
 
 

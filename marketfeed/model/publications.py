@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from marketfeed.model.decimals import ACCEPTED, is_decimal, read_plain
+from marketfeed.model.nesting import MAX_NESTING, TOO_DEEP, is_too_deep
 from marketfeed.model.streams import StreamName
 
 __all__ = ["BadPublication", "Depth", "DropReason", "PublicationReader", "Ticker", "Trade"]
@@ -34,6 +35,8 @@ _BLANKS = b" \t\r\n"  # of JSON
 _SHOWN = 80  # of what an engine wrote, the most that a fault repeats
 _CACHED = 40  # characters of a decimal, beyond which it is not worth remembering
 _FEW = 64  # levels; more of them are looked at together
+_REMEMBERED = 8192  # decimals, and markets
+_SHALLOW = len('{"e":"depth","a":[],"b":[]}') + 2 * MAX_NESTING  # bytes; a good one of less cannot nest too deeply
 
 
 class Trade(msgspec.Struct, gc=False):
@@ -95,9 +98,17 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 
 
-@lru_cache(maxsize=8192)
+_decimals: set[Decimal] = set()  # some of the good ones: to look here first takes half of what asking a cache takes
+_markets: set[str] = set()
+
+
 def _is_decimal(value: Decimal) -> bool:
-    return not isinstance(value, str) or is_decimal(value)
+    if isinstance(value, str) and not is_decimal(value):
+        return False
+    if len(_decimals) >= _REMEMBERED:
+        _decimals.clear()
+    _decimals.add(value)
+    return True
 
 
 def _are_plain(asks: Iterable[Level], bids: Iterable[Level]) -> bool:
@@ -108,16 +119,37 @@ def _are_plain(asks: Iterable[Level], bids: Iterable[Level]) -> bool:
         return False
 
 
-@lru_cache(maxsize=8192)
 def _is_market(text: str) -> bool:
-    return _MARKET.fullmatch(text) is not None
+    if _MARKET.fullmatch(text) is None:
+        return False
+    if len(_markets) >= _REMEMBERED:
+        _markets.clear()
+    _markets.add(text)
+    return True
+
+
+def _are_decimals(levels: list[tuple[Decimal, Decimal]]) -> bool:
+    if _decimals.issuperset(chain.from_iterable(levels)):
+        return True
+    return all(value in _decimals or _is_decimal(value) for value in chain.from_iterable(levels))
 
 
 _Short = Annotated[str, msgspec.Meta(max_length=_CACHED)]
 _ShortDecimal = _Short | int | float
 
 
-class _PlainTrade(msgspec.Struct, gc=False):
+class _Plain(msgspec.Struct, gc=False):
+    """What is plainly written: decimals short enough to be remembered, and integers that are written as such."""
+
+    def is_good(self) -> bool:
+        raise NotImplementedError
+
+    def has_few_lists(self, data: bytes) -> bool:
+        """Whether that is known at a glance, where `data` holds no further objects."""
+        return False
+
+
+class _PlainTrade(_Plain, gc=False):
     e: Literal["trade"]
     t: int
     m: bool
@@ -126,10 +158,14 @@ class _PlainTrade(msgspec.Struct, gc=False):
     s: _Short
 
     def is_good(self) -> bool:
-        return _is_decimal(self.p) and _is_decimal(self.q) and _is_market(self.s)
+        return (
+            (self.p in _decimals or _is_decimal(self.p))
+            and (self.q in _decimals or _is_decimal(self.q))
+            and (self.s in _markets or _is_market(self.s))
+        )
 
 
-class _PlainDepth(msgspec.Struct):
+class _PlainDepth(_Plain, gc=True):
     e: Literal["depth", "depthUpdate"]
     a: list[tuple[_ShortDecimal, _ShortDecimal]]
     b: list[tuple[_ShortDecimal, _ShortDecimal]]
@@ -137,25 +173,29 @@ class _PlainDepth(msgspec.Struct):
     def is_good(self) -> bool:
         if len(self.a) + len(self.b) > _FEW and _are_plain(self.a, self.b):
             return True
-        return all(map(_is_decimal, chain.from_iterable(self.a))) and all(map(_is_decimal, chain.from_iterable(self.b)))
+        return _are_decimals(self.a) and _are_decimals(self.b)
+
+    def has_few_lists(self, data: bytes) -> bool:
+        return data.count(b"[") - len(self.a) - len(self.b) < MAX_NESTING - 3  # no level is in another one
 
 
-class _PlainTicker(msgspec.Struct, gc=False):
+class _PlainTicker(_Plain, gc=False):
     e: Literal["ticker", "24hrTicker"]
     c: _ShortDecimal
     s: _Short
 
     def is_good(self) -> bool:
-        return _is_decimal(self.c) and _is_market(self.s)
+        return (self.c in _decimals or _is_decimal(self.c)) and (self.s in _markets or _is_market(self.s))
 
 
-_PLAIN: dict[str, type[_PlainTrade | _PlainDepth | _PlainTicker]] = {
+_PLAIN: dict[str, type[_Plain]] = {
     "trade": _PlainTrade,
     "depth": _PlainDepth,
     "ticker": _PlainTicker,
 }
 _WRAPPED = b'{"stream"'
 _BRACES = b"}}"
+_BRACKET = ord("[")
 
 
 @lru_cache
@@ -170,7 +210,18 @@ class PublicationReader:
     `names`: what the `stream` of a wrapped payload may be: the stream's name, with and without the channel prefix.
     """
 
-    __slots__ = ("_check", "_decode", "_decode_plain", "_head", "_heads", "_is_shaped", "_max_payload", "_names")
+    __slots__ = (
+        "_check",
+        "_cut",
+        "_decode",
+        "_decode_plain",
+        "_head",
+        "_heads",
+        "_is_shaped",
+        "_max_payload",
+        "_names",
+        "_plain_size",
+    )
 
     def __init__(self, stream: StreamName, names: Iterable[str], max_payload: int) -> None:
         self._check: Callable[[Any], str | None]
@@ -181,19 +232,26 @@ class PublicationReader:
         self._heads = tuple([_head(name, blank) for name in self._names for blank in (b"", b" ")])
         self._head = self._heads[0]
         self._max_payload = max_payload
-        plain = _PLAIN.get(stream.kind.name)
-        self._decode_plain = None if plain is None else _decoder(plain)
+        self._decode_plain = _decoder(_PLAIN.get(stream.kind.name, _Plain))
+        self._plain_size = max_payload if self._is_shaped else -1
+        self._cut = slice(len(self._head) - 1, -1)
 
     def read(self, payload: bytes) -> bytes:
         """The bytes of the publication's data. Raises `BadPublication`."""
-        if self._decode_plain is not None and len(payload) <= self._max_payload and payload.isascii():
+        size = len(payload)
+        if size <= self._plain_size and payload.isascii():
             data = payload
             if payload.startswith(self._head) and payload.endswith(_BRACES):
-                data = payload[len(self._head) - 1 : -1]
+                data = payload[self._cut]
             elif payload.startswith(_WRAPPED):
                 data = self._plainly_unwrapped(payload)
             try:
-                if self._decode_plain(data).is_good():
+                plain = self._decode_plain(data)
+                if plain.is_good() and (
+                    size < _SHALLOW
+                    or (data.rfind(b"{") == 0 and (_BRACKET not in data or plain.has_few_lists(data)))
+                    or not is_too_deep(payload)
+                ):
                     return data
             except (msgspec.DecodeError, RecursionError):
                 pass
@@ -204,6 +262,7 @@ class PublicationReader:
         for head in self._heads if payload.endswith(_BRACES) else ():
             if payload.startswith(head):
                 self._head = head  # the engine goes on as it has begun
+                self._cut = slice(len(head) - 1, -1)
                 return payload[len(head) - 1 : -1]
         return b""
 
@@ -217,12 +276,12 @@ class PublicationReader:
                 payload.decode()
             except UnicodeDecodeError as error:
                 raise BadPublication(DropReason.NOT_UTF8, f"not UTF-8 at byte {error.start}") from None
+        if is_too_deep(payload):
+            raise BadPublication(DropReason.NOT_JSON, TOO_DEEP)
         try:
             if self._is_shaped and not payload.startswith(b'{"stream"') and self._fault(payload) is None:
                 return payload
             return self._unwrapped(payload)
-        except RecursionError:
-            raise BadPublication(DropReason.NOT_JSON, "nested too deeply") from None
         except msgspec.DecodeError as error:
             raise BadPublication(DropReason.NOT_JSON, _short(str(error))) from None
 
@@ -300,7 +359,9 @@ def _no_check(_: Any) -> str | None:
 
 
 def _bad_decimal(field: str, value: Decimal) -> str | None:
-    if type(value) is str and not (_is_decimal(value) if len(value) <= _CACHED else is_decimal(value)):
+    if type(value) is not str or value in _decimals:
+        return None
+    if not (_is_decimal(value) if len(value) <= _CACHED else is_decimal(value)):
         return f"expected {ACCEPTED}, got {value[:40]!r} - at `$.{field}`"
     return None
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 
 from marketfeed.model.gzip_members import CutOff, Damaged, unpacked
+from marketfeed.model.nesting import TOO_DEEP, is_too_deep
 
 __all__ = [
     "VERSION",
@@ -143,9 +144,11 @@ def _stream_member(stream: bytes) -> bytes:
 
 def read_line(text: bytes) -> Record:
     """The record that a line holds. Raises ValueError, which says what would be accepted."""
+    if is_too_deep(text):
+        raise ValueError(f"expected a line that marketfeed record has written: {TOO_DEEP}")
     try:
         line = _decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(f"expected a line that marketfeed record has written: {error}") from None
     if line.event is not None:
         return _event(line)

@@ -304,6 +304,19 @@ class TestAnyText:
     def test_a_deep_header(self) -> None:
         """It is looked at before the signature."""
         assert fault(forged(b'{"alg":' + b"[" * 3000, GOOD, SECRET)) == "the token is no JWT"
+
+    def test_nesting(self) -> None:
+        """32 levels of the header and of the claims, on every Python."""
+        for levels, is_refused in ((31, False), (32, True), (500, True), (1500, True)):
+            nest = "[" * levels + "]" * levels
+            header = b'{"alg":"HS256","x":%b}' % nest.encode()
+            claims = (json.dumps(GOOD)[:-1] + f',"x":{nest}}}').encode()
+            if is_refused:
+                assert fault(forged(header, GOOD, SECRET)) == "the token is no JWT"
+                assert fault(forged(HEADER, claims, SECRET)) == "the token's claims are no JSON object"
+            else:
+                assert verifier().verify(forged(header, GOOD, SECRET)).user == "alice"
+                assert verifier().verify(forged(HEADER, claims, SECRET)).user == "alice"
         fault(forged(b'{"alg":"HS256","x":' + b"[" * 2500 + b"]" * 2500 + b"}", GOOD, SECRET))
 
     def test_long_tokens(self) -> None:

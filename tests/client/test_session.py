@@ -391,7 +391,7 @@ class TestErrors:
             (b"", 3, "unexpected end (byte 0)"),
             (b"nonsense", 3, "byte 1"),
             (b'{"method":"PING","id":1', 3, "unexpected end (byte 23)"),
-            (b"[" * 5000, 3, "nested too deeply"),
+            (b"[" * 5000, 3, "nested deeper than 32 levels"),
             (b'"PING"', 2, "a JSON object with a method"),
             (b"[]", 2, "a JSON object with a method"),
             (b"null", 2, "a JSON object with a method"),

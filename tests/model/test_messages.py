@@ -25,6 +25,7 @@ from marketfeed.model.messages import (
     _parse_carefully,
     parse_request,
 )
+from marketfeed.model.nesting import MAX_NESTING
 from tests.strategies import further_members, json_texts, json_values, objects, plain_text, property_test
 
 ID_FAULT = "invalid request: id must be a signed 64-bit integer, a string of up to 36 characters, or null"
@@ -106,12 +107,12 @@ def test_bad_ids(request_id: str) -> None:
         ("6", "invalid request: expected a JSON object with a method", msgspec.UNSET),
         (
             '{"id":9,"method":"SUBSCRIBE","params":[1e999]}',
-            "invalid request: params has a number out of range, or is nested too deeply",
+            "invalid request: params has a number out of range",
             9,
         ),
         (
             '{"id":1e999,"method":"PING"}',
-            "invalid request: id has a number out of range, or is nested too deeply",
+            "invalid request: id has a number out of range",
             msgspec.UNSET,
         ),
     ],
@@ -158,16 +159,21 @@ def test_deep_nesting(depth: int) -> None:
     assert refusal(b"[" * depth).code is ErrorCode.INVALID_JSON
 
 
-def test_nesting_about_the_limit() -> None:
-    """However deep the first reading gets, the second one does not fail otherwise."""
-    for depth in range(600, 1100):
-        try:
-            request = parse_request(b'{"method":"PING","params":' + b"[" * depth + b"]" * depth + b"}")
-        except RequestError as error:
-            fault = error.message
-            continue
-        assert request.method == "PING"
-    assert fault == "invalid JSON: nested too deeply"
+@pytest.mark.parametrize("member", ["params", "since", "limit", "id", "later"])
+def test_nesting_about_the_limit(member: str) -> None:
+    """32 levels are read, the request's own among them, and no more; wherever they are."""
+    for text in (f'{{"method":"PING","{member}":%s}}', f'{{"method":"PING","{member}":[[],[],"[\\"[",%s]}}'):
+        room = MAX_NESTING - (2 if ",%s" in text else 1)
+        fits, exceeds = [(text % ("[" * levels + "]" * levels)).encode() for levels in (room, room + 1)]
+        if member == "id":
+            assert refusal(fits).message == ID_FAULT
+        else:
+            assert parse_request(fits).method == "PING"
+        error = refusal(exceeds)
+        assert (error.code, error.message) == (
+            ErrorCode.INVALID_JSON,
+            "invalid JSON: nested deeper than 32 levels",
+        )
 
 
 def is_json_text(payload: bytes) -> bool:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.model.decimals import ACCEPTED
+from marketfeed.model.nesting import MAX_NESTING, TOO_DEEP
 from marketfeed.model.publications import BadPublication, DropReason, PublicationReader
 from marketfeed.model.streams import LossPolicy, StreamKind, StreamKinds, StreamName
 from tests.strategies import (
@@ -508,10 +509,52 @@ def test_a_reader_follows_an_engine_that_changes_its_layout(kind: str, blank: st
             assert outcome(one.read, bad.encode()) == outcome(one._read_carefully, bad.encode())
 
 
-@pytest.mark.parametrize("text", ['{{"x":{0}}}', '{{"e":1,"x":{0}}}', '{{"stream":1,"x":{0}}}', '{{"a":[[{0}]]}}'])
-def test_nesting_about_the_limit(text: str) -> None:
-    """However deep each reading gets, the recursion that fails is a refusal."""
-    for depth in range(600, 1100):
-        bad = refusal("depth", text.format("[" * depth + "]" * depth))
-        assert bad.reason in (DropReason.NOT_JSON, DropReason.BAD_FIELD)
-    assert bad.reason == DropReason.NOT_JSON
+def nest(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "news"])
+@pytest.mark.parametrize("siblings", ["", ',"y":[[],[]],"z":[[], []],"[":"]"', ',"{[\\"":[1,{"u":[]},{},[[]]]'])
+@pytest.mark.parametrize("spread", ["{0}", "[{0},1]", '{{"u":{0}}}', '[["1","2"], {0}]'])
+def test_nesting_about_the_limit(kind: str, siblings: str, spread: str) -> None:
+    """32 levels of a payload are passed on, its envelope among them; and 33 are not, however the daemon reads them."""
+    inner = 1 if spread == "{0}" else 2
+    for levels in (MAX_NESTING - 1, MAX_NESTING, MAX_NESTING + 1):
+        members = f',"x":{spread.format(nest(levels - inner))}{siblings}'
+        data = GOOD.get(kind, '{"e":"news"}')[:-1] + members + "}"
+        envelope = f'{{"stream":"{kind}@{MARKET}","data":{data}}}'
+        for payload, depth in (
+            (data, levels),
+            (f" {data}", levels),
+            (envelope, levels + 1),
+            (f"{envelope} ", levels + 1),
+        ):
+            if depth <= MAX_NESTING:
+                assert read(kind, payload).strip() == data.encode()
+            else:
+                bad = refusal(kind, payload)
+                assert (bad.reason, bad.fault, bad.data) == (DropReason.NOT_JSON, TOO_DEEP, None)
+
+
+def test_nesting_in_many_levels_of_a_book() -> None:
+    """As many as fill a payload hide nothing."""
+    book = json.dumps({"e": "depth", "a": [["1", "2"]] * 5000, "b": [[1, 2]] * 5000}, separators=(",", ":"))
+    for depth in (MAX_NESTING - 1, MAX_NESTING):
+        data = f'{book[:-1]},"x":{nest(depth)}}}'
+        if depth < MAX_NESTING:
+            assert read("depth", data) == data.encode()
+        else:
+            assert refusal("depth", data).fault == TOO_DEEP
+
+
+@property_test
+@given(st.data(), kinds, st.integers(0, 40), st.booleans())
+def test_any_nesting(data: st.DataObject, kind: str, levels: int, wraps: bool) -> None:
+    """Publications of any layout that hold a nest: the quick and the careful way agree, and keep to the limit."""
+    text = data.draw(publications(kind)).rstrip()[:-1] + f',"nest":{nest(levels)}}}'
+    if wraps:
+        text = f'{{"stream":"{kind}@{MARKET}","data":{text}}}'
+    one = reader(kind)
+    assert outcome(one.read, text.encode()) == outcome(one._read_carefully, text.encode())
+    if levels + 1 + wraps > MAX_NESTING:
+        assert refusal(kind, text).fault == TOO_DEEP

@@ -120,7 +120,11 @@ def test_members_that_are_not_known_are_passed_over() -> None:
         (b"", "expected a line that marketfeed record has written"),
         (b"[]", "expected a line that marketfeed record has written"),
         (b"\xff", "expected a line that marketfeed record has written"),
-        (b"[" * 100_000, "expected a line that marketfeed record has written"),
+        (b"[" * 100_000, "expected a line that marketfeed record has written: nested deeper than 32 levels"),
+        (
+            b'{"time":1,"stream":"a","data":"","x":' + b"[" * 32 + b"]" * 32 + b"}",
+            "expected a line that marketfeed record has written: nested deeper than 32 levels",
+        ),
         (b'{"stream":"a","data":""}', "missing required field `time`"),
         (b'{"time":-1,"stream":"a","data":""}', "time"),
         (b'{"time":1.5,"stream":"a","data":""}', "time"),
