@@ -47,7 +47,8 @@ fuzz: env-dev ## the tests that throw any bytes at it, for some minutes; ARGS="-
 
 faults: env-dev ## a million publications amid a hundred faults, and a million updates of books, for some minutes
 	@FAULTS=1000000,100,200 BOOKS=1000000,50 \
-		env/bin/python -m pytest -n 0 -s tests/system/test_faults.py tests/system/test_books.py $(ARGS)
+		env/bin/python -m pytest -n 0 -s tests/system/test_faults.py tests/system/test_losses.py \
+		tests/system/test_books.py $(ARGS)
 
 bench: env-demo ## measure it beside other servers, for some minutes, into docs/benchmarks.md; ARGS="--quick" for a glance
 	@env/bin/python -m benchmarks.run $(ARGS)

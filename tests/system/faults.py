@@ -22,7 +22,7 @@ from tests.system.forwarder import Forwarder
 from tests.system.harness import DaemonProcess, Harness, Redis, RedisServer
 from tests.system.lean import HANDSHAKE, LeanClient, client_frame
 
-__all__ = ["Cast", "Engine", "Faults", "GapWatcher", "Watcher", "now_ms", "trade"]
+__all__ = ["Cast", "Connection", "Engine", "Faults", "GapWatcher", "Watcher", "now_ms", "trade"]
 
 _BATCH = 200
 _PAUSE = 0.02  # between two attempts
@@ -44,18 +44,29 @@ class Engine:
 
     `words`: the command that publishes one, given stream and payload. `acknowledged`: stream → number → when it was
     published, between two moments in ms since 1970. What the server has not acknowledged is not sent again.
+    `failures`: how often it had to leave it at that. `make`: what it publishes, given stream, number and moment.
+    `fence`: a command behind those of each batch, none of which counts as acknowledged before that has its answer.
     """
 
     def __init__(
-        self, harness: Harness, redis: RedisServer, streams: list[str], words: Callable[[str, bytes], tuple[Any, ...]]
+        self,
+        harness: Harness,
+        redis: RedisServer,
+        streams: list[str],
+        words: Callable[[str, bytes], tuple[Any, ...]],
+        make: Callable[[str, int, int], bytes] = trade,
+        fence: tuple[Any, ...] = (),
     ) -> None:
         self._harness = harness
         self._redis = redis
         self._streams = streams
         self._words = words
+        self._make = make
         self._waiting: list[tuple[int, Deferred[None]]] = []
         self._ended = False
         self.sent = 0
+        self.failures = 0
+        self.fence = fence
         self.acknowledged: dict[str, dict[int, tuple[int, int]]] = defaultdict(dict)
 
     async def run(self, total: int) -> None:
@@ -66,6 +77,7 @@ class Engine:
                 while self.sent < total and not self._ended:
                     await self._publish(connection, min(_BATCH, total - self.sent))
             except Exception:
+                self.failures += 1
                 await self._harness.pause(_PAUSE)
         self._call()
 
@@ -84,9 +96,11 @@ class Engine:
         batch = []
         for number in range(self.sent, self.sent + count):
             stream = self._streams[number % len(self._streams)]
-            batch.append((stream, number, redis.command(*self._words(stream, trade(stream, number, begun)))))
+            batch.append((stream, number, redis.command(*self._words(stream, self._make(stream, number, begun)))))
         self.sent += count  # none is sent twice
         done = [command.addCallbacks(lambda _: True, lambda _: False) for _, _, command in batch]
+        if self.fence:
+            await redis.command(*self.fence).addErrback(lambda _: None)
         results = await gatherResults(done)
         ended = now_ms()
         for (stream, number, _), is_acknowledged in zip(batch, results, strict=True):
@@ -127,7 +141,9 @@ class Cast:
         return await self.harness.daemon("--redis-url", f"redis://127.0.0.1:{way.port}", *self._options)
 
 
-class _Connection(LeanClient):
+class Connection(LeanClient):
+    """Of a watcher."""
+
     def __init__(self, watcher: Watcher) -> None:
         super().__init__()
         self._watcher = watcher
@@ -140,22 +156,23 @@ class Watcher:
     """Somebody who watches streams through all faults: reconnects at once, to any daemon, and asks for what it missed.
 
     `last`: stream → offset, behind which it goes on; `seen`: stream → offset and checksum of the data, as they came.
-    Some of its visits it cuts short itself, at a point that is drawn.
+    Some of its visits it cuts short itself, at a point that is drawn. `faults`: what was wrong with what it was sent.
     """
 
     def __init__(self, cast: Cast, rng: random.Random, last: dict[str, bytes]) -> None:
         self._cast = cast
         self._rng = rng
         self._ended = False
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self.last = dict(last)
         self.seen: dict[str, list[tuple[bytes, int]]] = {stream: [] for stream in last}
         self.visits = 0
         self.not_recovered = 0
+        self.faults: list[str] = []
 
     async def run(self) -> None:
         while not self._ended:
-            connection = self._connection = _Connection(self)
+            connection = self._connection = Connection(self)
             try:
                 await self._visit(connection)
             except Exception:
@@ -172,7 +189,7 @@ class Watcher:
         self._ended = True
         self.cut()
 
-    async def _visit(self, connection: _Connection) -> None:
+    async def _visit(self, connection: Connection) -> None:
         harness, rng = self._cast.harness, self._rng
         point = rng.randrange(24)
         daemon = rng.choice(self._cast.daemons)
@@ -191,9 +208,10 @@ class Watcher:
             elif point == 3:
                 connection.send_and_abort(requests)
             connection.transport.write(requests)
-        await connection.lost
-        if connection.fault is not None:
-            raise connection.fault.value
+        try:
+            await connection.lost
+        except Exception as fault:
+            self.faults.append(repr(fault))
 
     def _requests(self) -> bytes:
         since = {stream: offset.decode() for stream, offset in self.last.items()}
@@ -203,7 +221,7 @@ class Watcher:
         ]
         return b"".join([client_frame(msgspec.json.encode(request)) for request in requests])
 
-    def heard(self, connection: _Connection, text: bytes) -> None:
+    def heard(self, connection: Connection, text: bytes) -> None:
         """One message; nothing counts that a connection brings which has been given up."""
         if connection is not self._connection:
             return
@@ -250,7 +268,7 @@ class GapWatcher(Watcher):
                 self.missing[stream].append((since, float("inf")))
             self._open.clear()
 
-    def heard(self, connection: _Connection, text: bytes) -> None:
+    def heard(self, connection: Connection, text: bytes) -> None:
         if connection is not self._connection:
             return
         message = msgspec.json.decode(text)
@@ -274,6 +292,7 @@ class GapWatcher(Watcher):
     def check(self, stream: str, acknowledged: dict[int, tuple[int, int]]) -> int:
         """See that each publication was seen once and in order, or is inside a gap; returns how many were missed."""
         self._away()
+        assert not self.faults
         seen = set(self.numbers[stream])
         assert self.numbers[stream] == sorted(seen)
         spans = self.missing[stream]
@@ -309,13 +328,15 @@ class Faults:
         ]
         self.counts: dict[str, int] = defaultdict(int)
 
-    async def one(self) -> None:
-        """Each kind comes once before any comes again."""
+    async def one(self) -> str:
+        """Each kind comes once before any comes again; which it was."""
         if not sum(self.counts.values()) % len(self._kinds):
             self._rng.shuffle(self._kinds)
         kind = self._kinds[sum(self.counts.values()) % len(self._kinds)]
-        self.counts[kind.__name__.strip("_")] += 1
+        name = kind.__name__.strip("_")
+        self.counts[name] += 1
         await kind()
+        return name
 
     async def _server_killed(self) -> None:
         await self._cast.redis.kill()

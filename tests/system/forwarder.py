@@ -51,6 +51,9 @@ class _Near(_End):
         super().connectionMade()
         forwarder = self._forwarder
         forwarder.visitors += 1
+        if forwarder.is_shut:
+            self.end()
+            return
         if forwarder.answer is not None:
             self.transport.write(forwarder.answer)  # type: ignore[union-attr]
             return
@@ -94,6 +97,7 @@ class Forwarder:
         self.certificate = certificate
         self.answer: bytes | None = None
         self.visitors = 0
+        self.is_shut = False
         self.ends: set[_End] = set()
         factory = Factory.forProtocol(lambda: _Near(self))  # type: ignore[arg-type, return-value]
         factory.noisy = False
@@ -121,6 +125,15 @@ class Forwarder:
         """End all ways that there are."""
         for end in list(self.ends):
             end.end()
+
+    def shut(self) -> None:
+        """End all ways that there are, and those of whoever comes until it is opened."""
+        self.is_shut = True
+        self.cut()
+
+    def open(self) -> None:
+        """Lead everybody on again who comes."""
+        self.is_shut = False
 
     async def _close(self) -> None:
         await self._listening.stopListening()

@@ -85,6 +85,7 @@ async def test_through_redis_streams_nothing_is_lost(harness: Harness) -> None:
     for watcher in watchers:
         watcher.end()
     await gatherResults(work)
+    assert not [fault for watcher in watchers for fault in watcher.faults]
     for stream in streams:
         expected = [(entry, crc32(payload)) for entry, payload in held[stream][1:]]
         assert len(expected) >= len(engine.acknowledged[stream])
