@@ -76,7 +76,7 @@ class EngineBooks:
         changes = {side: [self._level(sign) for _ in range(rng.randrange(3))] for side, sign in (("a", 1), ("b", -1))}
         for side, levels in changes.items():
             book.apply(side, levels)
-        if known != failures or not rng.randrange(50):
+        if known != failures or not rng.randrange(10):
             whole = number
             changes = {side: list(levels.items()) for side, levels in book.sides.items()}
             message["snapshot"] = True

@@ -142,11 +142,20 @@ class LossWatcher(Watcher):
             streams = [stream for stream in gap["streams"] if not self._is_asking(stream)]
             account.gap(streams, gap["reason"], gap["from"], gap["to"])
             if streams and self.asks_again and gap["to"] is not None and gap["reason"] != "sequence":
-                leave = {"method": "UNSUBSCRIBE", "params": streams, "id": 2}
-                connection.transport.write(_frames(leave, self._subscribe(streams)))
+                self._ask(connection, streams)
         elif not self._is_asking(message["stream"]):
             data = message["data"]
             account.publication(message["stream"], data.get("n", data.get("t")), data, message.get("offset"), now)
+
+    def come_again(self) -> None:
+        """Leave all streams, and join them in the same breath."""
+        if self.is_there and self._connection is not None:
+            self._ask(self._connection, list(self.last))
+
+    def _ask(self, connection: Connection, streams: list[str]) -> None:
+        """Ask whether anything was missed in these."""
+        leave = {"method": "UNSUBSCRIBE", "params": streams, "id": 2}
+        connection.transport.write(_frames(leave, self._subscribe(streams)))  # type: ignore[union-attr]
 
     def _is_asking(self, stream: str) -> bool:
         return any(stream in streams for streams in self._asked.values())
@@ -162,37 +171,62 @@ class Losses(Faults):
     def __init__(
         self, cast: Cast, rng: random.Random, watchers: list[LossWatcher], publisher: Publisher, share: int
     ) -> None:
-        super().__init__(cast, rng, watchers, "normal")
+        super().__init__(cast, rng, watchers, "pubsub")
         self.cast = cast
         self.watchers = watchers
         self._publisher = publisher
         self._engine = publisher.engine
         self._share = share
         self._kinds = []
+        self._is_ordinary = False
 
-    def draw_from(self, group: str) -> None:
-        """Only faults of this group."""
+    def draw_from(self, group: str) -> int:
+        """Only faults of this group; of how many kinds they are."""
         self._kinds = list(self._groups()[group])
+        self._is_ordinary = group == "kept nowhere"
+        return len(self._kinds)
 
     def _groups(self) -> dict[str, tuple[Callable[[], Awaitable[None]], ...]]:
         return {
             "emptied": (self._server_emptied, self._emptied_out_of_sight),
             "deleted": (self._deleted_in_sight, self._ids_set_back),
+            "kept nowhere": (
+                self._server_killed,
+                self._way_cut,
+                self._way_stalled_and_cut,
+                self._connections_killed,
+                self._buffer_overflown,
+                self._clients_come_again,
+            ),
             "trimmed": (self._trimmed_while_daemon_stopped, self._trimmed_while_way_stalled),
         }
+
+    async def one(self) -> str:
+        if not self._is_ordinary:
+            return await super().one()
+        published = await self._amid()
+        name = await super().one()
+        await published
+        return name
 
     # What every fault is made of.
 
     async def get_over(self, what: str) -> None:
         """Wait until everybody has all that is published from now on, and owes nobody a word."""
         await self.eventually(what, lambda watcher: watcher.is_whole)
-        await self._publish(2 * len(self._publisher.streams))
-        number, step = self._engine.sent - 1, len(self._publisher.streams)
-        await self.eventually(what, lambda watcher: watcher.is_whole and watcher.has_come_to(number, step))
+        number, step = self._engine.sent + 2 * len(self._publisher.streams), len(self._publisher.streams)
+        await self.eventually(what, lambda watcher: watcher.is_whole and watcher.has_come_to(number, step), step)
 
-    async def eventually(self, what: str, holds: Callable[[LossWatcher], bool]) -> None:
+    async def eventually(self, what: str, holds: Callable[[LossWatcher], bool], count: int = 0) -> None:
+        """It holds for everybody in the end, while so many are published again and again."""
+
+        async def do_hold() -> bool:
+            if count:
+                await self._publish(count)
+            return all(map(holds, self.watchers))
+
         try:
-            await self._cast.harness.eventually(lambda: all(map(holds, self.watchers)))
+            await self._cast.harness.eventually(do_hold)
         except AssertionError:
             late = [watcher for watcher in self.watchers if not holds(watcher)]
             lines = [line for watcher in self.watchers for line in watcher.account.verdict()]
@@ -254,16 +288,17 @@ class Losses(Faults):
         self._publisher.words = self._publisher.low
         number, step = self._engine.sent - 1, len(self._publisher.streams)
 
-        async def is_read() -> bool:
-            await self._publish(step)
-            return all(watcher.has_come_to(number + step, step) for watcher in self.watchers)
-
         try:
-            await self._cast.harness.eventually(is_read)
-        except AssertionError:
-            raise AssertionError("ids were set back, and nothing comes any more") from None
+            await self.eventually("ids were set back", lambda watcher: watcher.has_come_to(number + step, step), step)
         finally:
             self._publisher.words = self._publisher.usual
+
+    async def _clients_come_again(self) -> None:
+        """Some of them are the only ones who hold a stream."""
+        for _ in range(5):
+            for watcher in self.watchers:
+                watcher.come_again()
+            await self.eventually("they came again", lambda watcher: watcher.is_there)
 
     async def _trimmed_while_daemon_stopped(self) -> None:
         await self._publish(self._share)
