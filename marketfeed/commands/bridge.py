@@ -59,6 +59,12 @@ class Bridge:
     def arrived(self) -> None:
         """Nothing depends on when something came."""
 
+    def asked(self) -> None:
+        """Nor on when the server was asked."""
+
+    def answered(self) -> None:
+        """Nor on when it answered."""
+
     def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
         stream = channel[len(self._prefix.encode()) :]
         if self._selection.first(stream) != self._index[subscription]:

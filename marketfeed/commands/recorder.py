@@ -1,7 +1,8 @@
 """What is heard from Redis becomes lines of a recording, file after file.
 
 1. A recording begins when everything is subscribed, and while there is no link it has a gap: between `begin` and
-   `end` a file admits all that may be missing from it.
+   `end` a file admits all that may be missing from it. What comes late may be old, so a gap begins when the server was
+   asked for the last answer that came.
 2. Times never go back within a file, whatever is done to the clock of the machine.
 3. A publication is recorded once, however many subscriptions cover it.
 4. A fault of the output ends the recording. Nothing is written after it.
@@ -81,7 +82,7 @@ class Recorder:
         self._rotation = rotation
         self._moments = moments
         self._ended = ended
-        self._now = self._heard = moments.now()
+        self._now = self._good = self._asked = moments.now()
         self._gap_since: int | None = None
         self._has_begun = False
         self._is_over = False
@@ -104,7 +105,12 @@ class Recorder:
 
     def arrived(self) -> None:
         self._attempt(self._look)
-        self._heard = self._now
+
+    def asked(self) -> None:
+        self._asked = self._moments.now()
+
+    def answered(self) -> None:
+        self._good = self._asked
 
     def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
         stream = channel[self._prefix :]
@@ -120,6 +126,7 @@ class Recorder:
             self.tick()
 
     def complete(self) -> None:
+        self._good = self._now
         if not self._has_begun:
             self._begin()
         elif self._gap_since is not None:
@@ -135,7 +142,7 @@ class Recorder:
 
     def lost(self) -> None:
         if self._has_begun and self._gap_since is None:
-            self._gap_since = self._heard
+            self._gap_since = self._good
 
     # What the command says.
 

@@ -4,15 +4,20 @@
 2. The sink hears things in the order in which they happened on the link: `arrived` before what came in one read, and
    `flush` behind it.
 3. The link is never paused: a subscriber with too much unread is cut off by the server.
+4. What is on its way when a link is lost may be old. So the server is asked for an answer every `ASK_SECONDS`, and the
+   sink hears `asked` and `answered`: all that was published before the question has come before its answer.
+5. A server that is busy with a script has not answered: what it was asked is asked again.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import hiredis
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock
 from marketfeed.redis_address import RedisAddress
@@ -23,6 +28,9 @@ from marketfeed.source.subscriber_link import SubscriberLink
 
 __all__ = ["ListenerSink", "RedisListener"]
 
+ASK_SECONDS = 1.0
+BUSY_SECONDS = 0.25
+"""After which a busy server is asked again for a subscription."""
 _CONFIRMATIONS = (b"subscribe", b"psubscribe")
 
 
@@ -30,7 +38,13 @@ class ListenerSink(Protocol):
     """What is listened for."""
 
     def arrived(self) -> None:
-        """Something has come on the link: it was good until now."""
+        """Something has come on the link, and is about to be said."""
+
+    def asked(self) -> None:
+        """The server is asked for an answer."""
+
+    def answered(self) -> None:
+        """It has answered: what was published before it was asked has been said."""
 
     def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
         """A publication; as many times as there are subscriptions that cover its channel."""
@@ -55,11 +69,41 @@ class _ListenerLink(SubscriberLink):
         super().__init__(clock)
         self._sink = sink
         self._commands = commands
-        self._answered = 0
+        self._missing = len(commands)
+        self._unanswered: deque[tuple[bytes, bytes] | None] = deque()  # None: a PING
+        self._is_asked = False
+        self._again: list[tuple[bytes, bytes]] = []
+        self._pause: IDelayedCall | None = None
 
     def subscribe(self) -> None:
         """Ask for everything that is listened to."""
-        self.transport.write(b"".join([pack(*command) for command in self._commands]))
+        self._subscribe(self._commands)
+
+    def ask(self) -> None:
+        """Ask for an answer, unless one is awaited."""
+        if not self._is_asked:
+            self._is_asked = True
+            self._sink.asked()
+            self.ping()
+
+    def ping(self) -> None:
+        self._unanswered.append(None)
+        super().ping()
+
+    def end(self) -> None:
+        """The link is gone."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+
+    def _subscribe(self, commands: Sequence[tuple[bytes, bytes]]) -> None:
+        self._unanswered.extend(commands)
+        self.transport.write(b"".join([pack(*command) for command in commands]))
+
+    def _subscribe_again(self) -> None:
+        self._pause = None
+        again, self._again = self._again, []
+        self._subscribe(again)
 
     def read_begins(self) -> None:
         self._sink.arrived()
@@ -72,14 +116,31 @@ class _ListenerLink(SubscriberLink):
 
     def heard(self, reply: Any) -> None:
         """Everything that is no publication: the server answers the commands in their order."""
+        if not self._unanswered:
+            self.fail(str(reply) if isinstance(reply, hiredis.ReplyError) else "an answer that nobody asked for")
+            return
+        asked = self._unanswered.popleft()
         if isinstance(reply, hiredis.ReplyError):
-            asked = self._commands[self._answered : self._answered + 1]
-            if not asked or self._sink.refused(asked[0][1], str(reply)):
-                self.fail(str(reply))
+            self._refused(asked, str(reply))
+        elif asked is None:
+            if self._is_asked:
+                self._sink.answered()
+            self._is_asked = False
         elif type(reply) is list and reply[0] in _CONFIRMATIONS:
-            self._answered += 1
-            if self._answered == len(self._commands):
+            self._missing -= 1
+            if not self._missing:
                 self._sink.complete()
+
+    def _refused(self, asked: tuple[bytes, bytes] | None, fault: str) -> None:
+        if fault.split(" ", 1)[0] != "BUSY":
+            if asked is None or self._sink.refused(asked[1], fault):
+                self.fail(fault)
+        elif asked is None:
+            self._is_asked = False  # it lives, and what was published before is not known to have come
+        else:
+            self._again.append(asked)
+            if self._pause is None:
+                self._pause = self._clock.callLater(BUSY_SECONDS, self._subscribe_again)
 
 
 class RedisListener(LinkService):
@@ -96,14 +157,27 @@ class RedisListener(LinkService):
         super().__init__(clock, endpoint, address, "redis")
         self._commands = commands
         self._sink = sink
+        self._link: _ListenerLink | None = None
+        self._asking = LoopingCall(self._ask)
+        self._asking.clock = clock
 
     def make_link(self) -> RedisLink:
         return _ListenerLink(self._clock, self._commands, self._sink)
 
     def link_up(self, link: RedisLink) -> None:
         assert isinstance(link, _ListenerLink)
+        self._link = link
         link.subscribe()
+        self._asking.start(ASK_SECONDS, now=False)
 
     def link_down(self, link: RedisLink | None) -> None:
+        if self._link is not None:
+            self._link.end()
+            self._link = None
+            self._asking.stop()
         if self.running:
             self._sink.lost()
+
+    def _ask(self) -> None:
+        if self._link is not None:
+            self._link.ask()

@@ -139,13 +139,19 @@ def test_each_publication_is_recorded_once(tmp_path: Path, texts: tuple[str, ...
 
 
 class TestGaps:
-    def test_a_gap_is_from_the_last_sign_of_life_until_all_is_subscribed(self, tmp_path: Path) -> None:
-        """What comes before the last confirmation is recorded, and lies in the gap."""
+    def test_a_gap_is_from_the_last_question_that_was_answered_until_all_is_subscribed(self, tmp_path: Path) -> None:
+        """Not from the last arrival, which may be of what is old; what comes before the last confirmation is in it."""
         world = World(tmp_path)
         world.complete()
         world.clocks.pass_(1)
+        world.recorder.asked()
+        world.clocks.pass_(0.5)
         world.recorder.arrived()
-        world.clocks.pass_(1)
+        world.recorder.answered()
+        world.clocks.pass_(0.25)
+        world.recorder.asked()
+        world.recorder.arrived()
+        world.clocks.pass_(0.25)
         world.recorder.tick()
         world.recorder.lost()
         world.recorder.lost()

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.redis_link import QUIET_SECONDS, SILENT_SECONDS
-from marketfeed.source.redis_listener import ListenerSink, RedisListener
+from marketfeed.source.redis_listener import ASK_SECONDS, BUSY_SECONDS, ListenerSink, RedisListener
 from tests.source.memory import Connection, Endpoint
 
 COMMANDS = [(b"PSUBSCRIBE", b"depth@*"), (b"SUBSCRIBE", b"trade@A")]
@@ -26,6 +26,12 @@ class FakeSink:
 
     def arrived(self) -> None:
         self.heard.append(("arrived",))
+
+    def asked(self) -> None:
+        self.heard.append(("asked",))
+
+    def answered(self) -> None:
+        self.heard.append(("answered",))
 
     def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
         self.heard.append(("publication", subscription, channel, payload))
@@ -163,7 +169,7 @@ def test_a_refusal_may_be_the_end() -> None:
 
 def test_what_answers_nothing_ends_the_link() -> None:
     """An error that no command asked for, and bytes that are not Redis' protocol."""
-    for nonsense in (b"-ERR what?\r\n", b"HTTP/1.1 200 OK\r\n"):
+    for nonsense in (b"-ERR what?\r\n", b"+OK\r\n", b"HTTP/1.1 200 OK\r\n"):
         world = World()
         connection = world.subscribe()
         connection.say(nonsense)
@@ -177,12 +183,47 @@ def test_a_quiet_link_is_kept_alive_and_a_silent_one_is_lost() -> None:
     """An answer to a PING is a sign of life, and no publication."""
     world = World()
     connection = world.subscribe()
+    for _ in range(int(2 * QUIET_SECONDS)):
+        world.clock.advance(ASK_SECONDS)
+        assert connection.asked() == [(b"PING",)]
+        connection.say(packed(b"pong", b""))
+        assert world.sink.take() == [("asked",), ("arrived",), ("answered",), ("flush",)]
     world.clock.advance(QUIET_SECONDS)
-    assert connection.asked() == [(b"PING",)]
-    connection.say(packed(b"pong", b""))
-    assert world.sink.take() == [("arrived",), ("flush",)]
-    world.clock.advance(QUIET_SECONDS)
+    assert connection.asked() == [(b"PING",), (b"PING",)], "ours, and the one that its keeper wants answered"
     world.clock.advance(SILENT_SECONDS)
     world.clock.advance(0)
-    assert world.sink.take() == [("lost",)]
+    assert world.sink.take() == [("asked",), ("lost",)]
+    world.stop()
+
+
+def test_a_busy_server_has_not_answered() -> None:
+    """Neither a PING, which is asked again, nor a subscription; nobody hears of it, and the link stays."""
+    busy = b"-BUSY Redis is busy running a script.\r\n"
+    world = World()
+    connection = world.connect()
+    connection.say(busy + packed(b"subscribe", b"trade@A"))
+    assert world.sink.take() == [("arrived",), ("flush",)]
+    world.clock.advance(BUSY_SECONDS)
+    assert connection.asked() == [COMMANDS[0]]
+    connection.say(busy)
+    world.clock.advance(BUSY_SECONDS)
+    connection.answer(ONE)
+    assert ("complete",) in world.sink.take()
+    world.clock.advance(ASK_SECONDS)
+    connection.answer(busy)
+    world.clock.advance(ASK_SECONDS)
+    connection.answer(packed(b"pong", b""))
+    assert world.sink.take() == [
+        ("asked",),
+        ("arrived",),
+        ("flush",),
+        ("asked",),
+        ("arrived",),
+        ("answered",),
+        ("flush",),
+    ]
+    assert connection.is_open
+    world.stop()
+    world = World()
+    world.connect().say(busy)
     world.stop()
