@@ -34,6 +34,8 @@ QUIET_SECONDS = 5.0
 """After this long without a byte the server is asked for one."""
 SILENT_SECONDS = 10.0
 """After this long without a byte the link is lost."""
+READ_BYTES = 256 * 1024
+"""Of a link that are read in one turn, between which clients are served. Twisted's 64 KiB make it fall behind."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _FLAPPING_SECONDS = 1.0
 """A link that did not last this long is not made anew sooner: clients hear of a gap once a second at most."""
@@ -61,6 +63,13 @@ class RedisLink(SubscriberProtocol):
         self.lost: Deferred[LinkError] = Deferred()
         self.gone: Deferred[None] = Deferred()
         self.last_heard = clock.seconds()
+
+    def connectionMade(self) -> None:
+        transport = self.transport
+        while (below := getattr(transport, "transport", None)) is not None:  # TLS stands on the one that reads
+            transport = below
+        transport.bufferSize = READ_BYTES
+        super().connectionMade()
 
     async def log_in(self, address: RedisAddress) -> None:
         """Send AUTH and SELECT as the address says, then PING. Raises `LinkError`."""

@@ -18,8 +18,13 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Connection
 
+from marketfeed.redis_address import parse_redis_url
 from marketfeed.source.embedded import find_server
+from marketfeed.source.redis_endpoint import redis_endpoint
+from marketfeed.source.redis_link import RedisLink
 from tests.system.forwarder import Authority, Forwarder
 from tests.system.harness import DEADLINE, Client, DaemonProcess, Harness, Redis, RedisServer, trade
 from tests.system.witness import Witness
@@ -274,6 +279,26 @@ async def test_tls_to_a_server_that_speaks_it_itself(harness: Harness, tmp_path:
     await client.subscribe(A)
     await flows(client, await server.connect(), A)
     await ends_well(daemon)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_what_has_piled_up_is_read_in_large_pieces(harness: Harness, tmp_path: Path, is_tls: bool) -> None:
+    """Otherwise a link whose every turn is a long one would fall behind, until the server cuts it off."""
+    redis = await harness.redis()
+    authority = Authority()
+    way = Forwarder(harness, redis.path, authority.issue("localhost") if is_tls else None)
+    address = parse_redis_url(f"{'rediss' if is_tls else 'redis'}://localhost:{way.port}")
+    link = RedisLink(harness.reactor)
+    factory = Factory.forProtocol(lambda: link)  # type: ignore[arg-type]
+    ca = str(authority.write(tmp_path / "ca.pem")) if is_tls else None
+    await redis_endpoint(harness.reactor, address, ca).connect(factory)
+    assert await link.command("PING") in (b"PONG", "PONG")
+    lowest = link.transport.transport if is_tls else link.transport
+    assert isinstance(lowest, Connection)
+    assert lowest.bufferSize == 256 * 1024
+    link.transport.abortConnection()
+    await link.gone
 
 
 # Ways to fail.
