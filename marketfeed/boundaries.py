@@ -92,6 +92,8 @@ class Subscriber(Protocol):
     """The socket's own send: how many bytes it took; raises BlockingIOError, or OSError when the socket is gone."""
     window: int
     """The bits of the deflate window with which this client reads; 0: it gets nothing compressed."""
+    share: Any
+    """The hub's alone: out of which share this client's streams are paid for; None: out of none."""
     audience: Any
     """The hub's alone: with whom this client shares what it watches; None while it watches nothing."""
 

@@ -33,6 +33,7 @@ from marketfeed.memory import MemoryGuard
 from marketfeed.model.streams import BUILT_IN, StreamKinds
 from marketfeed.resources import raise_file_limit, room_for_connections
 from marketfeed.settings import Settings
+from marketfeed.shares import Shares
 
 __all__ = ["Daemon", "StartFault", "build"]
 
@@ -259,6 +260,7 @@ def _admission(reactor: Any, settings: Settings, users: UserManager, memory: Mem
         counts=ConnectionCounts(settings.max_connections_per_address),
         verifier=None if settings.auth == "off" else _verifier(settings),
         needs_token=settings.auth == "required",
+        shares=Shares(settings.max_distinct_streams_per_address),
     )
 
 

@@ -149,8 +149,10 @@ class LiveStream:
         "loss",
         "missed",
         "name",
+        "payer",
         "reader",
         "seeding",
+        "share",
         "state",
         "told",
         "was_lost",
@@ -165,6 +167,8 @@ class LiveStream:
         self.groups: dict[tuple[str, Shape, int, bool], Group] = {}
         self.joins: dict[Any, None] = {}  # those who wait for the source, or for the state
         self.holders = 0  # memberships and joins, one for each spelling
+        self.payer: Any = None  # the subscriber who pays for it, and out of which share: see `shares`
+        self.share: Any = None
         self.confirmed = False
         self.seeding = False  # its state is being looked for
         self.gap: tuple[str, int] | None = None  # reason, and since when in ms since 1970

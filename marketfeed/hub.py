@@ -43,6 +43,7 @@ from marketfeed.model.state import MAX_LEVELS, BookState
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.portions import Portions
 from marketfeed.seeding import Seeding
+from marketfeed.shares import keep, pay
 from marketfeed.waits import CONFIRM_SECONDS, Waits
 from marketfeed.wanted import WantedStreams
 
@@ -192,7 +193,10 @@ class Hub(Service):
         for group in left:
             if not group.audiences:
                 del group.stream.groups[group.key]
-        self._wanted.release_all([group.stream for group in left])
+        for group in join:
+            if group.stream.payer is None:  # as who paid left, this client was not in it yet
+                pay(group.stream, subscriber)
+        self._wanted.release_all([group.stream for group in left], subscriber)
 
     # What was, and what is.
 
@@ -331,7 +335,9 @@ class Hub(Service):
             name = self._kinds.parse(stream)
         except BadStreamName:
             return  # a channel that is none of ours
-        if str(name) == stream and self._wanted.hold_if_room(name) is not None:
+        kept = self._wanted.hold_if_room(name) if str(name) == stream else None
+        if kept is not None:
+            keep(kept)
             self._kept.add(stream)
 
     # What follows from it.

@@ -20,7 +20,7 @@ __all__ = ["Answers", "Join", "TooManyStreams"]
 
 
 class TooManyStreams(Exception):
-    """The process has no room for another distinct stream."""
+    """The process has no room for another distinct stream, or not for this client; the message says which."""
 
 
 class Answers(Protocol):

@@ -37,6 +37,7 @@ _PAUSE_SECONDS = 0.05
 _FEW = 100
 """Streams that are asked for at once. With more of them it is `_PORTION` in one turn of the reactor, of all joins."""
 _PORTION = 50
+_NO_ROOM = "this server has no room for another one"
 
 
 class Joins:
@@ -75,21 +76,28 @@ class Joins:
         Raises `TooManyStreams`.
         """
         if len(streams) > _FEW:
-            if not self._wanted.reserve(streams.values()):
-                raise TooManyStreams
+            self._check_share(join, streams)
+            if not self._wanted.reserve(streams.values(), join.subscriber.share):
+                raise TooManyStreams(_NO_ROOM)
             join.asked.extend(streams.items())
             self._unfinished[join] = None
             self._queue.append(join)
             self._go_on()
         else:
+            self._check_share(join, streams)
             if not self._wanted.has_room(streams.values()):
-                raise TooManyStreams
+                raise TooManyStreams(_NO_ROOM)
             self._unfinished[join] = None
             for spelling, name in streams.items():
                 self._hold(join, spelling, name)
             if not join.finished:
                 self._wait(join)
         join.is_late = not join.finished
+
+    def _check_share(self, join: Join, streams: Mapping[str, StreamName]) -> None:
+        share = join.subscriber.share
+        if not self._wanted.has_share(streams.values(), share):
+            raise TooManyStreams(f"clients of one address may have {share.most} streams that nobody else has")
 
     def cancel(self, join: Join) -> None:
         """The client of an unfinished join is gone."""
@@ -129,14 +137,14 @@ class Joins:
         while join.asked and count < most:
             spelling, name = join.asked.popleft()
             self._hold(join, spelling, name)
-            self._wanted.unreserve(name)
+            self._wanted.unreserve(name, join.subscriber.share)
             count += 1
         return count
 
     def _hold(self, join: Join, spelling: str, name: StreamName) -> None:
-        stream = self._wanted.hold(name)
+        stream = self._wanted.hold(name, join.subscriber)
         if join.finished:  # ended by what a source that confirms at once has brought about
-            self._wanted.release(stream)
+            self._wanted.release(stream, join.subscriber)
         else:
             join.streams[spelling] = stream
 
@@ -250,12 +258,12 @@ class Joins:
             self._portions.cancel(join.work)
             join.work = None
         for _, name in join.asked:
-            self._wanted.unreserve(name)
+            self._wanted.unreserve(name, join.subscriber.share)
         join.asked.clear()
 
     def _release(self, join: Join) -> None:
         for stream in join.streams.values():
-            self._wanted.release(stream)
+            self._wanted.release(stream, join.subscriber)
 
     def _guarded(self, join: Join, step: Callable[[Join], None]) -> None:
         """A step outside of the client's own request: a fault in it is the end of that client only."""

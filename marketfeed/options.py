@@ -200,6 +200,12 @@ OPTIONS = (
     ),
     Option("max-streams", _LIMITS, "subscriptions of one connection", _whole(1)),
     Option("max-distinct-streams", _LIMITS, "streams of all connections", _whole(1)),
+    Option(
+        "max-distinct-streams-per-address",
+        _LIMITS,
+        "of these, those that clients of one address have and nobody else; 0 for any number",
+        _whole(0),
+    ),
     Option("max-book-levels", _LIMITS, "levels of a book that is kept, of both sides", _whole(1)),
     Option("request-rate", _LIMITS, "requests of one connection per second", _number(0.001)),
     Option("request-burst", _LIMITS, "requests of one connection at once", _whole(1)),

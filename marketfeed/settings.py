@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True):
     """The connect rate is not for clients from local addresses, which nobody has decided about."""
     max_streams: int = 1024
     max_distinct_streams: int = 50000
+    max_distinct_streams_per_address: int = 5000
     max_book_levels: int = 10000
     request_rate: float = 10.0
     request_burst: int = 200

@@ -16,10 +16,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from twisted.internet.interfaces import IDelayedCall
 
-from marketfeed.boundaries import Clock, Source
+from marketfeed.boundaries import Clock, Source, Subscriber
 from marketfeed.groups import LiveStream
 from marketfeed.logs import Log
 from marketfeed.model.streams import StreamName
+from marketfeed.shares import Share, hand_over, pay, stop_paying
 
 __all__ = ["WantedStreams"]
 
@@ -52,7 +53,7 @@ class WantedStreams:
         self._reserved: Counter[str] = Counter()  # names, as often as room was set aside for them
         self._fresh = 0  # of these, those that have no holder
         self._is_open = False
-        self._released: deque[LiveStream] = deque()
+        self._released: deque[tuple[LiveStream, Subscriber]] = deque()
         self._turn: IDelayedCall | None = None
         self.source: Source
 
@@ -94,17 +95,33 @@ class WantedStreams:
         """How many of `names` have no holder yet, nor room set aside."""
         return len({key for key in map(str, names) if key not in self._reserved and not self._has_holder(key)})
 
-    def reserve(self, names: Collection[StreamName]) -> bool:
+    def has_share(self, names: Collection[StreamName], share: Share | None) -> bool:
+        """Whether all of `names` that nobody else has could be paid for."""
+        return share is None or share.has_room(len(names)) or share.has_room(len(self._unpaid(names, share)))
+
+    def _unpaid(self, names: Collection[StreamName], share: Share) -> set[str]:
+        """Those of `names` that nobody has yet, and that are not set aside for this share."""
+        return {key for key in map(str, names) if not self._has_holder(key) and key not in share.reserved}
+
+    def reserve(self, names: Collection[StreamName], share: Share | None = None) -> bool:
         """Set room aside for all of `names`; without room for those that have no holder yet, for none of them."""
         if not self.has_room(names):
             return False
         self._fresh += self._count_fresh(names)
         self._reserved.update(map(str, names))
+        if share is not None:
+            share.reserved.update(
+                [key for key in map(str, names) if key in share.reserved or not self._has_holder(key)]
+            )
         return True
 
-    def unreserve(self, name: StreamName) -> None:
+    def unreserve(self, name: StreamName, share: Share | None = None) -> None:
         """Give back what was set aside for one of the names."""
         key = str(name)
+        if share is not None and key in share.reserved:
+            share.reserved[key] -= 1
+            if not share.reserved[key]:
+                del share.reserved[key]
         self._reserved[key] -= 1
         if not self._reserved[key]:
             del self._reserved[key]
@@ -114,8 +131,8 @@ class WantedStreams:
         stream = self._streams.get(key)
         return stream is not None and stream.holders > 0
 
-    def hold(self, name: StreamName) -> LiveStream:
-        """A stream, wanted from now on until it is released as often as it was held."""
+    def hold(self, name: StreamName, payer: Subscriber | None = None) -> LiveStream:
+        """A stream, wanted from now on until it is released as often as it was held. `payer`: whose wish it is."""
         key = str(name)
         stream = self._streams.get(key)
         if self._reserved and key in self._reserved and not self._has_holder(key):
@@ -124,6 +141,8 @@ class WantedStreams:
             stream = self._streams[key] = self._make(name)
             self.log.debug("wanted: {stream}", stream=key)
             stream.holders = 1
+            if payer is not None:
+                pay(stream, payer)
             self.source.want(key)
             return stream
         if stream.holders == 0:
@@ -131,17 +150,22 @@ class WantedStreams:
             if not self._lingering:
                 self._set_timer()
         stream.holders += 1
+        if payer is not None:
+            pay(stream, payer)
         return stream
 
     def hold_if_room(self, name: StreamName) -> LiveStream | None:
         """The same, by itself; None without the room."""
         return self.hold(name) if self.has_room((name,)) else None
 
-    def release(self, stream: LiveStream) -> None:
-        """One holder less."""
+    def release(self, stream: LiveStream, payer: Subscriber | None = None) -> None:
+        """One holder less. `payer`: whose wish it was."""
         stream.holders -= 1
         if stream.holders:
+            if payer is not None:
+                hand_over(stream, payer)
             return
+        stop_paying(stream)
         if self._reserved and stream.name in self._reserved:
             self._fresh += 1
         self._lingering[stream] = self._clock.seconds() + self._linger
@@ -151,15 +175,15 @@ class WantedStreams:
         elif self._timer is None:
             self._timer = self._clock.callLater(self._linger, self._sweep)
 
-    def release_all(self, streams: Sequence[LiveStream]) -> None:
+    def release_all(self, streams: Sequence[LiveStream], payer: Subscriber) -> None:
         """One holder less for each of `streams`."""
         if len(streams) > _PORTION and self._is_open:
-            self._released.extend(streams)
+            self._released.extend([(stream, payer) for stream in streams])
             if self._turn is None:
                 self._turn = self._clock.callLater(0, self._next_turn)
         else:
             for stream in streams:
-                self.release(stream)
+                self.release(stream, payer)
 
     def _next_turn(self) -> None:
         self._turn = None
@@ -169,7 +193,7 @@ class WantedStreams:
 
     def _release_portion(self, most: int) -> None:
         for _ in range(min(most, len(self._released))):
-            self.release(self._released.popleft())
+            self.release(*self._released.popleft())
 
     def _sweep(self) -> None:
         self._timer = None

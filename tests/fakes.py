@@ -335,6 +335,7 @@ class FakeSubscriber:
         self.events: list[bytes] = []
         self.send: Callable[[bytes], int] = self._take
         self.audience: Any = None
+        self.share: Any = None
         self.takes: deque[int | OSError] = deque()
         self.writes: list[bytes] = []
         self.waiting: list[tuple[object, bytes]] = []

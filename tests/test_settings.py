@@ -36,6 +36,7 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "trusted_proxy": ("192.0.2.1", "10.0.0.0/8", "fd00::/8"),
     "max_connections_per_address": ("0", "1", "2"),
     "connect_rate": ("0", "1", "2"),
+    "max_distinct_streams_per_address": ("0", "1", "2"),
     "memory_limit": ("512MiB", "90%", "off"),
     "port": ("7001", "tcp:7002:interface=127.0.0.1", "7003"),
     "drain_seconds": ("1.5", "0", "2e1"),
@@ -95,6 +96,7 @@ DEFAULTS = {
     "warm": (),
     "max_connections_per_address": 0,
     "connect_rate": 300,
+    "max_distinct_streams_per_address": 5000,
     "spares_local": True,
     "memory_limit": MemoryLimit(percent=85),
     "kinds": (),
@@ -153,6 +155,7 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "max_connections_per_address": ("a whole number, 0 or more", WHOLE),
     "connect_rate": ("a whole number, 0 or more", WHOLE),
+    "max_distinct_streams_per_address": ("a whole number, 0 or more", WHOLE),
     "memory_limit": (
         "a size from 1MiB up, such as 1073741824, 512MiB or 2GiB, a share from 1% to 100%, or off",
         ("", "x", "-1", "512", "1.5GiB", "0%", "101%", "85 %", "1" * 5000),

@@ -20,6 +20,7 @@ from marketfeed.client.origins import AllowedOrigins, admitting_flag
 from marketfeed.client.users import UserManager
 from marketfeed.logs import Log
 from marketfeed.model.identity import ANONYMOUS, Identity
+from marketfeed.shares import Share, Shares
 
 __all__ = ["Admission", "Admitted", "Memory"]
 
@@ -60,6 +61,7 @@ class Admission:
         counts: ConnectionCounts,
         verifier: TokenVerifier | None = None,
         needs_token: bool = False,
+        shares: Shares | None = None,
     ) -> None:
         self._clock = clock
         self._users = users
@@ -70,6 +72,7 @@ class Admission:
         self._counts = counts
         self._verifier = verifier
         self._needs_token = needs_token
+        self._shares = shares
 
     @property
     def counts(self) -> bool:
@@ -104,6 +107,12 @@ class Admission:
     def identify(self, address: str | None, head: Head) -> Identity | Refusal:
         """Decide about a request that is answered in plain HTTP: who asks, or why there is no answer."""
         return self._refusal(address, head, stays=False) or self._identify(head)
+
+    def share(self, admitted: Admitted) -> Share | None:
+        """Out of which share a client's streams are paid for; None for those of proxies and of Unix sockets."""
+        if self._shares is None or self._proxies.contains(admitted.address):
+            return None
+        return self._shares.of(admitted.key)
 
     def leave(self, admitted: Admitted) -> None:
         """The client is gone."""

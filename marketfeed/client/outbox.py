@@ -74,6 +74,7 @@ class Outbox:
         "audience",
         "direct",
         "send",
+        "share",
         "window",
     )
 
@@ -89,6 +90,7 @@ class Outbox:
         self._closed = False
         self.window = 0
         self.audience: Any = None
+        self.share: Any = None
         self._tls = ISSLTransport.providedBy(transport)
         self.direct = not self._tls
         self.send: Callable[[bytes], int] = _send_nowhere

@@ -226,10 +226,8 @@ class Session:
                 since=since,
                 wants_state=self._properties.snapshot,
             )
-        except TooManyStreams:
-            raise RequestError(
-                ErrorCode.TOO_MANY_SUBSCRIPTIONS, "too many streams: this server has no room for another one"
-            ) from None
+        except TooManyStreams as fault:
+            raise RequestError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"too many streams: {fault}") from None
         if join.finished:
             self._allowance.charge_written(join.written)
         else:

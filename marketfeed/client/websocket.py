@@ -75,6 +75,7 @@ class ClientProtocol(HandshakeProtocol):
         factory, upgrade, admitted = self.factory, self.upgrade, self.admitted
         del self.upgrade, self.admitted
         self.outbox.window = self.deflate_window
+        self.outbox.share = factory.admission.share(admitted)
         self._opened = factory.clock.seconds()
         self.client_id = factory.users.add(self)
         identity = admitted.identity

@@ -348,6 +348,26 @@ async def test_requests_are_answered_in_order_behind_one_that_waits(harness: Har
     assert await daemon.stop() == 0
 
 
+@pytest_twisted.ensureDeferred
+async def test_one_address_cannot_take_all_streams(harness: Harness) -> None:
+    """With invented names on many connections: the others have the rest, and a proxy's own clients have no share."""
+    daemon = await harness.daemon("--max-distinct-streams-per-address", "2", "--trusted-proxy", "127.0.0.1")
+
+    async def ask(address: str | None, *streams: str) -> object:
+        headers = {} if address is None else {"X-Forwarded-For": address}
+        client = await harness.client(daemon, "/ws", headers=headers)
+        answer = await client.ask({"method": "SUBSCRIBE", "params": streams, "id": 1})
+        return answer.get("error")
+
+    refused = {"code": 4, "msg": "too many streams: clients of one address may have 2 streams that nobody else has"}
+    assert await ask("203.0.113.7", "trade@A", "trade@B") is None
+    assert await ask("203.0.113.7", "trade@C") == refused
+    assert await ask("203.0.113.7", "trade@A") is None
+    assert await ask("203.0.113.8", "trade@C", "trade@A") is None
+    assert await ask(None, "trade@D", "trade@E", "trade@F") is None
+    assert await daemon.stop() == 0
+
+
 @paths
 @pytest_twisted.ensureDeferred
 async def test_there_are_limits_to_subscriptions(harness: Harness, path: str) -> None:
