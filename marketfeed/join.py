@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Subscriber
@@ -74,7 +75,7 @@ class Join:
         self.books: dict[str, Any] = {}  # by spelling, what `preludes` has written
         self.wait: Wait | None = None
         self.work: Work | None = None
-        self.pause: IDelayedCall | None = None
+        self.pause: tuple[IDelayedCall, Deferred[None]] | None = None
         self.is_late = False
         self.finished = False
         self.written = 0  # bytes of states, and of what was missed, that were put together

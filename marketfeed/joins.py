@@ -182,7 +182,7 @@ class Joins:
         try:
             yield from write_books(join)
             join.work = None
-            if not self._recalls_more(join):  # for there may have been turns in between
+            if not (join.finished or self._recalls_more(join)):  # for there may have been turns in between
                 self._complete(join)
         except TooLarge:
             self._refuse_too_large(join)
@@ -205,8 +205,18 @@ class Joins:
     def _pause(self, join: Join) -> Deferred[None]:
         """Some time, in which the history may come as far as the client."""
         done = Deferred[None]()
-        join.pause = self._clock.callLater(_PAUSE_SECONDS, done.callback, None)
+        join.pause = self._clock.callLater(_PAUSE_SECONDS, self._end_pause, join), done
         return done
+
+    @staticmethod
+    def _end_pause(join: Join) -> None:
+        """Go on with who is in a pause; one that is finished then comes to its end, instead of keeping its client."""
+        pause, join.pause = join.pause, None
+        if pause is not None:
+            timer, done = pause
+            if timer.active():
+                timer.cancel()
+            done.callback(None)
 
     # Joining.
 
@@ -251,9 +261,7 @@ class Joins:
         if join.wait is not None:
             self._waits.cancel(join.wait)
             join.wait = None
-        if join.pause is not None and join.pause.active():
-            join.pause.cancel()
-        join.pause = None
+        self._end_pause(join)
         if join.work is not None:
             self._portions.cancel(join.work)
             join.work = None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import msgspec
 import pytest
 
 import marketfeed.recall
-from marketfeed.hub import CONFIRM_SECONDS, TooManyStreams
+from marketfeed.hub import CONFIRM_SECONDS, Join, TooManyStreams
 from marketfeed.model.dialects import Shape
 from tests.conftest import LogCapture
 from tests.fakes import FakeArchive, FakeSeeds
@@ -536,11 +538,24 @@ def test_who_is_ahead_of_the_history_is_waited_for() -> None:
     room.end(client)
 
 
+def joins() -> set[Join]:
+    """All that there are in this process."""
+    return {each for each in gc.get_objects() if isinstance(each, Join)}
+
+
 def test_who_is_ahead_and_goes_leaves_no_timer() -> None:
     """The pause ends with the join."""
     room = Archived()
+    before = joins()
     client = ahead(room)
-    client.end()
+    gc.collect()
+    gc.disable()
+    try:
+        client.end()
+        client.waiting = None
+        assert joins() <= before, "a cycle keeps the join, and its client with it"
+    finally:
+        gc.enable()
     room.end()
 
 

@@ -25,8 +25,8 @@ __all__ = ["INCOMPLETE", "Book", "Books", "DepthAnswers", "DepthQuery", "read_qu
 
 _DEFAULT_LIMIT, _MOST_LEVELS = 100, 5000
 _MISSING, _ILLEGAL = -1102, -1100
-_CODES = {400: _ILLEGAL, 401: -1002, 403: -1002, 429: -1003, 503: -1008}
-"""Binance's code for each status; clients know them as "unauthorised", "too many requests" and "busy"."""
+_CODES = {400: _ILLEGAL, 401: -1002, 403: -1002, 429: -1003, 500: -1000, 503: -1008}
+"""Binance's code for each status; clients know them as "unknown", "unauthorised", "too many requests" and "busy"."""
 _RETRY = (("Retry-After", "1"),)
 _METHODS = "GET, HEAD, OPTIONS"
 _PREFLIGHT = (
@@ -89,6 +89,11 @@ class DepthAnswers:
         """The answer for a client at `address`. Cancel it when the client is gone."""
         return Deferred.fromCoroutine(self._answer(address, head))
 
+    def in_its_place(self, address: str | None, head: Head) -> tuple[Refusal, Refusal]:
+        """What is sent in place of an answer that takes too long, and of one that a fault of ours has prevented."""
+        for_page = self._for_page(address, head)
+        return _with(INCOMPLETE, for_page), _with(_FAULT, for_page)
+
     async def _answer(self, address: str | None, head: Head) -> Refusal:
         for_page = self._for_page(address, head)
         if head.method == "OPTIONS":
@@ -134,3 +139,4 @@ def _as_json(refusal: Refusal, code: int | None = None) -> Refusal:
 
 
 INCOMPLETE = _as_json(Refusal(503, "the book of this market is not complete yet", _RETRY))
+_FAULT = _as_json(Refusal(500, "internal error"))

@@ -7,6 +7,7 @@
 4. What the admission has counted is given back when the connection is gone.
 5. An answer that has to be found out first is waited for as long as a request, at most. What comes on the connection
    meanwhile is not kept; when it is gone, or has to make room, nobody is asked any more.
+6. A plain answer is sent for as long as it is taken, at a least rate: whoever takes less of it is cut off.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from twisted.python.failure import Failure
 
 from marketfeed.client.admission import Admission, Admitted
 from marketfeed.client.auth import subprotocol
-from marketfeed.client.depth import INCOMPLETE, Books, DepthAnswers
+from marketfeed.client.depth import Books, DepthAnswers
 from marketfeed.client.http import (
     MAX_HEAD,
     BadRequest,
@@ -45,6 +46,8 @@ _log = Log()
 
 _MOST_UNREAD = 16 * 2**20
 """Bytes of requests that are not complete, of all connections together."""
+_LEAST_TAKEN = 16384
+"""Bytes of a plain answer that a peer takes in `CLOSE_SECONDS`, or is cut off."""
 _NO_HANDSHAKE = Refusal(400, "expected a WebSocket handshake as in RFC 6455", (("Sec-WebSocket-Version", "13,8"),))
 
 
@@ -61,6 +64,8 @@ class HandshakeProtocol(PacedProtocol):
     _unread = 0
     _dropping: IDelayedCall | None = None
     _asking: Deferred[Any] | None = None
+    _late: tuple[Refusal, bool, str] | None = None  # what is answered if that takes too long
+    _left: int | None = None  # bytes of a plain answer that the transport had when it was last looked at
 
     # The connection.
 
@@ -101,12 +106,20 @@ class HandshakeProtocol(PacedProtocol):
             self.abort()
             return
         self.outbox.finish()
+        if self._left is not None:
+            self._left = _unsent(self.transport)
         self.transport.loseConnection()
         self._dropping = self.factory.clock.callLater(CLOSE_SECONDS, self._drop)
 
     def _drop(self) -> None:
-        """The peer does not take what was left for it."""
+        """The peer has had its time to take what was left for it."""
         self._dropping = None
+        if self._left is not None:
+            left = _unsent(self.transport)
+            if self._left - left >= _LEAST_TAKEN:
+                self._left = left
+                self._dropping = self.factory.clock.callLater(CLOSE_SECONDS, self._drop)
+                return
         self.transport.abortConnection()
 
     def unregisterProducer(self) -> None:
@@ -164,17 +177,20 @@ class HandshakeProtocol(PacedProtocol):
         factory.handshakes.discard(self)
         factory.handshakes.add(self)
         address = factory.admission.address(peer_address(self.transport), head)
+        late, fault = factory.depth.in_its_place(address, head)
+        asked_by = head.method == "HEAD", shown(self.transport, address)
+        self._late = late, *asked_by
         self._asking = factory.depth.answer(address, head)
-        self._asking.addErrback(_without_answer)
-        self._asking.addCallback(self._found_out, head.method == "HEAD", shown(self.transport, address))
+        self._asking.addErrback(_without_answer, fault)
+        self._asking.addCallback(self._found_out, *asked_by)
 
     def _found_out(self, answer: Refusal, is_head: bool, client: str) -> None:
         if self._asking is not None:  # or nobody waits for it any more
-            self._asking = None
+            self._asking = self._late = None
             self._refuse(answer, is_head=is_head, client=client)
 
     def _stop_asking(self) -> None:
-        asking, self._asking = self._asking, None
+        asking, self._asking, self._late = self._asking, None, None
         if asking is not None:
             asking.cancel()
 
@@ -184,11 +200,10 @@ class HandshakeProtocol(PacedProtocol):
 
     def onHandshakeTimeout(self) -> None:
         if self.state != self.STATE_CLOSED:  # it has been refused, and stays
-            is_asking = self._asking is not None
+            late = self._late or (Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s"), False, "")
             self._forget_unread()
             self._stop_asking()
-            late = Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s")
-            self._refuse(INCOMPLETE if is_asking else late)
+            self._refuse(late[0], is_head=late[1], client=late[2])
 
     def _refuse(self, refusal: Refusal, *, is_head: bool = False, client: str = "") -> None:
         _log.debug(
@@ -198,6 +213,7 @@ class HandshakeProtocol(PacedProtocol):
             text=refusal.logged or refusal.text,
         )
         self.outbox.write(respond(refusal, is_head=is_head))
+        self._left = 0
         self.wasClean = True
         self.dropConnection(abort=False)
 
@@ -242,11 +258,16 @@ class HandshakeFactory(LeanServerFactory):
             oldest.give_up()
 
 
-def _without_answer(failure: Failure) -> Refusal:
+def _unsent(transport: Any) -> int:
+    """Bytes that a transport, of Twisted's own, has been given and its socket has not taken, below TLS if need be."""
+    return len(transport.dataBuffer) - int(transport.offset) + int(transport._tempDataLen)
+
+
+def _without_answer(failure: Failure, fault: Refusal) -> Refusal:
     """In place of an answer that nobody waits for any more, or that a fault of ours has prevented."""
     if failure.check(CancelledError) is None:
         _log.failure("a request failed: internal error", failure)
-    return Refusal(500, "internal error")
+    return fault
 
 
 def peer_address(transport: Any) -> str | None:

@@ -6,6 +6,7 @@ import base64
 import errno
 import hashlib
 import itertools
+import json
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -372,6 +373,49 @@ class TestAsking:
         assert wire.sent.startswith(b"HTTP/1.1 500 ")
         assert len(logged.flush_failures(ArithmeticError)) == 1
         self.gone(server, books, wire)
+
+    @pytest.mark.parametrize("fault", ["late", "ours"])
+    def test_a_page_can_read_every_answer(self, fault: str, logged: LogCapture) -> None:
+        """In JSON, also where it is too late, or where the fault is ours."""
+        server, books, wire = self.ask(ASK[:-2] + b"Origin: http://localhost\r\n\r\n")
+        if fault == "late":
+            server.clock.advance(HANDSHAKE_SECONDS)
+        else:
+            books.waiting.pop().errback(ArithmeticError())
+            assert len(logged.flush_failures(ArithmeticError)) == 1
+        wire.settle()
+        head, _, body = wire.sent.partition(b"\r\n\r\n")
+        assert b"\r\nAccess-Control-Allow-Origin: http://localhost\r\n" in head
+        assert b"\r\nContent-Type: application/json\r\n" in head
+        assert head.startswith(b"HTTP/1.1 503 " if fault == "late" else b"HTTP/1.1 500 ")
+        assert json.loads(body)["code"] == (-1008 if fault == "late" else -1000)
+        self.gone(server, books, wire)
+
+    def test_a_late_answer_to_head_has_no_body(self) -> None:
+        """As any other."""
+        server, books, wire = self.ask(ASK.replace(b"GET", b"HEAD"))
+        server.clock.advance(HANDSHAKE_SECONDS)
+        answer = wire.sent
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert answer.endswith(b"\r\n\r\n")
+        self.gone(server, books, wire)
+
+    @pytest.mark.parametrize(("taken", "is_whole"), [(20_000, True), (16_384, True), (1_000, False), (0, False)])
+    def test_a_long_answer_is_sent_for_as_long_as_it_is_taken(self, taken: int, is_whole: bool) -> None:
+        """At 16 KiB in five seconds, at least: who takes less, or nothing, is cut off."""
+        book = FakeBook(5000)
+        server = Server(books=FakeBooks(book))
+        wire = server.connect()
+        wire.socket.room = 0
+        wire.receive(ASK.replace(b" HTTP", b"&limit=5000 HTTP"))
+        for _ in range(20):
+            wire.socket.room = taken
+            wire.settle()
+            server.clock.advance(SECONDS_TO_CLOSE)
+        assert wire.aborted != is_whole
+        assert wire.sent.endswith(book.depth(5000) or b"") == is_whole
+        wire.settle()
+        server.assert_empty()
 
     def test_an_address_behind_a_proxy(self) -> None:
         """Is that of the client."""
