@@ -1,7 +1,7 @@
 """The link on which streams are read: one exchange after the other, each of some commands and all their replies.
 
 What is on its way when the link is lost may be old. The link was good when the last exchange that ended began: all that
-the server had by then came with its replies.
+the server had by then came with its replies. An exchange whose replies are not all worked through yet has not ended.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ class ReaderLink(RedisLink):
         self._asked_at = self.good_at = now()
         self._due = 0
         self._got: list[Any] = []
-        self._done: Callable[[list[Any]], None] = lambda answers: None
+        self._done: Callable[[list[Any]], bool | None] = lambda answers: None
 
     @property
     def is_busy(self) -> bool:
         return self._due > 0
 
-    def exchange(self, commands: bytes, count: int, done: Callable[[list[Any]], None]) -> None:
-        """Send `count` commands; `done` is called with their replies, which may be hiredis' ReplyErrors."""
+    def exchange(self, commands: bytes, count: int, done: Callable[[list[Any]], bool | None]) -> None:
+        """Send `count` commands; `done` is called with their replies, which may be hiredis' ReplyErrors.
+
+        If it returns True the exchange goes on until `end` is called.
+        """
         assert not self._due
         self._asked_at = self._now()
         self._due, self._got, self._done = count, [], done
@@ -52,8 +55,11 @@ class ReaderLink(RedisLink):
             self.fail("an answer that nobody asked for")
         else:
             self._got.append(reply)
-            if len(self._got) == self._due:
-                self.good_at = self._asked_at
-                self._done(self._got)
-                self._due = 0
-                self._reader.idle()
+            if len(self._got) == self._due and not self._done(self._got):
+                self.end()
+
+    def end(self) -> None:
+        """The replies have been worked through."""
+        self.good_at = self._asked_at
+        self._due, self._got = 0, []
+        self._reader.idle()

@@ -1,25 +1,30 @@
 """The source for an engine that XADDs to Redis streams: nothing is missed, and what is missed is said.
 
-1. On one link, one after the other: streams are checked, which fixes where each begins, and all are read together.
-   A stream is confirmed when it is checked, before any entry of it is published.
-2. A stream that is new here begins behind its last entry; one that does not exist, behind `0-0`. From then on its
-   position is the last entry that was read. The position outlives the link.
+1. On one link, one after the other: streams are checked, which fixes where each begins; those that lag are read by
+   themselves; and all are read together. Each of the three has its turn, so that neither many wishes nor one hot
+   stream keep the others from being read. A stream is confirmed as it is checked, before any entry of it is published.
+2. A stream that is new here begins behind its last entry; one that does not exist, behind `0-0` (see
+   `absent_streams`). From then on its position is the last entry that was published. It outlives the link.
 3. On a new link a stream goes on behind its position, which `confirmed` says by the last offset that was published.
    Where what lies behind it is not all there (see `stream_entries`), it goes on elsewhere, and `confirmed` says where:
    behind the end of a stream that was set back, before the first entry of one that was trimmed.
-4. A read that brought as much of a stream as it may was not the last of it, so entries may be trimmed before the next.
-   Behind that one the server is asked whether the entry before it is still there: trimming begins at the front. If
-   not, `confirmed` says where it goes on. A stream that is kept shorter than one read is not watched over like this.
-5. A read waits for new entries. Wishes end that wait through another link; where that is impossible, no read waits
-   longer than `SHORT_MS`. With many streams a read is not followed by another at once, for it costs the server time
-   for each of them.
-6. A stream that may not be read, or is none, is refused by itself. It is tried again, and what is read is checked
-   again, when its turn comes (see `verification`), between two reads.
+4. A read that brought as much of a stream as it may was not the last of it, so entries may be trimmed before the next;
+   and so they may while nothing is read. The stream lags then: what it goes on with is watched over (see `lagging`).
+   Where no more than `LATE_SECONDS` pass and not that much is added, nobody looks.
+5. What a read of all streams brings of one that lags is left for the other reads. One that is answered later than that
+   is left altogether: its entries come again, watched over.
+6. What was read is published in slices; the next read waits for the clients, but not for long (see `delivery`).
+7. A read waits for new entries, if there is nothing else to do. Wishes end that wait through another link; where that
+   is impossible, no read waits longer than `SHORT_MS`. With many streams a read of all is not followed by another at
+   once, for it costs the server time for each of them.
+8. A stream that may not be read, or is none, is refused by itself. It is tried again, and what is read is checked
+   again, when its turn comes (see `verification`).
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +37,9 @@ from marketfeed.logs import Log
 from marketfeed.model.entry_ids import EntryId, before, read_id, write_id
 from marketfeed.model.ratelimit import TokenBucket
 from marketfeed.redis_address import RedisAddress
+from marketfeed.source.absent_streams import AbsentStreams
+from marketfeed.source.delivery import Delivery, Found
+from marketfeed.source.lagging import LaggingRead, LaggingStreams, is_absent
 from marketfeed.source.link_service import LinkService
 from marketfeed.source.reader_link import ReaderLink
 from marketfeed.source.redis_commands import RedisCommands
@@ -39,15 +47,17 @@ from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
 from marketfeed.source.server_role import RoleLink, RoleWatch
 from marketfeed.source.stream_checks import REFUSALS, StreamChecks
-from marketfeed.source.stream_entries import payload_of
-from marketfeed.source.stream_reads import Reading, Reads
+from marketfeed.source.stream_entries import ABSENT, Extent, payload_of
+from marketfeed.source.stream_reads import Reading, Reads, Volume
 from marketfeed.source.unblocker import Unblocker
 from marketfeed.source.verification import LOOK_SECONDS
 
 __all__ = ["RedisStreams"]
 
-LONG_MS = 4000
-"""A read's wait. Shorter than the silence after which a link's keeper asks for a sign of life."""
+LATE_SECONDS = 1.0
+"""Between two reads, or from one to its answer: after more, who knows what was trimmed."""
+LONG_MS = 800
+"""A read's wait; shorter than that."""
 SHORT_MS = 250
 REST_SECONDS = 2e-6
 """Between two reads, for each stream, where that makes `LEAST_REST` or more."""
@@ -77,15 +87,20 @@ class RedisStreams(LinkService):
         self._now = now
         commands = RedisCommands(clock, endpoint, address, "redis, to unblock")
         self.add_child(commands)
-        self._unblocker = Unblocker(commands)
+        self._unblocker = Unblocker(clock, commands)
         self._role = RoleWatch(clock, commands, now)
         self._link: ReaderLink | None = None
         self._wanted: dict[str, Reading] = {}
         self._checks = StreamChecks(clock, self)
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
+        self._absent = AbsentStreams(clock, commands, self._check_again)
         self._reads = Reads()
-        self._lagging: dict[Reading, None] = {}
+        self._lagging = LaggingStreams()
+        self._volume = Volume()
+        self._delivery = Delivery(clock, sink, self._publish, self.fail)
+        self._steps = deque([self._check, self._read_lagging, self._read])
+        self._read_at = 0.0
         self._is_reading = False
         self._is_narrowing = False
         self._rest: IDelayedCall | None = None
@@ -105,7 +120,8 @@ class RedisStreams(LinkService):
         if reading is not None:
             self._checks.drop(reading)
             self._reads.drop(reading)
-            self._lagging.pop(reading, None)
+            self._lagging.discard(reading)
+            self._absent.discard(reading)
 
     # What the link says.
 
@@ -119,18 +135,21 @@ class RedisStreams(LinkService):
         self._checks.begin(self._wanted.values())
         self._is_narrowing = False
         self._looking.start(LOOK_SECONDS, now=False)
+        self._read_at = self._clock.seconds()
         self.sink.reached()
-        link.exchange(pack("CLIENT", "ID"), 1, self._identified)
+        link.exchange(pack("CLIENT", "ID") + pack("INFO", "server"), 2, self._identified)
 
     def link_down(self, link: RedisLink | None) -> None:
         self._link = None
         self._role.end()
-        self._is_reading = False
-        self._reads.clear()
-        self._lagging.clear()
         if self._looking.running:
             self._looking.stop()
-        self._unblocker.aim(None)
+        self._is_reading = False
+        self._delivery.stop()
+        self._reads.clear()
+        self._lagging.clear()
+        self._absent.clear()
+        self._unblocker.rest()
         self._end_rest()
         if self.running:
             self.sink.lost(None if link is None else _good_at(link, self._role))
@@ -139,7 +158,7 @@ class RedisStreams(LinkService):
         self._go_on()
 
     def _identified(self, answers: list[Any]) -> None:
-        self._unblocker.aim(answers[0] if isinstance(answers[0], int) else None)
+        self._unblocker.aim(*answers)
 
     # One exchange after the other.
 
@@ -154,14 +173,23 @@ class RedisStreams(LinkService):
         if link.is_busy:
             if self._is_reading and self._checks.are_urgent:
                 self._unblocker.unblock(lambda: self._is_reading and self._checks.are_urgent)
-        elif self._checks:
-            self._check(link)
-        elif self._reads and self._rest is None:
-            self._read(link)
+        elif not (self._is_narrowing and self._check(link)):
+            for _ in range(len(self._steps)):
+                self._steps.rotate(-1)
+                if self._steps[-1](link):
+                    return
 
-    def _check(self, link: ReaderLink) -> None:
+    def _check_again(self, readings: list[Reading]) -> None:
+        for reading in readings:
+            self._checks.add(reading)
+        self._go_on()
+
+    def _check(self, link: ReaderLink) -> bool:
+        if not self._checks:
+            return False
         commands, count, done = self._checks.next(self._is_narrowing)
         link.exchange(commands, count, done)
+        return True
 
     # What comes of the checks.
 
@@ -171,40 +199,100 @@ class RedisStreams(LinkService):
     def is_read(self, reading: Reading) -> bool:
         return self._reads.get(reading.key) is reading
 
-    def read_on(self, reading: Reading) -> None:
-        self._lagging.pop(reading, None)
-        self._reads.add(reading)
+    def read_on(self, reading: Reading, extent: Extent) -> None:
+        self._absent.discard(reading)
+        self._lagging.discard(reading)
+        if extent is ABSENT and not self._absent.add(reading):
+            self._reads.drop(reading)
+        else:
+            if not self._reads:
+                self._read_at = self._clock.seconds()
+            self._reads.add(reading)
+            if extent.last > _entry(reading.at):
+                self._lagging.add(reading)
         self.sink.confirmed(reading.stream, after=reading.told)
 
     def hold(self, reading: Reading) -> None:
-        self._lagging.pop(reading, None)
+        self._absent.discard(reading)
+        self._lagging.discard(reading)
         self._reads.drop(reading)
 
-    def _read(self, link: ReaderLink) -> None:
-        self._unblocker.try_out()
-        lagging = list(self._lagging)
-        commands = [self._reads.command(LONG_MS if self._unblocker.ready else SHORT_MS)]
-        commands += [pack("XREVRANGE", reading.key, reading.at, "-", "COUNT", "1") for reading in lagging]
-        self._is_reading = True
-        link.exchange(b"".join(commands), len(commands), lambda answers: self._have_read(lagging, answers))
+    # What is read.
 
-    def _have_read(self, lagging: list[Reading], answers: list[Any]) -> None:
-        self._is_reading = False
-        fault = next((str(answer) for answer in answers if isinstance(answer, hiredis.ReplyError)), "")
+    def _read_lagging(self, link: ReaderLink) -> bool:
+        if not self._lagging:
+            return False
+        read = self._lagging.read(self._volume.entries)
+        commands = read.commands()
+        link.exchange(b"".join(commands), len(commands), lambda answers: self._have_read_lagging(read, answers))
+        return True
+
+    def _have_read_lagging(self, read: LaggingRead, answers: list[Any]) -> bool:
+        fault = _fault(answers)
         if fault:
             self._read_refused(fault)
-            return
+            return False
+        found: Found = []
+        for reading, entries, is_whole in read.judged(answers):
+            if self._reads.get(reading.key) is not reading:
+                continue
+            if len(entries) < read.most:
+                self._lagging.discard(reading)
+            if entries:
+                found.append((reading.key, entries))
+            elif not is_whole:
+                self._checks.add(reading)  # there is something to be said, and nothing to say it before
+            if entries and not is_whole:
+                at = write_id(before(_entry(entries[0][0])))
+                self._reads.move(reading, at.encode(), is_entry=False)
+                reading.told = at
+                self.sink.confirmed(reading.stream, after=at)
+        return self._deliver(found)
+
+    def _read(self, link: ReaderLink) -> bool:
+        if not self._reads or self._rest is not None:
+            return False
+        now = self._clock.seconds()
+        if now - self._read_at > LATE_SECONDS:
+            self._all_lag()
+            return self._read_lagging(link)
+        self._unblocker.try_out()
+        block_ms = None
+        if not (self._checks or self._lagging):
+            block_ms = LONG_MS if self._unblocker.ready else SHORT_MS
+        self._is_reading = True
+        most = self._reads.most(self._volume.entries)
+        command = self._reads.command(most, block_ms)
+        link.exchange(command, 1, lambda answers: self._have_read(now, most, answers))
+        return True
+
+    def _have_read(self, asked_at: float, most: int, answers: list[Any]) -> bool:
+        self._is_reading = False
+        fault = _fault(answers)
+        if fault:
+            self._read_refused(fault)
+            return False
         self._is_narrowing = False
-        found = answers[0] or ()
-        if lagging:
-            self._look_for_trimmed(dict(zip(lagging, answers[1:], strict=True)), found)
-        for key, entries in found:
+        self._read_at = self._clock.seconds()
+        if self._read_at - asked_at > LATE_SECONDS:
+            self._all_lag()
+            return False
+        found: Found = []
+        for key, entries in answers[0] or ():
             reading = self._reads.get(key)
-            if reading is not None:
-                self.deliver(reading, entries)
+            if reading is not None and reading not in self._lagging:
+                found.append((key, entries))
+                if len(entries) >= most:
+                    self._lagging.add(reading)
         if found:
-            self.sink.flush()
             self._begin_rest()
+        return self._deliver(found)
+
+    def _all_lag(self) -> None:
+        """Nobody knows what was trimmed since they were read."""
+        self._read_at = self._clock.seconds()
+        for reading in self._reads:
+            self._lagging.add(reading)
 
     def _read_refused(self, fault: str) -> None:
         """Each stream is read by itself, once, to find the one that is to blame."""
@@ -216,17 +304,23 @@ class RedisStreams(LinkService):
         self._reads.clear()
         self._lagging.clear()
 
-    def _look_for_trimmed(self, lagging: dict[Reading, Any], found: Any) -> None:
-        first = {key: entries[0][0] for key, entries in found}
-        for reading, newest in lagging.items():
-            if self._reads.get(reading.key) is not reading:
-                continue
-            is_there = bool(newest) and newest[0][0] == reading.at
-            if is_there or reading.key in first:
-                del self._lagging[reading]
-            if not is_there and reading.key in first:
-                reading.told = write_id(before(_entry(first[reading.key])))
-                self.sink.confirmed(reading.stream, after=reading.told)
+    def _deliver(self, found: Found) -> bool:
+        """Whether there is something: the exchange goes on until it is published."""
+        link, count = self._link, sum([len(entries) for _, entries in found])
+        if link is None or not count:
+            return False
+
+        def done(size: int) -> None:
+            self._volume.took(count, size)
+            link.end()
+
+        self._delivery.begin(found, done)
+        return True
+
+    def _publish(self, key: bytes, entries: list[Any]) -> None:
+        reading = self._reads.get(key)
+        if reading is not None:
+            self.deliver(reading, entries)
 
     def deliver(self, reading: Reading, entries: list[Any]) -> None:
         publish, stream = self.sink.publish, reading.stream
@@ -237,10 +331,9 @@ class RedisStreams(LinkService):
             else:
                 reading.told = entry.decode()
                 publish(stream, payload, reading.told)
-        if self._reads.get(reading.key) is reading:  # a publication may be the last that somebody wanted
+        if self.is_read(reading):  # a publication may be the last that somebody wanted
             self._reads.move(reading, entries[-1][0])
-            if len(entries) >= self._reads.most:
-                self._lagging[reading] = None
+            self._absent.discard(reading)
 
     def _nameless(self, stream: str, entry: bytes) -> None:
         self.nameless += 1
@@ -264,6 +357,12 @@ class RedisStreams(LinkService):
     def fail(self, fault: str) -> None:
         if self._link is not None:
             self._link.fail(fault)
+
+
+def _fault(answers: list[Any]) -> str:
+    """The first error among the answers, but for a stream that does not exist."""
+    faults = (answer for answer in answers if isinstance(answer, hiredis.ReplyError) and not is_absent(answer))
+    return str(next(faults, ""))
 
 
 def _good_at(link: RedisLink, role: RoleWatch) -> int:

@@ -41,8 +41,8 @@ class Reader(Protocol):
 
     def is_read(self, reading: Reading) -> bool: ...
 
-    def read_on(self, reading: Reading) -> None:
-        """Read it behind `reading.at`, and confirm it behind `reading.told`."""
+    def read_on(self, reading: Reading, extent: Extent) -> None:
+        """Read it behind `reading.at`, and confirm it behind `reading.told`. `extent`: what there is of it."""
 
     def hold(self, reading: Reading) -> None:
         """Do not read it any more, until `read_on`."""
@@ -146,7 +146,7 @@ class StreamChecks:
 
     def _place(self, reading: Reading, extent: Extent, newest: list[Any]) -> None:
         """Where a stream begins, or goes on. `newest`: its last entry that is not behind the position, if any."""
-        after = extent.last
+        after, is_entry = extent.last, False
         if reading.at:
             position = _entry(reading.at)
             hole = extent.hole(position)
@@ -155,14 +155,19 @@ class StreamChecks:
                 self._holes[reading] = hole
                 self._unchecked[reading] = None
                 return
-            after = extent.go_on_behind(position, _entry(newest[0][0]) if newest else None)
+            last = _entry(newest[0][0]) if newest else None
+            after = extent.go_on_behind(position, last)
+            is_entry = last == after
         at = write_id(after)
         if at.encode() != reading.at:
             reading.at, reading.told = at.encode(), at
         elif self._reader.is_read(reading):
             return
-        self._verification.flows(reading)
-        self._reader.read_on(reading)
+        reading.is_at_entry = is_entry
+        self._verification.forget(reading)
+        self._reader.read_on(reading, extent)
+        if self._reader.is_read(reading):  # those that are absent are looked at all the time
+            self._verification.flows(reading)
 
     def _read_up_to(self, hole: EntryId, reading: Reading, found: Any) -> None:
         """Deliver what is left of a stream before the entry `hole`, which was deleted."""

@@ -1,43 +1,67 @@
-"""What is read from Redis streams, and up to where: one XREAD for all of them.
+"""What is read from Redis streams, and up to where: one XREAD for all of them, and how much a read may bring.
 
 1. A reading is of one stream, from the moment that it is wanted until it is not: wanted again, it is another one.
 2. The command's bytes are put together from parts that are kept: a read that moved few streams encodes few ids.
-3. What one read may bring is bounded: `TOTAL` entries shared by all streams, but `LEAST` to `MOST` of each.
+3. What one read may bring is bounded: about `BYTES`, by what entries of late had, and `TOTAL` entries. They may
+   be larger than ever before, so it is at most eight times as many as the last reads brought, or `FIRST`.
+4. The read of all streams shares that among them, but permits `LEAST` to `MOST` of each. It brings what is added while
+   one waits for it; of what is more, see `lagging`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["Reading", "Reads"]
+__all__ = ["Reading", "Reads", "Volume"]
 
-MOST, LEAST, TOTAL = 1000, 10, 20_000
+MOST, LEAST = 1000, 10
+BYTES, TOTAL, FIRST = 4 << 20, 20_000, 1000
+_GROWTH = 8
 
 
 class Reading:
-    """One stream that is read. `at`: the id behind which it is read on, b"" while that is not known. `told`: the last
-    id that the sink has heard of, which is an earlier one where entries were passed over.
+    """One stream that is read. `at`: the id behind which it is read on, b"" while that is not known; `is_at_entry`: it
+    is known to be that of an entry. `told`: the last id that the sink has heard of, which is an earlier one where
+    entries were passed over.
     """
 
-    __slots__ = ("at", "key", "place", "stream", "told")
+    __slots__ = ("at", "is_at_entry", "key", "place", "stream", "told")
 
     def __init__(self, stream: str, key: bytes) -> None:
         self.stream = stream
         self.key = key
         self.at = b""
+        self.is_at_entry = False
         self.told = ""
         self.place = -1
 
 
+class Volume:
+    """How many entries the next read may bring, as those before it suggest."""
+
+    def __init__(self) -> None:
+        self._bytes = 1024.0  # of an entry
+        self._entries = 0
+
+    def took(self, entries: int, size: int) -> None:
+        """A read has brought so many entries, at least one, and so many bytes."""
+        average = size / entries
+        self._bytes = max(average, self._bytes + (average - self._bytes) / 8)
+        self._entries = max(entries, self._entries // 2)
+
+    @property
+    def entries(self) -> int:
+        return max(1, min(TOTAL, int(BYTES / self._bytes), max(FIRST, _GROWTH * self._entries)))
+
+
 class Reads:
-    """The streams of the next XREAD. `most`: entries that it may bring of each."""
+    """The streams of the next XREAD."""
 
     def __init__(self) -> None:
         self._readings: dict[bytes, Reading] = {}
         self._ids: list[bytes] = []
         self._keys = b""
         self._is_stale = False
-        self.most = MOST
 
     def __len__(self) -> int:
         return len(self._readings)
@@ -64,22 +88,23 @@ class Reads:
         self._readings.clear()
         self._is_stale = True
 
-    def move(self, reading: Reading, at: bytes) -> None:
+    def move(self, reading: Reading, at: bytes, *, is_entry: bool = True) -> None:
         """Go on behind `at`."""
-        reading.at = at
+        reading.at, reading.is_at_entry = at, is_entry
         if not self._is_stale:
             self._ids[reading.place] = _bulk(at)
 
-    def command(self, block_ms: int) -> bytes:
-        """XREAD of all streams, of which there is at least one, that waits for so long if there is nothing."""
+    def most(self, room: int) -> int:
+        """The entries that a read of about `room` of them may bring of each stream."""
+        return max(min(LEAST, room), min(MOST, room // max(1, len(self._readings))))
+
+    def command(self, most: int, block_ms: int | None) -> bytes:
+        """XREAD of all streams, of which there is at least one, that waits for so long if there is nothing, or not."""
         if self._is_stale:
             self._rebuild()
-        block = b"%d" % block_ms
-        head = b"*%d\r\n$5\r\nXREAD\r\n$5\r\nCOUNT\r\n%b$5\r\nBLOCK\r\n%b" % (
-            6 + 2 * len(self._ids),
-            _bulk(b"%d" % self.most),
-            _bulk(block),
-        )
+        block = b"" if block_ms is None else b"$5\r\nBLOCK\r\n%b" % _bulk(b"%d" % block_ms)
+        words = (4 if block_ms is None else 6) + 2 * len(self._ids)
+        head = b"*%d\r\n$5\r\nXREAD\r\n$5\r\nCOUNT\r\n%b%b" % (words, _bulk(b"%d" % most), block)
         return b"".join((head, self._keys, *self._ids))
 
     def _rebuild(self) -> None:
@@ -91,7 +116,6 @@ class Reads:
             keys.append(_bulk(reading.key))
             self._ids.append(_bulk(reading.at))
         self._keys = b"".join(keys)
-        self.most = max(LEAST, min(MOST, TOTAL // max(1, len(self._ids))))
 
 
 def _bulk(data: bytes) -> bytes:

@@ -8,7 +8,7 @@ import pytest_twisted
 from marketfeed.source import redis_streams, verification
 from marketfeed.source.stream_checks import StreamChecks
 from marketfeed.source.stream_entries import Extent
-from marketfeed.source.stream_reads import MOST, Reading, Reads
+from marketfeed.source.stream_reads import MOST, Reading
 from tests.conftest import LogCapture
 from tests.source.streams import Heard, source_on
 from tests.system.harness import Harness, Redis, RedisServer
@@ -321,32 +321,53 @@ async def test_entries_that_were_trimmed_meanwhile(harness: Harness) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_trimming_that_overtakes_the_reader(harness: Harness) -> None:
-    """A read that is full is followed by a look at what stood before the next one."""
+async def test_a_full_read_is_followed_by_others(harness: Harness) -> None:
+    """Until one was not full; what is trimmed when all of it has been read is no loss."""
     _, redis, heard = await reading(harness, A)
-    many = Reads().most
-    assert many == MOST
     await redis.command("MULTI")
-    for number in range(1, 2 * many + 1):
+    for number in range(1, 3 * MOST + 1):
         redis.command("XADD", A, f"{number}-0", "d", "x")
     await redis.command("EXEC")
-    await harness.eventually(lambda: heard.count("publish") == 2 * many)
-    assert heard.count("confirmed") == 1, "nothing was trimmed"
+    await harness.eventually(lambda: heard.count("publish") == 3 * MOST)
     await harness.eventually(lambda: blocked_for(redis))
     await redis.command("MULTI")
-    for number in range(2 * many + 1, 3 * many + 1):
-        redis.command("XADD", A, f"{number}-0", "d", "x")
     redis.command("XTRIM", A, "MAXLEN", "0")
-    for number in range(4 * many, 5 * many):
-        redis.command("XADD", A, f"{number}-0", "d", "y")
+    redis.command("XADD", A, f"{9 * MOST}-0", "d", "z")
     await redis.command("EXEC")
-    await harness.eventually(lambda: heard.count("publish") == 3 * many)
+    await harness.eventually(lambda: heard.count("publish") == 3 * MOST + 1)
+    assert [entry for _, entry in heard.of("publish", A)] == [
+        f"{number}-0" for number in (*range(1, 3 * MOST + 1), 9 * MOST)
+    ]
+    assert heard.count("confirmed") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_trimming_while_nothing_was_read(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little comes then. Here every read is late, as it is after a stall of the network or of this process."""
+    _, redis, heard = await reading(harness, A, B)
+    await add(redis, B, "b")
+    await redis.command("XADD", A, "5-0", "d", "5")
+    await harness.eventually(lambda: heard.count("publish") == 2)
+    await harness.eventually(lambda: blocked_for(redis))
+    monkeypatch.setattr(redis_streams, "LATE_SECONDS", 0, raising=False)
     await redis.command("MULTI")
-    redis.command("XTRIM", A, "MAXLEN", "0")
-    redis.command("XADD", A, f"{9 * many}-0", "d", "z")
+    redis.command("XADD", A, "6-0", "d", "6")
+    redis.command("XADD", A, "MAXLEN", "1", "7-0", "d", "7")
     await redis.command("EXEC")
-    await harness.eventually(lambda: heard.count("publish") == 3 * many + 1)
-    assert heard.of("confirmed", A)[-1] == (f"{9 * many - 1}-{2**64 - 1}",)
+    await add(redis, B, "c")
+    await harness.eventually(lambda: heard.count("publish") == 4)
+    assert heard.of("confirmed", A) == [("0-0",), (f"6-{2**64 - 1}",)]
+    assert [entry for _, entry in heard.of("publish", A)] == ["5-0", "7-0"]
+    assert heard.of("confirmed", B) == [("0-0",)]
+    await redis.command("XDEL", B, heard.of("publish", B)[-1][1])
+    await add(redis, B, "d")
+    await harness.eventually(lambda: heard.count("publish") == 5)
+    assert heard.count("confirmed") == 3, "an entry that was read may be deleted"
+    await redis.command("MULTI")
+    redis.command("XADD", A, "*", "d", "9")
+    redis.command("XTRIM", A, "MAXLEN", "0")
+    await redis.command("EXEC")
+    await harness.eventually(lambda: heard.count("confirmed") == 4)
 
 
 @pytest_twisted.ensureDeferred
@@ -376,7 +397,7 @@ async def test_permissions(harness: Harness, logged: LogCapture) -> None:
     """A key that may not be read is refused by itself; without CLIENT UNBLOCK wishes are followed all the same."""
     server = await harness.redis()
     redis = await server.connect()
-    rights = ("+ping", "+xread", "+xrevrange", "+xinfo|stream", "+client|id")
+    rights = ("+ping", "+xread", "+xrevrange", "+xinfo|stream", "+client|id", "+info")
     await redis.command("ACL", "SETUSER", "reader", "on", ">x", "~trade@*", *rights)
     source, heard = source_on(harness, server, user="reader")
     source.want(A)

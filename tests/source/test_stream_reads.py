@@ -6,15 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.source.resp import pack
-from marketfeed.source.stream_reads import LEAST, MOST, TOTAL, Reading, Reads
+from marketfeed.source.stream_reads import BYTES, FIRST, LEAST, MOST, TOTAL, Reading, Reads, Volume
+from tests.strategies import property_test
 
 STEPS = st.lists(st.tuples(st.sampled_from(["add", "drop", "move", "read", "clear"]), st.integers(0, 5)), max_size=40)
 
 
-def expected(readings: list[Reading], most: int, block_ms: int) -> bytes:
+def expected(readings: list[Reading], most: int, block_ms: int | None) -> bytes:
     keys = [reading.key for reading in readings]
     ids = [reading.at for reading in readings]
-    return pack("XREAD", "COUNT", str(most), "BLOCK", str(block_ms), "STREAMS", *keys, *ids)
+    block = () if block_ms is None else ("BLOCK", str(block_ms))
+    return pack("XREAD", "COUNT", str(most), *block, "STREAMS", *keys, *ids)
 
 
 @given(STEPS)
@@ -36,7 +38,8 @@ def test_it_is_what_would_be_made_anew(steps: list[tuple[str, int]]) -> None:
             reads.clear()
             model.clear()
         elif model:
-            assert reads.command(number) == expected(list(model.values()), MOST, number)
+            for block_ms in (None, number):
+                assert reads.command(which, block_ms) == expected(list(model.values()), which, block_ms)
         assert list(reads) == list(model.values())
         assert len(reads) == len(model)
         assert reads.get(key) is model.get(key)
@@ -52,14 +55,42 @@ def test_another_reading_of_the_same_stream_stays() -> None:
 
 
 def test_many_streams_share_what_a_read_may_bring() -> None:
-    """But each may bring some."""
-    for count in (1, TOTAL // MOST, 200, 10_000):
-        reads = Reads()
-        for number in range(count):
-            reading = Reading("", b"%d" % number)
-            reading.at = b"0-0"
-            reads.add(reading)
-        command = reads.command(0)
-        assert b"COUNT\r\n$%d\r\n%d\r\n" % (len(str(reads.most)), reads.most) in command
-        assert LEAST <= reads.most <= MOST
-        assert reads.most * count <= max(TOTAL, LEAST * count)
+    """But each may bring some, if there is room for some at all."""
+    reads = Reads()
+    assert reads.most(5000) == MOST
+    for number in range(10_000):
+        reads.add(Reading("", b"%d" % number))
+        if number in (0, 7, 199, 9_999):
+            for room in (1, 3, 80, 1000, TOTAL):
+                most = reads.most(room)
+                assert min(LEAST, room) <= most <= min(MOST, room)
+                assert most * len(reads) <= max(room, LEAST * len(reads))
+                assert most in (LEAST, room, MOST, room // len(reads))
+
+
+@property_test
+@given(st.lists(st.tuples(st.integers(1, TOTAL), st.integers(1, 1 << 20)), max_size=20))
+def test_a_read_is_bounded_by_what_was_read_before(reads: list[tuple[int, int]]) -> None:
+    """In bytes as far as they can be foreseen, in entries always: they do not grow faster than eightfold."""
+    volume = Volume()
+    largest = most = FIRST
+    for entries, size in reads:
+        entries = min(entries, volume.entries)
+        volume.took(entries, entries * size)
+        assert 1 <= volume.entries <= TOTAL
+        assert volume.entries * size <= max(BYTES, size)
+        largest = max(largest, entries)
+        most = max(FIRST, 8 * largest)
+        assert volume.entries <= most
+
+
+def test_small_entries_are_soon_read_by_the_thousand_again() -> None:
+    """And a small read between two large ones does not make the next one small."""
+    volume = Volume()
+    volume.took(80, 80 * 50_000)
+    assert volume.entries == BYTES // 50_000
+    for _ in range(60):
+        volume.took(volume.entries, volume.entries * 200)
+    assert volume.entries > 10_000
+    volume.took(1, 200)
+    assert volume.entries > 10_000

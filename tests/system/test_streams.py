@@ -91,3 +91,31 @@ async def test_what_is_gone_is_not_claimed(harness: Harness) -> None:
         client, recovered = await resume(harness, daemon, since)
         assert recovered is expected, since
         await harness.hang_up(client)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_catch_up_closes_nobody_who_reads(harness: Harness) -> None:
+    """16 MiB at once in many streams: one who reads gets all of it in order, one who does not is closed and no more."""
+    server = await harness.redis()
+    redis = await server.connect()
+    daemon = await harness.daemon("--source", "streams", redis=server)
+    streams = [f"trade@M{number}" for number in range(20)]
+    reader, idle = [await harness.client(daemon, "/stream") for _ in range(2)]
+    for client in (reader, idle):
+        assert (await client.ask({"method": "SUBSCRIBE", "params": streams, "id": 1}))["result"] is None
+    assert idle.transport is not None
+    idle.transport.pauseProducing()
+    await redis.command("MULTI")
+    for number in range(1000):
+        for stream in streams:
+            payload = trade(stream.removeprefix("trade@"), number, padding="x" * 700)
+            redis.command("XADD", stream, f"{number + 1}-0", "d", payload)
+    await redis.command("EXEC")
+    last = dict.fromkeys(streams, -1)
+    for _ in range(1000 * len(streams)):
+        message = await reader.next()
+        stream, number = message["stream"], message["data"]["t"]
+        assert number == last[stream] + 1
+        last[stream] = number
+    await daemon.expect("closed by the server with 4008")
+    assert sum("closed by the server" in line for line in daemon.lines) == 1
