@@ -8,7 +8,8 @@ from twisted.internet.task import Clock
 
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.absent_streams import FEW, LOOK_SECONDS
-from marketfeed.source.redis_streams import CHECKS, LATE_SECONDS, RedisStreams
+from marketfeed.source.redis_streams import LATE_SECONDS, RedisStreams
+from marketfeed.source.stream_checks import CHECKS
 from marketfeed.source.stream_reads import BYTES, LEAST
 from tests.source.memory import Connection, Endpoint
 from tests.source.streams import Heard
@@ -38,6 +39,8 @@ def extent(last: int, count: int = 1) -> bytes:
 
 GONE = b"-ERR no such key\r\n"
 NOTHING = b"*-1\r\n"
+ROLELESS = b"-NOPERM no permission to run INFO\r\n"
+"""The answer to INFO as the link logs in: a server whose role is not known is not asked for it again."""
 
 
 class World:
@@ -52,6 +55,7 @@ class World:
         self.source.startService()
         self.want(count)
         self.link = self.connect()
+        self.link.answer(ROLELESS)
         assert self.link.asked() == [(b"CLIENT", b"ID"), (b"INFO", b"server")]
         self.link.say(b":7\r\n" + bulk(b"run_id:1\r\n"))
         self.other = self.connect()
@@ -190,6 +194,7 @@ def test_a_link_that_is_lost_between_two_slices() -> None:
     assert world.heard.events[-1] == ("lost",)
     world.clock.advance(0)
     world.link = world.connect()
+    world.link.answer(ROLELESS)
     world.link.asked()
     world.link.say(b":8\r\n" + bulk(b"run_id:1\r\n"))
     assert (b"XREVRANGE", b"trade@0", b"6-0", b"-", b"COUNT", b"1") in world.link.asked()
