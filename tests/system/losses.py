@@ -189,7 +189,8 @@ class Losses(Faults):
     def _groups(self) -> dict[str, tuple[Callable[[], Awaitable[None]], ...]]:
         return {
             "emptied": (self._server_emptied, self._emptied_out_of_sight),
-            "deleted": (self._deleted_in_sight, self._ids_set_back),
+            "deleted": (self._deleted_in_sight,),
+            "set back": (self._ids_set_back,),
             "kept nowhere": (
                 self._server_killed,
                 self._way_cut,

@@ -18,8 +18,8 @@ from tests.system.lean import within
 from tests.system.losses import Losses, LossWatcher, Publisher, ReplicaLosses
 from tests.system.test_faults import watch
 
-_PUBLICATIONS, _FAULTS, _CLIENTS = map(int, os.environ.get("FAULTS", "12000,10,20").split(","))
-_SECONDS = 4 * DEADLINE + 3 * _FAULTS + _PUBLICATIONS / 1000
+_PUBLICATIONS, _FAULTS, _CLIENTS = map(int, os.environ.get("FAULTS", "6000,5,20").split(","))
+_SECONDS = 4 * DEADLINE + 6 * _FAULTS + _PUBLICATIONS / 1000
 
 
 @pytest_twisted.ensureDeferred
@@ -32,8 +32,15 @@ async def test_a_server_that_comes_back_empty(harness: Harness) -> None:
 @pytest_twisted.ensureDeferred
 @within(_SECONDS)
 async def test_streams_that_are_deleted_while_they_are_read(harness: Harness) -> None:
-    """What nobody has read is gone; what comes then, under higher ids or lower ones, is read on."""
+    """What nobody has read is gone, and what comes then is read on."""
     await _lose(harness, "deleted")
+
+
+@pytest_twisted.ensureDeferred
+@within(_SECONDS)
+async def test_streams_whose_ids_are_set_back(harness: Harness) -> None:
+    """Deleted, and begun anew under lower ids: they are read on, and not waited for in vain."""
+    await _lose(harness, "set back")
 
 
 @pytest_twisted.ensureDeferred
