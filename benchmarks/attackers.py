@@ -1,10 +1,11 @@
 """One attack on a server of this machine, for a bounded time: a process that opens connections and misuses them.
 
-    python -m benchmarks.attackers NAME PORT [--seconds 30] [--connections N] [--pieces N]
+    python -m benchmarks.attackers NAME PORT [--seconds 30 | --until-told] [--connections N] [--pieces N]
                                    [--at-once N] [--per-second N] [--pause SECONDS]
 
 1. It attacks 127.0.0.1 and nothing else, ends by itself, and keeps no more connections open than it was told.
-2. It runs when nobody else wants to (where the system knows how), so that it takes nothing from those who measure.
+2. It runs when nobody else wants to (where the system knows how), so that it takes nothing from those who measure;
+   with --until-told, for those who measure nothing, like anybody else.
 3. It says on stdout, in a line of JSON, how connections ended: with --connections once all of them have or wait for
    nothing but their end, and whenever that has changed since; without, at its own end.
 """
@@ -29,6 +30,7 @@ import msgspec
 __all__ = ["ATTACKS", "HEADS", "Attack", "main"]
 
 _MOST_SECONDS = 300.0
+_MOST_SECONDS_UNTIL_TOLD = 3600.0
 _MAX_MESSAGE = 65536
 _BOMB_SIZE = 10_000_000
 _READ = 65536
@@ -380,6 +382,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=[attack.key for attack in ATTACKS])
     parser.add_argument("port", type=int)
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument(
+        "--until-told", action="store_true", help="whatever time it takes, and with a fair share of the processor"
+    )
     parser.add_argument("--connections", type=int)
     parser.add_argument("--pieces", type=int)
     parser.add_argument("--at-once", type=int)
@@ -389,12 +394,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     (attack,) = (attack for attack in ATTACKS if attack.key == arguments.name)
     said = {name: getattr(arguments, name) for name in ("at_once", "per_second", "pause")}
     attack = msgspec.structs.replace(attack, **{name: value for name, value in said.items() if value is not None})
-    if hasattr(os, "SCHED_IDLE"):
+    if hasattr(os, "SCHED_IDLE") and not arguments.until_told:  # of idle time a busy machine has none
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     attacker = _Attacker(attack, arguments.port, arguments.connections, arguments.pieces)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: attacker.stop())
-    attacker.run(min(arguments.seconds, _MOST_SECONDS))
+    attacker.run(_MOST_SECONDS_UNTIL_TOLD if arguments.until_told else min(arguments.seconds, _MOST_SECONDS))
     return 0
 
 

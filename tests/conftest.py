@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,10 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
 from tests.rooms import Room
+
+# A shell's background job ignores SIGINT, and so would every process that a test starts. A handler is not inherited.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, lambda *_: None)
 
 settings.register_profile("quick", max_examples=20)
 settings.register_profile("fuzz", max_examples=30_000, suppress_health_check=[HealthCheck.too_slow], print_blob=True)

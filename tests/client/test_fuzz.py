@@ -35,6 +35,7 @@ from marketfeed.model.messages import CLOSE_REASONS, ErrorCode
 from tests.client.server import SECONDS_TO_CLOSE, Server, Wire, trade
 from tests.conftest import LogCapture
 from tests.fakes import FakeMemory
+from tests.guard import DEADLINE
 from tests.noise import GOOD, SECRETS, SOON, guards, handshakes, paths, pieces, requests, streams_of_frames
 from tests.strategies import property_test
 from tests.wire import CLOSE, PONG, TEXT, close_code, frame, frames_of, handshake, say
@@ -331,7 +332,7 @@ class TestOverTcp:
         @settings(property_test, max_examples=max(10, property_test.max_examples // 4))
         @given(handshakes | paths.map(handshake), streams_of_frames)
         def any_bytes(first: bytes, then: bytes) -> None:
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
+            with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as peer:
                 try:
                     peer.sendall(first + then)
                     peer.shutdown(socket.SHUT_WR)

@@ -36,6 +36,7 @@ from marketfeed.model.frames import text_frame
 from marketfeed.model.streams import LossPolicy
 from tests.books import Waiting, update
 from tests.fakes import AT, FakeTransport, make_group, payloads
+from tests.guard import DEADLINE
 from tests.strategies import machine_test
 
 LIMIT = 200_000
@@ -843,7 +844,7 @@ def reactor_turn() -> Deferred[None]:
 
 def in_time(event: Deferred[None]) -> Deferred[None]:
     """Fail rather than wait for ever for what was lost."""
-    return event.addTimeout(60, cast(Any, global_reactor))
+    return event.addTimeout(DEADLINE, cast(Any, global_reactor))
 
 
 @pytest.mark.parametrize("tls", [False, True])

@@ -16,10 +16,9 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-__all__ = ["CONFIRMED", "TRADE", "Happenings", "PlainServer", "WatchedServer", "listening"]
+from tests.guard import DEADLINE
 
-DEADLINE = 60.0
-"""Seconds after which waiting for something has failed."""
+__all__ = ["CONFIRMED", "TRADE", "Happenings", "PlainServer", "WatchedServer", "listening"]
 
 CONFIRMED = b'{"stream":"!reply","data":{"e":"reply","id":1,"result":null}}'
 TRADE = b'{"stream": "trade@TATA_INR","data":{"e":"trade","t":1,"m":true,"p":"712.350","q":"4","s":"TATA_INR"}}'

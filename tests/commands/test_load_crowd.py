@@ -19,8 +19,8 @@ from marketfeed.commands.load_crowd import Crowd, share_out
 from marketfeed.commands.load_tally import ANY
 from tests.commands.test_connection import LOOPBACK, certificate
 from tests.commands.test_load_frames import CLOSE, PING, enveloped, frame, trade
+from tests.guard import DEADLINE
 
-DEADLINE = 30.0
 HEAD = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: 3k3xaIDsimMH0HAfLToBvD6aKbs=\r\n"

@@ -20,6 +20,7 @@ from marketfeed.model.recording import Begin, End, Gap, Publication, write_recor
 from marketfeed.redis_address import RedisAddress
 from tests.commands.test_record import Unread
 from tests.commands.test_simulate import VARIABLES
+from tests.guard import DEADLINE
 
 RECORDS = [
     Begin(1_000_000, 1, ("*",)),
@@ -67,7 +68,7 @@ class Server:
 
     def close(self) -> None:
         for thread in self._threads:
-            thread.join(30)
+            thread.join(DEADLINE)
             assert not thread.is_alive()
 
 

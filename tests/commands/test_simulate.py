@@ -19,6 +19,7 @@ import marketfeed
 from marketfeed.commands import simulate
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.simulator import INSTRUMENTS, TICK_SECONDS, Publication
+from tests.guard import DEADLINE
 
 VARIABLES = ("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "MARKETFEED_REDIS_CA", "MARKETFEED_CHANNEL_PREFIX")
 
@@ -229,5 +230,8 @@ def test_a_signal_ends_the_process_well(tmp_path: Path, number: signal.Signals) 
         assert process.stdout is not None
         line = process.stdout.readline()
         process.send_signal(number)
-        assert process.wait(30) == 0
+        try:
+            assert process.wait(DEADLINE) == 0
+        finally:
+            process.kill()
     assert line == f"simulating TATA_INR on {server}, 50 publications a second, until Ctrl-C\n"

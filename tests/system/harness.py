@@ -24,11 +24,9 @@ from twisted.internet.protocol import ProcessProtocol, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from marketfeed.source.embedded import find_server
+from tests.guard import DEADLINE
 
 __all__ = ["DEADLINE", "Client", "DaemonProcess", "Harness", "RawConnection", "Redis", "RedisServer", "trade"]
-
-DEADLINE = 60.0
-"""Seconds after which waiting for something has failed."""
 
 _ROOT = Path(__file__).parent.parent.parent
 _TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
@@ -343,7 +341,7 @@ class Harness:
     ) -> DaemonProcess:
         """The daemon, listening; with `redis` also connected to it. `program`: Python's arguments to run twistd."""
         command = [sys.executable, *program]
-        command += ["-n", "--pidfile=", "marketfeed", "--port", "tcp:0:interface=127.0.0.1"]
+        command += ["-n", "--pidfile=", "marketfeed", "--port", "tcp:0:interface=127.0.0.1:backlog=4096"]
         if redis is not None:
             command += ["--redis-url", redis.url]
         daemon = DaemonProcess(self.spawn([*command, *options]))

@@ -14,14 +14,14 @@ import msgspec
 import pytest_twisted
 from twisted.internet.defer import gatherResults
 
-from tests.system.harness import Harness, Redis
+from tests.system.harness import DEADLINE, Harness, Redis
 from tests.system.lean import LeanClient, LeanClients, within
 
 _UPDATES, _CLIENTS = map(int, os.environ.get("BOOKS", "20000,50").split(","))
 _MARKETS = 20
 _BATCH = 200
 _PAD = "x" * 500
-_SECONDS = 120 + _UPDATES / 2000
+_SECONDS = 3 * DEADLINE + _UPDATES / 200
 
 Levels = dict[str, str]
 
