@@ -70,6 +70,9 @@ class Sink(Protocol):
     def confirmed(self, stream: str, after: str | None = None) -> None:
         """From now on nothing of this stream is missed. `after`: the offset behind which it goes on, if it has one."""
 
+    def missed(self, stream: str, seconds: float) -> None:
+        """In the last `seconds` something of this stream, which is confirmed, was lost. It goes on as before."""
+
     def discovered(self, stream: str) -> None:
         """A stream that is to be kept ready without clients exists; it may be said again."""
 

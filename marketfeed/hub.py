@@ -300,6 +300,18 @@ class Hub(Service):
         self._look_for(live)
         self._waits.settled(live)
 
+    def missed(self, stream: str, seconds: float) -> None:
+        live = self._wanted.find(stream)
+        if live is None or not live.confirmed:
+            return
+        now = self._now()
+        live.heard = min(live.heard, now - seconds)
+        self._missed(live, now)
+        if self._wanted.find(stream) is live:  # or what was sent before has ended its last client
+            if isinstance(live.history, EntryHistory):
+                self._begin_anew(live, live.history, live.history.latest or "0-0")
+            self._look_for(live)
+
     def refused(self, stream: str, why: str) -> None:
         live = self._wanted.find(stream)
         if live is None:

@@ -245,7 +245,7 @@ class RedisStreams(LinkService):
             if entries and not is_whole:
                 at = write_id(before(_entry(entries[0][0])))
                 self._reads.move(reading, at.encode(), is_entry=False)
-                reading.told = at
+                reading.told, reading.added = at, None
                 self.sink.confirmed(reading.stream, after=at)
         return self._deliver(found)
 
@@ -324,6 +324,7 @@ class RedisStreams(LinkService):
 
     def deliver(self, reading: Reading, entries: list[Any]) -> None:
         publish, stream = self.sink.publish, reading.stream
+        reading.taken += len(entries)
         for entry, fields in entries:
             payload = fields[1] if fields[0] == b"d" else payload_of(fields)
             if payload is None:

@@ -5,7 +5,9 @@
 2. Where an entry behind the position was deleted, what is left up to that one is read and delivered first. Nobody knows
    what else was deleted there, so the stream is then confirmed behind that one.
 3. What may not be read, or is no stream, is refused by itself; that is said once for each link.
-4. Streams that are wanted are checked at once. Those that have their turn in between (see `verification`) wait for the
+4. A stream that was deleted and begun anew between two reads is where it should be, and lacks what nobody had read.
+   The server counts what is added to it: where it has not counted what was read since its last turn, that is missed.
+5. Streams that are wanted are checked at once. Those that have their turn in between (see `verification`) wait for the
    end of a read; where all is well nobody hears of it.
 """
 
@@ -162,7 +164,12 @@ class StreamChecks:
         if at.encode() != reading.at:
             reading.at, reading.told = at.encode(), at
         elif self._reader.is_read(reading):
+            if extent.last == after:
+                seconds = reading.misses(extent.added, self._clock.seconds())
+                if seconds is not None:
+                    self._reader.sink.missed(reading.stream, seconds)
             return
+        reading.begin(extent.added if extent.last == after else None, self._clock.seconds())
         reading.is_at_entry = is_entry
         self._verification.forget(reading)
         self._reader.read_on(reading, extent)

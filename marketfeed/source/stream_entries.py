@@ -36,13 +36,15 @@ def payload_of(fields: list[bytes]) -> bytes | None:
 @dataclass(frozen=True, slots=True)
 class Extent:
     """What the server says about a stream. `first`: its first entry, if it has one; `last`: the highest id that it
-    ever gave; `deleted`: the highest id that XDEL took; `removed`: how many entries are gone, where that is counted.
+    ever gave; `deleted`: the highest id that XDEL took; `removed`: how many entries are gone, and `added`: how many
+    there ever were, where that is counted.
     """
 
     first: EntryId | None
     last: EntryId
     deleted: EntryId
     removed: int | None
+    added: int | None = None
 
     def has_all_behind(self, at: EntryId, *, is_entry: bool) -> bool:
         """Whether nothing that was added behind `at` is missing. `is_entry`: there is an entry of this id."""
@@ -75,7 +77,7 @@ class Extent:
         return newest if newest is not None else self.last
 
 
-ABSENT = Extent(None, ORIGIN, ORIGIN, 0)
+ABSENT = Extent(None, ORIGIN, ORIGIN, 0, 0)
 """Of a stream that does not exist."""
 
 
@@ -89,4 +91,5 @@ def read_extent(reply: list[Any]) -> Extent:
         last=read_id(fields[b"last-generated-id"].decode()),
         deleted=read_id(fields.get(b"max-deleted-entry-id", b"0-0").decode()),
         removed=None if added is None else added - fields[b"length"],
+        added=added,
     )

@@ -22,10 +22,11 @@ _GROWTH = 8
 class Reading:
     """One stream that is read. `at`: the id behind which it is read on, b"" while that is not known; `is_at_entry`: it
     is known to be that of an entry. `told`: the last id that the sink has heard of, which is an earlier one where
-    entries were passed over.
+    entries were passed over. `added`: how many the server had counted when it was last read up to its end, None while
+    that is not known, and `whole_at`: when that was; `taken`: how many were read since.
     """
 
-    __slots__ = ("at", "is_at_entry", "key", "place", "stream", "told")
+    __slots__ = ("added", "at", "is_at_entry", "key", "place", "stream", "taken", "told", "whole_at")
 
     def __init__(self, stream: str, key: bytes) -> None:
         self.stream = stream
@@ -34,6 +35,23 @@ class Reading:
         self.is_at_entry = False
         self.told = ""
         self.place = -1
+        self.added: int | None = None
+        self.whole_at = 0.0
+        self.taken = 0
+
+    def misses(self, added: int | None, now: float) -> float | None:
+        """It is read up to its end, and the server has counted `added` entries.
+
+        None, or, if some were never read, within how many seconds that was. `now`: s of any clock.
+        """
+        expected = None if self.added is None else self.added + self.taken
+        seconds = now - self.whole_at
+        self.begin(added, now)
+        return None if expected is None or added in (None, expected) else seconds
+
+    def begin(self, added: int | None, now: float) -> None:
+        """What is read is counted from now on; `added`: None, if there is something that is not read yet."""
+        self.added, self.taken, self.whole_at = added, 0, now
 
 
 class Volume:

@@ -35,6 +35,9 @@ class Heard:
     def behind(self) -> list[Subscriber]:
         return []
 
+    def missed(self, stream: str, seconds: float) -> None:
+        self.events.append(("missed", stream))
+
     def confirmed(self, stream: str, after: str | None = None) -> None:
         self.events.append(("confirmed", stream, after or ""))
 

@@ -492,3 +492,22 @@ async def test_a_sink_that_has_enough(harness: Harness) -> None:
     heard.source.want(B)
     await harness.eventually(lambda: heard.count("confirmed") == 2)
     assert heard.count("publish") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_deleted_before_it_was_read(harness: Harness) -> None:
+    """The stream is begun anew under higher ids, so that what was read last is where it should be: that is counted."""
+    _, redis, heard = await reading(harness, A)
+    await redis.command("XADD", A, "1-0", "d", "one")
+    await harness.eventually(lambda: heard.count("publish"))
+    for words in (("MULTI",), ("XADD", A, "2-0", "d", "two"), ("DEL", A), ("XADD", A, "3-0", "d", "three"), ("EXEC",)):
+        await redis.command(*words)
+    await harness.eventually(lambda: heard.count("missed"))
+    assert heard.of("publish") == [("one", "1-0"), ("three", "3-0")]
+    await redis.command("XADD", A, "4-0", "d", "four")
+    await redis.command("XTRIM", A, "MAXLEN", "1")
+    await harness.eventually(lambda: heard.count("publish") == 3)
+    rounds = heard.source._checks._verification  # type: ignore[attr-defined]
+    turn = rounds._rounds._last
+    await harness.eventually(lambda: rounds._rounds._last > turn + 2)
+    assert heard.count("missed") == 1, "what was trimmed behind the reader is not missing"
