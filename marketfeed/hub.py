@@ -372,6 +372,7 @@ class Hub(Service):
         return stream
 
     def _dropped(self, stream: LiveStream) -> None:
+        self._flushed = []  # its groups, perhaps, and they hold it
         stream.history.close()
         self._gaps.forget(stream)
         if self._seeding is not None:

@@ -212,7 +212,7 @@ class HandshakeProtocol(PacedProtocol):
             status=refusal.status,
             text=refusal.logged or refusal.text,
         )
-        self.outbox.write(respond(refusal, is_head=is_head))
+        self.outbox.write_plain(respond(refusal, is_head=is_head))
         self._left = 0
         self.wasClean = True
         self.dropConnection(abort=False)

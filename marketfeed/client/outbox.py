@@ -131,6 +131,21 @@ class Outbox:
         elif not self._closed:
             self._put(frames, is_event=False)
 
+    def write_plain(self, data: bytes) -> None:
+        """Send what is no frames, before there are any: an answer of HTTP. It waits, whatever its size."""
+        if not self.direct:
+            self.write(data)
+            return
+        try:
+            sent = self.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.failed()
+            return
+        if sent != len(data):
+            self._keep(data[sent:])
+
     def tell(self, event: bytes) -> None:
         """Send a control event, which no merging crosses."""
         if self.direct:
@@ -159,12 +174,16 @@ class Outbox:
         if not fits:
             rest = data[sent : frame_end(data, sent)]
         if rest:
-            self.direct = False
-            self._backlog(0).put(rest)
-            if self._owner is not None:
-                self._owner.backlog_changed(self.waiting_bytes)
-            self._transport.registerProducer(self, False)
+            self._keep(rest)
         return fits
+
+    def _keep(self, rest: bytes) -> None:
+        """What the socket did not take waits from now on."""
+        self.direct = False
+        self._backlog(0).put(rest)
+        if self._owner is not None:
+            self._owner.backlog_changed(self.waiting_bytes)
+        self._transport.registerProducer(self, False)
 
     def failed(self) -> None:
         """The socket is gone: let the transport find out in its own time, and write nothing more."""

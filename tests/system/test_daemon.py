@@ -380,6 +380,7 @@ BAD_VALUES = {
     "memory-limit": "512",
     "max-streams": "1e3",
     "max-distinct-streams": "0",
+    "max-book-levels": "0",
     "max-distinct-streams-per-address": "-1",
     "request-rate": "many",
     "request-burst": "0",

@@ -31,13 +31,6 @@ async def test_a_server_that_comes_back_empty(harness: Harness) -> None:
 
 @pytest_twisted.ensureDeferred
 @within(_SECONDS)
-async def test_streams_that_are_deleted_while_they_are_read(harness: Harness) -> None:
-    """What nobody has read is gone, and what comes then is read on."""
-    await _lose(harness, "deleted")
-
-
-@pytest_twisted.ensureDeferred
-@within(_SECONDS)
 async def test_streams_whose_ids_are_set_back(harness: Harness) -> None:
     """Deleted, and begun anew under lower ids: they are read on, and not waited for in vain."""
     await _lose(harness, "set back")

@@ -230,7 +230,9 @@ async def test_memory_stays_bounded_whatever_waits(harness: Harness) -> None:
         await market.publish(*map(wide_trade, range(40)))
         if round_number == 5:
             before = market.daemon.resident_kib()
-    assert market.daemon.resident_kib() - before < 20_000
+    # A client that is given up has still what its transport was handed, some 128 KiB, until it is gone: however fast
+    # this goes, that is less for all 180 of them than a quarter of the MiB that may wait for each.
+    assert market.daemon.resident_kib() - before < 45_000
     await market.ended(4008, 180)
     await market.stop()
 
