@@ -258,19 +258,19 @@ def _admission(reactor: Any, settings: Settings, users: UserManager, memory: Mem
         proxies=proxies,
         rate=ConnectRate(settings.connect_rate, spare_local_but=proxies if settings.spares_local else None),
         counts=ConnectionCounts(settings.max_connections_per_address),
-        verifier=None if settings.auth == "off" else _verifier(settings),
+        verifier=None if settings.auth == "off" else _verifier(reactor, settings),
         needs_token=settings.auth == "required",
         shares=Shares(settings.max_distinct_streams_per_address),
     )
 
 
-def _verifier(settings: Settings) -> TokenVerifier:
+def _verifier(reactor: Any, settings: Settings) -> TokenVerifier:
     option = "--auth-key"
     try:
         if settings.auth_key is not None:
             load_keys(settings.auth_key, None)  # by itself first, so that the line can name the option
         option = "--auth-jwks"
-        keys = KeyFiles(settings.auth_key, settings.auth_jwks, time.time)
+        keys = KeyFiles(settings.auth_key, settings.auth_jwks, reactor.seconds)
     except BadKey as fault:
         raise StartFault(f"{option}: {fault}") from None
     return TokenVerifier(keys.current, time.time, audience=settings.auth_audience, issuer=settings.auth_issuer)

@@ -3,6 +3,8 @@
 1. Every event of ours carries its facts as fields (`client`, `peer`, `stream`, …); both formats are made from them.
 2. What one turn of the reactor logs is written at its end, in one call: the writing of one line by itself would cost
    as much as all else that a client's arrival does. Before the reactor runs, and after, a line is written at once.
+3. Lines that cannot be written, for the disk is full or nobody reads the pipe any more, are counted and lost. It is
+   tried again once a second; the first line that gets through says how many there were, and why.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from twisted.python.threadable import isInIOThread
 from zope.interface import implementer
 
 __all__ = ["Log", "make_observer"]
+
+_REST_SECONDS = 1.0
 
 
 class Log(Logger):
@@ -68,13 +72,22 @@ class _File(Protocol):
 class _Out:
     """Lines on their way to a file. `reactor`: tells when a turn ends."""
 
+    log = Log()
+
     def __init__(self, file: _File, reactor: Any) -> None:
         self._file = file
         self._reactor = reactor
         self._lines: list[str] = []
+        self._lost = 0
+        self._fault = ""
+        self._is_resting = False
+        self._is_reporting = False
         reactor.addSystemEventTrigger("after", "shutdown", self.flush)
 
     def write(self, line: str) -> None:
+        if self._is_resting:
+            self._lost += 1
+            return
         self._lines.append(line)
         if not self._reactor.running:
             self.flush()
@@ -86,9 +99,26 @@ class _Out:
 
     def flush(self) -> None:
         lines, self._lines = self._lines, []
-        if lines:
+        if not lines:
+            return
+        try:
             self._file.write("".join(lines))
             self._file.flush()
+        except (OSError, ValueError) as error:  # to log it would be another line
+            self._lost += len(lines) - self._is_reporting
+            self._fault = getattr(error, "strerror", None) or str(error)
+            if self._reactor.running and not self._is_resting:
+                self._is_resting = True
+                self._reactor.callLater(_REST_SECONDS, self._try_again)
+        else:
+            if self._is_reporting:
+                self._lost = 0
+        self._is_reporting = False
+
+    def _try_again(self) -> None:
+        self._is_resting = False
+        self._is_reporting = True
+        self.log.warn("{count} lines of the log were lost: {fault}", count=self._lost, fault=self._fault)
 
 
 @implementer(ILogObserver)
@@ -194,9 +224,10 @@ def _open(reactor: Any, path: str, in_front: bool) -> _Out:
     file = LogFile.fromFullPath(path or "twistd.log", rotateLength=None)
     out = _Out(cast(_File, file), reactor)
 
-    def rotate(*_: object) -> None:
+    def rotate() -> None:
         out.flush()
         file.rotate()
 
-    signal.signal(signal.SIGUSR1, rotate)
+    # A handler may interrupt anything, also the writing of a line.
+    signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(rotate))
     return out

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,14 @@ class _Given(msgspec.Struct, frozen=True):
     source: str
 
 
-def load(flags: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
-    """The settings of a process. `flags`: option field → text, only those given. Raises `BadSetting`."""
+_ALL = frozenset(option.field for option in OPTIONS)
+
+
+def load(flags: Mapping[str, str], environment: Mapping[str, str], only: Collection[str] = _ALL) -> Settings:
+    """The settings of a process. `flags`: option field → text, only those given. Raises `BadSetting`.
+
+    `only`: the fields that matter; what the file says of others may be anything.
+    """
     from_flags = {field: _Given(text, f"--{field.replace('_', '-')}") for field, text in flags.items()}
     from_environment = {
         option.field: _Given(environment[option.environment], f"the variable {option.environment}")
@@ -97,7 +103,7 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
         if environment.get(option.environment)
     }
     config = from_flags.get("config") or from_environment.get("config")
-    from_file, kinds = _read_file(config) if config else ({}, ())
+    from_file, kinds = _read_file(config, only) if config else ({}, ())
     given = _merge([from_flags, from_environment, from_file])
     values = {option.field: _parse(option, given[option.field]) for option in OPTIONS if option.field in given}
     values.pop("config", None)
@@ -187,7 +193,7 @@ def _parse_one(option: Option, text: str, source: str) -> Any:
         raise BadSetting(f"{source}: {shown} cannot be used; expected {error}") from None
 
 
-def _read_file(config: _Given) -> tuple[dict[str, _Given], tuple[StreamKind, ...]]:
+def _read_file(config: _Given, only: Collection[str]) -> tuple[dict[str, _Given], tuple[StreamKind, ...]]:
     path = repr(config.text)[1:-1]
     try:
         table = tomllib.loads(Path(config.text).read_text(encoding="utf-8"))
@@ -202,6 +208,8 @@ def _read_file(config: _Given) -> tuple[dict[str, _Given], tuple[StreamKind, ...
         if field not in known:
             name = repr(field[:80])[1:-1]
             raise BadSetting(f"{name} in {path}: unknown; expected streams or one of {', '.join(sorted(known))}")
+        if field not in only:
+            continue
         try:
             text = _as_flag(value, known[field])
         except ValueError:

@@ -1,7 +1,9 @@
 """What twistd runs: the options, and the tree of services that makes up the daemon.
 
 1. Everything that can be found wrong before the daemon goes to the background ends the start with one line.
-2. Services start in the order in which they stand in `makeService`, and stop one after the other: clients first,
+2. The process lives on a clock that nobody sets: timers, paces and limits go on when the time of day is put back.
+   Wall time is for what is written, and for what is compared with what others wrote.
+3. Services start in the order in which they stand in `makeService`, and stop one after the other: clients first,
    so that they are sent away while everything still works.
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -116,7 +119,14 @@ def makeService(options: Options) -> MultiService:
 
     from marketfeed.daemon import StartFault, build
 
+    _on_a_clock_of_its_own(reactor)
     try:
         return build(reactor, options.settings, options.parent or {})
     except StartFault as fault:
         raise SystemExit(f"marketfeed: {fault}") from None
+
+
+def _on_a_clock_of_its_own(reactor: Any) -> None:
+    """Timers that exist already count by the clock that they were made with, so it is changed before there are any."""
+    if not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic

@@ -34,11 +34,12 @@ class Reactor:
     def __init__(self, *, running: bool = False) -> None:
         self.running = running
         self.later: list[Callable[[], None]] = []
+        self.in_a_second: list[Callable[[], None]] = []
         self.at_the_end: list[Callable[[], None]] = []
 
     def callLater(self, seconds: float, call: Callable[[], None]) -> None:
-        assert seconds == 0
-        self.later.append(call)
+        assert seconds in (0, 1)
+        (self.in_a_second if seconds else self.later).append(call)
 
     def callFromThread(self, call: Callable[[], None]) -> None:
         self.later.append(call)
@@ -52,6 +53,13 @@ class Reactor:
         later, self.later = self.later, []
         for call in later:
             call()
+
+    def second(self) -> None:
+        """A second, and the turn in which it ends."""
+        calls, self.in_a_second = self.in_a_second, []
+        for call in calls:
+            call()
+        self.turn()
 
 
 class Destination:
@@ -269,6 +277,67 @@ class TestTurns:
         assert text.lines[0].endswith("one")
 
 
+class TestUnwritable:
+    """A disk that is full, a pipe that nobody reads."""
+
+    @pytest.fixture(autouse=True)
+    def _all_is_logged_here(self, text: Destination, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the log says of itself, too."""
+        monkeypatch.setattr(marketfeed.logs._Out.log, "observer", text.observe)
+
+    def breaks(self, text: Destination, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """From now on nothing can be written; what was tried."""
+        tried: list[str] = []
+
+        def write(lines: str) -> None:
+            tried.append(lines)
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(text.out, "write", write)
+        return tried
+
+    def test_it_is_tried_once_a_second(self, text: Destination, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However much there is to say; nothing is kept, and nothing fails."""
+        text.reactor.running = True
+        tried = self.breaks(text, monkeypatch)
+        for number in range(1, 6):
+            for _ in range(100):
+                text.log.info("x")
+                text.reactor.turn()
+            assert len(tried) == number
+            assert len(text.reactor.in_a_second) == 1
+            text.reactor.second()
+        assert sum(map(len, tried)) < 1000
+
+    def test_what_was_lost_is_told(self, text: Destination, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As soon as something can be written, and once."""
+        text.reactor.running = True
+        with monkeypatch.context() as broken:
+            self.breaks(text, broken)
+            for _ in range(50):
+                text.log.info("x")
+                text.reactor.turn()
+            text.reactor.second()
+            text.reactor.second()
+        text.log.info("lost, too")
+        text.reactor.second()
+        text.log.info("y")
+        text.reactor.turn()
+        assert [line[25:] for line in text.lines] == [
+            "warn  51 lines of the log were lost: No space left on device",
+            "info  y",
+        ]
+        assert not text.reactor.in_a_second
+
+    def test_when_the_reactor_does_not_run(self, text: Destination, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A line is lost, and no more."""
+        tried = self.breaks(text, monkeypatch)
+        text.log.info("x")
+        text.log.info("x")
+        assert len(tried) == 2
+        assert not text.reactor.in_a_second
+
+
 class TestDestination:
     @pytest.fixture(autouse=True)
     def _signals(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,10 +382,13 @@ class TestDestination:
     def test_a_file_is_begun_anew_at_sigusr1(self, tmp_path: Path) -> None:
         """As twistd does; what was written is kept under another name."""
         path = tmp_path / "named.log"
-        observe = make_observer(Reactor(), {"logfile": str(path)}, "text", "info")
+        reactor = Reactor()
+        observe = make_observer(reactor, {"logfile": str(path)}, "text", "info")
         log = Logger(observer=observe)  # type: ignore[arg-type]
         log.info("before")
         self.handlers[signal.SIGUSR1](signal.SIGUSR1, None)
+        assert not (tmp_path / "named.log.1").exists()  # not within the handler, which may interrupt anything
+        reactor.turn()
         log.info("after é")
         assert "before" in (tmp_path / "named.log.1").read_text()
         assert path.read_text().endswith("after é\n")

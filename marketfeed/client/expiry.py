@@ -13,6 +13,8 @@ from marketfeed.model.identity import Identity
 
 __all__ = ["NOTICE", "Expiry", "TokenBearer"]
 
+_LOOK_SECONDS = 300.0
+"""How long it takes at most to notice that the clock of the tokens was set."""
 NOTICE = 60.0
 """Seconds before the end at which the client hears of it (PROTOCOL.md, section 5)."""
 
@@ -54,7 +56,7 @@ class Expiry:
 
     def _wait(self) -> None:
         moment = self._end if self._told else self._end - NOTICE
-        self._call = self._clock.callLater(max(0.0, moment - self._now()), self._look)
+        self._call = self._clock.callLater(min(max(0.0, moment - self._now()), _LOOK_SECONDS), self._look)
 
     def _look(self) -> None:
         """The reactor's clock and that of the tokens may have gone apart, so both times are compared anew."""

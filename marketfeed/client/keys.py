@@ -105,7 +105,7 @@ def load_keys(key_path: str | None, jwks_path: str | None) -> KeySet:
 
 
 class KeyFiles:
-    """The keys of these files as they are now. `now`: the time in seconds. Raises what `load_keys` does."""
+    """The keys of these files as they are now. `now`: seconds, from any beginning. Raises what `load_keys` does."""
 
     def __init__(self, key_path: str | None, jwks_path: str | None, now: Callable[[], float]) -> None:
         self._paths = key_path, jwks_path
@@ -113,6 +113,8 @@ class KeyFiles:
         self._checked = now()
         self._seen = self._state()  # first: a change while the files are read shows at the next check
         self._keys = load_keys(*self._paths)
+        key_path, jwks_path = (path and os.path.abspath(path) for path in self._paths)
+        self._paths = key_path, jwks_path  # twistd changes the directory later
         self._fault = ""
 
     def current(self) -> KeySet:

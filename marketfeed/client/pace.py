@@ -105,6 +105,9 @@ class PacedProtocol(LeanServerProtocol):
         now = self.factory.clock.seconds()
         paid_until = max(self._paid_until, now)
         is_within = paid_until - now < pace.burst
+        if not is_within:  # no message could have brought it so far, if the clock has been put back
+            most = now + pace.burst + (self.maxMessagePayloadSize >> _KIB_BITS) * pace.step
+            paid_until = self._paid_until = min(paid_until, most)
         if is_within or steps > 1:  # a message has been read already
             self._paid_until = paid_until + steps * pace.step
         if not is_within and self._going_on is None:

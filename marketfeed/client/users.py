@@ -2,7 +2,8 @@
 
 1. A client is registered when its WebSocket opens and removed when its connection is gone, whatever the reason.
 2. Nobody is registered past `max_connections`, nor while the daemon drains.
-3. A drain sends every client away, spread over the time given, and ends when all are gone or a grace has passed.
+3. A drain sends every client away, spread over the time given, and ends when all are gone or a grace has passed. Who
+   has gone meanwhile takes none of the time.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class UserManager(Service):
         if not self._count:
             return
         self.log.info("sending {count} clients away", count=self._count)
-        waiting = list(self)
+        waiting = [user_id for bucket in self._buckets for user_id in bucket]
         ticks = max(1, int(self.drain_seconds / _TICK))
         share = -(-len(waiting) // ticks)
         done = Deferred[None]()
@@ -119,12 +120,17 @@ class UserManager(Service):
         spread.stop()
         await self._all_gone(_TICK if self._hurry else _GRACE)
 
-    def _send_some_away(self, waiting: list[User], share: int, done: Deferred[None]) -> None:
+    def _send_some_away(self, waiting: list[int], share: int, done: Deferred[None]) -> None:
         at_once = self._hurry or self.drain_seconds == 0
-        for _ in range(len(waiting) if at_once else min(share, len(waiting))):
+        left = len(waiting) if at_once else share
+        while left and waiting:
+            user_id = waiting.pop()
+            user = self._buckets[user_id % BUCKETS].get(user_id)
+            if user is None:
+                continue
+            left -= 1
             at = int(self._now() * 1000)
             farewell = ServerShutdown(at, random.randrange(500, _LATEST_RETURN))
-            user = waiting.pop()
             try:
                 user.send_away(farewell, at_once=at_once)
             except Exception:

@@ -13,8 +13,8 @@ __all__ = ["add_redis_options", "redis_settings"]
 _SHARED = ("redis_url", "redis_host", "redis_port", "redis_ca", "channel_prefix", "config")
 """The daemon's options that say where Redis is. Its others may be set, even badly, and mean nothing here."""
 
-_IGNORED = {"demo": "false", "auth": "optional", "auth_key": "none"}
-"""What a daemon would be told so that nothing else of its file can be wrong. No key is read."""
+_FOR_PRIVATE_KINDS = {"auth": "optional", "auth_key": "none"}
+"""What a daemon would be told so that the file may declare private kinds. No key is read."""
 
 
 def add_redis_options(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def redis_settings(arguments: argparse.Namespace) -> Settings:
     flags = {field: text for field in _SHARED if (text := getattr(arguments, field, None)) is not None}
     shared = {option.environment for option in OPTIONS if option.field in _SHARED}
     environment = {name: text for name, text in os.environ.items() if name in shared}
-    settings = load({**flags, **_IGNORED}, environment)
+    settings = load({**flags, **_FOR_PRIVATE_KINDS}, environment, _SHARED)
     if settings.redis.embedded:
         raise BadSetting(
             "--redis-url or REDIS_URL: embedded: is a daemon's own server, which has its market with --demo; "

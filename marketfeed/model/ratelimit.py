@@ -3,7 +3,7 @@
 1. There are never more than `burst` tokens; the bucket starts full.
 2. Tokens come with the time that passes, fractions included, and a `take` needs a whole one. One refused costs nothing.
 3. What something turns out to cost besides is charged when that is known, and the bucket then owes tokens.
-4. Time that was seen once never counts again: a clock that goes backwards neither takes nor adds tokens.
+4. A clock that is put back neither takes nor adds tokens, and from there on they come at the same rate.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class TokenBucket:
     def take(self, now: float) -> bool:
         """Take a token. False: there is none."""
         passed = now - self._latest
+        self._latest = now
         if passed > 0:
-            self._latest = now
             self._tokens = min(self._burst, self._tokens + passed * self._rate)
         if self._tokens < 1:
             return False

@@ -329,6 +329,17 @@ class TestKeyFiles:
         self.now += CHECK_SECONDS
         assert files.current() == KeySet({}, VerifyKey("HS256", SECRET[::-1]))
 
+    def test_a_process_that_goes_elsewhere(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As twistd does with --rundir: paths mean what they meant at the start."""
+        path.write_bytes(SECRET)
+        monkeypatch.chdir(path.parent)
+        files = self.files(Path(path.name))
+        (path.parent / "elsewhere").mkdir()
+        monkeypatch.chdir(path.parent / "elsewhere")
+        path.write_bytes(SECRET * 2)
+        self.now += CHECK_SECONDS
+        assert files.current() == KeySet({}, VerifyKey("HS256", SECRET * 2))
+
     def test_a_clock_that_is_put_back_hides_no_change(self, path: Path) -> None:
         """Or it would, for as long as it was put back."""
         self.write(path, SECRET)

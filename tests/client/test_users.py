@@ -204,6 +204,33 @@ def test_who_has_left_meanwhile_does_not_hold_the_drain_up() -> None:
     assert room.is_drained
 
 
+def test_a_drain_is_over_when_everybody_has_gone() -> None:
+    """Be it long before its time."""
+    room = Room(drain_seconds=100)
+    users = [FakeUser(room) for _ in range(300)]
+    room.drain()
+    for user in users:
+        if user.farewell is None:
+            user.leave()
+    room.pass_time(0.2)
+    assert room.is_drained
+    assert not room.clock.getDelayedCalls()
+
+
+def test_who_has_gone_takes_none_of_the_time() -> None:
+    """Those who are left are sent away as fast as all would have been."""
+    room = Room(drain_seconds=10)
+    users = [FakeUser(room, polite=False) for _ in range(300)]
+    room.drain()
+    for user in users[10:]:
+        if user.farewell is None:
+            user.leave()
+    room.pass_time(1)
+    assert all(user.farewell is not None for user in users[:10])
+    room.pass_time(6)
+    assert room.is_drained
+
+
 def test_one_failure_does_not_hold_the_drain_up(logged: LogCapture) -> None:
     """A client that cannot be sent away is ended, the others are sent away all the same."""
 

@@ -53,6 +53,21 @@ def test_what_else_a_daemon_is_told_means_nothing(monkeypatch: pytest.MonkeyPatc
     assert [kind.name for kind in found.kinds] == ["orders"]
 
 
+@pytest.mark.parametrize(
+    "line", ['validate = "maybe"', "ping_interval = -1", "port = [1]", 'warm = "?"', "history = {}"]
+)
+def test_what_is_wrong_in_the_file_is_the_daemons_business(line: str, tmp_path: Path) -> None:
+    """Unless it is about where Redis is, or a name that no option has, which may have been meant to be one of those."""
+    file = tmp_path / "marketfeed.toml"
+    file.write_text(f'redis_host = "file.example"\n{line}\n')
+    found = redis_settings(argparse.Namespace(config=str(file)))
+    assert found.redis == RedisAddress(host="file.example")
+    for other in ('redis_port = "x"', "redis_hots = 1"):
+        file.write_text(f"{other}\n{line}\n")
+        with pytest.raises(BadSetting, match=other.partition(" ")[0]):
+            redis_settings(argparse.Namespace(config=str(file)))
+
+
 def test_a_server_of_the_daemons_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else can reach it."""
     monkeypatch.setenv("REDIS_URL", "embedded:")

@@ -20,9 +20,9 @@ class ExactBucket:
         self.tokens, self.latest = Fraction(burst), Fraction(now)
 
     def take(self, now: float) -> bool:
-        latest = max(self.latest, Fraction(now))
-        self.tokens = min(Fraction(self.burst), self.tokens + (latest - self.latest) * self.rate)
-        self.latest = latest
+        passed = max(Fraction(0), Fraction(now) - self.latest)
+        self.tokens = min(Fraction(self.burst), self.tokens + passed * self.rate)
+        self.latest = Fraction(now)
         if self.tokens < 1:
             return False
         self.tokens -= 1
@@ -60,14 +60,14 @@ def test_fractions_add_up() -> None:
 
 
 def test_clock_goes_backwards() -> None:
-    """What was in the bucket stays, nothing is added, and the same time does not count twice."""
-    bucket = TokenBucket(1, 2, 100.0)
-    assert bucket.take(100.0)
-    assert bucket.take(50.0)
-    assert not bucket.take(50.0)
-    assert not bucket.take(99.0)
-    assert not bucket.take(100.0)
-    assert bucket.take(101.0)
+    """What was in the bucket stays, nothing is added, and it does not take until the old time to fill again."""
+    bucket = TokenBucket(1, 2, 4000.0)
+    assert bucket.take(4000.0)
+    assert bucket.take(400.0)
+    assert not bucket.take(400.0)
+    assert not bucket.take(400.5)
+    assert bucket.take(401.0)
+    assert takes(bucket, 500.0) == 2
 
 
 def test_what_is_charged_may_be_owed() -> None:
