@@ -3,7 +3,8 @@
 1. The key decides the algorithm. `none`, another algorithm than the key's, and a key that came with the token are
    refused; of the token's header only `alg`, `kid` and `crit` are looked at.
 2. A token without an end is refused, and so is one whose end is no time: in milliseconds, say, it would never come.
-3. Nobody gets in with an expired token, also not one that was good before: its times are looked at every time.
+3. A token is good until its `exp`, to the instant, for who comes and for who is connected already; of `nbf` alone
+   there is a leeway. Its times are looked at every time, also those of one that was good before.
 4. No message and no log line holds a token, or anything out of one whose signature is not verified.
 5. Whatever the text, `verify` returns an `Identity` or raises `BadToken`.
 """
@@ -29,7 +30,7 @@ from marketfeed.model.nesting import TOO_DEEP, is_too_deep
 __all__ = ["LEEWAY", "MAX_SUBJECT", "MAX_TOKEN", "BadToken", "TokenFound", "TokenVerifier", "subprotocol", "token_from"]
 
 LEEWAY = 30.0
-"""Seconds by which the clocks of the issuer and of this machine may differ."""
+"""Seconds by which the issuer's clock may be ahead of this machine's: a token may be shown as soon as it is made."""
 MAX_TOKEN = 8192
 MAX_SUBJECT = 256
 """Characters of the claim `sub`."""
@@ -127,7 +128,7 @@ class TokenVerifier:
 
     def _check_times(self, verified: _Verified) -> None:
         now = self._now()
-        if now >= verified.identity.expires_at + LEEWAY:
+        if now >= verified.identity.expires_at:
             raise BadToken("the token has expired")
         if now < verified.begins - LEEWAY:
             raise BadToken("the token is not valid yet (nbf)")

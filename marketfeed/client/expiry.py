@@ -8,7 +8,6 @@ from typing import Protocol
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Clock
-from marketfeed.client.auth import LEEWAY
 from marketfeed.model.identity import Identity
 
 __all__ = ["NOTICE", "Expiry", "TokenBearer"]
@@ -30,20 +29,15 @@ class TokenBearer(Protocol):
 
 
 class Expiry:
-    """Waits for the end of `identity`. `now`: seconds since 1970.
+    """Waits for the end of `identity`. `now`: seconds since 1970."""
 
-    A token that was accepted at or after its end, for its issuer's clock may be behind, is good until that is no
-    excuse any more.
-    """
-
-    __slots__ = ("_bearer", "_call", "_clock", "_end", "_expires_at", "_now", "_told")
+    __slots__ = ("_bearer", "_call", "_clock", "_expires_at", "_now", "_told")
 
     def __init__(self, clock: Clock, now: Callable[[], float], identity: Identity, bearer: TokenBearer) -> None:
         self._clock = clock
         self._now = now
         self._bearer = bearer
         self._expires_at = identity.expires_at
-        self._end = identity.expires_at + (LEEWAY if now() >= identity.expires_at else 0)
         self._told = False
         self._call: IDelayedCall | None = None
         self._wait()
@@ -55,13 +49,13 @@ class Expiry:
             self._call = None
 
     def _wait(self) -> None:
-        moment = self._end if self._told else self._end - NOTICE
+        moment = self._expires_at if self._told else self._expires_at - NOTICE
         self._call = self._clock.callLater(min(max(0.0, moment - self._now()), _LOOK_SECONDS), self._look)
 
     def _look(self) -> None:
         """The reactor's clock and that of the tokens may have gone apart, so both times are compared anew."""
         self._call = None
-        left = self._end - self._now()
+        left = self._expires_at - self._now()
         if left <= 0:
             self._bearer.token_expired()
             return

@@ -9,7 +9,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from marketfeed.client.auth import LEEWAY
 from marketfeed.client.expiry import NOTICE, Expiry, TokenBearer
 from marketfeed.model.identity import Identity
 from tests.strategies import property_test
@@ -69,17 +68,12 @@ _fits: type[TokenBearer] = Bearer
         (61, [("expires", 1), ("expired", 61)]),
         (60, [("expires", 0), ("expired", 60)]),
         (5, [("expires", 0), ("expired", 5)]),
-        (0, [("expires", 0), ("expired", LEEWAY)]),
-        (-1, [("expires", 0), ("expired", LEEWAY - 1)]),
-        (-LEEWAY, [("expired", 0)]),
-        (-LEEWAY - 1, [("expired", 0)]),
+        (0, [("expired", 0)]),
+        (-1, [("expired", 0)]),
     ],
 )
 def test_the_bearer_hears_a_minute_before_and_at_the_end(seconds: float, told: list[tuple[str, float]]) -> None:
-    """At once where there is less than a minute; one accepted after its end, for clocks differ, has the leeway's rest.
-
-    Nothing is said from within the call that begins it.
-    """
+    """At once where there is less than a minute; nothing is said from within the call that begins it."""
     bearer = Bearer(seconds)
     assert not bearer.told
     bearer.wait(0)
@@ -170,14 +164,14 @@ class TestClocksThatGoApart:
     @property_test
     @example(100.0, [(40.0, 0.0), (60.0, 1e-9)], None)
     @given(
-        st.floats(-LEEWAY, 500),
+        st.floats(-30, 500),
         st.lists(st.tuples(st.floats(0, 200), st.floats(-50, 200)), max_size=20),
         st.none() | st.integers(0, 20),
     )
     def test_whatever_they_do(self, seconds: float, steps: list[tuple[float, float]], cancel_at: int | None) -> None:
         """Nothing is said too early, or twice; until the end there is one timer, then none, and it always comes."""
         bearer = Bearer(seconds)
-        end = bearer.expires_at + (LEEWAY if seconds <= 0 else 0) - NOW
+        end = bearer.expires_at - NOW
         for number, (of_reactor, of_tokens) in enumerate(steps):
             if number == cancel_at:
                 bearer.expiry.cancel()
