@@ -6,9 +6,13 @@ upon and saves something.
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
+from twisted.internet.task import Clock
+
 from marketfeed.client.lean import autobahn_options
+from marketfeed.client.pace import Pace
 from marketfeed.client.websocket import ClientProtocol
 from marketfeed.model.deflate import compressed_frame
 from marketfeed.model.frames import text_frame
@@ -33,10 +37,21 @@ class EchoProtocol(ClientProtocol):
 class EchoServer(Server):
     """The factory of echoing connections. `max_message`, `client_queue`: bytes, by default those of the options."""
 
-    def __init__(self, *, max_message: int = 65536, client_queue: int = 1 << 20, compression: bool = True) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        *,
+        max_message: int = 65536,
+        client_queue: int = 1 << 20,
+        compression: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(clock=clock)
         self.factory.client_queue = client_queue
         self.factory.compression = compression
         self.factory.protocol = cast(
             type[ClientProtocol], type("EchoProtocol", (EchoProtocol,), autobahn_options(max_message))
         )
+
+    def unthrottle(self) -> None:
+        """Read whatever a peer sends at once."""
+        self.factory.pace = Pace(step=0.0, burst=math.inf)

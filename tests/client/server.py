@@ -129,7 +129,10 @@ class Wire(FakeTransport):
 
 
 class Server:
-    """The factory of connections, with everything that it needs. `auth`: as the option, for tokens as `token` makes."""
+    """The factory of connections, with everything that it needs. `auth`: as the option, for tokens as `token` makes.
+
+    `clock`: a reactor, for connections that are real; otherwise the test's own.
+    """
 
     def __init__(
         self,
@@ -140,9 +143,10 @@ class Server:
         kinds: tuple[StreamKind, ...] = (),
         auth: str = "off",
         books: Books | None = None,
+        clock: Clock | None = None,
         **admission: Any,
     ) -> None:
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.hub = Hub(self.clock, HubLimits(linger=0.0), lambda: 1e9)
         self.source = FakeSource(self.hub)
         self.hub.feed_from(self.source)

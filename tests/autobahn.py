@@ -1,0 +1,44 @@
+"""The testee of the Autobahn test suite, in a checkout: `python -m tests.autobahn --port N [--no-throttle]`.
+
+It listens on loopback, says where, and echoes until it is ended. The suite's fuzzing client is pointed at it from
+outside, with all cases. With `--no-throttle` it reads as fast as a peer sends: the suite has cases of 131 MB in small
+messages, which take minutes otherwise (docs/security.md, "floods").
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, cast
+
+from twisted.internet.task import Clock
+
+from tests.client.echo import EchoServer
+
+__all__ = ["main"]
+
+_MAX_MESSAGE = 16 << 20
+"""Bytes: the largest message of the suite has as many."""
+_QUEUE = 1 << 30
+"""Bytes that may wait for a peer, who sends them all before it reads the first."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run until the process is told to end."""
+    parser = argparse.ArgumentParser(prog="python -m tests.autobahn", description=__doc__.partition("\n")[0])
+    parser.add_argument("--port", type=int, required=True, metavar="N", help="0: one that the system picks")
+    parser.add_argument("--no-throttle", action="store_true", help="read as fast as a peer sends")
+    arguments = parser.parse_args(argv)
+    from twisted.internet import reactor as running
+
+    reactor: Any = running
+    server = EchoServer(max_message=_MAX_MESSAGE, client_queue=_QUEUE, clock=cast(Clock, reactor))
+    if arguments.no_throttle:
+        server.unthrottle()
+    port = reactor.listenTCP(arguments.port, server.factory, interface="127.0.0.1")
+    print(f"ws://127.0.0.1:{port.getHost().port}", flush=True)
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()
