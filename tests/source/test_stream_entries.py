@@ -22,10 +22,10 @@ def test_the_publication_is_in_the_field_d() -> None:
 def test_answers_of_older_servers() -> None:
     """What they do not count is not known; what they do not note has not happened."""
     reply = [b"length", 2, b"last-generated-id", b"3-4", b"first-entry", [b"1-0", [b"d", b"1"]]]
-    assert read_extent(reply) == Extent((1, 0), (3, 4), ORIGIN, None)
+    assert read_extent(reply) == Extent((1, 0), (3, 4), ORIGIN, None, None)
     reply[5] = None
     newer = [*reply, b"max-deleted-entry-id", b"2-0", b"entries-added", 5]
-    assert read_extent(newer) == Extent(None, (3, 4), (2, 0), 3)
+    assert read_extent(newer) == Extent(None, (3, 4), (2, 0), 3, 5)
 
 
 class Stream:

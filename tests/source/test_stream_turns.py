@@ -172,6 +172,8 @@ def test_a_late_answer_is_left_and_asked_for_again() -> None:
     world.clock.advance(LATE_SECONDS + 0.1)
     world.link.say(array([array([bulk(b"trade@1"), array([entry(9)])])]))
     assert world.heard.count("publish") == 0
+    assert [command[0] for command in world.link.asked()] == [b"XREVRANGE", b"XINFO"] * 2  # it is their turn, too
+    world.link.say(2 * (array([entry(5)]) + extent(9)))
     commands = world.link.asked()
     assert commands[0][3:] == (b"STREAMS", b"trade@0", b"trade@1", b"5-0", b"5-0")
     assert [command[0] for command in commands[1:]] == [b"XREVRANGE", b"XINFO"] * 2
