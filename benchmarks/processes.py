@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 import shutil
@@ -15,9 +16,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from benchmarks.workloads import Server
 from marketfeed.commands.load_report import LoadReport
@@ -35,6 +42,7 @@ _LOOK_SECONDS = 0.05
 _SHOWN = 1000
 _TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 _LISTEN = "tcp:0:backlog=4096:interface=127.0.0.1"
+_LISTEN_TLS = "ssl:0:backlog=4096:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
 
 
 class Failed(Exception):
@@ -96,21 +104,49 @@ class Stage:
             yield
 
     @contextlib.contextmanager
-    def server(self, server: Server, *options: str) -> Iterator[tuple[int, int]]:
+    def server(self, server: Server, *options: str, tls: bool = False) -> Iterator[tuple[int, int]]:
         """A server is there for so long: its process id and its port. `options`: of the daemon. Raises `Failed`."""
+        variables = {"REDIS_SOCKET": str(self._redis_socket)}
+        listen = _LISTEN
+        if tls:
+            certificate, key = self._certificate
+            variables |= {"TLS_CERTIFICATE": str(certificate), "TLS_KEY": str(key)}
+            listen = _LISTEN_TLS.format(key=key, certificate=certificate)
         if server.script is None:
             command = [sys.executable, *_TWISTD, "-n", "--pidfile=", "marketfeed"]
-            command += ["--port", _LISTEN, "--redis-url", self.redis_url, *options]
+            command += ["--port", listen, "--redis-url", self.redis_url, *options]
         else:
             command = [shutil.which("node") or "node", str(PEERS / server.script)]
-        with self._running(server.key, command, {"REDIS_SOCKET": str(self._redis_socket)}, self._cores.server) as (
-            process,
-            log,
-        ):
+        with self._running(server.key, command, variables, self._cores.server) as (process, log):
             port = int(self._expect(process, log, r"listening on port (\d+)")[1])
             if server.script is None:
                 self._expect(process, log, r"redis: connected")
             yield process.pid, port
+
+    @cached_property
+    def _certificate(self) -> tuple[Path, Path]:
+        """The files of a certificate for 127.0.0.1, which vouches for itself, and of its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "marketfeed benchmarks")])
+        now = datetime.now(UTC)
+        hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(hosts, critical=False)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+        files = self._directory / "certificate.pem", self._directory / "key.pem"
+        files[0].write_bytes(certificate.public_bytes(pem))
+        files[1].write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+        return files
 
     @contextlib.contextmanager
     def attacker(self, name: str, port: int, seconds: float) -> Iterator[None]:
@@ -119,14 +155,16 @@ class Stage:
         with self._running(name, command, {}, self._cores.load):
             yield
 
-    def load(self, port: int, pid: int, options: Sequence[str], *, publishes: bool) -> LoadReport:
+    def load(self, port: int, pid: int, options: Sequence[str], *, publishes: bool, tls: bool = False) -> LoadReport:
         """Run `marketfeed bench`. Raises `Failed`."""
-        command = [sys.executable, "-m", "marketfeed", "bench", f"ws://127.0.0.1:{port}", "--server-pid", str(pid)]
+        url = f"{'wss' if tls else 'ws'}://127.0.0.1:{port}"
+        trusted = {"SSL_CERT_FILE": str(self._certificate[0])} if tls else {}
+        command = [sys.executable, "-m", "marketfeed", "bench", url, "--server-pid", str(pid)]
         command += [*options, *(["--redis-url", self.redis_url] if publishes else [])]
         done = subprocess.run(
             command,
             cwd=self._directory,
-            env=_environment({}),
+            env=_environment(trusted),
             preexec_fn=_pin(self._cores.load),
             capture_output=True,
             check=False,

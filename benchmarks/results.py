@@ -81,10 +81,12 @@ def _at(report: LoadReport, path: str) -> float | None:
 
 FIGURES = {
     "deliveries": Figure("deliveries/s", "deliveries_per_second", True, "generator_busy"),
+    "published": Figure("publications/s", "published_per_second", True, "generator_busy"),
     "cpu": Figure("CPU µs per delivery", "server.cpu_per_delivery"),
     "p50": Figure("p50 ms", "latency_ms.p50"),
     "p99": Figure("p99 ms", "latency_ms.p99"),
     "p99_9": Figure("p99.9 ms", "latency_ms.p99_9"),
+    "max": Figure("max ms", "latency_ms.max"),
     "memory": Figure("KiB per client", "server.resident_per_client"),
     "connect_cpu": Figure("CPU µs per handshake", "server.cpu_per_connect"),
     "connects": Figure("handshakes/s", "connects_per_second", True, "generator_busy_connecting"),

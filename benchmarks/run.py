@@ -132,8 +132,8 @@ def _one(stage: Stage, round_number: int, workload: Workload, server: Server, se
         warm_up=0.2 if is_quick else 1.0,
         most_clients=_QUICK_CLIENTS if is_quick else None,
     )
-    with stage.server(server) as (pid, port):
-        report = stage.load(port, pid, options, publishes=workload.publishes)
+    with stage.server(server, tls=workload.tls) as (pid, port):
+        report = stage.load(port, pid, options, publishes=workload.publishes, tls=workload.tls)
     return Run(workload.key, server.key, round_number, report)
 
 

@@ -6,7 +6,7 @@ import textwrap
 from statistics import median
 
 from benchmarks.chart import Bar, Panel, bar_chart
-from benchmarks.results import FIGURES, Range, Results, figures_of, ratio
+from benchmarks.results import FIGURES, Figure, Range, Results, figures_of, ratio
 from benchmarks.workloads import OURS, SERVERS, WORKLOADS, Server, Workload
 from marketfeed.commands.load_report import LoadReport
 
@@ -35,15 +35,18 @@ when Redis has confirmed it.
 
 - *As fast as it goes*: a fixed number of messages is under way. Each delivery makes room for the next, so nothing
   queues up without end, and the rate is what the server can do.
-- *Paced*: a fixed rate, well below what any of the servers can do, so that cost and latency compare.
+- *Paced*: a fixed rate, well below what any of the servers can do, so that cost and latency compare. A message tells
+  when it was due, not when it was sent: where the load generator or Redis is late, that is part of the latency.
 - **≥** marks a rate at which the load generator's core was busy for more than nine tenths of the time and the
   server's was not: the server can do at least this. The CPU time per delivery does not depend on it.
 - *faults*: messages lost, duplicated or out of order, and connections closed, all rounds together. *load*: how busy
   the load generator's core was, Redis included.
-- Latency is from the moment of publishing to the moment when the client has read the message, and includes the time
-  for which the one load generator reads its other clients. It compares; by itself it says little.
-- A cell is the median, with the least and the most of all rounds. A ratio is the median of the rounds' own ratios,
-  because absolute figures drift with the machine and only what was measured side by side compares.
+- Latency is of all messages that were published while it was measured, also of those that arrive when that is over. It
+  is from the moment of publishing to the moment when the client has read the message, and includes the time for which
+  the one load generator reads its other clients. It compares; by itself it says little.
+- A cell is the median, with the least and the most of all rounds; the best of a column is set in bold. A ratio is the
+  median of the rounds' own ratios, because absolute figures drift with the machine and only what was measured side by
+  side compares.
 
 """
 
@@ -73,11 +76,12 @@ def quote(results: Results) -> str:
     rows = [["", "", *(server.title for server in servers)], ["---", "---", *["---:"] * len(servers)]]
     for workload in WORKLOADS:
         figure = FIGURES[workload.figures[0]]
+        best = _best(results, workload, figure)
         cells = []
         for server in servers:
             found = figures_of(results.of(workload.key, server.key), figure)
             shown = "n/a" if found is None else _bound(found) + number(found.median)
-            cells.append(f"**{shown}**" if server.key == OURS else shown)
+            cells.append(f"**{shown}**" if found is not None and number(found.median) == best else shown)
         better = "more" if figure.more_is_better else "less"
         rows.append([workload.title, f"{figure.title}, {better} is better", *cells])
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -116,20 +120,20 @@ def chart(results: Results) -> str:
 
 def _section(results: Results, workload: Workload) -> str:
     figures = [FIGURES[key] for key in workload.figures]
+    best = [_best(results, workload, figure) for figure in figures]
     compared = figures[0]
     better = "more" if compared.more_is_better else "less"
     head = ["", *(figure.title for figure in figures), f"{OURS} : this", "faults", "load"]
     rows = [head, ["---", *["---:"] * (len(head) - 1)]]
     for server in _present(results, workload):
         reports = results.of(workload.key, server.key)
-        cells = [_figure(figures_of(reports, figure)) for figure in figures]
+        cells = [_figure(figures_of(reports, figure), top) for figure, top in zip(figures, best, strict=True)]
         faults = sum(
             report.lost + report.duplicated + report.out_of_order + report.unasked + sum(report.closed.values())
             for report in reports
         )
-        title = f"**{server.title}**" if server.key == OURS else server.title
         rows.append(
-            [title, *cells, _ratio(results, workload, server), f"{faults:,}", f"{_busy(workload, reports):.0%}"]
+            [server.title, *cells, _ratio(results, workload, server), f"{faults:,}", f"{_busy(workload, reports):.0%}"]
         )
     lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     return (
@@ -168,10 +172,22 @@ def _present(results: Results, workload: Workload) -> list[Server]:
     return [server for server in SERVERS if results.of(workload.key, server.key)]
 
 
-def _figure(found: Range | None) -> str:
+def _best(results: Results, workload: Workload, figure: Figure) -> str:
+    """The best median of all servers, as it is shown, whoever has it."""
+    found = [figures_of(results.of(workload.key, server.key), figure) for server in SERVERS]
+    medians = [each.median for each in found if each is not None]
+    if not medians:
+        return ""
+    return number(max(medians) if figure.more_is_better else min(medians))
+
+
+def _figure(found: Range | None, best: str) -> str:
     if found is None:
         return "n/a"
-    return f"{_bound(found)}**{number(found.median)}** ({number(found.least)} to {number(found.most)})"
+    shown = number(found.median)
+    return (
+        f"{_bound(found)}{f'**{shown}**' if shown == best else shown} ({number(found.least)} to {number(found.most)})"
+    )
 
 
 def _bound(found: Range) -> str:

@@ -13,7 +13,8 @@ __all__ = ["OURS", "SERVERS", "WORKLOADS", "Server", "Workload", "workload_optio
 
 class Workload(msgspec.Struct, frozen=True):
     """`options`: of `marketfeed bench`. `figures`: what its table shows, by the names in `table.FIGURES`; the first is
-    what the servers are compared by. `publishes`: it needs the engine that `marketfeed bench` brings."""
+    what the servers are compared by. `publishes`: it needs the engine that `marketfeed bench` brings. `tls`: clients
+    connect to `wss:`, and the server itself has the certificate."""
 
     key: str
     title: str
@@ -21,6 +22,7 @@ class Workload(msgspec.Struct, frozen=True):
     options: tuple[str, ...]
     figures: tuple[str, ...]
     publishes: bool = True
+    tls: bool = False
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -53,7 +55,7 @@ SERVERS = (
 )
 
 _CLOSED = ("deliveries", "cpu", "p50", "p99")
-_PACED = ("cpu", "p50", "p99", "p99_9")
+_PACED = ("cpu", "p50", "p99", "p99_9", "max")
 
 WORKLOADS = (
     Workload(
@@ -85,11 +87,34 @@ WORKLOADS = (
         _PACED,
     ),
     Workload(
+        "few-watch",
+        "Many streams that few watch",
+        "20 clients, each of 50 out of 1,000 trade streams: every stream has one. 2,000 messages are always under way.",
+        ("--clients", "20", "--stream-count", "1000", "--per-client", "50", "--window", "2000"),
+        ("cpu", "published", "p50", "p99"),
+    ),
+    Workload(
         "books",
         "Order books, paced",
         "1,000 clients of one depth stream, 40 changed levels a message, 50 messages a second: 50,000 deliveries.",
         ("--clients", "1000", "--depth", "20", "--rate", "50"),
         _PACED,
+    ),
+    Workload(
+        "tls-closed",
+        "TLS, one hot stream, as fast as it goes",
+        "1,000 clients of one trade stream, by `wss:`. 16 messages are always under way.",
+        ("--clients", "1000", "--window", "16"),
+        _CLOSED,
+        tls=True,
+    ),
+    Workload(
+        "tls-paced",
+        "TLS, one hot stream, paced",
+        "1,000 clients of one trade stream, by `wss:`, 10 messages a second: 10,000 deliveries.",
+        ("--clients", "1000", "--rate", "10"),
+        (*_PACED, "memory"),
+        tls=True,
     ),
     Workload(
         "idle",

@@ -3,11 +3,11 @@
 // It stands for what is possible. The engine's bytes are spliced into the envelope, and nothing is validated, merged,
 // kept or resumed; a client that does not keep up is cut off by the library.
 import uWS from 'uwebsockets'
-import { announce, confirmation, connectToRedis, HOST, MAX_REQUEST } from './common.mjs'
+import { announce, confirmation, connectToRedis, HOST, MAX_REQUEST, TLS } from './common.mjs'
 
 const redis = await connectToRedis()
 const confirmed = new Map() // stream → the promise of its subscription; none is ever given up
-const app = uWS.App()
+const app = TLS ? uWS.SSLApp({ key_file_name: TLS.key, cert_file_name: TLS.certificate }) : uWS.App()
 
 function want(stream) {
   if (!confirmed.has(stream)) {

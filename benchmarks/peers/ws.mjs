@@ -2,8 +2,11 @@
 //
 // It stands for the usual hand-made service. Its envelope is stringified once per message, not once per client, and
 // there is no compression: whoever writes such a service for the first time does worse.
+import { readFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { createServer as createSecureServer } from 'node:https'
 import { WebSocketServer } from 'ws'
-import { announce, confirmation, connectToRedis, HOST, MAX_REQUEST } from './common.mjs'
+import { announce, confirmation, connectToRedis, HOST, MAX_REQUEST, TLS } from './common.mjs'
 
 const redis = await connectToRedis()
 const audiences = new Map() // stream → { clients, confirmed }
@@ -32,7 +35,8 @@ function leave(stream, client) {
   }
 }
 
-const server = new WebSocketServer({ host: HOST, port: 0, backlog: 4096, perMessageDeflate: false, maxPayload: MAX_REQUEST })
+const http = TLS ? createSecureServer({ cert: readFileSync(TLS.certificate), key: readFileSync(TLS.key) }) : createServer()
+const server = new WebSocketServer({ server: http, perMessageDeflate: false, maxPayload: MAX_REQUEST })
 server.on('connection', (client) => {
   const streams = new Set()
   client.on('message', async (text) => {
@@ -48,4 +52,4 @@ server.on('connection', (client) => {
   })
   client.on('error', () => client.terminate())
 })
-server.on('listening', () => announce(server.address().port))
+http.listen({ host: HOST, port: 0, backlog: 4096 }, () => announce(http.address().port))

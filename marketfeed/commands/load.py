@@ -2,7 +2,10 @@
 
 1. One thread, which waits in one place. Nothing is published before every client has its streams confirmed.
 2. A closed loop keeps so many messages in flight; a paced one publishes by the clock, and catches up when it is late.
-3. An interruption ends the measuring, not the counting: what is on its way is waited for, unless interrupted again.
+   A paced message tells the time at which it was due, so that a delay of ours is seen, and not left out with what
+   would have been sent meanwhile.
+3. Latencies are of all that is published while it is measured, however late it arrives; throughput is what arrives.
+4. An interruption ends the measuring, not the counting: what is on its way is waited for, unless interrupted again.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from marketfeed.commands.load_machine import resident_kib, usage_of
 from marketfeed.commands.load_plan import LoadPlan
 from marketfeed.commands.load_report import LoadReport
 from marketfeed.commands.load_result import Course, Sample, make_report
-from marketfeed.commands.load_tally import ANY, Histogram
+from marketfeed.commands.load_tally import ANY
 from marketfeed.resources import RESERVED_FILES, raise_file_limit
 
 __all__ = ["LoadPlan", "LoadTest"]
@@ -33,6 +36,10 @@ _GRACE = 3.0
 """Seconds without any progress after which what has not arrived is lost."""
 _REST = 1.0
 """Seconds of rest before the memory of the connected clients is looked at."""
+_SLOW_SECONDS = 10.0
+"""After this long, slow clients who still get something are taken for open."""
+_SLOW_GRACE = 1.0
+"""Seconds without any progress after which they are."""
 _BURST = 2000  # messages that are published at once
 _TICK = 0.1  # seconds that may pass unseen
 
@@ -90,6 +97,7 @@ class LoadTest:
             connected = resident_kib(plan.server_pids)
             first, last = self._measure()
             after = resident_kib(plan.server_pids)
+            self._end_slow()
             course = Course(
                 begun, opened, first, last, before, connected, after, self._interruptions, self._has_stalled
             )
@@ -142,13 +150,11 @@ class LoadTest:
             self._drain()
             return first, self._sample()
         self._flow(plan.warm_up)
-        crowd.latencies = Histogram()
+        crowd.measure_from(self._now() if self._engine is not None else -math.inf)
         first = self._sample()
         self._flow(plan.seconds)
         last = self._sample()
-        measured, crowd.latencies = crowd.latencies, Histogram()
         self._drain()
-        crowd.latencies = measured
         return first, last
 
     def _flow(self, seconds: float, *, is_publishing: bool = True) -> None:
@@ -162,8 +168,17 @@ class LoadTest:
                 return
             wait = min(seconds - elapsed, _TICK)
             if engine is not None:
-                wait = min(wait, self._publish(engine, elapsed, already))
+                wait = min(wait, self._publish(engine, started, already))
             self._poll(wait)
+
+    def _end_slow(self) -> None:
+        """See what has become of the slow clients: what was sent to them is read now, up to a close if there is one."""
+        crowd, patience, started = self._crowd, Patience(self._clock, _SLOW_GRACE), self._clock()
+        crowd.listen_to_slow()
+        while crowd.slow_open and self._interruptions < 2:
+            self._poll(_TICK)
+            if patience.has_run_out(crowd.slow_size) or self._clock() - started > _SLOW_SECONDS:
+                return
 
     def _drain(self) -> None:
         """Wait for what is on its way."""
@@ -176,16 +191,22 @@ class LoadTest:
 
     # Publishing.
 
-    def _publish(self, engine: NumberedEngine, elapsed: float, already: int) -> float:
-        """Publish what is due, `elapsed` seconds into this phase; returns how long nothing else will be."""
+    def _publish(self, engine: NumberedEngine, started: float, already: int) -> float:
+        """Publish what is due; returns how long nothing else will be.
+
+        `started`: when this phase began, by the clock; `already`: what had been published by then.
+        """
         plan, crowd = self._plan, self._crowd
         if engine.is_behind:
             return _TICK
-        wait = _TICK
+        wait, time, step = _TICK, self._now(), 0.0
         if plan.rate is not None:
-            target = int(elapsed * plan.rate) + already
-            wait = max((target + 1 - already) / plan.rate - elapsed, 0.0)
-            due = target - engine.total
+            done = engine.total - already
+            elapsed = self._clock() - started
+            due = int(elapsed * plan.rate) - done
+            wait = max((done + min(due, _BURST) + 1) / plan.rate - elapsed, 0.0)
+            step = 1000 / plan.rate
+            time = (self._epoch + started) * 1000 + (done + 1) * step
         else:
             audience = max(sum(crowd.subscribers) / len(crowd.subscribers), 1.0)
             due = plan.window - math.ceil(crowd.awaited / audience)
@@ -193,7 +214,7 @@ class LoadTest:
         if plan.messages is not None:
             due = min(due, plan.messages - engine.total)
         if due > 0:
-            for stream in engine.publish(min(due, _BURST), self._now()):
+            for stream in engine.publish(min(due, _BURST), time, step):
                 crowd.awaited += crowd.subscribers[stream]
             self._wait_for_engine(engine)
         return wait

@@ -2,11 +2,15 @@
 
 1. What arrives is judged for each client by itself; what it holds is read once for all (`load_frames`).
 2. A client that has gone waits for nothing any more, and is counted with the code of its close.
-3. A slow client counts nowhere but as open: it asks for its streams, and then never reads again.
+3. A slow client counts nowhere but as open: it asks for its streams, and then does not read before the test is over.
+   Then it reads what there is, to tell how the server ended it, if it did.
+4. Latencies are counted by the time that a message tells, not by when it arrives: what is published before the
+   measuring is left out, and what is late is not.
 """
 
 from __future__ import annotations
 
+import math
 import selectors
 import ssl
 from bisect import bisect_left
@@ -37,6 +41,8 @@ class Crowd:
     `first_number`: what each client waits for of each of its streams, ANY for whatever comes first. `now`: the time
     in ms since 1970. `begun`, `open`: clients so far. `published`: messages that each stream had, kept by the engine.
     `awaited`: numbers that open clients wait for. `publications`, `size`: what they got, in messages and in bytes.
+    `slow_open`: slow clients that the server has not ended, as far as they have read; `slow_size`: how many bytes
+    that is; `slow_closed`: the others, by the code of their close.
     """
 
     def __init__(
@@ -59,6 +65,7 @@ class Crowd:
         self._first_number = first_number
         self._seen: list[set[int]] | None = [set() for _ in streams] if first_number == ANY else None
         self._reader = BatchReader(streams, self._seen)
+        self._slow_reader = BatchReader(streams)
         self.clients: list[LoadClient] = []
         self.subscribers = [0] * len(streams)
         self.published: Sequence[int] = [0] * len(streams)
@@ -68,6 +75,10 @@ class Crowd:
         self.merged = 0
         self.size = 0
         self.deflated = 0
+        self.slow_open = 0
+        self.slow_size = 0
+        self.slow_closed: Counter[int] = Counter()
+        self._measured_from = -math.inf
         self.latencies = Histogram()
         self.connects = Histogram()
         self.order = OrderCheck()
@@ -102,6 +113,33 @@ class Crowd:
         elif client.interest != interest:
             self._selector.modify(client.socket.fileno(), client.interest, partial(self._advance, client))
 
+    def measure_from(self, time: float) -> None:
+        """Count the latencies of what is published from `time` on, in ms since 1970, and forget those so far."""
+        self._measured_from = round(time, 3) - 0.001  # as a message tells it, in µs
+        self.latencies = Histogram()
+
+    def listen_to_slow(self) -> None:
+        """Let the slow clients read what the server has sent them, until `close`."""
+        for client in self.clients:
+            if client.is_slow and client.is_open:
+                self._selector.register(client.socket.fileno(), selectors.EVENT_READ, partial(self._read_slow, client))
+
+    def _read_slow(self, client: LoadClient) -> None:
+        try:
+            data = client.recv(_READ)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError:
+            data = b""
+        self.slow_size += len(data)
+        batch = self._cut(client, data, self._slow_reader)
+        if data and batch.close is None:
+            return
+        self._selector.unregister(client.socket.fileno())
+        client.is_open = False
+        self.slow_open -= 1
+        self.slow_closed[_CUT_OFF if batch.close is None else batch.close] += 1
+
     def close(self) -> None:
         """Hang up."""
         for client in self.clients:
@@ -123,13 +161,7 @@ class Crowd:
         self._take(client, data)
 
     def _take(self, client: LoadClient, data: bytes) -> None:
-        if client.rest:
-            data = client.rest + data
-        try:
-            batch = self._reader.read(data)
-        except BadFrames as fault:
-            raise ClientFault(f"{self._meeting.address.shown} sends {fault}") from None
-        client.rest = data[batch.size :]
+        batch = self._cut(client, data, self._reader)
         was_open = client.is_open
         if was_open:
             self._count(client, batch)
@@ -137,6 +169,17 @@ class Crowd:
             self._answer(client, batch)
             if client.is_open and not was_open and not client.is_slow:
                 self._count(client, batch)  # what came together with the confirmation
+
+    def _cut(self, client: LoadClient, data: bytes, reader: BatchReader) -> Batch:
+        """What is whole by now of what a client got; the rest waits."""
+        if client.rest:
+            data = client.rest + data
+        try:
+            batch = reader.read(data)
+        except BadFrames as fault:
+            raise ClientFault(f"{self._meeting.address.shown} sends {fault}") from None
+        client.rest = data[batch.size :]
+        return batch
 
     def _count(self, client: LoadClient, batch: Batch) -> None:
         """The hot path: what is in order costs a comparison and an assignment for each run."""
@@ -150,9 +193,10 @@ class Crowd:
         self.awaited -= progress
         self.publications += batch.publications
         self.merged += batch.numbers - batch.publications
-        now = self._now()
+        now, measured_from = self._now(), self._measured_from
         for time, times in batch.times:
-            self.latencies.add(int((now - time) * 1000), times)
+            if time >= measured_from:
+                self.latencies.add(int((now - time) * 1000), times)
 
     def _answer(self, client: LoadClient, batch: Batch) -> None:
         for message in batch.others:
@@ -186,6 +230,7 @@ class Crowd:
         self.deflated += client.is_deflated
         self.connects.add(int((self._now() - client.started) * 1000))
         if client.is_slow:
+            self.slow_open += 1
             self._selector.unregister(client.socket.fileno())
             return
         for stream in client.waits_for:

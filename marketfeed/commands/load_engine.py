@@ -1,7 +1,7 @@
 """The trading engine of a load test: it publishes trades and order books that are numbered and tell their time.
 
 1. Each stream's numbers begin at 1 and have no holes. A trade's is its `t`, a depth update's both its `U` and its `u`.
-2. `T` is the time of publishing, in ms since 1970 with three decimals. What is published in one call has one time.
+2. `T` is the time at which a message was to be published, in ms since 1970 with three decimals.
 3. What the Redis server does not take at once waits here, in order; whoever publishes asks `is_behind` first.
 """
 
@@ -139,15 +139,18 @@ class NumberedEngine:
     def fileno(self) -> int:
         return self._link.fileno()
 
-    def publish(self, count: int, time: float) -> list[int]:
-        """Publish `count` messages of `time`, in ms since 1970; returns the stream of each. Raises `EngineFault`."""
+    def publish(self, count: int, time: float, step: float = 0.0) -> list[int]:
+        """Publish `count` messages, the first of `time`, in ms since 1970, each other `step` ms later than the last.
+
+        Returns the stream of each. Raises `EngineFault`.
+        """
         parts = [self._waiting]
         streams = []
-        for _ in range(count):
+        for place in range(count):
             stream = self._next
             self._next = (stream + 1) % len(self._targets)
             self.published[stream] += 1
-            payload = self._payload(stream, self.published[stream], time)
+            payload = self._payload(stream, self.published[stream], time + place * step)
             parts.append(b"%b$%d\r\n%b\r\n" % (self._targets[stream][0], len(payload), payload))
             streams.append(stream)
         self._waiting = b"".join(parts)

@@ -33,8 +33,10 @@ class LoadReport(msgspec.Struct, frozen=True):
     """Times in seconds and, where named so, in ms; rates per second. What is measured excludes the warm-up.
 
     `lost`, `duplicated`, `out_of_order`, `unasked`: numbers, over the whole test, each for each client. `closed`: how
-    many connections the server ended, by close code. `generator_cpu`: the share of a core that this program used;
-    `generator_busy`: the same, or where it may use one core only, what anybody used of that.
+    many connections the server ended, by close code; `slow_closed`: the same of the slow clients, of whom `slow_open`
+    were left. `timed`: how many deliveries told when they were due, which `latency_ms` is of. `generator_cpu`: the
+    share of a core that this program used; `generator_busy`: the same, or where it may use one core only, what anybody
+    used of that.
     """
 
     url: str
@@ -55,6 +57,7 @@ class LoadReport(msgspec.Struct, frozen=True):
     deliveries_per_second: float
     bytes_per_second: float
     latency_ms: Percentiles | None
+    timed: int
     lost: int
     duplicated: int
     out_of_order: int
@@ -62,6 +65,8 @@ class LoadReport(msgspec.Struct, frozen=True):
     merged: int
     events: dict[str, int]
     closed: dict[str, int]
+    slow_open: int
+    slow_closed: dict[str, int]
     generator_cpu: float
     generator_busy: float
     generator_busy_connecting: float
@@ -87,7 +92,8 @@ def lines(report: LoadReport) -> list[str]:
         ),
         ("latency", _percentiles(report.latency_ms)),
         ("order", _order(report)),
-        ("closed", ", ".join(f"{count:,} with {code}" for code, count in report.closed.items()) or "none"),
+        ("closed", _closed(report.closed) or "none"),
+        ("slow", _slow(report)),
         ("events", ", ".join(f"{count:,} {name}" for name, count in report.events.items())),
         ("generator", f"{report.generator_cpu:.0%} of a core"),
         ("server", "" if report.server is None else _server(report.server)),
@@ -117,6 +123,17 @@ def _order(report: LoadReport) -> str:
     }
     wrong = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     return (wrong or "nothing lost, duplicated or out of order") + merged
+
+
+def _closed(by_code: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} with {code}" for code, count in by_code.items())
+
+
+def _slow(report: LoadReport) -> str:
+    """How the clients ended that did not read; nothing where there were none."""
+    open_still = f"{report.slow_open:,} still open" if report.slow_open else ""
+    closed = f"closed: {_closed(report.slow_closed)}" if report.slow_closed else ""
+    return "; ".join(filter(None, (closed, open_still)))
 
 
 def _server(server: ServerReport) -> str:

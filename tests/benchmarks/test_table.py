@@ -63,37 +63,39 @@ def row(page: str, title: str, server: str) -> list[str]:
 
 class TestPage:
     def test_a_cell_is_the_median_with_the_least_and_the_most(self, measured: Results) -> None:
-        """And ours stands out."""
+        """And the best of a column stands out, whoever has it."""
         page = markdown(measured)
         cells = row(page, "One hot stream, as fast as it goes", "marketfeed")
-        assert cells[:3] == ["**marketfeed**", "**3.00 M** (2.00 M to 4.12 M)", "**0.300** (0.240 to 0.400)"]
+        assert cells[:3] == ["marketfeed", "3.00 M (2.00 M to 4.12 M)", "0.300 (0.240 to 0.400)"]
+        cells = row(page, "One hot stream, as fast as it goes", "uWebSockets.js")
+        assert cells[:3] == ["uWebSockets.js", "**3.10 M** (1.60 M to 4.00 M)", "**0.250** (0.200 to 0.500)"]
         cells = row(page, "One hot stream, as fast as it goes", "Node ws")
-        assert cells[:3] == ["Node ws", "**182,000** (100,000 to 200,000)", "**5.00** (4.00 to 6.00)"]
+        assert cells[:3] == ["Node ws", "182,000 (100,000 to 200,000)", "5.00 (4.00 to 6.00)"]
 
     def test_a_ratio_is_the_median_of_the_rounds_own(self, measured: Results) -> None:
         """It is not that of the medians: those of different rounds do not compare."""
         assert ratio(measured, "hot-closed", "uws", FIGURES["deliveries"]) == pytest.approx(4.12 / 4.0)
         assert row(markdown(measured), "One hot stream, as fast as it goes", "uWebSockets.js")[5] == "1.03"
-        assert row(markdown(measured), "One hot stream, paced", "uWebSockets.js")[5] == "1.20"
+        assert row(markdown(measured), "One hot stream, paced", "uWebSockets.js")[-3] == "1.20"
 
     def test_faults_are_shown(self, measured: Results) -> None:
         """Of all rounds together."""
         page = markdown(measured)
-        assert row(page, "Order books, paced", "Node ws")[6:] == ["7", "50%"]
-        assert row(page, "Order books, paced", "marketfeed")[5:] == ["", "0", "50%"]
+        assert row(page, "Order books, paced", "Node ws")[-2:] == ["7", "50%"]
+        assert row(page, "Order books, paced", "marketfeed")[-3:] == ["", "0", "50%"]
 
     @pytest.mark.parametrize(
         ("ours", "theirs", "shown"),
         [
-            (report(2e6, 1), report(1e6, 1), ("**2.00 M**", "**1.00 M**", "2.00")),
-            (report(2e6, 1, busy=0.95, server=0.7), report(1e6, 1), ("≥ **2.00 M**", "**1.00 M**", "≥ 2.00")),
-            (report(2e6, 1), report(1e6, 1, busy=0.95, server=0.7), ("**2.00 M**", "≥ **1.00 M**", "≤ 2.00")),
+            (report(2e6, 1), report(1e6, 1), ("**2.00 M**", "1.00 M", "2.00")),
+            (report(2e6, 1, busy=0.95, server=0.7), report(1e6, 1), ("≥ **2.00 M**", "1.00 M", "≥ 2.00")),
+            (report(2e6, 1), report(1e6, 1, busy=0.95, server=0.7), ("**2.00 M**", "≥ 1.00 M", "≤ 2.00")),
             (
                 report(2e6, 1, busy=0.95, server=0.7),
                 report(1e6, 1, busy=0.95, server=0.7),
-                ("≥ **2.00 M**", "≥ **1.00 M**", "not known"),
+                ("≥ **2.00 M**", "≥ 1.00 M", "not known"),
             ),
-            (report(2e6, 1, busy=0.95, server=0.97), report(1e6, 1), ("**2.00 M**", "**1.00 M**", "2.00")),
+            (report(2e6, 1, busy=0.95, server=0.97), report(1e6, 1), ("**2.00 M**", "1.00 M", "2.00")),
         ],
     )
     def test_a_load_generator_without_time_to_spare_makes_a_lower_bound(
@@ -140,7 +142,7 @@ class TestPage:
         """No delivery has no cost."""
         silent = msgspec.structs.replace(report(0, 0), latency_ms=None, server=None)
         page = markdown(results(*rounds("hot-paced", OURS, silent), *rounds("hot-paced", "ws", silent)))
-        assert row(page, "One hot stream, paced", "Node ws")[1:6] == ["n/a"] * 4 + [""]
+        assert row(page, "One hot stream, paced", "Node ws")[1:7] == ["n/a"] * 5 + [""]
 
     def test_no_line_of_text_is_wider_than_the_editor(self, measured: Results) -> None:
         """Tables and the one-line texts of a workload excepted."""
@@ -216,7 +218,7 @@ class TestRunner:
         options = workload_options(workload, seconds=5, warm_up=1, most_clients=50)
         redis = ["--redis-url", "unix:///s"] if workload.publishes else []
         assert main(["bench", "ws://h", *options, *redis]) == 0
-        assert plans[0].clients == 50
+        assert plans[0].clients == min(50, int(workload.options[1]))
         assert set(workload.figures) <= set(FIGURES)
 
     def test_the_page_can_be_drawn_again_from_what_was_kept(

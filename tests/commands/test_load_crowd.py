@@ -231,6 +231,19 @@ class TestCounting:
         assert found.max == 100
         assert stage.crowd.latencies.total == 6
 
+    def test_latency_is_that_of_what_is_published_while_it_is_measured(self, stages: Callable[..., Stage]) -> None:
+        """What was published before is left out however late it comes; the late ones of the rest are not."""
+        stage = stages()
+        stage.open()
+        stage.published[0], stage.crowd.awaited, stage.time = 3, 3, 105.25
+        stage.publish(1, clients=[0])
+        stage.crowd.measure_from(5.252)
+        stage.publish(2, clients=[0])
+        assert stage.crowd.latencies.total == 0, "a trade of the test tells the time 5.25"
+        stage.crowd.measure_from(5.25)
+        stage.publish(3, clients=[0])
+        assert stage.crowd.latencies.total == 1
+
     def test_what_one_client_misses_is_lost(self, stages: Callable[..., Stage]) -> None:
         """A number that was passed over, and one that never came; but nothing is awaited for ever."""
         stage = stages()
@@ -292,6 +305,20 @@ class TestCounting:
         stage.poll(lambda: stage.ready(0))
         assert stage.servers[0].recv(100) == b"\x8a\x85\0\0\0\0well?"
         assert stage.crowd.events == {"gap": 1, "unknown message": 1}
+
+    def test_how_slow_clients_ended_is_read_at_the_end(self, stages: Callable[..., Stage]) -> None:
+        """One was closed behind what it had not read, one was cut off, one is still open."""
+        stage = stages(slow=3)
+        stage.open(3)
+        stage.send(frame(enveloped("trade@A", trade(1))) + frame(b"\x0f\xa8slow", CLOSE), 0)
+        stage.servers[1].close()
+        stage.send(frame(enveloped("trade@A", trade(1))), 2)
+        crowd = stage.crowd
+        crowd.listen_to_slow()
+        stage.poll(lambda: crowd.slow_open == 1)
+        stage.poll(lambda: crowd.slow_size > 2 * len(trade(1)))
+        assert dict(crowd.slow_closed) == {4008: 1, 1006: 1}
+        assert (crowd.closed, crowd.publications, crowd.open) == ({}, 0, 3)
 
     def test_a_slow_client_reads_nothing_after_its_confirmation(self, stages: Callable[..., Stage]) -> None:
         """It is open, and nobody waits for what it gets."""

@@ -83,6 +83,13 @@ class TestNumberedEngine:
         assert [payload["T"] for payload in payloads] == [1000.5, 1000.5, 1000.5, 1001]
         assert [payload["s"] for payload in payloads] == ["A", "B", "A", "B"]
 
+    def test_each_message_may_have_a_time_of_its_own(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        """When it was due, as a paced test has it: published together, they were not due together."""
+        engine = NumberedEngine(pair[0], ["trade@A", "trade@B"])
+        engine.publish(3, 1000.5, 0.25)
+        got = commands(pair[1], hiredis.Reader())
+        assert [msgspec.json.decode(command[2])["T"] for command in got] == [1000.5, 1000.75, 1001]
+
     @pytest.mark.parametrize("size", [0, 90, 96, 97, 500])
     def test_a_payload_has_at_least_the_size_that_was_asked_for(
         self, pair: tuple[socket.socket, socket.socket], size: int

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import msgspec
 import pytest
 import pytest_twisted
 
 from marketfeed.commands import load, main
+from marketfeed.commands.load import LoadTest
 from marketfeed.commands.load_report import LoadReport
 from tests.system.harness import DaemonProcess, Harness, RedisServer
 
@@ -60,6 +62,54 @@ async def test_for_some_time(harness: Harness, capsys: pytest.CaptureFixture[str
     daemon = await harness.daemon(redis=redis)
     status, report = bench(daemon, capsys, "--redis-url", redis.url, "--seconds", "0.2", "--warm-up", "0.1")
     assert (status, report.lost, report.closed) == (0, 0, {})
+
+
+@pytest_twisted.ensureDeferred
+async def test_latency_is_of_all_that_was_published(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is still on its way when the time is over is no exception: it is the slowest."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    options = ("--redis-url", redis.url, "--window", "64", "--seconds", "0.3", "--warm-up", "0.1")
+    status, report = bench(daemon, capsys, *options)
+    assert (status, report.lost) == (0, 0)
+    assert report.timed == report.published * CLIENTS > 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_delay_of_the_load_generator_is_no_secret(
+    harness: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it should have sent meanwhile is late, and is counted as late from when it was due."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    away = 0.0
+    publish = load.NumberedEngine.publish
+
+    def publish_and_pause(engine: load.NumberedEngine, *arguments: float) -> list[int]:
+        nonlocal away
+        away = 5.0 if engine.total >= 10 else 0.0
+        return publish(engine, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(load.NumberedEngine, "publish", publish_and_pause)
+    monkeypatch.setattr(load, "LoadTest", lambda plan: LoadTest(plan, clock=lambda: time.perf_counter() + away))
+    options = ("--redis-url", redis.url, "--rate", "100", "--messages", "400")
+    status, report = bench(daemon, capsys, *options)
+    assert (status, report.lost, report.timed) == (0, 0, 400 * CLIENTS)
+    assert report.latency_ms is not None
+    assert report.latency_ms.p90 > 1000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slow_client_is_told_of(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its connection was ended, and its close says why."""
+    redis = await harness.redis()
+    daemon = await harness.daemon("--client-queue", "65536", redis=redis)
+    options = ("--redis-url", redis.url, "--payload-bytes", "20000", "--messages", "1000", "--slow", "3")
+    status, report = bench(daemon, capsys, *options)
+    assert (status, report.lost, report.closed) == (0, 0, {})
+    assert report.slow_open == 0
+    assert sum(report.slow_closed.values()) == 3
+    assert set(report.slow_closed) <= {"4008", "1006"}
 
 
 @pytest_twisted.ensureDeferred
