@@ -35,15 +35,12 @@ when Redis has confirmed it.
 
 - *As fast as it goes*: a fixed number of messages is under way. Each delivery makes room for the next, so nothing
   queues up without end, and the rate is what the server can do.
-- *Paced*: a fixed rate, well below what any of the servers can do, so that cost and latency compare. A message tells
-  when it was due, not when it was sent: where the load generator or Redis is late, that is part of the latency.
+{paced}
 - **≥** marks a rate at which the load generator's core was busy for more than nine tenths of the time and the
   server's was not: the server can do at least this. The CPU time per delivery does not depend on it.
 - *faults*: messages lost, duplicated or out of order, and connections closed, all rounds together. *load*: how busy
   the load generator's core was, Redis included.
-- Latency is of all messages that were published while it was measured, also of those that arrive when that is over. It
-  is from the moment of publishing to the moment when the client has read the message, and includes the time for which
-  the one load generator reads its other clients. It compares; by itself it says little.
+{latency}
 - A cell is the median, with the least and the most of all rounds; the best of a column is set in bold. A ratio is the
   median of the rounds' own ratios, because absolute figures drift with the machine and only what was measured side by
   side compares.
@@ -64,10 +61,31 @@ def markdown(results: Results) -> str:
     parts = [_HEAD.format(command=results.command)]
     parts += [_section(results, workload) for workload in measured]
     parts.append(_servers(results))
-    parts.append(_METHOD.format(how=_how(results)))
+    parts.append(_method(results))
     facts = {**results.machine, "Date": results.date, **results.versions}
     parts.append("| | |\n|---|---|\n" + "".join(f"| {_cell(name)} | {_cell(text)} |\n" for name, text in facts.items()))
     return "".join(parts)
+
+
+_PACED = "- *Paced*: a fixed rate, well below what any of the servers can do, so that cost and latency compare."
+_DUE = (
+    " A message tells when it was due, not when it was sent: where the load generator or Redis is late, that is part "
+    "of the latency."
+)
+_ALL = "- Latency is of all messages that were published while it was measured, also of those that arrive later. It is"
+_ARRIVED = "- Latency is of the messages that arrived while it was measured,"
+_SPAN = (
+    " from the moment of publishing to the moment when the client has read the message, and includes the time for "
+    "which the one load generator reads its other clients. It compares; by itself it says little."
+)
+
+
+def _method(results: Results) -> str:
+    """How it was measured, by the version of the load generator that did it."""
+    has_all = all(run.report.timed is not None for run in results.runs)
+    paced, latency = (_PACED + _DUE, _ALL + _SPAN) if has_all else (_PACED, _ARRIVED + _SPAN)
+    bullets = [textwrap.fill(text, width=_WIDTH, subsequent_indent="  ") for text in (paced, latency)]
+    return _METHOD.format(how=_how(results), paced=bullets[0], latency=bullets[1])
 
 
 def quote(results: Results) -> str:
@@ -75,6 +93,8 @@ def quote(results: Results) -> str:
     servers = [server for server in SERVERS if any(run.server == server.key for run in results.runs)]
     rows = [["", "", *(server.title for server in servers)], ["---", "---", *["---:"] * len(servers)]]
     for workload in WORKLOADS:
+        if not any(results.of(workload.key, server.key) for server in servers):
+            continue
         figure = FIGURES[workload.figures[0]]
         best = _best(results, workload, figure)
         cells = []

@@ -29,12 +29,13 @@ class ServerReport(msgspec.Struct, frozen=True):
     resident_per_client: float
 
 
-class LoadReport(msgspec.Struct, frozen=True):
+class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds and, where named so, in ms; rates per second. What is measured excludes the warm-up.
 
     `lost`, `duplicated`, `out_of_order`, `unasked`: numbers, over the whole test, each for each client. `closed`: how
     many connections the server ended, by close code; `slow_closed`: the same of the slow clients, of whom `slow_open`
-    were left. `timed`: how many deliveries told when they were due, which `latency_ms` is of. `generator_cpu`: the
+    were left. `timed`: how many deliveries told when they were due, which `latency_ms` is of; None
+    in a report of an earlier version, which left out the last ones. `generator_cpu`: the
     share of a core that this program used; `generator_busy`: the same, or where it may use one core only, what anybody
     used of that.
     """
@@ -57,7 +58,7 @@ class LoadReport(msgspec.Struct, frozen=True):
     deliveries_per_second: float
     bytes_per_second: float
     latency_ms: Percentiles | None
-    timed: int
+    timed: int | None = None
     lost: int
     duplicated: int
     out_of_order: int
@@ -65,8 +66,8 @@ class LoadReport(msgspec.Struct, frozen=True):
     merged: int
     events: dict[str, int]
     closed: dict[str, int]
-    slow_open: int
-    slow_closed: dict[str, int]
+    slow_open: int = 0
+    slow_closed: dict[str, int] = {}
     generator_cpu: float
     generator_busy: float
     generator_busy_connecting: float
