@@ -103,7 +103,7 @@ async def test_a_delay_of_the_load_generator_is_no_secret(
 async def test_a_slow_client_is_told_of(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
     """Its connection was ended, and its close says why."""
     redis = await harness.redis()
-    daemon = await harness.daemon("--client-queue", "65536", redis=redis)
+    daemon = await harness.daemon(redis=redis)  # at most 16 messages are under way to those who read
     options = ("--redis-url", redis.url, "--payload-bytes", "20000", "--messages", "1000", "--slow", "3")
     status, report = bench(daemon, capsys, *options)
     assert (status, report.lost, report.closed) == (0, 0, {})
