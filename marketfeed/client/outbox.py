@@ -119,13 +119,7 @@ class Outbox:
     def write(self, frames: bytes) -> None:
         """Send whole frames: replies, events, pings, closes, the handshake."""
         if self.direct:
-            try:
-                sent = self.send(frames)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self.failed()
-                return
+            sent = self._offer(frames)
             if sent != len(frames) and not self.stalled(frames, sent):
                 self.overflow()
         elif not self._closed:
@@ -136,15 +130,19 @@ class Outbox:
         if not self.direct:
             self.write(data)
             return
-        try:
-            sent = self.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.failed()
-            return
+        sent = self._offer(data)
         if sent != len(data):
             self._keep(data[sent:])
+
+    def _offer(self, data: bytes) -> int:
+        """How much of `data` the socket is rid of; all of it, when the socket is gone."""
+        try:
+            return self.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.failed()
+            return len(data)
 
     def tell(self, event: bytes) -> None:
         """Send a control event, which no merging crosses."""

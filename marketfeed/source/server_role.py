@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -29,6 +28,7 @@ from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.redis_commands import CommandRefused, OutOfReach
 from marketfeed.source.redis_link import LinkError, RedisLink
+from marketfeed.source.unblocker import server_of
 
 __all__ = ["ASK_SECONDS", "BUSY", "Commands", "RoleLink", "RoleWatch", "Server", "read_server"]
 
@@ -53,13 +53,13 @@ class Server(msgspec.Struct, frozen=True):
 
 def read_server(info: Any, role: Any) -> Server:
     """The replies to INFO and ROLE. Raises ValueError where they say nothing."""
-    found = re.search(rb"^run_id:(\w+)", info, re.MULTILINE) if isinstance(info, bytes) else None
-    if found is None or not isinstance(role, list) or not role or (role[0] == b"slave" and len(role) != 5):
+    run_id = server_of(info)
+    if run_id is None or not isinstance(role, list) or not role or (role[0] == b"slave" and len(role) != 5):
         raise ValueError("the server does not say which one it is")
     if role[0] != b"slave":
-        return Server(found[1])
+        return Server(run_id)
     _, host, port, state, offset = role
-    return Server(found[1], (host, port), state != b"connected", offset)
+    return Server(run_id, (host, port), state != b"connected", offset)
 
 
 class RoleLink(RedisLink):
