@@ -103,9 +103,10 @@ async def test_a_delay_of_the_load_generator_is_no_secret(
 async def test_a_slow_client_is_told_of(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
     """Its connection was ended, and its close says why."""
     redis = await harness.redis()
-    daemon = await harness.daemon(redis=redis)  # at most 16 messages are under way to those who read
-    options = ("--redis-url", redis.url, "--payload-bytes", "20000", "--messages", "1000", "--slow", "3")
-    status, report = bench(daemon, capsys, *options)
+    # A reader who gets no turn may hold what is under way to all of them: 47 x 4 x 20 kB. That may wait for it.
+    daemon = await harness.daemon("--client-queue", "4194304", redis=redis)
+    load_options = ("--payload-bytes", "20000", "--window", "4", "--messages", "1000", "--slow", "3")
+    status, report = bench(daemon, capsys, "--redis-url", redis.url, *load_options)
     assert (status, report.lost, report.closed) == (0, 0, {})
     assert report.slow_open == 0
     assert sum(report.slow_closed.values()) == 3
