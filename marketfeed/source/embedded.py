@@ -1,7 +1,8 @@
 """A private Redis-compatible server as a child process, for demos and development.
 
 1. It listens on a Unix socket in a directory that only this user can enter, and on nothing else. It saves nothing.
-2. It is started anew when it ends by itself, and ends with the daemon, even with one that is killed.
+2. It is started anew when it ends by itself, and ends with the daemon, even with one that is killed: a shell beside it
+   waits at the end of a pipe that only the daemon holds, and ends the server when nobody holds it any more.
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ _AGAIN_SECONDS = 1.0
 _LISTENING = b"eady to accept connections"  # as both servers say it
 _STOP_SECONDS = 0.7
 
-_START = 'setpriv --pdeathsig TERM true 2>/dev/null && exec setpriv --pdeathsig TERM "$@"; exec "$@"'
-"""Where there is a setpriv that can do that, the child ends even when we are killed."""
+_WATCHED = 3
+"""The file descriptor at which the child's watcher waits. A line there sends it away."""
+_START = f'(read -r _ || kill -TERM $$) <&{_WATCHED} >/dev/null 2>&1 & exec "$@" {_WATCHED}<&-'
+"""What becomes the server keeps its process id, `$$`."""
+_FILES = {0: "w", 1: "r", 2: "r", _WATCHED: "w"}
 
 
 class NoServerFound(Exception):
@@ -70,6 +74,14 @@ class _Child(ProcessProtocol):
             self._server.listening()
 
     errReceived = outReceived
+
+    def processExited(self, reason: Failure) -> None:
+        transport: Any = self.transport
+        try:
+            transport.writeToChild(_WATCHED, b"\n")
+        except KeyError:  # somebody has ended the watcher, too
+            return
+        transport.closeChildFD(_WATCHED)
 
     def processEnded(self, reason: Failure) -> None:
         self._server.ended(reason, self._output.decode(errors="replace"))
@@ -172,7 +184,11 @@ class EmbeddedServer(Service):
         for name, value in settings.items():
             command += [f"--{name}", value]
         self._process = self._reactor.spawnProcess(
-            _Child(self), command[0], command, env={"PATH": os.environ.get("PATH", os.defpath)}
+            _Child(self),
+            command[0],
+            command,
+            env={"PATH": os.environ.get("PATH", os.defpath)},
+            childFDs=_FILES,
         )
 
     def _signal(self, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from twisted.python.failure import Failure
 from marketfeed.source.embedded import EmbeddedServer, NoServerFound, find_server
 from marketfeed.source.redis_publisher import RedisPublisher
 from tests.conftest import LogCapture
-from tests.system.harness import DEADLINE, Redis
+from tests.system.harness import DEADLINE, Harness, Redis
 
 
 def errors(logged: LogCapture) -> list[str]:
@@ -112,7 +113,9 @@ class Processes(MemoryReactorClock):
         super().__init__()
         self.processes: list[Process] = []
 
-    def spawnProcess(self, protocol: ProcessProtocol, executable: str, args: list[str], env: Any) -> Process:
+    def spawnProcess(
+        self, protocol: ProcessProtocol, executable: str, args: list[str], env: Any, childFDs: Any
+    ) -> Process:
         self.processes.append(Process(protocol, args))
         return self.processes[-1]
 
@@ -314,6 +317,19 @@ def is_running(pid: int) -> bool:
     return True
 
 
+def children(pid: int) -> list[int]:
+    """Those that a process has started, and that are no zombies."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = status.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue  # it has ended meanwhile
+        if int(parent) == pid and state != "Z":
+            found.append(int(status.parent.name))
+    return found
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_real_server_is_replaced_when_it_is_killed(logged: LogCapture) -> None:
     """At the same address; in the end neither process nor directory is left."""
@@ -368,15 +384,62 @@ async def test_a_real_server_that_does_not_listen_to_us_is_killed(tmp_path: Path
     assert not is_running(pid)
 
 
+STARTS = """
+import os, sys
+from twisted.internet import reactor
+from marketfeed.source.embedded import EmbeddedServer, find_server
+server = EmbeddedServer(reactor, find_server())
+server.startService()
+server.when_listening().addCallback(lambda _: print(server.pid, server.address.path, flush=True))
+reactor.run()
+"""
+
+
 @pytest_twisted.ensureDeferred
-async def test_it_starts_where_setpriv_lacks_what_we_ask_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some systems have an older or a smaller one: then the child is started without it."""
-    script(tmp_path / "setpriv", "echo 'setpriv: unrecognized option: pdeathsig' >&2\nexit 1")
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+async def test_a_real_server_ends_with_who_is_killed(harness: Harness, tmp_path: Path) -> None:
+    """With nothing but a shell to see to it; it listens until then, and nobody is left to wait for it."""
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    process = harness.spawn([sys.executable, "-c", STARTS], {"PATH": str(tmp_path)})
+    found = await process.expect(r"^(\d+) (/\S+)$")
+    directory = Path(found[2]).parent
+    try:
+        redis = Redis()
+        await connectProtocol(UNIXClientEndpoint(reactor, found[2]), redis)
+        assert await redis.command("PING") == b"PONG"
+        watchers = children(int(found[1]))
+        assert len(watchers) == 1
+        process.signal("KILL")
+        await process.wait()
+        await redis.lost.addTimeout(DEADLINE, reactor)
+        await harness.eventually(lambda: not is_running(watchers[0]))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_watcher_of_a_server_that_ends_goes_too(harness: Harness) -> None:
+    """Whether the server is asked to end or is killed: it ends no stranger that has its process id by then."""
+    server = EmbeddedServer(reactor, find_server())
+    server.startService()
+    try:
+        await connected(server)
+        assert server.pid is not None
+        (watcher,) = children(server.pid)
+    finally:
+        await server.stopService()
+    await harness.eventually(lambda: not is_running(watcher))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_whose_watcher_was_killed_ends_as_well() -> None:
+    """When it is asked to."""
     server = EmbeddedServer(reactor, find_server())
     server.startService()
     try:
         redis = await connected(server)
+        assert server.pid is not None
+        for watcher in children(server.pid):
+            os.kill(watcher, 9)
     finally:
         await server.stopService()
     await redis.lost

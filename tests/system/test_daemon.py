@@ -648,7 +648,6 @@ async def test_a_demo_needs_nothing(harness: Harness) -> None:
     assert complaints(daemon.lines) == []
 
 
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
 @pytest_twisted.ensureDeferred
 async def test_a_demo_that_is_killed(harness: Harness) -> None:
     """Leaves no server behind."""

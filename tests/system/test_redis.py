@@ -181,7 +181,6 @@ async def test_an_embedded_server(harness: Harness) -> None:
 
 
 @pytest_twisted.ensureDeferred
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
 async def test_an_embedded_server_ends_with_a_daemon_that_is_killed(harness: Harness) -> None:
     """Nothing can clean up then, but no process is left behind."""
     daemon = await harness.daemon("--redis-url", "embedded:")
