@@ -137,6 +137,18 @@ def test_the_service_is_built_from_the_settings(monkeypatch: pytest.MonkeyPatch)
     assert built == [(global_reactor, options.settings, {}), (global_reactor, options.settings, {"nodaemon": 1})]
 
 
+def test_time_is_not_that_of_day() -> None:
+    """In a process that has no timers yet."""
+    program = (
+        "import marketfeed.daemon, time; from twisted.internet import reactor; from marketfeed.tap import *; "
+        "marketfeed.daemon.build = lambda *_: print(reactor.seconds == time.monotonic); options = Options(); "
+        "options.parseOptions([]); makeService(options); "
+        "print(0 <= reactor.callLater(5, print).getTime() - time.monotonic() <= 5)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\nTrue\n"
+
+
 def test_a_daemon_that_cannot_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the fault is."""
 

@@ -56,6 +56,20 @@ class TestPace:
         assert 2 * pace.step * 20 < 1 / 10
 
 
+class TestClock:
+    @pytest.mark.parametrize("back", [1.0, 3600.0, 1e9])
+    def test_a_clock_that_is_set_back_deafens_nobody(self, back: float) -> None:
+        """A peer waits for as long as if it had sent the most that it may, and is read at its pace again."""
+        server = Server(limits=FEW)
+        server.clock.rightNow = 2e9
+        wire = server.open()
+        wire.receive(BURST * frame(b"", PING))
+        server.clock.rightNow -= back
+        wire.receive(10 * frame(b"", PING))
+        server.clock.pump([REST_SECONDS] * 20)
+        assert wire.reading
+
+
 class TestFloods:
     @pytest.mark.parametrize("payload", [b"", b"x" * 125])
     def test_pings_are_answered_but_not_at_once(self, payload: bytes) -> None:
