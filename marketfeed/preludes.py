@@ -75,13 +75,15 @@ def framed_prelude(join: Join) -> tuple[list[bytes], set[str]]:
     replays, used = _replays(join, room)
     join.written += used
     frames: list[bytes] = []
+    if not replays and not join.wants_state:
+        return frames, set()
     for spelling, stream in join.streams.items():
-        group = _group(join, spelling, stream)
         if spelling in replays:
+            group = _group(join, spelling, stream)
             frames += [group.framed(data, offset) for offset, data in replays[spelling]]
         elif join.wants_state:
             size = 0
-            for more, frame in _state(join, spelling, group):
+            for more, frame in _state(join, spelling, _group(join, spelling, stream)):
                 size += more
                 frames.append(frame)
             used += size
