@@ -245,7 +245,8 @@ class RedisStreams(LinkService):
             if entries and not is_whole:
                 at = write_id(before(_entry(entries[0][0])))
                 self._reads.move(reading, at.encode(), is_entry=False)
-                reading.told, reading.added = at, None
+                reading.told = at
+                reading.begin(None, self._read_at)
                 self.sink.confirmed(reading.stream, after=at)
         return self._deliver(found)
 
@@ -335,6 +336,8 @@ class RedisStreams(LinkService):
         if self.is_read(reading):  # a publication may be the last that somebody wanted
             self._reads.move(reading, entries[-1][0])
             self._absent.discard(reading)
+            if reading.ahead is not None:
+                self._checks.has_read(reading, reading.ahead, entries)
 
     def _nameless(self, stream: str, entry: bytes) -> None:
         self.nameless += 1

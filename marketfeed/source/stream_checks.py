@@ -7,6 +7,8 @@
 3. What may not be read, or is no stream, is refused by itself; that is said once for each link.
 4. A stream that was deleted and begun anew between two reads is where it should be, and lacks what nobody had read.
    The server counts what is added to it: where it has not counted what was read since its last turn, that is missed.
+   What is added without a pause is never read up to its end when it is counted: it is compared as the reads come that
+   far. What is missed is told behind all that may lack it, for what was read then is no beginning of anything.
 5. Streams that are wanted are checked at once. Those that have their turn in between (see `verification`) wait for the
    end of a read; where all is well nobody hears of it.
 """
@@ -22,7 +24,7 @@ from marketfeed.boundaries import Clock, Sink
 from marketfeed.model.entry_ids import EntryId, read_id, write_id
 from marketfeed.source.resp import pack
 from marketfeed.source.stream_entries import ABSENT, Extent, read_extent
-from marketfeed.source.stream_reads import Reading
+from marketfeed.source.stream_reads import Count, Reading
 from marketfeed.source.verification import Verification
 
 __all__ = ["CHECKS", "REFUSALS", "Reader", "StreamChecks"]
@@ -66,6 +68,7 @@ class StreamChecks:
         self._due: dict[Reading, None] = {}
         self._holes: dict[Reading, EntryId] = {}
         self._verification = Verification(clock.seconds())
+        self._asked_at = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._unchecked or self._due)
@@ -103,6 +106,7 @@ class StreamChecks:
 
         `is_narrowing`: they say of each stream by itself whether it may be read.
         """
+        self._asked_at = self._clock.seconds()
         readings = [*self._unchecked, *(reading for reading in self._due if reading not in self._unchecked)][:CHECKS]
         commands, counts = [], []
         for reading in readings:
@@ -154,6 +158,7 @@ class StreamChecks:
             hole = extent.hole(position)
             if hole is not None:
                 self._reader.hold(reading)
+                reading.begin(None, self._asked_at)
                 self._holes[reading] = hole
                 self._unchecked[reading] = None
                 return
@@ -161,20 +166,34 @@ class StreamChecks:
             after = extent.go_on_behind(position, last)
             is_entry = last == after
         at = write_id(after)
+        count = Count(extent.last, extent.added, self._asked_at)
         if at.encode() != reading.at:
             reading.at, reading.told = at.encode(), at
         elif self._reader.is_read(reading):
             if extent.last == after:
-                seconds = reading.misses(extent.added, self._clock.seconds())
-                if seconds is not None:
-                    self._reader.sink.missed(reading.stream, seconds)
+                self._compare(reading, count)
+            elif reading.ahead is None:
+                reading.ahead = count
             return
-        reading.begin(extent.added if extent.last == after else None, self._clock.seconds())
+        reading.begin(count.added if extent.last == after else None, self._asked_at)
+        if extent.last > after:
+            reading.ahead = count
         reading.is_at_entry = is_entry
         self._verification.forget(reading)
         self._reader.read_on(reading, extent)
         if self._reader.is_read(reading):  # those that are absent are looked at all the time
             self._verification.flows(reading)
+
+    def has_read(self, reading: Reading, count: Count, entries: list[Any]) -> None:
+        """These were published. `count`: up to an entry that was not read before; it may be one of them, or not."""
+        behind = sum([_entry(entry) > count.last for entry, _ in entries])
+        if behind or _entry(entries[-1][0]) == count.last:
+            self._compare(reading, count, behind)
+
+    def _compare(self, reading: Reading, count: Count, behind: int = 0) -> None:
+        whole_at = reading.misses(count, behind)
+        if whole_at is not None:
+            self._reader.sink.missed(reading.stream, self._clock.seconds() - whole_at)
 
     def _read_up_to(self, hole: EntryId, reading: Reading, found: Any) -> None:
         """Deliver what is left of a stream before the entry `hole`, which was deleted."""

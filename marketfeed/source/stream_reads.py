@@ -11,22 +11,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-__all__ = ["Reading", "Reads", "Volume"]
+from marketfeed.model.entry_ids import EntryId
+
+__all__ = ["Count", "Reading", "Reads", "Volume"]
 
 MOST, LEAST = 1000, 10
 BYTES, TOTAL, FIRST = 4 << 20, 20_000, 1000
 _GROWTH = 8
 
 
+class Count(NamedTuple):
+    """How many entries were ever added up to the one of the id `last`, None where nobody counts; asked for `at`."""
+
+    last: EntryId
+    added: int | None
+    at: float
+
+
 class Reading:
     """One stream that is read. `at`: the id behind which it is read on, b"" while that is not known; `is_at_entry`: it
     is known to be that of an entry. `told`: the last id that the sink has heard of, which is an earlier one where
-    entries were passed over. `added`: how many the server had counted when it was last read up to its end, None while
-    that is not known, and `whole_at`: when that was; `taken`: how many were read since.
+    entries were passed over. `added`: how many the server had counted up to a place to which it has been read, None
+    while that is not known, and `whole_at`: when that was asked; `taken`: how many were read since. `ahead`: the next
+    such place, which it has not been read up to yet.
     """
 
-    __slots__ = ("added", "at", "is_at_entry", "key", "place", "stream", "taken", "told", "whole_at")
+    __slots__ = ("added", "ahead", "at", "is_at_entry", "key", "place", "stream", "taken", "told", "whole_at")
 
     def __init__(self, stream: str, key: bytes) -> None:
         self.stream = stream
@@ -38,20 +50,22 @@ class Reading:
         self.added: int | None = None
         self.whole_at = 0.0
         self.taken = 0
+        self.ahead: Count | None = None
 
-    def misses(self, added: int | None, now: float) -> float | None:
-        """It is read up to its end, and the server has counted `added` entries.
+    def misses(self, count: Count, behind: int = 0) -> float | None:
+        """It is read up to the last entry that this counts, and `behind` more of them.
 
-        None, or, if some were never read, within how many seconds that was. `now`: s of any clock.
+        None, or, if some were never read, when it was last known that all were.
         """
-        expected = None if self.added is None else self.added + self.taken
-        seconds = now - self.whole_at
-        self.begin(added, now)
-        return None if expected is None or added in (None, expected) else seconds
+        expected = None if self.added is None else self.added + self.taken - behind
+        whole_at = self.whole_at
+        self.begin(count.added, count.at)
+        self.taken = behind
+        return None if expected is None or count.added in (None, expected) else whole_at
 
-    def begin(self, added: int | None, now: float) -> None:
-        """What is read is counted from now on; `added`: None, if there is something that is not read yet."""
-        self.added, self.taken, self.whole_at = added, 0, now
+    def begin(self, added: int | None, at: float) -> None:
+        """What is read is counted from here on; `added`: None, if there is something that is not read yet."""
+        self.added, self.taken, self.whole_at, self.ahead = added, 0, at, None
 
 
 class Volume:

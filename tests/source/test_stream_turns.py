@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
 from twisted.internet.task import Clock
 
 from marketfeed.redis_address import RedisAddress
@@ -201,4 +202,39 @@ def test_a_link_that_is_lost_between_two_slices() -> None:
     world.link.say(b":8\r\n" + bulk(b"run_id:1\r\n"))
     assert (b"XREVRANGE", b"trade@0", b"6-0", b"-", b"COUNT", b"1") in world.link.asked()
     assert world.heard.count("publish") == 1
+    world.stop()
+
+
+def turn(world: World, position: int, last: int, count: int) -> None:
+    """Let the stream have its turn, at the end of a read that brings nothing."""
+    commands: list[Command] = [(b"XREAD",)]
+    while commands[0][0] == b"XREAD":
+        world.clock.advance(LATE_SECONDS / 2)
+        world.link.say(NOTHING)
+        commands = world.link.asked()
+    assert [command[0] for command in commands] == [b"XREVRANGE", b"XINFO"]
+    world.link.say(array([entry(position)]) + extent(last, count))
+    assert world.read()[-1] == b"%d-0" % position
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_stream_that_never_rests_is_counted_all_the_same(lost: int) -> None:
+    """Whenever it has its turn there is more of it than was read: it is compared when that is, and told behind it."""
+    world = World(1)
+    world.check(extent(5))
+    world.read()
+    world.link.say(array([array([bulk(b"trade@0"), array([entry(6)])])]))
+    world.read()
+    turn(world, 6, 9 + lost, 5 + lost)  # 5 to 9, of which 7 to 9 are not read yet
+    for numbers in ((7,), (8, 9 + lost, 11)):
+        assert world.heard.count("missed") == 0
+        world.link.say(array([array([bulk(b"trade@0"), array(map(entry, numbers))])]))
+        world.read()
+    assert world.heard.events[-1][0] == ("missed" if lost else "publish")
+    turn(world, 11, 11, 6 + lost)
+    assert world.heard.count("missed") == lost, "it is told once, and what came behind the count is not forgotten"
+    world.link.say(array([array([bulk(b"trade@0"), array([entry(12)])])]))
+    world.read()
+    turn(world, 12, 12, 8 + lost)
+    assert world.heard.count("missed") == lost + 1
     world.stop()
