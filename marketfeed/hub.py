@@ -310,6 +310,7 @@ class Hub(Service):
         if self._wanted.find(stream) is live:  # or what was sent before has ended its last client
             if isinstance(live.history, EntryHistory):
                 self._begin_anew(live, live.history, live.history.latest or "0-0")
+                live.history.make_void()
             self._look_for(live)
 
     def refused(self, stream: str, why: str) -> None:

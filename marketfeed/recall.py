@@ -4,9 +4,11 @@
    client joins, in order, or it says that it has not (PROTOCOL.md, section 6).
 2. The archive is asked for what lies before the history, a portion at a time, and for no more than there is room for.
    All recalls of a client share its room; one that does not fit gives back what it has taken.
-3. A client may be ahead of the history: another process, from which it comes, was quicker. Then the history is given
+3. Where publications were lost unnoticed, an offset from before it was noticed is good for nothing: the archive would
+   find all that is behind it, and nobody would say what is missing before it.
+4. A client may be ahead of the history: another process, from which it comes, was quicker. Then the history is given
    the time of some questions to come that far, for what it gets until then is not news to that client.
-4. What the archive holds and the stream's kind does not permit is passed over, as it was when it was published.
+5. What the archive holds and the stream's kind does not permit is passed over, as it was when it was published.
 """
 
 from __future__ import annotations
@@ -34,17 +36,32 @@ class ReplayRoom:
 class Recall:
     """What one stream has published behind `offset`, with `overhead` bytes for each publication."""
 
-    __slots__ = ("_last", "_overhead", "_replay_room", "_rounds", "_taken", "entries", "is_possible", "stream")
+    __slots__ = (
+        "_last",
+        "_offset",
+        "_overhead",
+        "_replay_room",
+        "_rounds",
+        "_taken",
+        "entries",
+        "is_possible",
+        "stream",
+    )
 
     def __init__(self, stream: LiveStream, offset: str, replay_room: ReplayRoom, overhead: int) -> None:
         self.stream = stream
         self.entries: list[Entry] = []
-        self.is_possible = True
-        self._last = offset
+        self._last = self._offset = offset
+        self.is_possible = not self._is_void
         self._replay_room = replay_room
         self._taken = 0
         self._overhead = overhead
         self._rounds = 0
+
+    @property
+    def _is_void(self) -> bool:
+        history = self.stream.history
+        return isinstance(history, EntryHistory) and history.is_void(self._offset)
 
     @property
     def needs_archive(self) -> bool:
@@ -89,7 +106,7 @@ class Recall:
 
     def take(self) -> tuple[list[Entry], int] | None:
         """All of it at this moment, and the bytes that it takes at most; None if it cannot be had."""
-        rest = self.stream.history.since(self._last) if self.is_possible else None
+        rest = self.stream.history.since(self._last) if self.is_possible and not self._is_void else None
         if rest is None:
             return None
         entries = self.entries + rest

@@ -1192,6 +1192,35 @@ def test_a_source_that_has_to_skip_something_says_so_by_confirming_anew() -> Non
     assert Client(room).join("ticker@A", wants_state=True).take() == [["joined", "ticker@A"]]
 
 
+def test_what_was_missed_unnoticed_makes_the_offsets_until_then_void() -> None:
+    """The archive has all that is behind them, but nobody who comes with one was told what is missing before it."""
+    archive = FakeArchive()
+    room = Room(archive)
+    client = Client(room).join("depth@A", wants_state=True)
+    room.source.confirm(after="4-0")
+    room.source.publish("depth@A", depth(1, is_snapshot=True), offsets=["5-0"])
+    heard = room.now_ms
+    room.clock.advance(2)
+    for number in (7, 8):
+        archive.add("depth@A", f"{number}-0", depth(number - 5))
+        room.source.publish("depth@A", depth(number - 5), offsets=[f"{number}-0"])
+    during = Client(room).join("depth@A", since={"depth@A": "7-0"})
+    assert during.recovered == {"depth@A": True}
+    for each in (client, during):
+        each.take()
+    room.hub.missed("depth@A", 2.0)
+    gap = ("gap", ["depth@A"], "sequence", heard, room.now_ms)
+    assert client.take() == during.take() == [gap]
+    for offset in ("5-0", "7-0", "8-0"):
+        later = Client(room).join("depth@A", since={"depth@A": offset})
+        assert later.recovered == {"depth@A": offset == "8-0"}
+    assert Client(room).join("depth@A", wants_state=True).take() == [["joined", "depth@A"]]
+    room.hub.confirmed("depth@A", "2-0")  # ids were set back
+    archive.add("depth@A", "3-0", depth(9))
+    room.source.publish("depth@A", depth(9), offsets=["3-0"])
+    assert Client(room).join("depth@A", since={"depth@A": "2-0"}).recovered == {"depth@A": True}
+
+
 def test_bad_publications_are_passed_over(logged: LogCapture) -> None:
     """A client that comes back behind one has missed nothing by it."""
     archive = FakeArchive()

@@ -14,7 +14,7 @@ import heapq
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 
-from marketfeed.model.entry_ids import parse_id, read_id
+from marketfeed.model.entry_ids import ORIGIN, parse_id, read_id
 
 __all__ = ["KEEPING", "CountedHistory", "EntryHistory", "Histories", "History"]
 
@@ -223,13 +223,14 @@ class CountedHistory(_History):
 class EntryHistory(_History):
     """The history of a stream whose offsets are its source's: ids of Redis entries, `<milliseconds>-<number>`."""
 
-    __slots__ = ("_first_after", "_latest", "_offsets")
+    __slots__ = ("_first_after", "_latest", "_offsets", "_void_before")
 
     def __init__(self, histories: Histories) -> None:
         super().__init__(histories)
         self._first_after: str | None = None
         self._latest: str | None = None
         self._offsets: list[str] = []
+        self._void_before = ORIGIN
 
     @property
     def latest(self) -> str | None:
@@ -251,10 +252,23 @@ class EntryHistory(_History):
 
     def reset(self, after: str) -> None:
         """Drop everything, and begin behind `after`. Raises ValueError when it is no offset."""
-        if parse_id(after) is None:
+        begin = parse_id(after)
+        if begin is None:
             raise ValueError(f"not an offset: {after!r}")
+        if begin < self._void_before:  # ids have been set back
+            self._void_before = ORIGIN
         self._drop(self.kept)
         self._first_after = self._latest = after
+
+    def make_void(self) -> None:
+        """Something before `latest` was never heard: all lower offsets are void, wherever the past is kept."""
+        if self._latest is not None:
+            self._void_before = read_id(self._latest)
+
+    def is_void(self, offset: str) -> bool:
+        """Whether something may be missing before this offset that whoever comes with it was not told of."""
+        after = parse_id(offset)
+        return after is not None and after < self._void_before
 
     def add(self, data: bytes, now: float, offset: str | None = None) -> None:
         """Keep a publication that came at `now`, in seconds; `latest` is its offset then.
