@@ -134,6 +134,7 @@ async def test_nothing_is_missed_across_a_lost_link(harness: Harness) -> None:
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody has a turn, and soon; no read waits for long."""
     monkeypatch.setattr(redis_streams, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(verification, "TURN_SECONDS", 0.02)
     monkeypatch.setattr(verification, "ROUND_SECONDS", 0.02)
     monkeypatch.setattr(redis_streams, "LONG_MS", 100)
 

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.source.stream_reads import Reading
-from marketfeed.source.verification import MOST_A_SECOND, ROUND_SECONDS, Rounds, Verification
+from marketfeed.source.verification import (
+    LOOK_SECONDS,
+    MOST_A_SECOND,
+    ROUND_SECONDS,
+    TURN_SECONDS,
+    Rounds,
+    Verification,
+)
 from tests.strategies import property_test
 
 
@@ -17,6 +24,21 @@ def test_everybody_has_one_turn_in_a_round(members: int) -> None:
     rounds = Rounds(5.0)
     due = sum(rounds.due(members, 5.0 + 0.25 * step) for step in range(1, int(4 * ROUND_SECONDS) + 1))
     assert members - 1 <= due <= members
+
+
+@pytest.mark.parametrize(("members", "seconds"), [(1, 1), (100, TURN_SECONDS), (1000, TURN_SECONDS), (3000, 15)])
+def test_what_is_read_has_its_turn_soon(members: int, seconds: float) -> None:
+    """A book may be wrong until then."""
+    verification = Verification(0.0)
+    readings = [Reading(f"depth@{number}", b"") for number in range(members)]
+    for reading in readings:
+        verification.flows(reading)
+    due = [
+        reading
+        for step in range(1, int(seconds / LOOK_SECONDS) + 1)
+        for reading in verification.due(step * LOOK_SECONDS)
+    ]
+    assert set(due) == set(readings)
 
 
 @property_test

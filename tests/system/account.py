@@ -4,7 +4,8 @@
 2. `recovered: true` takes back what was said before: nothing behind the offset is missing.
 3. A word that comes behind the publication that shows the hole is one, too, on the same connection: a stream that
    jumps more than once a second is told about once a second.
-4. A book that the client has no reason to doubt is the engine's, as it was at the same publication.
+4. A book that the client has no reason to doubt is the engine's, as it was at the same publication. Where words may be
+   late, a word that comes behind it on the same connection counts.
 5. What was not acknowledged may be there or not. So a verdict is found when the engine has its answers.
 """
 
@@ -109,6 +110,16 @@ class _Hole:
 
 
 @dataclass(slots=True)
+class _Doubt:
+    """A book that was not the engine's. `good`: the last number at which it was."""
+
+    stream: str
+    good: int
+    number: int
+    shown_at: int
+
+
+@dataclass(slots=True)
 class _Stream:
     last: int = -1
     floor: int | None = None  # what had been begun when a reply said that nothing old comes
@@ -125,6 +136,7 @@ class Account:
     """What one client was told about some streams. `step`: between two numbers of one stream.
 
     `lies`: what was wrong by itself, as lines. `is_timed`: the spans of gaps have to hold what is missing in them.
+    `is_late`: a book may be wrong until there is a word about it, which is owed.
     """
 
     def __init__(
@@ -135,15 +147,18 @@ class Account:
         step: int,
         *,
         is_timed: bool = False,
+        is_late: bool = False,
     ) -> None:
         self._truth = truth
         self._digests = digests
         self._step = step
         self._is_timed = is_timed
+        self._is_late = is_late
         self._streams = {stream: _Stream() for stream in streams}
         self._holes: list[_Hole] = []
         self._waiting: list[_Hole] = []  # for a word that may come yet
-        self._doubts: list[tuple[str, int, int]] = []
+        self._doubts: list[_Doubt] = []
+        self._owed: list[_Doubt] = []  # a word may come yet
         self.lies: list[str] = []
         self.recovered = {True: 0, False: 0}
 
@@ -155,6 +170,8 @@ class Account:
             stream.open.clear()
         self._holes += self._waiting
         self._waiting.clear()
+        self._doubts += self._owed
+        self._owed.clear()
 
     def replied(self, name: str, recovered: bool | None, now: int) -> None:
         """It has joined; None: without an offset. `now`: ms since 1970."""
@@ -198,7 +215,7 @@ class Account:
         if stream.floor is None and number <= stream.last and not (is_book and data.get("snapshot") is True):
             self.lies.append(f"{name}: {number} after {stream.last}")
         if is_book:
-            self._take_depth(name, stream, number, data)
+            self._take_depth(name, stream, number, data, now)
         else:
             self._look_for_hole(name, stream, number, now)
         stream.last, stream.offset = number, offset
@@ -215,8 +232,9 @@ class Account:
     def _excuse(self, name: str, since: int) -> None:
         """A jump was told behind the publication that showed it."""
         self._waiting = [hole for hole in self._waiting if hole.stream != name or hole.shown_at < since]
+        self._owed = [doubt for doubt in self._owed if doubt.stream != name or doubt.shown_at < since]
 
-    def _take_depth(self, name: str, stream: _Stream, number: int, data: Mapping[str, Any]) -> None:
+    def _take_depth(self, name: str, stream: _Stream, number: int, data: Mapping[str, Any], now: int) -> None:
         if data.get("snapshot") is True:
             stream.book, stream.good = Book(), -1
         book = stream.book
@@ -227,7 +245,7 @@ class Account:
         if book.digest == self._digests[name][number][0]:
             stream.good = number
         else:
-            self._doubts.append((name, stream.good, number))
+            (self._owed if self._is_late else self._doubts).append(_Doubt(name, stream.good, number, now))
             stream.book = None
 
     # What has come of it.
@@ -248,7 +266,8 @@ class Account:
     @property
     def is_whole(self) -> bool:
         """No gap is open, and no word is owed."""
-        return not any(stream.open for stream in self._streams.values()) and not any(map(self._missing, self._waiting))
+        is_owed = any(map(self._missing, self._waiting)) or any(map(self._is_wrong, self._owed))
+        return not is_owed and not any(stream.open for stream in self._streams.values())
 
     def verdict(self) -> list[str]:
         """All that was wrong, as lines. The engine has all its answers by now."""
@@ -260,11 +279,17 @@ class Account:
                     "was said to be recovered" if hole.claimed else f"told of {hole.words}" if hole.words else "silent"
                 )
                 found.append(f"{hole.stream}: {len(missing)} between {hole.after} and {hole.before}: {what}")
-        for name, good, number in self._doubts:
-            whole = self._digests[name][number][1]
-            if all(each in self._truth.acknowledged[name] for each in range(number, whole - 1, -self._step)):
-                found.append(f"{name}: the book at {number} is not the engine's; it was at {good}")
+        wrong = filter(self._is_wrong, [*self._doubts, *self._owed])
+        found += [
+            f"{each.stream}: the book at {each.number} is not the engine's; it was at {each.good}" for each in wrong
+        ]
         return found
+
+    def _is_wrong(self, doubt: _Doubt) -> bool:
+        """The server had acknowledged all that makes up the engine's own book."""
+        name, number = doubt.stream, doubt.number
+        whole = self._digests[name][number][1]
+        return all(each in self._truth.acknowledged[name] for each in range(number, whole - 1, -self._step))
 
     def _missing(self, hole: _Hole) -> list[int]:
         """What was published in the hole, and that no word is about."""

@@ -30,7 +30,12 @@ _TIMES = 3  # as many as that are added meanwhile
 
 
 class Publisher:
-    """An engine of trades and books. `words`: how it publishes, which a fault may change for a while."""
+    """An engine of trades and books. `words`: how it publishes, which a fault may change for a while.
+
+    `is_late`: what is lost of its books may be told late.
+    """
+
+    is_late = False
 
     def __init__(
         self, harness: Harness, redis: RedisServer, streams: list[str], rng: random.Random, source: str, *fence: Any
@@ -50,7 +55,8 @@ class Publisher:
         """Of one who watches these."""
         for stream in streams:
             self._books.digests.setdefault(stream, {})
-        return Account(self.engine, self.digests, streams, len(self.streams), is_timed=self._source == "pubsub")
+        is_timed = self._source == "pubsub"
+        return Account(self.engine, self.digests, streams, len(self.streams), is_timed=is_timed, is_late=self.is_late)
 
     def _spelled(self, stream: str, payload: bytes) -> tuple[Any, ...]:
         return self.words(stream, payload)

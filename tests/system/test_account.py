@@ -27,9 +27,11 @@ class Engine:
         }
 
 
-def account(engine: Engine, *, is_timed: bool = False, books: EngineBooks | None = None) -> Account:
+def account(
+    engine: Engine, *, is_timed: bool = False, is_late: bool = False, books: EngineBooks | None = None
+) -> Account:
     """Of a client that has joined before the first publication."""
-    result = Account(engine, books.digests if books else {}, [A, B], _STEP, is_timed=is_timed)
+    result = Account(engine, books.digests if books else {}, [A, B], _STEP, is_timed=is_timed, is_late=is_late)
     sent, engine.sent = engine.sent, 0
     result.replied(A, None, 0)
     result.replied(B, None, 0)
@@ -198,13 +200,13 @@ def test_a_gap_holds_what_is_missing_in_it() -> None:
 class Feed:
     """An engine's book and what it publishes of it. After `failed`, the number of its last batch, it begins anew."""
 
-    def __init__(self, lost: tuple[int, ...] = (), failed: int = 40) -> None:
+    def __init__(self, lost: tuple[int, ...] = (), failed: int = 40, *, is_late: bool = False) -> None:
         self.engine = Engine(40, lost)
         self.books = EngineBooks(random.Random(1))
         numbers = range(1, 40, _STEP)
         published = {number: self.books.next(B, number, int(number > failed)) for number in numbers}
         self.published = {number: msgspec.json.decode(payload) for number, payload in published.items()}
-        self.told = account(self.engine, books=self.books)
+        self.told = account(self.engine, books=self.books, is_late=is_late)
 
     def keep(self, *numbers: int) -> None:
         """These publications come."""
@@ -258,6 +260,23 @@ def test_a_state_without_a_publication() -> None:
     number = feed.telling + _STEP
     feed.told.publication(B, number, feed.state(number, feed.telling), str(number), 10 * number)
     assert feed.told.verdict() == [f"{B}: the book at {number} is not the engine's; it was at -1"]
+
+
+@pytest.mark.parametrize("late", ["in time", "too late", "never", "elsewhere"])
+def test_a_word_about_a_book_that_may_be_late(late: str) -> None:
+    feed = Feed(is_late=True)
+    number = feed.telling + _STEP
+    feed.keep(*range(1, feed.telling, _STEP), number)
+    assert not feed.told.is_whole
+    if late == "elsewhere":
+        feed.told.away()
+        feed.told.replied(B, True, 1000)
+    if late != "never":
+        feed.told.gap([B], "sequence", 10 * number + (late == "too late"), 1000)
+    is_told = late == "in time"
+    assert feed.told.is_whole == (late in ("in time", "elsewhere"))
+    told = f"{B}: the book at {number} is not the engine's; it was at {number - 2 * _STEP}"
+    assert feed.told.verdict() == ([] if is_told else [told])
 
 
 @pytest.mark.parametrize("recovered", [None, True])

@@ -31,6 +31,13 @@ async def test_a_server_that_comes_back_empty(harness: Harness) -> None:
 
 @pytest_twisted.ensureDeferred
 @within(_SECONDS)
+async def test_streams_that_are_deleted_while_they_are_read(harness: Harness) -> None:
+    """What nobody has read is gone, and what comes then is read on; it is told, but only then, as the page says."""
+    await _lose(harness, "deleted")
+
+
+@pytest_twisted.ensureDeferred
+@within(_SECONDS)
 async def test_streams_whose_ids_are_set_back(harness: Harness) -> None:
     """Deleted, and begun anew under lower ids: they are read on, and not waited for in vain."""
     await _lose(harness, "set back")
@@ -69,6 +76,7 @@ async def _lose(harness: Harness, group: str, source: str = "streams", *options:
     redis = await harness.redis()
     cast = Cast(harness, redis, "--source", source, "--connect-rate", "0", *options)
     publisher = Publisher(harness, redis, _streams(), random.Random(seed), source)
+    publisher.is_late = group == "deleted"
     losses = Losses(cast, random.Random(seed), _watchers(cast, publisher, seed), publisher, _PUBLICATIONS // _FAULTS)
     await _go_through(losses, max(losses.draw_from(group), _FAULTS // 5), seed)
 
