@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import pytest_twisted
 from hypothesis import HealthCheck, settings
 from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
@@ -50,6 +52,15 @@ class LogCapture:
 
 def _failure(event: dict[str, Any]) -> Any:
     return event.get("log_failure") or (event.get("failure") if event.get("isError") else None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def started_reactor(twisted_greenlet: object) -> None:
+    """The reactor takes its signals before any test, for the first one of a worker may have replaced `signal.signal`.
+
+    A reactor without SIGCHLD hears of the end of a process by chance or never.
+    """
+    pytest_twisted.blockon(deferLater(reactor, 0))
 
 
 @pytest.fixture(autouse=True)

@@ -45,8 +45,12 @@ class Happenings:
         if self._happened:
             waiting.callback(self._happened.popleft())
         else:
-            self._waiting = waiting.addTimeout(DEADLINE, reactor)
+            self._waiting = waiting.addTimeout(DEADLINE, reactor).addErrback(self._give_up)
         return waiting
+
+    def _give_up(self, failure: Failure) -> Failure:
+        self._waiting = None  # what is awaited after that, at the test's end, has a chance of its own
+        return failure
 
 
 class Guests:
