@@ -1,4 +1,7 @@
-"""Certificates for tests: an authority, others that it vouches for, and servers."""
+"""Certificates for tests: an authority, others that it vouches for, and servers.
+
+They have what RFC 5280 demands, for clients that are strict about it, as those of Python 3.13 are.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,17 @@ from OpenSSL import SSL
 __all__ = ["Authority", "ServerCertificate"]
 
 _PEM = serialization.Encoding.PEM
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 _Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -62,10 +76,11 @@ class Authority:
 
     def __init__(self, above: Authority | None = None) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
+        self._identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         name = "the house's own CA" if above is None else "a CA below it"
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        extension = x509.BasicConstraints(ca=True, path_length=0 if above else 1)
-        self.certificate = (above or self)._sign(self._name, self._key, extension)
+        extensions = {x509.BasicConstraints(ca=True, path_length=0 if above else 1): True, _SIGNS: True}
+        self.certificate = (above or self)._sign(self._name, self._key, {**extensions, self._identifier: False})
         self._between: tuple[x509.Certificate, ...] = (self.certificate, *above._between) if above else ()
 
     def issue(self, *names: str, key: _Key | None = None) -> ServerCertificate:
@@ -73,18 +88,22 @@ class Authority:
         key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server")])
         hosts = x509.SubjectAlternativeName([_general(name) for name in names])
-        return ServerCertificate(self._sign(subject, key, hosts), key, self._between)
+        return ServerCertificate(self._sign(subject, key, {hosts: True}), key, self._between)
 
     def write(self, path: Path) -> Path:
         """Put the CA's own certificate into a file."""
         path.write_bytes(self.certificate.public_bytes(_PEM))
         return path
 
-    def _sign(self, subject: x509.Name, key: _Key, extension: x509.ExtensionType) -> x509.Certificate:
+    def _sign(self, subject: x509.Name, key: _Key, extensions: dict[x509.ExtensionType, bool]) -> x509.Certificate:
+        """`extensions`: whether who does not know one is to refuse the certificate."""
         now, day = datetime.now(UTC), timedelta(days=1)
         serial = x509.random_serial_number()
         builder = x509.CertificateBuilder(self._name, subject, key.public_key(), serial, now - day, now + day)
-        return builder.add_extension(extension, critical=True).sign(self._key, hashes.SHA256())
+        by = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._identifier)
+        for extension, is_critical in {**extensions, by: False}.items():
+            builder = builder.add_extension(extension, is_critical)
+        return builder.sign(self._key, hashes.SHA256())
 
 
 def _general(name: str) -> x509.GeneralName:
