@@ -1,18 +1,20 @@
 # Everything that a checkout needs to be run, tested and worked on. `make` lists the goals.
 #
-# 1. A goal sets up what it needs itself: env/, a virtualenv, redone only when setup.cfg or pyproject.toml changed.
+# 1. A goal sets up what it needs itself: env/, a virtualenv, redone only when setup.cfg, pyproject.toml or the file of
+#    constraints changed. CONSTRAINTS= stands for the newest versions.
 # 2. A machine that cannot do that hears so in one line that holds the fix, before anything is made.
 # 3. Everything runs out of env/; nothing needs it activated, and no path is absolute.
 
 PORT ?= 8080
+CONSTRAINTS ?= constraints.txt
 COVERAGE_FLOOR = 85
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check fuzz faults bench clean env-demo env-dev
+.PHONY: help run dev test check fuzz faults bench constraints clean env-demo env-dev
 # Two goals at once, as in `make -j run test`, would set up the same directory twice.
 .NOTPARALLEL:
 
-export PYTHON
+export PYTHON CONSTRAINTS
 # Either would put another Python's modules before those of env/.
 unexport PYTHONHOME PYTHONPATH
 
@@ -52,6 +54,9 @@ faults: env-dev ## a million publications amid a hundred faults, and a million u
 
 bench: env-demo ## measure it beside other servers, for some minutes, into docs/benchmarks.md; ARGS="--quick" for a glance
 	@env/bin/python -m benchmarks.run $(ARGS)
+
+constraints: ## write constraints.txt, the versions that env/ is set up with: the newest that go together
+	@$(possible)sh tools/virtualenv constraints
 
 clean: ## remove everything that the goals above made, env/ included
 	@rm -rf env build dist marketfeed.egg-info twisted/plugins/dropin.cache .coverage .coverage.* .hypothesis

@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from marketfeed.options import OPTIONS
 
@@ -128,3 +130,41 @@ class TestTwistd:
         loaded = set(run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed)).splitlines())
         assert "twisted.plugins.marketfeed_plugin" in loaded
         assert not loaded & {"twisted.internet.reactor", "autobahn", "txredisapi", "hiredis", "marketfeed.tap"}
+
+
+class TestConstraints:
+    """constraints.txt: the versions with which a release is tested."""
+
+    @pytest.fixture
+    def versions(self) -> dict[str, str]:
+        lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        pairs = (line.split("==") for line in lines if not line.startswith("#"))
+        return {canonicalize_name(name): version for name, version in pairs}
+
+    def test_all_that_is_needed_is_named_within_its_bounds(self, versions: dict[str, str]) -> None:
+        """What marketfeed and its extras ask for, and what that asks for, on this Python."""
+        wanted, seen = [("marketfeed", "dev"), ("marketfeed", "demo")], set()
+        while wanted:
+            name, extra = wanted.pop()
+            for line in metadata.requires(name) or ():
+                requirement = Requirement(line)
+                if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+                    continue
+                needed = canonicalize_name(requirement.name)
+                if needed != "marketfeed":
+                    assert versions.get(needed), f"{name} needs {needed}: make constraints"
+                    assert requirement.specifier.contains(versions[needed]), f"{name} needs {requirement}"
+                for further in requirement.extras or {""}:
+                    if (needed, further) not in seen:
+                        seen.add((needed, further))
+                        wanted.append((needed, further))
+
+    def test_env_holds_these_versions(self, versions: dict[str, str]) -> None:
+        """Where it was set up with them."""
+        used = Path(sys.prefix) / ".constraints"
+        if not used.exists() or used.read_text(encoding="utf-8").strip() != "constraints.txt":
+            pytest.skip("set up with other versions")
+        installed = {canonicalize_name(each.name): each.version for each in metadata.distributions()}
+        del installed["marketfeed"]
+        installed.pop("pip", None)
+        assert installed == {name: version for name, version in versions.items() if name in installed}

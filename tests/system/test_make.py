@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-GOALS = ("run", "dev", "test", "check", "fuzz", "faults", "bench")
+GOALS = ("run", "dev", "test", "check", "fuzz", "faults", "bench", "constraints")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -22,7 +22,7 @@ def checkout(tmp_path: Path) -> Path:
     """What the Makefile needs of a checkout, never set up, under a path with a space."""
     copy = tmp_path / "a checkout"
     copy.mkdir()
-    for name in ("Makefile", "setup.cfg", "pyproject.toml"):
+    for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / "tools", copy / "tools")
     return copy
@@ -55,7 +55,7 @@ def python_without_venv(path: Path) -> Path:
 
 def make(checkout: Path, *arguments: str, path: str | None = None, **environment: str) -> tuple[int, list[str]]:
     """The status of make and the lines that it printed."""
-    foreign = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "PYTHON", "PORT", "ARGS")
+    foreign = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "PYTHON", "PORT", "ARGS", "CONSTRAINTS")
     inherited = {name: value for name, value in os.environ.items() if name not in foreign}
     inherited["PATH"] = path or os.environ["PATH"]
     found = shutil.which("make")
@@ -200,7 +200,7 @@ class TestFinishedSetUp:
         assert (status, lines) == (0, ["started: -n --pidfile= marketfeed --demo --port 8090"])
         assert self.calls(finished) == ["venv", "pip"]
 
-    @pytest.mark.parametrize("name", ["setup.cfg", "pyproject.toml"])
+    @pytest.mark.parametrize("name", ["setup.cfg", "pyproject.toml", "constraints.txt"])
     def test_changed_requirements_are_installed_into_the_same_env(self, finished: Path, name: str) -> None:
         """What env/ was made from has changed: pip runs again, venv does not."""
         self.make(finished, "run")
@@ -217,6 +217,28 @@ class TestFinishedSetUp:
         for goal in goals:
             self.make(finished, goal)
         assert [call for call in self.calls(finished) if call != "pytest"] == ["venv"] + ["pip"] * installed
+
+    @pytest.mark.parametrize("constraints", ["constraints.txt", "", "other.txt"])
+    def test_the_versions_are_those_of_the_constraints_or_the_newest(self, finished: Path, constraints: str) -> None:
+        """What was installed with others before is brought to these."""
+        script(finished.parent / "inside", f'[ "$1" = -c ] && exec \'{sys.executable}\' "$@"\necho "$*" >said')
+        (finished / "other.txt").write_text("# none\n", encoding="utf-8")
+        self.make(finished, "run")
+        (finished / "said").unlink()
+        (finished / "setup.cfg").open("a", encoding="utf-8").write("\n")
+        status, lines = self.make(finished, "run", CONSTRAINTS=constraints)
+        assert (status, lines[-1]) == (0, "started: -n --pidfile= marketfeed --demo --port 8080")
+        said = (finished / "said").read_text(encoding="utf-8")
+        expected = f"--constraint {constraints}" if constraints else "--upgrade --upgrade-strategy eager"
+        assert f" {expected} --editable .[demo]" in said
+        assert (finished / "env" / ".constraints").read_text(encoding="utf-8") == f"{constraints}\n"
+
+    def test_constraints_that_are_not_there(self, checkout: Path) -> None:
+        """Are pip's own complaint, and no env/ is finished."""
+        status, lines = make(checkout, "run", CONSTRAINTS="missing.txt", PYTHON=sys.executable)
+        assert status == 2
+        assert any("missing.txt" in line for line in lines), lines
+        assert not (checkout / "env" / ".finished").exists()
 
     def test_a_moved_checkout_is_set_up_anew(self, finished: Path) -> None:
         """The scripts of a virtualenv hold its path."""
