@@ -235,7 +235,7 @@ class Hub(Service):
             history = live.history
             history.add(data, now, offset)
             jumps = live.state is not None and live.state.record(data)
-            if jumps:
+            if jumps and not live.was_lost:  # otherwise it is part of a gap that was told
                 self._missed(live, now)
             live.heard = now
             live.was_lost = False
@@ -283,6 +283,7 @@ class Hub(Service):
         if isinstance(history, EntryHistory) and after is not None and after != history.latest:
             if live.confirmed:
                 self._missed(live, now)
+                live.heard = now
                 if self._wanted.find(stream) is not live:
                     return  # what was sent before has ended its last client
             self._begin_anew(live, history, after)
@@ -307,6 +308,7 @@ class Hub(Service):
         now = self._now()
         live.heard = min(live.heard, now - seconds)
         self._missed(live, now)
+        live.heard = now
         if self._wanted.find(stream) is live:  # or what was sent before has ended its last client
             if isinstance(live.history, EntryHistory):
                 self._begin_anew(live, live.history, live.history.latest or "0-0")
@@ -417,9 +419,8 @@ class Hub(Service):
 
     def _missed(self, stream: LiveStream, now: float) -> None:
         """Something is missing in `stream`: say so before what is about to be published."""
-        if not stream.was_lost:
-            self.flush()
-            self._gaps.missed(stream, int(stream.heard * 1000), int(now * 1000), self._clock.seconds())
+        self.flush()
+        self._gaps.missed(stream, int(stream.heard * 1000), int(now * 1000), self._clock.seconds())
 
     def _seeded(self, stream: LiveStream, is_found: bool) -> None:
         """The state was looked for."""

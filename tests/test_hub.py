@@ -1221,6 +1221,26 @@ def test_what_was_missed_unnoticed_makes_the_offsets_until_then_void() -> None:
     assert Client(room).join("depth@A", since={"depth@A": "2-0"}).recovered == {"depth@A": True}
 
 
+@pytest.mark.parametrize("how", ["missed", "confirmed"])
+def test_what_a_quiet_stream_loses_is_told(how: str) -> None:
+    """Nothing has come since it was confirmed: what the source says to have lost is part of no gap told before."""
+    archive = FakeArchive()
+    archive.reached = False
+    room = Room(archive)
+    client = Client(room).join("trade@A")
+    room.source.confirm(after="4-0")
+    known = room.now_ms
+    client.take()
+    for end in ("7-0", "9-0"):
+        room.clock.advance(5)
+        if how == "missed":
+            room.hub.missed("trade@A", 5)
+        else:
+            room.hub.confirmed("trade@A", end)
+        assert client.take() == [("gap", ["trade@A"], "sequence", known, room.now_ms)]
+        known = room.now_ms
+
+
 def test_bad_publications_are_passed_over(logged: LogCapture) -> None:
     """A client that comes back behind one has missed nothing by it."""
     archive = FakeArchive()
