@@ -41,7 +41,7 @@ from marketfeed.model.publications import BadPublication, PublicationReader
 from marketfeed.model.ratelimit import TokenBucket
 from marketfeed.model.state import MAX_LEVELS, BookState
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
-from marketfeed.portions import Portions
+from marketfeed.portions import Portions, Work
 from marketfeed.seeding import Seeding
 from marketfeed.shares import keep, pay
 from marketfeed.waits import CONFIRM_SECONDS, Waits
@@ -104,6 +104,7 @@ class Hub(Service):
         self._kept: set[str] = set()
         self._down_since: int | None = None
         self._refusal_lines = TokenBucket(1, _REFUSAL_LINES, clock.seconds())
+        self._expiring: Work | None = None
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = clock
         self.source_reached = False
@@ -452,12 +453,20 @@ class Hub(Service):
 
     def _sweep(self) -> None:
         try:
-            self._histories.expire(self._now())
+            if self._expiring is None:
+                self._expiring = self.portions.begin(self._expire())
             self._gaps.tell_missed(self._now_ms(), self._clock.seconds())
             if self._seeding is not None:
                 self._seeding.look_again()
         except Exception:  # or it would be the last time
             self.log.failure("internal error")
+
+    def _expire(self) -> Work:
+        """Drop what is too old of what is kept: with many streams it is much."""
+        try:
+            yield from self._histories.expiring(self._now())
+        finally:
+            self._expiring = None
 
     def _now_ms(self) -> int:
         return int(self._now() * 1000)

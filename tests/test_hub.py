@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -1277,6 +1278,28 @@ def test_history_is_the_newest_that_are_kept(room: Room) -> None:
     assert room.source.calls == [("want", "trade@A")]
 
 
+def test_what_is_too_old_in_many_streams_goes_in_several_turns(room: Room) -> None:
+    """However many streams have published in the same second, nobody waits for all of them to be looked at."""
+    names = [f"trade@M{number}" for number in range(2000)]
+    client = Client(room).join(*names)
+    while client.waiting is not None:
+        room.turn()
+        room.source.confirm()
+    for name in names:
+        room.hub.publish(name, trade(1))
+    room.hub.flush()
+    full = room.hub._histories.size
+    room.clock.rightNow += 302
+    room.turn()
+    sizes = [full, room.hub._histories.size]
+    while room.hub.portions:
+        room.turn()
+        sizes.append(room.hub._histories.size)
+    assert sizes[-1] == 0
+    assert max(before - after for before, after in pairwise(sizes)) <= full / 2
+    client.end()
+
+
 def test_history_is_the_archives_where_there_is_one() -> None:
     """Read as publications are, whether the stream is wanted or not."""
     archive = FakeArchive()
@@ -1362,7 +1385,7 @@ def test_a_hub_that_was_never_started_can_be_stopped() -> None:
 
 def test_a_fault_in_the_sweep_is_not_its_last(room: Room, logged: LogCapture, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is logged, and the next one takes place."""
-    monkeypatch.setattr(Histories, "expire", lambda histories, now: 1 // 0)
+    monkeypatch.setattr(Histories, "expiring", lambda histories, now: 1 // 0)
     room.clock.advance(1)
     room.clock.advance(1)
     assert len(logged.flush_failures(ZeroDivisionError)) == 2

@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 
 from marketfeed.model.entry_ids import ORIGIN, parse_id, read_id
 
@@ -22,6 +23,8 @@ KEEPING = 128
 """The bytes that it takes to keep a publication, beside its own: they count."""
 
 _FEW = 64  # dropped ones that are not worth moving the rest for
+_EXPIRED_TOGETHER = 50  # histories
+_EXPIRED_IN_US = 4  # one of them, about
 _DIGITS = 20  # of the largest number in 64 bits
 
 
@@ -47,9 +50,24 @@ class Histories:
 
     def expire(self, now: float) -> None:
         """Drop what is older than it may be. `now`: seconds of the clock that `add` has been told."""
+        for _ in self.expiring(now):
+            pass
+
+    def expiring(self, now: float) -> Iterator[int]:
+        """The same for a few histories at a time. Yields what the next of them take, in µs, about."""
         until = now - self.seconds
-        while (history := self._with_oldest()) is not None and history._times[history._start] < until:
-            history._drop_until(until)
+        while self._with_older(until) is not None:
+            yield _EXPIRED_TOGETHER * _EXPIRED_IN_US
+            for _ in range(_EXPIRED_TOGETHER):
+                history = self._with_older(until)
+                if history is None:
+                    break
+                history._drop_until(until)
+
+    def _with_older(self, until: float) -> _History | None:
+        """The history that keeps the oldest publication of all, if that came before this time."""
+        history = self._with_oldest()
+        return history if history is not None and history._times[history._start] < until else None
 
     def _enter(self, history: _History, now: float) -> None:
         """This history has begun to keep something."""

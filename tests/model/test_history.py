@@ -261,6 +261,33 @@ def test_a_closed_history_keeps_nothing_any_more() -> None:
     assert histories._oldest == []
 
 
+def test_what_is_too_old_in_many_streams_goes_a_few_streams_at_a_time() -> None:
+    """What is published, dropped or closed between two steps is as if there was but one."""
+    histories = Histories(10, SECONDS, 1 << 20)
+    kept = [CountedHistory(histories, "e") for _ in range(200)]
+    for now in (0.0, 1.0, SECONDS):
+        for history in kept:
+            history.add(b"x", now)
+    steps = histories.expiring(SECONDS + 2)
+    assert next(steps) <= 250
+    assert all(history.kept == 3 for history in kept)
+    next(steps)
+    assert 0 < sum(history.kept == 1 for history in kept) < 100
+    for number, history in enumerate(kept):
+        if number % 3 == 0:
+            history.close()
+        elif number % 3 == 1:
+            history.add(b"x", SECONDS)
+        elif number % 2:
+            history.new_epoch("f")
+    assert len(list(steps)) < 4
+    assert {history.kept for history in kept} == {0, 1, 2}
+    assert all(history.kept == 2 for history in kept[1::3])
+    for history in kept:
+        history.close()
+    assert histories.size == 0
+
+
 def test_a_clock_that_is_set_back_does_no_harm() -> None:
     """Nothing hangs, and what is too old goes when what came before it goes."""
     histories = Histories(10, SECONDS, 1 << 20)
