@@ -6,7 +6,7 @@
    Where that takes too long, or the source is out of reach, it joins all the same and hears of the gap that is open.
 4. Then, without yielding: what is pending is flushed, the membership changes, and the reply, what was missed or the
    state, and the open gaps are written. Nothing is missed between them, nothing comes twice.
-5. Books that the client gets are written before that, in turns of their own (`preludes`).
+5. Books that the client gets are written before that, in turns of their own, and so is what it has missed (`preludes`).
 6. A join that fails in what is written for it is the end of that client only.
 """
 
@@ -25,7 +25,7 @@ from marketfeed.join import Join, TooManyStreams
 from marketfeed.logs import Log
 from marketfeed.model.streams import StreamName
 from marketfeed.portions import Portions, Work
-from marketfeed.preludes import TooLarge, framed_prelude, write_books
+from marketfeed.preludes import TooLarge, framed_prelude, write_prelude
 from marketfeed.recall import Recall, ReplayRoom
 from marketfeed.waits import Waits
 from marketfeed.wanted import WantedStreams
@@ -166,7 +166,7 @@ class Joins:
     def _recall_or_complete(self, join: Join) -> None:
         if join.finished or self._recalls_more(join):
             return
-        if join.wants_state:
+        if join.wants_state or join.recalls:
             join.work = self._portions.begin(self._writing(join))
         else:
             self._complete(join)
@@ -180,7 +180,7 @@ class Joins:
 
     def _writing(self, join: Join) -> Work:
         try:
-            yield from write_books(join)
+            yield from write_prelude(join)
             join.work = None
             if not (join.finished or self._recalls_more(join)):  # for there may have been turns in between
                 self._complete(join)

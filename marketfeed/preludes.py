@@ -1,7 +1,8 @@
 """What a client gets between the reply to its SUBSCRIBE and the live streams: what it has missed, or the state.
 
 1. Books are written, and framed, before the client joins, a step at a time. The client then gets each as it was, and
-   behind it what was published since: together what it would have been told of the book at that moment.
+   behind it what was published since: together what it would have been told of the book at that moment. What was
+   missed is framed so, too.
 2. A book that was begun anew since, or of which what was published since is not kept, is written once more.
 3. As soon as it is certain that all of it is more than there is room for, nothing more is written.
 """
@@ -12,19 +13,21 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from marketfeed.boundaries import Entry
 from marketfeed.groups import Group, LiveStream, overhead
 from marketfeed.join import Join
 from marketfeed.model.state import BookState
 from marketfeed.portions import Work
 
-__all__ = ["TooLarge", "framed_prelude", "write_books"]
+__all__ = ["TooLarge", "framed_prelude", "write_prelude"]
 
 _REPLY = 512
 """The bytes of a reply and of a gap event, besides the streams that they name."""
 _NAMED = 10  # bytes of a stream in them, besides its name
 _FRAMED_IN_US = 2000
 _COMPRESSED_IN_US = 40
+_TOGETHER = 100  # missed publications that are framed in one step
+_EACH_IN_US = 2
+_EACH_COMPRESSED_IN_US = 15
 
 
 class TooLarge(Exception):
@@ -40,12 +43,31 @@ class WrittenBook(msgspec.Struct, frozen=True, gc=False):
     frame: bytes
 
 
-def write_books(join: Join) -> Work:
-    """Write the books that a client who joins gets. Raises `TooLarge`."""
-    if not any(isinstance(stream.state, BookState) for stream in join.streams.values()):
+def write_prelude(join: Join) -> Work:
+    """Write what takes long of what a client who joins gets. Raises `TooLarge`."""
+    if not join.recalls and not any(isinstance(stream.state, BookState) for stream in join.streams.values()):
         return
     room = _room(join)
-    replays, used = _replays(join, room)
+    replays = _replays(join, room)
+    for spelling in replays:
+        yield from _frame_missed(join, spelling)
+    if join.wants_state:
+        yield from _write_books(join, replays, room)
+
+
+def _frame_missed(join: Join, spelling: str) -> Work:
+    recall = join.recalls[spelling]
+    recall.advance()
+    group, window = _group(join, spelling, recall.stream), join.subscriber.window
+    while missed := recall.entries[len(recall.frames) : len(recall.frames) + _TOGETHER]:
+        size = sum([len(data) for _, data in missed])
+        each = _EACH_COMPRESSED_IN_US if window else _EACH_IN_US
+        yield len(missed) * each + size // (_COMPRESSED_IN_US if window else _FRAMED_IN_US)
+        recall.frames += [group.framed(data, offset) for offset, data in missed]
+
+
+def _write_books(join: Join, replays: Mapping[str, int], room: int) -> Work:
+    used = sum(replays.values())
     for spelling, stream in join.streams.items():
         state = stream.state
         if not isinstance(state, BookState) or spelling in replays or spelling in join.books:
@@ -72,15 +94,15 @@ def framed_prelude(join: Join) -> tuple[list[bytes], set[str]]:
     for.
     """
     room = _room(join)
-    replays, used = _replays(join, room)
+    replays = _replays(join, room)
+    used = sum(replays.values())
     join.written += used
     frames: list[bytes] = []
     if not replays and not join.wants_state:
         return frames, set()
     for spelling, stream in join.streams.items():
         if spelling in replays:
-            group = _group(join, spelling, stream)
-            frames += [group.framed(data, offset) for offset, data in replays[spelling]]
+            frames += _missed(join, spelling)
         elif join.wants_state:
             size = 0
             for more, frame in _state(join, spelling, _group(join, spelling, stream)):
@@ -116,16 +138,23 @@ def _room(join: Join) -> int:
     return join.subscriber.room - _REPLY - sum([2 * (len(spelling) + _NAMED) for spelling in join.streams])
 
 
-def _replays(join: Join, room: int) -> tuple[Mapping[str, list[Entry]], int]:
-    """What is replayed, by spelling, and how many bytes it takes at most: only what there is room for."""
-    replays: dict[str, list[Entry]] = {}
-    used = 0
+def _replays(join: Join, room: int) -> dict[str, int]:
+    """The bytes that what is replayed takes at most, by spelling: only what there is room for."""
+    replays: dict[str, int] = {}
     for spelling, recall in join.recalls.items():
-        taken = recall.take()
-        if taken is not None and (not taken[0] or used + taken[1] <= room):
-            replays[spelling] = taken[0]
-            used += taken[1]
-    return replays, used
+        size = recall.size(room)
+        if size is not None:
+            replays[spelling] = size
+            room -= size
+    return replays
+
+
+def _missed(join: Join, spelling: str) -> list[bytes]:
+    """What a client has missed of a stream, framed; most of it has been before."""
+    recall = join.recalls[spelling]
+    group = _group(join, spelling, recall.stream)
+    rest = (recall.take() or [])[len(recall.frames) :]
+    return recall.frames + [group.framed(data, offset) for offset, data in rest]
 
 
 def _group(join: Join, spelling: str, stream: LiveStream) -> Group:

@@ -8,7 +8,8 @@
    find all that is behind it, and nobody would say what is missing before it.
 4. A client may be ahead of the history: another process, from which it comes, was quicker. Then the history is given
    the time of some questions to come that far, for what it gets until then is not news to that client.
-5. What the archive holds and the stream's kind does not permit is passed over, as it was when it was published.
+5. What does not fit is found out without looking at each publication, for a client may ask for very many.
+6. What the archive holds and the stream's kind does not permit is passed over, as it was when it was published.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Recall:
         "_rounds",
         "_taken",
         "entries",
+        "frames",
         "is_possible",
         "stream",
     )
@@ -51,6 +53,7 @@ class Recall:
     def __init__(self, stream: LiveStream, offset: str, replay_room: ReplayRoom, overhead: int) -> None:
         self.stream = stream
         self.entries: list[Entry] = []
+        self.frames: list[bytes] = []  # of the first of them
         self._last = self._offset = offset
         self.is_possible = not self._is_void
         self._replay_room = replay_room
@@ -67,7 +70,7 @@ class Recall:
     def needs_archive(self) -> bool:
         """Whether the history does not reach back to where this has come."""
         history = self.stream.history
-        return self.is_possible and history.latest is not None and history.since(self._last) is None
+        return self.is_possible and history.latest is not None and not history.reaches(self._last)
 
     @property
     def is_ahead(self) -> bool:
@@ -101,16 +104,32 @@ class Recall:
     def _give_up(self) -> None:
         self.is_possible = False
         self.entries = []
+        self.frames = []
         self._replay_room.left += self._taken
         self._taken = 0
 
-    def take(self) -> tuple[list[Entry], int] | None:
-        """All of it at this moment, and the bytes that it takes at most; None if it cannot be had."""
-        rest = self.stream.history.since(self._last) if self.is_possible and not self._is_void else None
-        if rest is None:
+    def size(self, most: int) -> int | None:
+        """The bytes that all of it takes at this moment, at most; None if it cannot be had, or takes more than `most`.
+
+        Nothing is always had, whatever the room.
+        """
+        if not self.is_possible or self._is_void:
             return None
-        entries = self.entries + rest
-        return entries, sum([len(data) + self._overhead for _, data in entries])
+        size = sum([len(data) + self._overhead for _, data in self.entries])
+        more = self.stream.history.size_since(self._last, self._overhead, most - size)
+        return None if more is None or size + more > max(0, most) else size + more
+
+    def advance(self) -> None:
+        """Take over what the history has, which then does not matter any more."""
+        more = self.stream.history.since(self._last) if self.is_possible else None
+        if more:
+            self.entries += more
+            self._last = more[-1][0]
+
+    def take(self) -> list[Entry] | None:
+        """All of it at this moment; None if it cannot be had."""
+        rest = self.stream.history.since(self._last) if self.is_possible and not self._is_void else None
+        return None if rest is None else self.entries + rest
 
 
 def read_entries(stream: LiveStream, entries: list[Entry], strict: bool) -> list[Entry]:

@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 import marketfeed.recall
+from marketfeed.boundaries import Entry
 from marketfeed.hub import CONFIRM_SECONDS, Join, TooManyStreams
 from marketfeed.model.dialects import Shape
+from marketfeed.model.history import CountedHistory
 from tests.conftest import LogCapture
 from tests.fakes import FakeArchive, FakeSeeds
 from tests.rooms import KINDS, LINGER, Client, Room, member, trade
@@ -224,6 +226,51 @@ def test_a_replay_beyond_the_room_is_none(room: Room) -> None:
         assert client.take()[1:] == [
             (name, n) for name, whole in zip(since, expected, strict=True) if whole for n in range(1, 10)
         ]
+
+
+@pytest.mark.parametrize("window", [0, 15])
+def test_what_was_missed_is_framed_a_portion_at_a_time(window: int) -> None:
+    """Publications go on in between: all of it arrives once, in order, right behind the reply."""
+    room = Room(history=5000)
+    first = member(room, "trade@A", shape=Shape.OFFSET)
+    room.source.publish("trade@A", *[trade(number) for number in range(4000)])
+    since = {"trade@A": offsets(first)[0]}
+    client = Client(room, window=window).join("trade@A", since=since)
+    published, turns = 4000, 0
+    while client.waiting is not None:
+        assert not client.outbox.writes
+        room.source.publish("trade@A", trade(published))
+        published += 1
+        room.turn()
+        turns += 1
+    assert turns > 3
+    assert client.recovered == {"trade@A": True}
+    assert client.take()[1:] == [("trade@A", number) for number in range(1, published)]
+    assert not len(room.hub.portions)
+
+
+def test_many_that_do_not_fit_are_not_put_together(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for much more than there is room for does not make us look at each publication of it."""
+    names = [f"trade@M{number}" for number in range(40)]
+    first = member(room, *names, shape=Shape.OFFSET, queue=1 << 24)
+    for name in names:
+        room.source.publish(name, *[trade(number) for number in range(300)])
+    known = offsets(first)
+    since = {name: known[300 * number] for number, name in enumerate(names)}
+    looked_at = []
+    listed = CountedHistory._entries
+
+    def list_entries(history: CountedHistory, at: int) -> list[Entry]:
+        looked_at.append(history)
+        return listed(history, at)
+
+    monkeypatch.setattr(CountedHistory, "_entries", list_entries)
+    client = Client(room, queue=100_000).join(*names, since=since)
+    while client.waiting is not None:
+        room.turn()
+    assert client.recovered is not None
+    assert 0 < sum(client.recovered.values()) < 10
+    assert len(looked_at) <= 2 * sum(client.recovered.values())
 
 
 # With an archive.

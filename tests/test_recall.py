@@ -20,6 +20,12 @@ SIZE = len(trade(10)) + OVERHEAD
 """Of a publication with a number of two digits."""
 
 
+def all_of(recall: Recall) -> tuple[list[Entry], int | None] | None:
+    """All of it, and the bytes that it takes at most."""
+    entries = recall.take()
+    return None if entries is None else (entries, recall.size(1 << 30))
+
+
 class Past:
     """A stream of which the archive has everything, and the ring the newest three."""
 
@@ -61,22 +67,22 @@ def test_what_the_ring_has_needs_no_archive() -> None:
         recall = past.recall(after)
         assert not recall.needs_archive
         entries = past.entries(after)
-        assert recall.take() == (entries, len(entries) * SIZE)
+        assert all_of(recall) == (entries, len(entries) * SIZE)
     recall = past.recall(28)
     past.publish()
-    assert recall.take() == (past.entries(28), 2 * SIZE)
+    assert all_of(recall) == (past.entries(28), 2 * SIZE)
 
 
 def test_what_a_counted_history_has_needs_no_archive_and_the_rest_is_gone() -> None:
     """Where there is no archive, the ring alone tells."""
     stream = make_stream()
     stream.history.add(trade(1), 0.0)
-    assert Recall(stream, "epoch-0", ReplayRoom(1000), OVERHEAD).take() == (
+    assert all_of(Recall(stream, "epoch-0", ReplayRoom(1000), OVERHEAD)) == (
         [("epoch-1", trade(1))],
         len(trade(1)) + OVERHEAD,
     )
     for offset in ("epoch-2", "other-0", "", "é"):
-        assert Recall(stream, offset, ReplayRoom(1000), OVERHEAD).take() is None
+        assert all_of(Recall(stream, offset, ReplayRoom(1000), OVERHEAD)) is None
 
 
 def test_a_stream_that_has_not_begun_has_no_past() -> None:
@@ -85,7 +91,7 @@ def test_a_stream_that_has_not_begun_has_no_past() -> None:
     past.stream.history = EntryHistory(Histories(3, 300, 1 << 20))
     recall = past.recall(20)
     assert not recall.needs_archive
-    assert recall.take() is None
+    assert all_of(recall) is None
 
 
 @pytest.mark.parametrize("most", [1, 3, 100])
@@ -95,7 +101,7 @@ def test_the_archive_is_joined_to_the_ring(most: int) -> None:
     recall = past.recall(12)
     past.complete(recall)
     entries = past.entries(12)
-    assert recall.take() == (entries, len(entries) * SIZE)
+    assert all_of(recall) == (entries, len(entries) * SIZE)
     assert past.archive.asked[0] == ("trade@A", "12-0", "29-0", 1 << 20)
 
 
@@ -113,7 +119,7 @@ def test_publications_go_on_coming_while_the_archive_is_asked(most: int) -> None
     past.archive.late = False
     past.publish(2)
     past.complete(recall)
-    assert recall.take() == (past.entries(12), len(past.entries(12)) * SIZE)
+    assert all_of(recall) == (past.entries(12), len(past.entries(12)) * SIZE)
 
 
 def test_a_portion_with_nothing_in_it_says_that_nothing_is_left() -> None:
@@ -123,7 +129,7 @@ def test_a_portion_with_nothing_in_it_says_that_nothing_is_left() -> None:
     recall = past.recall(14)
     past.archive.entries["trade@A"][-1] = ("99-0", b"")
     past.complete(recall)
-    assert recall.take() == ([], 0)
+    assert all_of(recall) == ([], 0)
 
 
 def test_a_recall_that_never_reaches_the_ring_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +142,7 @@ def test_a_recall_that_never_reaches_the_ring_is_given_up(monkeypatch: pytest.Mo
         past.ask(recall)
         past.publish(2)
     assert not recall.needs_archive
-    assert recall.take() is None
+    assert all_of(recall) is None
     assert len(past.archive.asked) == 5
 
 
@@ -149,7 +155,7 @@ def test_what_the_archive_does_not_have_is_nothing_rather_than_a_part(after: str
     assert recall.needs_archive
     past.ask(recall)
     assert not recall.needs_archive
-    assert recall.take() is None
+    assert all_of(recall) is None
 
 
 def test_what_is_trimmed_between_two_portions_makes_the_whole_nothing() -> None:
@@ -159,7 +165,7 @@ def test_what_is_trimmed_between_two_portions_makes_the_whole_nothing() -> None:
     past.ask(recall)
     past.archive.trim("trade@A", 5)
     past.complete(recall)
-    assert recall.take() is None
+    assert all_of(recall) is None
 
 
 def test_an_archive_out_of_reach_is_nothing() -> None:
@@ -168,7 +174,7 @@ def test_an_archive_out_of_reach_is_nothing() -> None:
     past.archive.reached = False
     recall = past.recall(12)
     past.complete(recall)
-    assert recall.take() is None
+    assert all_of(recall) is None
 
 
 @pytest.mark.parametrize(
@@ -179,7 +185,7 @@ def test_the_archive_is_asked_for_no_more_than_there_is_room_for(room: int, roun
     past = Past(most=2)
     recall = past.recall(12, room)
     past.complete(recall)
-    assert (recall.take() is not None) == (room >= 14 * SIZE)
+    assert (all_of(recall) is not None) == (room >= 14 * SIZE)
     asked = [max_bytes for *_, max_bytes in past.archive.asked]
     assert len(asked) == min(rounds, 7)
     assert asked[0] == max(1, room)
@@ -193,7 +199,7 @@ def test_the_recalls_of_a_client_share_its_room() -> None:
     first, second, third = past.recall(22, room), past.recall(12, room), past.recall(20, room)
     for recall in (first, second, third):
         past.complete(recall)
-    assert [recall.take() is not None for recall in (first, second, third)] == [True, False, True]
+    assert [all_of(recall) is not None for recall in (first, second, third)] == [True, False, True]
     assert not second.entries
     assert room.left == 17 * SIZE - sum(len(recall.entries) * SIZE for recall in (first, third))
 
@@ -213,7 +219,7 @@ def test_a_client_that_is_ahead_of_the_ring_waits_for_it(monkeypatch: pytest.Mon
             for number in late:
                 past.stream.history.add(trade(number), 0.0, f"{number}-0")
     expected = ([(f"{late[2]}-0", trade(late[2]))], SIZE) if rounds < 10 else None
-    assert recall.take() == expected
+    assert all_of(recall) == expected
 
 
 def test_entries_are_read_as_publications_are() -> None:
@@ -237,6 +243,30 @@ def test_bad_entries_are_no_gap_in_a_recall() -> None:
     entries[4:7] = [(offset, b"bad") for offset, _ in entries[4:7]]
     recall = past.recall(12)
     past.complete(recall)
-    taken = recall.take()
+    taken = all_of(recall)
     assert taken is not None
     assert [offset for offset, _ in taken[0]] == [f"{n}-0" for n in (13, *range(17, 30))]
+
+
+def test_what_does_not_fit_is_found_out_without_looking_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing always fits, and the rest to the byte."""
+    past = Past(3)
+    recall = past.recall(9)
+    monkeypatch.setattr(EntryHistory, "_entries", None)
+    assert recall.size(3 * SIZE) == 3 * SIZE
+    assert recall.size(3 * SIZE - 1) is None
+    assert past.recall(12).size(-1) == 0
+    assert past.recall(8).size(1 << 20) is None
+
+
+def test_what_was_taken_over_no_longer_depends_on_the_ring() -> None:
+    """It is still joined to what is published behind it."""
+    past = Past(3)
+    recall = past.recall(9)
+    recall.advance()
+    past.publish(2)
+    assert all_of(recall) == (past.entries(9), 5 * SIZE)
+    past.publish(2)
+    assert recall.needs_archive
+    past.complete(recall)
+    assert all_of(recall) == (past.entries(9), 7 * SIZE)

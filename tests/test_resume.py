@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+import marketfeed.preludes
 from marketfeed.model.dialects import Shape
 from tests.fakes import FakeArchive
 from tests.rooms import Client, Room, trade
@@ -161,6 +163,11 @@ class ResumeMachine(RuleBasedStateMachine):
             client.client.end()
             self.clients.remove(client)
 
+    @rule()
+    def turn(self) -> None:
+        """What is framed in turns of its own goes on."""
+        self.room.turn()
+
     @invariant()
     def everybody_has_what_is_due(self) -> None:
         self.room.hub.flush()
@@ -171,6 +178,8 @@ class ResumeMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if self.archive is not None:
             self.archive.answer()
+        while len(self.room.hub.portions):
+            self.room.turn()
         for client in self.clients:
             client.check()
             client.client.end()
@@ -257,6 +266,14 @@ class ArchiveMachine(ResumeMachine):
     @rule(count=st.integers(1, 3))
     def answer(self, count: int) -> None:
         self.store.answer(count)
+
+
+@pytest.fixture(params=["at once", "in turns"], autouse=True)
+def slowness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missed is framed at once, or each publication in a turn of its own, between which everything happens."""
+    if request.param == "in turns":
+        monkeypatch.setattr(marketfeed.preludes, "_TOGETHER", 1)
+        monkeypatch.setattr(marketfeed.preludes, "_EACH_IN_US", 5000)
 
 
 def run(machine: type[ResumeMachine]) -> None:

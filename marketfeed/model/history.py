@@ -126,6 +126,28 @@ class _History(ABC):
         """How many publications are kept."""
         return len(self._data) - self._start
 
+    def since(self, offset: str) -> list[tuple[str, bytes]] | None:
+        """Every publication behind `offset`, oldest first; None if they are not all here, or it is no offset."""
+        at = self._behind(offset)
+        return None if at is None else self._entries(at)
+
+    def reaches(self, offset: str) -> bool:
+        """Whether every publication behind `offset` is here: `since` is not None."""
+        return self._behind(offset) is not None
+
+    def size_since(self, offset: str, overhead: int, most: int) -> int | None:
+        """The bytes of what `since` returns, with `overhead` for each. None where that is None, or they exceed `most`.
+
+        Many that are too many are not looked at one by one.
+        """
+        at = self._behind(offset)
+        if at is None:
+            return None
+        size = (len(self._data) - at) * overhead
+        if size <= most:
+            size += sum(map(len, self._data[at:]))
+        return size if size <= most or not size else None
+
     def newest(self, limit: int, max_bytes: int) -> list[tuple[str, bytes]]:
         """The newest publications, at most `limit` and `max_bytes` bytes of data, oldest first."""
         data = self._data
@@ -143,6 +165,10 @@ class _History(ABC):
             self._is_closed = True
             if self._is_entered:
                 self._histories._leave()
+
+    @abstractmethod
+    def _behind(self, offset: str) -> int | None:
+        """The index of the first publication behind `offset`; None if some are not here, or it is no offset."""
 
     @abstractmethod
     def _entries(self, at: int) -> list[tuple[str, bytes]]:
@@ -215,13 +241,12 @@ class CountedHistory(_History):
         if self._limit:
             self._keep(data, now)
 
-    def since(self, offset: str) -> list[tuple[str, bytes]] | None:
-        """Every publication behind `offset`, oldest first; None if they are not all here, or it is no offset."""
+    def _behind(self, offset: str) -> int | None:
         epoch, dash, number = offset.rpartition("-")
         if not dash or epoch != self._epoch or not _is_number(number):
             return None
         missed = self._count - int(number)
-        return self._entries(len(self._data) - missed) if 0 <= missed <= self.kept else None
+        return len(self._data) - missed if 0 <= missed <= self.kept else None
 
     def pass_over(self, offset: str) -> None:
         """Nothing: a source without offsets has nothing to pass over."""
@@ -305,14 +330,13 @@ class EntryHistory(_History):
         else:
             self._latest = self._first_after = offset
 
-    def since(self, offset: str) -> list[tuple[str, bytes]] | None:
-        """Every publication behind `offset`, oldest first; None if they are not all here, or it is no offset."""
+    def _behind(self, offset: str) -> int | None:
         if self._first_after is None or self._latest is None:
             return None
         after = parse_id(offset)
         if after is None or not read_id(self._first_after) <= after <= read_id(self._latest):
             return None
-        return self._entries(bisect_right(self._offsets, after, self._start, key=read_id))
+        return bisect_right(self._offsets, after, self._start, key=read_id)
 
     def is_behind(self, offset: str) -> bool:
         """Whether the stream has not come as far as `offset`; what is no offset is not ahead of anything."""
