@@ -153,8 +153,7 @@ def _missed(join: Join, spelling: str) -> list[bytes]:
     """What a client has missed of a stream, framed; most of it has been before."""
     recall = join.recalls[spelling]
     group = _group(join, spelling, recall.stream)
-    rest = (recall.take() or [])[len(recall.frames) :]
-    return recall.frames + [group.framed(data, offset) for offset, data in rest]
+    return recall.frames + [group.framed(data, offset) for offset, data in recall.rest()]
 
 
 def _group(join: Join, spelling: str, stream: LiveStream) -> Group:

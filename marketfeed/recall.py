@@ -43,6 +43,7 @@ class Recall:
         "_overhead",
         "_replay_room",
         "_rounds",
+        "_size",
         "_taken",
         "entries",
         "frames",
@@ -58,6 +59,7 @@ class Recall:
         self.is_possible = not self._is_void
         self._replay_room = replay_room
         self._taken = 0
+        self._size = 0  # bytes of the entries
         self._overhead = overhead
         self._rounds = 0
 
@@ -94,17 +96,22 @@ class Recall:
             self._last = portion[-1][0]
         elif not is_ahead:
             self._last = until
-        self.entries += read_entries(self.stream, portion, strict)
+        self._add(read_entries(self.stream, portion, strict))
         size = sum([len(payload) + self._overhead for _, payload in portion])
         self._taken += size
         self._replay_room.left -= size
         if self._replay_room.left < 0:
             self._give_up()
 
+    def _add(self, entries: list[Entry]) -> None:
+        self.entries += entries
+        self._size += sum([len(data) + self._overhead for _, data in entries])
+
     def _give_up(self) -> None:
         self.is_possible = False
         self.entries = []
         self.frames = []
+        self._size = 0
         self._replay_room.left += self._taken
         self._taken = 0
 
@@ -115,21 +122,19 @@ class Recall:
         """
         if not self.is_possible or self._is_void:
             return None
-        size = sum([len(data) + self._overhead for _, data in self.entries])
-        more = self.stream.history.size_since(self._last, self._overhead, most - size)
-        return None if more is None or size + more > max(0, most) else size + more
+        more = self.stream.history.size_since(self._last, self._overhead, most - self._size)
+        return None if more is None or self._size + more > max(0, most) else self._size + more
 
     def advance(self) -> None:
         """Take over what the history has, which then does not matter any more."""
         more = self.stream.history.since(self._last) if self.is_possible else None
         if more:
-            self.entries += more
+            self._add(more)
             self._last = more[-1][0]
 
-    def take(self) -> list[Entry] | None:
-        """All of it at this moment; None if it cannot be had."""
-        rest = self.stream.history.since(self._last) if self.is_possible and not self._is_void else None
-        return None if rest is None else self.entries + rest
+    def rest(self) -> list[Entry]:
+        """All of it at this moment that is not framed, if `size` says that it can be had."""
+        return self.entries[len(self.frames) :] + (self.stream.history.since(self._last) or [])
 
 
 def read_entries(stream: LiveStream, entries: list[Entry], strict: bool) -> list[Entry]:

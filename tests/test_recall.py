@@ -20,10 +20,10 @@ SIZE = len(trade(10)) + OVERHEAD
 """Of a publication with a number of two digits."""
 
 
-def all_of(recall: Recall) -> tuple[list[Entry], int | None] | None:
+def all_of(recall: Recall) -> tuple[list[Entry], int] | None:
     """All of it, and the bytes that it takes at most."""
-    entries = recall.take()
-    return None if entries is None else (entries, recall.size(1 << 30))
+    size = recall.size(1 << 30)
+    return None if size is None else (recall.rest(), size)
 
 
 class Past:
