@@ -52,7 +52,7 @@ class Seeding:
 
     def look_for(self, stream: LiveStream) -> None:
         """The stream flows, and its state, if it has one, may be incomplete."""
-        if stream.state is None or stream.state.is_complete:
+        if stream.state is None or not stream.state.is_wanting:
             self.forget(stream)
             return
         now, attempt = self._clock.seconds(), self._tries.get(stream)
@@ -86,7 +86,7 @@ class Seeding:
             stream = attempt.stream
             if stream is None:
                 continue
-            if stream.state is None or stream.state.is_complete:
+            if stream.state is None or not stream.state.is_wanting:
                 self.forget(stream)
                 self._tried(stream, False)
             else:

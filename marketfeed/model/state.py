@@ -46,6 +46,11 @@ class LatestState:
         """Whether there is a state to give."""
         return self._data is not None
 
+    @property
+    def is_wanting(self) -> bool:
+        """Whether there is none."""
+        return self._data is None
+
     def record(self, data: bytes) -> bool:
         """A publication has come. False: it has no ids that could jump."""
         self._data = data
@@ -120,8 +125,15 @@ class BookState:
     @property
     def is_complete(self) -> bool:
         """Whether there is a state to give."""
+        if self.is_wanting:
+            return False
         self._settle()
-        return self._book is not None and not self._is_lost and (self._seeded is None or self._live is None)
+        return not self.is_wanting
+
+    @property
+    def is_wanting(self) -> bool:
+        """Whether it is known that there is no state to give. Nothing that waits is merged to find that out."""
+        return self._book is None or self._is_lost or not (self._seeded is None or self._live is None)
 
     @property
     def beginning(self) -> object:

@@ -520,6 +520,22 @@ def many(count: int, start: int = 0, **fields: Any) -> bytes:
     return update(a=rows[::2], b=rows[1::2], **fields)
 
 
+def test_a_book_that_is_lost_is_not_read_to_find_that_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a link comes back, all books are looked at in one turn."""
+    state = recorded(WHOLE)
+    for number in range(6, 40):
+        state.record(update([["7", str(number)]], U=number, u=number))
+    with monkeypatch.context() as patch:
+        patch.setattr(DepthMessage, "parse", None)
+        assert not state.is_wanting
+        state.lose()
+        assert state.is_wanting
+        assert not state.is_complete
+    state.record(update([["7", "1"]], U=40, u=40))
+    assert not state.is_wanting
+    assert book(state) == replay([WHOLE, update([["7", "1"]])])
+
+
 def test_a_book_that_only_grows_is_incomplete_beyond_its_limit() -> None:
     """Until the next snapshot. Levels that are taken away make room."""
     state, said = limited(10)
