@@ -20,6 +20,8 @@ from marketfeed.model.streams import LossPolicy
 
 __all__ = ["Backlog"]
 
+_FEW = 64  # dropped ones that are not worth moving the rest for
+
 
 class _Entry:
     __slots__ = ("depth", "frame", "group", "is_merged", "offset", "size")
@@ -36,10 +38,11 @@ class _Entry:
 class Backlog:
     """The waiting frames of one client."""
 
-    __slots__ = ("_entries", "_thinned", "size")
+    __slots__ = ("_dropped", "_entries", "_thinned", "size")
 
     def __init__(self) -> None:
         self._entries: deque[_Entry] = deque()
+        self._dropped = 0  # of the entries: they have a size of 0, for to take them out would be to look at all
         self._thinned: dict[str, list[_Entry]] = {}  # by spelling: what may be merged or replaced yet
         self.size = 0
 
@@ -81,7 +84,8 @@ class Backlog:
         for group in groups:
             self._thinned.pop(group.spelling, None)
         dropped = set(groups)
-        self._entries = deque([entry for entry in self._entries if entry.group not in dropped])
+        self._entries = deque([entry for entry in self._entries if entry.size and entry.group not in dropped])
+        self._dropped = 0
         self.size = sum([entry.size for entry in self._entries])
 
     def take(self, most: int) -> bytes:
@@ -91,6 +95,7 @@ class Backlog:
         entries = self._entries
         while entries and (not taken or taken + entries[0].size <= most):
             entry = entries.popleft()
+            self._dropped -= not entry.size
             self.size -= entry.size
             taken += entry.size
             if entry.group is not None:
@@ -152,7 +157,14 @@ class Backlog:
         self._resize(entry, earlier.size + group.overhead)
 
     def _discard(self, waiting: list[_Entry]) -> None:
-        dropped = set(waiting)
-        self._entries = deque([entry for entry in self._entries if entry not in dropped])
+        """Drop what waits of a stream, before its snapshot. What waits of others is not looked at: it may be much."""
         self.size -= sum([entry.size for entry in waiting])
+        for entry in waiting:
+            entry.group = entry.depth = None
+            entry.frame = b""
+            entry.size = 0
+        self._dropped += len(waiting)
         waiting.clear()
+        if self._dropped > _FEW and 2 * self._dropped > len(self._entries):
+            self._entries = deque([entry for entry in self._entries if entry.size])
+            self._dropped = 0

@@ -143,6 +143,19 @@ def test_a_snapshot_discards_what_waited_of_its_stream() -> None:
     assert messages(backlog) == [{"e": "depth", "a": [], "b": [], "U": 1, "u": 1}, "reply 1", snapshot]
 
 
+def test_snapshots_do_not_look_at_what_waits_of_other_streams() -> None:
+    """However much that is; and what they leave behind is bounded."""
+    backlog, book, trades = Backlog(), make_group("depth@A"), make_group("trade@A")
+    add(backlog, trades, *[trade(number) for number in range(1000)])
+    entries = backlog._entries
+    add(backlog, book, *[update(b=[["1", str(number)]], snapshot=True) for number in range(1, 501)])
+    assert backlog._entries is entries
+    backlog.forget([trades])
+    add(backlog, book, *[update(b=[["1", str(number)]], snapshot=True) for number in range(501, 1000)])
+    assert len(backlog._entries) < 140
+    assert [message["b"] for message in messages(backlog)] == [[["1", "999"]]]
+
+
 def test_what_is_no_depth_message_waits_and_parts_what_may_merge() -> None:
     """`--validate warn` lets it through: it keeps its place, and nothing is merged or discarded across it."""
     odd = b'{"e":"auction"}'
