@@ -53,6 +53,10 @@ class Allowance(TokenBucket):
         """Publications that a HISTORY asks for."""
         self.charge(count // _PUBLICATIONS_OF_REQUEST)
 
+    def charge_kept(self, limit: int, size: int) -> None:
+        """Bytes that a HISTORY of `limit` publications found: what they cost more than these."""
+        self.charge(max(0, size // _BYTES_OF_REQUEST - limit // _PUBLICATIONS_OF_REQUEST))
+
     def charge_verification(self) -> None:
         """A token whose signature is looked at."""
         self.charge(_VERIFICATION)

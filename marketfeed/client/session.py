@@ -277,15 +277,16 @@ class Session:
         (name,) = streams.values()
         entries = self._hub.history(name, limit, self._context.limits.client_queue // 2)
         self._awaits = not entries.called
-        entries.addCallback(self._answer_history, request, self._awaits).addErrback(self._failed)
+        entries.addCallback(self._answer_history, request, limit, self._awaits).addErrback(self._failed)
         raise _Answered
 
-    def _answer_history(self, entries: list[Entry] | None, request: Request, is_late: bool) -> None:
+    def _answer_history(self, entries: list[Entry] | None, request: Request, limit: int, is_late: bool) -> None:
         if self._ended:
             return
         if entries is None:
             self._send_error(refused(request.id, "what is kept is out of reach"))
         else:
+            self._allowance.charge_kept(limit, sum([len(data) for _, data in entries]))
             self._reply(as_history(entries, self._context.limits.client_queue // 2), request.id, False)
         if is_late:
             self._go_on()

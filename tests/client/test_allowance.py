@@ -57,6 +57,15 @@ def test_publications_cost_by_the_hundred() -> None:
         assert admitted(allowance) == 60 - cost
 
 
+def test_kept_publications_cost_by_their_number_or_their_bytes() -> None:
+    """Whichever is more."""
+    for limit, size, cost in ((99, 16383, 0), (99, 1 << 19, 32), (200, 1 << 15, 2), (1000, 1 << 19, 32), (1000, 0, 10)):
+        allowance = Allowance(1, 60, 0)
+        allowance.charge_publications(limit)
+        allowance.charge_kept(limit, size)
+        assert admitted(allowance) == 60 - cost
+
+
 def test_a_long_text_costs_what_it_would_with_streams() -> None:
     """By the 2 KiB, whatever is in it: numbers of a thousand digits, say. Names are longer than that is short."""
     for size, cost in ((2000, 1), (2048, 2), (65536, 33)):

@@ -803,6 +803,24 @@ class TestHistory:
         left = sum(["result" in client.ask({"method": "PING"}) for _ in range(20)])
         assert left == 20 - cost
 
+    @pytest.mark.parametrize("is_late", [False, True])
+    def test_it_costs_by_what_it_finds(self, is_late: bool) -> None:
+        """A few large ones are dear, too: what they cost more is owed."""
+        archive = PendingArchive()
+        limits = SessionLimits(request_rate=1, request_burst=20)
+        client = Client(limits=limits, archive=archive if is_late else None)
+        large = trade()[:-1] + b" " * 40_000 + b"}"
+        if is_late:
+            client.say({"method": "HISTORY", "params": [A], "limit": 3})
+            archive.asked[0].callback([(f"{number}-0", large) for number in range(3)])
+        else:
+            client.watch(A)
+            client.source.publish(A, large, large, large)
+            client.say({"method": "HISTORY", "params": [A], "limit": 3})
+        assert client.got
+        left = sum(["result" in client.ask({"method": "PING"}) for _ in range(19)])
+        assert left == 20 - 1 - 7 - (not is_late)
+
     @dialects
     def test_requests_wait_behind_it(self, dialect: Dialect) -> None:
         """They are answered after it, in order."""
