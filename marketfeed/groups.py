@@ -138,8 +138,6 @@ class LiveStream:
 
     __slots__ = (
         "confirmed",
-        "drops",
-        "drops_logged",
         "gap",
         "groups",
         "heard",
@@ -176,8 +174,6 @@ class LiveStream:
         self.heard = 0.0  # seconds since 1970, when it last published or was confirmed
         self.missed: int | None = None  # ms since 1970, the beginning of a sequence gap that is not told yet
         self.told = float("-inf")  # when a sequence gap was last told
-        self.drops = 0  # since they were last logged
-        self.drops_logged = float("-inf")
 
     def is_settled(self, with_state: bool) -> bool:
         """Nothing is under way that a client who wants to join, `with_state` or without, would have to wait for."""

@@ -132,6 +132,7 @@ class Hub(Service):
         self._joins.close()
         self._waits.close(self._wanted.all)
         self._wanted.close()
+        self._drops.close()
 
     @property
     def streams(self) -> frozenset[str]:
