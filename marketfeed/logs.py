@@ -5,16 +5,20 @@
    as much as all else that a client's arrival does. Before the reactor runs, and after, a line is written at once.
 3. Lines that cannot be written, for the disk is full or nobody reads the pipe any more, are counted and lost. It is
    tried again once a second; the first line that gets through says how many there were, and why.
+4. At SIGUSR1 a log file is opened again by its name, which may be another file by then: one of the same mode, if it is
+   not there yet. One that cannot be opened leaves the log where it was.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import time
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 from twisted.logger import (
@@ -25,7 +29,6 @@ from twisted.logger import (
     eventAsText,
     formatEvent,
 )
-from twisted.python.logfile import LogFile
 from twisted.python.threadable import isInIOThread
 from zope.interface import implementer
 
@@ -67,6 +70,36 @@ class Log(Logger):
 class _File(Protocol):
     def write(self, text: str, /) -> object: ...
     def flush(self) -> object: ...
+
+
+class _LogFile:
+    """A file that is written to at its end, wherever that is by then, and keeps nothing back."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)  # the process may go elsewhere
+        self._number = self._open(0o666)
+
+    def _open(self, mode: int) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, mode)
+
+    def write(self, text: str) -> None:
+        rest = text.encode(errors="backslashreplace")
+        while rest:
+            rest = rest[os.write(self._number, rest) :]
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def reopen(self) -> None:
+        """Go on in the file that has the name now. One that is made for it gets the mode of the old one."""
+        mode = stat.S_IMODE(os.fstat(self._number).st_mode)
+        umask = os.umask(0)  # twistd's in the background would leave the file to its owner alone
+        try:
+            number = self._open(mode)
+        finally:
+            os.umask(umask)
+        os.close(self._number)
+        self._number = number
 
 
 class _Out:
@@ -221,13 +254,23 @@ def _open(reactor: Any, path: str, in_front: bool) -> _Out:
         if not in_front:
             raise SystemExit("twistd: a daemon cannot log to its standard output; use --logfile or -n")
         return _Out(sys.stdout, reactor)
-    file = LogFile.fromFullPath(path or "twistd.log", rotateLength=None)
-    out = _Out(cast(_File, file), reactor)
+    try:
+        file = _LogFile(path or "twistd.log")
+    except OSError as error:
+        raise SystemExit(f"twistd: --logfile: {path or 'twistd.log'}: {error.strerror}") from None
+    out = _Out(file, reactor)
 
-    def rotate() -> None:
+    def reopen() -> None:
         out.flush()
-        file.rotate()
+        try:
+            file.reopen()
+        except OSError as error:
+            out.log.error(
+                "the log goes on in the file that was moved, for {path} cannot be opened: {fault}",
+                path=file.path,
+                fault=error.strerror,
+            )
 
     # A handler may interrupt anything, also the writing of a line.
-    signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(rotate))
+    signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(reopen))
     return out

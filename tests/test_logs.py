@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import sys
@@ -379,17 +380,77 @@ class TestDestination:
             make_observer(Reactor(), {"logfile": "-"}, "text", "info")
         assert "use --logfile or -n" in str(caught.value.code)
 
-    def test_a_file_is_begun_anew_at_sigusr1(self, tmp_path: Path) -> None:
-        """As twistd does; what was written is kept under another name."""
-        path = tmp_path / "named.log"
+    def _file(self, path: Path) -> tuple[Logger, Reactor]:
         reactor = Reactor()
         observe = make_observer(reactor, {"logfile": str(path)}, "text", "info")
-        log = Logger(observer=observe)  # type: ignore[arg-type]
-        log.info("before")
+        return Logger(observer=observe), reactor  # type: ignore[arg-type]
+
+    def _reopen(self, reactor: Reactor) -> None:
         self.handlers[signal.SIGUSR1](signal.SIGUSR1, None)
-        assert not (tmp_path / "named.log.1").exists()  # not within the handler, which may interrupt anything
         reactor.turn()
+
+    @pytest.mark.parametrize("mode", [0o644, 0o640, 0o600])
+    def test_a_file_that_was_moved_is_begun_anew_at_sigusr1(self, tmp_path: Path, mode: int) -> None:
+        """Under its name and with its mode, whatever the umask is now; what was written stays where it was moved to."""
+        path, moved = tmp_path / "named.log", tmp_path / "named.log.1"
+        log, reactor = self._file(path)
+        path.chmod(mode)
+        log.info("before")
+        path.rename(moved)
+        log.info("moved")
+        self.handlers[signal.SIGUSR1](signal.SIGUSR1, None)
+        assert not path.exists()  # not within the handler, which may interrupt anything
+        old = os.umask(0o077)  # as twistd's is once it is in the background
+        try:
+            reactor.turn()
+        finally:
+            os.umask(old)
         log.info("after é")
-        assert "before" in (tmp_path / "named.log.1").read_text()
-        assert path.read_text().endswith("after é\n")
-        assert "before" not in path.read_text()
+        assert [line[31:] for line in moved.read_text().splitlines()] == ["before", "moved"]
+        assert [line[31:] for line in path.read_text().splitlines()] == ["after é"]
+        assert path.stat().st_mode & 0o777 == mode
+
+    def test_a_file_that_is_there_already_keeps_what_it_has(self, tmp_path: Path) -> None:
+        """logrotate's `create` says which mode it has; one that was not moved is gone on with."""
+        path = tmp_path / "named.log"
+        log, reactor = self._file(path)
+        log.info("before")
+        self._reopen(reactor)
+        log.info("after")
+        assert [line[31:] for line in path.read_text().splitlines()] == ["before", "after"]
+        path.rename(tmp_path / "named.log.1")
+        path.touch(0o620)
+        path.chmod(0o620)
+        self._reopen(reactor)
+        log.info("again")
+        assert [line[31:] for line in path.read_text().splitlines()] == ["again"]
+        assert path.stat().st_mode & 0o777 == 0o620
+
+    def test_a_file_that_cannot_be_opened_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The log goes on where it was, and says why."""
+        path = tmp_path / "logs" / "named.log"
+        path.parent.mkdir()
+        log, reactor = self._file(path)
+        monkeypatch.setattr(marketfeed.logs._Out.log, "observer", log.observer)
+        path.parent.rename(tmp_path / "moved")
+        self._reopen(reactor)
+        log.info("after")
+        assert [line[25:] for line in (tmp_path / "moved" / "named.log").read_text().splitlines()] == [
+            f"error the log goes on in the file that was moved, for {path} cannot be opened: No such file or directory",
+            "info  after",
+        ]
+
+    def test_a_file_that_is_cut_is_gone_on_with_at_its_beginning(self, tmp_path: Path) -> None:
+        """As logrotate's `copytruncate` does: no hole is left."""
+        path = tmp_path / "named.log"
+        log, _ = self._file(path)
+        log.info("before")
+        os.truncate(path, 0)
+        log.info("after")
+        assert [line[31:] for line in path.read_text().splitlines()] == ["after"]
+
+    def test_a_file_that_cannot_be_opened_at_all(self, tmp_path: Path) -> None:
+        """One line says so."""
+        with pytest.raises(SystemExit) as caught:
+            self._file(tmp_path / "no" / "named.log")
+        assert caught.value.code == f"twistd: --logfile: {tmp_path}/no/named.log: No such file or directory"

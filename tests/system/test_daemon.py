@@ -282,15 +282,20 @@ async def test_in_the_background(harness: Harness, number: int) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_the_log_of_a_daemon_can_be_rotated(harness: Harness) -> None:
-    """At SIGUSR1 it begins a new one."""
+    """As logrotate does it: the file is moved, and at SIGUSR1 another one of the same mode is begun."""
     daemon = Background(harness, *LOCAL)
     await daemon.start()
+    moved = harness.directory / "daemon.log.1"
+    daemon.log_file.chmod(0o644)
+    daemon.log_file.rename(moved)
     os.kill(daemon.pid, signal.SIGUSR1)
-    await harness.eventually((harness.directory / "daemon.log.1").exists)
+    await harness.eventually(daemon.log_file.exists)
     await daemon.end()
-    assert "listening on" in (harness.directory / "daemon.log.1").read_text()
+    assert "listening on" in moved.read_text()
+    assert "ending: SIGTERM" not in moved.read_text()
     assert "listening on" not in daemon.log
-    assert "Server Shut Down" in daemon.log
+    assert "ending: SIGTERM" in daemon.log
+    assert daemon.log_file.stat().st_mode & 0o777 == 0o644
 
 
 @pytest_twisted.ensureDeferred
