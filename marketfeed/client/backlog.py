@@ -18,7 +18,20 @@ from marketfeed.groups import Group
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.streams import LossPolicy
 
-__all__ = ["Backlog"]
+__all__ = ["Backlog", "Thinned"]
+
+
+class Thinned:
+    """What has been left out for one client, since it came, in publications."""
+
+    __slots__ = ("merged", "replaced")
+
+    def __init__(self) -> None:
+        self.replaced = 0
+        """A newer one, or a snapshot, went in their place."""
+        self.merged = 0
+        """They went as a part of the update before them."""
+
 
 _FEW = 64  # dropped ones that are not worth moving the rest for
 
@@ -36,11 +49,12 @@ class _Entry:
 
 
 class Backlog:
-    """The waiting frames of one client."""
+    """The waiting frames of one client. `thinned`: where it counts what it leaves out."""
 
-    __slots__ = ("_dropped", "_entries", "_thinned", "size")
+    __slots__ = ("_dropped", "_entries", "_left_out", "_thinned", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, thinned: Thinned | None = None) -> None:
+        self._left_out = thinned or Thinned()
         self._entries: deque[_Entry] = deque()
         self._dropped = 0  # of the entries: they have a size of 0, for to take them out would be to look at all
         self._thinned: dict[str, list[_Entry]] = {}  # by spelling: what may be merged or replaced yet
@@ -75,6 +89,7 @@ class Backlog:
         elif waiting:
             self._resize(waiting[0], len(frame))
             waiting[0].frame = frame
+            self._left_out.replaced += 1
         else:
             self._keep(waiting, _Entry(group, frame))
         return self.size - before <= room
@@ -154,10 +169,12 @@ class Backlog:
             entry.is_merged = True
             entry.frame = b""
         earlier.take(later)
+        self._left_out.merged += 1
         self._resize(entry, earlier.size + group.overhead)
 
     def _discard(self, waiting: list[_Entry]) -> None:
         """Drop what waits of a stream, before its snapshot. What waits of others is not looked at: it may be much."""
+        self._left_out.replaced += len(waiting)
         self.size -= sum([entry.size for entry in waiting])
         for entry in waiting:
             entry.group = entry.depth = None

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
 from zope.interface import implementer
 
-from marketfeed.client.backlog import Backlog
+from marketfeed.client.backlog import Backlog, Thinned
 from marketfeed.groups import Group
 from marketfeed.model.frames import frame_end
 
@@ -64,6 +64,7 @@ class Outbox:
         "_closed",
         "_handed",
         "_has_moved",
+        "_left",
         "_limit",
         "_owner",
         "_paused",
@@ -75,6 +76,7 @@ class Outbox:
         "direct",
         "send",
         "share",
+        "thinned",
         "window",
     )
 
@@ -88,6 +90,8 @@ class Outbox:
         self._has_moved = False
         self._unsent = 0
         self._closed = False
+        self._left = 0
+        self.thinned: Thinned | None = None
         self.window = 0
         self.audience: Any = None
         self.share: Any = None
@@ -103,6 +107,11 @@ class Outbox:
     def waiting_bytes(self) -> int:
         """What waits here, and what the transport was handed and has not sent."""
         return self._handed + (0 if self._waiting is None else self._waiting.size)
+
+    @property
+    def left_bytes(self) -> int:
+        """What waits, or waited when the connection was closed."""
+        return self._left if self._closed else self.waiting_bytes
 
     @property
     def room(self) -> int:
@@ -216,6 +225,7 @@ class Outbox:
 
     def close(self) -> None:
         """The connection is gone; nothing is written from now on."""
+        self._left = self.left_bytes
         self._closed = True
         self.direct = False
         self.send = _send_nowhere
@@ -288,7 +298,9 @@ class Outbox:
 
     def _backlog(self, size: int) -> Backlog:
         if self._waiting is None:
-            self._waiting = Backlog()
+            if self.thinned is None:
+                self.thinned = Thinned()
+            self._waiting = Backlog(self.thinned)
             if self._tls and self._owner is not None:
                 self._owner.backlog_changed(size)
         return self._waiting

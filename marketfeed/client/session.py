@@ -133,6 +133,11 @@ class Session:
         return self._properties.dialect.event(event)
 
     @property
+    def user(self) -> str:
+        """Who the client is; empty: nobody in particular."""
+        return self._identity.user
+
+    @property
     def subscriptions(self) -> list[str]:
         """The streams of this client, as it spelled them, in order."""
         return list(self._groups)

@@ -20,7 +20,7 @@ _LONGEST_LOGGED = 200
 _FEW_STREAMS = 5  # of one change, the most that the log names
 
 
-def log_request(client_id: int, request: Request, is_known: bool) -> None:
+def log_request(client_id: str, request: Request, is_known: bool) -> None:
     """A request has come; `is_known`: its method is one of ours."""
     if Log.debugging and is_known:
         is_shown = request.method != "AUTH" and request.params is not msgspec.UNSET
@@ -28,17 +28,17 @@ def log_request(client_id: int, request: Request, is_known: bool) -> None:
         _log.debug("client {client} asks {method}{params}", client=client_id, method=request.method, params=params)
 
 
-def log_error(client_id: int, error: RequestError) -> None:
+def log_error(client_id: str, error: RequestError) -> None:
     """A request has failed."""
     _log.debug("client {client} is refused: {fault}", client=client_id, fault=error.message)
 
 
-def log_failure(client_id: int, failure: Failure) -> None:
+def log_failure(client_id: str, failure: Failure) -> None:
     """An answer has failed through a fault of ours."""
     _log.failure("client {client}: internal error", failure, client=client_id)
 
 
-def log_change(client_id: int, verb: str, spellings: list[str]) -> None:
+def log_change(client_id: str, verb: str, spellings: list[str]) -> None:
     """`verb`: what the client has done, such as "subscribed to", with these streams."""
     few = ", ".join(spellings[:_FEW_STREAMS]) + (", …" if len(spellings) > _FEW_STREAMS else "")
     _log.info(

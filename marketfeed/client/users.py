@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Protocol
@@ -56,6 +57,8 @@ class UserManager(Service):
         self._max_connections = max_connections
         self._now = now
         self._ids = count(1)
+        self.run = secrets.token_hex(4)
+        """What tells the clients of this process from those of any other, and of the one before it."""
         self._buckets: list[dict[int, User]] = [{} for _ in range(BUCKETS)]
         self._count = 0
         self._gone: Deferred[None] | None = None
@@ -83,11 +86,15 @@ class UserManager(Service):
         return None
 
     def add(self, user: User) -> int:
-        """Register a client; returns its number, unique in this process."""
+        """Register a client; returns its number, unique in this process; `name` makes it unique in all of them."""
         user_id = next(self._ids)
         self._buckets[user_id % BUCKETS][user_id] = user
         self._count += 1
         return user_id
+
+    def name(self, user_id: int) -> str:
+        """A client as the log calls it."""
+        return f"{self.run}-{user_id}"
 
     def remove(self, user_id: int) -> None:
         """The client is gone."""

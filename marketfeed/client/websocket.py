@@ -51,7 +51,9 @@ class ClientProtocol(HandshakeProtocol):
     """One client's connection. Made by `ClientFactory`, which adds Autobahn's options as class attributes."""
 
     factory: ClientFactory
-    client_id = 0
+    _number = 0
+    _peer = ""
+    _parting = 0, 0, ""  # streams, bytes that waited, and the user, as the end of the session found them
     _session: Session | None = None
     _expiry: Expiry | None = None
     _opened = 0.0
@@ -60,14 +62,14 @@ class ClientProtocol(HandshakeProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end_session()
         super().connectionLost(reason)
-        if self.client_id:
-            self.factory.users.remove(self.client_id)
-            _log.info(
-                "client {client} disconnected after {age:.1f} s: {reason}",
-                client=self.client_id,
-                age=self.factory.clock.seconds() - self._opened,
-                reason=self._reason(reason),
-            )
+        if self._number:
+            self.factory.users.remove(self._number)
+            self._log_end(reason)
+
+    @property
+    def client_id(self) -> str:
+        """What the log calls this client; no other one is called so, of this process or another."""
+        return self.factory.users.name(self._number)
 
     # The conversation.
 
@@ -77,13 +79,14 @@ class ClientProtocol(HandshakeProtocol):
         self.outbox.window = self.deflate_window
         self.outbox.share = factory.admission.share(admitted)
         self._opened = factory.clock.seconds()
-        self.client_id = factory.users.add(self)
+        self._number = factory.users.add(self)
+        self._peer = shown(self.transport, admitted.address)
         identity = admitted.identity
         user = {"user": identity.user} if identity is not None and identity.user else {}
         _log.info(
             "client {client} connected from {peer}, {dialect}" + (", user {user}" if user else ""),
             client=self.client_id,
-            peer=shown(self.transport, admitted.address),
+            peer=self._peer,
             dialect=upgrade.dialect.value,
             **user,
         )
@@ -125,6 +128,7 @@ class ClientProtocol(HandshakeProtocol):
             self._expiry = None
         session, self._session = self._session, None
         if session is not None:
+            self._parting = len(session.subscriptions), self.outbox.left_bytes, session.user
             session.end()
 
     # What the outbox tells.
@@ -140,13 +144,41 @@ class ClientProtocol(HandshakeProtocol):
         else:
             _log.debug("client {client}: the backlog is over", client=self.client_id)
 
-    def _reason(self, lost: Failure) -> str:
+    # What the log says of the end.
+
+    def _log_end(self, lost: Failure) -> None:
+        code, closed_by, reason = self._end(lost)
+        streams, waiting, user = self._parting
+        thinned = self.outbox.thinned
+        replaced, merged = (0, 0) if thinned is None else (thinned.replaced, thinned.merged)
+        line = "client {client} disconnected after {age:.1f} s: {reason}; {peer}, "
+        line += "user {user}, {streams} streams" if user else "{streams} streams"
+        if waiting or replaced or merged:
+            line += ", {waiting} bytes waiting, {replaced} publications replaced, {merged} merged"
+        _log.info(
+            line,
+            client=self.client_id,
+            age=self.factory.clock.seconds() - self._opened,
+            reason=reason,
+            code=code,
+            closed_by=closed_by,
+            peer=self._peer,
+            **({"user": user} if user else {}),
+            streams=streams,
+            waiting=waiting,
+            replaced=replaced,
+            merged=merged,
+        )
+
+    def _end(self, lost: Failure) -> tuple[int, str, str]:
+        """The code of the close, who has closed, and both in words. Without a close the code is RFC 6455's for that."""
         if self.localCloseCode is not None and self.closedByMe:
             text = (self.localCloseReason or b"").decode("utf-8", "replace")
-            return f"closed by the server with {self.localCloseCode} {text}".rstrip()
+            return self.localCloseCode, "server", f"closed by the server with {self.localCloseCode} {text}".rstrip()
         if self.wasClean:
-            return f"closed by the client with {self.remoteCloseCode or 1005}"
-        return f"connection lost: {lost.value.__class__.__name__}"
+            code = self.remoteCloseCode or 1005
+            return code, "client", f"closed by the client with {code}"
+        return 1006, "nobody", f"connection lost: {lost.value.__class__.__name__}"
 
     # What the end of a token tells.
 

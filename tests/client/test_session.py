@@ -63,7 +63,7 @@ class Client:
             self.source = FakeSource(self.hub)
             self.hub.feed_from(self.source, archive)
             Service.startService(self.hub)
-        self.client_id = 7
+        self.client_id = "7"
         self.outbox = FakeSubscriber(on_overflow=self._overflow)
         self.closed_with: CloseReason | None = None
         self.reading = True

@@ -124,6 +124,8 @@ class TestConversation:
         assert connected["client"] == disconnected["client"] == wire.protocol.client_id
         assert (connected["peer"], connected["dialect"]) == ("192.0.2.7:50007", "combined")
         assert (disconnected["age"], disconnected["reason"]) == (12.5, "closed by the client with 1000")
+        assert (disconnected["code"], disconnected["closed_by"], disconnected["streams"]) == (1000, "client", 0)
+        assert (disconnected["peer"], "user" in disconnected) == (connected["peer"], False)
         assert "secret" not in repr(logged.events)
 
     def test_whose_token_it_is_is_logged(self, logged: LogCapture) -> None:
@@ -133,14 +135,64 @@ class TestConversation:
         bearer, nobody = server.open(f"/ws?token={token}"), server.open()
         connected = [event for event in logged.events if "connected" in event["log_format"]]
         assert [formatEvent(event) for event in connected] == [
-            "client 1 connected from 192.0.2.7:50007, raw, user alice",
-            "client 2 connected from 192.0.2.7:50007, raw",
+            f"client {server.users.run}-1 connected from 192.0.2.7:50007, raw, user alice",
+            f"client {server.users.run}-2 connected from 192.0.2.7:50007, raw",
         ]
         assert [event.get("user") for event in connected] == ["alice", None]
         assert token not in repr(logged.events)
         for wire in (bearer, nobody):
             wire.hang_up()
+        assert [event.get("user") for event in logged.events[-2:]] == ["alice", None]
         server.assert_empty()
+
+    def test_an_end_has_its_facts(self, logged: LogCapture) -> None:
+        """In fields: who closed it and with which code, what it had, and what waited for it as its end began."""
+        server = Server()
+        wire = server.open("/ws/trade@A/ticker@A/depth@A")
+        server.source.confirm()
+        wire.socket.room = 0
+        server.source.publish("trade@A", trade(1), trade(2))
+        server.source.publish("ticker@A", *[b'{"e":"ticker","c":"1","s":"A","h":"1"}'] * 4)
+        level = b'{"e":"depth","s":"A","U":%d,"u":%d,"b":[["1","2"]],"a":[]}'
+        server.source.publish("depth@A", *[level % (number, number) for number in range(1, 7)])
+        waiting = wire.protocol.outbox.waiting_bytes
+        assert waiting > 100
+        wire.hang_up()
+        event = logged.events[-1]
+        assert {name: event[name] for name in ("code", "closed_by", "streams", "waiting", "replaced", "merged")} == {
+            "code": 1006,
+            "closed_by": "nobody",
+            "streams": 3,
+            "waiting": waiting,
+            "replaced": 3,
+            "merged": 5,
+        }
+        assert formatEvent(event) == (
+            f"client {server.users.run}-1 disconnected after 0.0 s: connection lost: ConnectionDone; "
+            f"192.0.2.7:50007, 3 streams, {waiting} bytes waiting, 3 publications replaced, 5 merged"
+        )
+        server.assert_empty()
+
+    def test_what_waited_is_known_though_the_transport_has_let_go(self, logged: LogCapture) -> None:
+        """Twisted's stops its producer before it tells the protocol."""
+        server = Server()
+        wire = server.open("/ws/trade@A")
+        server.source.confirm()
+        wire.socket.room = 0
+        server.source.publish("trade@A", trade(1), trade(2))
+        waiting = wire.protocol.outbox.waiting_bytes
+        wire.protocol.outbox.stopProducing()
+        wire.hang_up()
+        assert logged.events[-1]["waiting"] == waiting > 0
+        server.assert_empty()
+
+    def test_no_two_clients_have_one_id(self) -> None:
+        """Neither of one process nor of two."""
+        servers = [Server(), Server()]
+        wires = [server.open() for server in servers for _ in range(3)]
+        assert len({wire.protocol.client_id for wire in wires}) == 6
+        for wire in wires:
+            wire.hang_up()
 
     def test_a_refusal_is_logged_for_debugging(self, logged: LogCapture) -> None:
         """With its status, and nothing of the request."""
@@ -361,7 +413,10 @@ class TestSlowClient:
         assert len(other.messages) == count
         server.clock.advance(SECONDS_TO_CLOSE)
         wire.settle()
-        assert logged.events[-1]["reason"] == "closed by the server with 4008 slow consumer"
+        event = logged.events[-1]
+        assert event["reason"] == "closed by the server with 4008 slow consumer"
+        assert (event["code"], event["closed_by"], event["streams"]) == (4008, "server", 1)
+        assert CLIENT_QUEUE - 100 < event["waiting"] <= CLIENT_QUEUE
         other.hang_up()
         server.assert_empty()
 

@@ -190,7 +190,9 @@ async def test_tls(harness: Harness) -> None:
     await connectProtocol(endpoint, other)
     other.send(handshake() + frame(b"\x03\xe8", CLOSE))
     assert (await other.until_closed()).endswith(b"\x88\x02\x03\xe8")
-    await process.expect(r"client 2 disconnected after [0-3]\.\d s: closed by the client with 1000")  # not by a timer
+    await process.expect(
+        r"client \S+-2 disconnected after [0-3]\.\d s: closed by the client with 1000"
+    )  # not by a timer
     process.signal("INT")
     assert await process.wait() == 0
     assert b"serverShutdown" in await raw.until_closed()
@@ -524,21 +526,22 @@ async def test_each_client_is_logged_when_it_comes_and_when_it_goes(harness: Har
     client = await harness.client(daemon, "/stream?streams=trade@A")
     await client.ask({"method": "NONSENSE"})  # answered once the stream is subscribed
     client.sendClose(1000, "done")
-    await daemon.expect("client 1 disconnected")
+    await daemon.expect(r"client \S+-1 disconnected")
     other = await harness.client(daemon)
     await other.ask(b"nonsense")
     await harness.hang_up(other)
-    await daemon.expect("client 2 disconnected")
+    await daemon.expect(r"client \S+-2 disconnected")
     status, _, _ = await harness.http(daemon, "GET /nothing HTTP/1.1\nHost: x")
     assert status == 404
     assert await daemon.stop() == 0
     lines = [line.partition("Z ")[2] for line in daemon.lines[begun:]]
     came, joined, went, came_too, went_too = [line for line in lines if line.startswith("info  client")]
-    assert re.fullmatch(r"info  client 1 connected from 127\.0\.0\.1:\d+, combined", came)
-    assert joined == "info  client 1 subscribed to 1 streams: trade@A"
-    assert re.fullmatch(r"info  client 1 disconnected after \d+\.\d s: closed by the client with 1000", went)
-    assert re.fullmatch(r"info  client 2 connected from 127\.0\.0\.1:\d+, house", came_too)
-    assert re.fullmatch(r"info  client 2 disconnected after \d+\.\d s: connection lost: \w+", went_too)
+    assert re.fullmatch(r"info  client \S+-1 connected from 127\.0\.0\.1:\d+, combined", came)
+    assert re.fullmatch(r"info  client \S+-1 subscribed to 1 streams: trade@A", joined)
+    end = r"info  client \S+-{} disconnected after \d+\.\d s: {}; 127\.0\.0\.1:\d+, {} streams"
+    assert re.fullmatch(end.format(1, "closed by the client with 1000", 1), went)
+    assert re.fullmatch(r"info  client \S+-2 connected from 127\.0\.0\.1:\d+, house", came_too)
+    assert re.fullmatch(end.format(2, r"connection lost: \w+", 0), went_too)
     assert complaints(daemon.lines) == []
 
 
@@ -564,16 +567,19 @@ async def test_a_log_for_machines(harness: Harness) -> None:
         (event,) = [event for event in events if re.search(message, event["message"])]
         return dict(event)
 
-    came, went = having("client 1 connected"), having("client 1 disconnected")
-    assert came["client"] == went["client"] == 1
+    came, went = having(r"client \S+-1 connected"), having(r"client \S+-1 disconnected")
+    assert came["client"] == went["client"]
+    assert re.fullmatch(r"[0-9a-f]{8}-1", came["client"])
+    assert (went["code"], went["closed_by"], went["peer"]) == (1012, "server", came["peer"])
+    assert (went["streams"], went["waiting"], went["replaced"], went["merged"]) == (1, 0, 0, 0)
     assert came["peer"].startswith("127.0.0.1:")
     assert came["dialect"] == "raw"
     assert isinstance(went["age"], float)
     assert went["reason"] == "closed by the server with 1012 shutting down or restarting"
-    assert having("client 1 subscribed")["streams"] == "trade@A"
-    assert having("client 1 asks SUBSCRIBE")["method"] == "SUBSCRIBE"
-    assert having("client 1 is refused: invalid request: method must be one of")["client"] == 1
-    assert "method must be one of" in having("client 1 is refused")["fault"]
+    assert having(r"client \S+-1 subscribed")["streams"] == "trade@A"
+    assert having(r"client \S+-1 asks SUBSCRIBE")["method"] == "SUBSCRIBE"
+    assert having(r"client \S+-1 is refused: invalid request: method must be one of")["client"] == came["client"]
+    assert "method must be one of" in having(r"client \S+-1 is refused")["fault"]
     assert having("refused 127")["status"] == 400
 
 

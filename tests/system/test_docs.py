@@ -291,6 +291,7 @@ _CHANGING = (
     (r"\d+\.\d+\.\d+\.\d+:\d+", "PEER"),
     (r"(redis|unix)://\S*?(?=[:;,]? |$)", "REDIS"),
     (r"port \d+", "PORT"),
+    (r"\b[0-9a-f]{8}-(?=\d)", "RUN-"),
     (r"\d+\.\d s", "SECONDS"),
 )
 
@@ -322,7 +323,7 @@ async def test_logs_look_like_that(block: Block, harness: Harness) -> None:
     await server.start()
     await daemon.expect("redis: connected", since)
     client.sendClose(1000)
-    await daemon.expect("client 1 disconnected")
+    await daemon.expect(r"client \S+-1 disconnected")
     assert await daemon.stop("TERM") == 0
     logged = iter([shape(line) for line in daemon.lines])
     for line in block.text.splitlines():
