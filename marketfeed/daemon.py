@@ -22,6 +22,7 @@ from marketfeed.client.context import SessionContext, SessionLimits
 from marketfeed.client.heartbeat import Heartbeat
 from marketfeed.client.keys import BadKey, KeyFiles, load_keys
 from marketfeed.client.origins import AllowedOrigins
+from marketfeed.client.refusals import Refusals
 from marketfeed.client.users import UserManager
 from marketfeed.client.websocket import ClientFactory
 from marketfeed.collector import Collector
@@ -193,7 +194,9 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     except ValueError as fault:
         raise StartFault(f"--port: expected a number or a Twisted endpoint description: {fault}") from None
     memory = MemoryGuard(reactor, settings.memory_limit)
-    listener = Listener(public, _clients(reactor, settings, hub, kinds, users, memory, room.handshakes), settings.port)
+    refusals = Refusals(reactor)
+    clients = _clients(reactor, settings, hub, kinds, users, memory, refusals, room.handshakes)
+    listener = Listener(public, clients, settings.port)
     daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "")
     if not twistd.get("logger") and not twistd.get("syslog"):
         daemon.observer = make_observer(reactor, twistd, settings.log_format, settings.log_level)
@@ -201,7 +204,7 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     collector = Collector(reactor, lambda: len(users))
     report = _Report(reactor, settings, listener, notes)
     daemon.add_in_order(
-        *feed.server, collector, memory, hub, users, heartbeat, *feed.readers, *feed.market, listener, report
+        *feed.server, collector, memory, hub, refusals, users, heartbeat, *feed.readers, *feed.market, listener, report
     )
     daemon.stop_in_order(
         heartbeat,
@@ -210,6 +213,7 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
         hub,
         users,
         listener,
+        refusals,
         report,
         memory,
         collector,
@@ -225,6 +229,7 @@ def _clients(
     kinds: StreamKinds,
     users: UserManager,
     memory: MemoryGuard,
+    refusals: Refusals,
     max_handshakes: int,
 ) -> ClientFactory:
     admission = _admission(reactor, settings, users, memory)
@@ -238,7 +243,9 @@ def _clients(
         reactor,
         admission,
         users,
-        SessionContext(hub=hub, kinds=kinds, limits=limits, now=reactor.seconds, verify=admission.verify),
+        SessionContext(
+            hub=hub, kinds=kinds, limits=limits, now=reactor.seconds, verify=admission.verify, refusals=refusals
+        ),
         lambda: hub.source_reached and admission.takes_clients,
         max_message=settings.max_message,
         client_queue=settings.client_queue,

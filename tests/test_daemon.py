@@ -320,6 +320,7 @@ class TestBuild:
                 "Collector",
                 "MemoryGuard",
                 "Hub",
+                "Refusals",
                 "UserManager",
                 "Heartbeat",
                 "RedisCommands",
@@ -329,21 +330,21 @@ class TestBuild:
             *("Listener", "_Report"),
         ]
         assert names(daemon._stops) == [
-            *("Heartbeat", "RedisPubSub", "RedisSeeds", "RedisCommands", "Hub", "UserManager", "Listener", "_Report"),
-            *("MemoryGuard", "Collector"),
+            *("Heartbeat", "RedisPubSub", "RedisSeeds", "RedisCommands", "Hub", "UserManager", "Listener"),
+            *("Refusals", "_Report", "MemoryGuard", "Collector"),
         ]
 
     def test_the_parts_of_a_demo(self) -> None:
         """The server is there first and last; the market ends before the link that brings it."""
         daemon = build(FakeReactor(), Settings(demo=True, redis=EMBEDDED), IN_FRONT)
         assert names(list(daemon)) == [
-            *("EmbeddedServer", "Collector", "MemoryGuard", "Hub", "UserManager", "Heartbeat", "RedisCommands"),
-            *("RedisSeeds", "RedisPubSub"),
+            *("EmbeddedServer", "Collector", "MemoryGuard", "Hub", "Refusals", "UserManager", "Heartbeat"),
+            *("RedisCommands", "RedisSeeds", "RedisPubSub"),
             *("MarketSimulation", "RedisPublisher", "Listener", "_Report"),
         ]
         assert names(daemon._stops) == [
             *("Heartbeat", "MarketSimulation", "RedisPublisher", "RedisPubSub", "RedisSeeds", "RedisCommands", "Hub"),
-            *("UserManager", "Listener", "_Report", "MemoryGuard", "Collector", "EmbeddedServer"),
+            *("UserManager", "Listener", "Refusals", "_Report", "MemoryGuard", "Collector", "EmbeddedServer"),
         ]
         assert part(daemon, UserManager).drain_seconds == 0
         for kind in (EmbeddedServer, MarketSimulation, RedisPublisher):
@@ -364,7 +365,7 @@ class TestBuild:
             FakeReactor(), Settings(source="streams", demo=True, redis=EMBEDDED, channel_prefix="p:"), IN_FRONT
         )
         parts = names(list(daemon))
-        assert parts[6:11] == ["RedisCommands", "RedisSeeds", "RedisStreams", "MarketSimulation", "RedisAppender"]
+        assert parts[7:12] == ["RedisCommands", "RedisSeeds", "RedisStreams", "MarketSimulation", "RedisAppender"]
         assert set(daemon._stops) == set(daemon)
         assert part(daemon, RedisStreams)._prefix == b"p:"
         archive = part(daemon, Hub)._archive

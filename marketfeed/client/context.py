@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from marketfeed.boundaries import Subscriber
+from marketfeed.client.refusals import Refusals
 from marketfeed.hub import Hub
 from marketfeed.model.identity import Identity
 from marketfeed.model.messages import CloseReason
@@ -54,3 +55,4 @@ class SessionContext(msgspec.Struct, frozen=True, kw_only=True):
     limits: SessionLimits
     now: Callable[[], float]
     verify: Callable[[str], Identity]
+    refusals: Refusals

@@ -37,6 +37,7 @@ from marketfeed.client.http import (
 from marketfeed.client.lean import CLOSE_SECONDS, HANDSHAKE_SECONDS, LeanServerFactory
 from marketfeed.client.outbox import Outbox
 from marketfeed.client.pace import Pace, PacedProtocol
+from marketfeed.client.refusals import Refusals
 from marketfeed.logs import Log
 from marketfeed.model.streams import StreamKinds
 
@@ -206,12 +207,7 @@ class HandshakeProtocol(PacedProtocol):
             self._refuse(late[0], is_head=late[1], client=late[2])
 
     def _refuse(self, refusal: Refusal, *, is_head: bool = False, client: str = "") -> None:
-        _log.debug(
-            "refused {peer}: {status} {text}",
-            peer=client or shown(self.transport, peer_address(self.transport)),
-            status=refusal.status,
-            text=refusal.logged or refusal.text,
-        )
+        self.factory.refusals.of_request(client or shown(self.transport, peer_address(self.transport)), refusal)
         self.outbox.write_plain(respond(refusal, is_head=is_head))
         self._left = 0
         self.wasClean = True
@@ -236,8 +232,10 @@ class HandshakeFactory(LeanServerFactory):
         compression: bool,
         max_handshakes: int,
         books: Books,
+        refusals: Refusals,
     ) -> None:
         super().__init__(clock)
+        self.refusals = refusals
         self.depth = DepthAnswers(admission, books, kinds)
         self._max_handshakes = max_handshakes
         self.unread = 0

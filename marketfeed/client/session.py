@@ -33,7 +33,7 @@ from marketfeed.client.requests import (
     too_many_streams,
     value_of,
 )
-from marketfeed.client.session_log import log_change, log_error, log_failure, log_request
+from marketfeed.client.session_log import log_change, log_failure, log_request
 from marketfeed.client.turns import Turns
 from marketfeed.hub import Group, Join, TooManyStreams
 from marketfeed.model.dialects import Dialect
@@ -177,7 +177,7 @@ class Session:
         self._reply(result, request.id, quiet and request.method in _QUIET)
 
     def _send_error(self, error: RequestError) -> None:
-        log_error(self._connection.client_id, error)
+        self._context.refusals.of_client(self._connection.client_id, error)
         self._connection.send_text(self._properties.dialect.error(error))
 
     def _reply(self, result: Any, request_id: RequestId, quiet: bool) -> None:

@@ -10,9 +10,9 @@ import msgspec
 from twisted.python.failure import Failure
 
 from marketfeed.logs import Log
-from marketfeed.model.messages import Request, RequestError
+from marketfeed.model.messages import Request
 
-__all__ = ["log_change", "log_error", "log_failure", "log_request"]
+__all__ = ["log_change", "log_failure", "log_request"]
 
 _log = Log()
 
@@ -26,11 +26,6 @@ def log_request(client_id: str, request: Request, is_known: bool) -> None:
         is_shown = request.method != "AUTH" and request.params is not msgspec.UNSET
         params = f" {str(request.params)[:_LONGEST_LOGGED]}" if is_shown else ""
         _log.debug("client {client} asks {method}{params}", client=client_id, method=request.method, params=params)
-
-
-def log_error(client_id: str, error: RequestError) -> None:
-    """A request has failed."""
-    _log.debug("client {client} is refused: {fault}", client=client_id, fault=error.message)
 
 
 def log_failure(client_id: str, failure: Failure) -> None:

@@ -260,6 +260,7 @@ class ClientFactory(HandshakeFactory):
             compression=compression,
             max_handshakes=max_handshakes,
             books=books,
+            refusals=context.refusals,
         )
         self.pace = Pace.permitting(context.limits.request_rate, context.limits.request_burst)
         self.users = users

@@ -16,6 +16,7 @@ from marketfeed.client.auth import TokenVerifier
 from marketfeed.client.context import SessionContext, SessionLimits
 from marketfeed.client.depth import Books
 from marketfeed.client.keys import KeySet, VerifyKey
+from marketfeed.client.refusals import Refusals
 from marketfeed.client.users import UserManager
 from marketfeed.client.websocket import ClientFactory, ClientProtocol
 from marketfeed.hub import Hub, HubLimits
@@ -161,6 +162,7 @@ class Server:
                 **admission,
             }
         self.admission = make_admission(self.clock, self.users, **admission)
+        self.refusals = Refusals(self.clock)
         self.factory = ClientFactory(
             self.clock,
             self.admission,
@@ -171,6 +173,7 @@ class Server:
                 limits=limits or SessionLimits(request_burst=100_000),
                 now=self.clock.seconds,
                 verify=self.admission.verify,
+                refusals=self.refusals,
             ),
             lambda: self.ready,
             max_message=MAX_MESSAGE,
@@ -211,4 +214,5 @@ class Server:
         assert len(self.users) == 0
         assert not self.hub.streams
         assert len(self.admission._counts) == 0
+        self.refusals.stopService()
         assert not self.clock.getDelayedCalls()

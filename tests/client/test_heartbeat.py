@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from marketfeed.client.context import SessionContext, SessionLimits
 from marketfeed.client.heartbeat import Heartbeat
+from marketfeed.client.refusals import Refusals
 from marketfeed.client.users import BUCKETS, User, UserManager
 from marketfeed.client.websocket import ClientFactory, ClientProtocol
 from marketfeed.hub import Hub, HubLimits
@@ -269,6 +270,7 @@ class Clients(Ward):
                 limits=SessionLimits(),
                 now=self.clock.seconds,
                 verify=admission.verify,
+                refusals=Refusals(self.clock),
             ),
             lambda: True,
             max_message=1000,

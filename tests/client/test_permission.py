@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from marketfeed.client.auth import BadToken
 from marketfeed.client.context import SessionContext, SessionLimits
 from marketfeed.client.permission import check_permission, lost_streams, renewed, streams_lost
+from marketfeed.client.refusals import Refusals
 from marketfeed.hub import Hub, HubLimits
 from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
 from marketfeed.model.messages import ErrorCode, RequestError
@@ -33,7 +34,12 @@ def context(tokens: dict[str, Identity]) -> SessionContext:
 
     clock = Clock()
     return SessionContext(
-        hub=Hub(clock, HubLimits()), kinds=KINDS, limits=SessionLimits(), now=clock.seconds, verify=verify
+        hub=Hub(clock, HubLimits()),
+        kinds=KINDS,
+        limits=SessionLimits(),
+        now=clock.seconds,
+        verify=verify,
+        refusals=Refusals(clock),
     )
 
 

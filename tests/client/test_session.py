@@ -20,6 +20,7 @@ from twisted.internet.task import Clock
 from marketfeed.boundaries import Archive, Entry
 from marketfeed.client.auth import BadToken
 from marketfeed.client.context import Connection, SessionContext, SessionLimits
+from marketfeed.client.refusals import Refusals
 from marketfeed.client.session import Session
 from marketfeed.hub import CONFIRM_SECONDS, Hub, HubLimits
 from marketfeed.model.dialects import Dialect
@@ -69,7 +70,15 @@ class Client:
         self.reading = True
         self.tokens = tokens or {}
         self.renewed: list[Identity] = []
-        context = SessionContext(hub=self.hub, kinds=KINDS, limits=limits, now=self.clock.seconds, verify=self._verify)
+        self.refusals = Refusals(self.clock)
+        context = SessionContext(
+            hub=self.hub,
+            kinds=KINDS,
+            limits=limits,
+            now=self.clock.seconds,
+            verify=self._verify,
+            refusals=self.refusals,
+        )
         self.session = Session(self, dialect, context, identity)
 
     # What the session asks for.
@@ -135,6 +144,7 @@ class Client:
         """Nothing of this client is left in the hub."""
         assert not self.hub.streams
         assert not self.source.wanted
+        self.refusals.stopService()
         assert not self.clock.getDelayedCalls()
 
 

@@ -194,12 +194,13 @@ class TestConversation:
         for wire in wires:
             wire.hang_up()
 
-    def test_a_refusal_is_logged_for_debugging(self, logged: LogCapture) -> None:
+    def test_a_refusal_is_logged(self, logged: LogCapture) -> None:
         """With its status, and nothing of the request."""
-        wire = Server().connect()
+        server = Server()
+        wire = server.connect()
         wire.receive(b"GET /secret HTTP/1.1\r\n\r\n")
         (event,) = logged.events
-        assert (event["log_level"].name, event["status"], event["peer"]) == ("debug", 404, "192.0.2.7:50007")
+        assert (event["log_level"].name, event["status"], event["peer"]) == ("info", 404, "192.0.2.7:50007")
         assert "secret" not in repr(logged.events)
 
 
