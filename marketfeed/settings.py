@@ -78,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True):
 DEFAULTS = msgspec.structs.asdict(Settings())
 """The default of each option that has one, by field."""
 
+_PREFIX = "MARKETFEED_"
 _WHERE_REDIS_IS = ("redis_url", "redis_host", "redis_port")
 
 
@@ -107,11 +108,30 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str], only: Collect
     given = _merge([from_flags, from_environment, from_file])
     values = {option.field: _parse(option, given[option.field]) for option in OPTIONS if option.field in given}
     values.pop("config", None)
-    warnings = _settle_redis(values, given, from_flags)
+    warnings = [*_settle_redis(values, given, from_flags), *_misspelt(environment)]
     values["spares_local"] = "connect_rate" not in given
     _check_auth(values, given, kinds)
     _check_warm(values, given, kinds)
     return Settings(**values, kinds=kinds, warnings=tuple(warnings))
+
+
+def _misspelt(environment: Mapping[str, str]) -> list[str]:
+    """A warning of each variable that nobody reads and that has the name of an option but for one letter."""
+    known = {option.environment for option in OPTIONS}
+    ours = [name for name in environment if name.startswith(_PREFIX) and name not in known]
+    near = [(name, next((option for option in sorted(known) if _is_one_edit(name, option)), None)) for name in ours]
+    return [f"the variable {name} is no option; {option} is one" for name, option in near if option is not None]
+
+
+def _is_one_edit(one: str, other: str) -> bool:
+    """One has a letter more, another letter, or two in the other order."""
+    if len(one) > len(other):
+        one, other = other, one
+    same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+    rest, longer = one[same:], other[same:]
+    if len(rest) < len(longer):
+        return longer[1:] == rest
+    return longer[1:] == rest[1:] or (longer[:2] == rest[1::-1] and longer[2:] == rest[2:])
 
 
 def _settle_redis(values: dict[str, Any], given: dict[str, _Given], from_flags: dict[str, _Given]) -> list[str]:

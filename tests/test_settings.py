@@ -703,3 +703,47 @@ def test_options_are_data() -> None:
     """An option is a row of a table: its flag, group and help, how its text is read, and where else it is found."""
     option = Option("some-thing", "Group", "help", str)
     assert (option.field, option.environment) == ("some_thing", "MARKETFEED_SOME_THING")
+
+
+class TestMisspeltVariables:
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [
+            ("MARKETFEED_MAX_CONECTIONS", "MARKETFEED_MAX_CONNECTIONS"),
+            ("MARKETFEED_MAX_CONNECTIONSS", "MARKETFEED_MAX_CONNECTIONS"),
+            ("MARKETFEED_MAX-CONNECTIONS", "MARKETFEED_MAX_CONNECTIONS"),
+            ("MARKETFEED_LOG_LEVLE", "MARKETFEED_LOG_LEVEL"),
+            ("MARKETFEED_ALLOWED_ORIGIN", "MARKETFEED_ALLOWED_ORIGINS"),
+        ],
+    )
+    def test_one_edit_away_from_an_option_is_told(self, name: str, meant: str) -> None:
+        """Whatever it holds, which is not shown: it might be secret."""
+        assert load({}, {name: "secret"}).warnings == (f"the variable {name} is no option; {meant} is one",)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("MARKETFEED_LOG_LEVEL", "MARKETFEED_AUDIT", "MARKETFEED_", "MARKETFEED", "MARKETFED_AUTH", "REDIS_ULR"),
+            *("MARKETFEED_PORT", "MARKETFEED_SERVICE_HOST", "MARKETFEED_PORT_8080_TCP_ADDR", "MARKETFEED_LOG"),
+        ],
+    )
+    def test_any_other_name_may_be_somebody_s(self, name: str) -> None:
+        """As those that Kubernetes makes of a service with our name."""
+        assert load({}, {name: "info"}).warnings == ()
+
+    def test_no_option_is_taken_for_another(self) -> None:
+        """However alike their names are."""
+        values = {option.environment: "" for option in OPTIONS}
+        assert load({}, values).warnings == ()
+
+    @given(st.sampled_from([option.environment for option in OPTIONS]), st.integers(11, 60), st.sampled_from("XYZ"))
+    def test_any_one_letter_is_noticed(self, name: str, at: int, letter: str) -> None:
+        """One too many, one too few, a wrong one, and two in the wrong order."""
+        if not name.startswith("MARKETFEED_"):
+            return
+        at = min(at, len(name) - 1)
+        head, rest = name[:at], name[at:]
+        known = {option.environment for option in OPTIONS}
+        for wrong in {head + letter + rest, head + rest[1:], head + letter + rest[1:], head + rest[1::-1] + rest[2:]}:
+            if wrong not in known:
+                assert f"{name} is one" in "".join(load({}, {wrong: "1"}).warnings)
