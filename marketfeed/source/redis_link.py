@@ -3,7 +3,8 @@
 1. A link is up when the server has taken the login and answered a PING; before that it is nobody's business.
 2. Every way in which a link can fail ends in one `LinkError`, whose message says what is wrong in one line.
 3. A link that has been quiet is asked for a sign of life; one that stays silent is lost.
-4. Attempts are made for ever, with growing, jittered pauses. A cause is logged when it is new.
+4. Attempts are made for ever, with growing, jittered pauses, which begin anew once a link has been good. A cause is
+   logged when it is new.
 """
 
 from __future__ import annotations
@@ -37,10 +38,9 @@ SILENT_SECONDS = 10.0
 READ_BYTES = 256 * 1024
 """Of a link that are read in one turn, between which clients are served. Twisted's 64 KiB make it fall behind."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
-_FLAPPING_SECONDS = 1.0
-"""A link that did not last this long is not made anew sooner: clients hear of a gap once a second at most."""
-_STEADY_SECONDS = 10.0
-"""A link that lasted this long was a good one: the next pause is the first again."""
+_GOOD_SECONDS = 1.0
+"""A link that lasted this long was a good one: the next pause is the first again. One that did not is not made anew
+sooner: clients hear of a gap once a second at most."""
 
 
 class LinkError(Exception):
@@ -225,7 +225,7 @@ class LinkKeeper(Service):
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self._failures) * random.uniform(0.75, 1.25)
             if self._is_flapping:
                 self._is_flapping = False
-                pause = max(pause, _FLAPPING_SECONDS * random.uniform(1, 1.25))
+                pause = max(pause, _GOOD_SECONDS * random.uniform(1, 1.25))
             self._failures = min(self._failures + 1, 10)
             self._report(cause, pause)
             try:
@@ -254,8 +254,8 @@ class LinkKeeper(Service):
             raise
         finally:
             lasted = self._clock.seconds() - up_since
-            self._is_flapping = lasted < _FLAPPING_SECONDS
-            if lasted >= _STEADY_SECONDS:
+            self._is_flapping = lasted < _GOOD_SECONDS
+            if not self._is_flapping:
                 self._failures = 0
             if self._watch.active():
                 self._watch.cancel()

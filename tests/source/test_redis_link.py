@@ -336,18 +336,32 @@ def test_the_pauses_grow_to_a_limit_and_are_jittered() -> None:
         world.stop()
 
 
-def test_the_pauses_begin_anew_after_a_steady_link_only() -> None:
-    """A server that takes the login and then hangs up is not to be stormed."""
+@pytest.mark.parametrize("lasted", [1.0, 4.8, 60.0])
+def test_the_pauses_begin_anew_after_a_good_link(lasted: float) -> None:
+    """However often it is lost again: each time clients have had their data for longer than they waited."""
     world = World().start()
     world.fail(5, REFUSED)
-    world.connect().cut()
-    assert world.next_attempt() >= 3.75
-    connection = world.connect()
-    for _ in range(3):
-        world.clock.advance(4)
-        connection.say(b"+\r\n")
-    connection.cut()
-    assert world.next_attempt() <= 0.25
+    for _ in range(5):
+        connection = world.connect()
+        ends = world.clock.seconds() + lasted
+        for _ in range(int(lasted) // 4):
+            world.clock.advance(4)
+            connection.say(b"+\r\n")
+        world.clock.advance(ends - world.clock.seconds())
+        connection.cut()
+        assert world.next_attempt() <= 0.25
+    world.stop()
+
+
+def test_the_pauses_go_on_growing_after_a_link_that_flaps() -> None:
+    """A server that takes the login and then hangs up is not to be stormed."""
+    world = World().start()
+    world.fail(3, REFUSED)
+    for least in (1.2, 2.4, 3.75):
+        connection = world.connect()
+        world.clock.advance(0.9)
+        connection.cut()
+        assert world.next_attempt() >= least
     world.stop()
 
 
