@@ -60,7 +60,7 @@ class Collector(Service):
             self._loop = None
             gc.unfreeze()
             gc.enable()
-            self.log.info("garbage: the longest look took {pause:.1f} ms", pause=self.longest * 1000)
+            self.log.debug("garbage collection: its longest pause was {pause:.1f} ms", pause=self.longest * 1000)
 
     def _look(self) -> None:
         if gc.get_count()[0] >= _YOUNG:
@@ -70,7 +70,12 @@ class Collector(Service):
             self.longest = max(self.longest, time.perf_counter() - began)
         self._looks += 1
         if self._looks % _AUDIT_LOOKS == 0 and self._has_grown():
-            self.log.warn("garbage: {count} objects, more than the clients account for", count=gc.get_freeze_count())
+            self.log.warn(
+                "garbage collection: {count} objects are alive, more than {clients} clients account for; "
+                "all of them are looked through",
+                count=gc.get_freeze_count(),
+                clients=self._clients(),
+            )
             self._collect_all()
 
     def _has_grown(self) -> bool:

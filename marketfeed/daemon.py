@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import ILogObserver
@@ -127,10 +130,13 @@ class _Report(Service):
 
     log = Log()
 
-    def __init__(self, reactor: Any, settings: Settings, listener: Listener, notes: list[str]) -> None:
+    def __init__(
+        self, reactor: Any, settings: Settings, listener: Listener, max_connections: int, notes: list[str]
+    ) -> None:
         self._reactor = reactor
         self._settings = settings
         self._listener = listener
+        self._max_connections = max_connections
         self._notes = notes
 
     def startService(self) -> None:
@@ -142,8 +148,14 @@ class _Report(Service):
         for note in (*settings.warnings, *self._notes):
             self.log.warn("{note}", note=note)
         self.log.info(
-            "marketfeed {version}: clients on {address}, market data from {redis}",
+            "marketfeed {version}, Python {python}, Twisted {twisted}, Autobahn {autobahn}, OpenSSL {openssl}: "
+            "up to {max_connections} clients on {address}, market data from {redis}",
             version=__version__,
+            python=platform.python_version(),
+            twisted=version("Twisted"),
+            autobahn=version("autobahn"),
+            openssl=SSL.SSLeay_version(SSL.SSLEAY_VERSION).split()[1].decode(),
+            max_connections=self._max_connections,
             address=self._listener.address,
             redis=settings.redis,
         )
@@ -184,7 +196,8 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     )
     drain_seconds = 0.0 if settings.demo else settings.drain_seconds
     room = room_for_connections(raise_file_limit())
-    users = UserManager(reactor, _fitting(settings.max_connections, room.clients, notes), drain_seconds, time.time)
+    max_connections = _fitting(settings, room.clients, notes)
+    users = UserManager(reactor, max_connections, drain_seconds, time.time)
     try:
         feed = make_feed(reactor, settings, hub)
     except CannotFeed as fault:
@@ -202,7 +215,7 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
         daemon.observer = make_observer(reactor, twistd, settings.log_format, settings.log_level)
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
     collector = Collector(reactor, lambda: len(users))
-    report = _Report(reactor, settings, listener, notes)
+    report = _Report(reactor, settings, listener, max_connections, notes)
     daemon.add_in_order(
         *feed.server, collector, memory, hub, refusals, users, heartbeat, *feed.readers, *feed.market, listener, report
     )
@@ -283,10 +296,9 @@ def _verifier(reactor: Any, settings: Settings) -> TokenVerifier:
     return TokenVerifier(keys.current, time.time, audience=settings.auth_audience, issuer=settings.auth_issuer)
 
 
-def _fitting(max_connections: int, room: int, notes: list[str]) -> int:
-    """The number of clients that the limit on open files has room for."""
-    if max_connections > room:
-        notes.append(
-            f"--max-connections is lowered from {max_connections} to {room}: no more files may be open at once"
-        )
-    return min(max_connections, room)
+def _fitting(settings: Settings, room: int, notes: list[str]) -> int:
+    """The number of clients that the limit on open files has room for. A default that is lowered worries nobody."""
+    wanted = settings.max_connections
+    if wanted > room and settings.gives_max_connections:
+        notes.append(f"--max-connections is lowered from {wanted} to {room}: no more files may be open at once")
+    return min(wanted, room)

@@ -230,15 +230,25 @@ def _one_line(text: str) -> str:
 
 @implementer(ILogObserver)
 class _FromLevel:
-    """Passes events of a level and above; a fraction of the time that Twisted's filter by name space takes."""
+    """Passes events of a level and above; a fraction of the time that Twisted's filter by name space takes.
+
+    What Twisted says of itself is passed from a warning on, or all of it for debugging.
+    """
 
     def __init__(self, observer: ILogObserver, least: Any) -> None:
         self._observer = observer
         self._levels = frozenset(level for level in LogLevel.iterconstants() if level >= least)
+        self._of_twisted = self._levels if least <= LogLevel.debug else self._levels - {LogLevel.info}
 
     def __call__(self, event: LogEvent) -> None:
-        if event.get("log_level", LogLevel.info) in self._levels:
+        level = event.get("log_level", LogLevel.info)
+        if level in self._levels and (
+            level in self._of_twisted or not event.get("log_namespace", "").startswith(_TWISTED)
+        ):
             self._observer(event)
+
+
+_TWISTED = ("twisted.", "log_legacy")
 
 
 def make_observer(reactor: Any, twistd: Mapping[str, Any], log_format: str, log_level: str) -> ILogObserver:

@@ -43,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True):
     auth_issuer: str | None = None
     trusted_proxy: tuple[Network, ...] = ()
     max_connections: int = 20000
+    gives_max_connections: bool = False
+    """Somebody has asked for that many."""
     max_connections_per_address: int = 0
     connect_rate: int = 300
     spares_local: bool = True
@@ -109,6 +111,7 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str], only: Collect
     values = {option.field: _parse(option, given[option.field]) for option in OPTIONS if option.field in given}
     values.pop("config", None)
     warnings = [*_settle_redis(values, given, from_flags), *_misspelt(environment)]
+    values["gives_max_connections"] = "max_connections" in given
     values["spares_local"] = "connect_rate" not in given
     _check_auth(values, given, kinds)
     _check_warm(values, given, kinds)

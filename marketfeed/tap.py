@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.python import usage
+from twisted.scripts._twistd_unix import UnixApplicationRunner
 
 from marketfeed import __version__
 from marketfeed.options import OPTIONS, Option
@@ -120,6 +121,7 @@ def makeService(options: Options) -> MultiService:
     from marketfeed.daemon import StartFault, build
 
     _on_a_clock_of_its_own(reactor)
+    _tell_faults_plainly()
     try:
         return build(reactor, options.settings, options.parent or {})
     except StartFault as fault:
@@ -130,3 +132,23 @@ def _on_a_clock_of_its_own(reactor: Any) -> None:
     """Timers that exist already count by the clock that they were made with, so it is changed before there are any."""
     if not reactor.getDelayedCalls():
         reactor.seconds = time.monotonic
+
+
+def _tell_faults_plainly() -> None:
+    """What ends the start in the background is told on the terminal by twistd, as `b'OSError: …'`: tell it as it is."""
+    runner: Any = UnixApplicationRunner
+    runner._waitForStart = _wait_for_start
+
+
+def _wait_for_start(_: object, pipe: int) -> int:
+    """The exit status of the process that was started, once the one in the background has said how it went."""
+    told = os.read(pipe, 100)
+    if told == b"0":
+        return 0
+    fault = told[2:].decode(errors="replace")
+    line = fault.removeprefix("OSError: ")  # ours, and whole
+    if line == fault:
+        line = f"{fault or 'it has ended'}; the log says more"
+    if sys.__stderr__ is not None:
+        sys.__stderr__.write(f"marketfeed: {line}\n")
+    return 1

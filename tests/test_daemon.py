@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from twisted.internet.address import IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver
+from twisted.logger import ILogObserver, formatEvent
 
 import marketfeed.daemon
 import marketfeed.feed
@@ -453,7 +455,7 @@ class TestBuild:
     @pytest.mark.parametrize(("asked", "granted"), [(763, 763), (764, 763), (20000, 763)])
     def test_there_are_no_more_clients_than_files(self, asked: int, granted: int, logged: LogCapture) -> None:
         """Less those for other things and for handshakes; that it was lowered is said once it runs."""
-        daemon = build(FakeReactor(), Settings(max_connections=asked), IN_FRONT)
+        daemon = build(FakeReactor(), Settings(max_connections=asked, gives_max_connections=True), IN_FRONT)
         users = part(daemon, UserManager)
         assert users._max_connections == granted
         report(daemon)
@@ -461,10 +463,19 @@ class TestBuild:
         lowered = f"--max-connections is lowered from {asked} to 763: no more files may be open at once"
         assert warnings == ([] if asked == granted else [lowered])
 
+    def test_a_default_is_lowered_without_a_warning(self, logged: LogCapture) -> None:
+        """Nobody has asked for it; how many fit is said with the rest."""
+        daemon = build(FakeReactor(), Settings(), IN_FRONT)
+        assert part(daemon, UserManager)._max_connections == 763
+        report(daemon)
+        (banner,) = logged.events
+        assert (banner["log_level"].name, banner["max_connections"]) == ("info", 763)
+        assert ": up to 763 clients on " in formatEvent(banner)
+
     def test_at_least_one_client_fits(self, monkeypatch: pytest.MonkeyPatch, logged: LogCapture) -> None:
         """However few files there are, and the line says so."""
         monkeypatch.setattr(marketfeed.daemon, "raise_file_limit", lambda: 64)
-        daemon = build(FakeReactor(), Settings(), IN_FRONT)
+        daemon = build(FakeReactor(), Settings(gives_max_connections=True), IN_FRONT)
         assert part(daemon, UserManager)._max_connections == 1
         report(daemon)
         assert "from 20000 to 1:" in logged.events[0]["note"]
@@ -484,6 +495,9 @@ class TestBuild:
         _, warning, banner, *hint = logged.events
         assert warning["note"] == "careful"
         assert banner["redis"] == redis
+        parts = ", ".join(rf"{name} \d+\.\d+\S*" for name in ("marketfeed", "Python", "Twisted", "Autobahn", "OpenSSL"))
+        assert re.match(parts + ": ", formatEvent(banner))
+        assert banner["python"] == platform.python_version()
         assert "secret" not in repr(logged.events)
         assert len(hint) == demo
         if demo:

@@ -121,11 +121,26 @@ class TestText:
         assert rest[-1] == "    builtins.ZeroDivisionError: by nothing"
         assert all(line.startswith("    ") for line in rest)
 
-    def test_events_of_the_old_kind_are_shown(self, text: Destination) -> None:
-        """As Twisted itself logs a start."""
-        event = {"message": ("starting up",), "isError": 0, "time": 0.0}
+    def test_what_twisted_says_of_itself_is_for_debugging(
+        self, text: Destination, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its warnings are not; a stranger cannot read the rest, as `ClientFactory starting on 8080`."""
+        all_of_it = Destination(monkeypatch, "text", "debug")
+        for destination, shown in (text, 1), (all_of_it, 3):
+            event = {"message": ("Factory starting on 8080",), "isError": 0, "time": 0.0}
+            publishToNewObserver(destination.observe, event, textFromEventDict)
+            theirs = Logger("twisted.scripts.part", observer=destination.observe)  # type: ignore[arg-type]
+            theirs.info("Server Shut Down.")
+            theirs.warn("careful")
+            assert len(destination.lines) == shown
+        assert all_of_it.lines[0] == "1970-01-01T00:00:00.000Z info  Factory starting on 8080"
+        assert text.lines[0].endswith("warn  careful")
+
+    def test_errors_of_the_old_kind_are_shown(self, text: Destination) -> None:
+        """As a library logs one."""
+        event = {"message": ("no way",), "isError": 1, "time": 0.0}
         publishToNewObserver(text.observe, event, textFromEventDict)
-        assert text.lines == ["1970-01-01T00:00:00.000Z info  starting up"]
+        assert text.lines == ["1970-01-01T00:00:00.000Z critical no way"]
 
     def test_a_failure_without_a_message_is_shown(self, text: Destination) -> None:
         """It is what an unhandled Deferred logs."""

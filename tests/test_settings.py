@@ -98,6 +98,7 @@ DEFAULTS = {
     "connect_rate": 300,
     "max_distinct_streams_per_address": 5000,
     "spares_local": True,
+    "gives_max_connections": False,
     "memory_limit": MemoryLimit(percent=85),
     "kinds": (),
     "redis": RedisAddress("localhost", 6379),
@@ -223,7 +224,7 @@ def test_every_option_is_tested() -> None:
     special = {"demo", "config", "redis_url", "redis_host", "redis_port"}
     assert set(SAMPLES) | special == set(BY_FIELD)
     assert set(BAD) | {"config", "redis_url"} == set(BY_FIELD)
-    derived = {"redis", "spares_local", "kinds", "warnings"}
+    derived = {"redis", "spares_local", "gives_max_connections", "kinds", "warnings"}
     assert set(DEFAULTS) - derived == set(BY_FIELD) - {"config", *REDIS_GROUP}
 
 
@@ -747,3 +748,9 @@ class TestMisspeltVariables:
         for wrong in {head + letter + rest, head + rest[1:], head + letter + rest[1:], head + rest[1::-1] + rest[2:]}:
             if wrong not in known:
                 assert f"{name} is one" in "".join(load({}, {wrong: "1"}).warnings)
+
+
+def test_whether_the_number_of_clients_was_given_is_known() -> None:
+    """Also where it is the default's."""
+    assert not load({}, {}).gives_max_connections
+    assert load({"max_connections": "20000"}, {}).gives_max_connections
