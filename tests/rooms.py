@@ -67,9 +67,9 @@ class Room:
 
     @property
     def timers(self) -> list[float]:
-        """When the hub will do something, besides its sweep."""
-        sweep = self.hub._sweeper.call
-        return [call.getTime() for call in self.clock.getDelayedCalls() if call is not sweep]
+        """When the hub will do something, besides its sweep and its lines about what is bad."""
+        besides = (self.hub._sweeper.call, self.hub._drops._lines._timer)
+        return [call.getTime() for call in self.clock.getDelayedCalls() if call not in besides]
 
 
 class Client:

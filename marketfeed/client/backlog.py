@@ -20,6 +20,8 @@ from marketfeed.model.streams import LossPolicy
 
 __all__ = ["Backlog", "Thinned"]
 
+_FEW = 64  # dropped ones that are not worth moving the rest for
+
 
 class Thinned:
     """What has been left out for one client, since it came, in publications."""
@@ -31,9 +33,6 @@ class Thinned:
         """A newer one, or a snapshot, went in their place."""
         self.merged = 0
         """They went as a part of the update before them."""
-
-
-_FEW = 64  # dropped ones that are not worth moving the rest for
 
 
 class _Entry:
