@@ -28,11 +28,12 @@ from twisted.logger import (
     LogLevel,
     eventAsText,
     formatEvent,
+    globalLogBeginner,
 )
 from twisted.python.threadable import isInIOThread
 from zope.interface import implementer
 
-__all__ = ["Log", "make_observer"]
+__all__ = ["Log", "log_to_stderr", "make_observer"]
 
 _REST_SECONDS = 1.0
 
@@ -253,7 +254,16 @@ _TWISTED = ("twisted.", "log_legacy")
 
 def make_observer(reactor: Any, twistd: Mapping[str, Any], log_format: str, log_level: str) -> ILogObserver:
     """The observer that twistd is to use. `twistd`: its own options, of which it heeds `logfile` and `nodaemon`."""
-    out = _open(reactor, twistd.get("logfile") or "", bool(twistd.get("nodaemon")))
+    return _observer(_open(reactor, twistd.get("logfile") or "", bool(twistd.get("nodaemon"))), log_format, log_level)
+
+
+def log_to_stderr(reactor: Any, log_format: str, log_level: str) -> None:
+    """What a command logs from now on is on its standard error, as the daemon's log has it."""
+    observer = _observer(_Out(sys.stderr, reactor), log_format, log_level)
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+
+def _observer(out: _Out, log_format: str, log_level: str) -> ILogObserver:
     Log.debugging = log_level == "debug"
     observer: ILogObserver = _Json(out) if log_format == "json" else _Text(out)
     return _FromLevel(observer, LogLevel.lookupByName(log_level))

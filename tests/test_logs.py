@@ -14,13 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.logger import LogEvent, Logger, LogLevel
+from twisted.logger import LogEvent, Logger, LogLevel, globalLogBeginner
 from twisted.logger._legacy import publishToNewObserver
 from twisted.python.failure import Failure
 from twisted.python.log import textFromEventDict
 
 import marketfeed.logs
-from marketfeed.logs import Log, make_observer
+from marketfeed.logs import Log, log_to_stderr, make_observer
 
 
 @pytest.fixture(autouse=True)
@@ -352,6 +352,23 @@ class TestUnwritable:
         text.log.info("x")
         assert len(tried) == 2
         assert not text.reactor.in_a_second
+
+
+def test_a_command_logs_to_stderr_as_the_daemon_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same format, without what Twisted says of itself; nothing of it is on standard output."""
+    out, err = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    begun: list[Callable[[LogEvent], None]] = []
+    monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, **_: begun.extend(observers))
+    for log_format in ("text", "json"):
+        log_to_stderr(Reactor(), log_format, "info")
+        Logger("marketfeed.part", observer=begun[-1]).info("redis: connected")  # type: ignore[arg-type]
+        Logger("twisted.part", observer=begun[-1]).info("Main loop terminated.")  # type: ignore[arg-type]
+    text, machine = err.getvalue().splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info  redis: connected", text)
+    assert json.loads(machine)["message"] == "redis: connected"
+    assert not out.getvalue()
 
 
 class TestDestination:

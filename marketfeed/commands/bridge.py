@@ -16,16 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import (
-    FilteringLogObserver,
-    LogLevel,
-    LogLevelFilterPredicate,
-    globalLogBeginner,
-    textFileLogObserver,
-)
 
 from marketfeed.commands.redis_options import add_redis_options, redis_settings
-from marketfeed.logs import Log
+from marketfeed.logs import Log, log_to_stderr
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
 from marketfeed.model.streams import BUILT_IN, StreamKinds
 from marketfeed.settings import BadSetting, Settings
@@ -165,10 +158,7 @@ def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
     appender = RedisAppender(reactor, endpoint, settings.redis, maxlen)
     bridge = Bridge(selection, prefix, appender, lambda: end())
     listener = RedisListener(reactor, endpoint, settings.redis, selection.commands(prefix.encode()), bridge)
-    interesting = LogLevelFilterPredicate(LogLevel.info)
-    interesting.setLogLevelForNamespace("twisted", LogLevel.warn)
-    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [interesting])
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    log_to_stderr(reactor, settings.log_format, settings.log_level)
 
     def start() -> None:
         _note(f"copying {', '.join(selection.texts)} on {settings.redis} into streams, until Ctrl-C")

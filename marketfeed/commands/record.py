@@ -16,17 +16,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.logger import (
-    FilteringLogObserver,
-    LogLevel,
-    LogLevelFilterPredicate,
-    globalLogBeginner,
-    textFileLogObserver,
-)
-
 from marketfeed.commands.record_output import BadOutput, FileNames, OutputFile
 from marketfeed.commands.recorder import Moments, Recorder, Rotation
 from marketfeed.commands.redis_options import add_redis_options, redis_settings
+from marketfeed.logs import log_to_stderr
 from marketfeed.memory import parse_memory_limit
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
 from marketfeed.model.streams import BUILT_IN, StreamKinds
@@ -105,10 +98,7 @@ def _record(
     except OSError as error:
         raise BadSetting(f"--output: {error.filename}: {error.strerror}") from None
     listener = RedisListener(reactor, endpoint, settings.redis, selection.commands(prefix), recorder)
-    interesting = LogLevelFilterPredicate(LogLevel.info)
-    interesting.setLogLevelForNamespace("twisted", LogLevel.warn)
-    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [interesting])
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    log_to_stderr(reactor, settings.log_format, settings.log_level)
     flushing = LoopingCall(recorder.tick)
     flushing.clock = reactor
     began = time.monotonic()

@@ -10,8 +10,9 @@ from marketfeed.settings import BadSetting, Settings, load
 
 __all__ = ["add_redis_options", "redis_settings"]
 
-_SHARED = ("redis_url", "redis_host", "redis_port", "redis_ca", "channel_prefix", "config")
-"""The daemon's options that say where Redis is. Its others may be set, even badly, and mean nothing here."""
+_SHARED = ("redis_url", "redis_host", "redis_port", "redis_ca", "channel_prefix", "log_format", "log_level", "config")
+"""The daemon's options that say where Redis is, and what the log looks like. Its others may be set, even badly, and
+mean nothing here."""
 
 _FOR_PRIVATE_KINDS = {"auth": "optional", "auth_key": "none"}
 """What a daemon would be told so that the file may declare private kinds. No key is read."""

@@ -9,15 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from twisted.logger import (
-    FilteringLogObserver,
-    LogLevel,
-    LogLevelFilterPredicate,
-    globalLogBeginner,
-    textFileLogObserver,
-)
-
 from marketfeed.commands.redis_options import add_redis_options, redis_settings
+from marketfeed.logs import log_to_stderr
 from marketfeed.model.streams import BadStreamName, StreamKinds
 from marketfeed.settings import BadSetting, Settings
 from marketfeed.source.simulator import INSTRUMENTS, MOST_RATE, MarketSimulation, SimulatedEngine
@@ -77,8 +70,7 @@ def _run(settings: Settings, engine: SimulatedEngine, rate: float) -> None:
     except ValueError as error:
         raise BadSetting(f"--redis-ca: {error}") from None
     publisher = RedisPublisher(reactor, endpoint, settings.redis)
-    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [LogLevelFilterPredicate(LogLevel.info)])
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    log_to_stderr(reactor, settings.log_format, settings.log_level)
     simulation = MarketSimulation(reactor, publisher, engine, rate, settings.channel_prefix)
 
     def start() -> None:

@@ -19,6 +19,7 @@ from twisted.logger import globalLogBeginner
 
 from marketfeed.commands import record
 from marketfeed.commands.recorder import Recorder
+from marketfeed.logs import Log
 from marketfeed.model.recording import Begin, End, Publication, read_records
 from marketfeed.redis_address import RedisAddress
 from tests.commands.test_simulate import VARIABLES, fake_endpoint
@@ -97,6 +98,7 @@ def reactor(monkeypatch: pytest.MonkeyPatch) -> ThreeSecondReactor:
     monkeypatch.setattr("marketfeed.source.redis_listener.RedisListener", FakeListener)
     monkeypatch.setattr("marketfeed.source.redis_endpoint.redis_endpoint", fake_endpoint)
     monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
+    monkeypatch.setattr(Log, "debugging", Log.debugging)
     monkeypatch.setattr(signal, "signal", lambda number, handler: reactor.handlers.update({number: handler}))
     monkeypatch.setattr(FakeListener, "made", [])
     return reactor

@@ -73,3 +73,13 @@ def test_a_server_of_the_daemons_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "embedded:")
     with pytest.raises(BadSetting, match="expected redis://, rediss:// or unix:///path of another"):
         settings()
+
+
+def test_the_log_is_as_the_daemons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By its variables, or its file."""
+    assert (settings().log_format, settings().log_level) == ("text", "info")
+    file = tmp_path / "marketfeed.toml"
+    file.write_text('log_level = "warn"\n')
+    monkeypatch.setenv("MARKETFEED_CONFIG", str(file))
+    monkeypatch.setenv("MARKETFEED_LOG_FORMAT", "json")
+    assert (settings().log_format, settings().log_level) == ("json", "warn")

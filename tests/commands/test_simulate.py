@@ -17,6 +17,7 @@ from twisted.logger import globalLogBeginner
 
 import marketfeed
 from marketfeed.commands import simulate
+from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.simulator import INSTRUMENTS, TICK_SECONDS, Publication
 from tests.guard import DEADLINE
@@ -72,6 +73,7 @@ def reactor(monkeypatch: pytest.MonkeyPatch) -> TwoSecondReactor:
     monkeypatch.setattr("marketfeed.source.redis_publisher.RedisPublisher", FakePublisher)
     monkeypatch.setattr("marketfeed.source.redis_endpoint.redis_endpoint", fake_endpoint)
     monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
+    monkeypatch.setattr(Log, "debugging", Log.debugging)
     monkeypatch.setattr(FakePublisher, "made", [])
     return reactor
 
