@@ -19,6 +19,7 @@ from typing import Literal
 
 __all__ = [
     "WINDOW",
+    "AttemptRate",
     "ConnectRate",
     "ConnectionCounts",
     "Key",
@@ -123,41 +124,38 @@ def is_loopback(address: str | None) -> bool:
     return parsed is not None and parsed.is_loopback
 
 
-class ConnectRate:
-    """Permits an address `rate` attempts at once, and as many per `WINDOW` in the long run; 0 for no limit.
+class AttemptRate:
+    """Permits each key `rate` attempts at once, and as many per `WINDOW` in the long run.
 
-    `spare_local_but`: loopback, private and CGNAT addresses are spared, unless they are of these proxies; None spares
-    nobody. At most `addresses` are remembered; who has not been seen for longest is forgotten first.
+    At most `keys` are remembered; who has not been seen for longest is forgotten first.
 
-    It decides as `TokenBucket` does, but keeps a single number per address, the moment at which its bucket will be
-    full again: a quarter of the memory. It is in whole ticks, so that adding up many of them does not round.
+    It decides as `TokenBucket` does, but keeps a single number per key, the moment at which its bucket will be full
+    again: a quarter of the memory. It is in whole ticks, so that adding up many of them does not round.
     """
 
-    def __init__(self, rate: int, *, spare_local_but: TrustedProxies | None = None, addresses: int = 65536) -> None:
-        self._interval = max(1, WINDOW * _TICKS // rate) if rate else 0
+    def __init__(self, rate: int, keys: int = 65536) -> None:
+        self._interval = max(1, WINDOW * _TICKS // rate)
         self._most_owed = (rate - 1) * self._interval
-        self._spare_local_but = spare_local_but
-        self._addresses = addresses
+        self._keys = keys
         self._full_at: OrderedDict[Key, int] = OrderedDict()  # a plain dict is slow to give its first key
         self._to_look_at: list[Key] = []
         self._latest = -inf
 
     def __len__(self) -> int:
-        """How many addresses are remembered."""
+        """How many keys are remembered."""
         return len(self._full_at)
 
-    def attempt(self, address: str | None, now: float) -> int:
+    def wait(self, key: Key, now: float) -> int:
+        """What `attempt` would say, without an attempt."""
+        tick = self._tick(now)
+        return max(0, -(-(self._full_at.get(key, tick) - tick - self._most_owed) // _TICKS))
+
+    def attempt(self, key: Key, now: float) -> int:
         """0: the attempt is permitted, and counted. Otherwise the seconds until the next one is, 1 or more.
 
         `now` is in seconds, from any beginning; a time before one already seen counts as that one.
         """
-        key = address_key(address) if self._interval else None
-        proxies = self._spare_local_but
-        if key is None or (proxies is not None and _is_local(key) and not proxies.contains(address)):
-            return 0
-        if now > self._latest:
-            self._latest = now
-        tick = int(self._latest * _TICKS)
+        tick = self._tick(now)
         full_at = self._full_at.get(key)
         if full_at is None:
             self._make_room(tick)
@@ -171,8 +169,13 @@ class ConnectRate:
         self._full_at[key] = full_at + self._interval
         return 0
 
+    def _tick(self, now: float) -> int:
+        if now > self._latest:
+            self._latest = now
+        return int(self._latest * _TICKS)
+
     def _make_room(self, tick: int) -> None:
-        """Look at two of the addresses, all in turn, and forget those whose bucket is full again: one of them stays
+        """Look at two of the keys, all in turn, and forget those whose bucket is full again: one of them stays
         while as many new ones come as there are, at most. If there is no room yet, forget who has not been seen for
         longest.
         """
@@ -182,8 +185,59 @@ class ConnectRate:
             if self._full_at.get(key, tick + 1) <= tick:
                 del self._full_at[key]
         del self._to_look_at[-2:]
-        if len(self._full_at) >= self._addresses:
+        if len(self._full_at) >= self._keys:
             self._full_at.popitem(last=False)
+
+
+class ConnectRate:
+    """Permits `rate` attempts to connect, as `AttemptRate` does; 0 for no limit.
+
+    Who brings a good token is counted as that user, wherever it comes from: many users may share an address. All others
+    are counted by their address. So that nobody has signatures verified without end, no further token of an address is
+    looked at after as many bad ones; one that is known to be good is not verified again.
+
+    `spare_local_but`: whoever comes from loopback, private and CGNAT addresses is spared, unless they are of these
+    proxies; None spares nobody. At most `remembered` addresses and users are remembered.
+    """
+
+    def __init__(self, rate: int, *, spare_local_but: TrustedProxies | None = None, remembered: int = 65536) -> None:
+        self._is_limited = rate > 0
+        self._spare_local_but = spare_local_but
+        self._by_address, self._by_user, self._bad_tokens = (AttemptRate(rate or 1, remembered) for _ in range(3))
+
+    def __len__(self) -> int:
+        """How many addresses are remembered."""
+        return len(self._by_address)
+
+    def attempt(self, address: str | None, now: float) -> int:
+        """Somebody without a good token: 0, or the seconds until the next attempt is permitted."""
+        key = self._key(address)
+        return 0 if key is None else self._by_address.attempt(key, now)
+
+    def attempt_of(self, user: str, address: str | None, now: float) -> int:
+        """The same of who a good token names."""
+        return 0 if self._key(address) is None else self._by_user.attempt(user, now)
+
+    def wait_for_token(self, address: str | None, now: float) -> int:
+        """The seconds until another token from `address` may be looked at."""
+        key = self._key(address)
+        return 0 if key is None else self._bad_tokens.wait(key, now)
+
+    def bad_token(self, address: str | None, now: float) -> int:
+        """A token was bad, which is an attempt of who comes from `address`."""
+        key = self._key(address)
+        if key is None:
+            return 0
+        self._bad_tokens.attempt(key, now)
+        return self._by_address.attempt(key, now)
+
+    def _key(self, address: str | None) -> Key | None:
+        """Under what an address is counted; None: it is not."""
+        key = address_key(address) if self._is_limited else None
+        proxies = self._spare_local_but
+        if key is None or (proxies is not None and _is_local(key) and not proxies.contains(address)):
+            return None
+        return key
 
 
 class ConnectionCounts:

@@ -90,13 +90,14 @@ class Admission:
 
     def admit(self, address: str | None, head: Head) -> Admitted | Refusal:
         """Decide about a client at `address`. If it is admitted, call `leave` when it is gone."""
-        refusal = self._refusal(address, head, stays=True)
+        token = self._token(head)
+        refusal = self._refusal(address, head, token, stays=True)
         if refusal is not None:
             return refusal
         key = address_key(address)
         if not self._counts.enter(key):
             return Refusal(429, "too many connections from this address", (("Retry-After", "30"),))
-        identity = self._identify(head)
+        identity = self._identify(address, token)
         if isinstance(identity, Refusal):
             if identity.status == 401 and "origin" in head.headers:
                 return Admitted(address, key, None)
@@ -106,7 +107,8 @@ class Admission:
 
     def identify(self, address: str | None, head: Head) -> Identity | Refusal:
         """Decide about a request that is answered in plain HTTP: who asks, or why there is no answer."""
-        return self._refusal(address, head, stays=False) or self._identify(head)
+        token = self._token(head)
+        return self._refusal(address, head, token, stays=False) or self._identify(address, token)
 
     def share(self, admitted: Admitted) -> Share | None:
         """Out of which share a client's streams are paid for; None for those of proxies and of Unix sockets."""
@@ -139,11 +141,26 @@ class Admission:
                 _log.warn("a page of another origin was refused; {flag} would admit it", flag=flag)
         return False
 
-    def _refusal(self, address: str | None, head: Head, *, stays: bool) -> Refusal | None:
+    def _token(self, head: Head) -> str | Refusal | None:
+        """The token that is to be verified; or why none is; None: there is none that matters."""
+        if self._verifier is None:
+            return None
+        try:
+            found = token_from(head.headers, head.query)
+        except BadRequest as fault:
+            return Refusal(400, str(fault))
+        return None if found is None else found.token
+
+    def _refusal(self, address: str | None, head: Head, token: str | Refusal | None, *, stays: bool) -> Refusal | None:
         """Why nobody who comes from there, or nobody at all, is let in now; None: the token decides."""
-        wait = self._rate.attempt(address, self._clock.seconds())
+        if not isinstance(token, str):
+            wait = self._rate.attempt(address, self._clock.seconds())
+        else:
+            wait = self._rate.wait_for_token(address, self._clock.seconds())
+            if wait and self._verifier is not None and self._verifier.knows(token):
+                wait = 0
         if wait:
-            return Refusal(429, "too many connections from this address", (("Retry-After", str(wait)),))
+            return _too_often(wait)
         refusal = self._users.refusal(stays=stays)
         if refusal is not None:
             return refusal
@@ -153,18 +170,22 @@ class Admission:
             return Refusal(403, "pages of this origin may not connect")
         return None
 
-    def _identify(self, head: Head) -> Identity | Refusal:
-        if self._verifier is None:
+    def _identify(self, address: str | None, token: str | Refusal | None) -> Identity | Refusal:
+        if token is None:
+            if self._needs_token and self._verifier is not None:
+                return Refusal(401, "a token is needed", _UNAUTHORISED)
             return ANONYMOUS
+        if isinstance(token, Refusal):
+            return token
         try:
-            found = token_from(head.headers, head.query)
-        except BadRequest as fault:
-            return Refusal(400, str(fault))
-        if found is None:
-            if not self._needs_token:
-                return ANONYMOUS
-            return Refusal(401, "a token is needed", _UNAUTHORISED)
-        try:
-            return self._verifier.verify(found.token)
+            identity = self.verify(token)
         except BadToken as fault:
-            return Refusal(401, str(fault), _UNAUTHORISED)
+            wait = self._rate.bad_token(address, self._clock.seconds())
+            return _too_often(wait) if wait else Refusal(401, str(fault), _UNAUTHORISED)
+        wait = self._rate.attempt_of(identity.user, address, self._clock.seconds())
+        return _too_often(wait, "of this user") if wait else identity
+
+
+def _too_often(wait: int, whose: str = "from this address") -> Refusal:
+    """`wait`: seconds until the next attempt is permitted."""
+    return Refusal(429, f"too many connections {whose}", (("Retry-After", str(wait)),))

@@ -114,7 +114,7 @@ class TokenVerifier:
         if keys is not self._verified_with:
             self._verified.clear()
             self._verified_with = keys
-        digest = hashlib.sha256(token.encode()).digest()
+        digest = _digest(token)
         verified = self._verified.get(digest)
         if verified is None:
             verified = self._read(token, keys)
@@ -125,6 +125,10 @@ class TokenVerifier:
         else:
             self._check_times(verified)
         return verified.identity
+
+    def knows(self, token: str) -> bool:
+        """Whether `token` was good, so that to verify it once more costs next to nothing."""
+        return self._keys() is self._verified_with and _digest(token) in self._verified
 
     def _check_times(self, verified: _Verified) -> None:
         now = self._now()
@@ -191,6 +195,10 @@ class _CheckedSecret(HMACAlgorithm):
     def prepare_key(self, key: str | bytes) -> bytes:
         assert isinstance(key, bytes)
         return key
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 def _key_for(token: str, keys: KeySet) -> VerifyKey:

@@ -367,7 +367,7 @@ class TestConnectRate:
 
     def test_when_nobody_can_be_forgotten_the_one_not_seen_for_longest_is(self) -> None:
         """A refused attempt is seen too. Who was forgotten starts anew."""
-        rate = ConnectRate(1, addresses=3)
+        rate = ConnectRate(1, remembered=3)
         assert [rate.attempt(f"1.0.0.{number}", 0.0) for number in (1, 2, 3)] == [0, 0, 0]
         assert rate.attempt("1.0.0.1", 0.0) == 300
         assert rate.attempt("1.0.0.4", 0.0) == 0  # in place of 2
@@ -435,7 +435,7 @@ class TestConnectRate:
     @given(st.integers(1, 3), st.integers(1, 4), st.lists(st.integers(0, 7), max_size=60))
     def test_at_most_so_many_are_remembered(self, rate: int, most: int, attempts: list[int]) -> None:
         """While no bucket fills, against a list of buckets in which each address that is seen goes to the end."""
-        limit = ConnectRate(rate, addresses=most)
+        limit = ConnectRate(rate, remembered=most)
         buckets: dict[str, ExactRate] = {}
         for number in attempts:
             address = f"1.0.0.{number}"
@@ -450,7 +450,7 @@ class TestConnectRate:
         self, rate: int, most: int, attempts: list[tuple[int, float]]
     ) -> None:
         """As many addresses as there is room for are answered as if nothing was ever forgotten."""
-        limit, reference, now = ConnectRate(rate, addresses=most), ExactRate(rate), 0.0
+        limit, reference, now = ConnectRate(rate, remembered=most), ExactRate(rate), 0.0
         for number, step in attempts:
             now += step / 16
             address = f"1.0.0.{number % most}"

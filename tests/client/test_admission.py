@@ -214,6 +214,32 @@ class TestLimits:
         door = Door(auth="required", connect_rate=2)
         assert [door.status() for _ in range(3)] == [401, 401, 429]
 
+    def test_a_good_token_counts_for_its_user(self) -> None:
+        """Wherever the user comes from, and however many others come from there: a carrier has thousands behind one."""
+        door = Door(auth="optional", connect_rate=2)
+        bearer = {name: f"Bearer {signed(sub=name)}" for name in ("alice", "bob", "carol")}
+        assert [door.status() for _ in range(3)] == [101, 101, 429]
+        assert [door.status(Authorization=each) for each in bearer.values()] == [101, 101, 101]
+        assert door.status("192.0.2.8", Authorization=bearer["alice"]) == 101
+        text = "too many connections of this user"
+        for address in (PEER, "192.0.2.9"):
+            answer = door.knock(address, Authorization=bearer["alice"])
+            assert answer == Refusal(429, text, (("Retry-After", "150"),))
+        assert door.status("192.0.2.8") == 101
+        door.clock.advance(150)
+        assert [door.status(Authorization=bearer["alice"]) for _ in range(2)] == [101, 429]
+
+    def test_bad_tokens_are_not_verified_without_end(self) -> None:
+        """After as many as attempts are permitted, those of an address that are known to be good are the only ones."""
+        door = Door(auth="optional", connect_rate=2)
+        known, new = f"Bearer {signed(sub='alice')}", f"Bearer {signed(sub='bob')}"
+        assert door.status("192.0.2.8", Authorization=known) == 101
+        assert [door.status(Authorization=f"Bearer {BAD}") for _ in range(3)] == [401, 401, 429]
+        assert [door.status(Authorization=each) for each in (known, new)] == [101, 429]
+        assert [door.status(), door.status("192.0.2.8", Authorization=new)] == [429, 101]
+        door.clock.advance(150)
+        assert door.status(Authorization=new) == 101
+
     def test_connections_of_an_address(self) -> None:
         """429 with when to try again, until one of them is gone."""
         door = Door(per_address=2)
@@ -309,6 +335,8 @@ class Trial:
     def __init__(self, auth: str, **matters: Any) -> None:
         self.auth = auth
         self.has_attempts: bool = matters["has_attempts"]
+        self.has_tokens: bool = matters["has_tokens"]
+        self.user_has_attempts: bool = matters["user_has_attempts"]
         self.state: str = matters["state"]
         self.origin: str | None = matters["origin"]
         self.has_place: bool = matters["has_place"]
@@ -318,15 +346,38 @@ class Trial:
     def expected(self) -> int:
         """PROTOCOL.md, section 8, in the order of what it costs to find out."""
         checks = (
-            (429, not self.has_attempts),
+            (429, self.is_late),
             (503, self.state != "open"),
             (403, self.origin == OTHER),
             (429, not self.has_place),
             (400, self.auth != "off" and self.token == "two"),
-            (401, self.origin is None and self.auth != "off" and self.token == "bad"),
+            (429, self.verifies("bad") and not self.has_attempts),
+            (429, self.verifies("good") and not self.user_has_attempts),
+            (401, self.origin is None and self.verifies("bad")),
             (401, self.origin is None and self.auth == "required" and self.token == "none"),
         )
         return next((status for status, holds in checks if holds), 101)
+
+    def verifies(self, token: str) -> bool:
+        """Whether the client has such a token, and it is looked at."""
+        return self.auth != "off" and self.token == token
+
+    @property
+    def is_late(self) -> bool:
+        """Too many attempts were made, as can be said at once."""
+        if self.verifies("bad"):
+            return not self.has_tokens
+        return not (self.has_attempts or self.verifies("good")) or (self.verifies("good") and not self.has_tokens)
+
+    def spend(self, door: Door) -> None:
+        """Let others make the attempts that are made already, of two that are permitted."""
+        rate = door.admission._rate
+        for _ in range(1 if self.has_attempts else 2):
+            rate.attempt(PEER, 0.0)
+        for _ in range(1 if self.has_tokens else 2):
+            rate._bad_tokens.attempt(PEER, 0.0)
+        for _ in range(1 if self.user_has_attempts else 2):
+            rate.attempt_of("alice", "192.0.2.99", 0.0)
 
     @property
     def user(self) -> str | None:
@@ -341,6 +392,8 @@ trials = st.builds(
     Trial,
     st.sampled_from(("off", "optional", "required")),
     has_attempts=st.sampled_from((True, True, False)),
+    has_tokens=st.sampled_from((True, True, False)),
+    user_has_attempts=st.sampled_from((True, True, False)),
     state=st.sampled_from(("open", "open", "open", "full", "draining", "no memory")),
     origin=st.sampled_from((None, None, OWN, OTHER)),
     has_place=st.sampled_from((True, True, False)),
@@ -354,9 +407,8 @@ AUTHORIZATIONS = {"none": None, "good": f"Bearer {GOOD}", "bad": f"Bearer {BAD}"
 def test_the_first_thing_that_is_the_matter_decides(trial: Trial) -> None:
     """By the order of what it costs to find out, and nobody is counted who does not come in."""
     door = Door(auth=trial.auth, connect_rate=2, per_address=1, max_connections=0 if trial.state == "full" else 9)
-    rate, counts = door.admission._rate, door.admission._counts
-    for _ in range(1 if trial.has_attempts else 2):
-        rate.attempt(PEER, 0.0)
+    counts = door.admission._counts
+    trial.spend(door)
     if not trial.has_place:
         counts.enter(PEER)
     door.users.draining = trial.state == "draining"
@@ -376,18 +428,19 @@ def test_the_first_thing_that_is_the_matter_decides(trial: Trial) -> None:
 def test_one_plain_answer_passes_the_same_doors(trial: Trial) -> None:
     """But it takes nobody's place, and a page learns as well as a program that its token is missing or bad."""
     door = Door(auth=trial.auth, connect_rate=2, per_address=1, max_connections=0 if trial.state == "full" else 9)
-    for _ in range(1 if trial.has_attempts else 2):
-        door.admission._rate.attempt(PEER, 0.0)
+    trial.spend(door)
     door.users.draining = trial.state == "draining"
     door.memory.is_full = trial.state == "no memory"
     head = parse_head(handshake(Origin=trial.origin, Authorization=AUTHORIZATIONS[trial.token])[:-4])
     answer = door.admission.identify(PEER, head)
     checks = (
-        (429, not trial.has_attempts),
+        (429, trial.is_late),
         (503, trial.state in ("draining", "no memory")),
         (403, trial.origin == OTHER),
         (400, trial.auth != "off" and trial.token == "two"),
-        (401, trial.auth != "off" and trial.token == "bad"),
+        (429, trial.verifies("bad") and not trial.has_attempts),
+        (429, trial.verifies("good") and not trial.user_has_attempts),
+        (401, trial.verifies("bad")),
         (401, trial.auth == "required" and trial.token == "none"),
     )
     expected = next((status for status, holds in checks if holds), 200)
