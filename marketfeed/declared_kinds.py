@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import msgspec
+
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind
 
 __all__ = ["BadSetting", "read_kinds"]
 
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+_FIELD = re.compile(r"[!-~]{1,64}")
 _POLICIES = " or ".join(f'"{policy.value}"' for policy in LossPolicy)
 
 
@@ -28,16 +31,34 @@ def _read_kind(name: str, table: Any, path: str) -> StreamKind:
     where = f"streams.{repr(name[:80])[1:-1]} in {path}"
     if not _KIND.fullmatch(name):
         raise BadSetting(f"{where}: expected a kind of up to 32 of the characters A-Z a-z 0-9 _, a letter first")
-    if name in {kind.name for kind in BUILT_IN}:
-        raise BadSetting(f"{where}: this kind is built in; expected another name")
     if not isinstance(table, dict):
         raise BadSetting(f'{where}: expected a table, as private = true and loss = "keep"')
+    built_in = next((kind for kind in BUILT_IN if kind.name == name), None)
+    if built_in is not None:
+        return _read_built_in(built_in, table, where)
     for field in table:
-        if field not in ("loss", "private"):
-            raise BadSetting(f"{where}: {repr(field[:80])[1:-1]} is unknown; expected loss or private")
+        if field not in ("loss", "private", "ids"):
+            raise BadSetting(f"{where}: {repr(field[:80])[1:-1]} is unknown; expected loss, private or ids")
     loss, private = table.get("loss"), table.get("private", False)
     if loss not in [policy.value for policy in LossPolicy]:
         raise BadSetting(f"{where}: loss is missing or unknown; expected {_POLICIES}")
     if not isinstance(private, bool):
         raise BadSetting(f"{where}: private: expected true or false")
-    return StreamKind(name, LossPolicy(loss), private)
+    return StreamKind(name, LossPolicy(loss), private, _read_ids(table, where))
+
+
+def _read_built_in(kind: StreamKind, table: dict[str, Any], where: str) -> StreamKind:
+    """A built-in kind is what it is, but for ids that are its engine's own."""
+    if kind.loss is LossPolicy.MERGE:
+        raise BadSetting(f"{where}: this kind is built in, and has its ids in U and u; expected another name")
+    if set(table) != {"ids"}:
+        raise BadSetting(f"{where}: this kind is built in; expected another name, or nothing but ids")
+    return msgspec.structs.replace(kind, ids=_read_ids(table, where))
+
+
+def _read_ids(table: dict[str, Any], where: str) -> str | None:
+    """The field of a kind's publications that counts up by one."""
+    ids = table.get("ids")
+    if ids is not None and not (isinstance(ids, str) and _FIELD.fullmatch(ids)):
+        raise BadSetting(f'{where}: ids: expected the name of a field of up to 64 characters, as "t"')
+    return ids

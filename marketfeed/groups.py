@@ -18,6 +18,7 @@ from marketfeed.model.dialects import Shape, offset_tail, publication_head, spli
 from marketfeed.model.frames import text_frame, text_header
 from marketfeed.model.history import History
 from marketfeed.model.publications import PublicationReader
+from marketfeed.model.sequence import recorder
 from marketfeed.model.state import BookState, LatestState, State
 from marketfeed.model.streams import LossPolicy
 
@@ -149,6 +150,7 @@ class LiveStream:
         "name",
         "payer",
         "reader",
+        "record",
         "seeding",
         "share",
         "state",
@@ -156,12 +158,15 @@ class LiveStream:
         "was_lost",
     )
 
-    def __init__(self, name: str, reader: PublicationReader, loss: LossPolicy, history: History) -> None:
+    def __init__(
+        self, name: str, reader: PublicationReader, loss: LossPolicy, history: History, ids: str | None = None
+    ) -> None:
         self.name = name
         self.loss = loss
         self.reader = reader
         self.history = history
         self.state = _make_state(loss)
+        self.record = recorder(self.state, ids)
         self.groups: dict[tuple[str, Shape, int, bool], Group] = {}
         self.joins: dict[Any, None] = {}  # those who wait for the source, or for the state
         self.holders = 0  # memberships and joins, one for each spelling

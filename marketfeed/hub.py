@@ -39,6 +39,7 @@ from marketfeed.model.history import CountedHistory, EntryHistory, Histories, Hi
 from marketfeed.model.messages import GapReason
 from marketfeed.model.publications import BadPublication, PublicationReader
 from marketfeed.model.ratelimit import TokenBucket
+from marketfeed.model.sequence import NumberedReader
 from marketfeed.model.state import MAX_LEVELS, BookState
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.portions import Portions, Work
@@ -236,7 +237,8 @@ class Hub(Service):
             now = self._now()
             history = live.history
             history.add(data, now, offset)
-            jumps = live.state is not None and live.state.record(data)
+            record = live.record
+            jumps = record is not None and record(data)
             if jumps and not live.was_lost:  # otherwise it is part of a gap that was told
                 self._missed(live, now)
             live.heard = now
@@ -361,13 +363,15 @@ class Hub(Service):
 
     def _make(self, name: StreamName) -> LiveStream:
         key = str(name)
-        reader = PublicationReader(name, (key, self._limits.channel_prefix + key), self._limits.max_payload)
+        source = name, (key, self._limits.channel_prefix + key), self._limits.max_payload
+        ids = name.kind.ids
+        reader = PublicationReader(*source) if ids is None else NumberedReader(*source, field=ids)
         history: History = (
             CountedHistory(self._histories, self._new_epoch())
             if self._archive is None
             else EntryHistory(self._histories)
         )
-        stream = LiveStream(key, reader, name.kind.loss, history)
+        stream = LiveStream(key, reader, name.kind.loss, history, ids)
         if isinstance(stream.state, BookState):
             stream.state.reached = partial(self._reached.append, key)
             stream.state.max_levels = self._limits.max_book_levels

@@ -195,7 +195,7 @@ OPTIONS = (
     Option(
         "connect-rate",
         _LIMITS,
-        "attempts to connect from one address, or of one user, in 5 minutes, 0 for any number; not given, it spares local addresses",
+        "attempts to connect of an address or a user in 5 minutes, 0 for any number; not given, local ones are spared",
         _whole(0),
     ),
     Option("max-streams", _LIMITS, "subscriptions of one connection", _whole(1)),

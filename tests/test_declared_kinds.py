@@ -71,8 +71,28 @@ def test_bad_names(name: str) -> None:
 def test_the_built_in_kinds_stay_what_they_are(name: str) -> None:
     """Their publications are checked, and clients rely on that."""
     assert refusal(f"[streams.{name}]\nloss = 'keep'") == (
-        f"streams.{name} in {PATH}: this kind is built in; expected another name"
+        f"streams.{name} in {PATH}: this kind is built in, and has its ids in U and u; expected another name"
+        if name == "depth"
+        else f"streams.{name} in {PATH}: this kind is built in; expected another name, or nothing but ids"
     )
+
+
+def test_ids() -> None:
+    """Of a built-in kind, too, whose own kind then is another."""
+    trade, orders = read("streams.trade.ids = 't'\nstreams.orders = {loss = 'keep', ids = 'seq'}")
+    assert trade == StreamKind("trade", LossPolicy.KEEP, ids="t")
+    assert orders == StreamKind("orders", LossPolicy.KEEP, ids="seq")
+    kinds = StreamKinds((*BUILT_IN, trade, orders))
+    assert (kinds.parse("trade@A").kind, kinds.parse("ticker@A").kind.ids) == (trade, None)
+
+
+@pytest.mark.parametrize("ids", ["1", "true", "''", "'a b'", "'é'", f"'{'x' * 65}'", "['t']"])
+@pytest.mark.parametrize("kind", ["trade = {", "orders = {loss = 'keep', "])
+def test_ids_that_are_no_field(kind: str, ids: str) -> None:
+    """One line that says what is."""
+    name = kind.split()[0]
+    line = f'streams.{name} in {PATH}: ids: expected the name of a field of up to 64 characters, as "t"'
+    assert refusal(f"streams.{kind}ids = {ids}}}") == line
 
 
 @pytest.mark.parametrize(
@@ -83,9 +103,9 @@ def test_the_built_in_kinds_stay_what_they_are(name: str) -> None:
         ("[[streams]]\norders = 1", "streams in marketfeed.toml: expected tables, as [streams.orders]"),
         ("[streams]\norders = 'keep'", '{orders}: expected a table, as private = true and loss = "keep"'),
         ("[[streams.orders]]\nloss = 'keep'", '{orders}: expected a table, as private = true and loss = "keep"'),
-        ("[streams.orders]\nlos = 'keep'", "{orders}: los is unknown; expected loss or private"),
-        ('[streams.orders]\n"a\\nb" = 1', "{orders}: a\\nb is unknown; expected loss or private"),
-        ("[streams.orders.deeper]\nloss = 'keep'", "{orders}: deeper is unknown; expected loss or private"),
+        ("[streams.orders]\nlos = 'keep'", "{orders}: los is unknown; expected loss, private or ids"),
+        ('[streams.orders]\n"a\\nb" = 1', "{orders}: a\\nb is unknown; expected loss, private or ids"),
+        ("[streams.orders.deeper]\nloss = 'keep'", "{orders}: deeper is unknown; expected loss, private or ids"),
         ("[streams.orders]", "{loss}"),
         ("[streams.orders]\nprivate = true", "{loss}"),
         ("[streams.orders]\nloss = 'Keep'", "{loss}"),

@@ -10,11 +10,13 @@ import sys
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from marketfeed.commands import bench, bridge, record, replay, token
 from marketfeed.model.messages import CLOSE_REASONS, ErrorCode
 from marketfeed.model.recording import read_line, write_record
+from marketfeed.model.streams import BUILT_IN
 from marketfeed.options import OPTIONS, Option
 from marketfeed.redis_address import RedisAddress
 from marketfeed.settings import DEFAULTS, Settings, load
@@ -152,8 +154,11 @@ class TestSettings:
             if name == "redis_url":
                 assert str(settings.redis) == value.removesuffix("/0")
             elif name == "streams":
-                kinds = {kind.name: {"loss": kind.loss.value, "private": kind.private} for kind in settings.kinds}
-                assert kinds == {kind: {"private": False, **table} for kind, table in value.items()}
+                built_in = {kind.name: {"loss": kind.loss.value} for kind in BUILT_IN}
+                assert {kind.name: msgspec.to_builtins(kind) for kind in settings.kinds} == {
+                    kind: {"name": kind, "private": False, "ids": None, **built_in.get(kind, {}), **table}
+                    for kind, table in value.items()
+                }
             elif isinstance(value, list):
                 assert [str(each) for each in getattr(settings, name)] == value
             else:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -28,6 +29,7 @@ from marketfeed.model.deflate import compressed_frame, inflate
 from marketfeed.model.dialects import Shape
 from marketfeed.model.history import Histories
 from marketfeed.model.state import BookState
+from marketfeed.model.streams import BUILT_IN, StreamKinds
 from tests.conftest import LogCapture
 from tests.fakes import FakeArchive, FakeSeeds, FakeSource, FakeSubscriber, payloads
 from tests.rooms import EPOCH, KINDS, LINGER, Client, Room, member, trade
@@ -898,6 +900,33 @@ def test_a_jump_is_told_before_the_publication_that_shows_it(room: Room) -> None
     assert other.take() == []
     room.source.publish("depth@A", depth(4))
     assert client.take() == [("depth@A", 4)]
+
+
+def test_ids_of_any_kind_that_jump_are_told() -> None:
+    """Where they are declared: between good publications, whether one was bad or none came."""
+    trades = msgspec.structs.replace(BUILT_IN[0], ids="t")
+    room = Room()
+    client = Client(room)
+    client.hub.join(client.outbox, client.shape, {"trade@A": StreamKinds([trades]).parse("trade@A")}, client)
+    room.source.confirm()
+    client.take()
+    for number, jumps in ((7, False), (8, False), (10, True), (11, False), (1, True), (1, False)):
+        room.clock.advance(1)
+        since, _ = room.now_ms - 1000, room.source.publish("trade@A", trade(number))
+        gap = [("gap", ["trade@A"], "sequence", since, room.now_ms)]
+        assert client.take() == gap * jumps + [("trade@A", number)]
+    room.source.publish("trade@A", trade(2).replace(b'"t":2', b'"x":2'))
+    assert client.take() == []
+    room.clock.advance(1)
+    room.source.publish("trade@A", trade(3))
+    assert [message[0] for message in client.take()] == ["gap", "trade@A"]
+    room.source.lose(5)
+    room.source.confirm()
+    room.source.publish("trade@A", trade(9))
+    assert [message[-1] for message in client.take()] == [None, room.now_ms, 9]
+    client.end()
+    room.clock.advance(LINGER)
+    room.assert_empty()
 
 
 def test_a_stream_that_keeps_jumping_is_told_once_a_second_and_in_full(room: Room) -> None:

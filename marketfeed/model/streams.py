@@ -29,11 +29,15 @@ class LossPolicy(Enum):
 
 
 class StreamKind(msgspec.Struct, frozen=True):
-    """A declared kind of stream. The streams of a private kind are for those alone whom their token names."""
+    """A declared kind of stream. The streams of a private kind are for those alone whom their token names.
+
+    `ids`: the field of its publications that counts up by one, if it is to be watched (`sequence`).
+    """
 
     name: str
     loss: LossPolicy
     private: bool = False
+    ids: str | None = None
 
 
 class StreamName(msgspec.Struct, frozen=True):
