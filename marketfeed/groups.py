@@ -1,7 +1,8 @@
 """A wanted stream and the groups of its subscribers: what is kept of it, and how one publication is framed for whom.
 
 1. The subscribers of a stream form groups, one for each spelling, shape and compression. A publication is framed once
-   per group, and every member of it gets the same bytes. Groups of which the compressed bytes are equal share them.
+   per group, and every member of it gets the same bytes. Groups of which the compressed bytes are equal share them, and
+   all of them those of a large publication.
 2. What a stream has published is kept for those who come later: its history by offset, and for the kinds of which
    only the newest or the sum counts, its state (PROTOCOL.md, section 6).
 """
@@ -13,7 +14,7 @@ from typing import Any
 from marketfeed.boundaries import Subscriber
 from marketfeed.logs import Log
 from marketfeed.model.book import DepthMessage
-from marketfeed.model.deflate import compressed_frame, inflate, useful_window
+from marketfeed.model.deflate import LARGE, compressed_body, compressed_frame, frame_around, inflate, useful_window
 from marketfeed.model.dialects import Shape, offset_tail, publication_head, split_tail
 from marketfeed.model.frames import text_frame, text_header
 from marketfeed.model.history import History
@@ -30,8 +31,9 @@ _ENVELOPE = len('{"stream":"","data":}')
 _OFFSET = 64  # bytes of an offset in its envelope, at most
 
 
-Shared = dict[tuple[tuple[Shape, str], int], bytes]
-"""The compressed frames of one publication, by what stands in them and the useful bits of the window."""
+Shared = dict[tuple[tuple[Shape, str] | None, int], bytes]
+"""What is compressed of one publication, by the bits of the window that are of use: frames, by what stands in them, and
+without that the data of a large one."""
 
 
 class Group:
@@ -92,11 +94,25 @@ class Group:
             return text_frame(payload)
         if shared is None:
             return compressed_frame(payload, self.window) or text_frame(payload)
+        if len(data) >= LARGE:
+            return self._framed_around(data, offset, shared) or text_frame(payload)
         key = (self._text, useful_window(len(payload), self.window))
         frame = shared.get(key)
         if frame is None:
             frame = shared[key] = compressed_frame(payload, self.window) or text_frame(payload)
         return frame
+
+    def _framed_around(self, data: bytes, offset: str, shared: Shared) -> bytes | None:
+        """The frame of a large publication whose data are compressed once for all; None where they grow by it."""
+        key = (None, self.window - self.window % 3)
+        body = shared.get(key)
+        if body is None:
+            body = shared[key] = compressed_body(data, self.window)
+        if len(body) >= len(data):
+            return None
+        if self.shape is Shape.DATA:
+            return frame_around(b"", body, b"")
+        return frame_around(self.head, body, offset_tail(offset) if self.has_offsets else b"}")
 
     @property
     def overhead(self) -> int:

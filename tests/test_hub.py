@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from twisted.internet.task import Clock
 import marketfeed.wanted
 from marketfeed.boundaries import Entry
 from marketfeed.hub import CONFIRM_SECONDS, Group, Hub, HubLimits, TooManyStreams
-from marketfeed.model.deflate import compressed_frame, inflate
+from marketfeed.model.deflate import compressed_body, compressed_frame, inflate
 from marketfeed.model.dialects import Shape
 from marketfeed.model.history import Histories
 from marketfeed.model.state import BookState
@@ -349,6 +350,45 @@ def test_what_is_the_same_is_compressed_once(room: Room, monkeypatch: pytest.Mon
             assert data in text
             assert (text == data) == (shape is Shape.DATA)
             assert (b'"offset"' in text) == (shape is Shape.OFFSET)
+
+
+def test_a_large_publication_is_compressed_a_few_times_whatever_is_asked_for(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for each spelling: with 48 connections that would be for longer than a turn may take."""
+    spellings = ("depth@A", "a@depth", "depth@A@100ms", "a@depth@100ms", "depth@A@1000ms", "a@depth@1000ms")
+    clients = [
+        Client(room, shape=shape, window=window).join(*spellings) for shape in Shape for window in (0, *range(9, 16))
+    ]
+    room.source.confirm()
+    for client in clients:
+        client.outbox.writes.clear()
+    compressed: list[int] = []
+
+    def counting(data: bytes, window: int) -> bytes:
+        compressed.append(window)
+        return compressed_body(data, window)
+
+    monkeypatch.setattr("marketfeed.groups.compressed_body", counting)
+    monkeypatch.setattr("marketfeed.groups.compressed_frame", None)
+    rows = b",".join([b'["10%d.50","%d"]' % (number, number) for number in range(200)])
+    data = b'{"e":"depth","t":1,"a":[%b],"b":[]}' % rows
+    room.source.publish("depth@A", data)
+    assert len(compressed) == 3
+    for client in clients:
+        frames = list(each_frame(b"".join(client.outbox.writes)))
+        assert len(frames) == len(spellings)
+        for frame, spelling in zip(frames, spellings, strict=True):
+            body = frame[4:] + b"\0\0\xff\xff"
+            window = client.outbox.window
+            text = zlib.decompressobj(-window).decompress(body) if window else frame[4:]
+            assert len(frame) < len(data) / 2 or not window
+            if client.shape is Shape.DATA:
+                assert text == data
+            else:
+                message = json.loads(text)
+                assert (message["stream"], message["data"]) == (spelling, json.loads(data))
+                assert ("offset" in message) == (client.shape is Shape.OFFSET)
 
 
 def each_frame(received: bytes) -> Iterator[bytes]:

@@ -6,12 +6,15 @@ import zlib
 
 from marketfeed.model.frames import text_header
 
-__all__ = ["LEAST", "compressed_frame", "inflate", "useful_window"]
+__all__ = ["LARGE", "LEAST", "compressed_body", "compressed_frame", "frame_around", "inflate", "useful_window"]
 
 LEAST = 200
 """Bytes below which a message is not worth compressing."""
+LARGE = 2048
+"""Bytes from which on what stands around a publication need not be compressed with it."""
 _LEVEL = 4
 _FLUSHED = 4  # bytes at the end of a flush that the receiver adds itself
+_EMPTY = b"\0"  # the rest of an empty block is what the receiver adds
 _COMPRESSED = 0x40  # the header's first reserved bit
 
 
@@ -25,11 +28,35 @@ def compressed_frame(payload: bytes, window: int) -> bytes | None:
     size = len(payload)
     if size < LEAST:
         return None
-    bits = useful_window(size, window)
+    body = _deflated(payload, window)[:-_FLUSHED]
+    return _framed(body) if len(body) < size else None
+
+
+def compressed_body(data: bytes, window: int) -> bytes:
+    """`data` by itself, compressed for a window of `window` bits or more: the same for all that may stand around it."""
+    return _deflated(data, window - window % 3)  # few kinds of windows, for each is another compression
+
+
+def frame_around(head: bytes, body: bytes, tail: bytes) -> bytes:
+    """What `compressed_body` has made of some data as one frame, with `head` before and `tail` behind the data."""
+    if not tail:
+        return _framed(_stored(head) + body[:-_FLUSHED])
+    return _framed(b"".join((_stored(head), body, _stored(tail), _EMPTY)))
+
+
+def _deflated(payload: bytes, window: int) -> bytes:
+    bits = useful_window(len(payload), window)
     deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -bits, min(8, bits - 5))
-    body = (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-_FLUSHED]
-    if len(body) >= size:
-        return None
+    return deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
+
+
+def _stored(text: bytes) -> bytes:
+    """A block that is not compressed (RFC 1951, section 3.2.4), where another one has ended with a byte."""
+    size = len(text)
+    return b"\0%b%b%b" % (size.to_bytes(2, "little"), (size ^ 0xFFFF).to_bytes(2, "little"), text) if text else b""
+
+
+def _framed(body: bytes) -> bytes:
     header = text_header(len(body))
     return bytes((header[0] | _COMPRESSED,)) + header[1:] + body
 

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.model.deflate import LEAST, compressed_frame, inflate, useful_window
+from marketfeed.model.deflate import (
+    LEAST,
+    compressed_body,
+    compressed_frame,
+    frame_around,
+    inflate,
+    useful_window,
+)
 from marketfeed.model.frames import text_frame
 from tests.strategies import property_test
 
@@ -64,6 +71,19 @@ def test_a_frame_inflates_to_the_payload(payload: bytes, window: int) -> None:
     assert len(body) < len(payload) >= LEAST
     assert inflated(body, window) == payload
     assert inflate(frame) == payload
+
+
+@property_test
+@given(st.binary(max_size=200), payloads, st.binary(max_size=100), st.sampled_from(WINDOWS))
+def test_what_is_compressed_once_may_stand_between_anything(
+    head: bytes, payload: bytes, tail: bytes, window: int
+) -> None:
+    """With an inflater of exactly that window, too."""
+    frame = frame_around(head, compressed_body(payload, window), tail)
+    first, body = unframed(frame)
+    assert first == COMPRESSED_TEXT
+    assert inflated(body, window) == head + payload + tail
+    assert inflate(frame) == head + payload + tail
 
 
 @pytest.mark.parametrize("window", WINDOWS)
