@@ -1,7 +1,8 @@
 """Waiting until streams flow: for the source's confirmation, and for their state to be looked for.
 
 1. Who waits is called once: when nothing is under way any more for any of its streams, or when it has taken too long.
-2. A stream that is not confirmed by then has an open gap: all who waited for it go on, and say so.
+2. Where very many wait for one stream, they go on a portion at a time, between which everybody else is served.
+3. A stream that is not confirmed by then has an open gap: all who waited for it go on, and say so.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ __all__ = ["CONFIRM_SECONDS", "Wait", "Waits"]
 
 CONFIRM_SECONDS = 5.0
 """How long a client waits for the source's confirmation before it is answered without (PROTOCOL.md, section 4)."""
+
+_PORTION = 50
+"""Those who go on in one turn of the reactor."""
 
 
 class Wait:
@@ -42,6 +46,8 @@ class Waits:
     def __init__(self, clock: Clock, now: Callable[[], int]) -> None:
         self._clock = clock
         self._now = now
+        self._unfinished: dict[LiveStream, None] = {}  # more may go on, who wait for them
+        self._turn: IDelayedCall | None = None
 
     def wait_for(self, streams: Iterable[LiveStream], with_state: bool, done: Callable[[], None]) -> Wait | None:
         """Call `done` as soon as all of `streams` are settled; None: they are, and it is not called."""
@@ -56,13 +62,26 @@ class Waits:
 
     def settled(self, stream: LiveStream) -> None:
         """Something has become known of `stream`: whoever waited for nothing else goes on."""
+        done = 0
         for wait in [wait for wait in stream.joins if stream.is_settled(wait.with_state)]:
             if wait not in stream.joins:
                 continue  # it was cancelled by what another one did
+            if done == _PORTION:
+                self._unfinished[stream] = None
+                if self._turn is None:
+                    self._turn = self._clock.callLater(0, self._next_turn)
+                return
             del wait.missing[stream], stream.joins[wait]
             if not wait.missing:
                 self.cancel(wait)
                 wait.done()
+                done += 1
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        unfinished, self._unfinished = self._unfinished, {}
+        for stream in unfinished:
+            self.settled(stream)
 
     def cancel(self, wait: Wait) -> None:
         """Wait no longer."""
@@ -75,6 +94,10 @@ class Waits:
 
     def close(self, streams: Iterable[LiveStream]) -> None:
         """Nobody waits for any of `streams` any more."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        self._unfinished.clear()
         for wait in dict.fromkeys([wait for stream in streams for wait in stream.joins]):
             if wait.timer is not None:
                 self.cancel(wait)

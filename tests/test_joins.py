@@ -390,6 +390,27 @@ def test_many_streams_are_asked_for_a_portion_at_a_time(room: Room) -> None:
     assert not room.timers
 
 
+def test_many_who_wait_for_one_stream_go_on_a_portion_at_a_time(room: Room) -> None:
+    """Some of them may have gone by then, and the stream may be lost again: that is told to those who come in then."""
+    clients = [Client(room).join("trade@A") for _ in range(130)]
+    room.source.confirm()
+    assert [client.waiting is None for client in clients] == [True] * 50 + [False] * 80
+    room.source.publish("trade@A", trade(1))
+    clients[50].end()
+    room.turn()
+    assert sum(client.waiting is None for client in clients[51:]) == 50
+    room.source.lose(5)
+    room.turn()
+    assert all(client.waiting is None for client in clients[51:])
+    gap = ("gap", ["trade@A"], "source-down", 5, None)
+    assert clients[0].take() == [["joined", "trade@A"], ("trade@A", 1), gap]
+    assert clients[-1].take() == [["joined", "trade@A"], gap]
+    for client in clients:
+        client.end()
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
 def test_a_portion_is_everybodys(room: Room) -> None:
     """Two clients with many streams wait for each other, not the reactor for both."""
     clients = [Client(room).join(*MANY[:150]), Client(room).join(*MANY[100:])]
