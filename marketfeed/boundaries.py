@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from enum import Enum
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["Archive", "Clock", "Entry", "Seeds", "Sink", "Source", "Subscriber"]
+__all__ = ["Archive", "Clock", "Entry", "NoBook", "Seeds", "Sink", "Source", "Subscriber"]
 
 
 Clock = IReactorTime
@@ -17,6 +18,14 @@ Clock = IReactorTime
 
 Entry = tuple[str, bytes]
 """A publication that is kept: its offset, and its payload as the engine wrote it."""
+
+
+class NoBook(Enum):
+    """Why somebody who asks for a book gets none."""
+
+    INCOMPLETE = "incomplete"
+    UNKNOWN = "unknown"
+    """Nothing has come on its stream, ever, as far as is known here: perhaps nobody trades there."""
 
 
 class Source(Protocol):

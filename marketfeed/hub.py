@@ -25,7 +25,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Archive, Clock, Entry, Seeds, Source, Subscriber
+from marketfeed.boundaries import Archive, Clock, Entry, NoBook, Seeds, Source, Subscriber
 from marketfeed.drops import Drops
 from marketfeed.fanout import Audiences, send_group, send_groups
 from marketfeed.gaps import Gaps
@@ -95,7 +95,7 @@ class Hub(Service):
         self.portions = Portions(clock)
         """What clients have asked for and takes more than a turn."""
         self._joins = Joins(clock, self._wanted, self._waits, self._change, self.flush, self.portions, limits.strict)
-        self._lookups = Lookups(self._wanted, self._waits, self._make, limits.strict)
+        self._lookups = Lookups(clock, self._wanted, self._make, limits.strict)
         self._drops = Drops(clock, limits.strict)
         self._gaps = Gaps()
         self._audiences = Audiences()
@@ -127,6 +127,7 @@ class Hub(Service):
 
     def stopService(self) -> None:
         Service.stopService(self)
+        self._lookups.close()
         if self._sweeper.running:
             self._sweeper.stop()
         self.portions.close()
@@ -210,8 +211,11 @@ class Hub(Service):
         """
         return self._lookups.history(name, limit, max_bytes)
 
-    def book(self, name: StreamName) -> Deferred[BookState | None]:
-        """The book of a depth stream, which is wanted for a while from now on; None while it is incomplete."""
+    def book(self, name: StreamName) -> Deferred[BookState | NoBook]:
+        """The book of a depth stream, which is wanted for a while from now on; or why there is none after some seconds.
+
+        Whoever does not want it any more cancels it.
+        """
         return self._lookups.book(name)
 
     # What the source says.

@@ -21,7 +21,7 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
-from marketfeed.boundaries import Archive, Clock, Entry, Seeds, Sink, Source, Subscriber
+from marketfeed.boundaries import Archive, Clock, Entry, NoBook, Seeds, Sink, Source, Subscriber
 from marketfeed.client.addresses import ConnectionCounts, ConnectRate, TrustedProxies, parse_network
 from marketfeed.client.admission import Admission, Memory
 from marketfeed.client.auth import TokenVerifier
@@ -142,20 +142,20 @@ class FakeBooks:
     `waiting`: what has been asked for, and neither answered nor cancelled.
     """
 
-    def __init__(self, book: FakeBook | None = None) -> None:
-        self.at_once: FakeBook | None = book
+    def __init__(self, book: FakeBook | NoBook | None = None) -> None:
+        self.at_once: FakeBook | NoBook | None = book
         self.asked: list[str] = []
-        self.waiting: list[Deferred[Book | None]] = []
+        self.waiting: list[Deferred[Book | NoBook]] = []
 
-    def book(self, stream: StreamName) -> Deferred[Book | None]:
+    def book(self, stream: StreamName) -> Deferred[Book | NoBook]:
         self.asked.append(str(stream))
         if self.at_once is not None:
             return succeed(self.at_once)
-        waiting = Deferred[Book | None](self.waiting.remove)
+        waiting = Deferred[Book | NoBook](self.waiting.remove)
         self.waiting.append(waiting)
         return waiting
 
-    def give(self, book: FakeBook | None) -> None:
+    def give(self, book: FakeBook | NoBook) -> None:
         """Answer whoever asked first."""
         self.waiting.pop(0).callback(book)
 

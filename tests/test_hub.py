@@ -24,8 +24,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 import marketfeed.wanted
-from marketfeed.boundaries import Entry
+from marketfeed.boundaries import Entry, NoBook
 from marketfeed.hub import CONFIRM_SECONDS, Group, Hub, HubLimits, TooManyStreams
+from marketfeed.lookups import BOOK_SECONDS, KEPT_SECONDS
 from marketfeed.model.deflate import compressed_body, compressed_frame, inflate
 from marketfeed.model.dialects import Shape
 from marketfeed.model.history import Histories
@@ -1393,42 +1394,85 @@ def test_who_waits_for_a_book_may_go(room: Room) -> None:
     assert room.hub.streams == {"depth@A"}
     book.cancel()
     room.source.confirm()
+    room.clock.advance(KEPT_SECONDS)
     room.clock.advance(LINGER)
     room.assert_empty()
 
 
-def test_a_book_is_given_while_it_is_complete() -> None:
-    """The stream is wanted for it, for as long as streams linger; without room there is none."""
+def test_a_book_is_given_as_soon_as_it_is_complete() -> None:
+    """Whoever asks waits for it; without room there is none."""
     room = Room(max_distinct_streams=1)
     name = KINDS.parse("depth@A")
-    asked = found(room.hub.book(name))
-    assert not asked
+    early = found(room.hub.book(name))
     room.source.confirm()
-    assert asked == [None]
+    room.clock.advance(2)
+    late = found(room.hub.book(name))
     room.source.publish("depth@A", depth(1, is_snapshot=True))
+    assert early == late == []
+    room.clock.advance(0.1)
+    assert early == late != []
     (book,) = found(room.hub.book(name))
-    assert book is not None
+    assert [book] == early
+    assert isinstance(book, BookState)
     assert book.last == 1
-    assert found(room.hub.book(KINDS.parse("ticker@B"))) != [book]
+    assert found(room.hub.book(KINDS.parse("depth@B"))) == [NoBook.INCOMPLETE]
     room.source.lose(5)
-    assert found(room.hub.book(name)) == [None]
-    member(room, "trade@C")
-    assert found(room.hub.book(name)) == [None]
+    lost = found(room.hub.book(name))
+    room.clock.advance(BOOK_SECONDS)
+    assert lost == [NoBook.INCOMPLETE]
 
 
-def test_a_book_that_is_not_confirmed_or_is_none_is_not_given(room: Room) -> None:
-    """After five seconds, at the end of the hub, and of a stream that has another state."""
-    asked = found(room.hub.book(KINDS.parse("depth@A")))
-    room.clock.advance(CONFIRM_SECONDS)
-    assert asked == [None]
-    member(room, "ticker@A")
-    room.source.publish("ticker@A", ticker(1))
-    assert found(room.hub.book(KINDS.parse("ticker@A"))) == [None]
+@pytest.mark.parametrize("every", [7, 13, 59])
+def test_who_polls_gets_a_book(every: int) -> None:
+    """However seldom: the stream is wanted until the next time, and a snapshot of its engine is remembered."""
+    room = Room()
+    name, answers = KINDS.parse("depth@A"), []
+    snapshots = iter(range(1, 10_000))
+    for second in range(max(4 * every, 120)):
+        if second % every == 0:
+            answers.append(found(room.hub.book(name)))
+            room.source.confirm()
+        if second % 31 == 30:
+            room.source.publish("depth@A", depth(next(snapshots), is_snapshot=True))
+        room.clock.advance(0.5)
+        room.clock.advance(0.5)
+    assert isinstance(answers[-1][0], BookState)
+    assert room.source.calls == [("want", "depth@A")]
+    for _ in range(2):
+        room.clock.advance(KEPT_SECONDS)
+    room.assert_empty()
+
+
+def test_a_book_that_cannot_be_had() -> None:
+    """After five seconds, which is said of a market of which nothing is known; at the end of the hub at once."""
+    room = Room()
+    confirmed = [found(room.hub.book(KINDS.parse(f"depth@{market}"))) for market in "AB"]
+    room.source.confirm()
+    room.source.publish("depth@A", depth(1))
+    other = found(room.hub.book(KINDS.parse("depth@C")))
+    assert found(room.hub.book(KINDS.parse("ticker@A"))) == [NoBook.INCOMPLETE]
+    room.clock.advance(BOOK_SECONDS - 0.01)
+    assert confirmed == [[], []]
+    room.clock.advance(0.1)
+    assert confirmed == [[NoBook.INCOMPLETE], [NoBook.UNKNOWN]]
+    assert other == [NoBook.INCOMPLETE]
     at_end = Room(linger=0)
     books = [found(at_end.hub.book(KINDS.parse(f"depth@{market}"))) for market in "ABC"]
     at_end.hub.stopService()
-    assert books == [[None]] * 3
+    assert books == [[NoBook.INCOMPLETE]] * 3
     at_end.assert_empty()
+
+
+def test_streams_that_are_kept_for_those_who_ask_are_not_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of very many, the one that was asked for longest ago is kept no longer."""
+    monkeypatch.setattr("marketfeed.lookups._MOST_KEPT", 2)
+    room = Room(linger=0)
+    for market in "ABAC":
+        found(room.hub.book(KINDS.parse(f"depth@{market}")))
+    room.clock.advance(BOOK_SECONDS + 1)
+    assert room.hub.streams == {"depth@A", "depth@C"}
+    room.clock.advance(KEPT_SECONDS)
+    room.assert_empty()
 
 
 def test_what_is_discovered_is_kept_without_clients() -> None:

@@ -98,8 +98,7 @@ class Market:
     def book(self) -> BookState:
         books: list[object] = []
         self.hub.book(KINDS.parse(self.name)).addCallback(books.append)
-        (book,) = books
-        return book if isinstance(book, BookState) else BookState()
+        return next((book for book in books if isinstance(book, BookState)), BookState())
 
 
 def message(levels: list[tuple[str, str]], *, is_snapshot: bool, number: int | None) -> bytes:

@@ -4,7 +4,8 @@
 2. Every answer is JSON, and a refusal `{"code": …, "msg": …}`, which names the parameter and what is accepted. No byte
    of the query is repeated.
 3. A page whose origin is allowed can read every answer, refusals too; one of another origin is refused, and reads none.
-4. A book that is not complete is not sent: the answer is 503, with when to ask again.
+4. A book that is not complete is not sent: the answer is 503, with when to ask again. It says so where nothing at all
+   is known of the market.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from urllib.parse import parse_qs
 import msgspec
 from twisted.internet.defer import Deferred
 
+from marketfeed.boundaries import NoBook
 from marketfeed.client.admission import Admission
 from marketfeed.client.http import Head, Refusal
 from marketfeed.client.origins import is_origin
 from marketfeed.model.streams import StreamKinds, StreamName, is_market
 
-__all__ = ["INCOMPLETE", "Book", "Books", "DepthAnswers", "DepthQuery", "read_query"]
+__all__ = ["INCOMPLETE", "UNKNOWN", "Book", "Books", "DepthAnswers", "DepthQuery", "read_query"]
 
 _DEFAULT_LIMIT, _MOST_LEVELS = 100, 5000
 _MISSING, _ILLEGAL = -1102, -1100
@@ -46,8 +48,8 @@ class Book(Protocol):
 class Books(Protocol):
     """Where books are to be had."""
 
-    def book(self, stream: StreamName) -> Awaitable[Book | None]:
-        """The book of a depth stream, once it is complete; None when that takes too long, or cannot be.
+    def book(self, stream: StreamName) -> Awaitable[Book | NoBook]:
+        """The book of a depth stream, once it is complete; why there is none when that takes too long, or cannot be.
 
         It is a Deferred, which never fails. Whoever no longer wants the book cancels it.
         """
@@ -110,7 +112,9 @@ class DepthAnswers:
         if not identity.permits(query.stream):
             return _as_json(Refusal(403, "the token does not cover the depth stream of this market"))
         book = await self._books.book(query.stream)
-        depth = None if book is None else book.depth(query.limit)
+        if isinstance(book, NoBook):
+            return UNKNOWN if book is NoBook.UNKNOWN else INCOMPLETE
+        depth = book.depth(query.limit)
         return INCOMPLETE if depth is None else Refusal(200, "a book", json=depth)
 
     def _for_page(self, address: str | None, head: Head) -> tuple[tuple[str, str], ...]:
@@ -139,4 +143,11 @@ def _as_json(refusal: Refusal, code: int | None = None) -> Refusal:
 
 
 INCOMPLETE = _as_json(Refusal(503, "the book of this market is not complete yet", _RETRY))
+UNKNOWN = _as_json(
+    Refusal(
+        503,
+        "nothing is known of this market: nothing has come on its depth stream, and there is no snapshot of it",
+        (("Retry-After", "10"),),
+    )
+)
 _FAULT = _as_json(Refusal(500, "internal error"))

@@ -136,6 +136,11 @@ class BookState:
         return self._book is None or self._is_lost or not (self._seeded is None or self._live is None)
 
     @property
+    def is_blank(self) -> bool:
+        """Whether nothing has come, as far as is known."""
+        return self._book is None and self._live is None and not self._is_unordered
+
+    @property
     def beginning(self) -> object:
         """The same for as long as the book goes on from one and the same beginning; None: there is no book."""
         return self._book

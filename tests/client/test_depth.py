@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from marketfeed.boundaries import NoBook
 from marketfeed.client.auth import TokenVerifier
-from marketfeed.client.depth import INCOMPLETE, DepthAnswers, DepthQuery, read_query
+from marketfeed.client.depth import INCOMPLETE, UNKNOWN, DepthAnswers, DepthQuery, read_query
 from marketfeed.client.http import Refusal, parse_head
 from marketfeed.client.keys import KeySet, VerifyKey
 from marketfeed.client.users import UserManager
@@ -38,7 +39,7 @@ def token_of(pattern: str) -> str:
 class Desk:
     """Answers requests for books, and has all that is needed for it. `auth`: as the option."""
 
-    def __init__(self, *, auth: str = "off", book: FakeBook | None = None, **admission: Any) -> None:
+    def __init__(self, *, auth: str = "off", book: FakeBook | NoBook | None = None, **admission: Any) -> None:
         self.clock = Clock()
         self.users = UserManager(self.clock, 100, 0.0, lambda: NOW)
         self.memory = FakeMemory()
@@ -129,11 +130,16 @@ class TestAnswer:
     def test_a_book_that_is_not_complete(self) -> None:
         """503 with when to ask again, also when it was complete a moment ago."""
         assert Desk(book=FakeBook(None)).answer() == INCOMPLETE
+
+    @pytest.mark.parametrize(("why", "answer"), [(NoBook.INCOMPLETE, INCOMPLETE), (NoBook.UNKNOWN, UNKNOWN)])
+    def test_no_book(self, why: NoBook, answer: Refusal) -> None:
+        """503 with when to ask again, which is later where nothing is known of the market."""
+        assert Desk(book=why).answer() == answer
         assert (INCOMPLETE.status, INCOMPLETE.headers) == (503, (("Retry-After", "1"),))
         assert json.loads(INCOMPLETE.json) == {"code": -1008, "msg": "the book of this market is not complete yet"}
 
-    @pytest.mark.parametrize("book", [None, FakeBook()])
-    def test_a_book_that_takes_its_time(self, book: FakeBook | None) -> None:
+    @pytest.mark.parametrize("book", [NoBook.INCOMPLETE, FakeBook()])
+    def test_a_book_that_takes_its_time(self, book: FakeBook | NoBook) -> None:
         """It is waited for, as long as there may come one."""
         desk = Desk()
         desk.books.at_once = None
@@ -141,7 +147,7 @@ class TestAnswer:
         desk.ask().addCallback(answers.append)
         assert not answers
         desk.books.give(book)
-        assert [answer.status for answer in answers] == [503 if book is None else 200]
+        assert [answer.status for answer in answers] == [503 if isinstance(book, NoBook) else 200]
 
     def test_nobody_waits_any_more(self) -> None:
         """The book is not wanted any longer, then."""

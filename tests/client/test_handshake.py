@@ -19,6 +19,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
 import marketfeed.client.handshake
+from marketfeed.boundaries import NoBook
 from marketfeed.client.addresses import address_key
 from marketfeed.client.http import MAX_HEAD
 from marketfeed.client.lean import HANDSHAKE_SECONDS
@@ -293,18 +294,18 @@ class TestAsking:
         assert not books.waiting
         server.assert_empty()
 
-    @pytest.mark.parametrize("book", [None, FakeBook()])
-    def test_a_book_is_answered_when_it_is_there(self, book: FakeBook | None) -> None:
+    @pytest.mark.parametrize("book", [NoBook.INCOMPLETE, FakeBook()])
+    def test_a_book_is_answered_when_it_is_there(self, book: FakeBook | NoBook) -> None:
         """Or when there will be none; then the connection ends."""
         server, books, wire = self.ask()
         books.give(book)
         wire.settle()
         head, _, body = wire.sent.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 503 " if book is None else b"HTTP/1.1 200 ")
+        assert head.startswith(b"HTTP/1.1 503 " if isinstance(book, NoBook) else b"HTTP/1.1 200 ")
         assert {b"Content-Type: application/json", b"Connection: close", b"Content-Length: %d" % len(body)} <= {
             *head.split(b"\r\n")
         }
-        assert book is None or body == book.depth(100)
+        assert isinstance(book, NoBook) or body == book.depth(100)
         self.gone(server, books, wire)
 
     def test_a_book_that_is_there(self) -> None:
