@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.hub import Hub
 from marketfeed.model.stream_globs import parse_glob
-from marketfeed.model.streams import BUILT_IN
+from marketfeed.model.streams import BUILT_IN, StreamKinds
 from marketfeed.redis_address import RedisAddress
 from marketfeed.settings import Settings
 from marketfeed.source.channel_sampler import ChannelSampler
@@ -24,6 +24,7 @@ from marketfeed.source.redis_pubsub import RedisPubSub
 from marketfeed.source.redis_seeds import RedisSeeds
 from marketfeed.source.redis_streams import RedisStreams
 from marketfeed.source.simulator import MarketSimulation, SimulatedEngine
+from marketfeed.source.stream_seeds import StreamSeeds
 from marketfeed.source.warm import Warm
 
 __all__ = ["CannotFeed", "Feed", "make_feed"]
@@ -53,7 +54,17 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub) -> Feed:
     source: RedisStreams | RedisPubSub
     if settings.source == "streams":
         source = RedisStreams(reactor, endpoint, address, hub, prefix)
-        hub.feed_from(source, RedisArchive(commands, prefix), seeds)
+        archive = RedisArchive(commands, prefix)
+        in_streams = StreamSeeds(
+            reactor,
+            seeds,
+            archive,
+            StreamKinds((*BUILT_IN, *settings.kinds)),
+            channel_prefix=prefix,
+            max_payload=settings.max_payload,
+            max_levels=settings.max_book_levels,
+        )
+        hub.feed_from(source, archive, in_streams)
     else:
         source = RedisPubSub(reactor, endpoint, address, hub, commands, prefix)
         hub.feed_from(source, seeds=seeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest_twisted
@@ -121,3 +122,31 @@ async def test_a_catch_up_closes_nobody_who_reads(harness: Harness) -> None:
         last[stream] = number
     await daemon.expect("closed by the server with 4008")
     assert sum("closed by the server" in line for line in daemon.lines) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_book_is_found_in_its_stream(harness: Harness) -> None:
+    """By the first who asks, however long ago the engine's last snapshot was; what follows continues it."""
+    server = await harness.redis()
+    redis = await server.connect()
+    stream = "depth@TATA_INR"
+
+    async def add(number: int, *, whole: bool = False) -> None:
+        fields: dict[str, Any] = {"e": "depth", "U": number, "u": number, "b": [], "a": [[str(number), "1"]]}
+        data = json.dumps(fields | ({"snapshot": True} if whole else {}))
+        await redis.command("XADD", stream, "*", "d", data)
+
+    for number in range(1, 300):
+        await add(number, whole=number == 30)
+    daemon = await harness.daemon("--source", "streams", redis=server)
+    status, _, body = await harness.http(
+        daemon, "GET /api/v3/depth?symbol=TATA_INR&limit=1 HTTP/1.1\nHost: a"
+    )
+    assert (status, json.loads(body)) == (200, {"lastUpdateId": 299, "bids": [], "asks": [["30", "1"]]})
+    client = await harness.client(daemon, "/stream")
+    await client.ask({"method": "SET_PROPERTY", "params": ["snapshot", True], "id": 0})
+    await client.ask({"method": "SUBSCRIBE", "params": [stream], "id": 1})
+    whole = (await client.next())["data"]
+    assert (whole["u"], len(whole["a"])) == (299, 270)
+    await add(300)
+    assert (await client.next())["data"]["U"] == 300
