@@ -68,7 +68,7 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub) -> Feed:
     else:
         source = RedisPubSub(reactor, endpoint, address, hub, commands, prefix)
         hub.feed_from(source, seeds=seeds)
-    warm = _warm(reactor, endpoint, address, commands, hub, settings) if settings.warm else []
+    warm = _warm(reactor, endpoint, address, commands, hub, settings) if settings.warm or settings.demo else []
     market = _market(reactor, endpoint, address, settings) if settings.demo else []
     return Feed(server, [commands, seeds, source, *warm], market)
 
@@ -96,7 +96,9 @@ def _warm(
     settings: Settings,
 ) -> list[IService]:
     """What keeps streams ready without clients."""
-    globs = [parse_glob(text, (*BUILT_IN, *settings.kinds)) for text in settings.warm]
+    demo = [f"{kind.name}@{market}" for market in SimulatedEngine().markets for kind in BUILT_IN]
+    texts = (*settings.warm, *(demo if settings.demo else ()))
+    globs = [parse_glob(text, (*BUILT_IN, *settings.kinds)) for text in texts]
     by_streams = settings.source == "streams"
     warm = Warm(reactor, commands, hub.discovered, globs, settings.channel_prefix, by_streams=by_streams)
     if not warm.channels:
@@ -105,8 +107,10 @@ def _warm(
 
 
 def _market(reactor: Any, endpoint: IStreamClientEndpoint, address: RedisAddress, settings: Settings) -> list[IService]:
-    publisher: RedisPublisher | RedisAppender = RedisPublisher(reactor, endpoint, address)
+    """Its markets are kept ready: who comes has the book at once."""
+    prefix = settings.channel_prefix
     if settings.source == "streams":
-        publisher = RedisAppender(reactor, endpoint, address, _DEMO_ENTRIES)
-    market = MarketSimulation(reactor, publisher, SimulatedEngine(), channel_prefix=settings.channel_prefix)
-    return [market, publisher]
+        appender = RedisAppender(reactor, endpoint, address, _DEMO_ENTRIES)
+        return [MarketSimulation(reactor, appender, SimulatedEngine(), channel_prefix=prefix), appender]
+    publisher = RedisPublisher(reactor, endpoint, address)
+    return [MarketSimulation(reactor, publisher, SimulatedEngine(), channel_prefix=prefix, keeper=publisher), publisher]

@@ -286,15 +286,16 @@ def everything(service: IService) -> list[IService]:
     return [service, *(each for child in children for each in everything(child))]
 
 
-DEMO = {"--demo", "or --redis-url embedded:"}
+WARM = {"--warm", "or --demo"}
+DEMO = WARM | {"--demo", "or --redis-url embedded:"}
 TREES = [
     (Settings(), {"--source pubsub"}),
     (Settings(source="streams"), {"--source streams"}),
     (Settings(demo=True, redis=EMBEDDED), DEMO | {"--source pubsub"}),
     (Settings(demo=True, redis=EMBEDDED, source="streams"), DEMO | {"--source streams"}),
-    (Settings(warm=("depth@A",)), {"--source pubsub", "--warm"}),
-    (Settings(warm=("depth@*",)), {"--source pubsub", "--warm", "--warm with a pattern"}),
-    (Settings(warm=("depth@*",), source="streams"), {"--source streams", "--warm", "--warm with a pattern"}),
+    (Settings(warm=("depth@A",)), WARM | {"--source pubsub"}),
+    (Settings(warm=("depth@*",)), WARM | {"--source pubsub", "--warm with a pattern"}),
+    (Settings(warm=("depth@*",), source="streams"), WARM | {"--source streams", "--warm with a pattern"}),
 ]
 
 
@@ -341,16 +342,18 @@ class TestBuild:
         daemon = build(FakeReactor(), Settings(demo=True, redis=EMBEDDED), IN_FRONT)
         assert names(list(daemon)) == [
             *("EmbeddedServer", "Collector", "MemoryGuard", "Hub", "Refusals", "UserManager", "Heartbeat"),
-            *("RedisCommands", "RedisSeeds", "RedisPubSub"),
+            *("RedisCommands", "RedisSeeds", "RedisPubSub", "Warm"),
             *("MarketSimulation", "RedisPublisher", "Listener", "_Report"),
         ]
         assert names(daemon._stops) == [
-            *("Heartbeat", "MarketSimulation", "RedisPublisher", "RedisPubSub", "RedisSeeds", "RedisCommands", "Hub"),
-            *("UserManager", "Listener", "Refusals", "_Report", "MemoryGuard", "Collector", "EmbeddedServer"),
+            *("Heartbeat", "MarketSimulation", "RedisPublisher", "Warm", "RedisPubSub", "RedisSeeds", "RedisCommands"),
+            *("Hub", "UserManager", "Listener", "Refusals", "_Report", "MemoryGuard", "Collector", "EmbeddedServer"),
         ]
         assert part(daemon, UserManager).drain_seconds == 0
         for kind in (EmbeddedServer, MarketSimulation, RedisPublisher):
             assert part(daemon, kind)
+        assert {"depth@TATA_INR", "ticker@BTC_INR", "trade@INFY_INR"} <= set(part(daemon, Warm)._names)
+        assert not part(daemon, Warm).channels
 
     def test_streams_that_are_kept_ready(self) -> None:
         """By name, and by pattern, which takes a listener."""
@@ -367,7 +370,8 @@ class TestBuild:
             FakeReactor(), Settings(source="streams", demo=True, redis=EMBEDDED, channel_prefix="p:"), IN_FRONT
         )
         parts = names(list(daemon))
-        assert parts[7:12] == ["RedisCommands", "RedisSeeds", "RedisStreams", "MarketSimulation", "RedisAppender"]
+        assert parts[7:11] == ["RedisCommands", "RedisSeeds", "RedisStreams", "Warm"]
+        assert parts[11:13] == ["MarketSimulation", "RedisAppender"]
         assert set(daemon._stops) == set(daemon)
         assert part(daemon, RedisStreams)._prefix == b"p:"
         archive = part(daemon, Hub)._archive

@@ -17,6 +17,7 @@ from marketfeed.source.simulator import INSTRUMENTS, MOST_RATE, MarketSimulation
 
 __all__ = ["add_parser", "run"]
 
+MOST_ENTRIES = 100_000_000
 _DEFAULT_MARKETS = ",".join(instrument.market for instrument in INSTRUMENTS)
 
 
@@ -41,6 +42,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--seed", metavar="NUMBER", default="1", help="the same seed makes the same market (default: %(default)s)"
     )
+    parser.add_argument(
+        "--streams",
+        metavar="ENTRIES",
+        default="0",
+        help="add to Redis streams instead, and keep about so many entries of each; 0 publishes (default: 0)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -49,19 +56,21 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         settings = redis_settings(arguments)
         rate = _rate(arguments.rate)
+        entries = _entries(arguments.streams)
         engine = SimulatedEngine(_markets(arguments.markets), _seed(arguments.seed))
         for warning in settings.warnings:
             print(warning, file=sys.stderr)
-        _run(settings, engine, rate)
+        _run(settings, engine, rate, entries)
     except BadSetting as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def _run(settings: Settings, engine: SimulatedEngine, rate: float) -> None:
+def _run(settings: Settings, engine: SimulatedEngine, rate: float, entries: int) -> None:
     from twisted.internet import reactor
 
+    from marketfeed.source.redis_appender import RedisAppender
     from marketfeed.source.redis_endpoint import redis_endpoint
     from marketfeed.source.redis_publisher import RedisPublisher
 
@@ -69,9 +78,10 @@ def _run(settings: Settings, engine: SimulatedEngine, rate: float) -> None:
         endpoint = redis_endpoint(reactor, settings.redis, settings.redis_ca)
     except ValueError as error:
         raise BadSetting(f"--redis-ca: {error}") from None
-    publisher = RedisPublisher(reactor, endpoint, settings.redis)
+    keeper = None if entries else RedisPublisher(reactor, endpoint, settings.redis)
+    publisher = keeper or RedisAppender(reactor, endpoint, settings.redis, entries)
     log_to_stderr(reactor, settings.log_format, settings.log_level)
-    simulation = MarketSimulation(reactor, publisher, engine, rate, settings.channel_prefix)
+    simulation = MarketSimulation(reactor, publisher, engine, rate, settings.channel_prefix, keeper=keeper)
 
     def start() -> None:
         markets = ", ".join(engine.markets)
@@ -110,6 +120,12 @@ def _rate(text: str) -> float:
     if not 0 < rate <= MOST_RATE:
         raise _bad("--rate", text, f"a number of publications per second, above 0 and at most {MOST_RATE}")
     return rate
+
+
+def _entries(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= MOST_ENTRIES):
+        raise _bad("--streams", text, f"a whole number of entries, 0 to {MOST_ENTRIES}")
+    return int(text)
 
 
 def _seed(text: str) -> int:

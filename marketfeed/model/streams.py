@@ -13,7 +13,16 @@ from enum import Enum
 
 import msgspec
 
-__all__ = ["BUILT_IN", "BadStreamName", "LossPolicy", "StreamKind", "StreamKinds", "StreamName", "is_market"]
+__all__ = [
+    "BUILT_IN",
+    "BadStreamName",
+    "LossPolicy",
+    "StreamKind",
+    "StreamKinds",
+    "StreamName",
+    "is_market",
+    "seed_key",
+]
 
 _MARKET = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SPEEDS = ("100ms", "1000ms")
@@ -92,6 +101,11 @@ class StreamKinds:
         if speed_at and (kind.name != "depth" or speed not in _SPEEDS):
             raise BadStreamName(f"bad stream name {_shown(spelling)}: only a depth stream may end in @100ms or @1000ms")
         return StreamName(kind, market)
+
+
+def seed_key(prefix: str, stream: str) -> str:
+    """The key in which somebody keeps the state of a stream, beside it."""
+    return f"{prefix}snapshot:{stream}"
 
 
 def is_market(text: str) -> bool:

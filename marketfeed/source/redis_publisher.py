@@ -15,6 +15,8 @@ from marketfeed.source.redis_link import RedisLink
 
 __all__ = ["RedisPublisher"]
 
+_KEPT_SECONDS = 60
+
 
 class _PublisherLink(RedisLink):
     log = Log()
@@ -24,7 +26,7 @@ class _PublisherLink(RedisLink):
         """How many clients got a publication, or why none may."""
         if isinstance(reply, hiredis.ReplyError) and not self._has_complained:
             self._has_complained = True
-            self.log.error("redis: a publication is refused: {fault}", fault=str(reply))
+            self.log.error("redis: a publication, or a state, is refused: {fault}", fault=str(reply))
 
 
 class RedisPublisher(LinkService):
@@ -49,6 +51,12 @@ class RedisPublisher(LinkService):
                 b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, len(payload), payload)
             )
         self._link.transport.write(b"".join(parts))
+
+    def keep(self, states: list[tuple[str, bytes]]) -> None:
+        """Set (key, value) pairs, which Redis forgets again when they are not renewed."""
+        if self._link is not None:
+            commands: list[Any] = [("SET", key, value, "EX", _KEPT_SECONDS) for key, value in states]
+            self._link.transport.write(b"".join(map(hiredis.pack_command, commands)))
 
     def make_link(self) -> RedisLink:
         return _PublisherLink(self._clock)

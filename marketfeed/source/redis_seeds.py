@@ -21,9 +21,10 @@ from twisted.python.failure import Failure
 from marketfeed.boundaries import Clock
 from marketfeed.logs import Log
 from marketfeed.model.ratelimit import TokenBucket
+from marketfeed.model.streams import seed_key
 from marketfeed.source.redis_commands import OutOfReach
 
-__all__ = ["REACH_SECONDS", "Commands", "RedisSeeds", "seed_key"]
+__all__ = ["REACH_SECONDS", "Commands", "RedisSeeds"]
 
 REACH_SECONDS = 3.0
 _RETRY_SECONDS = 0.2
@@ -43,11 +44,6 @@ class _Read(msgspec.Struct, frozen=True, eq=False):
     stream: str
     until: float
     answer: Deferred[bytes | None]
-
-
-def seed_key(prefix: str, stream: str) -> str:
-    """Where the state of a stream is kept."""
-    return f"{prefix}snapshot:{stream}"
 
 
 class RedisSeeds(Service):

@@ -8,14 +8,15 @@
 4. After each step a book has `LEAST_LEVELS` to `REACH` levels a side, no further than `REACH` ticks from the fair
    price, which wanders by a tick at a time and stays within a fifth of the opening price, as an exchange's price band
    does. Best bid and best ask are less than twice `NEAR` ticks apart.
-5. While the publisher is not ready the market stands still. What a late tick has missed is made up for over the
+5. The whole book and the ticker of a market are kept beside its streams, as new as its last step.
+6. While the publisher is not ready the market stands still. What a late tick has missed is made up for over the
    next ones, never in one burst; what is more than a second late is left out.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from random import Random
 from typing import Protocol
 from zlib import crc32
@@ -26,12 +27,14 @@ from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock
 from marketfeed.logs import Log
+from marketfeed.model.streams import seed_key
 from marketfeed.source.matching import Execution, Increment, MatchingEngine, Outcome, Side
 
 __all__ = [
     "INSTRUMENTS",
     "MOST_RATE",
     "Instrument",
+    "Keeper",
     "MarketSimulation",
     "Publication",
     "Publisher",
@@ -65,6 +68,13 @@ class Publisher(Protocol):
 
     def publish(self, batch: list[Publication]) -> None:
         """Publish in this order: channel and payload."""
+
+
+class Keeper(Protocol):
+    """What takes the states of streams to Redis."""
+
+    def keep(self, states: list[Publication]) -> None:
+        """Keep each for a while: key and payload. What is published afterwards comes later than these."""
 
 
 class Instrument(msgspec.Struct, frozen=True):
@@ -137,6 +147,10 @@ class SimulatedMarket:
     def restate(self) -> None:
         """Begin the next step with a snapshot."""
         self._until_snapshot = 0
+
+    def states(self) -> list[Publication]:
+        """What somebody would have to know who comes now: the whole book, and the ticker."""
+        return [self._snapshot(), self._ticker()]
 
     # What traders do.
 
@@ -276,6 +290,11 @@ class SimulatedEngine:
         self._turn = (self._turn + 1) % len(self._simulated)
         return market.step(now_ms)
 
+    def states(self, markets: Collection[str]) -> list[Publication]:
+        """The states of these markets."""
+        pairs = zip(self.markets, self._simulated, strict=True)
+        return [state for name, market in pairs if name in markets for state in market.states()]
+
     def restate(self) -> None:
         """Begin every market's next step with a snapshot, for publications may have been lost."""
         for market in self._simulated:
@@ -283,7 +302,10 @@ class SimulatedEngine:
 
 
 class MarketSimulation(Service):
-    """Publishes the steps of `engine`, `rate` publications per second in all; above 0, at most `MOST_RATE`."""
+    """Publishes the steps of `engine`, `rate` publications per second in all; above 0, at most `MOST_RATE`.
+
+    `keeper`: None where states are not kept beside the streams, for they are found in them.
+    """
 
     log = Log()
 
@@ -295,6 +317,8 @@ class MarketSimulation(Service):
         rate: float = 50.0,
         channel_prefix: str = "",
         now: Callable[[], float] = time.time,
+        *,
+        keeper: Keeper | None = None,
     ) -> None:
         if not 0 < rate <= MOST_RATE:
             raise ValueError(f"expected a rate above 0, at most {MOST_RATE}")
@@ -304,8 +328,9 @@ class MarketSimulation(Service):
         self._rate = rate
         self._prefix = channel_prefix
         self._now = now
+        self._keeper = keeper
         self._due = 0.0
-        self._stood_still = False
+        self._stood_still = True
         self._loop: LoopingCall | None = None
 
     def startService(self) -> None:
@@ -326,14 +351,16 @@ class MarketSimulation(Service):
         if not self._publisher.ready:
             self._stood_still = True
             return
-        if self._stood_still:
-            self._stood_still = False
-            self._engine.restate()
         each = self._rate * TICK_SECONDS
         self._due = min(self._due + passed * each, max(self._rate, 1.0))
         try:
+            if self._stood_still:
+                self._stood_still = False
+                self._engine.restate()
+                self._keep(self._engine.markets)
             if batch := self._batch(2 * each):
-                self._publisher.publish(batch)
+                self._keep({stream.partition("@")[2] for stream, _ in batch})
+                self._publisher.publish([(self._prefix + stream, payload) for stream, payload in batch])
         except Exception:
             # Raised further it would end the loop for good. A second of quiet keeps the log short.
             self.log.failure("the simulated market stumbled")
@@ -341,11 +368,16 @@ class MarketSimulation(Service):
             self._stood_still = True
 
     def _batch(self, most: float) -> list[Publication]:
-        """Steps for what is due, as channels and payloads; no further step once there are `most` publications."""
+        """Steps for what is due; no further step once there are `most` publications."""
         now_ms = int(self._now() * 1000)
         batch: list[Publication] = []
         while self._due >= 1 and len(batch) < most:
             step = self._engine.step(now_ms)
             self._due -= len(step)
-            batch += [(self._prefix + stream, payload) for stream, payload in step]
+            batch += step
         return batch
+
+    def _keep(self, markets: Collection[str]) -> None:
+        if self._keeper is not None:
+            states = self._engine.states(markets)
+            self._keeper.keep([(seed_key(self._prefix, stream), payload) for stream, payload in states])

@@ -21,8 +21,9 @@ from twisted.internet.task import deferLater
 from marketfeed.boundaries import Clock
 from marketfeed.logs import Log
 from marketfeed.model.stream_globs import StreamGlob
+from marketfeed.model.streams import seed_key
 from marketfeed.source.redis_commands import CommandFault, OutOfReach
-from marketfeed.source.redis_seeds import Commands, seed_key
+from marketfeed.source.redis_seeds import Commands
 
 __all__ = ["LOOK_SECONDS", "MOST_STREAMS", "Warm"]
 

@@ -35,6 +35,7 @@ class FakePublisher(Service):
         self.ca = endpoint
         self.ready = True
         self.publications: list[Publication] = []
+        self.kept: dict[str, bytes] = {}
         self.started = False
         FakePublisher.made.append(self)
 
@@ -44,6 +45,9 @@ class FakePublisher(Service):
 
     def publish(self, batch: list[Publication]) -> None:
         self.publications += batch
+
+    def keep(self, states: list[Publication]) -> None:
+        self.kept |= dict(states)
 
 
 def fake_endpoint(reactor: Any, address: RedisAddress, ca: str | None) -> str | None:
@@ -94,12 +98,30 @@ def test_a_market_is_published_until_the_end(reactor: TwoSecondReactor, capsys: 
     assert 90 <= len(publisher.publications) <= 110
     markets = {channel.partition("@")[2] for channel, _ in publisher.publications}
     assert markets == {instrument.market for instrument in INSTRUMENTS}
+    assert publisher.kept.keys() == {f"snapshot:{kind}@{market}" for kind in ("depth", "ticker") for market in markets}
     assert reactor.hasStopped
     assert reactor.getDelayedCalls() == []
     output = capsys.readouterr()
     assert output.err == ""
     names = ", ".join(instrument.market for instrument in INSTRUMENTS)
     assert output.out == (f"simulating {names} on redis://localhost:6379, 50 publications a second, until Ctrl-C\n")
+
+
+def test_streams(reactor: TwoSecondReactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries instead of publications; no state is kept beside them, for the last snapshot is in the stream."""
+    most: list[int] = []
+
+    class FakeAppender(FakePublisher):
+        def __init__(self, reactor: Any, endpoint: str | None, address: RedisAddress, maxlen: int) -> None:
+            super().__init__(reactor, endpoint, address)
+            most.append(maxlen)
+
+    monkeypatch.setattr("marketfeed.source.redis_appender.RedisAppender", FakeAppender)
+    assert simulated("--streams=5000") == 0
+    (appender,) = FakePublisher.made
+    assert isinstance(appender, FakeAppender)
+    assert (most, appender.kept) == ([5000], {})
+    assert 90 <= len(appender.publications) <= 110
 
 
 def test_the_flags_are_obeyed(reactor: TwoSecondReactor, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,6 +209,8 @@ def test_the_daemons_file_counts_as_well(
         ("--rate=nan", "expected a number of publications per second, above 0"),
         ("--rate=1e9", "at most 100000"),
         ("--seed=x", "expected a whole number"),
+        ("--streams=-1", "expected a whole number of entries, 0 to 100000000"),
+        ("--streams=yes", "expected a whole number of entries, 0 to 100000000"),
     ],
 )
 def test_a_bad_value_is_one_line(

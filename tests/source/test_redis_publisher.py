@@ -114,7 +114,10 @@ def test_a_refused_publication_is_logged_once_a_link(logged: LogCapture) -> None
         for _ in range(100):
             connection.say(b"-NOPERM No permissions to access a channel\r\n")
         connection.cut()
-    assert complaints(logged) == ["redis: a publication is refused: NOPERM No permissions to access a channel"] * 2
+    assert (
+        complaints(logged)
+        == ["redis: a publication, or a state, is refused: NOPERM No permissions to access a channel"] * 2
+    )
     world.stop()
 
 

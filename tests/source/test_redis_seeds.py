@@ -15,8 +15,9 @@ from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 
 from marketfeed.boundaries import Seeds
+from marketfeed.model.streams import seed_key
 from marketfeed.source.redis_commands import CommandRefused, OutOfReach
-from marketfeed.source.redis_seeds import REACH_SECONDS, Commands, RedisSeeds, seed_key
+from marketfeed.source.redis_seeds import REACH_SECONDS, Commands, RedisSeeds
 from tests.conftest import LogCapture
 from tests.strategies import property_test
 

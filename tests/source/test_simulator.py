@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from random import Random
@@ -527,3 +527,43 @@ def test_a_rate_that_cannot_be_kept_is_refused(rate: float) -> None:
     """Rates are above zero, and bounded."""
     with pytest.raises(ValueError, match="expected a rate above 0"):
         MarketSimulation(Clock(), Recorder(), SimulatedEngine(), rate)
+
+
+class Kept:
+    """What was kept, by key; and what was kept or published, in order."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, bytes] = {}
+
+    def keep(self, states: list[Publication]) -> None:
+        self.states |= dict(states)
+
+
+def test_states_are_kept_beside_the_streams() -> None:
+    """From the first tick on, of every market, and as new as what is published with them, never older."""
+    clock, recorder, kept = Clock(), Recorder(), Kept()
+    engine = SimulatedEngine()
+    service = MarketSimulation(clock, recorder, engine, 200, "p:", keeper=kept)
+    service.startService()
+    clock.advance(TICK_SECONDS)
+    assert kept.states.keys() == {
+        f"p:snapshot:{kind}@{name}" for kind in ("depth", "ticker") for name in engine.markets
+    }
+    books: defaultdict[str, Replay] = defaultdict(Replay)
+    tickers: dict[str, bytes] = {}
+    for _ in range(200):
+        published, recorder.batches[:] = recorder.publications, []
+        for stream, payload in published:
+            kind, _, name = stream.removeprefix("p:").partition("@")
+            if kind == "depth":
+                books[name].apply(msgspec.json.decode(payload))
+            elif kind == "ticker":
+                tickers[name] = payload
+        for name, book in books.items():
+            state = Replay()
+            state.apply(msgspec.json.decode(kept.states[f"p:snapshot:depth@{name}"]))
+            assert (state.last_update, state.sides) == (book.last_update, book.sides)
+        for name, ticker in tickers.items():
+            assert kept.states[f"p:snapshot:ticker@{name}"] == ticker
+        clock.advance(TICK_SECONDS)
+    service.stopService()

@@ -139,9 +139,7 @@ async def test_a_book_is_found_in_its_stream(harness: Harness) -> None:
     for number in range(1, 300):
         await add(number, whole=number == 30)
     daemon = await harness.daemon("--source", "streams", redis=server)
-    status, _, body = await harness.http(
-        daemon, "GET /api/v3/depth?symbol=TATA_INR&limit=1 HTTP/1.1\nHost: a"
-    )
+    status, _, body = await harness.http(daemon, "GET /api/v3/depth?symbol=TATA_INR&limit=1 HTTP/1.1\nHost: a")
     assert (status, json.loads(body)) == (200, {"lastUpdateId": 299, "bids": [], "asks": [["30", "1"]]})
     client = await harness.client(daemon, "/stream")
     await client.ask({"method": "SET_PROPERTY", "params": ["snapshot", True], "id": 0})
