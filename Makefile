@@ -6,6 +6,7 @@
 # 3. Everything runs out of env/; nothing needs it activated, and no path is absolute.
 
 PORT ?= 8080
+HOST ?= 127.0.0.1
 CONSTRAINTS ?= constraints.txt
 COVERAGE_FLOOR = 85
 
@@ -22,10 +23,12 @@ unexport PYTHONHOME PYTHONPATH
 # line holds from being read as make syntax.
 possible = $(eval PROBLEM := $$(shell PYTHON='$(PYTHON)' sh tools/virtualenv problem $(firstword $(MAKECMDGOALS))))\
 	$(if $(PROBLEM),$(error $(PROBLEM)))
-demo = env/bin/twistd -n --pidfile= marketfeed --demo --port '$(PORT)' $(ARGS)
+# A demo is for this machine only, unless PORT says where to listen, or HOST is another address.
+listen = $(if $(findstring :,$(PORT)),$(PORT),tcp:$(PORT):interface=$(HOST))
+demo = env/bin/twistd -n --pidfile= marketfeed --demo --port '$(listen)' $(ARGS)
 
 help: ## list the goals
-	@echo 'make GOAL [PORT=8080] [PYTHON=python3.12] [ARGS="further arguments of the daemon, or of pytest"]'
+	@echo 'make GOAL [PORT=8080] [HOST=0.0.0.0] [PYTHON=python3.12] [ARGS="further arguments of the daemon, or of pytest"]'
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 10
 
 run: env-demo ## the daemon with its own server and a simulated market, on PORT; Ctrl-C ends it

@@ -55,7 +55,7 @@ def python_without_venv(path: Path) -> Path:
 
 def make(checkout: Path, *arguments: str, path: str | None = None, **environment: str) -> tuple[int, list[str]]:
     """The status of make and the lines that it printed."""
-    foreign = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "PYTHON", "PORT", "ARGS", "CONSTRAINTS")
+    foreign = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "PYTHON", "PORT", "HOST", "ARGS", "CONSTRAINTS")
     inherited = {name: value for name, value in os.environ.items() if name not in foreign}
     inherited["PATH"] = path or os.environ["PATH"]
     found = shutil.which("make")
@@ -195,10 +195,26 @@ class TestFinishedSetUp:
     def test_it_is_done_once(self, finished: Path) -> None:
         """The second run starts the daemon at once, on the port that was asked for."""
         status, lines = self.make(finished, "run")
-        assert (status, lines[-1]) == (0, "started: -n --pidfile= marketfeed --demo --port 8080")
+        assert (status, lines[-1]) == (0, "started: -n --pidfile= marketfeed --demo --port tcp:8080:interface=127.0.0.1")
         status, lines = self.make(finished, "run", PORT="8090")
-        assert (status, lines) == (0, ["started: -n --pidfile= marketfeed --demo --port 8090"])
+        assert (status, lines) == (0, ["started: -n --pidfile= marketfeed --demo --port tcp:8090:interface=127.0.0.1"])
         assert self.calls(finished) == ["venv", "pip"]
+
+    @pytest.mark.parametrize(
+        ("variables", "port"),
+        [
+            ({"HOST": "0.0.0.0"}, "tcp:8080:interface=0.0.0.0"),
+            ({"PORT": "unix:/tmp/demo.sock"}, "unix:/tmp/demo.sock"),
+            ({"ARGS": "--source streams"}, "tcp:8080:interface=127.0.0.1 --source streams"),
+        ],
+    )
+    def test_the_demo_is_for_this_machine_unless_it_is_told_otherwise(
+        self, finished: Path, variables: dict[str, str], port: str
+    ) -> None:
+        """It has no token and no limit that would fit the whole network."""
+        self.make(finished, "run")
+        status, lines = self.make(finished, "run", **variables)
+        assert (status, lines) == (0, [f"started: -n --pidfile= marketfeed --demo --port {port}"])
 
     @pytest.mark.parametrize("name", ["setup.cfg", "pyproject.toml", "constraints.txt"])
     def test_changed_requirements_are_installed_into_the_same_env(self, finished: Path, name: str) -> None:
@@ -227,7 +243,7 @@ class TestFinishedSetUp:
         (finished / "said").unlink()
         (finished / "setup.cfg").open("a", encoding="utf-8").write("\n")
         status, lines = self.make(finished, "run", CONSTRAINTS=constraints)
-        assert (status, lines[-1]) == (0, "started: -n --pidfile= marketfeed --demo --port 8080")
+        assert (status, lines[-1]) == (0, "started: -n --pidfile= marketfeed --demo --port tcp:8080:interface=127.0.0.1")
         said = (finished / "said").read_text(encoding="utf-8")
         expected = f"--constraint {constraints}" if constraints else "--upgrade --upgrade-strategy eager"
         assert f" {expected} --editable .[demo]" in said
@@ -245,7 +261,7 @@ class TestFinishedSetUp:
         self.make(finished, "run")
         moved = finished.rename(finished.with_name("moved"))
         status, lines = self.make(moved, "run")
-        assert (status, lines[-1]) == (0, "started: -n --pidfile= marketfeed --demo --port 8080")
+        assert (status, lines[-1]) == (0, "started: -n --pidfile= marketfeed --demo --port tcp:8080:interface=127.0.0.1")
         assert self.calls(moved) == ["venv", "pip", "venv", "pip"]
 
     def test_python_is_named_once(self, finished: Path, tmp_path: Path) -> None:
@@ -253,7 +269,7 @@ class TestFinishedSetUp:
         self.make(finished, "run")
         old_python(tmp_path / "bin" / "python3")
         status, lines = self.make(finished, "run")
-        assert (status, lines) == (0, ["started: -n --pidfile= marketfeed --demo --port 8080"])
+        assert (status, lines) == (0, ["started: -n --pidfile= marketfeed --demo --port tcp:8080:interface=127.0.0.1"])
 
 
 class TestHelp:
