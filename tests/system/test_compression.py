@@ -341,7 +341,7 @@ async def test_what_cannot_be_unpacked_ends_with_1007(harness: Harness) -> None:
     first, payload = await wire.frame()
     assert (first, payload[:2]) == (CLOSE, (1007).to_bytes(2, "big"))
     wire.hang_up()
-    await daemon.expect(r"client 1 disconnected after .*: closed by the server with 1007 ")
+    await daemon.expect(r"client \S+-1 disconnected after .*: closed by the server with 1007 ")
     assert not any("Traceback" in line or "Unhandled" in line for line in daemon.lines)
 
 

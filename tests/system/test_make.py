@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+STARTED = "started: -n --pidfile= marketfeed --demo --port tcp:8080:interface=127.0.0.1"
 GOALS = ("run", "dev", "test", "check", "fuzz", "faults", "bench", "constraints")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -195,7 +196,7 @@ class TestFinishedSetUp:
     def test_it_is_done_once(self, finished: Path) -> None:
         """The second run starts the daemon at once, on the port that was asked for."""
         status, lines = self.make(finished, "run")
-        assert (status, lines[-1]) == (0, "started: -n --pidfile= marketfeed --demo --port tcp:8080:interface=127.0.0.1")
+        assert (status, lines[-1]) == (0, STARTED)
         status, lines = self.make(finished, "run", PORT="8090")
         assert (status, lines) == (0, ["started: -n --pidfile= marketfeed --demo --port tcp:8090:interface=127.0.0.1"])
         assert self.calls(finished) == ["venv", "pip"]
@@ -243,7 +244,7 @@ class TestFinishedSetUp:
         (finished / "said").unlink()
         (finished / "setup.cfg").open("a", encoding="utf-8").write("\n")
         status, lines = self.make(finished, "run", CONSTRAINTS=constraints)
-        assert (status, lines[-1]) == (0, "started: -n --pidfile= marketfeed --demo --port tcp:8080:interface=127.0.0.1")
+        assert (status, lines[-1]) == (0, STARTED)
         said = (finished / "said").read_text(encoding="utf-8")
         expected = f"--constraint {constraints}" if constraints else "--upgrade --upgrade-strategy eager"
         assert f" {expected} --editable .[demo]" in said
@@ -261,7 +262,7 @@ class TestFinishedSetUp:
         self.make(finished, "run")
         moved = finished.rename(finished.with_name("moved"))
         status, lines = self.make(moved, "run")
-        assert (status, lines[-1]) == (0, "started: -n --pidfile= marketfeed --demo --port tcp:8080:interface=127.0.0.1")
+        assert (status, lines[-1]) == (0, STARTED)
         assert self.calls(moved) == ["venv", "pip", "venv", "pip"]
 
     def test_python_is_named_once(self, finished: Path, tmp_path: Path) -> None:
@@ -269,7 +270,7 @@ class TestFinishedSetUp:
         self.make(finished, "run")
         old_python(tmp_path / "bin" / "python3")
         status, lines = self.make(finished, "run")
-        assert (status, lines) == (0, ["started: -n --pidfile= marketfeed --demo --port tcp:8080:interface=127.0.0.1"])
+        assert (status, lines) == (0, [STARTED])
 
 
 class TestHelp:
