@@ -19,7 +19,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
 import marketfeed.tls
+import marketfeed.tls_files
 from marketfeed.tls import tls_endpoint
+from marketfeed.tls_files import Renewable
 from tests.certificates import Authority, ServerCertificate
 from tests.conftest import LogCapture
 from tests.strategies import property_test
@@ -255,7 +257,11 @@ def shows(port: Port, server: ServerCertificate) -> bool:
 
 class TestRenewal:
     def lines(self, logged: LogCapture) -> list[str]:
-        return [event["log_format"].format(**event) for event in logged.events if "TLS" in str(event.get("log_format"))]
+        return [
+            event["log_format"].format(**event)
+            for event in logged.events
+            if "certificate" in str(event.get("log_format"))
+        ]
 
     def test_new_connections_get_it_and_old_ones_go_on(
         self, port: Port, server: ServerCertificate, here: Path, logged: LogCapture
@@ -282,7 +288,7 @@ class TestRenewal:
         self, port: Port, server: ServerCertificate, logged: LogCapture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """However often somebody connects."""
-        monkeypatch.setattr(marketfeed.tls, "_load", None)
+        monkeypatch.setattr(Renewable, "_load", None)
         assert shows(port, server)
         assert shows(port, server)
         assert not self.lines(logged)
@@ -518,7 +524,7 @@ class TestFiles:
         self, server: ServerCertificate, here: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Counts as one that does not fit."""
-        monkeypatch.setattr(marketfeed.tls, "load_pem_private_key", lambda text, password: object())
+        monkeypatch.setattr(marketfeed.tls_files, "load_pem_private_key", lambda text, password: object())
         assert "not of the key in privateKey" in self.fault(here, k=server.pem_key(), c=server.pem)
 
     def test_a_short_key(self, here: Path) -> None:
