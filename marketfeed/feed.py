@@ -82,9 +82,9 @@ def _redis(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamCli
             raise CannotFeed(str(fault)) from None
         return [server], server.endpoint, server.address
     try:
-        return [], redis_endpoint(reactor, settings.redis, settings.redis_ca), settings.redis
+        return [], redis_endpoint(reactor, settings.redis, settings.redis_tls), settings.redis
     except ValueError as fault:
-        raise CannotFeed(f"--redis-ca: {fault}") from None
+        raise CannotFeed(str(fault)) from None
 
 
 def _warm(

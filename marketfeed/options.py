@@ -165,6 +165,8 @@ OPTIONS = (
     Option("redis-host", _REDIS, "used when no URL is given", _host, "REDIS_HOST"),
     Option("redis-port", _REDIS, "used when no URL is given", _redis_port, "REDIS_PORT"),
     Option("redis-ca", _REDIS, "file of the CA that signed the server's certificate, for rediss://", _path),
+    Option("redis-certificate", _REDIS, "file of the certificate to show to a rediss:// server that asks", _path),
+    Option("redis-key", _REDIS, "file of the key of --redis-certificate", _path),
     Option(
         "source",
         _REDIS,

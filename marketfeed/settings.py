@@ -22,6 +22,7 @@ from marketfeed.model.stream_globs import BadGlob, parse_glob
 from marketfeed.model.streams import BUILT_IN, StreamKind
 from marketfeed.options import OPTIONS, Option
 from marketfeed.redis_address import EMBEDDED, BadRedisUrl, RedisAddress
+from marketfeed.redis_tls import REDIS_TLS, RedisTls
 
 __all__ = ["DEFAULTS", "BadSetting", "Settings", "load"]
 
@@ -32,6 +33,8 @@ class Settings(msgspec.Struct, frozen=True):
     port: str = "8080"
     redis: RedisAddress = RedisAddress()
     redis_ca: str | None = None
+    redis_certificate: str | None = None
+    redis_key: str | None = None
     source: str = "pubsub"
     channel_prefix: str = ""
     demo: bool = False
@@ -75,6 +78,11 @@ class Settings(msgspec.Struct, frozen=True):
     kinds: tuple[StreamKind, ...] = ()
     """The kinds of streams that are declared besides the built-in ones."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def redis_tls(self) -> RedisTls:
+        """The files for TLS to Redis."""
+        return RedisTls(self.redis_ca, self.redis_certificate, self.redis_key)
 
 
 DEFAULTS = msgspec.structs.asdict(Settings())
@@ -149,15 +157,18 @@ def _settle_redis(values: dict[str, Any], given: dict[str, _Given], from_flags: 
         if url.password is not None and "redis_url" in from_flags:
             warnings.append("--redis-url holds a password, which other users of this host can read: use REDIS_URL")
     if values.get("demo"):
-        if any(field in from_flags for field in (*_WHERE_REDIS_IS, "redis_ca")):
+        if any(field in from_flags for field in (*_WHERE_REDIS_IS, *REDIS_TLS)):
             raise BadSetting(
                 f"{given['demo'].source}: it brings its own server; "
                 "for a market on yours run: marketfeed simulate --redis-url …"
             )
         values["redis"] = EMBEDDED
-        values.pop("redis_ca", None)
-    if values.get("redis_ca") and not values.get("redis", RedisAddress()).tls:
-        raise BadSetting(f"{given['redis_ca'].source}: expected together with a rediss:// URL")
+        for field in REDIS_TLS:
+            values.pop(field, None)
+    misfit = RedisTls(*map(values.get, REDIS_TLS)).misfit(has_tls=values.get("redis", RedisAddress()).tls)
+    if misfit is not None:
+        field, needed = misfit
+        raise BadSetting(f"{given[field].source}: expected together with {needed}")
     return warnings
 
 

@@ -42,6 +42,7 @@ from marketfeed.source.redis_seeds import RedisSeeds
 from marketfeed.source.redis_streams import RedisStreams
 from marketfeed.source.simulator import MarketSimulation
 from marketfeed.source.warm import Warm
+from tests.certificates import Authority
 from tests.conftest import LogCapture
 from tests.docs_runner import blocks
 from tests.tokens import SECRET, jwk, private_pem, public_bytes, signed, write_jwks
@@ -675,6 +676,34 @@ class TestFaults:
         settings = Settings(redis=parse_redis_url("rediss://x"), redis_ca="/nonexistent")
         with pytest.raises(StartFault, match=r"^--redis-ca: /nonexistent: No such file or directory$"):
             build(FakeReactor(), settings, IN_FRONT)
+
+    def test_a_client_certificate_that_cannot_be_used(self, tmp_path: Path) -> None:
+        """The line names the option, the file and what would be accepted."""
+        authority = Authority()
+        certificate, key = map(str, authority.issue("feed").write(tmp_path))
+        missing, empty = str(tmp_path / "missing"), tmp_path / "empty"
+        empty.write_bytes(b"")
+        other = tmp_path / "other.key"
+        other.write_bytes(authority.issue("feed").pem_key())
+        secret = tmp_path / "secret.key"
+        secret.write_bytes(authority.issue("feed").pem_key(b"a password"))
+        a_key, a_chain = "a PEM file with an unencrypted private key", "a PEM file of certificates"
+        for files, line in (
+            ((certificate, missing), f"--redis-key: {missing}: No such file or directory; expected {a_key}"),
+            ((missing, key), f"--redis-certificate: {missing}: No such file or directory; expected {a_chain}"),
+            ((certificate, str(empty)), f"--redis-key: {empty}: no key can be read; expected {a_key}"),
+            ((str(empty), key), f"--redis-certificate: {empty}: no certificates can be read; expected {a_chain}"),
+            ((certificate, str(secret)), f"--redis-key: {secret}: the key is encrypted; expected {a_key}"),
+            (
+                (certificate, str(other)),
+                f"--redis-certificate: {certificate}: its first certificate is not of the key in --redis-key; "
+                "expected that one",
+            ),
+        ):
+            settings = Settings(redis=parse_redis_url("rediss://x"), redis_certificate=files[0], redis_key=files[1])
+            with pytest.raises(StartFault) as caught:
+                build(FakeReactor(), settings, IN_FRONT)
+            assert str(caught.value) == line
 
     def test_a_port_that_cannot_be_read(self) -> None:
         """The line names the option and what would be accepted."""

@@ -18,6 +18,7 @@ from marketfeed.memory import MemoryLimit
 from marketfeed.model.streams import LossPolicy, StreamKind
 from marketfeed.options import OPTIONS, Option
 from marketfeed.redis_address import EMBEDDED, RedisAddress
+from marketfeed.redis_tls import RedisTls
 from marketfeed.settings import DEFAULTS as ACTUAL
 from marketfeed.settings import BadSetting, Settings, load
 from tests.strategies import property_test
@@ -44,6 +45,8 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "ping_timeout": ("1.5", "1", "2e1"),
     "compression": ("off", "on", "false"),
     "redis_ca": ("/flag.pem", "/variable.pem", "/file.pem"),
+    "redis_certificate": ("/flag.pem", "/variable.pem", "/file.pem"),
+    "redis_key": ("/flag.key", "/variable.key", "/file.key"),
     "source": ("streams", "pubsub", "streams"),
     "channel_prefix": ("flag:", "variable:", "file:"),
     "linger": ("0", "2.5", "3"),
@@ -77,13 +80,19 @@ AS_VALUES: dict[str, tuple[Any, Any, Any]] = {
 """What the samples come to, where that is neither a text nor a number."""
 NEEDED: dict[str, dict[str, str]] = {
     "redis_ca": {"REDIS_URL": "rediss://h"},
+    "redis_certificate": {"REDIS_URL": "rediss://h"},
+    "redis_key": {"REDIS_URL": "rediss://h"},
     "auth_key": {"MARKETFEED_AUTH": "optional", "MARKETFEED_AUTH_JWKS": "/k"},
     "auth_jwks": {"MARKETFEED_AUTH": "required", "MARKETFEED_AUTH_KEY": "/k"},
     "auth_audience": {"MARKETFEED_AUTH": "required", "MARKETFEED_AUTH_KEY": "/k"},
     "auth_issuer": {"MARKETFEED_AUTH": "required", "MARKETFEED_AUTH_KEY": "/k"},
 }
 """The variables without which an option would not be accepted."""
-NEEDED_IN_FILE = {"auth": "auth_key = '/k'"}
+NEEDED_IN_FILE = {
+    "auth": "auth_key = '/k'",
+    "redis_certificate": "redis_key = '/k'",
+    "redis_key": "redis_certificate = '/c'",
+}
 DEFAULTS = {
     "port": "8080",
     "allowed_origin": (),
@@ -103,6 +112,8 @@ DEFAULTS = {
     "kinds": (),
     "redis": RedisAddress("localhost", 6379),
     "redis_ca": None,
+    "redis_certificate": None,
+    "redis_key": None,
     "source": "pubsub",
     "channel_prefix": "",
     "demo": False,
@@ -171,6 +182,8 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
         (*PORT, "0", "tcp://h", "tcp://h:x", "tcp://h:0"),
     ),
     "redis_ca": ("the path of a file", ("",)),
+    "redis_certificate": ("the path of a file", ("",)),
+    "redis_key": ("the path of a file", ("",)),
     "source": ("pubsub or streams", ("kafka", "")),
     "channel_prefix": ("at most 200 characters, none of them blank", ("a b", "\t", "x" * 201)),
     "linger": ("a number of seconds, 0 or more", NUMBER),
@@ -585,29 +598,47 @@ def test_demo_brings_its_own_redis(tmp_path: Path) -> None:
     """The demo's server is embedded, whatever the environment or the file says of another."""
     path = config(tmp_path, 'redis_host = "f"')
     environment = {"REDIS_URL": "rediss://u:p@v:1", "MARKETFEED_REDIS_CA": "/ca.pem"}
+    environment |= {"MARKETFEED_REDIS_CERTIFICATE": "/c.pem", "MARKETFEED_REDIS_KEY": "/c.key"}
     for settings in (load({"demo": "true"}, environment), load({"demo": "true", "config": path}, {})):
         assert settings.demo
         assert settings.redis is EMBEDDED
-        assert settings.redis_ca is None
+        assert settings.redis_tls == RedisTls()
     assert load({"demo": "false"}, environment).redis == RedisAddress("v", 1, "", True, "u", "p")
 
 
-@pytest.mark.parametrize("field", ["redis_url", "redis_host", "redis_port", "redis_ca"])
+@pytest.mark.parametrize("field", [*REDIS_GROUP, "redis_ca", "redis_certificate", "redis_key"])
 @pytest.mark.parametrize(
     ("flags", "environment", "source"),
     [({"demo": "true"}, {}, "--demo"), ({}, {"MARKETFEED_DEMO": "1"}, "the variable MARKETFEED_DEMO")],
 )
 def test_demo_and_redis_flags(field: str, flags: dict[str, str], environment: dict[str, str], source: str) -> None:
     """Who asks for both in one command is told which command does it."""
-    value = {"redis_url": "redis://h", "redis_host": "h", "redis_port": "1", "redis_ca": "/ca.pem"}[field]
+    value = {"redis_url": "redis://h", "redis_host": "h", "redis_port": "1"}.get(field, "/c.pem")
     line = refusal({**flags, field: value}, environment)
     assert line.startswith(f"{source}: it brings its own server; for a market on yours run: marketfeed simulate ")
 
 
 @pytest.mark.parametrize("environment", [{}, {"REDIS_URL": "redis://h"}, {"REDIS_HOST": "h"}])
 def test_ca_without_tls(environment: dict[str, str]) -> None:
-    """A CA that nothing would be verified with is a mistake."""
+    """A CA that nothing would be verified with is a mistake, and so is a certificate that nobody would see."""
     assert refusal({"redis_ca": "/ca.pem"}, environment) == "--redis-ca: expected together with a rediss:// URL"
+    for flags in ({"redis_certificate": "/c.pem", "redis_key": "/c.key"}, {"redis_certificate": "/c.pem"}):
+        assert refusal(flags, environment) == "--redis-certificate: expected together with a rediss:// URL"
+    assert refusal({"redis_key": "/c.key"}, environment) == "--redis-key: expected together with a rediss:// URL"
+
+
+def test_a_certificate_and_its_key_belong_together(tmp_path: Path) -> None:
+    """Wherever each is given; one alone is named by its source."""
+    environment = {"REDIS_URL": "rediss://h"}
+    line = "expected together with --redis-key"
+    assert refusal({"redis_certificate": "/c.pem"}, environment) == f"--redis-certificate: {line}"
+    variable = {"MARKETFEED_REDIS_CERTIFICATE": "/c.pem"}
+    assert refusal({}, environment | variable) == f"the variable MARKETFEED_REDIS_CERTIFICATE: {line}"
+    path = config(tmp_path, "redis_key = '/c.key'")
+    line = "expected together with --redis-certificate"
+    assert refusal({"config": path}, environment) == f"redis_key in {path}: {line}"
+    settings = load({"config": path, "redis_ca": "/ca.pem"}, environment | variable)
+    assert settings.redis_tls == RedisTls("/ca.pem", "/c.pem", "/c.key")
 
 
 # Secrets.

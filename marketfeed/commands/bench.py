@@ -19,6 +19,7 @@ from marketfeed.commands.address import BadUrl, ServerAddress, check_token, pars
 from marketfeed.commands.display import clean
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.redis_address import BadRedisUrl, RedisAddress, parse_redis_url
+from marketfeed.redis_tls import REDIS_TLS, RedisTls
 
 if TYPE_CHECKING:
     from marketfeed.commands.load_plan import LoadPlan
@@ -72,6 +73,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--redis-url", metavar="URL", help="redis://[user:password@]host:port[/db], rediss://, unix://"
     )
     published.add_argument("--redis-ca", metavar="FILE", help="of the CA that signed the server's certificate")
+    published.add_argument(
+        "--redis-certificate", metavar="FILE", help="of the certificate to show to a rediss server that asks for one"
+    )
+    published.add_argument("--redis-key", metavar="FILE", help="of the key of that certificate")
     published.add_argument("--channel-prefix", metavar="PREFIX", default="", help="before the stream's name in Redis")
     pace = published.add_mutually_exclusive_group()
     pace.add_argument("--window", metavar="W", help="as fast as it goes, with W messages under way (default: 16)")
@@ -135,7 +140,7 @@ def _plan(arguments: argparse.Namespace, tag: str) -> LoadPlan:
 
     redis = _redis(arguments.redis_url)
     if redis is None:
-        for name in ("redis_ca", "window", "rate", "depth", "messages", "stream_count"):
+        for name in (*REDIS_TLS, "window", "rate", "depth", "messages", "stream_count"):
             if getattr(arguments, name) is not None:
                 raise BadOption(f"--{name.replace('_', '-')} is for publishing, which needs --redis-url")
     clients = _whole("--clients", arguments.clients, 1, _MOST_CLIENTS)
@@ -158,7 +163,7 @@ def _plan(arguments: argparse.Namespace, tag: str) -> LoadPlan:
         token=_token(arguments.token),
         compression=arguments.compression,
         redis=redis,
-        redis_ca=arguments.redis_ca,
+        redis_tls=_redis_tls(arguments, redis),
         channel_prefix=arguments.channel_prefix,
         window=_whole("--window", arguments.window, 1, 1_000_000, 16),
         rate=None if arguments.rate is None else _number("--rate", arguments.rate, 0.01, _MOST_RATE),
@@ -202,6 +207,25 @@ def _redis(url: str | None) -> RedisAddress | None:
     if address.embedded:
         raise BadOption("--redis-url: embedded: is a daemon's own server; expected redis://, rediss:// or unix:///path")
     return address
+
+
+def _redis_tls(arguments: argparse.Namespace, redis: RedisAddress | None) -> RedisTls:
+    """The files for TLS to that server, which can be used."""
+    tls = RedisTls(*(getattr(arguments, field) for field in REDIS_TLS))
+    if redis is None:
+        return tls
+    misfit = tls.misfit(has_tls=redis.tls)
+    if misfit is not None:
+        field, needed = misfit
+        raise BadOption(f"--{field.replace('_', '-')}: expected together with {needed}")
+    if redis.tls:
+        from marketfeed.source.redis_endpoint import check_files
+
+        try:
+            check_files(redis, tls)
+        except ValueError as error:
+            raise BadOption(str(error)) from None
+    return tls
 
 
 def _streams(arguments: argparse.Namespace, tag: str, *, is_published: bool) -> list[str]:

@@ -151,9 +151,9 @@ def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
 
     reactor: Any = the_reactor
     try:
-        endpoint = redis_endpoint(reactor, settings.redis, settings.redis_ca)
+        endpoint = redis_endpoint(reactor, settings.redis, settings.redis_tls)
     except ValueError as error:
-        raise BadSetting(f"--redis-ca: {error}") from None
+        raise BadSetting(str(error)) from None
     prefix = settings.channel_prefix
     appender = RedisAppender(reactor, endpoint, settings.redis, maxlen)
     bridge = Bridge(selection, prefix, appender, lambda: end())

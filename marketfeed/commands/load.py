@@ -107,7 +107,7 @@ class LoadTest:
         plan = self._plan
         meeting = meet(plan.address, compression=plan.compression, token=plan.token)
         if plan.redis is not None:
-            link = connect_to_redis(plan.redis, plan.redis_ca)
+            link = connect_to_redis(plan.redis, plan.redis_tls)
             stack.callback(link.close)
             self._engine = NumberedEngine(link, plan.streams, plan.channel_prefix, plan.levels, plan.payload_bytes)
             self._selector.register(self._engine, selectors.EVENT_READ, self._heard_engine)

@@ -14,11 +14,13 @@ from collections.abc import Sequence
 import hiredis
 
 from marketfeed.redis_address import RedisAddress
+from marketfeed.redis_tls import RedisTls, explain_refusal
 
 __all__ = ["EngineFault", "NumberedEngine", "connect_to_redis", "depth_update", "trade"]
 
 _CONNECT_SECONDS = 10.0
 _READ = 65536
+_NO_FILES = RedisTls()
 _ENOUGH = 1 << 20
 """Bytes that wait for the Redis server, beyond which it is not keeping up."""
 
@@ -50,12 +52,12 @@ def depth_update(market: str, number: int, time: float, levels: int) -> str:
     )
 
 
-def connect_to_redis(address: RedisAddress, ca: str | None = None) -> socket.socket:
-    """A connection that is logged in; it blocks. `ca`: a file of PEM certificates. Raises `EngineFault`."""
+def connect_to_redis(address: RedisAddress, tls: RedisTls = _NO_FILES) -> socket.socket:
+    """A connection that is logged in; it blocks. Raises `EngineFault`."""
     try:
-        link = _connect(address, ca)
+        link = _connect(address, tls)
     except OSError as fault:  # SSLError is one
-        raise EngineFault(f"cannot reach {address}: {fault.strerror or fault}") from None
+        raise EngineFault(f"cannot reach {address}: {_explain(fault)}") from None
     reader = hiredis.Reader()
     try:
         if address.password is not None:
@@ -70,7 +72,7 @@ def connect_to_redis(address: RedisAddress, ca: str | None = None) -> socket.soc
     return link
 
 
-def _connect(address: RedisAddress, ca: str | None) -> socket.socket:
+def _connect(address: RedisAddress, tls: RedisTls) -> socket.socket:
     if address.path:
         link = socket.socket(socket.AF_UNIX)
         link.settimeout(_CONNECT_SECONDS)
@@ -80,23 +82,40 @@ def _connect(address: RedisAddress, ca: str | None) -> socket.socket:
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not address.tls:
         return link
-    return ssl.create_default_context(cafile=ca).wrap_socket(link, server_hostname=address.host)
+    context = ssl.create_default_context(cafile=tls.ca)
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context.wrap_socket(link, server_hostname=address.host)
 
 
 def _ask(link: socket.socket, reader: hiredis.Reader, *command: str) -> None:
     try:
-        link.sendall(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows one word only
+        _send(link, hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows one word only
         while (reply := reader.gets()) is False:
             data = link.recv(_READ)
             if not data:
                 raise EngineFault("the connection was closed")
             reader.feed(data)
     except OSError as fault:
-        raise EngineFault(fault.strerror or str(fault)) from None
+        raise EngineFault(_explain(fault)) from None
     except hiredis.ProtocolError:
         raise EngineFault("the answer is not in Redis' protocol, is it a Redis server?") from None
     if isinstance(reply, hiredis.ReplyError):
         raise EngineFault(str(reply))
+
+
+def _send(link: socket.socket, data: bytes) -> None:
+    try:
+        link.sendall(data)
+    except TimeoutError:
+        raise
+    except OSError:
+        link.recv(_READ)  # which tells why, where the server has said it before it closed the connection
+        raise
+
+
+def _explain(fault: OSError) -> str:
+    return explain_refusal(fault.strerror or str(fault))
 
 
 class NumberedEngine:

@@ -8,6 +8,7 @@ import msgspec
 
 from marketfeed.commands.address import ServerAddress
 from marketfeed.redis_address import RedisAddress
+from marketfeed.redis_tls import RedisTls
 
 __all__ = ["LoadPlan"]
 
@@ -29,7 +30,7 @@ class LoadPlan(msgspec.Struct, frozen=True):
     token: str | None = None
     compression: bool = False
     redis: RedisAddress | None = None
-    redis_ca: str | None = None
+    redis_tls: RedisTls = RedisTls()
     channel_prefix: str = ""
     window: int = 16
     rate: float | None = None

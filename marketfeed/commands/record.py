@@ -89,9 +89,9 @@ def _record(
 
     reactor: Any = the_reactor
     try:
-        endpoint = redis_endpoint(reactor, settings.redis, settings.redis_ca)
+        endpoint = redis_endpoint(reactor, settings.redis, settings.redis_tls)
     except ValueError as error:
-        raise BadSetting(f"--redis-ca: {error}") from None
+        raise BadSetting(str(error)) from None
     prefix = settings.channel_prefix.encode()
     try:
         recorder = Recorder(selection, prefix, new_file, rotation, Moments(), lambda: end())

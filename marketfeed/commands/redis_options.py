@@ -8,9 +8,20 @@ import os
 from marketfeed.options import OPTIONS
 from marketfeed.settings import BadSetting, Settings, load
 
-__all__ = ["add_redis_options", "redis_settings"]
+__all__ = ["add_redis_options", "check_redis_files", "redis_settings"]
 
-_SHARED = ("redis_url", "redis_host", "redis_port", "redis_ca", "channel_prefix", "log_format", "log_level", "config")
+_SHARED = (
+    "redis_url",
+    "redis_host",
+    "redis_port",
+    "redis_ca",
+    "redis_certificate",
+    "redis_key",
+    "channel_prefix",
+    "log_format",
+    "log_level",
+    "config",
+)
 """The daemon's options that say where Redis is, and what the log looks like. Its others may be set, even badly, and
 mean nothing here."""
 
@@ -25,6 +36,10 @@ def add_redis_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--redis-host", metavar="HOST", help="used when no URL is given (default: localhost)")
     group.add_argument("--redis-port", metavar="PORT", help="used when no URL is given (default: 6379)")
     group.add_argument("--redis-ca", metavar="FILE", help="of the CA that signed the server's certificate, for rediss")
+    group.add_argument(
+        "--redis-certificate", metavar="FILE", help="of the certificate to show to a rediss server that asks for one"
+    )
+    group.add_argument("--redis-key", metavar="FILE", help="of the key of that certificate")
     group.add_argument("--channel-prefix", metavar="PREFIX", help="before the stream's name in Redis")
 
 
@@ -40,3 +55,14 @@ def redis_settings(arguments: argparse.Namespace) -> Settings:
             "expected redis://, rediss:// or unix:///path of another"
         )
     return settings
+
+
+def check_redis_files(settings: Settings) -> None:
+    """See that TLS to the server can be made, for a command that connects by itself. Raises `BadSetting`."""
+    if settings.redis.tls:
+        from marketfeed.source.redis_endpoint import check_files
+
+        try:
+            check_files(settings.redis, settings.redis_tls)
+        except ValueError as error:
+            raise BadSetting(str(error)) from None

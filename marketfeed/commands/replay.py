@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from marketfeed.commands.redis_options import add_redis_options, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, check_redis_files, redis_settings
 from marketfeed.commands.replay_files import BadRecording, Place, check, recorded
 from marketfeed.commands.replay_player import Pace, Player
 from marketfeed.model.recording import Publication, Record
@@ -66,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         pace = _pace(arguments)
         if arguments.loop and "-" in arguments.files:
             raise BadSetting("--loop: expected with files; standard input can be read once")
+        check_redis_files(settings)
     except (BadSetting, BadSelection) as error:
         option = "--streams: " if isinstance(error, BadSelection) else ""
         print(f"marketfeed replay: {option}{error}", file=sys.stderr)
@@ -93,7 +94,7 @@ def _replay(
     notes = _Notes()
     try:
         check(arguments.files)
-        link = connect_to_redis(settings.redis, settings.redis_ca)
+        link = connect_to_redis(settings.redis, settings.redis_tls)
     except (BadRecording, EngineFault) as error:
         notes.line(str(error))
         return 1

@@ -75,9 +75,9 @@ def _run(settings: Settings, engine: SimulatedEngine, rate: float, entries: int)
     from marketfeed.source.redis_publisher import RedisPublisher
 
     try:
-        endpoint = redis_endpoint(reactor, settings.redis, settings.redis_ca)
+        endpoint = redis_endpoint(reactor, settings.redis, settings.redis_tls)
     except ValueError as error:
-        raise BadSetting(f"--redis-ca: {error}") from None
+        raise BadSetting(str(error)) from None
     keeper = None if entries else RedisPublisher(reactor, endpoint, settings.redis)
     publisher = keeper or RedisAppender(reactor, endpoint, settings.redis, entries)
     log_to_stderr(reactor, settings.log_format, settings.log_level)

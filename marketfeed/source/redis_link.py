@@ -27,6 +27,7 @@ from txredisapi import SubscriberProtocol
 from marketfeed.boundaries import Clock
 from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
+from marketfeed.redis_tls import explain_refusal
 
 __all__ = ["LinkError", "LinkKeeper", "LinkOwner", "RedisLink"]
 
@@ -143,7 +144,7 @@ def _explain(reason: Failure) -> LinkError:
     if isinstance(fault, error.TimeoutError | DeferredTimeout):
         return LinkError("no connection within the time-out")
     if isinstance(fault, SSL.Error):
-        return LinkError(f"TLS: {_tls_fault(fault) or 'the handshake failed'}")
+        return LinkError(f"TLS: {explain_refusal(_tls_fault(fault)) or 'the handshake failed'}")
     if type(fault).__name__ == "VerificationError":
         return LinkError("TLS: the certificate is for another host")
     if isinstance(fault, error.ConnectionDone | error.ConnectionLost):

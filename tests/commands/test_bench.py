@@ -6,6 +6,7 @@ import argparse
 import os
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,9 +19,12 @@ from marketfeed.commands.load_machine import Usage, core_share, is_known, reside
 from marketfeed.commands.load_plan import LoadPlan
 from marketfeed.commands.load_report import LoadReport, ServerReport, lines
 from marketfeed.commands.load_tally import Percentiles
+from marketfeed.redis_tls import RedisTls
+from tests.certificates import Authority
 
 URL = "ws://localhost:8080"
 REDIS = ["--redis-url", "redis://localhost"]
+TLS = ["--redis-url", "rediss://localhost"]
 
 REPORT = LoadReport(
     url="ws://localhost:8080/",
@@ -88,21 +92,22 @@ class TestOptions:
         assert (plan.redis, list(plan.streams), plan.per_client) == (None, ["trade@A", "funding@B"], 2)
         assert planned(plans, "--streams", "trade@A,depth@A", "--per-client", "1").per_client == 1
 
-    def test_everything_can_be_said(self, plans: list[LoadPlan]) -> None:
+    def test_everything_can_be_said(self, plans: list[LoadPlan], tmp_path: Path) -> None:
         """Each option arrives where it belongs."""
+        authority = Authority()
+        ca = authority.write(tmp_path / "ca.pem")
+        certificate, key = authority.issue("bench").write(tmp_path)
         plan = planned(
             plans,
-            *("--redis-url", "redis://:p@h:7000/2", "--redis-ca", "ca.pem", "--channel-prefix", "x:"),
+            *("--redis-url", "rediss://:p@h:7000/2", "--redis-ca", str(ca), "--channel-prefix", "x:"),
+            *("--redis-certificate", str(certificate), "--redis-key", str(key)),
             *("--clients", "7", "--stream-count", "20", "--per-client", "5", "--slow", "2", "--compression"),
             *("--token", "abc.def.ghi"),
             *("--rate", "12.5", "--depth", "20", "--payload-bytes", "300", "--messages", "99"),
             *("--seconds", "2.5", "--warm-up", "0", "--server-pid", str(os.getpid())),
         )
-        assert (plan.redis and str(plan.redis), plan.redis_ca, plan.channel_prefix) == (
-            "redis://:***@h:7000/2",
-            "ca.pem",
-            "x:",
-        )
+        assert (plan.redis and str(plan.redis), plan.channel_prefix) == ("rediss://:***@h:7000/2", "x:")
+        assert plan.redis_tls == RedisTls(str(ca), str(certificate), str(key))
         assert (plan.clients, len(plan.streams), plan.per_client, plan.slow, plan.compression) == (7, 20, 5, 2, True)
         assert {stream.partition("@")[0] for stream in plan.streams} == {"depth"}
         assert (plan.rate, plan.levels, plan.payload_bytes, plan.messages) == (12.5, 20, 300, 99)
@@ -137,6 +142,12 @@ class TestOptions:
             ([URL, *REDIS, "--streams", "trade@A", "--stream-count", "2"], "--stream-count: expected either this or"),
             ([URL, "--streams", "trade@A", "--rate", "5"], "--rate is for publishing, which needs --redis-url"),
             ([URL, "--streams", "trade@A", "--redis-ca", "x"], "--redis-ca is for publishing"),
+            ([URL, "--streams", "trade@A", "--redis-key", "x"], "--redis-key is for publishing"),
+            ([URL, *REDIS, "--redis-ca", "x"], "--redis-ca: expected together with a rediss:// URL"),
+            ([URL, *TLS, "--redis-ca", "no.pem"], "--redis-ca: no.pem: No such file or directory"),
+            ([URL, *TLS, "--redis-key", "x"], "--redis-key: expected together with --redis-certificate"),
+            ([URL, *TLS, "--redis-certificate", "x"], "--redis-certificate: expected together with --redis-key"),
+            ([URL, *TLS, "--redis-certificate", "x", "--redis-key", "no.key"], "--redis-key: no.key: No such file"),
             ([URL, "--redis-url", "http://secret@x"], "--redis-url: the scheme is another"),
             ([URL, "--redis-url", "embedded:"], "--redis-url: embedded: is a daemon's own server"),
             ([URL, *REDIS, "--clients", "0"], "--clients: '0' cannot be used; expected a whole number from 1 to 60000"),

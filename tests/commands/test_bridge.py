@@ -90,6 +90,11 @@ def test_losses_and_refusals(logged: LogCapture) -> None:
         (["trade"], "'trade' cannot be used; expected a stream such as trade@TATA_INR, or a pattern"),
         (["*", "--maxlen=x"], "--maxlen: 'x' cannot be used; expected a whole number of entries, or 0 for all"),
         (["*", "--redis-url=rediss://h", "--redis-ca=no.pem"], "--redis-ca: no.pem: No such file"),
+        (["*", "--redis-url=rediss://h", "--redis-key=no.key"], "--redis-key: expected together with --redis-certif"),
+        (
+            ["*", "--redis-url=rediss://h", "--redis-certificate=no.pem", "--redis-key=no.key"],
+            "--redis-key: no.key: No such file",
+        ),
     ],
 )
 def test_a_bad_value_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], line: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from marketfeed.commands.redis_options import add_redis_options, redis_settings
 from marketfeed.options import OPTIONS
 from marketfeed.redis_address import RedisAddress
+from marketfeed.redis_tls import RedisTls
 from marketfeed.settings import BadSetting, Settings
 
 
@@ -39,6 +40,10 @@ def test_flags_beat_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.redis, found.channel_prefix) == (RedisAddress(host="flag.example", port=7000), "f:")
     assert settings("--redis-url=redis://url.example").redis == RedisAddress(host="url.example")
     assert settings("--redis-url=rediss://h", "--redis-ca=ca.pem").redis_ca == "ca.pem"
+    monkeypatch.setenv("MARKETFEED_REDIS_KEY", "v.key")
+    found = settings("--redis-url=rediss://h", "--redis-ca=ca.pem", "--redis-certificate=c.pem")
+    assert found.redis_tls == RedisTls("ca.pem", "c.pem", "v.key")
+    assert settings("--redis-url=rediss://h", "--redis-certificate=c.pem", "--redis-key=c.key").redis_key == "c.key"
 
 
 def test_what_else_a_daemon_is_told_means_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

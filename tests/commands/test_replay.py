@@ -18,6 +18,8 @@ from marketfeed.commands import replay
 from marketfeed.commands.load_engine import EngineFault
 from marketfeed.model.recording import Begin, End, Gap, Publication, write_record
 from marketfeed.redis_address import RedisAddress
+from marketfeed.redis_tls import RedisTls
+from tests.certificates import Authority
 from tests.commands.test_record import Unread
 from tests.commands.test_simulate import VARIABLES
 from tests.guard import DEADLINE
@@ -38,12 +40,12 @@ class Server:
     def __init__(self) -> None:
         self.answer = b":1\r\n"
         self.published: list[tuple[bytes, bytes]] = []
-        self.addresses: list[tuple[RedisAddress, str | None]] = []
+        self.addresses: list[tuple[RedisAddress, RedisTls]] = []
         self.on_publication: Callable[[], None] = lambda: None
         self._threads: list[threading.Thread] = []
 
-    def connect(self, address: RedisAddress, ca: str | None) -> socket.socket:
-        self.addresses.append((address, ca))
+    def connect(self, address: RedisAddress, tls: RedisTls) -> socket.socket:
+        self.addresses.append((address, tls))
         if address.host == "nowhere.example":
             raise EngineFault(f"cannot reach {address}: no such host")
         link, other = socket.socketpair()
@@ -106,20 +108,25 @@ def test_a_replay(server: Server, file: Path, capsys: pytest.CaptureFixture[str]
     """All publications, in order and byte for byte, and counts at the end."""
     assert replayed(file, *flags) == 0
     assert server.published == [(b"trade@A", b"1"), (b"depth@A", b"\xff"), (b"trade@B", b"3")]
-    assert server.addresses == [(RedisAddress(), None)]
+    assert server.addresses == [(RedisAddress(), RedisTls())]
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("marketfeed replay: 3 publications of 3 bytes; 1 gap in the recording in ")
     assert err.count("\n") == 1
 
 
-def test_streams_and_prefix(server: Server, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_streams_and_prefix(server: Server, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Some of them, under other names, to another server, whose password is not shown; nobody listens there."""
     server.answer = b":0\r\n"
-    flags = ("--streams=trade@*", "--streams", "a@depth", "--channel-prefix=again:")
-    assert replayed(*flags, "--redis-url=rediss://:secret@h", "--redis-ca=ca.pem", file) == 0
+    flags = ["--streams=trade@*", "--streams", "a@depth", "--channel-prefix=again:", "--redis-url=rediss://:secret@h"]
+    authority = Authority()
+    ca = authority.write(tmp_path / "ca.pem")
+    certificate, key = authority.issue("feed").write(tmp_path)
+    flags += [f"--redis-ca={ca}", f"--redis-certificate={certificate}", f"--redis-key={key}"]
+    assert replayed(*flags, file) == 0
     assert [channel for channel, _ in server.published] == [b"again:trade@A", b"again:depth@A", b"again:trade@B"]
-    assert server.addresses == [(RedisAddress(host="h", tls=True, password="secret"), "ca.pem")]
+    tls = RedisTls(str(ca), str(certificate), str(key))
+    assert server.addresses == [(RedisAddress(host="h", tls=True, password="secret"), tls)]
     err = capsys.readouterr().err
     assert "secret" not in err
     assert "use REDIS_URL" in err
@@ -155,7 +162,7 @@ def test_again_and_again_without_a_publication(server: Server, tmp_path: Path) -
 def test_an_interruption_before_there_is_anything(server: Server, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an end like others."""
 
-    def connect(address: RedisAddress, ca: str | None) -> socket.socket:
+    def connect(address: RedisAddress, tls: RedisTls) -> socket.socket:
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("unreachable")
 
@@ -202,6 +209,8 @@ def test_what_is_not_there(
     ("arguments", "line"),
     [
         (["--streams=trade"], "--streams: 'trade' cannot be used; expected a stream such as"),
+        (["--redis-url=rediss://h", "--redis-ca=none.pem"], "--redis-ca: none.pem: No such file or directory"),
+        (["--redis-url=rediss://h", "--redis-key=k"], "--redis-key: expected together with --redis-certificate"),
         (["--speed=0"], "--speed: '0' cannot be used; expected a number of times, 1e-06 to 1e+06"),
         (["--speed=fast"], "--speed: 'fast' cannot be used; expected a number of times"),
         (["--speed=nan"], "--speed: 'nan' cannot be used; expected a number of times"),

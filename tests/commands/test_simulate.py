@@ -19,10 +19,12 @@ import marketfeed
 from marketfeed.commands import simulate
 from marketfeed.logs import Log
 from marketfeed.redis_address import RedisAddress
+from marketfeed.redis_tls import RedisTls
 from marketfeed.source.simulator import INSTRUMENTS, TICK_SECONDS, Publication
 from tests.guard import DEADLINE
 
 VARIABLES = ("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "MARKETFEED_REDIS_CA", "MARKETFEED_CHANNEL_PREFIX")
+VARIABLES += ("MARKETFEED_REDIS_CERTIFICATE", "MARKETFEED_REDIS_KEY")
 
 
 class FakePublisher(Service):
@@ -50,11 +52,11 @@ class FakePublisher(Service):
         self.kept |= dict(states)
 
 
-def fake_endpoint(reactor: Any, address: RedisAddress, ca: str | None) -> str | None:
+def fake_endpoint(reactor: Any, address: RedisAddress, tls: RedisTls) -> str | None:
     """The file is all that the tests look at."""
-    if ca == "broken.pem":
-        raise ValueError("broken.pem: expected certificates in PEM format")
-    return ca
+    if tls.ca == "broken.pem":
+        raise ValueError("--redis-ca: broken.pem: expected certificates in PEM format")
+    return tls.ca
 
 
 class TwoSecondReactor(MemoryReactorClock):

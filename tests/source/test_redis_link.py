@@ -23,6 +23,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent
 
 from marketfeed.redis_address import RedisAddress, parse_redis_url
+from marketfeed.redis_tls import RedisTls
 from marketfeed.source.redis_endpoint import redis_endpoint
 from marketfeed.source.redis_link import LinkKeeper, RedisLink
 from tests.conftest import LogCapture
@@ -672,7 +673,9 @@ def test_the_address_says_where_to_connect_to() -> None:
     reactor = MemoryReactorClock()
     world = World()
     for url in ("unix:///run/redis.sock", "redis://127.0.0.1:7000"):
-        keeper = LinkKeeper(reactor, redis_endpoint(reactor, parse_redis_url(url), None), PLAIN, world.owner, "cache")
+        keeper = LinkKeeper(
+            reactor, redis_endpoint(reactor, parse_redis_url(url), RedisTls()), PLAIN, world.owner, "cache"
+        )
         keeper.startService()
         keeper.stopService()
     ((path, _, unix_timeout, _),) = reactor.unixClients
@@ -684,7 +687,7 @@ def test_a_file_of_certificates_may_hold_several(certificate: Path) -> None:
     """With words between them, as operating systems ship theirs."""
     one = certificate.read_text()
     certificate.write_text(f"# the old one\n{one}\n# the new one\n{one}\n")
-    redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), str(certificate))
+    redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), RedisTls(str(certificate)))
 
 
 @pytest.mark.parametrize(
@@ -702,7 +705,7 @@ def test_a_file_that_holds_no_certificates_is_refused(text: bytes, certificate: 
     """The start ends with one line that names the file."""
     certificate.write_bytes(text)
     with pytest.raises(ValueError, match=r"ca\.pem: expected certificates in PEM format$"):
-        redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), str(certificate))
+        redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), RedisTls(str(certificate)))
 
 
 def test_a_good_certificate_does_not_hide_a_broken_one(certificate: Path) -> None:
@@ -710,10 +713,10 @@ def test_a_good_certificate_does_not_hide_a_broken_one(certificate: Path) -> Non
     broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     certificate.write_text(certificate.read_text() + broken)
     with pytest.raises(ValueError, match="expected certificates in PEM format"):
-        redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), str(certificate))
+        redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), RedisTls(str(certificate)))
 
 
 def test_a_missing_file_of_certificates_is_named(tmp_path: Path) -> None:
     """With what the system says about it."""
     with pytest.raises(ValueError, match=r"none\.pem: No such file or directory$"):
-        redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), str(tmp_path / "none.pem"))
+        redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), RedisTls(str(tmp_path / "none.pem")))

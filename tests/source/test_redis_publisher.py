@@ -9,6 +9,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent
 
 from marketfeed.redis_address import RedisAddress
+from marketfeed.redis_tls import RedisTls
 from marketfeed.source.redis_endpoint import redis_endpoint
 from marketfeed.source.redis_publisher import RedisPublisher
 from tests.conftest import LogCapture
@@ -22,7 +23,7 @@ class World:
 
     def __init__(self) -> None:
         self.reactor = MemoryReactorClock()
-        self.publisher = RedisPublisher(self.reactor, redis_endpoint(self.reactor, ADDRESS, None), ADDRESS)
+        self.publisher = RedisPublisher(self.reactor, redis_endpoint(self.reactor, ADDRESS, RedisTls()), ADDRESS)
         self.publisher.startService()
 
     def accept(self) -> Connection:
@@ -137,4 +138,4 @@ def test_a_quiet_link_is_kept_alive() -> None:
 def test_a_file_of_certificates_that_cannot_be_used_is_refused_at_once(tmp_path: Path) -> None:
     """Not at the first attempt to connect, when nobody looks."""
     with pytest.raises(ValueError, match="No such file or directory"):
-        redis_endpoint(MemoryReactorClock(), RedisAddress(tls=True), str(tmp_path / "none.pem"))
+        redis_endpoint(MemoryReactorClock(), RedisAddress(tls=True), RedisTls(str(tmp_path / "none.pem")))

@@ -375,6 +375,8 @@ BAD_VALUES = {
     "redis-host": "redis://x",
     "redis-port": "0",
     "redis-ca": "/nonexistent",
+    "redis-certificate": "/nonexistent",
+    "redis-key": "/nonexistent",
     "source": "kafka",
     "channel-prefix": "a b",
     "linger": "-1",
@@ -459,10 +461,14 @@ async def test_whatever_else_is_wrong_is_one_line(harness: Harness) -> None:
         ([argument], {}) for argument in ("--nonsense", "--nonsense=1", "-x", "8080", "--port", "--max", "--demo=1")
     ]
     runs += [(["--demo", "--redis-url", "redis://x"], {}), (["--redis-ca", "ca.pem", "--redis-url", "redis://x"], {})]
+    shown = ["--redis-url", "rediss://x", "--redis-certificate", "/nonexistent"]
+    runs += [(shown, {}), ([*shown, "--redis-key", "/nonexistent"], {})]
     runs += [(["--auth", "required", "--auth-key", "/nonexistent"], {}), (["--auth", "optional"], {})]
     lines = await refusals(harness, runs)
     for line in lines:
         assert line.startswith("marketfeed: ")
+    assert lines[-4] == "marketfeed: --redis-certificate: expected together with --redis-key"
+    assert lines[-3].startswith("marketfeed: --redis-key: /nonexistent: No such file or directory; expected a PEM file")
     assert lines[-2] == "marketfeed: --auth-key: /nonexistent: No such file or directory"
 
 

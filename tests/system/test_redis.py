@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import stat
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -21,7 +22,9 @@ from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Connection
 
+from marketfeed.model.recording import Begin, End, Publication, write_record
 from marketfeed.redis_address import parse_redis_url
+from marketfeed.redis_tls import RedisTls
 from marketfeed.source.embedded import find_server
 from marketfeed.source.redis_endpoint import redis_endpoint
 from marketfeed.source.redis_link import RedisLink
@@ -29,6 +32,7 @@ from tests.system.forwarder import Authority, Forwarder
 from tests.system.harness import DEADLINE, Client, DaemonProcess, Harness, Redis, RedisServer, trade
 from tests.system.witness import Witness
 
+RECORDS = (Begin(1, 1, ("*",)), Publication(2, b"trade@A_INR", trade("A_INR")), End(3, 1))
 A, B, DEPTH, TICKER = "trade@A_INR", "trade@B_INR", "depth@A_INR", "ticker@A_INR"
 
 
@@ -256,28 +260,115 @@ async def test_tls_from_an_unknown_authority_is_refused(harness: Harness, tmp_pa
     await ends_well(daemon)
 
 
-@pytest_twisted.ensureDeferred
-async def test_tls_to_a_server_that_speaks_it_itself(harness: Harness, tmp_path: Path) -> None:
-    """Without anything in front, where an installed server can do that."""
+async def tls_server(harness: Harness, authority: Authority, auth_clients: str) -> tuple[RedisServer, list[str]]:
+    """A server that trusts `authority`, and asks for clients' certificates or not; the options that lead to it."""
     executable = shutil.which("redis-server")
     if executable is None:
         pytest.skip("redis-server is not installed")
-    authority = Authority()
-    certificate, key = authority.issue("localhost").write(tmp_path)
+    directory = harness.directory / "server"
+    directory.mkdir()
+    certificate, key = authority.issue("localhost").write(directory)
+    ca = str(authority.write(directory / "ca.pem"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ca = str(authority.write(tmp_path / "ca.pem"))
-    options = ["--tls-port", str(port), "--bind", "127.0.0.1", "--tls-auth-clients", "no"]
+    options = ["--tls-port", str(port), "--bind", "127.0.0.1", "--tls-auth-clients", auth_clients]
     options += ["--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", ca]
-    server = RedisServer(harness, tmp_path, *options, executable=executable)
+    server = RedisServer(harness, directory, *options, executable=executable)
     await server.start()
-    daemon = await harness.daemon("--redis-url", f"rediss://localhost:{port}", "--redis-ca", ca)
+    return server, ["--redis-url", f"rediss://localhost:{port}", "--redis-ca", ca]
+
+
+def shown(certificate: Path, key: Path) -> list[str]:
+    """The options with which a certificate is shown."""
+    return ["--redis-certificate", str(certificate), "--redis-key", str(key)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls_to_a_server_that_speaks_it_itself(harness: Harness) -> None:
+    """Without anything in front, where an installed server can do that."""
+    server, where = await tls_server(harness, Authority(), "no")
+    daemon = await harness.daemon(*where)
     await daemon.expect("redis: connected")
     client = await harness.client(daemon)
     await client.subscribe(A)
     await flows(client, await server.connect(), A)
     await ends_well(daemon)
+
+
+WANTED = "the server demands a client certificate: give --redis-certificate and --redis-key"
+NOT_TRUSTED = r"the server does not accept our client certificate, that of --redis-certificate \(alert: unknown ca\)"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_demands_a_certificate(harness: Harness, tmp_path: Path) -> None:
+    """As Redis does by default. Without one the log says which options give one; with one everything works."""
+    authority = Authority()
+    server, where = await tls_server(harness, authority, "yes")
+    daemon = await harness.daemon(*where)
+    await daemon.expect(f"Z error redis: no connection to rediss://.*: TLS: {WANTED}; trying again")
+    assert not await ready(harness, daemon)
+    await ends_well(daemon)
+    for source in ("pubsub", "streams"):
+        daemon = await harness.daemon(*where, *shown(*authority.issue("feed").write(tmp_path)), "--source", source)
+        client = await harness.client(daemon)
+        await client.subscribe(A)
+        engine = await server.connect()
+        words = ("PUBLISH", A) if source == "pubsub" else ("XADD", A, "*", "d")
+        await engine.command(*words, trade("A_INR"))
+        assert await client.next_bytes() == b'{"stream":"%b","data":%b}' % (A.encode(), trade("A_INR"))
+        assert outages(daemon) == []
+        await ends_well(daemon)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_certificate_that_the_server_does_not_trust(harness: Harness, tmp_path: Path) -> None:
+    """The log says so, and names the option. Once the files are others, which need no restart, it is trusted."""
+    authority = Authority()
+    server, where = await tls_server(harness, authority, "yes")
+    daemon = await harness.daemon(*where, *shown(*Authority().issue("feed").write(tmp_path)))
+    await daemon.expect(f"Z error redis: no connection to rediss://.*: TLS: {NOT_TRUSTED}; trying again")
+    assert not await ready(harness, daemon)
+    Authority(authority).issue("feed").write(tmp_path)
+    await daemon.expect("Z info  redis: new connections get the renewed certificate, valid until 20")
+    await daemon.expect("redis: connected")
+    client = await harness.client(daemon)
+    await client.subscribe(A)
+    await flows(client, await server.connect(), A)
+    await ends_well(daemon)
+
+
+@pytest_twisted.ensureDeferred
+async def test_commands_show_the_certificate_too(harness: Harness, tmp_path: Path) -> None:
+    """Those that connect once, and those that keep a connection."""
+    authority = Authority()
+    server, where = await tls_server(harness, authority, "yes")
+    recording = tmp_path / "market.jsonl"
+    recording.write_bytes(b"".join(map(write_record, RECORDS)))
+    trusted = shown(*authority.issue("feed").write(tmp_path))
+    strangers = tmp_path / "stranger"
+    strangers.mkdir()
+    stranger = shown(*Authority().issue("feed").write(strangers))
+    command = [sys.executable, "-m", "marketfeed"]
+    for options, fault in (([], WANTED), (stranger, NOT_TRUSTED)):
+        replay = harness.spawn([*command, "replay", *where, *options, str(recording)])
+        bridge = harness.spawn([*command, "bridge", *where, *options, "trade@*"])
+        await replay.expect(f"^marketfeed replay: rediss://localhost:.*: {fault}$")
+        await bridge.expect(f"redis: no connection to rediss://.*: TLS: {fault}; trying again")
+        bridge.signal("INT")
+        assert (await replay.wait(), await bridge.wait()) == (1, 0)
+    bridge = harness.spawn([*command, "bridge", *where, *trusted, "trade@*"])
+    await bridge.expect("bridge: every channel is listened to")
+    replay = harness.spawn([*command, "replay", *where, *trusted, "--fast", str(recording)])
+    assert await replay.wait() == 0
+    engine = await server.connect()
+
+    async def is_copied() -> bool:
+        return bool(await engine.command("XLEN", A) == 1)
+
+    await harness.eventually(is_copied)
+    bridge.signal("INT")
+    assert await bridge.wait() == 0
 
 
 @pytest_twisted.ensureDeferred
@@ -291,7 +382,7 @@ async def test_what_has_piled_up_is_read_in_large_pieces(harness: Harness, tmp_p
     link = RedisLink(harness.reactor)
     factory = Factory.forProtocol(lambda: link)  # type: ignore[arg-type]
     ca = str(authority.write(tmp_path / "ca.pem")) if is_tls else None
-    await redis_endpoint(harness.reactor, address, ca).connect(factory)
+    await redis_endpoint(harness.reactor, address, RedisTls(ca)).connect(factory)
     assert await link.command("PING") in (b"PONG", "PONG")
     lowest = link.transport.transport if is_tls else link.transport
     assert isinstance(lowest, Connection)
