@@ -120,7 +120,7 @@ class TestEndpoint:
     def test_a_description_that_cannot_be_read(self, description: str, says: str) -> None:
         """Is a ValueError, whatever Twisted makes of it."""
         with pytest.raises(ValueError, match=r".+: ") as caught:
-            server_endpoint(MemoryReactor(), description)
+            server_endpoint(MemoryReactorClock(), description)
         assert says in str(caught.value)
 
     @pytest.mark.parametrize("behind", ["", "haproxy:"])
