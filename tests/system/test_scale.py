@@ -283,7 +283,7 @@ async def test_clients_that_do_not_read_are_ended_and_nobody_else_notices(harnes
     await late.lost
     received = len(late.numbers[WIDE])
     assert late.numbers[WIDE] == list(range(received))
-    assert 0 < received < WIDE_BATCHES
+    assert received < WIDE_BATCHES  # how many of the first that is depends on the buffers of the kernel
     if late.close_code is None:
         assert text_frame(stage.tape.envelope(WIDE, received)).startswith(late.rest)
     else:
