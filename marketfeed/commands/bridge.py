@@ -86,7 +86,7 @@ class Bridge:
             self._ended()
         return self._is_listening
 
-    def lost(self) -> None:
+    def lost(self, good_at: float) -> None:
         if self._is_listening:
             self._is_listening = False
             self.log.error("bridge: what is published from now on is lost, until every channel is listened to again")
@@ -146,6 +146,7 @@ def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
     from twisted.internet.error import ReactorNotRunning
 
     from marketfeed.source.redis_appender import RedisAppender
+    from marketfeed.source.redis_commands import RedisCommands
     from marketfeed.source.redis_endpoint import redis_endpoint
     from marketfeed.source.redis_listener import RedisListener
 
@@ -157,7 +158,8 @@ def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
     prefix = settings.channel_prefix
     appender = RedisAppender(reactor, endpoint, settings.redis, maxlen)
     bridge = Bridge(selection, prefix, appender, lambda: end())
-    listener = RedisListener(reactor, endpoint, settings.redis, selection.commands(prefix.encode()), bridge)
+    roles = RedisCommands(reactor, endpoint, settings.redis)
+    listener = RedisListener(reactor, endpoint, settings.redis, selection.commands(prefix.encode()), bridge, roles)
     log_to_stderr(reactor, settings.log_format, settings.log_level)
 
     def start() -> None:

@@ -84,6 +84,7 @@ def _record(
     from twisted.internet.error import ReactorNotRunning
     from twisted.internet.task import LoopingCall
 
+    from marketfeed.source.redis_commands import RedisCommands
     from marketfeed.source.redis_endpoint import redis_endpoint
     from marketfeed.source.redis_listener import RedisListener
 
@@ -93,11 +94,14 @@ def _record(
     except ValueError as error:
         raise BadSetting(str(error)) from None
     prefix = settings.channel_prefix.encode()
+    moments = Moments()
     try:
-        recorder = Recorder(selection, prefix, new_file, rotation, Moments(), lambda: end())
+        recorder = Recorder(selection, prefix, new_file, rotation, moments, lambda: end())
     except OSError as error:
         raise BadSetting(f"--output: {error.filename}: {error.strerror}") from None
-    listener = RedisListener(reactor, endpoint, settings.redis, selection.commands(prefix), recorder)
+    roles = RedisCommands(reactor, endpoint, settings.redis)
+    commands = selection.commands(prefix)
+    listener = RedisListener(reactor, endpoint, settings.redis, commands, recorder, roles, lambda: moments.now() / 1e6)
     log_to_stderr(reactor, settings.log_format, settings.log_level)
     flushing = LoopingCall(recorder.tick)
     flushing.clock = reactor

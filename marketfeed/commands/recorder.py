@@ -2,7 +2,7 @@
 
 1. A recording begins when everything is subscribed, and while there is no link it has a gap: between `begin` and
    `end` a file admits all that may be missing from it. What comes late may be old, so a gap begins when the server was
-   asked for the last answer that came.
+   asked for the last answer that came, or, of a replica, when it last had all that its master has.
 2. Times never go back within a file, whatever is done to the clock of the machine.
 3. A publication is recorded once, however many subscriptions cover it.
 4. A fault of the output ends the recording. Nothing is written after it.
@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import time
 from collections.abc import Callable
 
@@ -82,7 +83,7 @@ class Recorder:
         self._rotation = rotation
         self._moments = moments
         self._ended = ended
-        self._now = self._good = self._asked = moments.now()
+        self._now = self._good = self._asked = self._complete_at = moments.now()
         self._gap_since: int | None = None
         self._has_begun = False
         self._is_over = False
@@ -126,7 +127,7 @@ class Recorder:
             self.tick()
 
     def complete(self) -> None:
-        self._good = self._now
+        self._good = self._complete_at = self._now
         if not self._has_begun:
             self._begin()
         elif self._gap_since is not None:
@@ -140,9 +141,10 @@ class Recorder:
             self._end(f"Redis refuses the subscription to {text}: {why}")
         return self._has_begun
 
-    def lost(self) -> None:
+    def lost(self, good_at: float) -> None:
         if self._has_begun and self._gap_since is None:
-            self._gap_since = self._good
+            good = self._good if good_at == math.inf else min(self._good, int(good_at * _SECOND))
+            self._gap_since = max(good, self._complete_at)
 
     # What the command says.
 

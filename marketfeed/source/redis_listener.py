@@ -7,12 +7,14 @@
 4. What is on its way when a link is lost may be old. So the server is asked for an answer every `ASK_SECONDS`, and the
    sink hears `asked` and `answered`: all that was published before the question has come before its answer.
 5. A server that is busy with a script has not answered: what it was asked is asked again.
+6. A replica that has lost its master answers, and nothing arrives: a link to it is none (see `server_role`).
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import hiredis
@@ -22,8 +24,10 @@ from twisted.internet.task import LoopingCall
 from marketfeed.boundaries import Clock
 from marketfeed.redis_address import RedisAddress
 from marketfeed.source.link_service import LinkService
+from marketfeed.source.redis_commands import RedisCommands
 from marketfeed.source.redis_link import RedisLink
 from marketfeed.source.resp import pack
+from marketfeed.source.server_role import RoleLink, RoleWatch
 from marketfeed.source.subscriber_link import SubscriberLink
 
 __all__ = ["ListenerSink", "RedisListener"]
@@ -58,11 +62,14 @@ class ListenerSink(Protocol):
     def refused(self, subscription: bytes, why: str) -> bool:
         """The server does not permit a subscription. True: make the link anew, and ask again."""
 
-    def lost(self) -> None:
-        """The link is gone, or could not be made."""
+    def lost(self, good_at: float) -> None:
+        """The link is gone, or could not be made.
+
+        `good_at`: when its server was last known to have all that was published, where an answer does not say so.
+        """
 
 
-class _ListenerLink(SubscriberLink):
+class _ListenerLink(RoleLink, SubscriberLink):
     """A link that subscribes once it is up."""
 
     def __init__(self, clock: Clock, commands: Sequence[tuple[bytes, bytes]], sink: ListenerSink) -> None:
@@ -144,7 +151,11 @@ class _ListenerLink(SubscriberLink):
 
 
 class RedisListener(LinkService):
-    """Keeps the subscriptions that `commands` make, through whatever happens to the link."""
+    """Keeps the subscriptions that `commands` make, through whatever happens to the link.
+
+    `roles`: another link to the server, which is asked for its role; it runs for as long as this does. `now`: the
+    sink's time, in seconds.
+    """
 
     def __init__(
         self,
@@ -153,8 +164,12 @@ class RedisListener(LinkService):
         address: RedisAddress,
         commands: Sequence[tuple[bytes, bytes]],
         sink: ListenerSink,
+        roles: RedisCommands,
+        now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(clock, endpoint, address, "redis")
+        self.add_child(roles)
+        self._role = RoleWatch(clock, roles, now)
         self._commands = commands
         self._sink = sink
         self._link: _ListenerLink | None = None
@@ -167,6 +182,7 @@ class RedisListener(LinkService):
     def link_up(self, link: RedisLink) -> None:
         assert isinstance(link, _ListenerLink)
         self._link = link
+        self._role.begin(link)
         link.subscribe()
         self._asking.start(ASK_SECONDS, now=False)
 
@@ -175,8 +191,9 @@ class RedisListener(LinkService):
             self._link.end()
             self._link = None
             self._asking.stop()
+            self._role.end()
         if self.running:
-            self._sink.lost()
+            self._sink.lost(self._role.good_at)
 
     def _ask(self) -> None:
         if self._link is not None:

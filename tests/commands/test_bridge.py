@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -71,15 +72,15 @@ def test_channels_that_are_no_streams(logged: LogCapture, monkeypatch: pytest.Mo
 def test_losses_and_refusals(logged: LogCapture) -> None:
     """A refusal ends it at the beginning, and is tried again later; a loss is said once."""
     copier, _, ended = bridged("trade@*")
-    copier.lost()
+    copier.lost(math.inf)
     assert copier.refused(b"trade@*", "NOPERM no") is False
     assert ended == ["ended"]
     assert copier.fault == "Redis refuses the subscription to trade@*: NOPERM no"
     copier, _, ended = bridged("trade@*")
     copier.complete()
     assert copier.refused(b"trade@*", "NOPERM no") is True
-    copier.lost()
-    copier.lost()
+    copier.lost(math.inf)
+    copier.lost(math.inf)
     assert ended == []
     assert sum("from now on is lost" in text for text in logged.formats()) == 1
 

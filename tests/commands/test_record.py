@@ -22,6 +22,7 @@ from marketfeed.commands.recorder import Recorder
 from marketfeed.logs import Log
 from marketfeed.model.recording import Begin, End, Publication, read_records
 from marketfeed.redis_address import RedisAddress
+from marketfeed.source.redis_commands import RedisCommands
 from tests.commands.test_simulate import VARIABLES, fake_endpoint
 
 
@@ -38,6 +39,8 @@ class FakeListener(Service):
         address: RedisAddress,
         commands: list[tuple[bytes, bytes]],
         sink: Recorder,
+        roles: RedisCommands,
+        now: Callable[[], float],
     ) -> None:
         self.reactor = reactor
         self.ca = endpoint

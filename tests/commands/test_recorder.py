@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import math
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,7 @@ def test_what_is_flushed_survives(tmp_path: Path) -> None:
 def test_a_recording_without_a_server(tmp_path: Path) -> None:
     """It is a recording of nothing."""
     world = World(tmp_path, rotation=Rotation(seconds=2))
-    world.recorder.lost()
+    world.recorder.lost(math.inf)
     world.clocks.pass_(5)
     world.recorder.tick()
     world.recorder.close()
@@ -153,8 +154,8 @@ class TestGaps:
         world.recorder.arrived()
         world.clocks.pass_(0.25)
         world.recorder.tick()
-        world.recorder.lost()
-        world.recorder.lost()
+        world.recorder.lost(math.inf)
+        world.recorder.lost(math.inf)
         world.clocks.pass_(1)
         world.hear()
         world.clocks.pass_(1)
@@ -169,11 +170,29 @@ class TestGaps:
         ]
         assert world.recorder.gaps == 1
 
+    @pytest.mark.parametrize(("good_for", "since"), [(0.25, 1.0), (1.5, 1.5), (2.5, 2.0)])
+    def test_a_gap_begins_no_later_than_the_server_had_all(self, tmp_path: Path, good_for: float, since: float) -> None:
+        """A replica answers questions without its master; but not before the recording was complete."""
+        world = World(tmp_path)
+        start = world.clocks.wall
+        world.clocks.pass_(1)
+        world.complete()
+        world.clocks.pass_(1)
+        world.recorder.asked()
+        world.recorder.answered()
+        world.clocks.pass_(1)
+        world.recorder.lost((start + good_for * SECOND) / SECOND)
+        world.clocks.pass_(1)
+        world.complete()
+        world.recorder.close()
+        (gap,) = (record for record in world.files()[0] if isinstance(record, Gap))
+        assert (gap.since, gap.until) == (start + since * SECOND, start + 4 * SECOND)
+
     def test_every_file_admits_its_part(self, tmp_path: Path) -> None:
         """A gap that lasts into another file, and to the end of the recording."""
         world = World(tmp_path, rotation=Rotation(seconds=10))
         world.complete()
-        world.recorder.lost()
+        world.recorder.lost(math.inf)
         world.clocks.pass_(10)
         world.recorder.tick()
         world.clocks.pass_(1)
@@ -260,7 +279,7 @@ class TestTimes:
         """And no gap ends before it begins."""
         world = World(tmp_path, rotation=Rotation(seconds=10))
         world.complete()
-        world.recorder.lost()
+        world.recorder.lost(math.inf)
         world.clocks.wall -= 3600 * SECOND
         world.clocks.monotonic += 9 * SECOND
         world.recorder.tick()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import hiredis
+import pytest
 from twisted.internet.task import Clock
 
 from marketfeed.redis_address import RedisAddress
+from marketfeed.source.redis_commands import RedisCommands
 from marketfeed.source.redis_link import QUIET_SECONDS, SILENT_SECONDS
 from marketfeed.source.redis_listener import ASK_SECONDS, BUSY_SECONDS, ListenerSink, RedisListener
 from tests.source.memory import Connection, Endpoint
@@ -17,12 +20,21 @@ ONE = b"*3\r\n$10\r\npsubscribe\r\n$7\r\ndepth@*\r\n:1\r\n"
 BOTH = ONE + b"*3\r\n$9\r\nsubscribe\r\n$7\r\ntrade@A\r\n:2\r\n"
 
 
+INFO = b"$18\r\nrun_id:a1b2c3d4e5f\r\n"
+MASTER = b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+
+
+def replica(offset: int, state: bytes = b"connected") -> bytes:
+    return b"*5\r\n$5\r\nslave\r\n$1\r\nm\r\n:6379\r\n$%d\r\n%b\r\n:%d\r\n" % (len(state), state, offset)
+
+
 class FakeSink:
-    """Keeps what it hears. `retries`: what it says about a refusal."""
+    """Keeps what it hears. `retries`: what it says about a refusal. `good_at`: what it was told of the last link."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[object, ...]] = []
         self.retries = True
+        self.good_at = math.nan
 
     def arrived(self) -> None:
         self.heard.append(("arrived",))
@@ -46,8 +58,9 @@ class FakeSink:
         self.heard.append(("refused", subscription, why))
         return self.retries
 
-    def lost(self) -> None:
+    def lost(self, good_at: float) -> None:
         self.heard.append(("lost",))
+        self.good_at = good_at
 
     def take(self) -> list[tuple[object, ...]]:
         heard, self.heard = self.heard, []
@@ -65,21 +78,25 @@ class World:
         self.clock = Clock()
         self.endpoint = Endpoint(self.clock)
         self.sink = FakeSink()
-        self.listener = RedisListener(self.clock, self.endpoint, RedisAddress(), COMMANDS, self.sink)
+        self.roles = Endpoint(self.clock)
+        roles = RedisCommands(self.clock, self.roles, RedisAddress())
+        self.listener = RedisListener(
+            self.clock, self.endpoint, RedisAddress(), COMMANDS, self.sink, roles, self.clock.seconds
+        )
         self.listener.startService()
 
-    def connect(self) -> Connection:
+    def connect(self, role: bytes = MASTER) -> Connection:
         """A link that has asked for its subscriptions."""
         while not self.endpoint.is_waiting:
             self.clock.advance(0.05)
         connection = self.endpoint.accept()
-        connection.answer(b"+PONG\r\n")
+        connection.answer(b"+PONG\r\n", INFO, role)
         assert connection.asked() == COMMANDS
         return connection
 
-    def subscribe(self) -> Connection:
+    def subscribe(self, role: bytes = MASTER) -> Connection:
         """A link whose subscriptions are confirmed."""
-        connection = self.connect()
+        connection = self.connect(role)
         connection.say(BOTH)
         assert self.sink.take()[-3:] == [("arrived",), ("complete",), ("flush",)]
         return connection
@@ -140,6 +157,35 @@ def test_a_loss_is_heard_and_all_is_subscribed_anew() -> None:
     world.endpoint.refuse(ConnectionError("no"))
     assert world.sink.take() == [("lost",)]
     world.subscribe()
+    world.stop()
+
+
+def test_a_replica_that_loses_its_master_is_a_loss() -> None:
+    """It answers every PING, so the sink hears when it had all; and nobody listens there before it has its master."""
+    world = World()
+    connection = world.subscribe(replica(7))
+    roles = world.roles.accept()
+    roles.answer(b"+PONG\r\n")
+    for offset in (8, 9, 9):
+        world.clock.advance(ASK_SECONDS)
+        connection.answer(packed(b"pong", b""))
+        roles.answer(INFO, replica(offset))
+    world.sink.take()
+    world.clock.advance(ASK_SECONDS)
+    connection.answer(packed(b"pong", b""))
+    roles.answer(INFO, replica(9, b"connect"))
+    world.clock.advance(0)
+    assert not connection.is_open
+    assert world.sink.take()[-2:] == [("flush",), ("lost",)]
+    assert world.sink.good_at == pytest.approx(world.clock.seconds() - 3 * ASK_SECONDS)
+    while not world.endpoint.is_waiting:
+        world.clock.advance(0.05)
+    again = world.endpoint.accept()
+    again.answer(b"+PONG\r\n", INFO, replica(-1, b"connect"))
+    world.clock.advance(0)
+    assert not again.is_open
+    assert world.sink.take() == [("lost",)]
+    world.subscribe(replica(9))
     world.stop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import hiredis
 import pytest
 import pytest_twisted
 
+from marketfeed.model.recording import Gap, Publication, read_records
 from tests.system.forwarder import Forwarder
-from tests.system.harness import Client, DaemonProcess, Harness, Redis, RedisServer, trade
+from tests.system.harness import Client, DaemonProcess, Harness, Process, Redis, RedisServer, trade
 
 A = "trade@A_INR"
 LOST = "the server is a replica that has lost its master"
@@ -104,6 +106,12 @@ def causes(daemon: DaemonProcess) -> list[str]:
     return [line.split(": ", 2)[2].partition(";")[0] for line in daemon.lines if "redis: no connection" in line]
 
 
+def spawn(harness: Harness, pair: Pair, *words: str) -> Process:
+    """A command of ours that reads the replica."""
+    command, *arguments = words
+    return harness.spawn([sys.executable, "-m", "marketfeed", command, "--redis-url", pair.replica.url, *arguments])
+
+
 async def watching(harness: Harness, pair: Pair, source: str) -> tuple[DaemonProcess, Client, Redis]:
     daemon = await harness.daemon("--source", source, redis=pair.replica)
     client = await harness.client(daemon, "/stream")
@@ -178,6 +186,53 @@ async def test_a_master_that_becomes_a_replica(harness: Harness, source: str) ->
     assert await gap(client) == {**begin, "to": ANY}
     assert await client.next_bytes() == expected
     assert await daemon.stop() == 0
+
+
+async def is_listened_to(redis: Redis) -> bool:
+    return bool(await redis.command("PUBSUB", "NUMPAT") == 1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_recorder_of_a_replica_that_loses_its_master(harness: Harness) -> None:
+    """The recording has a gap, from before the loss until the replica has its master back."""
+    pair = await Pair(harness).start()
+    path = harness.directory / "market.jsonl"
+    recorder = spawn(harness, pair, "record", "--output", str(path), "*")
+    replica, engine = await pair.replica.connect(), await pair.master.connect()
+    await harness.eventually(lambda: is_listened_to(replica))
+    await say(engine, "pubsub", 1)
+    await harness.eventually(lambda: path.read_bytes().count(b'"stream"') == 1)
+    parted = time.time_ns() // 1000
+    pair.part()
+    await recorder.expect(rf"redis: no connection to \S+: {LOST}; trying again")
+    pair.meet()
+    await harness.eventually(lambda: is_listened_to(replica))
+    await say(engine, "pubsub", 2)
+    await harness.eventually(lambda: path.read_bytes().count(b'"stream"') == 2)
+    recorder.signal("INT")
+    assert await recorder.wait() == 0
+    _, one, gap, two, _ = [record for _, record in read_records([path.read_bytes()])]
+    assert [record.data for record in (one, two) if isinstance(record, Publication)] == [
+        trade("A_INR", number) for number in (1, 2)
+    ]
+    assert isinstance(gap, Gap)
+    assert gap.since <= parted < gap.until
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bridge_on_a_replica_that_loses_its_master(harness: Harness) -> None:
+    """It says that it is deaf, for as long as it is."""
+    pair = await Pair(harness, "--replica-read-only", "no").start()
+    bridge = spawn(harness, pair, "bridge", "trade@*")
+    await bridge.expect("bridge: every channel is listened to")
+    pair.part()
+    await bridge.expect("bridge: what is published from now on is lost")
+    await bridge.expect(rf"redis: no connection to \S+: {LOST}; trying again")
+    since = len(bridge.lines.all)
+    pair.meet()
+    await bridge.expect("bridge: every channel is listened to", since)
+    bridge.signal("INT")
+    assert await bridge.wait() == 0
 
 
 @SOURCES
