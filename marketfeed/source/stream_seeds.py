@@ -2,7 +2,7 @@
 
 1. A state that somebody keeps beside the stream comes first: to read one key costs less.
 2. Only the newest entries are looked at, a few of them at first. A stream in which there is no state is looked at
-   seldom, for its next snapshot will come by itself.
+   seldom, for its next snapshot will come by itself. One that could not be read is looked at whenever somebody asks.
 3. Of a book, what has no ids is of no use: nothing would say how it stands to what comes on the stream.
 4. Few streams are looked at a time, and a book is put together a portion in a turn.
 """
@@ -34,6 +34,10 @@ class _Kind(msgspec.Struct, gc=False):
 
 
 _kind = msgspec.json.Decoder(_Kind).decode
+
+
+class _Unread(Exception):
+    """The server is out of reach, or refuses: that says nothing of what is in the stream."""
 
 
 class StreamSeeds:
@@ -71,6 +75,8 @@ class StreamSeeds:
         await self._turns.acquire()
         try:
             found = await self._look_into(stream)
+        except _Unread:
+            return None
         finally:
             self._turns.release()
         if found is None:
@@ -82,19 +88,23 @@ class StreamSeeds:
     async def _look_into(self, stream: str) -> bytes | None:
         name = self._kinds.parse(stream)
         if name.kind.loss is LossPolicy.LATEST:
-            newest = await self._archive.newest(stream, 1, self._max_payload)
+            newest = await self._newest(stream, 1, self._max_payload)
             return newest[0][1] if newest else None
         reader = PublicationReader(name, (stream, self._prefix + stream), self._max_payload)
         for limit in (_FEW, _MANY):
-            entries = await self._archive.newest(stream, limit, _MOST_BYTES)
-            if not entries:
-                return None
+            entries = await self._newest(stream, limit, _MOST_BYTES)
             since = await self._since_snapshot(entries, reader)
             if since:
                 return await self._book(since)
             if len(entries) < limit:
                 return None  # that was all, or as much as may be read
         return None
+
+    async def _newest(self, stream: str, limit: int, max_bytes: int) -> list[Entry]:
+        entries = await self._archive.newest(stream, limit, max_bytes)
+        if entries is None:
+            raise _Unread
+        return entries
 
     async def _since_snapshot(self, entries: list[Entry], reader: PublicationReader) -> list[bytes]:
         """What is good of the last snapshot and all behind it; nothing if there is none."""

@@ -127,10 +127,14 @@ def test_a_ticker_is_the_newest_entry() -> None:
     assert Reading(stream="ticker@A").read() is None
 
 
-def test_a_server_that_is_out_of_reach() -> None:
-    reading = Reading(update(1, whole=True))
+@pytest.mark.parametrize("stream", [A, "ticker@A"])
+def test_a_server_that_is_out_of_reach(stream: str) -> None:
+    """That says nothing of what is in the stream: it is looked into as soon as somebody asks again."""
+    reading = Reading(update(1, whole=True), stream=stream)
     reading.archive.reached = False
     assert reading.read() is None
+    reading.archive.reached = True
+    assert json.loads(reading.read() or b"null")["u"] == 1
 
 
 def test_few_streams_at_a_time() -> None:
