@@ -89,7 +89,6 @@ class Stage:
         assert [event for event in events if event["level"] in ("error", "critical")] == []
         assert "Traceback" not in log
         secrets = {part[:20] for each in self.tokens for part in each.split(".")} | {SECRET.decode()[:20]}
-        assert len(secrets) > 10
         assert [secret for secret in secrets if secret in log] == []
         assert any(event["level"] == "debug" for event in events)
 
