@@ -12,7 +12,7 @@ from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind
 __all__ = ["BadSetting", "read_kinds"]
 
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
-_FIELD = re.compile(r"[!-~]{1,64}")
+_FIELD = re.compile(r"[!#-\[\]-~]{1,64}")  # what a decoder can be asked for: neither " nor \
 _POLICIES = " or ".join(f'"{policy.value}"' for policy in LossPolicy)
 
 

@@ -86,7 +86,7 @@ def test_ids() -> None:
     assert (kinds.parse("trade@A").kind, kinds.parse("ticker@A").kind.ids) == (trade, None)
 
 
-@pytest.mark.parametrize("ids", ["1", "true", "''", "'a b'", "'é'", f"'{'x' * 65}'", "['t']"])
+@pytest.mark.parametrize("ids", ["1", "true", "''", "'a b'", "'é'", "'a\"b'", "'a\\\\b'", f"'{'x' * 65}'", "['t']"])
 @pytest.mark.parametrize("kind", ["trade = {", "orders = {loss = 'keep', "])
 def test_ids_that_are_no_field(kind: str, ids: str) -> None:
     """One line that says what is."""

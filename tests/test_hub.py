@@ -31,7 +31,7 @@ from marketfeed.model.deflate import compressed_body, compressed_frame, inflate
 from marketfeed.model.dialects import Shape
 from marketfeed.model.history import Histories
 from marketfeed.model.state import BookState
-from marketfeed.model.streams import BUILT_IN, StreamKinds
+from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
 from tests.conftest import LogCapture
 from tests.fakes import FakeArchive, FakeSeeds, FakeSource, FakeSubscriber, payloads
 from tests.rooms import EPOCH, KINDS, LINGER, Client, Room, member, trade
@@ -941,6 +941,22 @@ def test_a_jump_is_told_before_the_publication_that_shows_it(room: Room) -> None
     assert other.take() == []
     room.source.publish("depth@A", depth(4))
     assert client.take() == [("depth@A", 4)]
+
+
+def test_a_publication_without_the_ids_of_its_kind_is_bad() -> None:
+    """Also where the kind itself demands nothing of its publications."""
+    orders = StreamKind("orders", LossPolicy.KEEP, ids="seq")
+    room = Room()
+    client = Client(room)
+    client.hub.join(client.outbox, client.shape, {"orders@A": StreamKinds([orders]).parse("orders@A")}, client)
+    room.source.confirm()
+    client.take()
+    for payload in (b'{"seq":1}', b"{}", b'{"seq":"2"}', b'{"seq":2}'):
+        room.source.publish("orders@A", payload)
+    assert client.hub.published == 2
+    client.end()
+    room.clock.advance(LINGER)
+    room.assert_empty()
 
 
 def test_ids_of_any_kind_that_jump_are_told() -> None:
