@@ -90,7 +90,7 @@ class TestDocuments:
         known = {f"--{option.flag}" for option in OPTIONS}
         known |= options_of_commands()
         known |= {"--json", "--logfile", "--syslog", "--uid", "--gid", "--pidfile", "--help"}
-        known |= {"--no-throttle"}  # of tests.autobahn
+        known |= {"--no-throttle", "--experimental-websocket"}  # of tests.autobahn, and of Node
         for code in inline_code(document):
             for option in re.findall(r"--[a-z][a-z-]*", code):
                 assert option in known, f"{document}: {code}"

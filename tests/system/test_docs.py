@@ -25,7 +25,7 @@ from marketfeed.client.keys import load_keys
 from marketfeed.model.recording import Begin, End, Publication, read_records, write_record
 from marketfeed.options import OPTIONS
 from marketfeed.settings import Settings
-from tests.docs_runner import Block, blocks, commands, is_for_the_machine
+from tests.docs_runner import DOCUMENTS, Block, blocks, commands, inline_code, is_for_the_machine
 from tests.system.docs_machine import Engine, Machine
 from tests.system.docs_stage import UPGRADE, Stage, scenes
 from tests.system.forwarder import Forwarder
@@ -33,6 +33,15 @@ from tests.system.harness import DEADLINE, DaemonProcess, Harness, Process, RawC
 
 SCENES = scenes(blocks("transcript"))
 SCRIPTS = [block for block in blocks("sh") if not all(map(is_for_the_machine, commands(block)))]
+ARGUMENTS = sorted(
+    {
+        arguments
+        for document in DOCUMENTS
+        for code in inline_code(document)
+        for arguments in re.findall(r'make run ARGS="(.+)"', code)
+    }
+)
+"""What `make run` is given for the daemon."""
 
 NODE = shutil.which("node")
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
@@ -91,6 +100,20 @@ async def test_commands_do_what_they_are_shown_for(block: Block, harness: Harnes
         await Engine(harness, redis).publish_until(process, r"TATA_INR +trade +1000\.50 +10 +buy$")
         process.signal("INT")
         assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+@pytest_twisted.ensureDeferred
+async def test_what_make_run_is_given(arguments: str, harness: Harness) -> None:
+    """The demo starts with it. The console with which README begins may connect then, as may what it is given for."""
+    daemon = await harness.daemon("--demo", *shlex.split(arguments))
+    await daemon.expect("A simulated market is open")
+    for origin in (f"http://localhost:{daemon.port}", *(["null"] if "null" in arguments else [])):
+        raw = await harness.raw(daemon)
+        raw.send(f"GET / HTTP/1.1\n{UPGRADE}\nOrigin: {origin}\n\n".replace("\n", "\r\n").encode())
+        assert (await raw.until(lambda data: b"\r\n" in data)).startswith(b"HTTP/1.1 101 "), origin
+    status, _, body = await harness.http(daemon, "GET /api/v3/depth?symbol=TATA_INR HTTP/1.1\nHost: localhost")
+    assert (status, bool(json.loads(body)["bids"])) == (200, True)
 
 
 async def a_daemon_runs(process: Process, is_endless: bool) -> None:
