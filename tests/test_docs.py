@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from marketfeed.commands import bench, bridge, record, replay, token
+from marketfeed.commands import bench, bridge, record, replay, simulate, token
 from marketfeed.model.messages import CLOSE_REASONS, ErrorCode
 from marketfeed.model.recording import read_line, write_record
 from marketfeed.model.streams import BUILT_IN
@@ -50,7 +50,7 @@ def options_of_commands() -> set[str]:
     """The options of the commands that have documents of their own."""
     parser = argparse.ArgumentParser()
     subparsers = parser.add_subparsers()
-    for command in (bench, bridge, record, replay, token):
+    for command in (bench, bridge, record, replay, simulate, token):
         command.add_parser(subparsers)
     return {
         option

@@ -81,6 +81,9 @@ async def test_commands_do_what_they_are_shown_for(block: Block, harness: Harnes
     if "marketfeed bridge" in script:
         await a_bridge_copies(harness, redis, machine, script)
         return
+    if "marketfeed simulate" in script:
+        await a_market_is_simulated(harness, server, redis, machine, script)
+        return
     if "redis-cli" in script and "PUBLISH" not in script:
         await streams_are_set_up(harness, redis, machine, script)
         return
@@ -181,6 +184,23 @@ async def a_bridge_copies(harness: Harness, redis: Redis, machine: Machine, scri
     assert await process.wait() == 0, process.lines.all
     ((_, fields),) = await redis.command("XRANGE", "trade@TATA_INR", "-", "+")
     assert fields == [b"d", trade()]
+
+
+async def a_market_is_simulated(
+    harness: Harness, server: RedisServer, redis: Redis, machine: Machine, script: str
+) -> None:
+    """Its streams are there, and a daemon that reads them has the book for the first who asks."""
+    process = machine.run(f"exec {script}", {})
+
+    async def is_added() -> bool:
+        return bool(await redis.command("EXISTS", "depth@TATA_INR"))
+
+    await harness.eventually(is_added)
+    daemon = await harness.daemon("--source", "streams", redis=server)
+    status, _, body = await harness.http(daemon, "GET /api/v3/depth?symbol=TATA_INR HTTP/1.1\nHost: localhost")
+    assert (status, bool(json.loads(body)["bids"])) == (200, True)
+    process.signal("INT")
+    assert await process.wait() == 0, process.lines.all
 
 
 async def streams_are_set_up(harness: Harness, redis: Redis, machine: Machine, script: str) -> None:
