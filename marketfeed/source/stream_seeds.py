@@ -4,7 +4,8 @@
 2. Only the newest entries are looked at, a few of them at first. A stream in which there is no state is looked at
    seldom, for its next snapshot will come by itself. One that could not be read is looked at whenever somebody asks.
 3. Of a book, what has no ids is of no use: nothing would say how it stands to what comes on the stream.
-4. Few streams are looked at a time, and a book is put together a portion in a turn.
+4. Few streams are looked at a time, and a book is put together a portion in a turn, by number and by bytes, and written
+   in a turn of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _FEW, _MANY = 100, 1000
 _MOST_BYTES = 2**20
 _AT_A_TIME = 4
 _PORTION = 50
+_PORTION_BYTES = 32 * 1024
 _SELDOM_SECONDS = 60.0
 _REMEMBERED = 10_000
 
@@ -109,7 +111,10 @@ class StreamSeeds:
     async def _since_snapshot(self, entries: list[Entry], reader: PublicationReader) -> list[bytes]:
         """What is good of the last snapshot and all behind it; nothing if there is none."""
         since: list[bytes] = []
-        for number, (_, payload) in enumerate(reversed(entries), 1):
+        portion = _Portion()
+        for _, payload in reversed(entries):
+            if portion.is_full(payload):
+                await self._pause()
             try:
                 data = reader.read(payload)
             except BadPublication:
@@ -117,18 +122,36 @@ class StreamSeeds:
             since.append(data)
             if b'"snapshot"' in data and _kind(data).snapshot is True:
                 return since[::-1]
-            if number % _PORTION == 0:
-                await self._pause()
         return []
 
     async def _book(self, publications: list[bytes]) -> bytes | None:
         state = BookState()
         state.max_levels = self._max_levels
-        for number, data in enumerate(publications, 1):
-            state.record(data)
-            if number % _PORTION == 0:
+        portion = _Portion()
+        for data in publications:
+            if portion.is_full(data):
                 await self._pause()
+            state.record(data)
+            for _ in state.settling():
+                pass  # now, for many at once would take long
+        await self._pause()
         return None if state.last is None else state.snapshot()
 
     def _pause(self) -> Deferred[None]:
         return deferLater(self._clock, 0)
+
+
+class _Portion:
+    """What is done in one turn: so many publications, or so many bytes of them."""
+
+    def __init__(self) -> None:
+        self._count = self._size = 0
+
+    def is_full(self, data: bytes) -> bool:
+        """Whether `data` is too much beside what there was; then it begins the next one."""
+        self._count += 1
+        self._size += len(data)
+        if self._count == 1 or (self._count <= _PORTION and self._size <= _PORTION_BYTES):
+            return False
+        self._count, self._size = 1, len(data)
+        return True

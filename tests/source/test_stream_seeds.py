@@ -33,13 +33,13 @@ def update(number: int, *, whole: bool = False, price: int = 1, ids: bool = True
 class Reading:
     """Streams and keys, and what reads them. `asked`: how many entries were asked for at most."""
 
-    def __init__(self, *payloads: bytes, stream: str = A, max_levels: int = 1000) -> None:
+    def __init__(self, *payloads: bytes, stream: str = A, max_levels: int = 1000, max_payload: int = 1000) -> None:
         self.clock = Clock()
         self.keys, self.archive = FakeSeeds(), FakeArchive()
         for number, payload in enumerate(payloads, 1):
             self.archive.add(stream, f"{number}-0", payload)
         self.stream = stream
-        limits = {"max_payload": 1000, "max_levels": max_levels}
+        limits = {"max_payload": max_payload, "max_levels": max_levels}
         self.seeds = StreamSeeds(self.clock, self.keys, self.archive, StreamKinds(), channel_prefix="p:", **limits)
 
     def read(self) -> bytes | None:
@@ -87,6 +87,18 @@ def test_much_is_read_a_portion_at_a_time() -> None:
     assert (found["u"], len(found["a"]), reading.asked) == (499, 499, [100, 1000])
     assert reading.turns > 10
     assert json.loads(Reading(*payloads[-50:], update(500, whole=True)).read() or b"null")["u"] == 500
+
+
+def test_few_entries_that_are_large_are_portions_too() -> None:
+    """Each is read in a turn of its own, and merged in another one."""
+    levels = [[str(price), "1"] for price in range(3000)]
+    payloads = [
+        json.dumps({"e": "depth", "a": levels, "b": [], "U": number, "u": number, "snapshot": number == 1}).encode()
+        for number in range(1, 11)
+    ]
+    reading = Reading(*payloads, max_levels=3000, max_payload=100_000)
+    assert json.loads(reading.read() or b"null")["u"] == 10
+    assert reading.turns >= 2 * (len(payloads) - 1)
 
 
 @pytest.mark.parametrize(
