@@ -125,12 +125,9 @@ class Crowd:
                 self._selector.register(client.socket.fileno(), selectors.EVENT_READ, partial(self._read_slow, client))
 
     def _read_slow(self, client: LoadClient) -> None:
-        try:
-            data = client.recv(_READ)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        data = _receive(client)
+        if data is None:
             return
-        except OSError:
-            data = b""
         self.slow_size += len(data)
         batch = self._cut(client, data, self._slow_reader)
         if data and batch.close is None:
@@ -148,12 +145,9 @@ class Crowd:
     # What arrives.
 
     def _read(self, client: LoadClient) -> None:
-        try:
-            data = client.recv(_READ)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        data = _receive(client)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self._gone(client, _CUT_OFF)
             return
@@ -266,6 +260,16 @@ class Crowd:
             for stream, number in client.waits_for.items()
         )
         return waiting + self.order.lost(lambda stream, first, after: after - first)
+
+
+def _receive(client: LoadClient) -> bytes | None:
+    """What there is; nothing when the connection is gone, and None when there is nothing yet."""
+    try:
+        return client.recv(_READ)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return None
+    except OSError:
+        return b""
 
 
 def _within(ordered: list[list[int]], stream: int, first: int, after: int) -> int:
