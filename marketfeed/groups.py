@@ -14,7 +14,15 @@ from typing import Any
 from marketfeed.boundaries import Subscriber
 from marketfeed.logs import Log
 from marketfeed.model.book import DepthMessage
-from marketfeed.model.deflate import LARGE, compressed_body, compressed_frame, frame_around, inflate, useful_window
+from marketfeed.model.deflate import (
+    LARGE,
+    compressed_body,
+    compressed_frame,
+    frame_around,
+    inflate,
+    shared_window,
+    useful_window,
+)
 from marketfeed.model.dialects import Shape, offset_tail, publication_head, split_tail
 from marketfeed.model.frames import text_frame, text_header
 from marketfeed.model.history import History
@@ -104,7 +112,7 @@ class Group:
 
     def _framed_around(self, data: bytes, offset: str, shared: Shared) -> bytes | None:
         """The frame of a large publication whose data are compressed once for all; None where they grow by it."""
-        key = (None, self.window - self.window % 3)
+        key = (None, shared_window(self.window))
         body = shared.get(key)
         if body is None:
             body = shared[key] = compressed_body(data, self.window)

@@ -6,7 +6,8 @@ import zlib
 
 from marketfeed.model.frames import text_header
 
-__all__ = ["LARGE", "LEAST", "compressed_body", "compressed_frame", "frame_around", "inflate", "useful_window"]
+__all__ = ["LARGE", "LEAST", "compressed_body", "compressed_frame", "frame_around", "inflate"]
+__all__ += ["shared_window", "useful_window"]
 
 LEAST = 200
 """Bytes below which a message is not worth compressing."""
@@ -32,9 +33,14 @@ def compressed_frame(payload: bytes, window: int) -> bytes | None:
     return _framed(body) if len(body) < size else None
 
 
+def shared_window(window: int) -> int:
+    """The bits of the window for which large data are compressed: a few kinds, for each is another compression."""
+    return window - window % 3
+
+
 def compressed_body(data: bytes, window: int) -> bytes:
     """`data` by itself, compressed for a window of `window` bits or more: the same for all that may stand around it."""
-    return _deflated(data, window - window % 3)  # few kinds of windows, for each is another compression
+    return _deflated(data, shared_window(window))
 
 
 def frame_around(head: bytes, body: bytes, tail: bytes) -> bytes:
