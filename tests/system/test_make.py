@@ -205,7 +205,7 @@ class TestFinishedSetUp:
         ("variables", "port"),
         [
             ({"HOST": "0.0.0.0"}, "tcp:8080:interface=0.0.0.0"),
-            ({"PORT": "unix:/tmp/demo.sock"}, "unix:/tmp/demo.sock"),
+            ({"PORT": "unix:demo.sock"}, "unix:demo.sock"),
             ({"ARGS": "--source streams"}, "tcp:8080:interface=127.0.0.1 --source streams"),
         ],
     )
