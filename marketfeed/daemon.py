@@ -34,7 +34,7 @@ from marketfeed.hub import Hub, HubLimits
 from marketfeed.listener import CannotServe, Listener, server_endpoint
 from marketfeed.logs import Log, make_observer
 from marketfeed.memory import MemoryGuard
-from marketfeed.model.streams import BUILT_IN, StreamKinds
+from marketfeed.model.streams import StreamKinds
 from marketfeed.resources import raise_file_limit, room_for_connections
 from marketfeed.settings import Settings
 from marketfeed.shares import Shares
@@ -178,7 +178,7 @@ class _Report(Service):
 def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon:
     """The tree of services. `twistd`: twistd's own options. Raises `StartFault`."""
     notes: list[str] = []
-    kinds = StreamKinds((*BUILT_IN, *settings.kinds))
+    kinds = StreamKinds(settings.all_kinds)
     hub = Hub(
         reactor,
         HubLimits(

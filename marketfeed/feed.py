@@ -23,7 +23,7 @@ from marketfeed.source.redis_publisher import RedisPublisher
 from marketfeed.source.redis_pubsub import RedisPubSub
 from marketfeed.source.redis_seeds import RedisSeeds
 from marketfeed.source.redis_streams import RedisStreams
-from marketfeed.source.simulator import MarketSimulation, SimulatedEngine
+from marketfeed.source.simulator import INSTRUMENTS, MarketSimulation, SimulatedEngine
 from marketfeed.source.stream_seeds import StreamSeeds
 from marketfeed.source.warm import Warm
 
@@ -59,7 +59,7 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub) -> Feed:
             reactor,
             seeds,
             archive,
-            StreamKinds((*BUILT_IN, *settings.kinds)),
+            StreamKinds(settings.all_kinds),
             channel_prefix=prefix,
             max_payload=settings.max_payload,
             max_levels=settings.max_book_levels,
@@ -96,9 +96,9 @@ def _warm(
     settings: Settings,
 ) -> list[IService]:
     """What keeps streams ready without clients."""
-    demo = [f"{kind.name}@{market}" for market in SimulatedEngine().markets for kind in BUILT_IN]
-    texts = (*settings.warm, *(demo if settings.demo else ()))
-    globs = [parse_glob(text, (*BUILT_IN, *settings.kinds)) for text in texts]
+    markets = [instrument.market for instrument in INSTRUMENTS] if settings.demo else []
+    texts = (*settings.warm, *[f"{kind.name}@{market}" for market in markets for kind in BUILT_IN])
+    globs = [parse_glob(text, settings.all_kinds) for text in texts]
     by_streams = settings.source == "streams"
     warm = Warm(reactor, commands, hub.discovered, globs, settings.channel_prefix, by_streams=by_streams)
     if not warm.channels:

@@ -80,6 +80,11 @@ class Settings(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
     @property
+    def all_kinds(self) -> tuple[StreamKind, ...]:
+        """The kinds of streams: one that is declared stands behind the built-in one that it is to replace."""
+        return (*BUILT_IN, *self.kinds)
+
+    @property
     def redis_tls(self) -> RedisTls:
         """The files for TLS to Redis."""
         return RedisTls(self.redis_ca, self.redis_certificate, self.redis_key)

@@ -17,10 +17,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from marketfeed.commands.redis_options import add_redis_options, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
 from marketfeed.logs import Log, log_to_stderr
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
-from marketfeed.model.streams import BUILT_IN, StreamKinds
+from marketfeed.model.streams import StreamKinds
 from marketfeed.settings import BadSetting, Settings
 from marketfeed.source.simulator import Publisher
 
@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Copy until SIGINT or SIGTERM; returns the exit status."""
     try:
         settings = redis_settings(arguments)
-        selection = parse_selection(arguments.patterns, StreamKinds((*BUILT_IN, *settings.kinds)))
+        selection = parse_selection(arguments.patterns, StreamKinds(settings.all_kinds))
         maxlen = _maxlen(arguments.maxlen)
         for warning in settings.warnings:
             print(warning, file=sys.stderr)
@@ -147,14 +147,10 @@ def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
 
     from marketfeed.source.redis_appender import RedisAppender
     from marketfeed.source.redis_commands import RedisCommands
-    from marketfeed.source.redis_endpoint import redis_endpoint
     from marketfeed.source.redis_listener import RedisListener
 
     reactor: Any = the_reactor
-    try:
-        endpoint = redis_endpoint(reactor, settings.redis, settings.redis_tls)
-    except ValueError as error:
-        raise BadSetting(str(error)) from None
+    endpoint = endpoint_of(reactor, settings)
     prefix = settings.channel_prefix
     appender = RedisAppender(reactor, endpoint, settings.redis, maxlen)
     bridge = Bridge(selection, prefix, appender, lambda: end())

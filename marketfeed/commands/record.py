@@ -18,11 +18,11 @@ from typing import Any
 
 from marketfeed.commands.record_output import BadOutput, FileNames, OutputFile
 from marketfeed.commands.recorder import Moments, Recorder, Rotation
-from marketfeed.commands.redis_options import add_redis_options, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
 from marketfeed.logs import log_to_stderr
 from marketfeed.memory import parse_memory_limit
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
-from marketfeed.model.streams import BUILT_IN, StreamKinds
+from marketfeed.model.streams import StreamKinds
 from marketfeed.settings import BadSetting, Settings
 
 __all__ = ["add_parser", "run"]
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Record until SIGINT or SIGTERM; returns the exit status."""
     try:
         settings = redis_settings(arguments)
-        selection = parse_selection(arguments.patterns, StreamKinds((*BUILT_IN, *settings.kinds)))
+        selection = parse_selection(arguments.patterns, StreamKinds(settings.all_kinds))
         rotation = _rotation(arguments)
         new_file = _files(arguments)
         for warning in settings.warnings:
@@ -85,14 +85,10 @@ def _record(
     from twisted.internet.task import LoopingCall
 
     from marketfeed.source.redis_commands import RedisCommands
-    from marketfeed.source.redis_endpoint import redis_endpoint
     from marketfeed.source.redis_listener import RedisListener
 
     reactor: Any = the_reactor
-    try:
-        endpoint = redis_endpoint(reactor, settings.redis, settings.redis_tls)
-    except ValueError as error:
-        raise BadSetting(str(error)) from None
+    endpoint = endpoint_of(reactor, settings)
     prefix = settings.channel_prefix.encode()
     moments = Moments()
     try:

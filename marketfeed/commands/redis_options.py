@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
+
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.options import OPTIONS
 from marketfeed.settings import BadSetting, Settings, load
 
-__all__ = ["add_redis_options", "check_redis_files", "redis_settings"]
+__all__ = ["add_redis_options", "check_redis_files", "endpoint_of", "redis_settings"]
 
 _SHARED = (
     "redis_url",
@@ -55,6 +58,16 @@ def redis_settings(arguments: argparse.Namespace) -> Settings:
             "expected redis://, rediss:// or unix:///path of another"
         )
     return settings
+
+
+def endpoint_of(reactor: Any, settings: Settings) -> IStreamClientEndpoint:
+    """Where to connect to, for a command that keeps a connection. Raises `BadSetting`."""
+    from marketfeed.source.redis_endpoint import redis_endpoint
+
+    try:
+        return redis_endpoint(reactor, settings.redis, settings.redis_tls)
+    except ValueError as error:
+        raise BadSetting(str(error)) from None
 
 
 def check_redis_files(settings: Settings) -> None:

@@ -21,7 +21,7 @@ from marketfeed.commands.replay_files import BadRecording, Place, check, recorde
 from marketfeed.commands.replay_player import Pace, Player
 from marketfeed.model.recording import Publication, Record
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
-from marketfeed.model.streams import BUILT_IN, StreamKinds
+from marketfeed.model.streams import StreamKinds
 from marketfeed.settings import BadSetting, Settings
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _counts(player: Player, publisher: ReplayPublisher) -> str:
 
 
 def _selection(patterns: list[str] | None, settings: Settings) -> StreamSelection | None:
-    return None if patterns is None else parse_selection(patterns, StreamKinds((*BUILT_IN, *settings.kinds)))
+    return None if patterns is None else parse_selection(patterns, StreamKinds(settings.all_kinds))
 
 
 def _pace(arguments: argparse.Namespace) -> Pace | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from marketfeed.commands.redis_options import add_redis_options, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
 from marketfeed.logs import log_to_stderr
 from marketfeed.model.streams import BadStreamName, StreamKinds
 from marketfeed.settings import BadSetting, Settings
@@ -71,13 +71,9 @@ def _run(settings: Settings, engine: SimulatedEngine, rate: float, entries: int)
     from twisted.internet import reactor
 
     from marketfeed.source.redis_appender import RedisAppender
-    from marketfeed.source.redis_endpoint import redis_endpoint
     from marketfeed.source.redis_publisher import RedisPublisher
 
-    try:
-        endpoint = redis_endpoint(reactor, settings.redis, settings.redis_tls)
-    except ValueError as error:
-        raise BadSetting(str(error)) from None
+    endpoint = endpoint_of(reactor, settings)
     keeper = None if entries else RedisPublisher(reactor, endpoint, settings.redis)
     publisher = keeper or RedisAppender(reactor, endpoint, settings.redis, entries)
     log_to_stderr(reactor, settings.log_format, settings.log_level)
