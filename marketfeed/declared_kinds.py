@@ -1,4 +1,4 @@
-"""The kinds of streams that an operator declares, in the tables `[streams.<kind>]` of the file (OPTIONS.md)."""
+"""The kinds of streams that an operator declares, in the tables `[streams.<kind>]` of the file (docs/operations.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publications that do not go their way: each stream's are logged at most once a second (PROTOCOL.md, section 2)."""
+"""Publications that do not go their way: each stream's are logged at most once a second (docs/protocol.md)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
    per group, and every member of it gets the same bytes. Groups of which the compressed bytes are equal share them, and
    all of them those of a large publication.
 2. What a stream has published is kept for those who come later: its history by offset, and for the kinds of which
-   only the newest or the sum counts, its state (PROTOCOL.md, section 6).
+   only the newest or the sum counts, its state (docs/protocol.md).
 """
 
 from __future__ import annotations

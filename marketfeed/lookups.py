@@ -23,7 +23,7 @@ from marketfeed.wanted import WantedStreams
 __all__ = ["BOOK_SECONDS", "KEPT_SECONDS", "Lookups"]
 
 BOOK_SECONDS = 5.0
-"""How long somebody who asks for a book waits for it (PROTOCOL.md, section 3)."""
+"""How long somebody who asks for a book waits for it (docs/protocol.md)."""
 KEPT_SECONDS = 60.0
 """How long a stream is wanted after its book was asked for, besides `--linger`."""
 _MOST_KEPT = 1000

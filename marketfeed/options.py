@@ -1,4 +1,4 @@
-"""The table of the daemon's options, and what each of them accepts (OPTIONS.md)."""
+"""The table of the daemon's options, and what each of them accepts (docs/operations.md)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a client has missed, put together from the history of a stream and the archive behind it.
 
 1. A recall is whole or it is nothing: it has every publication from the client's offset to the moment at which the
-   client joins, in order, or it says that it has not (PROTOCOL.md, section 6).
+   client joins, in order, or it says that it has not (docs/protocol.md).
 2. The archive is asked for what lies before the history, a portion at a time, and for no more than there is room for.
    All recalls of a client share its room; one that does not fit gives back what it has taken.
 3. Where publications were lost unnoticed, an offset from before it was noticed is good for nothing: the archive would

@@ -19,7 +19,7 @@ from marketfeed.model.messages import GapReason
 __all__ = ["CONFIRM_SECONDS", "Wait", "Waits"]
 
 CONFIRM_SECONDS = 5.0
-"""How long a client waits for the source's confirmation before it is answered without (PROTOCOL.md, section 4)."""
+"""How long a client waits for the source's confirmation before it is answered without (docs/protocol.md)."""
 
 _PORTION = 50
 """Those who go on in one turn of the reactor."""

@@ -317,7 +317,7 @@ class TestTree:
 
 class TestBuild:
     def test_the_parts_of_a_daemon(self) -> None:
-        """In the order of ARCHITECTURE: what is needed starts before what needs it, and stops after it."""
+        """In the order of docs/architecture.md: what is needed starts before what needs it, and stops after it."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
         assert names(list(daemon)) == [
             *(

@@ -1,4 +1,4 @@
-"""URLs of Redis servers: what they mean, and that a password never shows (OPTIONS: `--redis-url`)."""
+"""URLs of Redis servers: what they mean, and that a password never shows (docs/operations.md)."""
 
 from __future__ import annotations
 

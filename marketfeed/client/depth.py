@@ -1,4 +1,4 @@
-"""A market's order book in one plain answer, as Binance shapes it: `GET /api/v3/depth` (PROTOCOL.md, section 3).
+"""A market's order book in one plain answer, as Binance shapes it: `GET /api/v3/depth` (docs/protocol.md).
 
 1. Who asks passes the doors of the admission, and may have the stream of the book; before that no book is asked for.
 2. Every answer is JSON, and a refusal `{"code": …, "msg": …}`, which names the parameter and what is accepted. No byte

@@ -15,7 +15,7 @@ __all__ = ["NOTICE", "Expiry", "TokenBearer"]
 _LOOK_SECONDS = 300.0
 """How long it takes at most to notice that the clock of the tokens was set."""
 NOTICE = 60.0
-"""Seconds before the end at which the client hears of it (PROTOCOL.md, section 5)."""
+"""Seconds before the end at which the client hears of it (docs/protocol.md)."""
 
 
 class TokenBearer(Protocol):

@@ -125,7 +125,7 @@ def _target(target: str) -> tuple[str, str]:
 
 
 def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgrade | DepthAsked | Refusal:
-    """What a request asks for: a WebSocket, a book, or another answer in plain HTTP (PROTOCOL.md, section 3)."""
+    """What a request asks for: a WebSocket, a book, or another answer in plain HTTP (docs/protocol.md)."""
     if head.method not in _METHODS:
         return Refusal(405, "expected GET", (("Allow", ", ".join(_METHODS)),))
     if head.path == "/api/v3/depth":

@@ -1,4 +1,4 @@
-"""Which streams a client may have, as its token says (PROTOCOL.md, sections 4 and 6); the errors are for it to read.
+"""Which streams a client may have, as its token says (docs/protocol.md); the errors are for it to read.
 
 1. A request for streams is permitted as a whole, or refused with the first stream that is not.
 2. Where a token has many patterns that have to be tried, that is done a few streams at a time: both are `Work`.

@@ -1,4 +1,4 @@
-"""The properties of a connection (PROTOCOL.md, section 4): how it speaks, and what it wants of each stream.
+"""The properties of a connection (docs/protocol.md): how it speaks, and what it wants of each stream.
 
 1. They are values: setting one makes others. All clients who have set nothing share one for each dialect.
 2. `offsets` has an effect on envelopes only, and `snapshot` on what is subscribed from then on.

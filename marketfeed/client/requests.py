@@ -1,4 +1,4 @@
-"""What the fields of a request hold, by method (PROTOCOL.md, section 4), what HISTORY answers, and what is too much.
+"""What the fields of a request hold, by method (docs/protocol.md), what HISTORY answers, and what is too much.
 
 Each function returns what its field says, or raises `RequestError` with what is wrong and what would be accepted.
 """

@@ -2,7 +2,7 @@
 
 1. Requests are answered in order. While one waits, a SUBSCRIBE for the source or a HISTORY for what is kept, later
    requests wait behind it, and past a few of them the client is not read from.
-2. A request takes effect whole or not at all, and is answered once (PROTOCOL.md, section 4).
+2. A request takes effect whole or not at all, and is answered once (docs/protocol.md).
 3. Everything that a client can do wrong ends in one place, `_answer`, as an error reply.
 4. What takes long is done in later turns, and so is what waits behind it (`portions`).
 5. A client has what its token permits, from the moment at which the token is known to be good. No token is logged.

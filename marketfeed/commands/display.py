@@ -63,7 +63,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A control event (PROTOCOL.md, section 5)."""
+    """A control event (docs/protocol.md)."""
 
     name: str
     data: dict[str, Any]
@@ -186,7 +186,7 @@ _SPELLINGS: dict[str, Callable[[dict[str, Any], bool], str]] = {
 
 
 def _market(publication: Publication) -> str:
-    """From the stream's name, which may be reversed (PROTOCOL.md, section 1), or else from the data."""
+    """From the stream's name, which may be reversed (docs/protocol.md), or else from the data."""
     left, at, rest = publication.stream.partition("@")
     if not at:
         return _word(publication.data.get("s"))

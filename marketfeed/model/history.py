@@ -1,4 +1,4 @@
-"""The past publications of streams, for resume and HISTORY (PROTOCOL.md, section 6).
+"""The past publications of streams, for resume and HISTORY (docs/protocol.md).
 
 1. What `since` returns is everything behind that offset, in order, or it returns nothing: never a part.
 2. An offset holds in its epoch only, or where the source gives the offsets, as far as that source's own order reaches.

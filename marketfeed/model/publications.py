@@ -1,4 +1,4 @@
-"""What a trading engine publishes, and what is wrong with it (PROTOCOL.md, section 2).
+"""What a trading engine publishes, and what is wrong with it (docs/protocol.md).
 
 1. A payload is read once. What clients get as `data` are the engine's own bytes, a slice of the payload.
 2. Decimals are checked, never converted. Those in strings are within the bounds of `decimals`; a number in a required

@@ -1,4 +1,4 @@
-"""The state of a stream, which a new subscriber gets first (PROTOCOL.md, section 6).
+"""The state of a stream, which a new subscriber gets first (docs/protocol.md).
 
 1. A state is given only while it is complete: what a subscriber who had been there from the beginning would have.
    A book is complete from a snapshot or a seed on, until something may be missing: a jump in the ids, a publication

@@ -1,4 +1,4 @@
-"""The names of streams, their kinds, and the spellings under which clients ask for them (PROTOCOL.md, section 1).
+"""The names of streams, their kinds, and the spellings under which clients ask for them (docs/protocol.md).
 
 1. A stream has one name, ``<kind>@<market>``; the Redis channel is that name behind the prefix.
 2. A client may spell it in other ways; every frame to that client echoes its own spelling.
@@ -30,7 +30,7 @@ _SHOWN = 80  # of a name that a client sent, the most that an error repeats
 
 
 class LossPolicy(Enum):
-    """What may be left out for a client that does not keep up (PROTOCOL.md, section 7)."""
+    """What may be left out for a client that does not keep up (docs/protocol.md)."""
 
     KEEP = "keep"
     LATEST = "latest"

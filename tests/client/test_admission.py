@@ -344,7 +344,7 @@ class Trial:
 
     @property
     def expected(self) -> int:
-        """PROTOCOL.md, section 8, in the order of what it costs to find out."""
+        """docs/protocol.md, in the order of what it costs to find out."""
         checks = (
             (429, self.is_late),
             (503, self.state != "open"),

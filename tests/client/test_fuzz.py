@@ -1,4 +1,4 @@
-"""Whatever a peer sends, only what PROTOCOL.md has comes of it: no other answer, no failure in the log, nothing left.
+"""Whatever a peer sends, only what docs/protocol.md has comes of it: no other answer, no failure logged, nothing left.
 
 These are properties for the ordinary tests; `make fuzz` tries some hundred times as many examples of each.
 """
@@ -102,7 +102,7 @@ def assert_http(sent: bytes) -> int:
 
 
 def assert_frames(sent: bytes) -> list[tuple[int, bytes]]:
-    """`sent` is whole frames, the texts of which are JSON, and a close with a code of PROTOCOL.md ends them."""
+    """`sent` is whole frames, the texts of which are JSON, and a close with a code of docs/protocol.md ends them."""
     frames = list(frames_of(sent))
     for at, (opcode, payload) in enumerate(frames):
         if opcode == CLOSE:

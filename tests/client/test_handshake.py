@@ -263,7 +263,7 @@ class TestHandshake:
         )
     )
     def test_any_headers_are_accepted_or_refused(self, headers: dict[str, str | None]) -> None:
-        """With a status of PROTOCOL.md, section 8, and nothing is left."""
+        """With a status of docs/protocol.md, and nothing is left."""
         server = Server()
         wire = server.connect()
         wire.receive(handshake(**headers))

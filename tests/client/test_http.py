@@ -1,4 +1,4 @@
-"""The HTTP before a WebSocket: any bytes are read or refused, every path leads where PROTOCOL.md says."""
+"""The HTTP before a WebSocket: any bytes are read or refused, every path leads where docs/protocol.md says."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class TestRoute:
     def test_a_path_names_a_dialect_and_the_first_streams(
         self, target: str, dialect: Dialect, streams: list[str]
     ) -> None:
-        """PROTOCOL.md, section 3; the streams are spelled as the client did."""
+        """docs/protocol.md; the streams are spelled as the client did."""
         assert routed(target, upgrade="h2c, WebSocket") == Upgrade(dialect, streams)
 
     @pytest.mark.parametrize("target", ["/stream?streams=trade@A/nonsense@A", "/ws/nonsense@A", "/ws/0/nonsense%40A"])

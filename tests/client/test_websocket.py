@@ -711,7 +711,7 @@ class TestNoise:
     @property_test
     @given(noise, st.booleans())
     def test_any_bytes_have_a_documented_outcome(self, sent: list[bytes], confirm: bool) -> None:
-        """Whole frames come back, a close is the last of them and has a code of PROTOCOL.md, and nothing is left."""
+        """Whole frames come back, a close is the last of them, with a code of docs/protocol.md, and nothing is left."""
         server = Server()
         other, wire = server.open(), server.open()
         server.watch(other, "ticker@B")

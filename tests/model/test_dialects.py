@@ -1,4 +1,4 @@
-"""The three dialects, word for word as in PROTOCOL.md, section 3."""
+"""The three dialects, word for word as in docs/protocol.md."""
 
 from __future__ import annotations
 

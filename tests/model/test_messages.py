@@ -1,4 +1,4 @@
-"""Requests, error codes, events and close reasons (PROTOCOL.md, sections 4, 5 and 8)."""
+"""Requests, error codes, events and close reasons (docs/protocol.md)."""
 
 from __future__ import annotations
 

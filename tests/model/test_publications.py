@@ -1,4 +1,4 @@
-"""Publications of an engine: what is let through, byte for byte, and why the rest is not (PROTOCOL.md, section 2)."""
+"""Publications of an engine: what is let through, byte for byte, and why the rest is not (docs/protocol.md)."""
 
 from __future__ import annotations
 

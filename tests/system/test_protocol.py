@@ -1,4 +1,4 @@
-"""The wire contract, seen by clients of a real daemon over a real server: PROTOCOL.md sections 1, 4, 5, 7 and 8."""
+"""The wire contract, seen by clients of a real daemon over a real server: docs/protocol.md."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Witness:
 
     `last`: stream, as the client spells it → the newest `t`. `open`: stream → the `from` of its gap, while that lasts.
     `replies`: id → result, and `on_reply` is called with the id.
-    `faults`: what the server did against PROTOCOL.md, as lines for the test's report.
+    `faults`: what the server did against docs/protocol.md, as lines for the test's report.
     """
 
     def __init__(self, client: Client) -> None:
