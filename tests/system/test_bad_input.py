@@ -1,4 +1,4 @@
-"""Whatever one client sends, it gets what docs/protocol.md says, others notice nothing, and the daemon is not surprised.
+"""Whatever one client sends, it gets what docs/protocol.md says, others notice nothing, nor is the daemon surprised.
 
 One daemon has to bear all of it. At the end its log, with every detail, has no line of level error or above.
 """
