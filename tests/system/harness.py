@@ -29,6 +29,7 @@ from tests.guard import DEADLINE
 __all__ = ["DEADLINE", "Client", "DaemonProcess", "Harness", "RawConnection", "Redis", "RedisServer", "trade"]
 
 _ROOT = Path(__file__).parent.parent.parent
+_SERVER_PING = b"\x89\x00"
 _TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 
 
@@ -303,6 +304,16 @@ class RawConnection(Protocol):
             return done
         self._waiting.append((has_come, done))
         return done.addTimeout(DEADLINE, self._reactor)
+
+    def until_ends(self, text: bytes) -> Deferred[bytes]:
+        """The same, once it ends in `text`. Pings may come behind that, as they may at any time."""
+
+        def has_come(data: bytes) -> bool:
+            while data.endswith(_SERVER_PING):
+                data = data[: -len(_SERVER_PING)]
+            return data.endswith(text)
+
+        return self.until(has_come)
 
     def until_closed(self) -> Deferred[bytes]:
         """All that has come, once the peer has closed."""

@@ -286,7 +286,7 @@ async def test_a_flood_of_pings(stage: Stage) -> None:
     raw = await stage.open()
     payloads = [b"%125d" % number for number in range(200)]
     raw.send(b"".join(frame(payload, PING) + frame(payload, PONG) for payload in payloads) + say({"method": "PING"}))
-    await raw.until(lambda data: data.endswith(b'{"result":"PONG"}'))
+    await raw.until_ends(b'{"result":"PONG"}')
     of_server = (PING, b"")
     assert [answer for answer in frames_of(raw.data) if answer != of_server] == [
         *((PONG, payload) for payload in payloads),
@@ -304,7 +304,7 @@ async def test_a_message_byte_by_byte(stage: Stage) -> None:
     for byte in handshake() + say({"method": "PING", "id": 1}):
         raw.send(bytes((byte,)))
         await stage.harness.pause(0)
-    await raw.until(lambda data: data.endswith(b'{"result":"PONG","id":1}'))
+    await raw.until_ends(b'{"result":"PONG","id":1}')
     await stage.harness.hang_up(raw)
 
 

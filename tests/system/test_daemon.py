@@ -157,7 +157,7 @@ async def test_a_unix_socket(harness: Harness) -> None:
     raw = RawConnection(harness.reactor)
     await connectProtocol(UNIXClientEndpoint(harness.reactor, str(path)), raw)
     raw.send(handshake() + say({"method": "PING", "id": 1}))
-    await raw.until(lambda data: data.endswith(b'{"result":"PONG","id":1}'))
+    await raw.until_ends(b'{"result":"PONG","id":1}')
     process.signal("INT")
     assert await process.wait() == 0
     await raw.until_closed()
@@ -181,10 +181,11 @@ async def test_tls(harness: Harness) -> None:
     endpoint = wrapClientTLS(tls, TCP4ClientEndpoint(harness.reactor, "127.0.0.1", port))
     await connectProtocol(endpoint, raw)
     raw.send(handshake() + say({"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1}))
-    await raw.until(lambda data: data.endswith(b'{"result":null,"id":1}'))
+    await raw.until_ends(b'{"result":null,"id":1}')
     engine = await redis.connect()
     await engine.publish("trade@A", *(trade(number=number, filler="x" * 5000) for number in range(500)))
-    await raw.until(lambda data: data.count(b'"filler"') == 500 and data.endswith(b'x"}'))
+    await raw.until(lambda data: data.count(b'"filler"') == 500)
+    await raw.until_ends(b'x"}')
     assert [int(number) for number in re.findall(rb'"t":(\d+)', raw.data)] == list(range(500))
     other = RawConnection(harness.reactor)
     await connectProtocol(endpoint, other)
@@ -217,7 +218,7 @@ async def test_a_certificate_is_renewed_while_it_runs(harness: Harness) -> None:
         endpoint = TCP4ClientEndpoint(harness.reactor, "127.0.0.1", daemon.port)
         await connectProtocol(wrapClientTLS(tls, endpoint), raw)
         raw.send(handshake() + say({"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1}))
-        await raw.until(lambda data: data.endswith(b'{"result":null,"id":1}'))
+        await raw.until_ends(b'{"result":null,"id":1}')
         return raw
 
     def shown(raw: RawConnection) -> int:

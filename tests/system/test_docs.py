@@ -447,7 +447,7 @@ async def test_nginx_lets_in_who_may_come_in(block: Block, harness: Harness) -> 
         assert await connect() == b"HTTP/1.1 101 Switching Protocols"
     assert await connect() == b"HTTP/1.1 429 Too Many Requests"
     await publish_once_heard(harness, engine)
-    await connections[0].until(lambda data: data.endswith(trade()))
+    await connections[0].until_ends(trade())
 
 
 def service_variables() -> dict[str, str]:
@@ -524,7 +524,7 @@ async def test_haproxy_passes_clients_on(block: Block, harness: Harness) -> None
     raw.send(request("/ws/trade@TATA_INR"))
     await raw.until(lambda data: b"101 Switching Protocols" in data)
     await publish_once_heard(harness, await server.connect())
-    await raw.until(lambda data: data.endswith(trade()))
+    await raw.until_ends(trade())
 
 
 def start_haproxy(block: Block, harness: Harness, daemon: DaemonProcess) -> int:

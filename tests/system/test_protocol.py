@@ -562,7 +562,7 @@ async def test_a_client_that_does_not_read_is_closed(harness: Harness) -> None:
     await reader.subscribe("ticker@A")
     raw = await harness.raw(daemon)
     raw.send(handshake() + say({"method": "SUBSCRIBE", "params": ["trade@A"]}))
-    await raw.until(lambda data: data.endswith(b'{"result":null}'))
+    await raw.until_ends(b'{"result":null}')
     assert raw.transport is not None
     raw.transport.pauseProducing()  # type: ignore[attr-defined]
     number = 0
