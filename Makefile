@@ -48,7 +48,7 @@ check: env-dev ## all that a change must pass: format, lint, types, layers, test
 	env/bin/python -m pytest --cov --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
 
 fuzz: env-dev ## the tests that throw any bytes at it, for some minutes; ARGS="-k Handshakes" for some of them
-	@env/bin/python -m pytest --hypothesis-profile=fuzz tests/client/test_fuzz.py $(ARGS)
+	@env/bin/python -m pytest --hypothesis-profile=fuzz tests/websocket/test_fuzz.py $(ARGS)
 
 faults: env-dev ## a million publications amid a hundred faults, and a million updates of books, for some minutes
 	@FAULTS=1000000,100,200 BOOKS=1000000,50 \

@@ -21,7 +21,7 @@ from benchmarks.attackers import ATTACKS, Attack
 from benchmarks.processes import Cores, Failed, Stage
 from benchmarks.table import number
 from benchmarks.workloads import SERVERS
-from marketfeed.commands.load_report import LoadReport
+from marketfeed.commands.bench.load_report import LoadReport
 
 __all__ = ["main", "markdown"]
 

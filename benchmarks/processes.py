@@ -27,9 +27,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from benchmarks.workloads import Server
-from marketfeed.commands.load_report import LoadReport
-from marketfeed.resources import raise_file_limit
-from marketfeed.source.embedded import find_server
+from marketfeed.commands.bench.load_report import LoadReport
+from marketfeed.demo.embedded import find_server
+from marketfeed.runtime.file_limit import raise_file_limit
 
 __all__ = ["Cores", "Failed", "Stage", "install_peers"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.workloads import OURS
-from marketfeed.commands.load_report import BUSY, LoadReport
+from marketfeed.commands.bench.load_report import BUSY, LoadReport
 
 __all__ = ["FIGURES", "Figure", "Range", "Results", "Run", "figures_of", "ratio"]
 

@@ -28,7 +28,7 @@ from benchmarks.results import FIGURES, Results, Run
 from benchmarks.table import chart, markdown, number, quote
 from benchmarks.workloads import OURS, SERVERS, WORKLOADS, Server, Workload, workload_options
 from marketfeed import __version__
-from marketfeed.source.embedded import NoServerFound, find_server
+from marketfeed.demo.embedded import NoServerFound, find_server
 
 __all__ = ["main"]
 

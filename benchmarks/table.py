@@ -8,7 +8,7 @@ from statistics import median
 from benchmarks.chart import Bar, Panel, bar_chart
 from benchmarks.results import FIGURES, Figure, Range, Results, figures_of, ratio
 from benchmarks.workloads import OURS, SERVERS, WORKLOADS, Server, Workload
-from marketfeed.commands.load_report import LoadReport
+from marketfeed.commands.bench.load_report import LoadReport
 
 __all__ = ["chart", "markdown", "number", "quote"]
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from twisted.internet.task import Clock
 
-from tests.client.echo import EchoServer
+from tests.websocket.echo import EchoServer
 
 __all__ = ["main"]
 

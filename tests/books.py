@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from marketfeed.groups import Group
+from marketfeed.hub.stream import Group
 from marketfeed.model.book import DepthMessage
-from marketfeed.model.deflate import inflate
-from marketfeed.model.dialects import Shape, split_tail
 from marketfeed.model.streams import LossPolicy
+from marketfeed.wire.deflate import inflate
+from marketfeed.wire.dialects import Shape, split_tail
 from tests.fakes import AT
 from tests.strategies import objects
 

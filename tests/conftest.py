@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
 from tests.rooms import Room
+from tests.system.harness import Harness
 
 # A shell's background job ignores SIGINT, and so would every process that a test starts. A handler is not inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -89,3 +91,13 @@ def room() -> Iterator[Room]:
     room.hub.stopService()
     leftover = [call for call in room.clock.getDelayedCalls() if call.active()]
     assert not leftover, f"timers left over in the hub: {leftover}"
+
+
+@pytest_twisted.async_yield_fixture
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
+    """Real parts, all ended with the test."""
+    parts = Harness(reactor, tmp_path)
+    try:
+        yield parts
+    finally:
+        await parts.close()

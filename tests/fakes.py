@@ -21,19 +21,19 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
+from marketfeed.access.addresses import ConnectionCounts, ConnectRate, TrustedProxies, parse_network
+from marketfeed.access.admission import Admission, Memory
+from marketfeed.access.origins import AllowedOrigins, parse_origin
+from marketfeed.access.tokens import TokenVerifier
+from marketfeed.api.depth import Book, Books
 from marketfeed.boundaries import Archive, Clock, Entry, NoBook, Seeds, Sink, Source, Subscriber
-from marketfeed.client.addresses import ConnectionCounts, ConnectRate, TrustedProxies, parse_network
-from marketfeed.client.admission import Admission, Memory
-from marketfeed.client.auth import TokenVerifier
-from marketfeed.client.depth import Book, Books
-from marketfeed.client.origins import AllowedOrigins, parse_origin
-from marketfeed.client.outbox import OutboxTransport
-from marketfeed.client.users import UserManager
-from marketfeed.groups import Group, LiveStream
-from marketfeed.model.dialects import Shape
-from marketfeed.model.history import CountedHistory, Histories
+from marketfeed.hub.history import CountedHistory, Histories
+from marketfeed.hub.stream import Group, LiveStream
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.streams import StreamKinds, StreamName
+from marketfeed.websocket.connections import UserManager
+from marketfeed.websocket.outbox import OutboxTransport
+from marketfeed.wire.dialects import Shape
 
 __all__ = [
     "AT",

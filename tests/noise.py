@@ -8,10 +8,10 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
-from tests.client.server import NOW
+from tests.by_hand import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake, say
 from tests.strategies import almost_names, json_texts, json_values, spellings
 from tests.tokens import forged, segment, signed
-from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake, say
+from tests.websocket.server import NOW
 
 __all__ = ["GOOD", "SECRETS", "SOON", "guards", "handshakes", "paths", "pieces", "requests", "spoilt"]
 __all__ += ["streams_of_frames"]

@@ -9,10 +9,10 @@ import msgspec
 from twisted.internet.task import Clock
 
 from marketfeed.boundaries import Sink
-from marketfeed.hub import Answers, Group, Hub, HubLimits, Join
-from marketfeed.model.dialects import Shape
-from marketfeed.model.frames import text_frame
+from marketfeed.hub.hub import Answers, Group, Hub, HubLimits, Join
 from marketfeed.model.streams import StreamKinds
+from marketfeed.wire.dialects import Shape
+from marketfeed.wire.frames import text_frame
 from tests.fakes import FakeArchive, FakeSeeds, FakeSource, FakeSubscriber
 
 if TYPE_CHECKING:

@@ -13,13 +13,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from marketfeed.commands import bench, bridge, record, replay, simulate, token
-from marketfeed.model.messages import CLOSE_REASONS, ErrorCode
-from marketfeed.model.recording import read_line, write_record
+from marketfeed.commands import bridge, simulate, token
+from marketfeed.commands.bench import bench
+from marketfeed.commands.recording import record, replay
+from marketfeed.commands.recording.format import read_line, write_record
+from marketfeed.config.options import OPTIONS, Option
+from marketfeed.config.settings import DEFAULTS, Settings, load
 from marketfeed.model.streams import BUILT_IN
-from marketfeed.options import OPTIONS, Option
-from marketfeed.redis_address import RedisAddress
-from marketfeed.settings import DEFAULTS, Settings, load
+from marketfeed.redis.address import RedisAddress
+from marketfeed.wire.messages import CLOSE_REASONS, ErrorCode
 from tests.docs_runner import (
     DOCUMENTS,
     ROOT,
@@ -209,17 +211,17 @@ class TestDiagrams:
         for directory, name in re.findall(r"([a-z]+/)?([a-z_]+\.py)", block.text):
             assert list((ROOT / "marketfeed").rglob(f"{directory}{name}")), f"{block}: {directory}{name}"
 
-    def test_the_list_of_modules_is_complete(self) -> None:
-        """Whoever reads the list of rooms knows all of them."""
-        document = "docs/architecture.md"
+    def test_the_tree_is_the_tree(self) -> None:
+        """Whoever reads the list of rooms knows all of them, and what is in each; a command's modules are its own."""
         (rooms,) = (block for block in blocks("diagram") if block.text.startswith("marketfeed/"))
         package = ROOT / "marketfeed"
-        modules = {path.name for path in package.rglob("*.py") if not path.name.startswith("__")}
-        commands = {path.name for path in (package / "commands").glob("*.py")}
-        named = set(re.findall(r"[a-z_]+\.py", rooms.text))
-        assert named == modules - commands, (
-            f"{document}: it names {sorted(named ^ (modules - commands))} wrongly or not"
-        )
+        paths = (path.relative_to(package).as_posix() for path in package.rglob("*.py"))
+        modules = {path for path in paths if "__" not in path and not path.startswith("commands/")}
+        named, room = set(), ""
+        for indent, name in re.findall(r"^( +)(\S+)  ", rooms.text, re.MULTILINE):
+            room = room if len(indent) == 4 else name
+            named.add(name if name == room else room + name)
+        assert named == modules | {f"{path.split('/')[0]}/" for path in modules if "/" in path} | {"commands/"}
 
 
 class TestTranscripts:

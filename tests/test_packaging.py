@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from marketfeed.options import OPTIONS
+from marketfeed.config.options import OPTIONS
 
 ROOT = Path(__file__).parent.parent
 
@@ -129,7 +129,7 @@ class TestTwistd:
         code = WITHOUT_THE_CHECKOUT + "import twisted.plugins.marketfeed_plugin; print(*sys.modules, sep='\\n')"
         loaded = set(run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed)).splitlines())
         assert "twisted.plugins.marketfeed_plugin" in loaded
-        assert not loaded & {"twisted.internet.reactor", "autobahn", "txredisapi", "hiredis", "marketfeed.tap"}
+        assert not loaded & {"twisted.internet.reactor", "autobahn", "txredisapi", "hiredis", "marketfeed.daemon.tap"}
 
 
 class TestConstraints:

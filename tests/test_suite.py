@@ -37,7 +37,7 @@ def test_sigint_may_be_ignored() -> None:
 
 def test_the_first_test_may_replace_signals() -> None:
     """Which is a worker's first depends on how many there are; the reactor hears of ended processes all the same."""
-    replaces_signals = "tests/commands/test_record.py::test_a_recording"
+    replaces_signals = "tests/commands/recording/test_record.py::test_a_recording"
     run_apart(2, replaces_signals, f"tests/test_suite.py::{test_the_reactor_hears_of_ended_processes.__name__}")
 
 

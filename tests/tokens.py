@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from marketfeed.client.keys import KeySet, VerifyKey
+from marketfeed.access.keys import KeySet, VerifyKey
 
 SECRET = b"a secret for tests, of 34 bytes..."
 NOW = 1_700_000_000.0

@@ -15,9 +15,9 @@ from html import escape
 
 from twisted.internet.task import Clock
 
-from marketfeed.commands.display import COLOURS, Publication, read_message, show_publication
-from marketfeed.model.dialects import publication_head
-from marketfeed.source.simulator import TICK_SECONDS, MarketSimulation, SimulatedEngine
+from marketfeed.commands.watch.display import COLOURS, Publication, read_message, show_publication
+from marketfeed.demo.simulator import TICK_SECONDS, MarketSimulation, SimulatedEngine
+from marketfeed.wire.dialects import publication_head
 
 __all__ = ["picture"]
 

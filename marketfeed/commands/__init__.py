@@ -13,7 +13,11 @@ import sys
 from collections.abc import Sequence
 
 from marketfeed import __version__
-from marketfeed.commands import bench, bridge, record, replay, simulate, token, watch
+from marketfeed.commands import bridge, simulate, token
+from marketfeed.commands.bench.bench import add_parser as add_bench
+from marketfeed.commands.recording.record import add_parser as add_record
+from marketfeed.commands.recording.replay import add_parser as add_replay
+from marketfeed.commands.watch.watch import add_parser as add_watch
 
 __all__ = ["main"]
 
@@ -30,12 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"marketfeed {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    watch.add_parser(subparsers)
+    add_watch(subparsers)
     simulate.add_parser(subparsers)
-    record.add_parser(subparsers)
-    replay.add_parser(subparsers)
+    add_record(subparsers)
+    add_replay(subparsers)
     bridge.add_parser(subparsers)
-    bench.add_parser(subparsers)
+    add_bench(subparsers)
     token.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     if "run" not in arguments:

@@ -18,11 +18,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
-from marketfeed.logs import Log, log_to_stderr
+from marketfeed.config.settings import BadSetting, Settings
+from marketfeed.demo.simulator import Publisher
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
 from marketfeed.model.streams import StreamKinds
-from marketfeed.settings import BadSetting, Settings
-from marketfeed.source.simulator import Publisher
+from marketfeed.runtime.logs import Log, log_to_stderr
 
 __all__ = ["Bridge", "add_parser", "run"]
 
@@ -145,9 +145,9 @@ def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
     from twisted.internet import reactor as the_reactor
     from twisted.internet.error import ReactorNotRunning
 
-    from marketfeed.source.redis_appender import RedisAppender
-    from marketfeed.source.redis_commands import RedisCommands
-    from marketfeed.source.redis_listener import RedisListener
+    from marketfeed.redis.appender import RedisAppender
+    from marketfeed.redis.commands import RedisCommands
+    from marketfeed.redis.listener import RedisListener
 
     reactor: Any = the_reactor
     endpoint = endpoint_of(reactor, settings)

@@ -22,9 +22,9 @@ from twisted.python.failure import Failure
 
 from marketfeed import __version__
 from marketfeed.commands.address import ServerAddress
-from marketfeed.commands.display import clean
-from marketfeed.commands.watcher import Loss, Watcher
-from marketfeed.model.messages import CLOSE_REASONS
+from marketfeed.commands.watch.display import clean
+from marketfeed.commands.watch.watcher import Loss, Watcher
+from marketfeed.wire.messages import CLOSE_REASONS
 
 __all__ = ["Connection", "dial"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from marketfeed.options import OPTIONS
-from marketfeed.settings import BadSetting, Settings, load
+from marketfeed.config.options import OPTIONS
+from marketfeed.config.settings import BadSetting, Settings, load
 
 __all__ = ["add_redis_options", "check_redis_files", "endpoint_of", "redis_settings"]
 
@@ -62,7 +62,7 @@ def redis_settings(arguments: argparse.Namespace) -> Settings:
 
 def endpoint_of(reactor: Any, settings: Settings) -> IStreamClientEndpoint:
     """Where to connect to, for a command that keeps a connection. Raises `BadSetting`."""
-    from marketfeed.source.redis_endpoint import redis_endpoint
+    from marketfeed.redis.endpoint import redis_endpoint
 
     try:
         return redis_endpoint(reactor, settings.redis, settings.redis_tls)
@@ -73,7 +73,7 @@ def endpoint_of(reactor: Any, settings: Settings) -> IStreamClientEndpoint:
 def check_redis_files(settings: Settings) -> None:
     """See that TLS to the server can be made, for a command that connects by itself. Raises `BadSetting`."""
     if settings.redis.tls:
-        from marketfeed.source.redis_endpoint import check_files
+        from marketfeed.redis.endpoint import check_files
 
         try:
             check_files(settings.redis, settings.redis_tls)

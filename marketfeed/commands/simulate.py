@@ -10,10 +10,10 @@ import argparse
 import sys
 
 from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
-from marketfeed.logs import log_to_stderr
+from marketfeed.config.settings import BadSetting, Settings
+from marketfeed.demo.simulator import INSTRUMENTS, MOST_RATE, MarketSimulation, SimulatedEngine
 from marketfeed.model.streams import BadStreamName, StreamKinds
-from marketfeed.settings import BadSetting, Settings
-from marketfeed.source.simulator import INSTRUMENTS, MOST_RATE, MarketSimulation, SimulatedEngine
+from marketfeed.runtime.logs import log_to_stderr
 
 __all__ = ["add_parser", "run"]
 
@@ -70,8 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(settings: Settings, engine: SimulatedEngine, rate: float, entries: int) -> None:
     from twisted.internet import reactor
 
-    from marketfeed.source.redis_appender import RedisAppender
-    from marketfeed.source.redis_publisher import RedisPublisher
+    from marketfeed.redis.appender import RedisAppender
+    from marketfeed.redis.publisher import RedisPublisher
 
     endpoint = endpoint_of(reactor, settings)
     keeper = None if entries else RedisPublisher(reactor, endpoint, settings.redis)

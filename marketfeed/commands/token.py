@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from marketfeed.model.streams import is_market
 
 if TYPE_CHECKING:
-    from marketfeed.client.keys import VerifyKey
+    from marketfeed.access.keys import VerifyKey
 
 __all__ = ["add_parser", "run"]
 
@@ -107,8 +107,8 @@ def _make_secret(path: str) -> None:
 def _signed(claims: dict[str, Any], arguments: argparse.Namespace) -> str:
     import jwt
 
-    from marketfeed.client.auth import BadToken, TokenVerifier
-    from marketfeed.client.keys import BadKey, KeySet
+    from marketfeed.access.keys import BadKey, KeySet
+    from marketfeed.access.tokens import BadToken, TokenVerifier
 
     option, path = ("--key", arguments.key) if arguments.new_key is None else ("--new-key", arguments.new_key)
     try:
@@ -134,7 +134,7 @@ def _signing_key(path: str) -> tuple[Any, VerifyKey]:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    from marketfeed.client.keys import BadKey, VerifyKey, algorithm_of, is_pem, read_key_file, read_secret
+    from marketfeed.access.keys import BadKey, VerifyKey, algorithm_of, is_pem, read_key_file, read_secret
 
     content = read_key_file(path)
     if not is_pem(content):

@@ -15,10 +15,11 @@ from benchmarks.processes import PEERS, ROOT, Cores
 from benchmarks.results import FIGURES, Results, Run, figures_of, ratio
 from benchmarks.table import chart, markdown, number, quote
 from benchmarks.workloads import OURS, SERVERS, WORKLOADS, workload_options
-from marketfeed.commands import bench, main
-from marketfeed.commands.load_plan import LoadPlan
-from marketfeed.commands.load_report import LoadReport
-from tests.commands.test_bench import REPORT
+from marketfeed.commands import main
+from marketfeed.commands.bench import bench
+from marketfeed.commands.bench.load_plan import LoadPlan
+from marketfeed.commands.bench.load_report import LoadReport
+from tests.commands.bench.test_bench import REPORT
 
 SVG = "{http://www.w3.org/2000/svg}"
 

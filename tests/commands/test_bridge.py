@@ -14,12 +14,9 @@ from marketfeed.commands import bridge
 from marketfeed.commands.bridge import Bridge
 from marketfeed.model.selection import parse_selection
 from marketfeed.model.streams import StreamKinds
-from marketfeed.source.redis_listener import ListenerSink
+from marketfeed.redis.listener import ListenerSink
 from tests.conftest import LogCapture
-from tests.system.conftest import harness
 from tests.system.harness import Harness, Process, Redis, RedisServer
-
-__all__ = ["harness"]
 
 
 class FakePublisher:

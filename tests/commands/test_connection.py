@@ -23,8 +23,8 @@ from twisted.internet.task import Clock
 
 from marketfeed.commands.address import parse_url
 from marketfeed.commands.connection import MAX_HEAD, MAX_MESSAGE, dial
-from marketfeed.commands.display import Message
-from marketfeed.commands.watcher import HANDSHAKE_SECONDS, SILENCE_SECONDS, Backoff, Watcher
+from marketfeed.commands.watch.display import Message
+from marketfeed.commands.watch.watcher import HANDSHAKE_SECONDS, SILENCE_SECONDS, Backoff, Watcher
 from tests.commands.server import CONFIRMED, TRADE, Happenings, PlainServer, WatchedConnection, WatchedServer, listening
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import marketfeed
-from marketfeed.commands import main, simulate, token, watch
+from marketfeed.commands import main, simulate, token
+from marketfeed.commands.watch import watch
 
 ROOT = Path(marketfeed.__file__).parent.parent
 

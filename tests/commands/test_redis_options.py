@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from marketfeed.commands.redis_options import add_redis_options, redis_settings
-from marketfeed.options import OPTIONS
-from marketfeed.redis_address import RedisAddress
-from marketfeed.redis_tls import RedisTls
-from marketfeed.settings import BadSetting, Settings
+from marketfeed.config.options import OPTIONS
+from marketfeed.config.settings import BadSetting, Settings
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.tls import RedisTls
 
 
 @pytest.fixture(autouse=True)

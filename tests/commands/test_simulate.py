@@ -17,10 +17,10 @@ from twisted.logger import globalLogBeginner
 
 import marketfeed
 from marketfeed.commands import simulate
-from marketfeed.logs import Log
-from marketfeed.redis_address import RedisAddress
-from marketfeed.redis_tls import RedisTls
-from marketfeed.source.simulator import INSTRUMENTS, TICK_SECONDS, Publication
+from marketfeed.demo.simulator import INSTRUMENTS, TICK_SECONDS, Publication
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.tls import RedisTls
+from marketfeed.runtime.logs import Log
 from tests.guard import DEADLINE
 
 VARIABLES = ("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "MARKETFEED_REDIS_CA", "MARKETFEED_CHANNEL_PREFIX")
@@ -76,8 +76,8 @@ def reactor(monkeypatch: pytest.MonkeyPatch) -> TwoSecondReactor:
         monkeypatch.delenv(variable, raising=False)
     reactor = TwoSecondReactor()
     monkeypatch.setattr("twisted.internet.reactor", reactor)
-    monkeypatch.setattr("marketfeed.source.redis_publisher.RedisPublisher", FakePublisher)
-    monkeypatch.setattr("marketfeed.source.redis_endpoint.redis_endpoint", fake_endpoint)
+    monkeypatch.setattr("marketfeed.redis.publisher.RedisPublisher", FakePublisher)
+    monkeypatch.setattr("marketfeed.redis.endpoint.redis_endpoint", fake_endpoint)
     monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
     monkeypatch.setattr(Log, "debugging", Log.debugging)
     monkeypatch.setattr(FakePublisher, "made", [])
@@ -118,7 +118,7 @@ def test_streams(reactor: TwoSecondReactor, monkeypatch: pytest.MonkeyPatch) -> 
             super().__init__(reactor, endpoint, address)
             most.append(maxlen)
 
-    monkeypatch.setattr("marketfeed.source.redis_appender.RedisAppender", FakeAppender)
+    monkeypatch.setattr("marketfeed.redis.appender.RedisAppender", FakeAppender)
     assert simulated("--streams=5000") == 0
     (appender,) = FakePublisher.made
     assert isinstance(appender, FakeAppender)

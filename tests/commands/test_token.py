@@ -13,8 +13,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-from marketfeed.client.auth import TokenVerifier
-from marketfeed.client.keys import load_keys
+from marketfeed.access.keys import load_keys
+from marketfeed.access.tokens import TokenVerifier
 from marketfeed.commands import token as command
 from marketfeed.model.identity import Identity, parse_patterns
 from tests.tokens import HOUR, NOW, SECRET, jwk, private_key, private_pem, public_bytes, write_jwks

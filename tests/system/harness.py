@@ -23,7 +23,7 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from marketfeed.source.embedded import find_server
+from marketfeed.demo.embedded import find_server
 from tests.guard import DEADLINE
 
 __all__ = ["DEADLINE", "Client", "DaemonProcess", "Harness", "RawConnection", "Redis", "RedisServer", "trade"]

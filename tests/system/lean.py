@@ -19,7 +19,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from marketfeed.resources import raise_file_limit
+from marketfeed.runtime.file_limit import raise_file_limit
 from tests.system.harness import DEADLINE, DaemonProcess, Harness
 
 __all__ = ["HANDSHAKE", "LeanClient", "LeanClients", "all_of", "client_frame", "within"]

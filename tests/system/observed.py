@@ -24,9 +24,9 @@ from twisted.internet.protocol import Factory
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.scripts import twistd
 
-from marketfeed import tap
-from marketfeed.client.users import UserManager
-from marketfeed.hub import Hub
+from marketfeed.daemon import tap
+from marketfeed.hub.hub import Hub
+from marketfeed.websocket.connections import UserManager
 
 
 class Window(Service):

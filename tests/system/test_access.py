@@ -16,10 +16,10 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
+from tests.by_hand import CLOSE, close_code, frames_of, handshake
 from tests.system.browser import CHROMIUM, Browser
 from tests.system.harness import Client, DaemonProcess, Harness, RawConnection, Redis, trade
 from tests.tokens import SECRET, jwk, private_key, signed, write_jwks
-from tests.wire import CLOSE, close_code, frames_of, handshake
 
 HOUR = 3600
 EVIL = "https://evil.example"

@@ -15,8 +15,8 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
+from tests.by_hand import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_code, frame, frames_of, handshake, say
 from tests.system.harness import Client, DaemonProcess, Harness, RawConnection, Redis, trade
-from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_code, frame, frames_of, handshake, say
 
 MAX_MESSAGE = 65536  # the default of --max-message
 STREAM = "trade@BYSTANDER"

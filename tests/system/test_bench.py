@@ -9,9 +9,10 @@ import msgspec
 import pytest
 import pytest_twisted
 
-from marketfeed.commands import load, main
-from marketfeed.commands.load import LoadTest
-from marketfeed.commands.load_report import LoadReport
+from marketfeed.commands import main
+from marketfeed.commands.bench import load
+from marketfeed.commands.bench.load import LoadTest
+from marketfeed.commands.bench.load_report import LoadReport
 from tests.system.harness import DaemonProcess, Harness, RedisServer
 
 CLIENTS = 50

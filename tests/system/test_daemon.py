@@ -20,10 +20,10 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, c
 from twisted.internet.ssl import Certificate as TrustedCertificate
 from twisted.internet.ssl import optionsForClientTLS, trustRootFromCertificates
 
-from marketfeed.settings import OPTIONS
+from marketfeed.config.settings import OPTIONS
+from tests.by_hand import CLOSE, frame, handshake, say
 from tests.certificates import Authority, ServerCertificate
 from tests.system.harness import DaemonProcess, Harness, Process, RawConnection, trade
-from tests.wire import CLOSE, frame, handshake, say
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 LOCAL = ("--port", "tcp:0:interface=127.0.0.1")

@@ -20,11 +20,11 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
 
-from marketfeed.client.auth import TokenVerifier
-from marketfeed.client.keys import load_keys
-from marketfeed.model.recording import Begin, End, Publication, read_records, write_record
-from marketfeed.options import OPTIONS
-from marketfeed.settings import Settings
+from marketfeed.access.keys import load_keys
+from marketfeed.access.tokens import TokenVerifier
+from marketfeed.commands.recording.format import Begin, End, Publication, read_records, write_record
+from marketfeed.config.options import OPTIONS
+from marketfeed.config.settings import Settings
 from tests.docs_runner import DOCUMENTS, Block, blocks, commands, inline_code, is_for_the_machine
 from tests.system.docs_machine import Engine, Machine
 from tests.system.docs_stage import UPGRADE, Stage, scenes

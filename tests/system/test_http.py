@@ -9,8 +9,8 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
+from tests.by_hand import CLOSE, PING, TEXT, close_code, frames_of, handshake, say
 from tests.system.harness import DaemonProcess, Harness, Redis, RedisServer, trade
-from tests.wire import CLOSE, PING, TEXT, close_code, frames_of, handshake, say
 
 
 class Stage:

@@ -14,8 +14,8 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
+from tests.by_hand import CLOSE, TEXT, close_code, frame, frames_of, handshake, say
 from tests.system.harness import Client, DaemonProcess, Harness, Redis, RedisServer, trade
-from tests.wire import CLOSE, TEXT, close_code, frame, frames_of, handshake, say
 
 DEPTH = b'{"e":"depthUpdate","U":1,"u":2,"a":[["101.5","3"]],"b":[["100.25",0]]}'
 TICKER = b'{ "e" : "24hrTicker", "c" : 1.10, "s" : "A", "extra" : {"\\u00e9": "\xc3\xa9"} }'

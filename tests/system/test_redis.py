@@ -22,12 +22,12 @@ from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Connection
 
-from marketfeed.model.recording import Begin, End, Publication, write_record
-from marketfeed.redis_address import parse_redis_url
-from marketfeed.redis_tls import RedisTls
-from marketfeed.source.embedded import find_server
-from marketfeed.source.redis_endpoint import redis_endpoint
-from marketfeed.source.redis_link import RedisLink
+from marketfeed.commands.recording.format import Begin, End, Publication, write_record
+from marketfeed.demo.embedded import find_server
+from marketfeed.redis.address import parse_redis_url
+from marketfeed.redis.endpoint import redis_endpoint
+from marketfeed.redis.link import RedisLink
+from marketfeed.redis.tls import RedisTls
 from tests.system.forwarder import Authority, Forwarder
 from tests.system.harness import DEADLINE, Client, DaemonProcess, Harness, Redis, RedisServer, trade
 from tests.system.witness import Witness

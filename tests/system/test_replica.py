@@ -13,7 +13,7 @@ import hiredis
 import pytest
 import pytest_twisted
 
-from marketfeed.model.recording import Gap, Publication, read_records
+from marketfeed.commands.recording.format import Gap, Publication, read_records
 from tests.system.forwarder import Forwarder
 from tests.system.harness import Client, DaemonProcess, Harness, Process, Redis, RedisServer, trade
 

@@ -14,7 +14,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.python.failure import Failure
 
-from marketfeed.model.frames import text_frame
+from marketfeed.wire.frames import text_frame
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, Redis, trade
 from tests.system.lean import LeanClient, LeanClients, all_of, within
 

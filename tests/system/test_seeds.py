@@ -13,11 +13,11 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import BUILT_IN
-from marketfeed.redis_address import RedisAddress
-from marketfeed.source.channel_sampler import ChannelSampler
-from marketfeed.source.redis_commands import RedisCommands
-from marketfeed.source.redis_seeds import RedisSeeds
-from marketfeed.source.warm import Warm
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.channel_sampler import ChannelSampler
+from marketfeed.redis.commands import RedisCommands
+from marketfeed.redis.preload import Warm
+from marketfeed.redis.snapshots import RedisSeeds
 from tests.conftest import LogCapture
 from tests.system.harness import Harness, Redis, RedisServer
 

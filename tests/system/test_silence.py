@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 
-from marketfeed.source.embedded import find_server
+from marketfeed.demo.embedded import find_server
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, Process, RedisServer, trade
 from tests.system.lean import HANDSHAKE, LeanClient, within
 

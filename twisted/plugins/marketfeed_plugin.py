@@ -4,7 +4,7 @@ from twisted.application.service import ServiceMaker
 
 marketfeed = ServiceMaker(
     "marketfeed",
-    "marketfeed.tap",
+    "marketfeed.daemon.tap",
     "Live market data from Redis to WebSocket clients.",
     "marketfeed",
 )

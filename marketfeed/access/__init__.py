@@ -1,0 +1,3 @@
+"""Who may come in, from where, and with which token."""
+
+__all__: list[str] = []

@@ -1,0 +1,199 @@
+"""Who may connect: a request that asks for a WebSocket is let in, or refused with plain HTTP (docs/protocol.md).
+
+1. What costs least is looked at first, and what was counted for a client is given back when it is gone.
+2. Who is refused learns why, but nothing about anybody else. No token reaches an answer or a log.
+3. A page of an allowed origin cannot read a refusal's status: with a bad token it is let in, to be closed with 4401.
+4. A request for market data in one plain answer passes the same doors, except that it takes no client's place.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from marketfeed.access.addresses import ConnectionCounts, ConnectRate, Key, TrustedProxies, address_key, is_loopback
+from marketfeed.access.origins import AllowedOrigins, admitting_flag
+from marketfeed.access.tokens import BadToken, TokenVerifier, token_from
+from marketfeed.boundaries import Clock
+from marketfeed.http.head import BadRequest, Head, Refusal
+from marketfeed.hub.shares import Share, Shares
+from marketfeed.model.identity import ANONYMOUS, Identity
+from marketfeed.runtime.logs import Log
+
+__all__ = ["Admission", "Admitted", "Memory"]
+
+_log = Log()
+
+_UNAUTHORISED = (("WWW-Authenticate", "Bearer"),)
+
+
+class Memory(Protocol):
+    """What the admission asks of a `MemoryGuard`."""
+
+    is_full: bool
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """A client that may come in. `address`: where it is, for the log; `key`: under what it is counted.
+
+    `identity`: None for a page whose token is missing or bad.
+    """
+
+    address: str | None
+    key: Key | None
+    identity: Identity | None
+
+
+class Capacity(Protocol):
+    """Who knows whether there is room for a further client."""
+
+    draining: bool
+
+    def refusal(self, *, stays: bool = True) -> Refusal | None:
+        """Why no further client may come in at this moment, or None. `stays`: not just for one answer."""
+
+
+class Admission:
+    """Decides about every client of this process. `verifier`: None when nobody has a token."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        capacity: Capacity,
+        memory: Memory,
+        *,
+        origins: AllowedOrigins,
+        proxies: TrustedProxies,
+        rate: ConnectRate,
+        counts: ConnectionCounts,
+        verifier: TokenVerifier | None = None,
+        needs_token: bool = False,
+        shares: Shares | None = None,
+    ) -> None:
+        self._clock = clock
+        self._capacity = capacity
+        self._memory = memory
+        self._origins = origins
+        self._proxies = proxies
+        self._rate = rate
+        self._counts = counts
+        self._verifier = verifier
+        self._needs_token = needs_token
+        self._shares = shares
+
+    @property
+    def counts(self) -> bool:
+        """Whether `leave` is worth calling."""
+        return self._counts.is_limited
+
+    @property
+    def takes_clients(self) -> bool:
+        """Whether anybody is let in at this moment."""
+        return not (self._capacity.draining or self._memory.is_full)
+
+    def address(self, peer: str | None, head: Head) -> str | None:
+        """Where the client is whose connection comes from `peer`; None: a Unix socket."""
+        return self._proxies.client_address(peer, head.headers.get("x-forwarded-for"))
+
+    def admit(self, address: str | None, head: Head) -> Admitted | Refusal:
+        """Decide about a client at `address`. If it is admitted, call `leave` when it is gone."""
+        token = self._token(head)
+        refusal = self._refusal(address, head, token, stays=True)
+        if refusal is not None:
+            return refusal
+        key = address_key(address)
+        if not self._counts.enter(key):
+            return Refusal(429, "too many connections from this address", (("Retry-After", "30"),))
+        identity = self._identify(address, token)
+        if isinstance(identity, Refusal):
+            if identity.status == 401 and "origin" in head.headers:
+                return Admitted(address, key, None)
+            self._counts.leave(key)
+            return identity
+        return Admitted(address, key, identity)
+
+    def identify(self, address: str | None, head: Head) -> Identity | Refusal:
+        """Decide about a request that is answered in plain HTTP: who asks, or why there is no answer."""
+        token = self._token(head)
+        return self._refusal(address, head, token, stays=False) or self._identify(address, token)
+
+    def share(self, admitted: Admitted) -> Share | None:
+        """Out of which share a client's streams are paid for; None for those of proxies and of Unix sockets."""
+        if self._shares is None or self._proxies.contains(admitted.address):
+            return None
+        return self._shares.of(admitted.key)
+
+    def leave(self, admitted: Admitted) -> None:
+        """The client is gone."""
+        self._counts.leave(admitted.key)
+
+    def verify(self, token: str) -> Identity:
+        """Who the bearer of a token is. Raises `BadToken`."""
+        if self._verifier is None:
+            raise BadToken("this server takes no tokens")
+        return self._verifier.verify(token)
+
+    def permits_origin(self, address: str | None, head: Head) -> bool:
+        """Whether the request names no origin, or one whose pages may connect."""
+        origin = head.headers.get("origin")
+        if origin is None:
+            return True
+        if self._origins.permits(origin, head.headers.get("host"), peer_is_loopback=is_loopback(address)):
+            return True
+        if self._origins.first_refusal(origin):
+            flag = admitting_flag(origin)
+            if flag is None:
+                _log.warn("a page was refused: its origin cannot be read")
+            else:
+                _log.warn("a page of another origin was refused; {flag} would admit it", flag=flag)
+        return False
+
+    def _token(self, head: Head) -> str | Refusal | None:
+        """The token that is to be verified; or why none is; None: there is none that matters."""
+        if self._verifier is None:
+            return None
+        try:
+            found = token_from(head.headers, head.query)
+        except BadRequest as fault:
+            return Refusal(400, str(fault))
+        return None if found is None else found.token
+
+    def _refusal(self, address: str | None, head: Head, token: str | Refusal | None, *, stays: bool) -> Refusal | None:
+        """Why nobody who comes from there, or nobody at all, is let in now; None: the token decides."""
+        if not isinstance(token, str):
+            wait = self._rate.attempt(address, self._clock.seconds())
+        else:
+            wait = self._rate.wait_for_token(address, self._clock.seconds())
+            if wait and self._verifier is not None and self._verifier.knows(token):
+                wait = 0
+        if wait:
+            return _too_often(wait)
+        refusal = self._capacity.refusal(stays=stays)
+        if refusal is not None:
+            return refusal
+        if self._memory.is_full:
+            return Refusal(503, "this server is short of memory", (("Retry-After", "30"),))
+        if not self.permits_origin(address, head):
+            return Refusal(403, "pages of this origin may not connect")
+        return None
+
+    def _identify(self, address: str | None, token: str | Refusal | None) -> Identity | Refusal:
+        if token is None:
+            if self._needs_token and self._verifier is not None:
+                return Refusal(401, "a token is needed", _UNAUTHORISED)
+            return ANONYMOUS
+        if isinstance(token, Refusal):
+            return token
+        try:
+            identity = self.verify(token)
+        except BadToken as fault:
+            wait = self._rate.bad_token(address, self._clock.seconds())
+            return _too_often(wait) if wait else Refusal(401, str(fault), _UNAUTHORISED)
+        wait = self._rate.attempt_of(identity.user, address, self._clock.seconds())
+        return _too_often(wait, "of this user") if wait else identity
+
+
+def _too_often(wait: int, whose: str = "from this address") -> Refusal:
+    """`wait`: seconds until the next attempt is permitted."""
+    return Refusal(429, f"too many connections {whose}", (("Retry-After", str(wait)),))

@@ -1,0 +1,3 @@
+"""What plain requests get."""
+
+__all__: list[str] = []

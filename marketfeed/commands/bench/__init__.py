@@ -1,0 +1,3 @@
+"""`marketfeed bench`: a load of known size, and what became of it."""
+
+__all__: list[str] = []

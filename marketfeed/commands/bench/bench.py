@@ -1,0 +1,273 @@
+"""`marketfeed bench`: a load test of a deployment, by clients that count, and at wish by an engine that numbers.
+
+1. Without --redis-url nothing is published: an existing market is watched.
+2. stdout has the report and nothing else, also after Ctrl-C. What cannot be used is one line on stderr.
+3. The exit status is 0 when every client got everything once and in order, 1 when not, or when there was no test, and
+   2 for a command line that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import signal
+import sys
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from marketfeed.commands.address import BadUrl, ServerAddress, check_token, parse_url
+from marketfeed.commands.watch.display import clean
+from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
+from marketfeed.redis.address import BadRedisUrl, RedisAddress, parse_redis_url
+from marketfeed.redis.tls import REDIS_TLS, RedisTls
+
+if TYPE_CHECKING:
+    from marketfeed.commands.bench.load_plan import LoadPlan
+
+__all__ = ["add_parser", "run"]
+
+_MOST_CLIENTS = 60_000
+_MOST_STREAMS = 50_000
+_MOST_PER_CLIENT = 1024
+_MOST_LEVELS = 2000
+_MOST_BYTES = 1 << 20
+_MOST_SECONDS = 86_400.0
+_MOST_RATE = 1_000_000.0
+_SHOWN = 80
+_PUBLISHED_KINDS = ("trade", "depth")
+
+
+class BadOption(ValueError):
+    """An option cannot be used; the message names it and what would be accepted."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `bench` to the commands."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="put a server under load, and count what arrives",
+        description="Open many clients, and count what arrives, how late, and whether it is complete and in order. "
+        "With --redis-url, numbered messages are published to the Redis server that the WebSocket server reads, by "
+        "default on streams of their own; without it, the streams of an existing market are watched.",
+    )
+    parser.add_argument("url", metavar="URL", help="of the server, such as ws://localhost:8080 or wss://host/stream")
+    clients = parser.add_argument_group("clients")
+    clients.add_argument("--clients", metavar="N", default="1000", help="how many (default: %(default)s)")
+    clients.add_argument("--streams", metavar="NAMES", help="with commas between them, as in trade@TATA_INR")
+    clients.add_argument(
+        "--stream-count", metavar="N", help="instead of --streams: so many made-up ones, to publish on (default: 1)"
+    )
+    clients.add_argument(
+        "--per-client", metavar="K", help="streams of each client (default: 1, with --streams all of them)"
+    )
+    clients.add_argument(
+        "--slow", metavar="N", default="0", help="clients among them that subscribe and then never read (default: 0)"
+    )
+    how = clients.add_mutually_exclusive_group()
+    how.add_argument("--raw", action="store_true", help="connect to /ws, where messages have no envelope")
+    how.add_argument("--path", metavar="PATH", help="connect to this path, instead of the URL's")
+    clients.add_argument("--token", metavar="TOKEN", help="of all of them, for a server with --auth")
+    clients.add_argument("--compression", action="store_true", help="offer permessage-deflate")
+    published = parser.add_argument_group("publishing")
+    published.add_argument(
+        "--redis-url", metavar="URL", help="redis://[user:password@]host:port[/db], rediss://, unix://"
+    )
+    published.add_argument("--redis-ca", metavar="FILE", help="of the CA that signed the server's certificate")
+    published.add_argument(
+        "--redis-certificate", metavar="FILE", help="of the certificate to show to a rediss server that asks for one"
+    )
+    published.add_argument("--redis-key", metavar="FILE", help="of the key of that certificate")
+    published.add_argument("--channel-prefix", metavar="PREFIX", default="", help="before the stream's name in Redis")
+    pace = published.add_mutually_exclusive_group()
+    pace.add_argument("--window", metavar="W", help="as fast as it goes, with W messages under way (default: 16)")
+    pace.add_argument("--rate", metavar="R", help="R messages a second, over all streams")
+    published.add_argument("--depth", metavar="LEVELS", help="order books, so many levels changed on each side")
+    published.add_argument("--payload-bytes", metavar="N", default="0", help="that a message has at least")
+    published.add_argument("--messages", metavar="N", help="publish N in all, for as long as it takes")
+    measuring = parser.add_argument_group("measuring")
+    measuring.add_argument("--seconds", metavar="S", default="10", help="for how long (default: %(default)s)")
+    measuring.add_argument("--warm-up", metavar="S", default="1", help="seconds before (default: %(default)s)")
+    measuring.add_argument(
+        "--server-pid",
+        metavar="PID",
+        action="append",
+        default=[],
+        help="a process of the server, on this machine, whose time and memory are reported; may be repeated",
+    )
+    measuring.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do the load test; returns the exit status."""
+    try:
+        plan = _plan(arguments, secrets.token_hex(3).upper())
+    except BadOption as error:
+        print(f"marketfeed bench: {clean(str(error))}", file=sys.stderr)
+        return 2
+    try:
+        return _test(plan, as_json=arguments.json)
+    except KeyboardInterrupt:  # before the signal had its handler
+        return 1
+
+
+def _test(plan: LoadPlan, *, as_json: bool) -> int:
+    import msgspec
+
+    from marketfeed.commands.bench.load import LoadTest
+    from marketfeed.commands.bench.load_client import ClientFault
+    from marketfeed.commands.bench.load_engine import EngineFault
+    from marketfeed.commands.bench.load_report import lines
+
+    test = LoadTest(plan)
+    before = {number: signal.signal(number, lambda *_: test.interrupt()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        report = test.run()
+    except (ClientFault, EngineFault) as fault:
+        print(f"marketfeed bench: {clean(str(fault))}", file=sys.stderr)
+        return 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    print(msgspec.json.encode(report).decode() if as_json else "\n".join(lines(report)), flush=True)
+    return 0 if report.is_faultless else 1
+
+
+def _plan(arguments: argparse.Namespace, tag: str) -> LoadPlan:
+    """What the options ask for. `tag`: what the markets that are made up for this test have in their names."""
+    from marketfeed.commands.bench.load_machine import is_known
+    from marketfeed.commands.bench.load_plan import LoadPlan
+
+    redis = _redis(arguments.redis_url)
+    if redis is None:
+        for name in (*REDIS_TLS, "window", "rate", "depth", "messages", "stream_count"):
+            if getattr(arguments, name) is not None:
+                raise BadOption(f"--{name.replace('_', '-')} is for publishing, which needs --redis-url")
+    clients = _whole("--clients", arguments.clients, 1, _MOST_CLIENTS)
+    streams = _streams(arguments, tag, is_published=redis is not None)
+    most = min(len(streams), _MOST_PER_CLIENT)
+    per_client = 1 if arguments.streams is None else most
+    pids = [_whole("--server-pid", text, 1, 1 << 31) for text in arguments.server_pid]
+    for pid in pids:
+        if not is_known(pid):
+            raise BadOption(f"--server-pid: there is nothing known of a process {pid} here")
+    return LoadPlan(
+        address=_address(arguments),
+        streams=streams,
+        clients=clients,
+        per_client=_whole("--per-client", arguments.per_client, 1, most, per_client),
+        slow=_whole("--slow", arguments.slow, 0, clients),
+        seconds=_number("--seconds", arguments.seconds, 0.1, _MOST_SECONDS),
+        warm_up=_number("--warm-up", arguments.warm_up, 0.0, _MOST_SECONDS),
+        messages=None if arguments.messages is None else _whole("--messages", arguments.messages, 1, 1 << 40),
+        token=_token(arguments.token),
+        compression=arguments.compression,
+        redis=redis,
+        redis_tls=_redis_tls(arguments, redis),
+        channel_prefix=arguments.channel_prefix,
+        window=_whole("--window", arguments.window, 1, 1_000_000, 16),
+        rate=None if arguments.rate is None else _number("--rate", arguments.rate, 0.01, _MOST_RATE),
+        levels=_whole("--depth", arguments.depth, 1, _MOST_LEVELS, 10),
+        payload_bytes=_whole("--payload-bytes", arguments.payload_bytes, 0, _MOST_BYTES),
+        server_pids=pids,
+    )
+
+
+def _address(arguments: argparse.Namespace) -> ServerAddress:
+    url = arguments.url
+    path = "/ws" if arguments.raw else arguments.path
+    try:
+        address = parse_url(url)
+        if path is None:
+            return address
+        if not path.startswith("/"):
+            raise BadOption(
+                f"--path: {path[:_SHOWN]!r} cannot be used; expected one that begins with /, such as /stream"
+            )
+        parts = urlsplit(url)
+        return parse_url(f"{parts.scheme}://{parts.netloc}{path}")
+    except BadUrl as error:
+        raise BadOption(str(error)) from None
+
+
+def _token(token: str | None) -> str | None:
+    try:
+        return check_token(token)
+    except ValueError as error:
+        raise BadOption(str(error)) from None
+
+
+def _redis(url: str | None) -> RedisAddress | None:
+    if url is None:
+        return None
+    try:
+        address = parse_redis_url(url)
+    except BadRedisUrl as error:
+        raise BadOption(f"--redis-url: {error}") from None
+    if address.embedded:
+        raise BadOption("--redis-url: embedded: is a daemon's own server; expected redis://, rediss:// or unix:///path")
+    return address
+
+
+def _redis_tls(arguments: argparse.Namespace, redis: RedisAddress | None) -> RedisTls:
+    """The files for TLS to that server, which can be used."""
+    tls = RedisTls(*(getattr(arguments, field) for field in REDIS_TLS))
+    if redis is None:
+        return tls
+    misfit = tls.misfit(has_tls=redis.tls)
+    if misfit is not None:
+        field, needed = misfit
+        raise BadOption(f"--{field.replace('_', '-')}: expected together with {needed}")
+    if redis.tls:
+        from marketfeed.redis.endpoint import check_files
+
+        try:
+            check_files(redis, tls)
+        except ValueError as error:
+            raise BadOption(str(error)) from None
+    return tls
+
+
+def _streams(arguments: argparse.Namespace, tag: str, *, is_published: bool) -> list[str]:
+    if arguments.streams is None:
+        if not is_published:
+            raise BadOption("--streams: expected names such as trade@TATA_INR,depth@TATA_INR, or else a --redis-url")
+        kind = "trade" if arguments.depth is None else "depth"
+        count = _whole("--stream-count", arguments.stream_count, 1, _MOST_STREAMS, 1)
+        return [f"{kind}@BENCH-{tag}-{number}" for number in range(count)]
+    if arguments.stream_count is not None:
+        raise BadOption("--stream-count: expected either this or --streams")
+    names = list(dict.fromkeys(name.strip() for name in arguments.streams.split(",")))
+    for name in names:
+        if not name:
+            raise BadOption("--streams: a name is empty; expected names such as trade@TATA_INR,depth@TATA_INR")
+        if is_published:
+            _check_published(name)
+    return names
+
+
+def _check_published(name: str) -> None:
+    try:
+        stream: StreamName | None = StreamKinds().parse(name)
+    except BadStreamName:
+        stream = None
+    if stream is None or str(stream) != name or stream.kind.name not in _PUBLISHED_KINDS:
+        raise BadOption(f"--streams: {name[:_SHOWN]!r} cannot be published; expected trade@ or depth@ and a market")
+
+
+def _whole(option: str, text: str | None, least: int, most: int, default: int = 0) -> int:
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 16 and least <= int(text) <= most):
+        raise BadOption(f"{option}: {text[:_SHOWN]!r} cannot be used; expected a whole number from {least} to {most}")
+    return int(text)
+
+
+def _number(option: str, text: str, least: float, most: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not least <= number <= most:
+        raise BadOption(f"{option}: {text[:_SHOWN]!r} cannot be used; expected a number from {least:g} to {most:g}")
+    return number

@@ -1,0 +1,39 @@
+"""What a load test is to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from marketfeed.commands.address import ServerAddress
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.tls import RedisTls
+
+__all__ = ["LoadPlan"]
+
+
+class LoadPlan(msgspec.Struct, frozen=True):
+    """What to do. Without `redis` only watch; with it, publish with either a `window` or a `rate`.
+
+    `messages`: publish so many in all, without a warm-up, whatever `seconds` says. `levels`: of each side of a book.
+    """
+
+    address: ServerAddress
+    streams: Sequence[str]
+    clients: int = 1000
+    per_client: int = 1
+    slow: int = 0
+    seconds: float = 10.0
+    warm_up: float = 1.0
+    messages: int | None = None
+    token: str | None = None
+    compression: bool = False
+    redis: RedisAddress | None = None
+    redis_tls: RedisTls = RedisTls()
+    channel_prefix: str = ""
+    window: int = 16
+    rate: float | None = None
+    levels: int = 10
+    payload_bytes: int = 0
+    server_pids: Sequence[int] = ()

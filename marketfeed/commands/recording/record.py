@@ -1,0 +1,196 @@
+"""`marketfeed record`: what is published on some streams, into a file or a row of files, until it is interrupted.
+
+1. Where the server is comes from the flags, else from the daemon's own variables and file.
+2. On stdout is the recording and nothing else. What the recording itself has to say is on stderr, counts at the end.
+3. The exit status is 0 for whoever ended it, the reader of stdout included, 1 when the output cannot be written or
+   the server refuses a subscription, 2 for a command line that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from marketfeed.commands.recording.record_output import BadOutput, FileNames, OutputFile
+from marketfeed.commands.recording.recorder import Moments, Recorder, Rotation
+from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
+from marketfeed.config.settings import BadSetting, Settings
+from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
+from marketfeed.model.streams import StreamKinds
+from marketfeed.runtime.logs import log_to_stderr
+from marketfeed.runtime.memory import parse_memory_limit
+
+__all__ = ["add_parser", "run"]
+
+FLUSH_SECONDS = 1.0
+_MOST_SECONDS = 366 * 86400
+_STDOUT = 1
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `record` to the commands."""
+    parser = subparsers.add_parser(
+        "record",
+        help="record what is published on some streams",
+        description="Record what is published on some streams, byte for byte and with its time, until Ctrl-C. Without "
+        "--redis-url the server is the daemon's: REDIS_URL, or REDIS_HOST and REDIS_PORT. A lost connection is made "
+        "again, and the recording says what it may have missed. Put patterns into quotes, or the shell reads them.",
+    )
+    parser.add_argument("patterns", metavar="PATTERN", nargs="+", help="such as trade@TATA_INR, 'depth@*' or '*'")
+    add_redis_options(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output",
+        metavar="NAME",
+        help="a directory, or the name of a file, compressed if it ends in .gz; in it %%Y %%m %%d %%H %%M %%S stand "
+        "for the time at which the file begins, in UTC (default: standard output)",
+    )
+    output.add_argument("--rotate-size", metavar="SIZE", help="begin another file at this size, such as 100MiB")
+    output.add_argument(
+        "--rotate-seconds", metavar="N", help="begin another file every N seconds, such as 3600: on every full hour"
+    )
+    output.add_argument(
+        "--gzip",
+        action=argparse.BooleanOptionalAction,
+        help="compress standard output, or not (default: unless it is a terminal)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Record until SIGINT or SIGTERM; returns the exit status."""
+    try:
+        settings = redis_settings(arguments)
+        selection = parse_selection(arguments.patterns, StreamKinds(settings.all_kinds))
+        rotation = _rotation(arguments)
+        new_file = _files(arguments)
+        for warning in settings.warnings:
+            print(warning, file=sys.stderr)
+        return _record(settings, selection, rotation, new_file)
+    except (BadSetting, BadSelection) as error:
+        print(f"marketfeed record: {error}", file=sys.stderr)
+        return 2
+
+
+def _record(
+    settings: Settings, selection: StreamSelection, rotation: Rotation, new_file: Callable[[int], OutputFile]
+) -> int:
+    from twisted.internet import reactor as the_reactor
+    from twisted.internet.error import ReactorNotRunning
+    from twisted.internet.task import LoopingCall
+
+    from marketfeed.redis.commands import RedisCommands
+    from marketfeed.redis.listener import RedisListener
+
+    reactor: Any = the_reactor
+    endpoint = endpoint_of(reactor, settings)
+    prefix = settings.channel_prefix.encode()
+    moments = Moments()
+    try:
+        recorder = Recorder(selection, prefix, new_file, rotation, moments, lambda: end())
+    except OSError as error:
+        raise BadSetting(f"--output: {error.filename}: {error.strerror}") from None
+    roles = RedisCommands(reactor, endpoint, settings.redis)
+    commands = selection.commands(prefix)
+    listener = RedisListener(reactor, endpoint, settings.redis, commands, recorder, roles, lambda: moments.now() / 1e6)
+    log_to_stderr(reactor, settings.log_format, settings.log_level)
+    flushing = LoopingCall(recorder.tick)
+    flushing.clock = reactor
+    began = time.monotonic()
+
+    def start() -> None:
+        _note(f"recording {', '.join(selection.texts)} from {settings.redis}, until Ctrl-C")
+        listener.startService()
+        flushing.start(FLUSH_SECONDS, now=False)
+
+    def end() -> None:
+        try:
+            reactor.stop()
+        except ReactorNotRunning:
+            pass  # something else has ended it at the same time
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends a process that waits for the reader of its output
+        reactor.callFromThread(end)
+
+    def stop() -> object:
+        flushing.stop()
+        return listener.stopService()
+
+    reactor.callWhenRunning(start)
+    reactor.addSystemEventTrigger("before", "shutdown", stop)
+    reactor.addSystemEventTrigger("during", "shutdown", recorder.close)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    reactor.run(installSignalHandlers=False)
+    if recorder.fault:
+        _note(recorder.fault)
+        return 1
+    _note(_counts(recorder, time.monotonic() - began))
+    return 0
+
+
+def _counts(recorder: Recorder, seconds: float) -> str:
+    files = f"{recorder.files} file{'s' * (recorder.files != 1)}"
+    gaps = f"{recorder.gaps or 'no'} gap{'s' * (recorder.gaps != 1)}"
+    return (
+        f"{recorder.publications} publications of {recorder.payload_bytes} bytes in {seconds:.1f} s, {gaps}; "
+        f"{recorder.written} bytes in {files}"
+    )
+
+
+def _note(line: str) -> None:
+    try:
+        print(f"marketfeed record: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nobody reads them
+
+
+# Options.
+
+
+def _rotation(arguments: argparse.Namespace) -> Rotation:
+    size, seconds = 0, 0
+    if arguments.rotate_size is not None:
+        try:
+            size = parse_memory_limit(arguments.rotate_size).size
+        except ValueError:
+            pass
+        if not size:
+            raise _bad("--rotate-size", arguments.rotate_size, "a size from 1MiB up, such as 100MiB or 2GiB")
+    if arguments.rotate_seconds is not None:
+        text = arguments.rotate_seconds
+        seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+        if not 0 < seconds <= _MOST_SECONDS:
+            raise _bad("--rotate-seconds", text, f"a whole number of seconds from 1 to {_MOST_SECONDS}")
+    return Rotation(size, seconds)
+
+
+def _files(arguments: argparse.Namespace) -> Callable[[int], OutputFile]:
+    """What opens the files. Raises `BadSetting`."""
+    rotates = arguments.rotate_size is not None or arguments.rotate_seconds is not None
+    if arguments.output is None:
+        if rotates:
+            raise BadSetting("--rotate-size and --rotate-seconds: expected together with --output")
+        is_packed = not os.isatty(_STDOUT) if arguments.gzip is None else arguments.gzip
+        return lambda now: OutputFile(_STDOUT, "standard output", is_packed=is_packed, owned=False)
+    if arguments.gzip is not None:
+        raise BadSetting("--gzip and --no-gzip: expected for standard output; a file is compressed if it ends in .gz")
+    try:
+        names = FileNames(arguments.output)
+    except BadOutput as error:
+        raise BadSetting(f"--output: {error}") from None
+    if rotates and not names.is_many:
+        raise _bad(
+            "--output", arguments.output, "a directory, or a name with a time such as %Y%m%dT%H%M%S, for many files"
+        )
+    return names.open
+
+
+def _bad(option: str, text: str, accepted: str) -> BadSetting:
+    return BadSetting(f"{option}: {text[:80]!r} cannot be used; expected {accepted}")

@@ -1,0 +1,132 @@
+"""PUBLISHes to a Redis server as fast as it answers, with a bounded number under way.
+
+1. Publications are sent in order. What has not been answered yet is at most `MOST` publications, and at most
+   `MOST_BYTES` but for one that is larger by itself.
+2. A refusal names the place where the publication was recorded.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+
+import hiredis
+
+from marketfeed.commands.recording.replay_files import Place
+
+__all__ = ["PublishFault", "ReplayPublisher"]
+
+MOST = 1024
+MOST_BYTES = 1 << 20
+SILENT_SECONDS = 10.0
+"""A server that answers nothing for so long is gone."""
+_CHUNK = 1 << 16
+
+
+class PublishFault(Exception):
+    """The replay cannot go on; the message is one line."""
+
+
+class ReplayPublisher:
+    """Publishes through `link`, which is logged in. `answered`: how many publications; `unheard`: of them, by nobody.
+
+    All that waits raises `PublishFault`.
+    """
+
+    def __init__(self, link: socket.socket, clock: Callable[[], float] = time.monotonic) -> None:
+        link.setblocking(False)
+        self._link = link
+        self._clock = clock
+        self._replies = hiredis.Reader()
+        self._out = bytearray()
+        self._asked: deque[tuple[int, Place]] = deque()
+        self._asked_bytes = 0
+        self._last_answer = clock()
+        self.answered = 0
+        self.unheard = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Publications that are not answered yet."""
+        return len(self._asked)
+
+    def publish(self, channel: bytes, payload: bytes, place: Place) -> None:
+        """Publish; waits until there is room."""
+        size = len(channel) + len(payload)
+        while self._asked and (len(self._asked) >= MOST or self._asked_bytes + size > MOST_BYTES):
+            self._exchange(SILENT_SECONDS)
+        if not self._asked:
+            self._last_answer = self._clock()
+        self._asked.append((size, place))
+        self._asked_bytes += size
+        self._out += b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+            len(channel),
+            channel,
+            len(payload),
+            payload,
+        )
+        if len(self._out) >= _CHUNK:
+            self._exchange(0)
+
+    def wait(self, seconds: float) -> None:
+        """Send all, and read answers, for so long."""
+        until = self._clock() + seconds
+        while True:
+            left = until - self._clock()
+            self._exchange(max(left, 0))
+            if left <= 0:
+                return
+
+    def finish(self) -> None:
+        """Wait for the last answer."""
+        while self._asked:
+            self._exchange(SILENT_SECONDS)
+
+    def _exchange(self, seconds: float) -> None:
+        """Send what the server takes and read what it says; wait at most so long until one of them is possible."""
+        try:
+            readable, writable, _ = select.select([self._link], [self._link] if self._out else [], [], seconds)
+            if writable:
+                self._send()
+            if readable:
+                self._receive()
+        except OSError as fault:  # ssl.SSLError is one
+            raise PublishFault(f"the connection to Redis is lost: {fault.strerror or fault}") from None
+        if self._asked and self._clock() - self._last_answer > SILENT_SECONDS:
+            raise PublishFault(f"Redis has not answered for {SILENT_SECONDS:g} s")
+
+    def _send(self) -> None:
+        try:
+            while self._out:
+                sent = self._link.send(self._out)
+                del self._out[:sent]
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            pass
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                data = self._link.recv(_CHUNK)
+                if not data:
+                    raise PublishFault("Redis has closed the connection")
+                self._read(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+
+    def _read(self, data: bytes) -> None:
+        self._last_answer = self._clock()
+        try:
+            self._replies.feed(data)
+            while (reply := self._replies.gets()) is not False:
+                size, (path, line) = self._asked.popleft()
+                self._asked_bytes -= size
+                if isinstance(reply, hiredis.ReplyError):
+                    raise PublishFault(f"{path}:{line}: Redis refuses the publication: {reply}")
+                self.answered += 1
+                self.unheard += reply == 0
+        except (hiredis.ProtocolError, IndexError):
+            raise PublishFault("Redis' answer cannot be read") from None

@@ -1,0 +1,3 @@
+"""`marketfeed watch`: what is published, in a terminal."""
+
+__all__: list[str] = []

@@ -1,0 +1,174 @@
+"""`marketfeed watch`: the live messages of some streams, on the terminal or, for other programs, as they come.
+
+1. On stdout are messages and nothing else. What the watching itself has to say is on stderr.
+2. Each line is flushed. When nobody reads stdout any more the watching is over, without a complaint.
+3. The exit status is 0 for whoever ended it, 1 when the server refuses, 2 for a command line that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from threading import Thread
+from typing import Any, BinaryIO, TextIO
+
+from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, globalLogBeginner
+from zope.interface import implementer
+
+from marketfeed.commands.address import ServerAddress, check_token, parse_url
+from marketfeed.commands.watch.display import Event, Message, Publication, clean, show_event, show_publication
+
+__all__ = ["TextScreen", "add_parser", "run"]
+
+_LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `watch` to the commands."""
+    parser = subparsers.add_parser(
+        "watch",
+        help="show the live messages of some streams",
+        description="Show the live messages of some streams, until Ctrl-C. A lost connection is made again.",
+    )
+    parser.add_argument("url", metavar="URL", help="of the server, such as ws://localhost:8080 or wss://host/stream")
+    parser.add_argument("streams", metavar="STREAM", nargs="+", help="such as trade@TATA_INR")
+    parser.add_argument("--token", metavar="TOKEN", help="to show to a server with --auth; see `marketfeed token`")
+    parser.add_argument("--json", action="store_true", help="print each message as it was received, one a line")
+    parser.add_argument("--no-color", action="store_true", help="no colours, as with the variable NO_COLOR")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Watch until SIGINT or SIGTERM, or until the server refuses; returns the exit status."""
+    try:
+        address, token = parse_url(arguments.url), check_token(arguments.token)
+    except ValueError as error:
+        print(f"marketfeed watch: {clean(str(error))}", file=sys.stderr)
+        return 2
+    try:
+        screen = TextScreen(
+            sys.stdout.buffer,
+            sys.stderr,
+            encoding=sys.stdout.encoding,
+            json=arguments.json,
+            is_terminal=sys.stdout.isatty(),
+            colour=not arguments.no_color and wants_colour(os.environ),
+        )
+        return _watch(address, token, list(dict.fromkeys(arguments.streams)), screen)
+    except KeyboardInterrupt:  # before the signal had its handler
+        return 0
+    finally:
+        _settle_stdout()
+
+
+class TextScreen:
+    """Shows messages on `out` and notes on `err`.
+
+    `json`: messages as they came, in one line each, for which a line break in one becomes a blank. A terminal gets
+    neither control characters nor, unless `colour`, colours.
+    """
+
+    def __init__(
+        self,
+        out: BinaryIO,
+        err: TextIO,
+        *,
+        encoding: str = "utf-8",
+        json: bool = False,
+        is_terminal: bool = False,
+        colour: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._out = out
+        self._err = err
+        self._encoding = encoding
+        self._json = json
+        self._is_terminal = is_terminal
+        self._colour = colour and is_terminal
+        self._now = now
+
+    def message(self, payload: bytes, message: Message) -> None:
+        """Raises OSError, such as BrokenPipeError when nobody reads `out`."""
+        received = datetime.fromtimestamp(self._now()).astimezone()
+        if self._json and not self._is_terminal:
+            self._write(payload.translate(_LINE_BREAKS))
+        elif self._json:
+            self._write_text(clean(payload.translate(_LINE_BREAKS).decode("utf-8", "replace"), len(payload)))
+        elif isinstance(message, Publication):
+            self._write_text(show_publication(message, received, colour=self._colour))
+        elif isinstance(message, Event):
+            assert received.tzinfo is not None
+            self.note(show_event(message, received.tzinfo))
+
+    def note(self, line: str) -> None:
+        try:
+            print(line, file=self._err, flush=True)
+        except OSError:
+            pass  # nobody reads them
+
+    def _write_text(self, line: str) -> None:
+        self._write(line.encode(self._encoding, "backslashreplace"))
+
+    def _write(self, line: bytes) -> None:
+        self._out.write(line + b"\n")
+        self._out.flush()
+
+
+def wants_colour(environment: Mapping[str, str]) -> bool:
+    """What the environment says about colours (https://no-color.org)."""
+    return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
+def _watch(address: ServerAddress, token: str | None, streams: list[str], screen: TextScreen) -> int:
+    from twisted.internet import reactor as the_reactor
+
+    from marketfeed.commands.connection import dial
+    from marketfeed.commands.watch.watcher import Backoff, Watcher
+
+    reactor: Any = the_reactor
+    statuses: list[int] = []
+
+    def end(status: int) -> None:
+        statuses.append(status)
+        reactor.crash()  # `stop` would wait for a name that is being resolved, in a thread
+
+    def interrupt(number: int, frame: object) -> None:
+        reactor.callFromThread(watcher.stop)
+
+    watcher = Watcher(
+        reactor, lambda it: dial(reactor, address, it, token=token), screen, address.shown, streams, Backoff()
+    )
+    globalLogBeginner.beginLoggingTo([_ErrorNotes(screen)], redirectStandardIO=False, discardBuffer=True)
+    reactor.getThreadPool().threadFactory = partial(Thread, daemon=True)  # for the same reason
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    reactor.callWhenRunning(lambda: watcher.start().addCallback(end))
+    reactor.run(installSignalHandlers=False)
+    return statuses[0]
+
+
+@implementer(ILogObserver)
+class _ErrorNotes:
+    """Shows what was logged about a fault of our own."""
+
+    def __init__(self, screen: TextScreen) -> None:
+        self._screen = screen
+
+    def __call__(self, event: LogEvent) -> None:
+        if event.get("log_level") is LogLevel.critical:
+            for line in eventAsText(event).splitlines():
+                self._screen.note(clean(line))
+
+
+def _settle_stdout() -> None:
+    """Python flushes stdout at its end, and would complain of a reader who is gone."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

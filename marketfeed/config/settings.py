@@ -1,0 +1,267 @@
+"""The daemon's settings: one table of options, one place for defaults, one rule for precedence (docs/operations.md).
+
+1. A flag beats the environment, which beats the file, which beats the default.
+2. The options that say where Redis is are taken together: any of them in one place beats all of them in a lower one.
+3. A value that cannot be used is a `BadSetting`: one line that names its source and what would be accepted.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from marketfeed.access.addresses import Network
+from marketfeed.access.origins import OriginPattern
+from marketfeed.config.declared_kinds import BadSetting, read_kinds
+from marketfeed.config.options import OPTIONS, Option
+from marketfeed.model.stream_globs import BadGlob, parse_glob
+from marketfeed.model.streams import BUILT_IN, StreamKind
+from marketfeed.redis.address import EMBEDDED, BadRedisUrl, RedisAddress
+from marketfeed.redis.tls import REDIS_TLS, RedisTls
+from marketfeed.runtime.memory import MemoryLimit
+
+__all__ = ["DEFAULTS", "BadSetting", "Settings", "load"]
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the operator decided. Sizes in bytes, times in seconds; limits hold per process."""
+
+    port: str = "8080"
+    redis: RedisAddress = RedisAddress()
+    redis_ca: str | None = None
+    redis_certificate: str | None = None
+    redis_key: str | None = None
+    source: str = "pubsub"
+    channel_prefix: str = ""
+    demo: bool = False
+    allowed_origin: tuple[OriginPattern, ...] = ()
+    auth: str = "off"
+    auth_key: str | None = None
+    auth_jwks: str | None = None
+    auth_audience: str | None = None
+    auth_issuer: str | None = None
+    trusted_proxy: tuple[Network, ...] = ()
+    max_connections: int = 20000
+    gives_max_connections: bool = False
+    """Somebody has asked for that many."""
+    max_connections_per_address: int = 0
+    connect_rate: int = 300
+    spares_local: bool = True
+    """The connect rate is not for clients from local addresses, which nobody has decided about."""
+    max_streams: int = 1024
+    max_distinct_streams: int = 50000
+    max_distinct_streams_per_address: int = 5000
+    max_book_levels: int = 10000
+    request_rate: float = 10.0
+    request_burst: int = 200
+    validate: str = "strict"
+    max_message: int = 65536
+    max_payload: int = 262144
+    client_queue: int = 1048576
+    memory_limit: MemoryLimit = MemoryLimit(percent=85)
+    ping_interval: float = 20.0
+    ping_timeout: float = 60.0
+    compression: bool = True
+    linger: float = 5.0
+    history: int = 1000
+    history_seconds: float = 300.0
+    history_bytes: int = 268435456
+    warm: tuple[str, ...] = ()
+    """Names and patterns of streams, as `parse_glob` reads them."""
+    drain_seconds: float = 20.0
+    log_format: str = "text"
+    log_level: str = "info"
+    kinds: tuple[StreamKind, ...] = ()
+    """The kinds of streams that are declared besides the built-in ones."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def all_kinds(self) -> tuple[StreamKind, ...]:
+        """The kinds of streams: one that is declared stands behind the built-in one that it is to replace."""
+        return (*BUILT_IN, *self.kinds)
+
+    @property
+    def redis_tls(self) -> RedisTls:
+        """The files for TLS to Redis."""
+        return RedisTls(self.redis_ca, self.redis_certificate, self.redis_key)
+
+
+DEFAULTS = msgspec.structs.asdict(Settings())
+"""The default of each option that has one, by field."""
+
+_PREFIX = "MARKETFEED_"
+_WHERE_REDIS_IS = ("redis_url", "redis_host", "redis_port")
+
+
+class _Given(msgspec.Struct, frozen=True):
+    """A value as it was given, and where."""
+
+    text: str
+    source: str
+
+
+_ALL = frozenset(option.field for option in OPTIONS)
+
+
+def load(flags: Mapping[str, str], environment: Mapping[str, str], only: Collection[str] = _ALL) -> Settings:
+    """The settings of a process. `flags`: option field → text, only those given. Raises `BadSetting`.
+
+    `only`: the fields that matter; what the file says of others may be anything.
+    """
+    from_flags = {field: _Given(text, f"--{field.replace('_', '-')}") for field, text in flags.items()}
+    from_environment = {
+        option.field: _Given(environment[option.environment], f"the variable {option.environment}")
+        for option in OPTIONS
+        if environment.get(option.environment)
+    }
+    config = from_flags.get("config") or from_environment.get("config")
+    from_file, kinds = _read_file(config, only) if config else ({}, ())
+    given = _merge([from_flags, from_environment, from_file])
+    values = {option.field: _parse(option, given[option.field]) for option in OPTIONS if option.field in given}
+    values.pop("config", None)
+    warnings = [*_settle_redis(values, given, from_flags), *_misspelt(environment)]
+    values["gives_max_connections"] = "max_connections" in given
+    values["spares_local"] = "connect_rate" not in given
+    _check_auth(values, given, kinds)
+    _check_warm(values, given, kinds)
+    return Settings(**values, kinds=kinds, warnings=tuple(warnings))
+
+
+def _misspelt(environment: Mapping[str, str]) -> list[str]:
+    """A warning of each variable that nobody reads and that has the name of an option but for one letter."""
+    known = {option.environment for option in OPTIONS}
+    ours = [name for name in environment if name.startswith(_PREFIX) and name not in known]
+    near = [(name, next((option for option in sorted(known) if _is_one_edit(name, option)), None)) for name in ours]
+    return [f"the variable {name} is no option; {option} is one" for name, option in near if option is not None]
+
+
+def _is_one_edit(one: str, other: str) -> bool:
+    """One has a letter more, another letter, or two in the other order."""
+    if len(one) > len(other):
+        one, other = other, one
+    same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+    rest, longer = one[same:], other[same:]
+    if len(rest) < len(longer):
+        return longer[1:] == rest
+    return longer[1:] == rest[1:] or (longer[:2] == rest[1::-1] and longer[2:] == rest[2:])
+
+
+def _settle_redis(values: dict[str, Any], given: dict[str, _Given], from_flags: dict[str, _Given]) -> list[str]:
+    """Put one address in place of all that says where Redis is. Returns what the operator should be warned of."""
+    warnings = []
+    host, port = values.pop("redis_host", None), values.pop("redis_port", (None, 6379))
+    url = values.pop("redis_url", None)
+    if url is None and (host is not None or "redis_port" in given):
+        url = RedisAddress(host=host or port[0] or "localhost", port=port[1])
+    if url is not None:
+        values["redis"] = url
+        if url.password is not None and "redis_url" in from_flags:
+            warnings.append("--redis-url holds a password, which other users of this host can read: use REDIS_URL")
+    if values.get("demo"):
+        if any(field in from_flags for field in (*_WHERE_REDIS_IS, *REDIS_TLS)):
+            raise BadSetting(
+                f"{given['demo'].source}: it brings its own server; "
+                "for a market on yours run: marketfeed simulate --redis-url …"
+            )
+        values["redis"] = EMBEDDED
+        for field in REDIS_TLS:
+            values.pop(field, None)
+    misfit = RedisTls(*map(values.get, REDIS_TLS)).misfit(has_tls=values.get("redis", RedisAddress()).tls)
+    if misfit is not None:
+        field, needed = misfit
+        raise BadSetting(f"{given[field].source}: expected together with {needed}")
+    return warnings
+
+
+def _check_auth(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:
+    """Tokens need keys, and all that is about tokens needs them."""
+    if values.get("auth", "off") != "off":
+        if not ("auth_key" in values or "auth_jwks" in values):
+            raise BadSetting(f"{given['auth'].source}: expected together with --auth-key or --auth-jwks")
+        return
+    for field in ("auth_key", "auth_jwks", "auth_audience", "auth_issuer"):
+        if field in given:
+            raise BadSetting(f"{given[field].source}: expected together with --auth optional or --auth required")
+    for kind in kinds:
+        if kind.private:
+            path = repr(given["config"].text)[1:-1]
+            raise BadSetting(
+                f"streams.{kind.name} in {path}: private streams are for the bearers of tokens; "
+                "expected together with --auth optional or --auth required"
+            )
+
+
+def _check_warm(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:
+    """Which kinds there are is known only now."""
+    for text in values.get("warm", ()):
+        try:
+            parse_glob(text, (*BUILT_IN, *kinds))
+        except BadGlob as error:
+            raise BadSetting(f"{given['warm'].source}: {text!r} cannot be used; expected {error}") from None
+
+
+def _merge(layers: list[dict[str, _Given]]) -> dict[str, _Given]:
+    merged: dict[str, _Given] = {}
+    redis_found = False
+    for layer in layers:
+        for field, given in layer.items():
+            if field not in merged and not (redis_found and field in _WHERE_REDIS_IS):
+                merged[field] = given
+        redis_found = redis_found or any(field in layer for field in _WHERE_REDIS_IS)
+    return merged
+
+
+def _parse(option: Option, given: _Given) -> Any:
+    if not option.is_list:
+        return _parse_one(option, given.text, given.source)
+    texts = [text.strip() for text in given.text.split(",") if text.strip()] or [given.text]
+    return tuple([_parse_one(option, text, given.source) for text in texts])
+
+
+def _parse_one(option: Option, text: str, source: str) -> Any:
+    try:
+        return option.parse(text)
+    except BadRedisUrl as error:
+        raise BadSetting(f"{source}: {error}") from None
+    except ValueError as error:
+        shown = "what is given" if "@" in text else repr(text[:80])  # it may be a URL with a password
+        raise BadSetting(f"{source}: {shown} cannot be used; expected {error}") from None
+
+
+def _read_file(config: _Given, only: Collection[str]) -> tuple[dict[str, _Given], tuple[StreamKind, ...]]:
+    path = repr(config.text)[1:-1]
+    try:
+        table = tomllib.loads(Path(config.text).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadSetting(f"{config.source}: {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadSetting(f"{config.source}: {path} is not TOML: {error}") from None
+    kinds = read_kinds(table.pop("streams", {}), path)
+    known = {option.field: option for option in OPTIONS if option.field != "config"}
+    given = {}
+    for field, value in table.items():
+        if field not in known:
+            name = repr(field[:80])[1:-1]
+            raise BadSetting(f"{name} in {path}: unknown; expected streams or one of {', '.join(sorted(known))}")
+        if field not in only:
+            continue
+        try:
+            text = _as_flag(value, known[field])
+        except ValueError:
+            of_list = ", or a list of strings" if known[field].is_list else ""
+            raise BadSetting(f"{field} in {path}: expected a string, a number, true or false{of_list}") from None
+        given[field] = _Given(text, f"{field} in {path}")
+    return given, kinds
+
+
+def _as_flag(value: Any, option: Option) -> str:
+    """A value of the file as the text of a flag. Raises ValueError when there is none."""
+    if option.is_list and isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return ",".join(value)
+    if not isinstance(value, str | int | float):
+        raise ValueError
+    return str(value).lower() if isinstance(value, bool) else str(value)

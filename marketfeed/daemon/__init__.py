@@ -1,0 +1,3 @@
+"""What twistd asks for, and the tree of services that it gets."""
+
+__all__: list[str] = []

@@ -1,0 +1,304 @@
+"""The daemon put together: every part made once, from the settings, in the order in which they start."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import ILogObserver
+from twisted.python.components import Componentized
+
+from marketfeed import __version__
+from marketfeed.access.addresses import ConnectionCounts, ConnectRate, TrustedProxies
+from marketfeed.access.admission import Admission
+from marketfeed.access.keys import BadKey, KeyFiles, load_keys
+from marketfeed.access.origins import AllowedOrigins
+from marketfeed.access.refusals import Refusals
+from marketfeed.access.tokens import TokenVerifier
+from marketfeed.config.settings import Settings
+from marketfeed.daemon.redis_side import CannotFeed, make_feed
+from marketfeed.hub.hub import Hub, HubLimits
+from marketfeed.hub.shares import Shares
+from marketfeed.model.streams import StreamKinds
+from marketfeed.runtime.file_limit import raise_file_limit, room_for_connections
+from marketfeed.runtime.garbage import Collector
+from marketfeed.runtime.listener import CannotServe, Listener, server_endpoint
+from marketfeed.runtime.logs import Log, make_observer
+from marketfeed.runtime.memory import MemoryGuard
+from marketfeed.session.context import SessionContext, SessionLimits
+from marketfeed.websocket.connection import ClientFactory
+from marketfeed.websocket.connections import UserManager
+from marketfeed.websocket.heartbeat import Heartbeat
+
+__all__ = ["Daemon", "StartFault", "build"]
+
+
+class StartFault(Exception):
+    """The daemon cannot start; the message is one line."""
+
+
+class Daemon(MultiService):
+    """The root of the tree. It drains the clients first, then stops its services one after the other."""
+
+    log = Log()
+
+    def __init__(self, reactor: Any, users: UserManager, in_front: bool, pid_file: str) -> None:
+        MultiService.__init__(self)
+        self._reactor = reactor
+        self._users = users
+        self._in_front = in_front
+        self._pid_file = pid_file
+        self._stops: list[IService] = []
+        self._stopping = False
+        self.observer: ILogObserver | None = None
+
+    def setServiceParent(self, parent: Any) -> None:
+        """twistd makes us part of its application, and asks that for an observer of the log."""
+        if self.observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.observer)
+        MultiService.setServiceParent(self, parent)
+
+    def privilegedStartService(self) -> None:
+        self._take_signals()
+        try:
+            MultiService.privilegedStartService(self)
+        except CannotServe as fault:
+            if not self._in_front:
+                sys.tracebacklimit = 0  # one line in the log, too
+                raise OSError(str(fault)) from None  # the shortest name: twistd, in the foreground, shows 98 characters
+            if self._pid_file and os.path.exists(self._pid_file):
+                os.unlink(self._pid_file)
+            raise SystemExit(f"marketfeed: {fault}") from None
+
+    def startService(self) -> None:
+        self._reactor.callWhenRunning(self._running)
+        MultiService.startService(self)
+
+    def _running(self) -> None:
+        self._take_signals()  # the reactor has set its own as it began to run
+
+    def _take_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, _: object) -> None:
+        self._reactor.callFromThread(self._end, number)
+
+    def _end(self, number: int) -> None:
+        """SIGTERM drains; SIGINT, SIGHUP and any second signal end at once."""
+        self.log.info("ending: {signal}", signal=signal.Signals(number).name)
+        if number != signal.SIGTERM or self._stopping:
+            self._users.hurry()
+        if not self._stopping:
+            self._stopping = True
+            self._reactor.stop()
+
+    def add_in_order(self, *services: IService) -> None:
+        """Add services in the order in which they start."""
+        for service in services:
+            service.setServiceParent(self)
+
+    def stop_in_order(self, *services: IService) -> None:
+        """Say in which order they stop."""
+        self._stops = list(services)
+
+    def stopService(self) -> Deferred[None]:
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._users.drain()
+        for service in self._stops:
+            try:
+                await maybeDeferred(service.stopService)
+            except Exception:
+                self.log.failure("{service} could not be stopped", service=service.__class__.__name__)
+        self.log.info("stopped")
+
+
+class _Report(Service):
+    """Says what the daemon is and what can be done with it, once everything runs."""
+
+    log = Log()
+
+    def __init__(
+        self, reactor: Any, settings: Settings, listener: Listener, max_connections: int, notes: list[str]
+    ) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self._listener = listener
+        self._max_connections = max_connections
+        self._notes = notes
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._reactor.callWhenRunning(self._report)
+
+    def _report(self) -> None:
+        settings = self._settings
+        for note in (*settings.warnings, *self._notes):
+            self.log.warn("{note}", note=note)
+        self.log.info(
+            "marketfeed {version}, Python {python}, Twisted {twisted}, Autobahn {autobahn}, OpenSSL {openssl}: "
+            "up to {max_connections} clients on {address}, market data from {redis}",
+            version=__version__,
+            python=platform.python_version(),
+            twisted=version("Twisted"),
+            autobahn=version("autobahn"),
+            openssl=SSL.SSLeay_version(SSL.SSLEAY_VERSION).split()[1].decode(),
+            max_connections=self._max_connections,
+            address=self._listener.address,
+            redis=settings.redis,
+        )
+        port = self._listener.port_number
+        if settings.demo and port is not None:
+            command = os.path.join(os.path.dirname(sys.argv[0]), "marketfeed")
+            url = f"ws://localhost:{port}"
+            self.log.info(
+                "A simulated market is open. In another terminal:\n"
+                "  {command} watch {url} trade@TATA_INR ticker@TATA_INR depth@TATA_INR\n"
+                "or in a browser's console, on the page http://localhost:{port}/healthz:\n"
+                "  new WebSocket('{url}/stream?streams=trade@TATA_INR').onmessage = m => console.log(m.data)\n"
+                "Ctrl-C ends it.",
+                command=command,
+                url=url,
+                port=port,
+            )
+
+
+def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon:
+    """The tree of services. `twistd`: twistd's own options. Raises `StartFault`."""
+    notes: list[str] = []
+    kinds = StreamKinds(settings.all_kinds)
+    hub = Hub(
+        reactor,
+        HubLimits(
+            channel_prefix=settings.channel_prefix,
+            strict=settings.validate == "strict",
+            max_payload=settings.max_payload,
+            max_distinct_streams=settings.max_distinct_streams,
+            max_book_levels=settings.max_book_levels,
+            linger=settings.linger,
+            history=settings.history,
+            history_seconds=settings.history_seconds,
+            history_bytes=settings.history_bytes,
+        ),
+        kinds=kinds,
+    )
+    drain_seconds = 0.0 if settings.demo else settings.drain_seconds
+    room = room_for_connections(raise_file_limit())
+    max_connections = _fitting(settings, room.clients, notes)
+    users = UserManager(reactor, max_connections, drain_seconds, time.time)
+    try:
+        feed = make_feed(reactor, settings, hub)
+    except CannotFeed as fault:
+        raise StartFault(str(fault)) from None
+    try:
+        public = server_endpoint(reactor, settings.port)
+    except ValueError as fault:
+        raise StartFault(f"--port: expected a number or a Twisted endpoint description: {fault}") from None
+    memory = MemoryGuard(reactor, settings.memory_limit)
+    refusals = Refusals(reactor)
+    clients = _clients(reactor, settings, hub, kinds, users, memory, refusals, room.handshakes)
+    listener = Listener(public, clients, settings.port)
+    daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "")
+    if not twistd.get("logger") and not twistd.get("syslog"):
+        daemon.observer = make_observer(reactor, twistd, settings.log_format, settings.log_level)
+    heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
+    collector = Collector(reactor, lambda: len(users))
+    report = _Report(reactor, settings, listener, max_connections, notes)
+    daemon.add_in_order(
+        *feed.server, collector, memory, hub, refusals, users, heartbeat, *feed.readers, *feed.market, listener, report
+    )
+    daemon.stop_in_order(
+        heartbeat,
+        *feed.market,
+        *reversed(feed.readers),
+        hub,
+        users,
+        listener,
+        refusals,
+        report,
+        memory,
+        collector,
+        *feed.server,
+    )
+    return daemon
+
+
+def _clients(
+    reactor: Any,
+    settings: Settings,
+    hub: Hub,
+    kinds: StreamKinds,
+    users: UserManager,
+    memory: MemoryGuard,
+    refusals: Refusals,
+    max_handshakes: int,
+) -> ClientFactory:
+    admission = _admission(reactor, settings, users, memory)
+    limits = SessionLimits(
+        max_streams=settings.max_streams,
+        request_rate=settings.request_rate,
+        request_burst=settings.request_burst,
+        client_queue=settings.client_queue,
+    )
+    return ClientFactory(
+        reactor,
+        admission,
+        users,
+        SessionContext(
+            hub=hub, kinds=kinds, limits=limits, now=reactor.seconds, verify=admission.verify, refusals=refusals
+        ),
+        lambda: hub.source_reached and admission.takes_clients,
+        max_message=settings.max_message,
+        client_queue=settings.client_queue,
+        compression=settings.compression,
+        max_handshakes=max_handshakes,
+        books=hub,
+    )
+
+
+def _admission(reactor: Any, settings: Settings, users: UserManager, memory: MemoryGuard) -> Admission:
+    proxies = TrustedProxies(settings.trusted_proxy)
+    return Admission(
+        reactor,
+        users,
+        memory,
+        origins=AllowedOrigins(settings.allowed_origin),
+        proxies=proxies,
+        rate=ConnectRate(settings.connect_rate, spare_local_but=proxies if settings.spares_local else None),
+        counts=ConnectionCounts(settings.max_connections_per_address),
+        verifier=None if settings.auth == "off" else _verifier(reactor, settings),
+        needs_token=settings.auth == "required",
+        shares=Shares(settings.max_distinct_streams_per_address),
+    )
+
+
+def _verifier(reactor: Any, settings: Settings) -> TokenVerifier:
+    option = "--auth-key"
+    try:
+        if settings.auth_key is not None:
+            load_keys(settings.auth_key, None)  # by itself first, so that the line can name the option
+        option = "--auth-jwks"
+        keys = KeyFiles(settings.auth_key, settings.auth_jwks, reactor.seconds)
+    except BadKey as fault:
+        raise StartFault(f"{option}: {fault}") from None
+    return TokenVerifier(keys.current, time.time, audience=settings.auth_audience, issuer=settings.auth_issuer)
+
+
+def _fitting(settings: Settings, room: int, notes: list[str]) -> int:
+    """The number of clients that the limit on open files has room for. A default that is lowered worries nobody."""
+    wanted = settings.max_connections
+    if wanted > room and settings.gives_max_connections:
+        notes.append(f"--max-connections is lowered from {wanted} to {room}: no more files may be open at once")
+    return min(wanted, room)

@@ -1,0 +1,3 @@
+"""A market without an engine: a server of its own, and a simulated market."""
+
+__all__: list[str] = []

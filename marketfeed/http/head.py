@@ -1,0 +1,199 @@
+"""The HTTP that stands before a WebSocket: requests that are read once, paths that are routed, plain answers.
+
+1. No byte of a request is repeated in an answer, except for the name of a stream that was refused, and the origin of a
+   page that may read the answer; none in a log.
+2. Every plain answer has a length and ends the connection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from http import HTTPStatus
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+
+from marketfeed.model.streams import BadStreamName, StreamKinds
+from marketfeed.wire.dialects import Dialect
+
+__all__ = [
+    "MAX_HEAD",
+    "BadRequest",
+    "DepthAsked",
+    "Head",
+    "Refusal",
+    "Upgrade",
+    "header_words",
+    "parse_head",
+    "respond",
+    "route",
+]
+
+MAX_HEAD = 16384
+"""Bytes of a request line and its headers."""
+_MAX_HEADERS = 100
+_MAX_FIELDS = 100
+_REMEMBERED = 200  # characters of a header, at most: strangers write them
+_FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)$", re.MULTILINE)
+"""A header (RFC 9110, section 5.1), where every line ends in CR LF."""
+_CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
+_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+class BadRequest(ValueError):
+    """The bytes are no HTTP/1.1 request; the message is fit for the client."""
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A request line and headers; header names in lower case, the path percent-decoded."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    version: str = "HTTP/1.1"
+
+
+class Upgrade(msgspec.Struct, frozen=True):
+    """The request may go on to become a WebSocket: how it will speak, and the streams that it named already."""
+
+    dialect: Dialect
+    streams: list[str]
+
+
+class DepthAsked(msgspec.Struct, frozen=True):
+    """The request is about a book, which is found out later and answered in plain HTTP."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The request is answered with plain HTTP, and the connection ends.
+
+    `logged`: what the log has in place of a `text` that repeats some of the request. `json`: what is sent in place of
+    the text.
+    """
+
+    status: int
+    text: str
+    headers: tuple[tuple[str, str], ...] = ()
+    logged: str = ""
+    json: bytes = b""
+
+
+def parse_head(data: bytes) -> Head:
+    """Read a request up to its empty line. Raises `BadRequest`."""
+    if _has_controls(data):
+        raise BadRequest("there is a control character in the request")
+    line, _, rest = data.decode("latin-1").removesuffix("\r\n").partition("\r\n")
+    words = line.split(" ")
+    if len(words) != 3 or not words[0].isalpha() or not words[2].startswith("HTTP/1."):
+        raise BadRequest("expected an HTTP/1.1 request")
+    fields = _FIELD.findall(rest)
+    if len(fields) != (rest.count("\n") + 1 if rest else 0):
+        raise BadRequest("a header has no proper name")
+    if len(fields) > _MAX_HEADERS:
+        raise BadRequest(f"more than {_MAX_HEADERS} headers")
+    headers: dict[str, str] = {}
+    for name, value in fields:
+        name, value = name.lower(), value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    path, query = _target(words[1])
+    if query.count("&") >= _MAX_FIELDS:
+        raise BadRequest(f"more than {_MAX_FIELDS} fields in the query")
+    return Head(words[0].upper(), path, query, headers, words[2])
+
+
+def _has_controls(data: bytes) -> bool:
+    """Whether something ends a line for one reader and not for another (RFC 9112, section 2.2), or belongs in none."""
+    ends = data.count(b"\r\n")
+    return data.count(b"\r") != ends or data.count(b"\n") != ends or len(data.translate(None, _CONTROLS)) != len(data)
+
+
+def _target(target: str) -> tuple[str, str]:
+    """Path, percent-decoded, and query of a request's target (RFC 9112, section 3.2)."""
+    if "#" in target:
+        raise BadRequest("the target has a fragment")
+    if not target.startswith("/"):
+        try:
+            _, _, target, query, _ = urlsplit(target)
+        except ValueError:
+            raise BadRequest("the target cannot be read") from None
+    else:
+        target, _, query = target.partition("?")
+    return unquote(target) if "%" in target else target, query
+
+
+def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgrade | DepthAsked | Refusal:
+    """What a request asks for: a WebSocket, a book, or another answer in plain HTTP (docs/protocol.md)."""
+    if head.method not in _METHODS:
+        return Refusal(405, "expected GET", (("Allow", ", ".join(_METHODS)),))
+    if head.path == "/api/v3/depth":
+        return DepthAsked()
+    plain = _plain(head.path, is_ready)
+    upgrade = None if plain else _upgrade(head, kinds)
+    if plain is None and upgrade is None:
+        return Refusal(404, "there is nothing here; WebSocket clients connect to /, /stream or /ws")
+    if head.method == "OPTIONS":
+        return Refusal(204, "", (("Allow", ", ".join(_METHODS)),))
+    if upgrade is None:
+        assert plain is not None
+        return plain
+    if isinstance(upgrade, Upgrade) and (
+        head.method == "HEAD" or "websocket" not in header_words(head.headers.get("upgrade", ""))
+    ):
+        return Refusal(426, "this is a WebSocket endpoint", (("Upgrade", "websocket"),))
+    return upgrade
+
+
+def respond(refusal: Refusal, *, is_head: bool = False) -> bytes:
+    """A plain answer as bytes."""
+    body = b"" if refusal.status == 204 else refusal.json or refusal.text.encode() + b"\n"
+    media = "application/json" if refusal.json else "text/plain; charset=utf-8"
+    lines = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in refusal.headers]
+    if refusal.status != 204:
+        lines += [f"Content-Type: {media}", f"Content-Length: {len(body)}"]
+    lines += ["Cache-Control: no-store", "Connection: close", "", ""]
+    return "\r\n".join(lines).encode() + (b"" if is_head else body)
+
+
+def _plain(path: str, is_ready: Callable[[], bool]) -> Refusal | None:
+    if path == "/healthz":
+        return Refusal(200, "ok")
+    if path == "/readyz":
+        return Refusal(200, "ready") if is_ready() else Refusal(503, "not ready", (("Retry-After", "1"),))
+    return None
+
+
+def _upgrade(head: Head, kinds: StreamKinds) -> Upgrade | Refusal | None:
+    path = head.path
+    if path == "/":
+        return Upgrade(Dialect.HOUSE, [])
+    if path in ("/stream", "/stream/"):
+        named = [name for text in parse_qs(head.query).get("streams", []) for name in text.split("/")]
+        return _checked(Dialect.COMBINED, [name for name in named if name], kinds)
+    if path == "/ws" or path.startswith("/ws/"):
+        return _checked(Dialect.RAW, [name for name in path[4:].split("/") if "@" in name], kinds)
+    return None
+
+
+def _checked(dialect: Dialect, streams: list[str], kinds: StreamKinds) -> Upgrade | Refusal:
+    for stream in streams:
+        try:
+            kinds.parse(stream)
+        except BadStreamName as error:
+            return Refusal(400, str(error), logged="a bad stream name")  # which may have a misplaced token in it
+    return Upgrade(dialect, streams)
+
+
+def header_words(value: str) -> frozenset[str]:
+    """The words of a header that is a list, in lower case."""
+    return _short_words(value) if len(value) <= _REMEMBERED else _words(value)
+
+
+def _words(value: str) -> frozenset[str]:
+    return frozenset(word.strip().lower() for word in value.split(","))
+
+
+_short_words = lru_cache(maxsize=64)(_words)

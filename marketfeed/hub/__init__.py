@@ -1,0 +1,3 @@
+"""Subscriptions and fan-out: what comes from the source, on its way to everybody who watches."""
+
+__all__: list[str] = []

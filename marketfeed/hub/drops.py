@@ -1,0 +1,57 @@
+"""Publications that do not go their way: each stream's are logged at most once a second (docs/protocol.md)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from marketfeed.boundaries import Clock
+from marketfeed.hub.stream import LiveStream
+from marketfeed.model.publications import BadPublication
+from marketfeed.model.rate import TokenBucket
+from marketfeed.runtime.bounded_log import BoundedLog
+from marketfeed.runtime.logs import Log
+
+__all__ = ["Drops"]
+
+
+class Drops:
+    """The bad ones: dropped, or with `strict` off forwarded all the same; `counts` by reason. And those that fail."""
+
+    log = Log()
+
+    def __init__(self, clock: Clock, strict: bool) -> None:
+        self._clock = clock
+        self._strict = strict
+        self.counts: Counter[str] = Counter()
+        self._lines = BoundedLog(clock, self.log)
+        self._large_lines = TokenBucket(1, 10, clock.seconds())
+
+    def count(self, stream: LiveStream, bad: BadPublication) -> None:
+        """One more that is bad."""
+        self.counts[bad.reason] += 1
+        self._lines.warn(
+            stream.name,
+            "bad publication on {stream}, {what}: {reason}: {fault}",
+            stream=stream.name,
+            what="dropped" if self._strict or bad.data is None else "forwarded",
+            reason=bad.reason,
+            fault=bad.fault,
+        )
+
+    def failed(self, stream: LiveStream) -> None:
+        """One has raised, which is being handled."""
+        key = stream.name, "failed"
+        self._lines.failure(key, "internal error in a publication on {stream}", stream=stream.name)
+
+    def close(self) -> None:
+        """Tell what has not been told yet."""
+        self._lines.close()
+
+    def too_many_levels(self, stream: str, most: int) -> None:
+        """The book of a stream, or its seed, has more than `most` levels."""
+        if self._large_lines.take(self._clock.seconds()):
+            self.log.warn(
+                "the book of {stream} has more than --max-book-levels {most} levels: it is incomplete until a snapshot",
+                stream=stream,
+                most=most,
+            )

@@ -1,0 +1,149 @@
+"""What was, and what is, for those who ask once and do not watch: past publications, and books.
+
+1. What is asked for of a stream that nobody watches is looked up in the archive, where there is one.
+2. Who asks for a book waits until it is complete, for `BOOK_SECONDS` at most.
+3. Its stream is wanted for a while longer, so that the next one who asks finds it complete. That takes room among
+   `--max-distinct-streams` as a client's would, and there is a bound to how many there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+
+from marketfeed.boundaries import Archive, Clock, Entry, NoBook
+from marketfeed.hub.recovery import read_entries
+from marketfeed.hub.registry import WantedStreams
+from marketfeed.hub.stream import LiveStream
+from marketfeed.model.state import BookState
+from marketfeed.model.streams import StreamName
+
+__all__ = ["BOOK_SECONDS", "KEPT_SECONDS", "Lookups"]
+
+BOOK_SECONDS = 5.0
+"""How long somebody who asks for a book waits for it (docs/protocol.md)."""
+KEPT_SECONDS = 60.0
+"""How long a stream is wanted after its book was asked for, besides `--linger`."""
+_MOST_KEPT = 1000
+_LOOK_SECONDS = 0.05
+
+
+class Lookups:
+    """Answers questions about the streams of a process. `make` makes a stream that is not wanted."""
+
+    def __init__(
+        self, clock: Clock, wanted: WantedStreams, make: Callable[[StreamName], LiveStream], strict: bool
+    ) -> None:
+        self._clock = clock
+        self._wanted = wanted
+        self._make = make
+        self._strict = strict
+        self._questions: dict[_Question, None] = {}
+        self._kept: dict[str, tuple[LiveStream, float]] = {}  # until when; who has not asked for longest first
+        self._looking: IDelayedCall | None = None
+        self._keeping: IDelayedCall | None = None
+        self.archive: Archive | None = None
+
+    def history(self, name: StreamName, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+        """See `Hub.history`."""
+        stream = self._wanted.find(str(name))
+        if self.archive is None:
+            return succeed([] if stream is None else stream.history.newest(limit, max_bytes))
+        return Deferred.fromCoroutine(self._archived(self.archive, stream or self._make(name), limit, max_bytes))
+
+    async def _archived(self, archive: Archive, stream: LiveStream, limit: int, max_bytes: int) -> list[Entry] | None:
+        entries = await archive.newest(stream.name, limit, max_bytes)
+        return None if entries is None else read_entries(stream, entries, self._strict)
+
+    def book(self, name: StreamName) -> Deferred[BookState | NoBook]:
+        """See `Hub.book`."""
+        stream = self._wanted.hold_if_room(name)
+        if stream is None or not isinstance(stream.state, BookState):
+            if stream is not None:
+                self._wanted.release(stream)
+            return succeed(NoBook.INCOMPLETE)
+        self._keep(name, stream)
+        question = _Question(stream, stream.state, self._clock.seconds() + BOOK_SECONDS, self._cancel)
+        self._questions[question] = None
+        if stream.is_settled(with_state=True):
+            self._look_at(question)
+        self._go_on_looking()
+        return question.answer
+
+    def close(self) -> None:
+        """Nobody asks any more, and no stream is kept."""
+        for question in list(self._questions):
+            self._end(question, NoBook.INCOMPLETE)
+        for stream, _ in self._kept.values():
+            self._wanted.release(stream)
+        self._kept.clear()
+        for timer in (self._looking, self._keeping):
+            if timer is not None:
+                timer.cancel()
+        self._looking = self._keeping = None
+
+    # Waiting for books.
+
+    def _go_on_looking(self) -> None:
+        if self._looking is None and self._questions:
+            self._looking = self._clock.callLater(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        for question in list(self._questions):
+            if question in self._questions:  # or it was cancelled by what another one did
+                self._look_at(question)
+        self._go_on_looking()
+
+    def _look_at(self, question: _Question) -> None:
+        """Answer with the book if it is complete, and without if it has taken too long."""
+        stream, state = question.stream, question.state
+        if stream.gap is None and not stream.seeding and not state.is_wanting and state.is_complete:
+            self._end(question, state)
+        elif self._clock.seconds() >= question.until:
+            self._end(question, NoBook.UNKNOWN if stream.confirmed and state.is_blank else NoBook.INCOMPLETE)
+
+    def _end(self, question: _Question, answer: BookState | NoBook) -> None:
+        del self._questions[question]
+        self._wanted.release(question.stream)
+        question.answer.callback(answer)
+
+    def _cancel(self, question: _Question) -> None:
+        if question in self._questions:
+            del self._questions[question]
+            self._wanted.release(question.stream)
+
+    # What is kept for who asks again.
+
+    def _keep(self, name: StreamName, stream: LiveStream) -> None:
+        """Hold the stream from now on for `KEPT_SECONDS`; of very many, one ends."""
+        if self._kept.pop(stream.name, None) is None:
+            self._wanted.hold(name)
+        self._kept[stream.name] = stream, self._clock.seconds() + KEPT_SECONDS
+        if len(self._kept) > _MOST_KEPT:
+            self._wanted.release(self._kept.pop(next(iter(self._kept)))[0])
+        if self._keeping is None:
+            self._keeping = self._clock.callLater(KEPT_SECONDS, self._let_go)
+
+    def _let_go(self) -> None:
+        self._keeping = None
+        for name, (stream, until) in list(self._kept.items()):
+            if until > self._clock.seconds():
+                self._keeping = self._clock.callLater(until - self._clock.seconds(), self._let_go)
+                break
+            del self._kept[name]
+            self._wanted.release(stream)
+
+
+class _Question:
+    """Somebody asks for a book, until a moment of the clock."""
+
+    __slots__ = ("answer", "state", "stream", "until")
+
+    def __init__(self, stream: LiveStream, state: BookState, until: float, cancel: Callable[[_Question], None]) -> None:
+        self.stream = stream
+        self.state = state
+        self.until = until
+        self.answer = Deferred[BookState | NoBook](lambda _: cancel(self))

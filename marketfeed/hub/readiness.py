@@ -1,0 +1,120 @@
+"""Waiting until streams flow: for the source's confirmation, and for their state to be looked for.
+
+1. Who waits is called once: when nothing is under way any more for any of its streams, or when it has taken too long.
+2. Where very many wait for one stream, they go on a portion at a time, between which everybody else is served.
+3. A stream that is not confirmed by then has an open gap: all who waited for it go on, and say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.internet.interfaces import IDelayedCall
+
+from marketfeed.boundaries import Clock
+from marketfeed.hub.stream import LiveStream
+from marketfeed.runtime.logs import Log
+from marketfeed.wire.messages import GapReason
+
+__all__ = ["CONFIRM_SECONDS", "Wait", "Waits"]
+
+CONFIRM_SECONDS = 5.0
+"""How long a client waits for the source's confirmation before it is answered without (docs/protocol.md)."""
+
+_PORTION = 50
+"""Those who go on in one turn of the reactor."""
+
+
+class Wait:
+    """One who waits, until `done` is called."""
+
+    __slots__ = ("begun", "done", "missing", "timer", "with_state")
+
+    def __init__(self, done: Callable[[], None], with_state: bool, begun: int) -> None:
+        self.done = done
+        self.with_state = with_state
+        self.begun = begun  # ms since 1970
+        self.missing: dict[LiveStream, None] = {}
+        self.timer: IDelayedCall | None = None
+
+
+class Waits:
+    """Everybody who waits. `now`: ms since 1970."""
+
+    log = Log()
+
+    def __init__(self, clock: Clock, now: Callable[[], int]) -> None:
+        self._clock = clock
+        self._now = now
+        self._unfinished: dict[LiveStream, None] = {}  # more may go on, who wait for them
+        self._turn: IDelayedCall | None = None
+
+    def wait_for(self, streams: Iterable[LiveStream], with_state: bool, done: Callable[[], None]) -> Wait | None:
+        """Call `done` as soon as all of `streams` are settled; None: they are, and it is not called."""
+        missing = [stream for stream in streams if not stream.is_settled(with_state)]
+        if not missing:
+            return None
+        wait = Wait(done, with_state, self._now())
+        for stream in missing:
+            wait.missing[stream] = stream.joins[wait] = None
+        wait.timer = self._clock.callLater(CONFIRM_SECONDS, self._too_late, wait)
+        return wait
+
+    def settled(self, stream: LiveStream) -> None:
+        """Something has become known of `stream`: whoever waited for nothing else goes on."""
+        done = 0
+        for wait in [wait for wait in stream.joins if stream.is_settled(wait.with_state)]:
+            if wait not in stream.joins:
+                continue  # it was cancelled by what another one did
+            if done == _PORTION:
+                self._unfinished[stream] = None
+                if self._turn is None:
+                    self._turn = self._clock.callLater(0, self._next_turn)
+                return
+            del wait.missing[stream], stream.joins[wait]
+            if not wait.missing:
+                self.cancel(wait)
+                wait.done()
+                done += 1
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        unfinished, self._unfinished = self._unfinished, {}
+        for stream in unfinished:
+            self.settled(stream)
+
+    def cancel(self, wait: Wait) -> None:
+        """Wait no longer."""
+        for stream in wait.missing:
+            stream.joins.pop(wait, None)
+        wait.missing.clear()
+        if wait.timer is not None and wait.timer.active():
+            wait.timer.cancel()
+        wait.timer = None
+
+    def close(self, streams: Iterable[LiveStream]) -> None:
+        """Nobody waits for any of `streams` any more."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        self._unfinished.clear()
+        for wait in dict.fromkeys([wait for stream in streams for wait in stream.joins]):
+            if wait.timer is not None:
+                self.cancel(wait)
+                wait.done()
+
+    def _too_late(self, wait: Wait) -> None:
+        late = [stream for stream in wait.missing if not stream.confirmed and stream.gap is None]
+        for stream in late:
+            stream.gap = (GapReason.SOURCE_DOWN, wait.begun)
+        if late:
+            self.log.warn(
+                "no confirmation within {seconds} s for {count} streams, {stream} among them",
+                seconds=CONFIRM_SECONDS,
+                count=len(late),
+                stream=late[0].name,
+            )
+        self.cancel(wait)
+        wait.done()
+        for stream in late:
+            self.settled(stream)

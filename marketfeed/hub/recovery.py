@@ -1,0 +1,149 @@
+"""What a client has missed, put together from the history of a stream and the archive behind it.
+
+1. A recall is whole or it is nothing: it has every publication from the client's offset to the moment at which the
+   client joins, in order, or it says that it has not (docs/protocol.md).
+2. The archive is asked for what lies before the history, a portion at a time, and for no more than there is room for.
+   All recalls of a client share its room; one that does not fit gives back what it has taken.
+3. Where publications were lost unnoticed, an offset from before it was noticed is good for nothing: the archive would
+   find all that is behind it, and nobody would say what is missing before it.
+4. A client may be ahead of the history: another process, from which it comes, was quicker. Then the history is given
+   the time of some questions to come that far, for what it gets until then is not news to that client.
+5. What does not fit is found out without looking at each publication, for a client may ask for very many.
+6. What the archive holds and the stream's kind does not permit is passed over, as it was when it was published.
+"""
+
+from __future__ import annotations
+
+from marketfeed.boundaries import Archive, Entry
+from marketfeed.hub.history import EntryHistory
+from marketfeed.hub.stream import LiveStream
+from marketfeed.model.publications import BadPublication
+
+__all__ = ["Recall", "ReplayRoom", "read_entries"]
+
+_ROUNDS = 64
+"""Portions after which a recall that does not reach the history, which moves on, is given up."""
+
+
+class ReplayRoom:
+    """The bytes that the recalls of one client may take from the archive, all together."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
+class Recall:
+    """What one stream has published behind `offset`, with `overhead` bytes for each publication."""
+
+    __slots__ = (
+        "_last",
+        "_offset",
+        "_overhead",
+        "_replay_room",
+        "_rounds",
+        "_size",
+        "_taken",
+        "entries",
+        "frames",
+        "is_possible",
+        "stream",
+    )
+
+    def __init__(self, stream: LiveStream, offset: str, replay_room: ReplayRoom, overhead: int) -> None:
+        self.stream = stream
+        self.entries: list[Entry] = []
+        self.frames: list[bytes] = []  # of the first of them
+        self._last = self._offset = offset
+        self.is_possible = not self._is_void
+        self._replay_room = replay_room
+        self._taken = 0
+        self._size = 0  # bytes of the entries
+        self._overhead = overhead
+        self._rounds = 0
+
+    @property
+    def _is_void(self) -> bool:
+        history = self.stream.history
+        return isinstance(history, EntryHistory) and history.is_void(self._offset)
+
+    @property
+    def needs_archive(self) -> bool:
+        """Whether the history does not reach back to where this has come."""
+        history = self.stream.history
+        return self.is_possible and history.latest is not None and not history.reaches(self._last)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the client is ahead of the history, which may come that far."""
+        history = self.stream.history
+        return self.is_possible and isinstance(history, EntryHistory) and history.is_behind(self._last)
+
+    async def ask(self, archive: Archive, strict: bool) -> None:
+        """Get one portion from the archive."""
+        history = self.stream.history
+        assert isinstance(history, EntryHistory)
+        until = history.latest
+        assert until is not None
+        is_ahead = history.is_behind(self._last)
+        self._rounds += 1
+        portion = await archive.since(self.stream.name, self._last, until, max(1, self._replay_room.left))
+        if portion is None or self._rounds > _ROUNDS:
+            self._give_up()
+            return
+        if portion:
+            self._last = portion[-1][0]
+        elif not is_ahead:
+            self._last = until
+        self._add(read_entries(self.stream, portion, strict))
+        size = sum([len(payload) + self._overhead for _, payload in portion])
+        self._taken += size
+        self._replay_room.left -= size
+        if self._replay_room.left < 0:
+            self._give_up()
+
+    def _add(self, entries: list[Entry]) -> None:
+        self.entries += entries
+        self._size += sum([len(data) + self._overhead for _, data in entries])
+
+    def _give_up(self) -> None:
+        self.is_possible = False
+        self.entries = []
+        self.frames = []
+        self._size = 0
+        self._replay_room.left += self._taken
+        self._taken = 0
+
+    def size(self, most: int) -> int | None:
+        """The bytes that all of it takes at this moment, at most; None if it cannot be had, or takes more than `most`.
+
+        Nothing is always had, whatever the room.
+        """
+        if not self.is_possible or self._is_void:
+            return None
+        more = self.stream.history.size_since(self._last, self._overhead, most - self._size)
+        return None if more is None or self._size + more > max(0, most) else self._size + more
+
+    def advance(self) -> None:
+        """Take over what the history has, which then does not matter any more."""
+        more = self.stream.history.since(self._last) if self.is_possible else None
+        if more:
+            self._add(more)
+            self._last = more[-1][0]
+
+    def rest(self) -> list[Entry]:
+        """All of it at this moment that is not framed, if `size` says that it can be had."""
+        return self.entries[len(self.frames) :] + (self.stream.history.since(self._last) or [])
+
+
+def read_entries(stream: LiveStream, entries: list[Entry], strict: bool) -> list[Entry]:
+    """What an archive holds, as publications: the data without their wrapping, and without the bad ones."""
+    read = []
+    for offset, payload in entries:
+        try:
+            read.append((offset, stream.reader.read(payload)))
+        except BadPublication as bad:
+            if not strict and bad.data is not None:
+                read.append((offset, bad.data))
+    return read

@@ -1,0 +1,286 @@
+"""Clients on their way into streams: asked for, confirmed, caught up with, and then in, in one call.
+
+1. A join takes effect whole or not at all. Its streams are held from the beginning, so that nothing flaps meanwhile.
+2. A request for many streams is taken up a portion at a time, between which everybody else is served.
+3. A client is in when the source has confirmed its streams, and their state has been looked for where it asks for it.
+   Where that takes too long, or the source is out of reach, it joins all the same and hears of the gap that is open.
+4. Then, without yielding: what is pending is flushed, the membership changes, and the reply, what was missed or the
+   state, and the open gaps are written. Nothing is missed between them, nothing comes twice.
+5. Books that the client gets are written before that, in turns of their own, and so is what it has missed (`preludes`).
+6. A join that fails in what is written for it is the end of that client only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+
+from marketfeed.boundaries import Archive, Clock, Subscriber
+from marketfeed.hub.gaps import tell_open
+from marketfeed.hub.join import Join, TooManyStreams
+from marketfeed.hub.portions import Portions, Work
+from marketfeed.hub.preludes import TooLarge, framed_prelude, write_prelude
+from marketfeed.hub.readiness import Waits
+from marketfeed.hub.recovery import Recall, ReplayRoom
+from marketfeed.hub.registry import WantedStreams
+from marketfeed.hub.stream import Group, is_member, overhead
+from marketfeed.model.streams import StreamName
+from marketfeed.runtime.logs import Log
+
+__all__ = ["Joins"]
+
+_PAUSE_SECONDS = 0.05
+"""Between two questions for a client who is ahead of the history: together with the number of them, some 3 s."""
+_FEW = 100
+"""Streams that are asked for at once. With more of them it is `_PORTION` in one turn of the reactor, of all joins."""
+_PORTION = 50
+_NO_ROOM = "this server has no room for another one"
+
+
+class Joins:
+    """All the joins of a process.
+
+    `change` puts a subscriber into groups; `flush` sends what is pending; `portions` does what takes long.
+    """
+
+    log = Log()
+
+    def __init__(
+        self,
+        clock: Clock,
+        wanted: WantedStreams,
+        waits: Waits,
+        change: Callable[[Subscriber, Collection[Group]], None],
+        flush: Callable[[], None],
+        portions: Portions,
+        strict: bool,
+    ) -> None:
+        self._clock = clock
+        self._wanted = wanted
+        self._waits = waits
+        self._change = change
+        self._flush = flush
+        self._portions = portions
+        self._strict = strict
+        self._queue: deque[Join] = deque()
+        self._turn: IDelayedCall | None = None
+        self._unfinished: dict[Join, None] = {}
+        self.archive: Archive | None = None
+
+    def begin(self, join: Join, streams: Mapping[str, StreamName]) -> None:
+        """Let a client join `streams` (spelling → stream); perhaps it is finished when this returns.
+
+        Raises `TooManyStreams`.
+        """
+        if len(streams) > _FEW:
+            self._check_share(join, streams)
+            if not self._wanted.reserve(streams.values(), join.subscriber.share):
+                raise TooManyStreams(_NO_ROOM)
+            join.asked.extend(streams.items())
+            self._unfinished[join] = None
+            self._queue.append(join)
+            self._go_on()
+        else:
+            self._check_share(join, streams)
+            if not self._wanted.has_room(streams.values()):
+                raise TooManyStreams(_NO_ROOM)
+            self._unfinished[join] = None
+            for spelling, name in streams.items():
+                self._hold(join, spelling, name)
+            if not join.finished:
+                self._wait(join)
+        join.is_late = not join.finished
+
+    def _check_share(self, join: Join, streams: Mapping[str, StreamName]) -> None:
+        share = join.subscriber.share
+        if not self._wanted.has_share(streams.values(), share):
+            raise TooManyStreams(f"clients of one address may have {share.most} streams that nobody else has")
+
+    def cancel(self, join: Join) -> None:
+        """The client of an unfinished join is gone."""
+        if not join.finished:
+            self._finish(join)
+            self._release(join)
+
+    def close(self) -> None:
+        """Nobody joins any more."""
+        for join in list(self._unfinished):
+            self.cancel(join)
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+
+    # Asking for the streams.
+
+    def _go_on(self) -> None:
+        if self._turn is None:
+            self._turn = self._clock.callLater(0, self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        left = _PORTION
+        while self._queue and left:
+            join = self._queue[0]
+            left -= 0 if join.finished else self._hold_portion(join, left)
+            if join.finished or not join.asked:
+                self._queue.popleft()
+                if not join.finished:
+                    self._guarded(join, self._wait)
+        if self._queue:
+            self._go_on()
+
+    def _hold_portion(self, join: Join, most: int) -> int:
+        count = 0
+        while join.asked and count < most:
+            spelling, name = join.asked.popleft()
+            self._hold(join, spelling, name)
+            self._wanted.unreserve(name, join.subscriber.share)
+            count += 1
+        return count
+
+    def _hold(self, join: Join, spelling: str, name: StreamName) -> None:
+        stream = self._wanted.hold(name, join.subscriber)
+        if join.finished:  # ended by what a source that confirms at once has brought about
+            self._wanted.release(stream, join.subscriber)
+        else:
+            join.streams[spelling] = stream
+
+    # Waiting, and catching up.
+
+    def _wait(self, join: Join) -> None:
+        streams = join.streams.values()
+        join.wait = self._waits.wait_for(streams, join.wants_state, lambda: self._guarded(join, self._catch_up))
+        if join.wait is None:
+            self._catch_up(join)
+
+    def _catch_up(self, join: Join) -> None:
+        join.wait = None
+        room = ReplayRoom(join.subscriber.room)
+        for spelling, offset in join.since.items():
+            join.recalls[spelling] = Recall(join.streams[spelling], offset, room, overhead(spelling, join.shape))
+        self._recall_or_complete(join)
+
+    def _recall_or_complete(self, join: Join) -> None:
+        if join.finished or self._recalls_more(join):
+            return
+        if join.wants_state or join.recalls:
+            join.work = self._portions.begin(self._writing(join))
+        else:
+            self._complete(join)
+
+    def _recalls_more(self, join: Join) -> bool:
+        """Whether something is missing that is in the archive; if so, it is asked for."""
+        if self.archive is None or not any(recall.needs_archive for recall in join.recalls.values()):
+            return False
+        Deferred.fromCoroutine(self._recall(join, self.archive))
+        return True
+
+    def _writing(self, join: Join) -> Work:
+        try:
+            yield from write_prelude(join)
+            join.work = None
+            if not (join.finished or self._recalls_more(join)):  # for there may have been turns in between
+                self._complete(join)
+        except TooLarge:
+            self._refuse_too_large(join)
+        except Exception:
+            if not join.is_late:
+                raise
+            self._failed(join)
+
+    async def _recall(self, join: Join, archive: Archive) -> None:
+        try:
+            for recall in join.recalls.values():
+                while recall.needs_archive and not join.finished:
+                    await recall.ask(archive, self._strict)
+                    if recall.is_ahead:
+                        await self._pause(join)
+            self._recall_or_complete(join)
+        except Exception:
+            self._failed(join)
+
+    def _pause(self, join: Join) -> Deferred[None]:
+        """Some time, in which the history may come as far as the client."""
+        done = Deferred[None]()
+        join.pause = self._clock.callLater(_PAUSE_SECONDS, self._end_pause, join), done
+        return done
+
+    @staticmethod
+    def _end_pause(join: Join) -> None:
+        """Go on with who is in a pause; one that is finished then comes to its end, instead of keeping its client."""
+        pause, join.pause = join.pause, None
+        if pause is not None:
+            timer, done = pause
+            if timer.active():
+                timer.cancel()
+            done.callback(None)
+
+    # Joining.
+
+    def _complete(self, join: Join) -> None:
+        self._flush()
+        if join.finished:
+            return  # the flush has ended this client
+        try:
+            frames, recovered = framed_prelude(join)
+        except TooLarge:
+            self._refuse_too_large(join)
+            return
+        subscriber = join.subscriber
+        groups = {
+            spelling: stream.group(spelling, join.shape, subscriber.window, join.wants_state)
+            for spelling, stream in join.streams.items()
+        }
+        self._finish(join)
+        self._change(subscriber, groups.values())
+        join.answers.joined(groups, {each: each in recovered for each in join.since} if join.since else None)
+        if frames and any(is_member(subscriber, group) for group in groups.values()):
+            subscriber.write(b"".join(frames))
+        tell_open(subscriber, groups.values())
+        if join.is_late:
+            join.answers.settled()
+
+    def _refuse_too_large(self, join: Join) -> None:
+        self._refuse(join, "the states of these streams are larger than --client-queue; subscribe to fewer")
+
+    def _refuse(self, join: Join, why: str) -> None:
+        self._finish(join)
+        self._release(join)
+        join.answers.refused(why)
+        if join.is_late:
+            join.answers.settled()
+
+    # The end.
+
+    def _finish(self, join: Join) -> None:
+        join.finished = True
+        self._unfinished.pop(join, None)
+        if join.wait is not None:
+            self._waits.cancel(join.wait)
+            join.wait = None
+        self._end_pause(join)
+        if join.work is not None:
+            self._portions.cancel(join.work)
+            join.work = None
+        for _, name in join.asked:
+            self._wanted.unreserve(name, join.subscriber.share)
+        join.asked.clear()
+
+    def _release(self, join: Join) -> None:
+        for stream in join.streams.values():
+            self._wanted.release(stream, join.subscriber)
+
+    def _guarded(self, join: Join, step: Callable[[Join], None]) -> None:
+        """A step outside of the client's own request: a fault in it is the end of that client only."""
+        try:
+            step(join)
+        except Exception:
+            self._failed(join)
+
+    def _failed(self, join: Join) -> None:
+        self.log.failure("a client failed as its subscription took effect")
+        self.cancel(join)
+        join.subscriber.failed()

@@ -1,0 +1,3 @@
+"""Everything that speaks to Redis."""
+
+__all__: list[str] = []

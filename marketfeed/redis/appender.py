@@ -1,0 +1,258 @@
+"""XADDs to Redis streams, for the bridge and for the simulated engine.
+
+1. The entries of a stream are added in order, and none of them twice. What is not added is counted as lost.
+2. What cannot be sent yet waits, in order: while there is no link, and while the server takes nothing. Together with
+   what is under way that is `MOST_BYTES` at most; what comes on top is lost.
+3. What was sent and not answered when the link is lost counts as lost, though the server may have it; at most
+   `UNDER_WAY` bytes of it. What waited goes to the next link.
+4. A server that is none to write to (`_ELSEWHERE`) ends the link once it has answered all that was sent, and what it
+   has refused waits. One that is busy is asked again after a while. Any other refusal is about that entry, which is
+   lost.
+5. Where it is not known whether the server takes entries, on a new link and after a refusal, one is sent first.
+6. What was refused is lost when a later one of its stream was added, or may have been.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import hiredis
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+
+from marketfeed.boundaries import Clock
+from marketfeed.model.rate import TokenBucket
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.link import RedisLink
+from marketfeed.redis.link_service import LinkService
+from marketfeed.runtime.logs import Log
+
+__all__ = ["MOST_BYTES", "RedisAppender"]
+
+MOST_BYTES = 64 * 1024 * 1024
+UNDER_WAY = 1024 * 1024
+ENTRY_BYTES = 128
+"""What it takes to keep an entry, beside its key and its payload."""
+BUSY_SECONDS = 0.25
+"""After which a busy server is asked again."""
+
+_ELSEWHERE = frozenset({"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN"})
+_BUSY = "BUSY"
+
+_Entry = tuple[str, bytes]
+"""Its key, and its payload."""
+
+
+class _AppenderLink(RedisLink):
+    def __init__(self, clock: Clock, appender: RedisAppender) -> None:
+        super().__init__(clock)
+        self._appender = appender
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        if self.is_up:
+            self._appender.go_on()
+
+    def heard(self, reply: Any) -> None:
+        self._appender.answered(reply)
+
+    def ping(self) -> None:
+        self._appender.pinged()
+        super().ping()
+
+
+class RedisAppender(LinkService):
+    """Keeps a link to append through. `maxlen`: about so many entries are kept of each stream; 0: all.
+
+    `added` and `lost` count entries.
+    """
+
+    log = Log()
+
+    def __init__(self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, maxlen: int) -> None:
+        super().__init__(clock, endpoint, address, "appender")
+        self._link: RedisLink | None = None
+        self._words = 8 if maxlen else 5
+        limit = str(maxlen).encode()
+        self._limit = b"$6\r\nMAXLEN\r\n$1\r\n~\r\n$%d\r\n%b\r\n" % (len(limit), limit) if maxlen else b""
+        self._waiting: deque[_Entry] = deque()
+        self._under_way: deque[_Entry | None] = deque()  # None: a PING
+        self._refused: list[_Entry] = []  # until everything that is under way is answered
+        self._refused_keys: set[str] = set()
+        self._fault = ""  # why they were
+        self._bytes = self._bytes_under_way = 0
+        self._takes_entries = False
+        self._pause: IDelayedCall | None = None
+        self._idle: Deferred[None] | None = None
+        self._loss_lines = TokenBucket(1, 5, clock.seconds())
+        self.added = 0
+        self.lost = 0
+
+    @property
+    def ready(self) -> bool:
+        """There is a link, and the server does not refuse to take entries."""
+        return self._link is not None and not self._refused and self._pause is None
+
+    def stopService(self) -> Deferred[None]:
+        return super().stopService().addCallback(self._give_up)
+
+    def publish(self, batch: list[_Entry]) -> None:
+        """Append (key, payload) pairs in order."""
+        for entry in batch:
+            size = _size(entry)
+            if self._bytes + size > MOST_BYTES:
+                self._lose(1, "Redis does not take as many as there are, and no more may wait")
+            else:
+                self._bytes += size
+                self._waiting.append(entry)
+        self.go_on()
+
+    def all_answered(self) -> Deferred[None]:
+        """Fires when nothing waits and all is answered. To be called once, when nothing more is published."""
+        if self._is_idle():
+            return succeed(None)
+        self._idle = Deferred()
+        return self._idle
+
+    # What the link says.
+
+    def make_link(self) -> RedisLink:
+        return _AppenderLink(self._clock, self)
+
+    def link_up(self, link: RedisLink) -> None:
+        assert isinstance(link, _AppenderLink)
+        self._link = link
+        self.go_on()
+
+    def link_down(self, link: RedisLink | None) -> None:
+        self._link = None
+        self._takes_entries = False
+        self._end_pause()
+        unanswered = [entry for entry in self._under_way if entry is not None]
+        self._under_way.clear()
+        self._bytes_under_way = 0
+        for key in {key for key, _ in unanswered}:
+            self._lose_refused(key)
+        self._forget(unanswered, "the connection was lost before their answers came")
+        self._put_back()
+        self._look_whether_idle()
+
+    def pinged(self) -> None:
+        """A PING was sent, which will be answered behind what is under way."""
+        self._under_way.append(None)
+
+    def answered(self, reply: Any) -> None:
+        """The server answers the oldest of what is under way."""
+        if not self._under_way:
+            self._fail("an answer that nobody asked for")
+            return
+        entry = self._under_way.popleft()
+        if entry is None:
+            return  # whatever it is, the server lives
+        self._bytes_under_way -= _size(entry)
+        if not isinstance(reply, hiredis.ReplyError):
+            self._takes_entries = True
+            self._bytes -= _size(entry)
+            self.added += 1
+            self._lose_refused(entry[0])
+        elif (fault := str(reply)).split(" ", 1)[0] in {*_ELSEWHERE, _BUSY}:
+            self._refused.append(entry)
+            self._refused_keys.add(entry[0])
+            self._fault = fault
+        else:
+            self._takes_entries = True
+            self._forget([entry], f"Redis refuses an entry: {fault}")
+
+    def go_on(self) -> None:
+        """Send what waits, as far as that may be."""
+        if self._refused:
+            if not self._bytes_under_way:
+                self._wait_for_the_server()
+        elif self._link is not None and self._pause is None:
+            self._send(self._link)
+        self._look_whether_idle()
+
+    def _send(self, link: RedisLink) -> None:
+        parts = []
+        while self._waiting:
+            size = _size(self._waiting[0])
+            if self._bytes_under_way and not (self._takes_entries and self._bytes_under_way + size <= UNDER_WAY):
+                break
+            entry = self._waiting.popleft()
+            self._under_way.append(entry)
+            self._bytes_under_way += size
+            name, payload = entry[0].encode(), entry[1]
+            parts.append(
+                b"*%d\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n%b$1\r\n*\r\n$1\r\nd\r\n$%d\r\n%b\r\n"
+                % (self._words, len(name), name, self._limit, len(payload), payload)
+            )
+        if parts:
+            link.transport.write(b"".join(parts))
+
+    def _wait_for_the_server(self) -> None:
+        """It has refused some entries for now, and nothing is under way any more."""
+        self._put_back()
+        self._takes_entries = False
+        if self._fault.split(" ", 1)[0] == _BUSY:
+            self._pause = self._clock.callLater(BUSY_SECONDS, self._paused)
+        else:
+            self._fail(self._fault)
+            self._link = None
+
+    def _paused(self) -> None:
+        self._pause = None
+        self.go_on()
+
+    def _end_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+
+    def _fail(self, cause: str) -> None:
+        if self._link is not None:
+            self._link.fail(cause)
+
+    # What becomes of entries.
+
+    def _put_back(self) -> None:
+        """What was refused is the first that waits."""
+        self._waiting.extendleft(reversed(self._refused))
+        self._refused.clear()
+        self._refused_keys.clear()
+
+    def _lose_refused(self, key: str) -> None:
+        """An entry of this stream that came later was added, or may have been."""
+        if key in self._refused_keys:
+            self._refused_keys.discard(key)
+            late = [entry for entry in self._refused if entry[0] == key]
+            self._refused = [entry for entry in self._refused if entry[0] != key]
+            self._forget(late, f"Redis refused them ({self._fault}), but not what follows them in their stream")
+
+    def _give_up(self, _: None) -> None:
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        self._forget(waiting, "they waited until the end")
+        self._look_whether_idle()
+
+    def _forget(self, entries: list[_Entry], why: str) -> None:
+        if entries:
+            self._bytes -= sum(map(_size, entries))
+            self._lose(len(entries), why)
+
+    def _is_idle(self) -> bool:
+        return not (self._waiting or self._refused or self._bytes_under_way)
+
+    def _look_whether_idle(self) -> None:
+        if self._idle is not None and self._is_idle():
+            idle, self._idle = self._idle, None
+            idle.callback(None)
+
+    def _lose(self, count: int, why: str) -> None:
+        self.lost += count
+        if self._loss_lines.take(self._clock.seconds()):
+            self.log.error("appender: entries are lost, {lost} until now: {why}", lost=self.lost, why=why)
+
+
+def _size(entry: _Entry) -> int:
+    return len(entry[0]) + len(entry[1]) + ENTRY_BYTES

@@ -1,0 +1,101 @@
+"""A link for ordinary commands: what is asked is sent at once, and answered in the order of asking.
+
+1. Every question is answered once: with the reply, or with a `CommandFault` that says why there is none.
+2. A question that is asked while there is no link fails at once; one whose link is lost fails then. Nothing is asked
+   again, for nobody here knows what the server has done.
+3. A link that is silent is ended by its keeper, so that no question waits for ever.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import hiredis
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from marketfeed.boundaries import Clock
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.link import RedisLink
+from marketfeed.redis.link_service import LinkService
+from marketfeed.redis.resp import pack
+
+__all__ = ["CommandFault", "CommandRefused", "OutOfReach", "RedisCommands"]
+
+
+class CommandFault(Exception):
+    """A command has no reply; the message is one line for the log."""
+
+
+class OutOfReach(CommandFault):
+    """There is no link, or it was lost before the reply came."""
+
+
+class CommandRefused(CommandFault):
+    """The server answered with an error; the message is the server's."""
+
+
+class _CommandLink(RedisLink):
+    """A link whose replies belong, once it is up, to whoever asked first."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self._waiting: deque[Deferred[Any]] = deque()
+
+    def ask(self, command: bytes) -> Deferred[Any]:
+        # Whoever loses interest cancels; the reply still comes, and is then nobody's.
+        waiting: Deferred[Any] = Deferred()
+        self._waiting.append(waiting)
+        self.transport.write(command)
+        return waiting
+
+    def ping(self) -> None:
+        self.ask(pack("PING")).addErrback(lambda _: None)
+
+    def heard(self, reply: Any) -> None:
+        if not self._waiting:
+            self.fail("an answer that nobody asked for")
+        elif isinstance(reply, hiredis.ReplyError):
+            self._waiting.popleft().errback(CommandRefused(str(reply)))
+        else:
+            self._waiting.popleft().callback(reply)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        waiting, self._waiting = self._waiting, deque()
+        for each in waiting:
+            each.errback(OutOfReach(str(self._fault)))
+
+
+class RedisCommands(LinkService):
+    """Keeps a link to ask through. `name`: what the log calls it."""
+
+    def __init__(
+        self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, name: str = "redis commands"
+    ) -> None:
+        super().__init__(clock, endpoint, address, name)
+        self._link: _CommandLink | None = None
+
+    @property
+    def ready(self) -> bool:
+        """There is a link: what is asked now is sent."""
+        return self._link is not None
+
+    def ask(self, *words: bytes | str) -> Deferred[Any]:
+        """Send one command. Its reply, as hiredis reads it (bytes, int, list, None); fails with `CommandFault`."""
+        if self._link is None:
+            return fail(OutOfReach("there is no connection"))
+        return self._link.ask(pack(*words))
+
+    def make_link(self) -> RedisLink:
+        return _CommandLink(self._clock)
+
+    def link_up(self, link: RedisLink) -> None:
+        assert isinstance(link, _CommandLink)
+        self._link = link
+
+    def link_down(self, link: RedisLink | None) -> None:
+        self._link = None

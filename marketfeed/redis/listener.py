@@ -1,0 +1,200 @@
+"""Listens to channels and patterns of a Redis server that never change, for a recorder.
+
+1. Every subscription is a command of its own, so that the server says which of them it refuses.
+2. The sink hears things in the order in which they happened on the link: `arrived` before what came in one read, and
+   `flush` behind it.
+3. The link is never paused: a subscriber with too much unread is cut off by the server.
+4. What is on its way when a link is lost may be old. So the server is asked for an answer every `ASK_SECONDS`, and the
+   sink hears `asked` and `answered`: all that was published before the question has come before its answer.
+5. A server that is busy with a script has not answered: what it was asked is asked again.
+6. A replica that has lost its master answers, and nothing arrives: a link to it is none (see `server_role`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import hiredis
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.task import LoopingCall
+
+from marketfeed.boundaries import Clock
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.commands import RedisCommands
+from marketfeed.redis.link import RedisLink
+from marketfeed.redis.link_service import LinkService
+from marketfeed.redis.resp import pack
+from marketfeed.redis.server_role import RoleLink, RoleWatch
+from marketfeed.redis.subscriber_link import SubscriberLink
+
+__all__ = ["ListenerSink", "RedisListener"]
+
+ASK_SECONDS = 1.0
+BUSY_SECONDS = 0.25
+"""After which a busy server is asked again for a subscription."""
+_CONFIRMATIONS = (b"subscribe", b"psubscribe")
+
+
+class ListenerSink(Protocol):
+    """What is listened for."""
+
+    def arrived(self) -> None:
+        """Something has come on the link, and is about to be said."""
+
+    def asked(self) -> None:
+        """The server is asked for an answer."""
+
+    def answered(self) -> None:
+        """It has answered: what was published before it was asked has been said."""
+
+    def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
+        """A publication; as many times as there are subscriptions that cover its channel."""
+
+    def flush(self) -> None:
+        """All that arrived together has been said."""
+
+    def complete(self) -> None:
+        """Every subscription is confirmed: from now on nothing is missed."""
+
+    def refused(self, subscription: bytes, why: str) -> bool:
+        """The server does not permit a subscription. True: make the link anew, and ask again."""
+
+    def lost(self, good_at: float) -> None:
+        """The link is gone, or could not be made.
+
+        `good_at`: when its server was last known to have all that was published, where an answer does not say so.
+        """
+
+
+class _ListenerLink(RoleLink, SubscriberLink):
+    """A link that subscribes once it is up."""
+
+    def __init__(self, clock: Clock, commands: Sequence[tuple[bytes, bytes]], sink: ListenerSink) -> None:
+        super().__init__(clock)
+        self._sink = sink
+        self._commands = commands
+        self._missing = len(commands)
+        self._unanswered: deque[tuple[bytes, bytes] | None] = deque()  # None: a PING
+        self._is_asked = False
+        self._again: list[tuple[bytes, bytes]] = []
+        self._pause: IDelayedCall | None = None
+
+    def subscribe(self) -> None:
+        """Ask for everything that is listened to."""
+        self._subscribe(self._commands)
+
+    def ask(self) -> None:
+        """Ask for an answer, unless one is awaited."""
+        if not self._is_asked:
+            self._is_asked = True
+            self._sink.asked()
+            self.ping()
+
+    def ping(self) -> None:
+        self._unanswered.append(None)
+        super().ping()
+
+    def end(self) -> None:
+        """The link is gone."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+
+    def _subscribe(self, commands: Sequence[tuple[bytes, bytes]]) -> None:
+        self._unanswered.extend(commands)
+        self.transport.write(b"".join([pack(*command) for command in commands]))
+
+    def _subscribe_again(self) -> None:
+        self._pause = None
+        again, self._again = self._again, []
+        self._subscribe(again)
+
+    def read_begins(self) -> None:
+        self._sink.arrived()
+
+    def messageReceived(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
+        self._sink.publication(channel if pattern is None else pattern, channel, message)
+
+    def read_ends(self) -> None:
+        self._sink.flush()
+
+    def heard(self, reply: Any) -> None:
+        """Everything that is no publication: the server answers the commands in their order."""
+        if not self._unanswered:
+            self.fail(str(reply) if isinstance(reply, hiredis.ReplyError) else "an answer that nobody asked for")
+            return
+        asked = self._unanswered.popleft()
+        if isinstance(reply, hiredis.ReplyError):
+            self._refused(asked, str(reply))
+        elif asked is None:
+            if self._is_asked:
+                self._sink.answered()
+            self._is_asked = False
+        elif type(reply) is list and reply[0] in _CONFIRMATIONS:
+            self._missing -= 1
+            if not self._missing:
+                self._sink.complete()
+
+    def _refused(self, asked: tuple[bytes, bytes] | None, fault: str) -> None:
+        if fault.split(" ", 1)[0] != "BUSY":
+            if asked is None or self._sink.refused(asked[1], fault):
+                self.fail(fault)
+        elif asked is None:
+            self._is_asked = False  # it lives, and what was published before is not known to have come
+        else:
+            self._again.append(asked)
+            if self._pause is None:
+                self._pause = self._clock.callLater(BUSY_SECONDS, self._subscribe_again)
+
+
+class RedisListener(LinkService):
+    """Keeps the subscriptions that `commands` make, through whatever happens to the link.
+
+    `roles`: another link to the server, which is asked for its role; it runs for as long as this does. `now`: the
+    sink's time, in seconds.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        endpoint: IStreamClientEndpoint,
+        address: RedisAddress,
+        commands: Sequence[tuple[bytes, bytes]],
+        sink: ListenerSink,
+        roles: RedisCommands,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(clock, endpoint, address, "redis")
+        self.add_child(roles)
+        self._role = RoleWatch(clock, roles, now)
+        self._commands = commands
+        self._sink = sink
+        self._link: _ListenerLink | None = None
+        self._asking = LoopingCall(self._ask)
+        self._asking.clock = clock
+
+    def make_link(self) -> RedisLink:
+        return _ListenerLink(self._clock, self._commands, self._sink)
+
+    def link_up(self, link: RedisLink) -> None:
+        assert isinstance(link, _ListenerLink)
+        self._link = link
+        self._role.begin(link)
+        link.subscribe()
+        self._asking.start(ASK_SECONDS, now=False)
+
+    def link_down(self, link: RedisLink | None) -> None:
+        if self._link is not None:
+            self._link.end()
+            self._link = None
+            self._asking.stop()
+            self._role.end()
+        if self.running:
+            self._sink.lost(self._role.good_at)
+
+    def _ask(self) -> None:
+        if self._link is not None:
+            self._link.ask()

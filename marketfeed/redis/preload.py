@@ -1,0 +1,140 @@
+"""The streams that are kept ready without clients (`--warm`), found by their names and by patterns.
+
+1. A name is said when the service starts. What a pattern covers is said when it is found, each stream once.
+2. Where Redis keeps the streams, patterns are looked for among its keys of that type. Where it only passes publications
+   on, nobody knows the streams before something is published: they are looked for among the keys of the seeds, and
+   somebody listens (`ChannelSampler`). The channels that others subscribe to are not looked at: a client may subscribe
+   to whatever it likes, and none of that need exist.
+3. A look takes small steps, and at most a twentieth of the time; the next one comes after `LOOK_SECONDS` at least. One
+   that fails is tried again, and its cause is logged when it is new.
+4. Nothing but streams of declared kinds is found, and at most `MOST_STREAMS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+
+from marketfeed.boundaries import Clock
+from marketfeed.model.stream_globs import StreamGlob
+from marketfeed.model.streams import seed_key
+from marketfeed.redis.commands import CommandFault, OutOfReach
+from marketfeed.redis.snapshots import Commands
+from marketfeed.runtime.logs import Log
+
+__all__ = ["LOOK_SECONDS", "MOST_STREAMS", "Warm"]
+
+LOOK_SECONDS = 5.0
+MOST_STREAMS = 50_000
+_FIRST_LOOK_SECONDS = 0.5
+"""After a look for which there was no link yet."""
+_SHARE = 20
+_STEP = b"500"
+"""Keys that one step of a look passes."""
+
+
+class Warm(Service):
+    """Calls `discovered` with the streams that `globs` cover. `by_streams`: Redis keeps them as Redis Streams."""
+
+    log = Log()
+
+    def __init__(
+        self,
+        clock: Clock,
+        commands: Commands,
+        discovered: Callable[[str], None],
+        globs: Sequence[StreamGlob],
+        channel_prefix: str,
+        *,
+        by_streams: bool,
+    ) -> None:
+        self._clock = clock
+        self._commands = commands
+        self._discovered = discovered
+        self._names = [str(glob) for glob in globs if glob.is_name]
+        self._globs = [glob for glob in globs if not glob.is_name]
+        self._prefix = channel_prefix
+        self._by_streams = by_streams
+        self._said: set[str] = set()
+        self._last_fault = ""
+        self._is_full = False
+        self._work: Deferred[None] | None = None
+
+    @property
+    def channels(self) -> list[bytes]:
+        """The patterns of channels to be listened for; what is heard is to be told to `heard`."""
+        return [] if self._by_streams else [glob.behind(self._prefix) for glob in self._globs]
+
+    def startService(self) -> None:
+        Service.startService(self)
+        for name in self._names:
+            self._say(name)
+        if self._globs:
+            self._work = Deferred.fromCoroutine(self._look_again_and_again())
+
+    def stopService(self) -> Deferred[None] | None:
+        Service.stopService(self)
+        work, self._work = self._work, None
+        if work is not None:
+            work.cancel()
+        return work
+
+    def heard(self, channel: bytes) -> None:
+        """Something was published on a channel."""
+        if self.running:
+            self._found(channel, self._prefix)
+
+    async def _look_again_and_again(self) -> None:
+        try:
+            while True:
+                began = self._clock.seconds()
+                pause = LOOK_SECONDS
+                try:
+                    await self._look()
+                    self._last_fault = ""
+                except OutOfReach:
+                    pause = _FIRST_LOOK_SECONDS  # whose link it is has said so
+                except CommandFault as fault:
+                    self._complain(str(fault))
+                except CancelledError:
+                    raise
+                except Exception:
+                    self.log.failure("redis: a look for --warm stumbled")
+                took = self._clock.seconds() - began
+                await deferLater(self._clock, max(pause, took * (_SHARE - 1)))
+        except CancelledError:
+            pass
+
+    async def _look(self) -> None:
+        prefix = self._prefix if self._by_streams else seed_key(self._prefix, "")
+        more = (b"TYPE", b"stream") if self._by_streams else ()
+        for glob in self._globs:
+            cursor = b"0"
+            while True:
+                pattern = glob.behind(prefix)
+                cursor, keys = await self._commands.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _STEP, *more)
+                for key in keys:
+                    self._found(key, prefix)
+                if cursor == b"0":
+                    break
+
+    def _found(self, key: bytes, prefix: str) -> None:
+        name = key.removeprefix(prefix.encode()).decode("latin-1")
+        if name not in self._said and any(glob.covers(name) for glob in self._globs):
+            self._say(name)
+
+    def _say(self, name: str) -> None:
+        if len(self._said) < MOST_STREAMS:
+            self._said.add(name)
+            self._discovered(name)
+        elif not self._is_full:
+            self._is_full = True
+            self.log.error("--warm covers more than {count} streams; no more are kept ready", count=MOST_STREAMS)
+
+    def _complain(self, why: str) -> None:
+        if why != self._last_fault:
+            self._last_fault = why
+            self.log.error("redis: --warm cannot look for streams: {why}", why=why)

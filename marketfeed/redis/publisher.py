@@ -1,0 +1,69 @@
+"""PUBLISHes to Redis, for the simulated engine. While there is no link, publications are nobody's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hiredis
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from marketfeed.boundaries import Clock
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.link import RedisLink
+from marketfeed.redis.link_service import LinkService
+from marketfeed.runtime.logs import Log
+
+__all__ = ["RedisPublisher"]
+
+_KEPT_SECONDS = 60
+
+
+class _PublisherLink(RedisLink):
+    log = Log()
+    _has_complained = False
+
+    def heard(self, reply: Any) -> None:
+        """How many clients got a publication, or why none may."""
+        if isinstance(reply, hiredis.ReplyError) and not self._has_complained:
+            self._has_complained = True
+            self.log.error("redis: a publication, or a state, is refused: {fault}", fault=str(reply))
+
+
+class RedisPublisher(LinkService):
+    """Keeps a link to publish through. `ready`: there is one."""
+
+    def __init__(self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress) -> None:
+        super().__init__(clock, endpoint, address, "publisher")
+        self._link: RedisLink | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self._link is not None
+
+    def publish(self, batch: list[tuple[str, bytes]]) -> None:
+        """Send (channel, payload) pairs in order."""
+        if self._link is None:
+            return
+        parts = []
+        for channel, payload in batch:
+            name = channel.encode()
+            parts.append(
+                b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, len(payload), payload)
+            )
+        self._link.transport.write(b"".join(parts))
+
+    def keep(self, states: list[tuple[str, bytes]]) -> None:
+        """Set (key, value) pairs, which Redis forgets again when they are not renewed."""
+        if self._link is not None:
+            commands: list[Any] = [("SET", key, value, "EX", _KEPT_SECONDS) for key, value in states]
+            self._link.transport.write(b"".join(map(hiredis.pack_command, commands)))
+
+    def make_link(self) -> RedisLink:
+        return _PublisherLink(self._clock)
+
+    def link_up(self, link: RedisLink) -> None:
+        assert isinstance(link, _PublisherLink)
+        self._link = link
+
+    def link_down(self, link: RedisLink | None) -> None:
+        self._link = None

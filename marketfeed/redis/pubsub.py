@@ -1,0 +1,226 @@
+"""The source for an engine that PUBLISHes to Redis (docs/protocol.md).
+
+1. The channels subscribed on the server follow the wanted streams through `DesiredChannels`.
+2. The sink hears things in the order in which they happened on the link, and `flush` after each read.
+3. The link is never paused: a subscriber with too much unread is cut off by the server.
+4. What is on its way when a link is lost may be old. The last moment known good is therefore not when something was
+   last heard, but when the server was asked for the last answer that came: all that it had published by then came
+   before that answer, as far as it had it itself (see `server_role`).
+5. A stream is delivered from its confirmation on. What still comes of a subscription that is being ended is not: what
+   follows it until the next one is confirmed will not come.
+6. A server that is busy with a script has not answered yet. What it refused for that is sent anew when it answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import LoopingCall
+
+from marketfeed.boundaries import Clock, Sink
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.desired import Batch, DesiredChannels, Verb
+from marketfeed.redis.link import RedisLink
+from marketfeed.redis.link_service import LinkService
+from marketfeed.redis.resp import pack
+from marketfeed.redis.server_role import ASK_SECONDS, BUSY, Commands, RoleLink, RoleWatch
+from marketfeed.redis.subscriber_link import SubscriberLink
+from marketfeed.redis.verification import Rounds
+from marketfeed.runtime.logs import Log
+
+__all__ = ["RedisPubSub"]
+
+RETRIES_A_SECOND = 20
+"""Refused channels that are asked for again: of a batch with refused ones each costs some commands."""
+_CONFIRMATIONS = {b"subscribe": Verb.SUBSCRIBE, b"unsubscribe": Verb.UNSUBSCRIBE}
+
+
+class _PubSubLink(RoleLink, SubscriberLink):
+    """A link that delivers to a source. `good_at`: when it was last known good, in s since 1970."""
+
+    def __init__(self, clock: Clock, source: RedisPubSub, now: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self._source: RedisPubSub = source
+        self._streams, self._publish = source.streams, source.sink.publish
+        self._now = now
+        self._asked: deque[float | Batch] = deque()  # and not answered, oldest first; of a PING the moment
+        self._unconfirmed: set[bytes] = set()
+        self.good_at = now()  # seconds since 1970: a clock that is set meanwhile would make more of the difference
+
+    @property
+    def pinged_at(self) -> float | None:
+        """When the oldest PING was sent that is not answered."""
+        return next((asked for asked in self._asked if isinstance(asked, float)), None)
+
+    def ping(self) -> None:
+        self._asked.append(self._now())
+        super().ping()
+
+    def send(self, batch: Batch) -> None:
+        """Send one command for all channels of a batch, while no other is unanswered."""
+        self._asked.append(batch)
+        self._unconfirmed = set(batch.channels)
+        self.transport.write(pack(batch.verb.value.upper(), *batch.channels))
+
+    def messageReceived(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
+        stream = self._streams.get(channel)
+        if stream is not None:
+            self._publish(stream, message)
+
+    def heard(self, reply: Any) -> None:
+        asked = self._asked[0] if self._asked else None
+        if isinstance(reply, hiredis.ReplyError):
+            if asked is not None:
+                self._asked.popleft()
+            self._source.refused(self, asked, str(reply))
+        elif reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
+            if isinstance(asked, float):
+                self._asked.popleft()
+                self.good_at = asked
+            self._source.answered()
+        elif type(reply) is list and reply[0] in _CONFIRMATIONS:
+            verb, channel = _CONFIRMATIONS[reply[0]], reply[1]
+            if isinstance(asked, Batch) and verb is asked.verb:
+                self._unconfirmed.discard(channel)
+                if not self._unconfirmed:
+                    self._asked.popleft()
+            self._source.has_changed(verb, channel)
+
+    def read_ends(self) -> None:
+        self._source.sink.flush()
+
+
+class RedisPubSub(LinkService):
+    """Redis PUBLISH/SUBSCRIBE as a `Source`. `commands`: another link to the server, which is asked for its role.
+
+    `streams`: those that are delivered, by their channels.
+    """
+
+    log = Log()
+
+    def __init__(
+        self,
+        clock: Clock,
+        endpoint: IStreamClientEndpoint,
+        address: RedisAddress,
+        sink: Sink,
+        commands: Commands,
+        channel_prefix: str = "",
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(clock, endpoint, address, "redis")
+        self._prefix = channel_prefix.encode()
+        self._now = now
+        self._desired = DesiredChannels()
+        self._put_off: Batch | None = None
+        self._link: _PubSubLink | None = None
+        self._role = RoleWatch(clock, commands, now)
+        self._retries = Rounds(clock.seconds(), RETRIES_A_SECOND)
+        self._asking = LoopingCall(self._ask)
+        self._asking.clock = clock
+        self._names: dict[bytes, str] = {}
+        self.sink = sink
+        self.streams: dict[bytes, str] = {}
+
+    # What the hub asks for.
+
+    def want(self, stream: str) -> None:
+        channel = self._prefix + stream.encode()
+        self._names[channel] = stream
+        if self._desired.want(channel):
+            self._confirm(channel)
+        self._go_on()
+
+    def unwant(self, stream: str) -> None:
+        channel = self._prefix + stream.encode()
+        self._names.pop(channel, None)
+        self.streams.pop(channel, None)
+        self._desired.unwant(channel)
+        self._go_on()
+
+    # What the link says.
+
+    def make_link(self) -> RedisLink:
+        return _PubSubLink(self._clock, self, self._now)
+
+    def link_up(self, link: RedisLink) -> None:
+        assert isinstance(link, _PubSubLink)
+        self._link = link
+        link.good_at = self._now()
+        self._role.begin(link)
+        self._desired.linked()
+        self._asking.start(ASK_SECONDS, now=False)
+        self.sink.reached()
+        self._go_on()
+
+    def link_down(self, link: RedisLink | None) -> None:
+        self._link = self._put_off = None
+        self._role.end()
+        self._desired.lost()
+        self.streams.clear()
+        if self._asking.running:
+            self._asking.stop()
+        if self.running:
+            self.sink.lost(None if link is None else self._good_at(link))
+
+    def answered(self) -> None:
+        """The server has answered a PING."""
+        if self._put_off is not None and self._link is not None:
+            batch, self._put_off = self._put_off, None
+            self._link.send(batch)
+
+    def has_changed(self, verb: Verb, channel: bytes) -> None:
+        """The server has confirmed the beginning or the end of a subscription."""
+        self.log.debug("redis: {verb} confirmed: {channel}", verb=verb.value, channel=channel)
+        if self._desired.answered(verb, channel):
+            self._confirm(channel)
+        self._go_on()
+
+    def refused(self, link: _PubSubLink, asked: float | Batch | None, fault: str) -> None:
+        """The server answers with an error. `asked`: what it answers."""
+        if fault.startswith(BUSY) and asked is not None:
+            if isinstance(asked, Batch):
+                self._put_off = asked
+        elif fault.startswith("NOPERM") and isinstance(asked, Batch):
+            channel = self._desired.denied()
+            if channel is not None:
+                self.sink.refused(self._names[channel], fault)
+            self._go_on()
+        else:
+            link.fail(fault)
+
+    def _confirm(self, channel: bytes) -> None:
+        stream = self.streams[channel] = self._names[channel]
+        self.sink.confirmed(stream)
+
+    def _go_on(self) -> None:
+        if self._link is None:
+            return
+        batch = self._desired.next_batch()
+        if batch is not None:
+            self.log.debug(
+                "redis: {verb} sent for {count} channels, {channel} first",
+                verb=batch.verb.value,
+                count=len(batch.channels),
+                channel=batch.channels[0],
+            )
+            self._link.send(batch)
+
+    def _ask(self) -> None:
+        if self._link is not None:
+            if self._link.pinged_at is None:
+                self._link.ping()
+            self._desired.retry(self._retries.due(self._desired.refusals, self._clock.seconds()))
+            self._go_on()
+
+    def _good_at(self, link: RedisLink) -> int:
+        assert isinstance(link, _PubSubLink)
+        if link.pinged_at is not None:
+            seconds = self._now() - link.pinged_at
+            self.log.info("redis: the connection ended with a PING unanswered for {seconds:.1f} s", seconds=seconds)
+        return int(min(link.good_at, self._role.good_at) * 1000)

@@ -1,0 +1,65 @@
+"""The link on which streams are read: one exchange after the other, each of some commands and all their replies.
+
+What is on its way when the link is lost may be old. The link was good when the last exchange that ended began: all that
+the server had by then came with its replies. An exchange whose replies are not all worked through yet has not ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from marketfeed.boundaries import Clock
+from marketfeed.redis.link import RedisLink
+
+__all__ = ["Reader", "ReaderLink"]
+
+
+class Reader(Protocol):
+    """Who uses the link."""
+
+    def idle(self) -> None:
+        """All has been answered: the next exchange may begin."""
+
+
+class ReaderLink(RedisLink):
+    """A link for exchanges. `is_busy`: one is under way; `good_at`: when it was last known good, in s since 1970."""
+
+    def __init__(self, clock: Clock, reader: Reader, now: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self._reader = reader
+        self._now = now
+        self._asked_at = self.good_at = now()
+        self._due = 0
+        self._got: list[Any] = []
+        self._done: Callable[[list[Any]], bool | None] = lambda answers: None
+
+    @property
+    def is_busy(self) -> bool:
+        return self._due > 0
+
+    def exchange(self, commands: bytes, count: int, done: Callable[[list[Any]], bool | None]) -> None:
+        """Send `count` commands; `done` is called with their replies, which may be hiredis' ReplyErrors.
+
+        If it returns True the exchange goes on until `end` is called.
+        """
+        assert not self._due
+        self._asked_at = self._now()
+        self._due, self._got, self._done = count, [], done
+        self.transport.write(commands)
+
+    def heard(self, reply: Any) -> None:
+        if reply == b"PONG":  # a sign of life that the keeper asked for; nothing else is answered so
+            return
+        if not self._due:
+            self.fail("an answer that nobody asked for")
+        else:
+            self._got.append(reply)
+            if len(self._got) == self._due and not self._done(self._got):
+                self.end()
+
+    def end(self) -> None:
+        """The replies have been worked through."""
+        self.good_at = self._asked_at
+        self._due, self._got = 0, []
+        self._reader.idle()

@@ -1,0 +1,216 @@
+"""Checks of streams: what the server is asked about each, and what follows from the answers.
+
+1. A stream that is new begins behind its last entry. One that was read goes on behind its position; where what lies
+   behind that is not all there (see `stream_entries`), elsewhere, and is confirmed there.
+2. Where an entry behind the position was deleted, what is left up to that one is read and delivered first. Nobody knows
+   what else was deleted there, so the stream is then confirmed behind that one.
+3. What may not be read, or is no stream, is refused by itself; that is said once for each link.
+4. A stream that was deleted and begun anew between two reads is where it should be, and lacks what nobody had read.
+   The server counts what is added to it: where it has not counted what was read since its last turn, that is missed.
+   What is added without a pause is never read up to its end when it is counted: it is compared as the reads come that
+   far. What is missed is told behind all that may lack it, for what was read then is no beginning of anything.
+5. Streams that are wanted are checked at once. Those that have their turn in between (see `verification`) wait for the
+   end of a read; where all is well nobody hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import hiredis
+
+from marketfeed.boundaries import Clock, Sink
+from marketfeed.model.entry_ids import EntryId, read_id, write_id
+from marketfeed.redis.resp import pack
+from marketfeed.redis.stream_entries import ABSENT, Extent, read_extent
+from marketfeed.redis.stream_reads import Count, Reading
+from marketfeed.redis.verification import Verification
+
+__all__ = ["CHECKS", "REFUSALS", "Reader", "StreamChecks"]
+
+CHECKS = 500
+"""Streams that are checked in one go."""
+LEFT = 100
+"""Entries before one that was deleted, read in one go."""
+REFUSALS = ("NOPERM", "WRONGTYPE")
+
+
+class Reader(Protocol):
+    """Who reads the streams."""
+
+    sink: Sink
+
+    def is_wanted(self, reading: Reading) -> bool: ...
+
+    def is_read(self, reading: Reading) -> bool: ...
+
+    def read_on(self, reading: Reading, extent: Extent) -> None:
+        """Read it behind `reading.at`, and confirm it behind `reading.told`. `extent`: what there is of it."""
+
+    def hold(self, reading: Reading) -> None:
+        """Do not read it any more, until `read_on`."""
+
+    def deliver(self, reading: Reading, entries: list[Any]) -> None:
+        """Publish what is in these entries."""
+
+    def fail(self, fault: str) -> None:
+        """End the link, for the server said this."""
+
+
+class StreamChecks:
+    """The streams that are to be checked."""
+
+    def __init__(self, clock: Clock, reader: Reader) -> None:
+        self._clock = clock
+        self._reader = reader
+        self._unchecked: dict[Reading, None] = {}
+        self._due: dict[Reading, None] = {}
+        self._holes: dict[Reading, EntryId] = {}
+        self._verification = Verification(clock.seconds())
+        self._asked_at = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._unchecked or self._due)
+
+    @property
+    def are_urgent(self) -> bool:
+        """Some streams are to be checked at once."""
+        return bool(self._unchecked)
+
+    def begin(self, readings: Iterable[Reading]) -> None:
+        """There is a new link: all of these are to be checked, and nothing else."""
+        self._unchecked = dict.fromkeys(readings)
+        self._due.clear()
+        self._holes.clear()
+        self._verification.begin(self._clock.seconds())
+
+    def add(self, reading: Reading) -> None:
+        self._unchecked[reading] = None
+
+    def add_first(self, readings: Iterable[Reading]) -> None:
+        self._unchecked = {**dict.fromkeys(readings), **self._unchecked}
+
+    def drop(self, reading: Reading) -> None:
+        """The stream is not wanted any more."""
+        self._verification.forget(reading)
+        for which in (self._unchecked, self._due, self._holes):
+            which.pop(reading, None)
+
+    def look(self) -> None:
+        """Look who has a turn; to be called every `LOOK_SECONDS`."""
+        self._due.update(dict.fromkeys(self._verification.due(self._clock.seconds())))
+
+    def next(self, is_narrowing: bool) -> tuple[bytes, int, Callable[[list[Any]], None]]:
+        """Some commands, how many they are, and what is to be done with their replies.
+
+        `is_narrowing`: they say of each stream by itself whether it may be read.
+        """
+        self._asked_at = self._clock.seconds()
+        readings = [*self._unchecked, *(reading for reading in self._due if reading not in self._unchecked)][:CHECKS]
+        commands, counts = [], []
+        for reading in readings:
+            self._unchecked.pop(reading, None)
+            self._due.pop(reading, None)
+            asked = self._questions(reading, is_narrowing)
+            commands += asked
+            counts.append(len(asked))
+        return b"".join(commands), len(commands), lambda answers: self._checked(readings, counts, answers)
+
+    def _questions(self, reading: Reading, is_narrowing: bool) -> list[bytes]:
+        if reading in self._holes:
+            return [pack("XREAD", "COUNT", str(LEFT), "STREAMS", reading.key, reading.at)]
+        asked = []
+        if is_narrowing or self._verification.is_refused(reading):
+            asked.append(pack("XREAD", "COUNT", "1", "STREAMS", reading.key, "$"))
+        if reading.at:
+            asked.append(pack("XREVRANGE", reading.key, reading.at, "-", "COUNT", "1"))
+        return [*asked, pack("XINFO", "STREAM", reading.key)]
+
+    def _checked(self, readings: list[Reading], counts: list[int], answers: list[Any]) -> None:
+        at = 0
+        for reading, count in zip(readings, counts, strict=True):
+            if self._reader.is_wanted(reading):
+                self._judge(reading, answers[at : at + count])
+            at += count
+        self._reader.sink.flush()
+
+    def _judge(self, reading: Reading, answers: list[Any]) -> None:
+        """What the server says about one stream."""
+        fault = next((str(answer) for answer in answers if isinstance(answer, hiredis.ReplyError)), "")
+        hole = self._holes.pop(reading, None)
+        if fault.startswith(REFUSALS):
+            self._reader.hold(reading)
+            if self._verification.refuse(reading, fault):
+                self._reader.sink.refused(reading.stream, fault)
+        elif fault and not fault.startswith("ERR no such key"):
+            self._reader.fail(fault)
+        elif hole is not None:
+            self._read_up_to(hole, reading, answers[0])
+        else:
+            self._place(reading, ABSENT if fault else read_extent(answers[-1]), answers[-2] if reading.at else [])
+
+    def _place(self, reading: Reading, extent: Extent, newest: list[Any]) -> None:
+        """Where a stream begins, or goes on. `newest`: its last entry that is not behind the position, if any."""
+        after, is_entry = extent.last, False
+        if reading.at:
+            position = _entry(reading.at)
+            hole = extent.hole(position)
+            if hole is not None:
+                self._reader.hold(reading)
+                reading.begin(None, self._asked_at)
+                self._holes[reading] = hole
+                self._unchecked[reading] = None
+                return
+            last = _entry(newest[0][0]) if newest else None
+            after = extent.go_on_behind(position, last)
+            is_entry = last == after
+        at = write_id(after)
+        count = Count(extent.last, extent.added, self._asked_at)
+        if at.encode() != reading.at:
+            reading.at, reading.told = at.encode(), at
+        elif self._reader.is_read(reading):
+            if extent.last == after:
+                self._compare(reading, count)
+            elif reading.ahead is None:
+                reading.ahead = count
+            return
+        reading.begin(count.added if extent.last == after else None, self._asked_at)
+        if extent.last > after:
+            reading.ahead = count
+        reading.is_at_entry = is_entry
+        self._verification.forget(reading)
+        self._reader.read_on(reading, extent)
+        if self._reader.is_read(reading):  # those that are absent are looked at all the time
+            self._verification.flows(reading)
+
+    def has_read(self, reading: Reading, count: Count, entries: list[Any]) -> None:
+        """These were published. `count`: up to an entry that was not read before; it may be one of them, or not."""
+        behind = sum([_entry(entry) > count.last for entry, _ in entries])
+        if behind or _entry(entries[-1][0]) == count.last:
+            self._compare(reading, count, behind)
+
+    def _compare(self, reading: Reading, count: Count, behind: int = 0) -> None:
+        whole_at = reading.misses(count, behind)
+        if whole_at is not None:
+            self._reader.sink.missed(reading.stream, self._clock.seconds() - whole_at)
+
+    def _read_up_to(self, hole: EntryId, reading: Reading, found: Any) -> None:
+        """Deliver what is left of a stream before the entry `hole`, which was deleted."""
+        entries = found[0][1] if found else []
+        left = [entry for entry in entries if _entry(entry[0]) < hole]
+        if left:
+            self._reader.deliver(reading, left)
+        if not self._reader.is_wanted(reading):  # a publication may be the last that somebody wanted
+            return
+        if len(left) == LEFT:
+            reading.at = left[-1][0]
+            self._holes[reading] = hole
+        else:
+            reading.told = write_id(hole)
+            reading.at = reading.told.encode()
+        self._unchecked[reading] = None
+
+
+def _entry(data: bytes) -> EntryId:
+    return read_id(data.decode())

@@ -1,0 +1,378 @@
+"""The source for an engine that XADDs to Redis streams: nothing is missed, and what is missed is said.
+
+1. On one link, one after the other: streams are checked, which fixes where each begins; those that lag are read by
+   themselves; and all are read together. Each of the three has its turn, so that neither many wishes nor one hot
+   stream keep the others from being read. A stream is confirmed as it is checked, before any entry of it is published.
+2. A stream that is new here begins behind its last entry; one that does not exist, behind `0-0` (see
+   `absent_streams`). From then on its position is the last entry that was published. It outlives the link.
+3. On a new link a stream goes on behind its position, which `confirmed` says by the last offset that was published.
+   Where what lies behind it is not all there (see `stream_entries`), it goes on elsewhere, and `confirmed` says where:
+   behind the end of a stream that was set back, before the first entry of one that was trimmed.
+4. A read that brought as much of a stream as it may was not the last of it, so entries may be trimmed before the next;
+   and so they may while nothing is read. The stream lags then: what it goes on with is watched over (see `lagging`).
+   Where no more than `LATE_SECONDS` pass and not that much is added, nobody looks.
+5. What a read of all streams brings of one that lags is left for the other reads. One that is answered later than that
+   is left altogether: its entries come again, watched over.
+6. What was read is published in slices; the next read waits for the clients, but not for long (see `delivery`).
+7. A read waits for new entries, if there is nothing else to do. Wishes end that wait through another link; where that
+   is impossible, no read waits longer than `SHORT_MS`. With many streams a read of all is not followed by another at
+   once, for it costs the server time for each of them.
+8. A stream that may not be read, or is none, is refused by itself. It is tried again, and what is read is checked
+   again, when its turn comes (see `verification`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.task import LoopingCall
+
+from marketfeed.boundaries import Clock, Sink
+from marketfeed.model.entry_ids import EntryId, before, read_id, write_id
+from marketfeed.model.rate import TokenBucket
+from marketfeed.redis.absent_streams import AbsentStreams
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.commands import RedisCommands
+from marketfeed.redis.delivery import Delivery, Found
+from marketfeed.redis.lagging import LaggingRead, LaggingStreams, is_absent
+from marketfeed.redis.link import RedisLink
+from marketfeed.redis.link_service import LinkService
+from marketfeed.redis.reader_link import ReaderLink
+from marketfeed.redis.resp import pack
+from marketfeed.redis.server_role import RoleLink, RoleWatch
+from marketfeed.redis.stream_checks import REFUSALS, StreamChecks
+from marketfeed.redis.stream_entries import ABSENT, Extent, payload_of
+from marketfeed.redis.stream_reads import Reading, Reads, Volume
+from marketfeed.redis.unblocker import Unblocker
+from marketfeed.redis.verification import LOOK_SECONDS
+from marketfeed.runtime.logs import Log
+
+__all__ = ["RedisStreams"]
+
+LATE_SECONDS = 1.0
+"""Between two reads, or from one to its answer: after more, who knows what was trimmed."""
+LONG_MS = 800
+"""A read's wait; shorter than that."""
+SHORT_MS = 250
+REST_SECONDS = 2e-6
+"""Between two reads, for each stream, where that makes `LEAST_REST` or more."""
+LEAST_REST, MOST_REST = 0.001, 0.02
+
+
+class _SourceLink(RoleLink, ReaderLink):
+    """A link on which streams are read, and whose server has all that its master has."""
+
+
+class RedisStreams(LinkService):
+    """Redis streams as a `Source`. `nameless`: entries that were passed over, for they have no field `d`."""
+
+    log = Log()
+
+    def __init__(
+        self,
+        clock: Clock,
+        endpoint: IStreamClientEndpoint,
+        address: RedisAddress,
+        sink: Sink,
+        channel_prefix: str = "",
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(clock, endpoint, address, "redis")
+        self._prefix = channel_prefix.encode()
+        self._now = now
+        commands = RedisCommands(clock, endpoint, address, "redis, to unblock")
+        self.add_child(commands)
+        self._unblocker = Unblocker(clock, commands)
+        self._role = RoleWatch(clock, commands, now)
+        self._link: ReaderLink | None = None
+        self._wanted: dict[str, Reading] = {}
+        self._checks = StreamChecks(clock, self)
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = clock
+        self._absent = AbsentStreams(clock, commands, self._check_again)
+        self._reads = Reads()
+        self._lagging = LaggingStreams()
+        self._volume = Volume()
+        self._delivery = Delivery(clock, sink, self._publish, self.fail)
+        self._steps = deque([self._check, self._read_lagging, self._read])
+        self._read_at = 0.0
+        self._is_reading = False
+        self._is_narrowing = False
+        self._rest: IDelayedCall | None = None
+        self._nameless_lines = TokenBucket(1, 5, clock.seconds())
+        self.nameless = 0
+        self.sink = sink
+
+    # What the hub asks for.
+
+    def want(self, stream: str) -> None:
+        reading = self._wanted[stream] = Reading(stream, self._prefix + stream.encode())
+        self._checks.add(reading)
+        self._go_on()
+
+    def unwant(self, stream: str) -> None:
+        reading = self._wanted.pop(stream, None)
+        if reading is not None:
+            self._checks.drop(reading)
+            self._reads.drop(reading)
+            self._lagging.discard(reading)
+            self._absent.discard(reading)
+
+    # What the link says.
+
+    def make_link(self) -> RedisLink:
+        return _SourceLink(self._clock, self, self._now)
+
+    def link_up(self, link: RedisLink) -> None:
+        assert isinstance(link, _SourceLink)
+        self._link = link
+        self._role.begin(link)
+        self._checks.begin(self._wanted.values())
+        self._is_narrowing = False
+        self._looking.start(LOOK_SECONDS, now=False)
+        self._read_at = self._clock.seconds()
+        self.sink.reached()
+        link.exchange(pack("CLIENT", "ID") + pack("INFO", "server"), 2, self._identified)
+
+    def link_down(self, link: RedisLink | None) -> None:
+        self._link = None
+        self._role.end()
+        if self._looking.running:
+            self._looking.stop()
+        self._is_reading = False
+        self._delivery.stop()
+        self._reads.clear()
+        self._lagging.clear()
+        self._absent.clear()
+        self._unblocker.rest()
+        self._end_rest()
+        if self.running:
+            self.sink.lost(None if link is None else _good_at(link, self._role))
+
+    def idle(self) -> None:
+        self._go_on()
+
+    def _identified(self, answers: list[Any]) -> None:
+        self._unblocker.aim(*answers)
+
+    # One exchange after the other.
+
+    def _look(self) -> None:
+        self._checks.look()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        link = self._link
+        if link is None:
+            return
+        if link.is_busy:
+            if self._is_reading and self._checks.are_urgent:
+                self._unblocker.unblock(lambda: self._is_reading and self._checks.are_urgent)
+        elif not (self._is_narrowing and self._check(link)):
+            for _ in range(len(self._steps)):
+                self._steps.rotate(-1)
+                if self._steps[-1](link):
+                    return
+
+    def _check_again(self, readings: list[Reading]) -> None:
+        for reading in readings:
+            self._checks.add(reading)
+        self._go_on()
+
+    def _check(self, link: ReaderLink) -> bool:
+        if not self._checks:
+            return False
+        commands, count, done = self._checks.next(self._is_narrowing)
+        link.exchange(commands, count, done)
+        return True
+
+    # What comes of the checks.
+
+    def is_wanted(self, reading: Reading) -> bool:
+        return self._wanted.get(reading.stream) is reading
+
+    def is_read(self, reading: Reading) -> bool:
+        return self._reads.get(reading.key) is reading
+
+    def read_on(self, reading: Reading, extent: Extent) -> None:
+        self._absent.discard(reading)
+        self._lagging.discard(reading)
+        if extent is ABSENT and not self._absent.add(reading):
+            self._reads.drop(reading)
+        else:
+            if not self._reads:
+                self._read_at = self._clock.seconds()
+            self._reads.add(reading)
+            if extent.last > _entry(reading.at):
+                self._lagging.add(reading)
+        self.sink.confirmed(reading.stream, after=reading.told)
+
+    def hold(self, reading: Reading) -> None:
+        self._absent.discard(reading)
+        self._lagging.discard(reading)
+        self._reads.drop(reading)
+
+    # What is read.
+
+    def _read_lagging(self, link: ReaderLink) -> bool:
+        if not self._lagging:
+            return False
+        read = self._lagging.read(self._volume.entries)
+        commands = read.commands()
+        link.exchange(b"".join(commands), len(commands), lambda answers: self._have_read_lagging(read, answers))
+        return True
+
+    def _have_read_lagging(self, read: LaggingRead, answers: list[Any]) -> bool:
+        fault = _fault(answers)
+        if fault:
+            self._read_refused(fault)
+            return False
+        found: Found = []
+        for reading, entries, is_whole in read.judged(answers):
+            if self._reads.get(reading.key) is not reading:
+                continue
+            if len(entries) < read.most:
+                self._lagging.discard(reading)
+            if entries:
+                found.append((reading.key, entries))
+            elif not is_whole:
+                self._checks.add(reading)  # there is something to be said, and nothing to say it before
+            if entries and not is_whole:
+                at = write_id(before(_entry(entries[0][0])))
+                self._reads.move(reading, at.encode(), is_entry=False)
+                reading.told = at
+                reading.begin(None, self._read_at)
+                self.sink.confirmed(reading.stream, after=at)
+        return self._deliver(found)
+
+    def _read(self, link: ReaderLink) -> bool:
+        if not self._reads or self._rest is not None:
+            return False
+        now = self._clock.seconds()
+        if now - self._read_at > LATE_SECONDS:
+            self._all_lag()
+            return self._read_lagging(link)
+        self._unblocker.try_out()
+        block_ms = None
+        if not (self._checks or self._lagging):
+            block_ms = LONG_MS if self._unblocker.ready else SHORT_MS
+        self._is_reading = True
+        most = self._reads.most(self._volume.entries)
+        command = self._reads.command(most, block_ms)
+        link.exchange(command, 1, lambda answers: self._have_read(now, most, answers))
+        return True
+
+    def _have_read(self, asked_at: float, most: int, answers: list[Any]) -> bool:
+        self._is_reading = False
+        fault = _fault(answers)
+        if fault:
+            self._read_refused(fault)
+            return False
+        self._is_narrowing = False
+        self._read_at = self._clock.seconds()
+        if self._read_at - asked_at > LATE_SECONDS:
+            self._all_lag()
+            return False
+        found: Found = []
+        for key, entries in answers[0] or ():
+            reading = self._reads.get(key)
+            if reading is not None and reading not in self._lagging:
+                found.append((key, entries))
+                if len(entries) >= most:
+                    self._lagging.add(reading)
+        if found:
+            self._begin_rest()
+        return self._deliver(found)
+
+    def _all_lag(self) -> None:
+        """Nobody knows what was trimmed since they were read."""
+        self._read_at = self._clock.seconds()
+        for reading in self._reads:
+            self._lagging.add(reading)
+
+    def _read_refused(self, fault: str) -> None:
+        """Each stream is read by itself, once, to find the one that is to blame."""
+        if self._is_narrowing or not fault.startswith(REFUSALS):
+            self.fail(fault)
+            return
+        self._is_narrowing = True
+        self._checks.add_first(self._reads)
+        self._reads.clear()
+        self._lagging.clear()
+
+    def _deliver(self, found: Found) -> bool:
+        """Whether there is something: the exchange goes on until it is published."""
+        link, count = self._link, sum([len(entries) for _, entries in found])
+        if link is None or not count:
+            return False
+
+        def done(size: int) -> None:
+            self._volume.took(count, size)
+            link.end()
+
+        self._delivery.begin(found, done)
+        return True
+
+    def _publish(self, key: bytes, entries: list[Any]) -> None:
+        reading = self._reads.get(key)
+        if reading is not None:
+            self.deliver(reading, entries)
+
+    def deliver(self, reading: Reading, entries: list[Any]) -> None:
+        publish, stream = self.sink.publish, reading.stream
+        reading.taken += len(entries)
+        for entry, fields in entries:
+            payload = fields[1] if fields[0] == b"d" else payload_of(fields)
+            if payload is None:
+                self._nameless(stream, entry)
+            else:
+                reading.told = entry.decode()
+                publish(stream, payload, reading.told)
+        if self.is_read(reading):  # a publication may be the last that somebody wanted
+            self._reads.move(reading, entries[-1][0])
+            self._absent.discard(reading)
+            if reading.ahead is not None:
+                self._checks.has_read(reading, reading.ahead, entries)
+
+    def _nameless(self, stream: str, entry: bytes) -> None:
+        self.nameless += 1
+        if self._nameless_lines.take(self._clock.seconds()):
+            self.log.warn("{stream}: the entry {entry} has no field d", stream=stream, entry=entry.decode())
+
+    def _begin_rest(self) -> None:
+        seconds = len(self._reads) * REST_SECONDS
+        if seconds >= LEAST_REST:
+            self._rest = self._clock.callLater(min(seconds, MOST_REST), self._rested)
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._go_on()
+
+    def _end_rest(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+
+    def fail(self, fault: str) -> None:
+        if self._link is not None:
+            self._link.fail(fault)
+
+
+def _fault(answers: list[Any]) -> str:
+    """The first error among the answers, but for a stream that does not exist."""
+    faults = (answer for answer in answers if isinstance(answer, hiredis.ReplyError) and not is_absent(answer))
+    return str(next(faults, ""))
+
+
+def _good_at(link: RedisLink, role: RoleWatch) -> int:
+    assert isinstance(link, ReaderLink)
+    return int(min(link.good_at, role.good_at) * 1000)
+
+
+def _entry(data: bytes) -> EntryId:
+    return read_id(data.decode())

@@ -1,0 +1,115 @@
+"""The port on which clients arrive."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.protocols.haproxy import proxyEndpoint
+from twisted.python.failure import Failure
+
+from marketfeed.runtime.every_address import EveryAddress
+from marketfeed.runtime.logs import Log
+from marketfeed.runtime.tls import tls_endpoint
+
+__all__ = ["CannotServe", "Listener", "server_endpoint"]
+
+_PROXIED = "haproxy:"
+_BACKLOG = 4096
+"""Connections that may wait to be accepted: a whole platform's, after a restart. The kernel may allow fewer."""
+_UNSENT = 1048576
+"""Bytes that the kernel takes for a client without sending them. It would take megabytes, which nobody could thin out
+any more, and which cost it milliseconds to throw away when the client is given up."""
+_LONGEST = 88  # characters of a message, which twistd cuts off a little later
+_LONGEST_PORT = 36
+
+
+class CannotServe(Exception):
+    """The port cannot be had; the message is one short line."""
+
+
+def server_endpoint(reactor: Any, port: str) -> IStreamServerEndpoint:
+    """`port`: a number, then all addresses, IPv6 too where there is any, or Twisted's description of an endpoint.
+
+    Raises ValueError for a description that cannot be read, or one of TLS whose files cannot be used.
+    """
+    if port.startswith("ssl:"):
+        return tls_endpoint(reactor, port)
+    if port.startswith(f"{_PROXIED}ssl:"):  # Twisted's own TLS refuses who offers protocols
+        return proxyEndpoint(tls_endpoint(reactor, port.removeprefix(_PROXIED)))
+    if not port.isdigit():
+        try:
+            endpoint: IStreamServerEndpoint = serverFromString(reactor, port)
+        except Exception as error:
+            raise ValueError(f"{error.__class__.__name__}: {str(error)[:80]}") from None
+        return endpoint
+    return EveryAddress(reactor, int(port), _BACKLOG)
+
+
+class Listener(Service):
+    """Listens while it runs. `address` says where, as text, once it does."""
+
+    log = Log()
+
+    def __init__(self, endpoint: IStreamServerEndpoint, factory: IProtocolFactory, description: str) -> None:
+        self._endpoint = endpoint
+        self._factory = factory
+        self._description = description
+        self._port: IListeningPort | None = None
+        self.address = ""
+
+    def privilegedStartService(self) -> None:
+        """Bind, while the process may still have a user's rights that it drops later. Raises `CannotServe`."""
+        Service.privilegedStartService(self)
+        faults: list[Failure] = []
+        self._endpoint.listen(self._factory).addCallbacks(self._listening, faults.append)
+        if faults:
+            raise _cannot(faults[0], self._description)
+
+    def _listening(self, port: IListeningPort) -> None:
+        self._port = port
+        for each in getattr(port, "ports", (port,)):
+            _limit_unsent(each)
+        host = port.getHost()
+        number = getattr(host, "port", None)
+        self.address = f"port {number}" if number is not None else os.fsdecode(getattr(host, "name", str(host)))
+        self.log.info("listening on {address}", address=self.address)
+
+    @property
+    def port_number(self) -> int | None:
+        """The TCP port, if it is one."""
+        return None if self._port is None else getattr(self._port.getHost(), "port", None)
+
+    def stopService(self) -> Deferred[None] | None:
+        Service.stopService(self)
+        port, self._port = self._port, None
+        return None if port is None else port.stopListening()
+
+
+def _limit_unsent(port: Any) -> None:
+    """What is accepted inherits the limit. A Unix socket has none, and not every system knows it."""
+    try:
+        port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+    except (AttributeError, OSError):
+        pass
+
+
+def _cannot(failure: Failure, description: str) -> CannotServe:
+    fault = failure.value
+    cause = fault.socketError if isinstance(fault, CannotListenError) else fault
+    number = getattr(cause, "errno", None)  # the lock of a Unix socket that is in use is a text
+    if len(description) > _LONGEST_PORT:
+        description = description[: _LONGEST_PORT - 1] + "…"  # or the paths of TLS would leave no room for the rest
+    if number == errno.EADDRINUSE:
+        of_make = " (make run PORT=8090)" if description.isdigit() else ""
+        return CannotServe(f"port {description} is taken; try another, as --port 8090{of_make}")
+    if number == errno.EACCES:
+        return CannotServe(f"port {description} needs more rights; try one from 1024 up")
+    return CannotServe(f"cannot listen on {description}: {getattr(cause, 'strerror', None) or cause}"[:_LONGEST])

@@ -1,0 +1,58 @@
+"""What a session is made with: the connection below it, and what all sessions have in common. No logic of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from marketfeed.access.refusals import Refusals
+from marketfeed.boundaries import Subscriber
+from marketfeed.hub.hub import Hub
+from marketfeed.model.identity import Identity
+from marketfeed.model.streams import StreamKinds
+from marketfeed.wire.messages import CloseReason
+
+__all__ = ["Connection", "SessionContext", "SessionLimits"]
+
+
+class Connection(Protocol):
+    """What a session needs of the connection below it."""
+
+    @property
+    def client_id(self) -> str: ...
+    @property
+    def outbox(self) -> Subscriber: ...
+
+    def send_text(self, text: bytes) -> None:
+        """Send one message."""
+
+    def close_with(self, reason: CloseReason) -> None:
+        """End the connection with a close frame."""
+
+    def renew(self, identity: Identity) -> None:
+        """The client has another token: this is when it ends."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session is told by the operator; see the options of the same names."""
+
+    max_streams: int = 1024
+    request_rate: float = 10.0
+    request_burst: int = 200
+    client_queue: int = 1048576
+
+
+class SessionContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What all sessions have in common. `now`: seconds, from any beginning. `verify`: raises `BadToken`."""
+
+    hub: Hub
+    kinds: StreamKinds
+    limits: SessionLimits
+    now: Callable[[], float]
+    verify: Callable[[str], Identity]
+    refusals: Refusals

@@ -1,0 +1,70 @@
+"""Which streams a client may have, as its token says (docs/protocol.md); the errors are for it to read.
+
+1. A request for streams is permitted as a whole, or refused with the first stream that is not.
+2. Where a token has many patterns that have to be tried, that is done a few streams at a time: both are `Work`.
+3. A user stays the same: a new token may be narrower, wider or later, but not another user's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from typing import TypeVar
+
+from marketfeed.access.tokens import BadToken
+from marketfeed.hub.portions import Work
+from marketfeed.model.identity import Identity
+from marketfeed.model.streams import StreamKinds, StreamName
+from marketfeed.session.context import SessionContext
+from marketfeed.wire.messages import ErrorCode, RequestError
+
+__all__ = ["check_permission", "lost_streams", "renewed", "streams_lost"]
+
+_Item = TypeVar("_Item")
+_PORTION = 200
+"""µs."""
+
+
+def check_permission(identity: Identity, streams: Mapping[str, StreamName]) -> Work:
+    """Raises `RequestError` unless `identity` may have all of `streams` (spelling → stream)."""
+    for few in _portions(identity, list(streams.items())):
+        yield _cost(identity) * len(few)
+        for spelling, stream in few:
+            if not identity.permits(stream):
+                fault = f"the token does not cover {spelling}" if identity.user else f"{spelling} needs a token"
+                raise RequestError(ErrorCode.NOT_PERMITTED, f"not permitted: {fault}")
+
+
+def renewed(identity: Identity, token: str, context: SessionContext) -> Identity:
+    """Who a client with another token is. Raises `RequestError` when the token is no good for it."""
+    try:
+        other = context.verify(token)
+    except BadToken as fault:
+        raise RequestError(ErrorCode.AUTHENTICATION_FAILED, f"authentication failed: {fault}") from None
+    if identity.user not in ("", other.user):
+        raise RequestError(ErrorCode.AUTHENTICATION_FAILED, "authentication failed: the token is another user's")
+    return other
+
+
+def lost_streams(identity: Identity, spellings: list[str], kinds: StreamKinds) -> Generator[int, None, list[str]]:
+    """Those of a client's streams that `identity` may not have."""
+    lost = []
+    for few in _portions(identity, spellings):
+        yield _cost(identity) * len(few)
+        lost += [spelling for spelling in few if not identity.permits(kinds.parse(spelling))]
+    return lost
+
+
+def _portions(identity: Identity, items: list[_Item]) -> Iterator[list[_Item]]:
+    """A few at a time: what they cost is about the same, whatever the token."""
+    size = max(1, _PORTION // _cost(identity))
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _cost(identity: Identity) -> int:
+    """µs for one stream, about."""
+    return 1 + identity.tried
+
+
+def streams_lost(lost: list[str]) -> RequestError:
+    """What a client is told of streams that its new token does not cover."""
+    return RequestError(ErrorCode.NOT_PERMITTED, f"not permitted: the token does not cover {', '.join(lost)}")

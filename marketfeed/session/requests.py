@@ -1,0 +1,162 @@
+"""What the fields of a request hold, by method (docs/protocol.md), what HISTORY answers, and what is too much.
+
+Each function returns what its field says, or raises `RequestError` with what is wrong and what would be accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from marketfeed.boundaries import Entry
+from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
+from marketfeed.wire.messages import ErrorCode, Request, RequestError, RequestId, parse_request
+
+__all__ = [
+    "MOST_HISTORY",
+    "Property",
+    "as_history",
+    "history_of",
+    "property_of",
+    "refusal_of",
+    "refused",
+    "since_of",
+    "streams_of",
+    "token_of",
+    "too_many_streams",
+    "value_of",
+]
+
+MOST_HISTORY = 1000
+_HISTORY = 100
+"""Publications that HISTORY answers where it names no limit."""
+_AROUND = len('{"offset":"","data":},')
+_SHOWN = 80  # of what a client sent, the most that an error repeats
+
+
+class Property(Enum):
+    """What can be set for a connection; all are true or false."""
+
+    COMBINED = "combined"
+    OFFSETS = "offsets"
+    SNAPSHOT = "snapshot"
+
+
+_PROPERTIES = ", ".join(each.value for each in Property)
+
+
+def streams_of(request: Request, kinds: StreamKinds, most: int) -> dict[str, StreamName]:
+    """The streams that `params` names, by spelling; at most `most`."""
+    params = request.params
+    if not isinstance(params, list):
+        fault = "params is missing" if params is msgspec.UNSET else "params must be a list"
+        raise _invalid(f'{fault}; expected streams, as ["trade@TATA_INR"]')
+    if len(params) > most:
+        raise too_many_streams(most)
+    streams = {}
+    for index, spelling in enumerate(params):
+        if not isinstance(spelling, str):
+            raise _invalid(f"params[{index}] must be the name of a stream")
+        try:
+            streams[spelling] = kinds.parse(spelling)
+        except BadStreamName as error:
+            raise _invalid(f"params[{index}]: {error}") from None
+    return streams
+
+
+def since_of(request: Request, streams: Container[str], present: Container[str]) -> dict[str, str]:
+    """The offsets that `since` names, by spelling: of streams among `streams` that are not `present` already."""
+    since = request.since
+    if since is msgspec.UNSET or since is None:
+        return {}
+    if not isinstance(since, dict):
+        raise _invalid('since must be an object, as {"trade@TATA_INR":"<offset>"}')
+    for spelling, offset in since.items():
+        shown = repr(spelling[:_SHOWN])
+        if spelling not in streams:
+            raise _invalid(f"since names {shown}, which params does not")
+        if spelling in present:
+            raise _invalid(f"since names {shown}, which is subscribed already; unsubscribe first")
+        if not isinstance(offset, str):
+            raise _invalid(f"since: the offset of {shown} must be a string")
+    return since
+
+
+def history_of(request: Request, kinds: StreamKinds) -> tuple[dict[str, StreamName], int]:
+    """The one stream of a HISTORY, by its spelling, and the most publications that it asks for."""
+    params = request.params
+    if not isinstance(params, list) or len(params) != 1:
+        raise _invalid('params must be one stream, as ["trade@TATA_INR"]')
+    limit = _HISTORY if request.limit is msgspec.UNSET else request.limit
+    if type(limit) is not int or not 1 <= limit <= MOST_HISTORY:
+        raise _invalid(f"limit must be a whole number from 1 to {MOST_HISTORY}")
+    return streams_of(request, kinds, 1), limit
+
+
+def as_history(entries: list[Entry], most: int) -> list[dict[str, Any]]:
+    """What HISTORY answers: of `entries`, oldest first, the newest that take at most `most` bytes of text."""
+    kept = []
+    for offset, data in reversed(entries):
+        most -= len(offset) + len(data) + _AROUND
+        if most < 0:
+            break
+        kept.append({"offset": offset, "data": msgspec.Raw(data)})
+    return kept[::-1]
+
+
+def property_of(request: Request) -> Property:
+    """The property that GET_PROPERTY asks for."""
+    params = request.params
+    if not isinstance(params, list) or len(params) != 1:
+        raise _invalid('params must be one property, as ["combined"]')
+    return _property(params[0])
+
+
+def value_of(request: Request) -> tuple[Property, Any]:
+    """What SET_PROPERTY sets; whether the value fits it is not looked at."""
+    params = request.params
+    if not isinstance(params, list) or len(params) != 2:
+        raise _invalid('params must be a property and its value, as ["combined",true]')
+    return _property(params[0]), params[1]
+
+
+def token_of(request: Request) -> str:
+    """The token of an AUTH."""
+    params = request.params
+    if not isinstance(params, list) or len(params) != 1 or not isinstance(params[0], str):
+        raise _invalid('params must be one token, as ["eyJ…"]')
+    return params[0]
+
+
+def too_many_streams(most: int) -> RequestError:
+    """What a client is told that wants more than `most` streams."""
+    return RequestError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"too many subscriptions: at most {most} on a connection")
+
+
+def refusal_of(payload: bytes, why: str) -> RequestError:
+    """What a client is told about a request that is one too many; only its id is of interest."""
+    try:
+        return refused(parse_request(payload).id, why)
+    except RequestError as error:
+        return refused(error.request_id, why)
+
+
+def refused(request_id: RequestId, why: str) -> RequestError:
+    """What a client is told about a request that it may try again later."""
+    return RequestError(ErrorCode.TOO_MANY_REQUESTS, f"too many requests: {why}; try again later", request_id)
+
+
+def _property(name: Any) -> Property:
+    if not isinstance(name, str):
+        raise _invalid("params[0] must be the name of a property")
+    try:
+        return Property(name)
+    except ValueError:
+        raise RequestError(ErrorCode.PROPERTY_NAME, f"unknown property: expected one of {_PROPERTIES}") from None
+
+
+def _invalid(fault: str) -> RequestError:
+    return RequestError(ErrorCode.INVALID_REQUEST, f"invalid request: {fault}")

@@ -1,0 +1,163 @@
+"""The connected clients: each has a number of its own while it is here, and all of it is forgotten when it leaves.
+
+1. A client is registered when its WebSocket opens and removed when its connection is gone, whatever the reason.
+2. Nobody is registered past `max_connections`, nor while the daemon drains.
+3. A drain sends every client away, spread over the time given, and ends when all are gone or a grace has passed. Who
+   has gone meanwhile takes none of the time.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Protocol
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import LoopingCall
+
+from marketfeed.boundaries import Clock
+from marketfeed.http.head import Refusal
+from marketfeed.runtime.logs import Log
+from marketfeed.wire.messages import ServerShutdown
+
+__all__ = ["BUCKETS", "User", "UserManager"]
+
+BUCKETS = 20
+_TICK = 0.1
+_GRACE = 5.0
+"""Seconds that clients have to answer a close."""
+_LATEST_RETURN = 5000
+"""ms: clients are asked to come back at a random moment up to this, so that they do not all come at once."""
+
+
+class User(Protocol):
+    """A connected client, as its manager sees it."""
+
+    def send_away(self, farewell: ServerShutdown, *, at_once: bool) -> None:
+        """Say goodbye and close; `at_once`: do not wait for the client's answer to the close."""
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+
+    def beat(self, now: float, patience: float) -> None:
+        """Ping this client, or end it when it has left a ping unanswered for `patience` seconds."""
+
+
+class UserManager(Service):
+    """The register of connected clients. `drain_seconds` may be changed until the drain begins."""
+
+    log = Log()
+
+    def __init__(self, clock: Clock, max_connections: int, drain_seconds: float, now: Callable[[], float]) -> None:
+        self._clock = clock
+        self._max_connections = max_connections
+        self._now = now
+        self._ids = count(1)
+        self.run = secrets.token_hex(4)
+        """What tells the clients of this process from those of any other, and of the one before it."""
+        self._buckets: list[dict[int, User]] = [{} for _ in range(BUCKETS)]
+        self._count = 0
+        self._gone: Deferred[None] | None = None
+        self._late: IDelayedCall | None = None
+        self._hurry = False
+        self.drain_seconds = drain_seconds
+        self.draining = False
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[User]:
+        return iter([user for bucket in self._buckets for user in bucket.values()])
+
+    def bucket(self, number: int) -> list[User]:
+        """One of the `BUCKETS` shares into which the clients are dealt, to visit them a share at a time."""
+        return list(self._buckets[number].values())
+
+    def refusal(self, *, stays: bool = True) -> Refusal | None:
+        """Why no further client may come in at this moment, or None. `stays`: not just for one answer."""
+        if self.draining:
+            return Refusal(503, "this server is shutting down", (("Retry-After", "5"),))
+        if stays and self._count >= self._max_connections:
+            return Refusal(503, "this server is full", (("Retry-After", "30"),))
+        return None
+
+    def add(self, user: User) -> int:
+        """Register a client; returns its number, unique in this process; `name` makes it unique in all of them."""
+        user_id = next(self._ids)
+        self._buckets[user_id % BUCKETS][user_id] = user
+        self._count += 1
+        return user_id
+
+    def name(self, user_id: int) -> str:
+        """A client as the log calls it."""
+        return f"{self.run}-{user_id}"
+
+    def remove(self, user_id: int) -> None:
+        """The client is gone."""
+        if self._buckets[user_id % BUCKETS].pop(user_id, None) is not None:
+            self._count -= 1
+        if not self._count and self._gone is not None:
+            gone, self._gone = self._gone, None
+            gone.callback(None)
+
+    def hurry(self) -> None:
+        """End a drain that has begun, or make the next one immediate."""
+        self._hurry = True
+        if self._late is not None and self._late.active():
+            self._late.reset(_TICK)
+
+    async def drain(self) -> None:
+        """Send every client away; done when they are gone, or have been ended."""
+        self.draining = True
+        if not self._count:
+            return
+        self.log.info("sending {count} clients away", count=self._count)
+        waiting = [user_id for bucket in self._buckets for user_id in bucket]
+        ticks = max(1, int(self.drain_seconds / _TICK))
+        share = -(-len(waiting) // ticks)
+        done = Deferred[None]()
+        spread = LoopingCall(self._send_some_away, waiting, share, done)
+        spread.clock = self._clock
+        spread.start(_TICK)
+        await done
+        spread.stop()
+        await self._all_gone(_TICK if self._hurry else _GRACE)
+
+    def _send_some_away(self, waiting: list[int], share: int, done: Deferred[None]) -> None:
+        at_once = self._hurry or self.drain_seconds == 0
+        left = len(waiting) if at_once else share
+        while left and waiting:
+            user_id = waiting.pop()
+            user = self._buckets[user_id % BUCKETS].get(user_id)
+            if user is None:
+                continue
+            left -= 1
+            at = int(self._now() * 1000)
+            farewell = ServerShutdown(at, random.randrange(500, _LATEST_RETURN))
+            try:
+                user.send_away(farewell, at_once=at_once)
+            except Exception:
+                self.log.failure("a client could not be sent away")
+                user.abort()
+        if not waiting and not done.called:
+            done.callback(None)
+
+    def _all_gone(self, grace: float) -> Deferred[None]:
+        if not self._count:
+            return succeed(None)
+        gone = self._gone = Deferred[None]()
+        late = self._late = self._clock.callLater(grace, self._abort_all)
+
+        def in_time(_: None) -> None:
+            if late.active():
+                late.cancel()
+
+        return gone.addCallback(in_time)
+
+    def _abort_all(self) -> None:
+        for user in self:
+            user.abort()

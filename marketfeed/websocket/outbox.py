@@ -1,0 +1,306 @@
+"""Everything that is written to a client passes here, so that no frame is ever cut by another.
+
+1. While nothing waits the outbox is *direct*: bytes go to the socket's own `send`, past the transport.
+2. What the socket does not take waits. The client is then *backlogged* until the transport, which holds the outbox
+   as its pull producer, has asked for all of it. New frames wait behind.
+3. What waits are whole frames: the rest of a frame that was cut goes to the transport first, and in one piece. Which
+   of them are left out is the backlog's to say.
+4. At most `limit` bytes wait, or the rest of a single frame that was cut. One more, and the client is a slow consumer:
+   nothing of what waits is sent any more, except for the close (docs/protocol.md).
+5. A TLS connection is never direct. The transport is told to buffer until it pauses the outbox, its push producer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
+from zope.interface import implementer
+
+from marketfeed.hub.stream import Group
+from marketfeed.websocket.backlog import Backlog, Thinned
+from marketfeed.wire.frames import frame_end
+
+__all__ = ["Outbox", "OutboxOwner", "OutboxTransport"]
+
+_CHUNK = 65536  # bytes handed to the transport at a time, beyond the first frame
+_ROOM_FOR_CLOSE = 1024
+
+
+class OutboxTransport(Protocol):
+    """The part of a Twisted transport that an outbox uses."""
+
+    dataBuffer: bytes  # with what follows: what it has not sent yet, below TLS if need be
+    offset: int
+    _tempDataLen: int
+
+    def write(self, data: bytes) -> None: ...
+    def registerProducer(self, producer: Any, streaming: bool) -> None: ...
+    def unregisterProducer(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def getHandle(self) -> Any: ...
+
+
+def _send_nowhere(data: bytes) -> int:
+    return len(data)
+
+
+class OutboxOwner(Protocol):
+    """The connection that an outbox belongs to."""
+
+    def overflowed(self) -> None:
+        """More than the limit would wait: end this client."""
+
+    def backlog_changed(self, waiting: int) -> None:
+        """A backlog has begun with `waiting` bytes, or with 0 it is over."""
+
+
+@implementer(IPullProducer, IPushProducer)
+class Outbox:
+    """One client's outbox, in which at most `limit` bytes wait."""
+
+    __slots__ = (
+        "_closed",
+        "_handed",
+        "_has_moved",
+        "_left",
+        "_limit",
+        "_owner",
+        "_paused",
+        "_tls",
+        "_transport",
+        "_unsent",
+        "_waiting",
+        "audience",
+        "direct",
+        "send",
+        "share",
+        "thinned",
+        "window",
+    )
+
+    def __init__(self, transport: OutboxTransport, limit: int, owner: OutboxOwner) -> None:
+        self._transport = transport
+        self._limit = limit
+        self._owner: OutboxOwner | None = owner
+        self._waiting: Backlog | None = None
+        self._handed = 0
+        self._paused = False
+        self._has_moved = False
+        self._unsent = 0
+        self._closed = False
+        self._left = 0
+        self.thinned: Thinned | None = None
+        self.window = 0
+        self.audience: Any = None
+        self.share: Any = None
+        self._tls = ISSLTransport.providedBy(transport)
+        self.direct = not self._tls
+        self.send: Callable[[bytes], int] = _send_nowhere
+        if self._tls:
+            transport.registerProducer(self, True)
+        else:
+            self.send = transport.getHandle().send
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits here, and what the transport was handed and has not sent."""
+        return self._handed + (0 if self._waiting is None else self._waiting.size)
+
+    @property
+    def left_bytes(self) -> int:
+        """What waits, or waited when the connection was closed."""
+        return self._left if self._closed else self.waiting_bytes
+
+    @property
+    def room(self) -> int:
+        """How many bytes may wait here besides those that do."""
+        return max(0, self._limit - self.waiting_bytes)
+
+    @property
+    def is_behind(self) -> bool:
+        """Half of what may wait here does."""
+        return self._waiting is not None and self._handed + 2 * self._waiting.size > self._limit
+
+    # What the protocol and the hub call.
+
+    def write(self, frames: bytes) -> None:
+        """Send whole frames: replies, events, pings, closes, the handshake."""
+        if self.direct:
+            sent = self._offer(frames)
+            if sent != len(frames) and not self.stalled(frames, sent):
+                self.overflow()
+        elif not self._closed:
+            self._put(frames, is_event=False)
+
+    def write_plain(self, data: bytes) -> None:
+        """Send what is no frames, before there are any: an answer of HTTP. It waits, whatever its size."""
+        if not self.direct:
+            self.write(data)
+            return
+        sent = self._offer(data)
+        if sent != len(data):
+            self._keep(data[sent:])
+
+    def _offer(self, data: bytes) -> int:
+        """How much of `data` the socket is rid of; all of it, when the socket is gone."""
+        try:
+            return self.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.failed()
+            return len(data)
+
+    def tell(self, event: bytes) -> None:
+        """Send a control event, which no merging crosses."""
+        if self.direct:
+            self.write(event)
+        elif not self._closed:
+            self._put(event, is_event=True)
+
+    def wait(self, group: Group, frames: list[bytes]) -> bool:
+        """Send publications when there is room; False: there is none, and the caller is to call `overflow`."""
+        if self._closed:
+            return True
+        for frame in frames:
+            if self._is_passing():
+                self._transport.write(frame)
+            elif not self._backlog(len(frame)).add(group, frame, self._limit - self.waiting_bytes):
+                return False
+        return True
+
+    def stalled(self, data: bytes, sent: int) -> bool:
+        """The socket took `sent` bytes of `data`; keep the rest, and let the transport ask for more.
+
+        False: it is more than may wait, and the caller is to call `overflow`. Only the frame that was cut is kept then.
+        """
+        rest = data[sent:] if sent else data
+        fits = len(rest) <= self._limit or frame_end(data, sent + 1) == len(data)
+        if not fits:
+            rest = data[sent : frame_end(data, sent)]
+        if rest:
+            self._keep(rest)
+        return fits
+
+    def _keep(self, rest: bytes) -> None:
+        """What the socket did not take waits from now on."""
+        self.direct = False
+        self._backlog(0).put(rest)
+        if self._owner is not None:
+            self._owner.backlog_changed(self.waiting_bytes)
+        self._transport.registerProducer(self, False)
+
+    def failed(self) -> None:
+        """The socket is gone: let the transport find out in its own time, and write nothing more."""
+        self.close()
+        self._transport.abortConnection()
+
+    def forget(self, groups: Collection[Group]) -> None:
+        """Drop the publications of `groups` that still wait here."""
+        if self._waiting is not None:
+            self._waiting.forget(groups)
+
+    def take_progress(self) -> bool:
+        """Whether the client has taken something of its backlog since this was last asked."""
+        transport = self._transport
+        unsent = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        has_moved = self._has_moved or unsent < self._unsent
+        self._has_moved = False
+        self._unsent = unsent
+        return has_moved
+
+    def overflow(self) -> None:
+        if self._owner is not None:
+            self._owner.overflowed()
+
+    def discard(self) -> None:
+        """Drop everything that waits here, and make room for a close.
+
+        What the transport already has ends at the end of a frame.
+        """
+        self._waiting = None
+        self._limit = self._handed + _ROOM_FOR_CLOSE
+
+    def close(self) -> None:
+        """The connection is gone; nothing is written from now on."""
+        self._left = self.left_bytes
+        self._closed = True
+        self.direct = False
+        self.send = _send_nowhere
+        self._waiting = None
+        self._handed = 0
+        self._owner = None
+
+    def finish(self) -> None:
+        """Hand everything that waits to the transport and let go of it, so that `loseConnection` sends it first."""
+        if self._closed:
+            return
+        waiting, self._waiting = self._waiting, None
+        if waiting:
+            self._transport.write(waiting.take(waiting.size))
+        if self._tls or not self.direct:
+            self._transport.unregisterProducer()
+        self.close()
+
+    # What the transport calls.
+
+    def resumeProducing(self) -> None:
+        """The transport has sent what it had."""
+        if self._handed or self._paused:  # and not because the outbox has just been registered
+            self._has_moved = True
+        self._paused = False
+        self._handed = 0
+        if self._closed:
+            return
+        while self._waiting:
+            chunk = self._waiting.take(_CHUNK)
+            if not self._tls:
+                self._handed = len(chunk)
+                self._transport.write(chunk)
+                return
+            self._transport.write(chunk)
+            if self._paused:
+                return
+        was_backlogged = self._waiting is not None
+        self._waiting = None
+        if not self._tls:
+            self._transport.unregisterProducer()
+            self.direct = True
+        if was_backlogged and self._owner is not None:
+            self._owner.backlog_changed(0)
+
+    def pauseProducing(self) -> None:
+        """The transport, TLS, has more than it likes."""
+        self._paused = True
+
+    def stopProducing(self) -> None:
+        """The transport is gone."""
+        self.close()
+
+    def _put(self, frames: bytes, *, is_event: bool) -> None:
+        if self._is_passing():
+            self._transport.write(frames)
+            return
+        if self.waiting_bytes + len(frames) > self._limit:
+            self.overflow()
+            return
+        backlog = self._backlog(len(frames))
+        if is_event:
+            backlog.put_event(frames)
+        else:
+            backlog.put(frames)
+
+    def _is_passing(self) -> bool:
+        """TLS: the transport takes more, and nothing waits before it."""
+        return self._tls and not self._paused and not self._waiting
+
+    def _backlog(self, size: int) -> Backlog:
+        if self._waiting is None:
+            if self.thinned is None:
+                self.thinned = Thinned()
+            self._waiting = Backlog(self.thinned)
+            if self._tls and self._owner is not None:
+                self._owner.backlog_changed(size)
+        return self._waiting

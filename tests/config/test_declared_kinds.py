@@ -1,0 +1,138 @@
+"""The tables `[streams.<kind>]`: what they declare, and the one line for what they cannot (docs/operations.md)."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketfeed.config.declared_kinds import BadSetting, read_kinds
+from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
+from tests.strategies import json_values, property_test
+
+PATH = "marketfeed.toml"
+
+
+def read(text: str) -> tuple[StreamKind, ...]:
+    return read_kinds(tomllib.loads(text).get("streams", {}), PATH)
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(BadSetting) as caught:
+        read(text)
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    return line
+
+
+def test_no_table_declares_nothing() -> None:
+    """Nor does an empty one."""
+    assert read("") == read("[streams]") == ()
+
+
+def test_kinds_in_the_order_of_the_file() -> None:
+    """A kind is public unless the file says that it is private."""
+    text = """
+        [streams.orders]
+        private = true
+        loss = "keep"
+        [streams.funding_rate]
+        loss = "latest"
+        [streams]
+        book2 = { loss = "merge", private = false }
+    """
+    assert read(text) == (
+        StreamKind("orders", LossPolicy.KEEP, private=True),
+        StreamKind("funding_rate", LossPolicy.LATEST),
+        StreamKind("book2", LossPolicy.MERGE),
+    )
+
+
+@pytest.mark.parametrize("name", ["a", "Z9_", "x" * 32])
+def test_names(name: str) -> None:
+    """Whatever can be the kind of a stream's name (docs/protocol.md)."""
+    (kind,) = read(f"[streams.{name}]\nloss = 'keep'")
+    assert str(StreamKinds([kind]).parse(f"{name}@TATA_INR")) == f"{name}@TATA_INR"
+
+
+@pytest.mark.parametrize("name", ["", "9a", "_a", "a-b", "a.b", "a@b", "a b", "é", "a\\n", "x" * 33, "x" * 500])
+def test_bad_names(name: str) -> None:
+    """What could not be asked for is refused, and not repeated at any length."""
+    line = refusal(f'[streams."{name}"]\nloss = "keep"')
+    assert line.startswith(
+        f"streams.{name[:80]} in {PATH}: expected a kind of up to 32 of the characters A-Z a-z 0-9 _,"
+    )
+
+
+@pytest.mark.parametrize("name", [kind.name for kind in BUILT_IN])
+def test_the_built_in_kinds_stay_what_they_are(name: str) -> None:
+    """Their publications are checked, and clients rely on that."""
+    assert refusal(f"[streams.{name}]\nloss = 'keep'") == (
+        f"streams.{name} in {PATH}: this kind is built in, and has its ids in U and u; expected another name"
+        if name == "depth"
+        else f"streams.{name} in {PATH}: this kind is built in; expected another name, or nothing but ids"
+    )
+
+
+def test_ids() -> None:
+    """Of a built-in kind, too, whose own kind then is another."""
+    trade, orders = read("streams.trade.ids = 't'\nstreams.orders = {loss = 'keep', ids = 'seq'}")
+    assert trade == StreamKind("trade", LossPolicy.KEEP, ids="t")
+    assert orders == StreamKind("orders", LossPolicy.KEEP, ids="seq")
+    kinds = StreamKinds((*BUILT_IN, trade, orders))
+    assert (kinds.parse("trade@A").kind, kinds.parse("ticker@A").kind.ids) == (trade, None)
+
+
+@pytest.mark.parametrize("ids", ["1", "true", "''", "'a b'", "'é'", "'a\"b'", "'a\\\\b'", f"'{'x' * 65}'", "['t']"])
+@pytest.mark.parametrize("kind", ["trade = {", "orders = {loss = 'keep', "])
+def test_ids_that_are_no_field(kind: str, ids: str) -> None:
+    """One line that says what is."""
+    name = kind.split()[0]
+    line = f'streams.{name} in {PATH}: ids: expected the name of a field of up to 64 characters, as "t"'
+    assert refusal(f"streams.{kind}ids = {ids}}}") == line
+
+
+@pytest.mark.parametrize(
+    ("table", "fault"),
+    [
+        ("streams = 1", "streams in marketfeed.toml: expected tables, as [streams.orders]"),
+        ("streams = ['orders']", "streams in marketfeed.toml: expected tables, as [streams.orders]"),
+        ("[[streams]]\norders = 1", "streams in marketfeed.toml: expected tables, as [streams.orders]"),
+        ("[streams]\norders = 'keep'", '{orders}: expected a table, as private = true and loss = "keep"'),
+        ("[[streams.orders]]\nloss = 'keep'", '{orders}: expected a table, as private = true and loss = "keep"'),
+        ("[streams.orders]\nlos = 'keep'", "{orders}: los is unknown; expected loss, private or ids"),
+        ('[streams.orders]\n"a\\nb" = 1', "{orders}: a\\nb is unknown; expected loss, private or ids"),
+        ("[streams.orders.deeper]\nloss = 'keep'", "{orders}: deeper is unknown; expected loss, private or ids"),
+        ("[streams.orders]", "{loss}"),
+        ("[streams.orders]\nprivate = true", "{loss}"),
+        ("[streams.orders]\nloss = 'Keep'", "{loss}"),
+        ("[streams.orders]\nloss = true", "{loss}"),
+        ("[streams.orders]\nloss = ['keep']", "{loss}"),
+        ("[streams.orders]\nloss = 'keep'\nprivate = 1", "{orders}: private: expected true or false"),
+        ("[streams.orders]\nloss = 'keep'\nprivate = 'true'", "{orders}: private: expected true or false"),
+    ],
+)
+def test_bad_tables(table: str, fault: str) -> None:
+    """The line names the table and what it should hold; nobody guesses how much of an order may be lost."""
+    orders = "streams.orders in marketfeed.toml"
+    loss = f'{orders}: loss is missing or unknown; expected "keep" or "latest" or "merge"'
+    assert refusal(table) == fault.format(orders=orders, loss=loss)
+
+
+@property_test
+@given(json_values | st.dictionaries(st.sampled_from(("orders", "trade", "a b")), json_values))
+def test_anything_is_kinds_or_one_line(tables: Any) -> None:
+    """Whatever stands in the file."""
+    line = None
+    try:
+        kinds = read_kinds(tables, PATH)
+    except BadSetting as error:
+        line = str(error)
+    if line is None:
+        assert [kind.name for kind in kinds] == list(tables)
+    else:
+        assert line.startswith("streams")
+        assert len(line.splitlines()) == 1

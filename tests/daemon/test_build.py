@@ -1,0 +1,711 @@
+"""The tree of services: what it is made of, how it starts and stops, what it says when it cannot."""
+
+from __future__ import annotations
+
+import platform
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.application.service import Application, IService, MultiService, Service
+from twisted.internet.address import IPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver, formatEvent
+
+import marketfeed.daemon.build
+import marketfeed.daemon.redis_side
+from marketfeed.access.admission import Admitted
+from marketfeed.access.tokens import BadToken
+from marketfeed.config.settings import Settings, load
+from marketfeed.daemon.build import Daemon, StartFault, build
+from marketfeed.demo.embedded import EmbeddedServer, NoServerFound
+from marketfeed.demo.simulator import MarketSimulation
+from marketfeed.http.head import Head, Refusal
+from marketfeed.hub.hub import Hub
+from marketfeed.model.streams import BadStreamName
+from marketfeed.redis.address import EMBEDDED, parse_redis_url
+from marketfeed.redis.archive import RedisArchive
+from marketfeed.redis.channel_sampler import ChannelSampler
+from marketfeed.redis.commands import RedisCommands
+from marketfeed.redis.preload import Warm
+from marketfeed.redis.publisher import RedisPublisher
+from marketfeed.redis.pubsub import RedisPubSub
+from marketfeed.redis.snapshots import RedisSeeds
+from marketfeed.redis.streams import RedisStreams
+from marketfeed.runtime.listener import CannotServe, Listener
+from marketfeed.runtime.memory import MemoryGuard, MemoryLimit
+from marketfeed.websocket.connection import ClientFactory, ClientProtocol
+from marketfeed.websocket.connections import UserManager
+from tests.certificates import Authority
+from tests.conftest import LogCapture
+from tests.docs_runner import blocks
+from tests.tokens import SECRET, jwk, private_pem, public_bytes, signed, write_jwks
+
+IN_FRONT = {"nodaemon": 1, "pidfile": ""}
+FILES = 1000
+HANDSHAKES = 109
+"""What of these files is for connections without a request; 128 are for other things."""
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a daemon would change of its process stays as it is."""
+    monkeypatch.setattr(marketfeed.daemon.build, "raise_file_limit", lambda: FILES)
+    monkeypatch.setattr(marketfeed.daemon.redis_side, "find_server", lambda: "/bin/server")
+    monkeypatch.setattr(marketfeed.daemon.build, "make_observer", lambda *arguments: arguments)
+    monkeypatch.setattr(marketfeed.daemon.build, "signal", SignalModule({}))
+    monkeypatch.setattr("txaio.tx.config.loop", Clock())
+
+
+class FakeReactor(MemoryReactorClock):
+    """Runs what is to be called from a thread at once, as nothing else runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stops = 0
+
+    def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        callable(*args, **kwargs)
+
+    def stop(self) -> None:
+        self.stops += 1
+
+
+class Part(Service):
+    """A service that notes when it starts and stops, and stops when the test says so."""
+
+    def __init__(self, name: str, notes: list[str], stopped: Deferred[None] | Exception | None = None) -> None:
+        self.setName(name)
+        self.notes = notes
+        self.stopped = stopped
+
+    def startService(self) -> None:
+        self.notes.append(f"start {self.name}")
+
+    def stopService(self) -> Deferred[None] | None:
+        self.notes.append(f"stop {self.name}")
+        if isinstance(self.stopped, Exception):
+            raise self.stopped
+        return self.stopped
+
+
+class FakeUsers(UserManager):
+    """A drain that ends when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(Clock(), 1, 0.0, lambda: 0.0)
+        self.hurried = 0
+        self.drained: Deferred[None] = Deferred()
+
+    def hurry(self) -> None:
+        self.hurried += 1
+
+    async def drain(self) -> None:
+        await self.drained
+
+
+class Rig:
+    """A daemon without parts, and what is around it."""
+
+    def __init__(self, *, in_front: bool = True, pid_file: str = "") -> None:
+        self.reactor = FakeReactor()
+        self.users = FakeUsers()
+        self.daemon = Daemon(self.reactor, self.users, in_front, pid_file)
+
+
+class SignalModule:
+    """What the daemon uses of the module; the reactor that runs these tests goes on using the real one."""
+
+    SIGTERM, SIGINT, SIGHUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+    Signals = signal.Signals
+
+    def __init__(self, handlers: dict[int, Callable[..., None]]) -> None:
+        self.signal = handlers.__setitem__
+
+
+class TestSignals:
+    @pytest.fixture
+    def rig(self, monkeypatch: pytest.MonkeyPatch) -> Rig:
+        """A daemon that runs, and the handlers that it set."""
+        rig = Rig()
+        self.handlers: dict[int, Callable[..., None]] = {}
+        monkeypatch.setattr(marketfeed.daemon.build, "signal", SignalModule(self.handlers))
+        rig.daemon.privilegedStartService()
+        self.early = dict(self.handlers)
+        rig.daemon.startService()
+        self.handlers.clear()  # as the reactor sets its own
+        for call, args, kwargs in rig.reactor.whenRunningHooks:
+            call(*args, **kwargs)
+        return rig
+
+    def _send(self, number: int) -> None:
+        self.handlers[number](number, None)
+
+    def test_once_it_runs_it_takes_the_signals(self, rig: Rig) -> None:
+        """The reactor set its own as it began to run."""
+        assert self.handlers.keys() == {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+    def test_a_signal_may_come_before_it_runs(self, rig: Rig) -> None:
+        """As soon as the log says that clients may come."""
+        assert self.early.keys() == self.handlers.keys()
+        self.early[signal.SIGTERM](signal.SIGTERM, None)
+        assert rig.reactor.stops == 1
+
+    def test_sigterm_drains(self, rig: Rig) -> None:
+        """The reactor stops, without hurry."""
+        self._send(signal.SIGTERM)
+        assert (rig.reactor.stops, rig.users.hurried) == (1, 0)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+    def test_others_end_at_once(self, rig: Rig, number: int) -> None:
+        """Hurry comes first."""
+        self._send(number)
+        assert (rig.reactor.stops, rig.users.hurried) == (1, 1)
+
+    @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+    def test_a_second_signal_hurries(self, rig: Rig, first: int, second: int, logged: LogCapture) -> None:
+        """The reactor is stopped once; the log has both."""
+        self._send(first)
+        self._send(second)
+        assert rig.reactor.stops == 1
+        assert rig.users.hurried == (1 if first == signal.SIGTERM else 2)
+        names = [event["signal"] for event in logged.events]
+        assert names == [signal.Signals(first).name, signal.Signals(second).name]
+
+
+class TestOrder:
+    def test_parts_start_in_order_and_stop_one_after_the_other(self) -> None:
+        """Clients are sent away first, while everything still works."""
+        rig, notes = Rig(), []
+        slow: Deferred[None] = Deferred()
+        first, second, third = Part("first", notes), Part("second", notes, slow), Part("third", notes)
+        rig.daemon.add_in_order(first, second, third)
+        rig.daemon.stop_in_order(second, third, first)
+        rig.daemon.startService()
+        assert notes == ["start first", "start second", "start third"]
+        notes.clear()
+        stopped = rig.daemon.stopService()
+        assert not notes
+        rig.users.drained.callback(None)
+        assert notes == ["stop second"]
+        slow.callback(None)
+        assert notes == ["stop second", "stop third", "stop first"]
+        assert stopped.called
+        assert not rig.daemon.running
+
+    def test_a_part_that_fails_to_stop_does_not_keep_the_others(self, logged: LogCapture) -> None:
+        """A child process, for one, must be ended whatever happens before."""
+        rig, notes = Rig(), []
+        later: Deferred[None] = Deferred()
+        parts = [Part("a", notes, ZeroDivisionError()), Part("b", notes, later), Part("c", notes)]
+        rig.daemon.stop_in_order(*parts)
+        rig.users.drained.callback(None)
+        stopped = rig.daemon.stopService()
+        later.errback(ZeroDivisionError())
+        assert notes == ["stop a", "stop b", "stop c"]
+        assert stopped.called
+        assert len(logged.flush_failures(ZeroDivisionError)) == 2
+
+
+class TestNoPort:
+    class Taken(Service):
+        def privilegedStartService(self) -> None:
+            raise CannotServe("port 8080 is taken")
+
+    @pytest.mark.parametrize("exists", [True, False])
+    def test_in_front_it_is_the_last_line(self, tmp_path: Path, exists: bool) -> None:
+        """With status 1, and without the file of the process id, which twistd would leave."""
+        pid_file = tmp_path / "twistd.pid"
+        if exists:
+            pid_file.write_text("1")
+        rig = Rig(pid_file=str(pid_file))
+        rig.daemon.add_in_order(self.Taken())
+        with pytest.raises(SystemExit) as caught:
+            rig.daemon.privilegedStartService()
+        assert caught.value.code == "marketfeed: port 8080 is taken"
+        assert not pid_file.exists()
+
+    def test_in_the_background_it_is_left_to_twistd(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Which shows it in the foreground. SystemExit would leave that waiting for ever."""
+        monkeypatch.setattr(sys, "tracebacklimit", 1000, raising=False)
+        rig = Rig(in_front=False)
+        rig.daemon.add_in_order(self.Taken())
+        with pytest.raises(OSError, match=r"^port 8080 is taken$"):
+            rig.daemon.privilegedStartService()
+        assert sys.tracebacklimit == 0
+
+
+def report(daemon: Daemon) -> None:
+    """Let a daemon's last service say what it has to say."""
+    last = list(daemon)[-1]
+    last.startService()
+    for call, args, kwargs in last._reactor.whenRunningHooks:
+        call(*args, **kwargs)
+
+
+def names(services: list[IService]) -> list[str]:
+    return [service.__class__.__name__ for service in services]
+
+
+def part(daemon: Daemon, kind: type) -> Any:
+    (found,) = [service for service in daemon if isinstance(service, kind)]
+    return found
+
+
+def tree(service: IService, depth: int = 0) -> list[str]:
+    """The service and all below it, a line each, as the page has them."""
+    children = list(service) if isinstance(service, MultiService) else []
+    below = [line for child in children for line in tree(child, depth + 1)]
+    return ["  " * depth + service.__class__.__name__, *below]
+
+
+def described(conditions: set[str]) -> list[str]:
+    """The tree of docs/architecture.md, without what stands there only where other conditions hold."""
+    (block,) = (block for block in blocks("diagram") if block.text.startswith("Daemon\n"))
+    lines, left_out = [], None
+    for line in block.text.splitlines():
+        name, _, condition = line.strip().partition(" ")
+        depth = (len(line) - len(line.lstrip())) // 2
+        if left_out is not None and depth > left_out:
+            continue
+        wanted = {part.strip() for part in condition.split(",") if part.strip()}
+        left_out = None if wanted <= conditions else depth
+        if left_out is None:
+            lines.append("  " * depth + name)
+    return lines
+
+
+def everything(service: IService) -> list[IService]:
+    children = list(service) if isinstance(service, MultiService) else []
+    return [service, *(each for child in children for each in everything(child))]
+
+
+WARM = {"--warm", "or --demo"}
+DEMO = WARM | {"--demo", "or --redis-url embedded:"}
+TREES = [
+    (Settings(), {"--source pubsub"}),
+    (Settings(source="streams"), {"--source streams"}),
+    (Settings(demo=True, redis=EMBEDDED), DEMO | {"--source pubsub"}),
+    (Settings(demo=True, redis=EMBEDDED, source="streams"), DEMO | {"--source streams"}),
+    (Settings(warm=("depth@A",)), WARM | {"--source pubsub"}),
+    (Settings(warm=("depth@*",)), WARM | {"--source pubsub", "--warm with a pattern"}),
+    (Settings(warm=("depth@*",), source="streams"), WARM | {"--source streams", "--warm with a pattern"}),
+]
+
+
+class TestTree:
+    @pytest.mark.parametrize(("settings", "conditions"), TREES)
+    def test_it_is_the_one_that_is_described(self, settings: Settings, conditions: set[str]) -> None:
+        """docs/architecture.md shows it, with what is there only under some settings."""
+        assert tree(build(FakeReactor(), settings, IN_FRONT)) == described(conditions)
+
+    @pytest.mark.parametrize("settings", [settings for settings, _ in TREES])
+    def test_no_service_is_kept_beside_it(self, settings: Settings) -> None:
+        """Whatever one service holds of another is in the tree, too: nobody starts or stops it but its parent."""
+        services = everything(build(FakeReactor(), settings, IN_FRONT))
+        for service in services:
+            held = [value for value in vars(service).values() if IService.providedBy(value)]
+            assert [each for each in held if each not in services] == [], service
+
+
+class TestBuild:
+    def test_the_parts_of_a_daemon(self) -> None:
+        """In the order of docs/architecture.md: what is needed starts before what needs it, and stops after it."""
+        daemon = build(FakeReactor(), Settings(), IN_FRONT)
+        assert names(list(daemon)) == [
+            *(
+                "Collector",
+                "MemoryGuard",
+                "Hub",
+                "Refusals",
+                "UserManager",
+                "Heartbeat",
+                "RedisCommands",
+                "RedisSeeds",
+                "RedisPubSub",
+            ),
+            *("Listener", "_Report"),
+        ]
+        assert names(daemon._stops) == [
+            *("Heartbeat", "RedisPubSub", "RedisSeeds", "RedisCommands", "Hub", "UserManager", "Listener"),
+            *("Refusals", "_Report", "MemoryGuard", "Collector"),
+        ]
+
+    def test_the_parts_of_a_demo(self) -> None:
+        """The server is there first and last; the market ends before the link that brings it."""
+        daemon = build(FakeReactor(), Settings(demo=True, redis=EMBEDDED), IN_FRONT)
+        assert names(list(daemon)) == [
+            *("EmbeddedServer", "Collector", "MemoryGuard", "Hub", "Refusals", "UserManager", "Heartbeat"),
+            *("RedisCommands", "RedisSeeds", "RedisPubSub", "Warm"),
+            *("MarketSimulation", "RedisPublisher", "Listener", "_Report"),
+        ]
+        assert names(daemon._stops) == [
+            *("Heartbeat", "MarketSimulation", "RedisPublisher", "Warm", "RedisPubSub", "RedisSeeds", "RedisCommands"),
+            *("Hub", "UserManager", "Listener", "Refusals", "_Report", "MemoryGuard", "Collector", "EmbeddedServer"),
+        ]
+        assert part(daemon, UserManager).drain_seconds == 0
+        for kind in (EmbeddedServer, MarketSimulation, RedisPublisher):
+            assert part(daemon, kind)
+        assert {"depth@TATA_INR", "ticker@BTC_INR", "trade@INFY_INR"} <= set(part(daemon, Warm)._names)
+        assert not part(daemon, Warm).channels
+
+    def test_streams_that_are_kept_ready(self) -> None:
+        """By name, and by pattern, which takes a listener."""
+        daemon = build(FakeReactor(), Settings(warm=("depth@A",)), IN_FRONT)
+        assert not any(isinstance(service, ChannelSampler) for service in daemon)
+        assert part(daemon, Warm)._names == ["depth@A"]
+        daemon = build(FakeReactor(), Settings(warm=("depth@A", "ticker@*"), channel_prefix="p:"), IN_FRONT)
+        assert part(daemon, ChannelSampler)._patterns == part(daemon, Warm).channels == [b"p:ticker@*"]
+        assert part(daemon, Warm)._discovered == part(daemon, Hub).discovered
+
+    def test_the_parts_with_streams(self) -> None:
+        """Another source, what its archive asks through, and a market that adds to streams."""
+        daemon = build(
+            FakeReactor(), Settings(source="streams", demo=True, redis=EMBEDDED, channel_prefix="p:"), IN_FRONT
+        )
+        parts = names(list(daemon))
+        assert parts[7:11] == ["RedisCommands", "RedisSeeds", "RedisStreams", "Warm"]
+        assert parts[11:13] == ["MarketSimulation", "RedisAppender"]
+        assert set(daemon._stops) == set(daemon)
+        assert part(daemon, RedisStreams)._prefix == b"p:"
+        archive = part(daemon, Hub)._archive
+        assert isinstance(archive, RedisArchive)
+        assert archive._prefix == b"p:"
+        assert archive._commands is part(daemon, RedisCommands)
+
+    def test_an_embedded_server_without_a_market(self) -> None:
+        """For an engine on the same machine."""
+        daemon = build(FakeReactor(), Settings(redis=EMBEDDED), IN_FRONT)
+        assert names(list(daemon))[:4] == ["EmbeddedServer", "Collector", "MemoryGuard", "Hub"]
+        assert not any(isinstance(service, MarketSimulation) for service in daemon)
+        assert part(daemon, UserManager).drain_seconds == 20
+
+    def test_every_part_is_stopped(self) -> None:
+        """None is forgotten in the second list."""
+        for settings in (Settings(), Settings(demo=True, redis=EMBEDDED), Settings(warm=("depth@*",))):
+            daemon = build(FakeReactor(), settings, IN_FRONT)
+            assert set(daemon._stops) == set(daemon)
+
+    def test_the_settings_reach_the_parts(self) -> None:
+        """Each where it is used."""
+        settings = Settings(
+            port="0",
+            channel_prefix="p:",
+            max_streams=3,
+            request_rate=4.0,
+            request_burst=5,
+            max_message=6,
+            client_queue=7000,
+            validate="warn",
+            max_payload=8,
+            max_distinct_streams=9,
+            linger=1.5,
+            max_connections=10,
+            drain_seconds=11.0,
+            memory_limit=MemoryLimit(size=12 << 20),
+        )
+        reactor = FakeReactor()
+        daemon = build(reactor, settings, IN_FRONT)
+        limits = part(daemon, Hub)._limits
+        assert (limits.channel_prefix, limits.strict, limits.max_payload) == ("p:", False, 8)
+        assert (limits.max_distinct_streams, limits.linger) == (9, 1.5)
+        assert part(daemon, RedisPubSub)._prefix == b"p:"
+        seeds = part(daemon, RedisSeeds)
+        assert (seeds._prefix, seeds._max_payload) == ("p:", 8)
+        assert part(daemon, UserManager).drain_seconds == 11
+        factory = part(daemon, Listener)._factory
+        assert isinstance(factory, ClientFactory)
+        limits = factory.context.limits
+        assert (limits.max_streams, limits.request_rate, limits.request_burst) == (3, 4.0, 5)
+        assert factory.client_queue == 7000
+        assert factory._max_handshakes == HANDSHAKES
+        assert part(daemon, MemoryGuard)._wanted == MemoryLimit(size=12 << 20)
+        protocol = factory.buildProtocol(IPv6Address("TCP", "::1", 5))
+        assert isinstance(protocol, ClientProtocol)
+        assert protocol.maxMessagePayloadSize == protocol.maxFramePayloadSize == 6
+
+    def test_ready_is_who_was_reached_and_does_not_drain(self) -> None:
+        """Losing the source again changes nothing."""
+        daemon = build(FakeReactor(), Settings(), IN_FRONT)
+        is_ready = part(daemon, Listener)._factory.is_ready
+        hub = part(daemon, Hub)
+        assert not is_ready()
+        hub.reached()
+        assert is_ready()
+        hub.lost(None)
+        assert is_ready()
+        part(daemon, UserManager).draining = True
+        assert not is_ready()
+
+    def test_short_of_memory_it_is_not_ready(self) -> None:
+        """Until there is enough again; whoever comes by in the meantime is told so."""
+        daemon = build(FakeReactor(), Settings(), IN_FRONT)
+        factory = part(daemon, Listener)._factory
+        part(daemon, Hub).reached()
+        guard = part(daemon, MemoryGuard)
+        guard.is_full = True
+        assert not factory.is_ready()
+        assert status(daemon) == 503
+        guard.is_full = False
+        assert factory.is_ready()
+        assert status(daemon) == 101
+
+    @pytest.mark.parametrize(("asked", "granted"), [(763, 763), (764, 763), (20000, 763)])
+    def test_there_are_no_more_clients_than_files(self, asked: int, granted: int, logged: LogCapture) -> None:
+        """Less those for other things and for handshakes; that it was lowered is said once it runs."""
+        daemon = build(FakeReactor(), Settings(max_connections=asked, gives_max_connections=True), IN_FRONT)
+        users = part(daemon, UserManager)
+        assert users._max_connections == granted
+        report(daemon)
+        warnings = [event["note"] for event in logged.events if event["log_level"].name == "warn"]
+        lowered = f"--max-connections is lowered from {asked} to 763: no more files may be open at once"
+        assert warnings == ([] if asked == granted else [lowered])
+
+    def test_a_default_is_lowered_without_a_warning(self, logged: LogCapture) -> None:
+        """Nobody has asked for it; how many fit is said with the rest."""
+        daemon = build(FakeReactor(), Settings(), IN_FRONT)
+        assert part(daemon, UserManager)._max_connections == 763
+        report(daemon)
+        (banner,) = logged.events
+        assert (banner["log_level"].name, banner["max_connections"]) == ("info", 763)
+        assert ": up to 763 clients on " in formatEvent(banner)
+
+    def test_at_least_one_client_fits(self, monkeypatch: pytest.MonkeyPatch, logged: LogCapture) -> None:
+        """However few files there are, and the line says so."""
+        monkeypatch.setattr(marketfeed.daemon.build, "raise_file_limit", lambda: 64)
+        daemon = build(FakeReactor(), Settings(gives_max_connections=True), IN_FRONT)
+        assert part(daemon, UserManager)._max_connections == 1
+        report(daemon)
+        assert "from 20000 to 1:" in logged.events[0]["note"]
+
+    @pytest.mark.parametrize("demo", [True, False])
+    def test_what_it_is_is_said_at_the_start(
+        self, monkeypatch: pytest.MonkeyPatch, demo: bool, logged: LogCapture
+    ) -> None:
+        """Where, from which Redis without its password, the warnings; in a demo also what to do next."""
+        monkeypatch.setattr(sys, "argv", ["/opt/env/bin/twistd"])
+        redis = EMBEDDED if demo else parse_redis_url("redis://:secret@example.com:6380/1")
+        daemon = build(
+            FakeReactor(), Settings(demo=demo, redis=redis, max_connections=1, warnings=("careful",)), IN_FRONT
+        )
+        part(daemon, Listener).privilegedStartService()
+        report(daemon)
+        _, warning, banner, *hint = logged.events
+        assert warning["note"] == "careful"
+        assert banner["redis"] == redis
+        parts = ", ".join(rf"{name} \d+\.\d+\S*" for name in ("marketfeed", "Python", "Twisted", "Autobahn", "OpenSSL"))
+        assert re.match(parts + ": ", formatEvent(banner))
+        assert banner["python"] == platform.python_version()
+        assert "secret" not in repr(logged.events)
+        assert len(hint) == demo
+        if demo:
+            assert hint[0]["command"] == "/opt/env/bin/marketfeed"
+            assert hint[0]["url"] == f"ws://localhost:{part(daemon, Listener).port_number}"
+
+    def test_the_log_is_ours_unless_twistd_was_told(self) -> None:
+        """The application, which twistd asks for it, gets it."""
+        settings = Settings(log_format="json", log_level="warn")
+        application = Application("x")
+        reactor = FakeReactor()
+        build(reactor, settings, IN_FRONT).setServiceParent(application)
+        assert application.getComponent(ILogObserver) == (reactor, IN_FRONT, "json", "warn")  # type: ignore[attr-defined]
+        for told in ({"logger": "x.y"}, {"syslog": 1}):
+            application = Application("x")
+            build(FakeReactor(), settings, told).setServiceParent(application)
+            assert application.getComponent(ILogObserver, None) is None  # type: ignore[attr-defined]
+
+    def test_it_can_be_a_part_of_another_service(self) -> None:
+        """Which is no application, and is asked for nothing."""
+        daemon = build(FakeReactor(), Settings(), IN_FRONT)
+        other = Daemon(FakeReactor(), FakeUsers(), True, "")
+        daemon.setServiceParent(other)
+        assert list(other) == [daemon]
+
+
+def admit(daemon: Daemon, peer: str | None = "203.0.113.7", path: str = "/", **headers: str) -> Admitted | Refusal:
+    """What becomes of a request from `peer`. Names of headers have underscores."""
+    admission = part(daemon, Listener)._factory.admission
+    path, _, query = path.partition("?")
+    fields = {name.replace("_", "-"): value for name, value in {"host": "feed.example", **headers}.items()}
+    head = Head("GET", path, query, fields)
+    return admission.admit(admission.address(peer, head), head)  # type: ignore[no-any-return]
+
+
+def status(daemon: Daemon, peer: str | None = "203.0.113.7", path: str = "/", **headers: str) -> int:
+    """The same, as the status of the answer."""
+    answer = admit(daemon, peer, path, **headers)
+    return answer.status if isinstance(answer, Refusal) else 101
+
+
+def access(**flags: str) -> Daemon:
+    """A daemon with these options, given as flags."""
+    return build(FakeReactor(), load(flags, {}), IN_FRONT)
+
+
+class TestAccess:
+    """The settings reach what decides who comes in."""
+
+    def test_without_settings(self) -> None:
+        """Pages of the same host and all programs come in, as often as 300 times in 5 minutes, without a token."""
+        daemon = access()
+        assert status(daemon, origin="https://feed.example") == 101
+        assert status(daemon, origin="https://other.example") == 403
+        assert [status(daemon) for _ in range(299)] == [101] * 298 + [429]
+        assert [status(daemon, "10.0.0.1") for _ in range(301)] == [101] * 301
+        with pytest.raises(BadToken, match="takes no tokens"):
+            part(daemon, Listener)._factory.context.verify(signed())
+
+    def test_origins(self) -> None:
+        """Those that are listed, in place of the host's own."""
+        daemon = access(allowed_origin="https://app.example,https://*.app.example")
+        assert status(daemon, origin="https://app.example") == 101
+        assert status(daemon, origin="https://beta.app.example") == 101
+        assert status(daemon, origin="https://feed.example") == 403
+
+    def test_connections_of_an_address(self) -> None:
+        """Behind a proxy that is trusted, the address of the client counts."""
+        daemon = access(max_connections_per_address="1", trusted_proxy="198.51.100.0/24")
+        assert status(daemon) == 101
+        assert status(daemon) == 429
+        assert status(daemon, "198.51.100.1", x_forwarded_for="192.0.2.1") == 101
+        assert status(daemon, "198.51.100.1", x_forwarded_for="192.0.2.1") == 429
+        assert status(daemon, "203.0.113.8", x_forwarded_for="192.0.2.2") == 101
+        assert status(daemon, "203.0.113.8", x_forwarded_for="192.0.2.3") == 429
+
+    def test_a_rate_that_is_given_spares_nobody(self) -> None:
+        """A local address neither."""
+        daemon = access(connect_rate="1")
+        assert [status(daemon, "127.0.0.1") for _ in range(2)] == [101, 429]
+
+    def test_the_default_rate_spares_no_proxy(self) -> None:
+        """Whose clients all seem to be there where it does not say who they are."""
+        daemon = access(trusted_proxy="10.0.0.1")
+        assert [status(daemon, "10.0.0.1") for _ in range(301)] == [101] * 300 + [429]
+        assert [status(daemon, "10.0.0.2") for _ in range(301)] == [101] * 301
+
+    def test_a_token_may_be_needed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Programs get 401 without a good one; with one its bearer is known, on the wire and to AUTH."""
+        monkeypatch.setattr(marketfeed.daemon.build.time, "time", lambda: 1_700_000_000.0)
+        daemon = access(auth="required", auth_key=secret_file(tmp_path))
+        assert status(daemon) == 401
+        assert status(daemon, path="/?token=x") == 401
+        answer = admit(daemon, path=f"/?token={signed()}")
+        assert isinstance(answer, Admitted)
+        assert answer.identity is not None
+        assert answer.identity.user == "alice"
+        assert part(daemon, Listener)._factory.context.verify(signed()) == answer.identity
+
+    def test_a_token_may_be_optional(self, tmp_path: Path) -> None:
+        """But one that is bad is refused all the same."""
+        daemon = access(auth="optional", auth_key=secret_file(tmp_path))
+        assert status(daemon) == 101
+        assert status(daemon, path="/?token=x") == 401
+
+    def test_whom_a_token_is_for_and_from(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Keys of both files, the audience and the issuer."""
+        monkeypatch.setattr(marketfeed.daemon.build.time, "time", lambda: 1_700_000_000.0)
+        keys = write_jwks(tmp_path / "keys.json", jwk("RS256", kid="r"))
+        daemon = access(
+            auth="required", auth_key=secret_file(tmp_path), auth_jwks=keys, auth_audience="feed", auth_issuer="us"
+        )
+        for algorithm, headers in (("HS256", None), ("RS256", {"kid": "r"})):
+            good = signed(algorithm, headers=headers, aud="feed", iss="us")
+            assert status(daemon, authorization=f"Bearer {good}") == 101
+            for claims in ({"aud": "feed"}, {"iss": "us"}, {"aud": "feed", "iss": "them"}):
+                bad = signed(algorithm, headers=headers, **claims)
+                assert status(daemon, authorization=f"Bearer {bad}") == 401
+
+    def test_declared_kinds(self, tmp_path: Path) -> None:
+        """Beside those that are built in, for paths and for requests."""
+        config = tmp_path / "marketfeed.toml"
+        config.write_text("[streams.funding]\nloss = 'latest'\n")
+        factory = part(access(config=str(config)), Listener)._factory
+        for kinds in (factory.kinds, factory.context.kinds):
+            assert str(kinds.parse("funding@X")) == "funding@X"
+            assert str(kinds.parse("trade@X")) == "trade@X"
+        with pytest.raises(BadStreamName):
+            part(access(), Listener)._factory.kinds.parse("funding@X")
+
+
+def secret_file(directory: Path) -> str:
+    path = directory / "secret"
+    path.write_bytes(SECRET)
+    return str(path)
+
+
+class TestFaults:
+    def test_keys_that_cannot_be_used(self, tmp_path: Path) -> None:
+        """The line names the option, the file and what would be accepted."""
+        missing = str(tmp_path / "missing")
+        private = tmp_path / "private.pem"
+        private.write_bytes(private_pem("RS256"))
+        public = tmp_path / "public.pem"
+        public.write_bytes(public_bytes("RS256"))
+        for flags, line in (
+            ({"auth_key": missing}, f"--auth-key: {missing}: No such file or directory"),
+            ({"auth_jwks": missing}, f"--auth-jwks: {missing}: No such file or directory"),
+            ({"auth_key": str(public), "auth_jwks": missing}, f"--auth-jwks: {missing}: No such file or directory"),
+            ({"auth_key": missing, "auth_jwks": missing}, f"--auth-key: {missing}: No such file or directory"),
+            ({"auth_key": str(private)}, f"--auth-key: {private}: is a private key; expected the public one, from: "),
+            ({"auth_jwks": str(public)}, f"--auth-jwks: {public}: is no JWKS; expected "),
+        ):
+            with pytest.raises(StartFault) as caught:
+                access(auth="required", **flags)
+            assert str(caught.value).startswith(line)
+            assert len(str(caught.value).splitlines()) == 1
+
+    def test_no_server_to_embed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The line says what to install."""
+
+        def find_server() -> str:
+            raise NoServerFound("install one")
+
+        monkeypatch.setattr(marketfeed.daemon.redis_side, "find_server", find_server)
+        with pytest.raises(StartFault, match=r"^install one$"):
+            build(FakeReactor(), Settings(redis=EMBEDDED), IN_FRONT)
+
+    def test_a_ca_that_cannot_be_read(self) -> None:
+        """The line names the option."""
+        settings = Settings(redis=parse_redis_url("rediss://x"), redis_ca="/nonexistent")
+        with pytest.raises(StartFault, match=r"^--redis-ca: /nonexistent: No such file or directory$"):
+            build(FakeReactor(), settings, IN_FRONT)
+
+    def test_a_client_certificate_that_cannot_be_used(self, tmp_path: Path) -> None:
+        """The line names the option, the file and what would be accepted."""
+        authority = Authority()
+        certificate, key = map(str, authority.issue("feed").write(tmp_path))
+        missing, empty = str(tmp_path / "missing"), tmp_path / "empty"
+        empty.write_bytes(b"")
+        other = tmp_path / "other.key"
+        other.write_bytes(authority.issue("feed").pem_key())
+        secret = tmp_path / "secret.key"
+        secret.write_bytes(authority.issue("feed").pem_key(b"a password"))
+        a_key, a_chain = "a PEM file with an unencrypted private key", "a PEM file of certificates"
+        for files, line in (
+            ((certificate, missing), f"--redis-key: {missing}: No such file or directory; expected {a_key}"),
+            ((missing, key), f"--redis-certificate: {missing}: No such file or directory; expected {a_chain}"),
+            ((certificate, str(empty)), f"--redis-key: {empty}: no key can be read; expected {a_key}"),
+            ((str(empty), key), f"--redis-certificate: {empty}: no certificates can be read; expected {a_chain}"),
+            ((certificate, str(secret)), f"--redis-key: {secret}: the key is encrypted; expected {a_key}"),
+            (
+                (certificate, str(other)),
+                f"--redis-certificate: {certificate}: its first certificate is not of the key in --redis-key; "
+                "expected that one",
+            ),
+        ):
+            settings = Settings(redis=parse_redis_url("rediss://x"), redis_certificate=files[0], redis_key=files[1])
+            with pytest.raises(StartFault) as caught:
+                build(FakeReactor(), settings, IN_FRONT)
+            assert str(caught.value) == line
+
+    def test_a_port_that_cannot_be_read(self) -> None:
+        """The line names the option and what would be accepted."""
+        with pytest.raises(StartFault, match=r"^--port: .*endpoint description.*nonsense"):
+            build(FakeReactor(), Settings(port="nonsense:"), IN_FRONT)

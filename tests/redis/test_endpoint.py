@@ -1,0 +1,148 @@
+"""Connecting to a Redis server that asks who we are: real handshakes in memory, and renewal between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.endpoint import check_files, redis_endpoint
+from marketfeed.redis.tls import RedisTls
+from tests.certificates import Authority, ServerCertificate
+from tests.conftest import LogCapture
+
+ROOT = Authority()
+BELOW = Authority(ROOT)
+ADDRESS = RedisAddress(host="127.0.0.1", tls=True)
+
+
+class World:
+    """A client of a server on 127.0.0.1, whose certificate is shown when it is asked for."""
+
+    def __init__(self) -> None:
+        ROOT.write(Path("ca.pem"))
+        self.reactor: Any = MemoryReactorClock()
+        self._endpoint = redis_endpoint(self.reactor, ADDRESS, RedisTls("ca.pem", "server.pem", "server.key"))
+
+    def shown(self) -> list[x509.Certificate]:
+        """Connect; the chain that the client has shown."""
+        factory = Factory.forProtocol(Protocol)
+        factory.noisy = False
+        self._endpoint.connect(factory)
+        ours, transport = self.reactor.tcpClients[-1][2].buildProtocol(None), StringTransport()
+        ours.makeConnection(transport)
+        server = SSL.Connection(self._context(), None)
+        server.set_accept_state()
+        for _ in range(4):
+            server.bio_write(transport.value() or b"")
+            transport.clear()
+            try:
+                server.do_handshake()
+            except SSL.WantReadError:
+                pass
+            else:
+                break
+            ours.dataReceived(server.bio_read(1 << 16))
+        shown = [server.get_peer_certificate(), *(server.get_peer_cert_chain() or ())]
+        return [each.to_cryptography() for each in shown if each is not None]
+
+    def _context(self) -> SSL.Context:
+        context = ROOT.issue("127.0.0.1").context()
+        context.get_cert_store().add_cert(X509.from_cryptography(ROOT.certificate))  # type: ignore[union-attr]
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, lambda *arguments: bool(arguments[-1]))
+        return context
+
+
+def chain(of: ServerCertificate) -> Sequence[x509.Certificate]:
+    return [of.certificate, *of.between]
+
+
+def lines(logged: LogCapture) -> list[str]:
+    found = [event["log_format"].format(**event) for event in logged.events if "name" in event]
+    return [line for line in found if "certificate" in line]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Paths are relative to a directory of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def certificate(here: Path) -> ServerCertificate:
+    """What is in the files at first, of an authority that the server does not know itself."""
+    issued = BELOW.issue("feed")
+    issued.write(here)
+    return issued
+
+
+def test_the_server_sees_who_we_are(certificate: ServerCertificate) -> None:
+    """With those that vouch for it."""
+    assert World().shown() == chain(certificate)
+
+
+def test_a_renewed_certificate_is_shown_from_the_next_connection_on(
+    certificate: ServerCertificate, here: Path, monkeypatch: pytest.MonkeyPatch, logged: LogCapture
+) -> None:
+    """Wherever the process has gone meanwhile, as twistd does with --rundir."""
+    world = World()
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    renewed = BELOW.issue("feed")
+    renewed.write(here)
+    world.reactor.advance(2)
+    assert world.shown() == chain(renewed)
+    (line,) = lines(logged)
+    assert line.startswith("redis: new connections get the renewed certificate, valid until 20")
+    world.reactor.advance(2)
+    assert world.shown() == chain(renewed)
+    assert len(lines(logged)) == 1
+
+
+def test_what_is_unfit_changes_nothing(certificate: ServerCertificate, here: Path, logged: LogCapture) -> None:
+    """As between the writing of the one file and of the other; it is said once."""
+    world = World()
+    renewed = BELOW.issue("feed")
+    (here / "server.pem").write_bytes(renewed.pem + renewed.pem_between)
+    for _ in range(3):
+        world.reactor.advance(2)
+        assert world.shown() == chain(certificate)
+    (line,) = lines(logged)
+    assert line.startswith(
+        "redis: the certificate in use stays, for its renewal is unfit: --redis-certificate: "
+        f"{here / 'server.pem'}: its first certificate is not of the key in --redis-key"
+    )
+    renewed.write(here)
+    world.reactor.advance(2)
+    assert world.shown() == chain(renewed)
+
+
+def test_files_can_be_looked_at_before(certificate: ServerCertificate) -> None:
+    """By who will connect by other means. A server without TLS needs none."""
+    ROOT.write(Path("ca.pem"))
+    check_files(ADDRESS, RedisTls("ca.pem", "server.pem", "server.key"))
+    check_files(RedisAddress(), RedisTls("none.pem"))
+    for tls, line in (
+        (RedisTls("none.pem"), "--redis-ca: none.pem: No such file or directory"),
+        (RedisTls("ca.pem", "server.pem", "none.key"), "--redis-key: none.key: No such file or directory; expected "),
+        (RedisTls(None, "ca.pem", "server.key"), "--redis-certificate: ca.pem: its first certificate is not of the "),
+    ):
+        with pytest.raises(ValueError, match=r".") as caught:
+            check_files(ADDRESS, tls)
+        assert str(caught.value).startswith(line)
+
+
+def test_a_socket_takes_no_files() -> None:
+    """Nothing is looked for."""
+    endpoint = redis_endpoint(MemoryReactorClock(), RedisAddress(path="/run/redis.sock"), RedisTls("none.pem"))
+    assert isinstance(endpoint, UNIXClientEndpoint)

@@ -1,0 +1,722 @@
+"""One connection to a Redis server, in memory: the login, every way to fail, signs of life, attempts without end."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.internet import error
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.interfaces import IResolutionReceiver
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, formatEvent
+
+from marketfeed.redis.address import RedisAddress, parse_redis_url
+from marketfeed.redis.endpoint import redis_endpoint
+from marketfeed.redis.link import LinkKeeper, RedisLink
+from marketfeed.redis.tls import RedisTls
+from tests.conftest import LogCapture
+from tests.redis.memory import Connection, Endpoint
+
+OK, PONG = b"+OK\r\n", b"+PONG\r\n"
+SECRET = "a secret"
+PLAIN = parse_redis_url("redis://cache.example:6379")
+FULL = RedisAddress(username="feed", password=SECRET, database=3)
+
+
+class Owner:
+    """Records what a keeper tells its owner."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.events: list[str] = []
+        self.on_up: Callable[[], None] = lambda: None
+        self.on_down: Callable[[], None] = lambda: None
+
+    def make_link(self) -> RedisLink:
+        return RedisLink(self._clock)
+
+    def link_up(self, link: RedisLink) -> None:
+        self.events.append("up")
+        self.on_up()
+
+    def link_down(self, link: RedisLink | None) -> None:
+        self.events.append("none" if link is None else "down")
+        self.on_down()
+
+
+class World:
+    """A keeper, and all that it meets."""
+
+    def __init__(self, address: RedisAddress = PLAIN) -> None:
+        self.clock = Clock()
+        self.endpoint = Endpoint(self.clock)
+        self.owner = Owner(self.clock)
+        self.keeper = LinkKeeper(self.clock, self.endpoint, address, self.owner, "cache")
+
+    def start(self) -> World:
+        self.keeper.startService()
+        return self
+
+    def connect(self) -> Connection:
+        """A link that is up; one that waits for a new attempt gets it."""
+        if not self.endpoint.is_waiting:
+            self.next_attempt()
+        connection = self.endpoint.accept()
+        connection.answer(PONG)
+        return connection
+
+    def next_attempt(self) -> float:
+        """Wait for the next attempt; the pause before it, in seconds."""
+        before = self.clock.seconds()
+        while not self.endpoint.is_waiting:
+            (call,) = self.clock.getDelayedCalls()
+            self.clock.advance(call.getTime() - self.clock.seconds())
+        return self.clock.seconds() - before
+
+    def fail(self, times: int, fault: Exception) -> list[float]:
+        """Let so many attempts fail; the pause after each."""
+        pauses = []
+        for _ in range(times):
+            self.endpoint.refuse(fault)
+            pauses.append(self.next_attempt())
+        return pauses
+
+    def stop(self) -> None:
+        """Stop it, and see that nothing is left: no timer, no connection, no further attempt."""
+        ended: list[object] = []
+        self.keeper.stopService().addBoth(ended.append)
+        self.clock.advance(0)
+        assert ended == [None]
+        assert self.clock.getDelayedCalls() == []
+        assert not any(connection.is_open for connection in self.endpoint.connections)
+        assert not self.endpoint.is_waiting
+        events, attempts = list(self.owner.events), len(self.endpoint.attempts)
+        self.clock.advance(1000)
+        assert (self.owner.events, len(self.endpoint.attempts)) == (events, attempts)
+
+
+def causes(logged: LogCapture, level: LogLevel = LogLevel.error) -> list[str]:
+    """Why there was no connection, of each line of that level."""
+    return [event["cause"] for event in logged.events if event["log_level"] is level and "cause" in event]
+
+
+def text_of(logged: LogCapture) -> str:
+    return "\n".join(formatEvent(event) for event in logged.events)
+
+
+# The login.
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("redis://h", [(b"PING",)]),
+        ("redis://:p%40ss@h", [(b"AUTH", b"p@ss"), (b"PING",)]),
+        ("redis://feed:pass@h", [(b"AUTH", b"feed", b"pass"), (b"PING",)]),
+        ("redis://feed@h", [(b"PING",)]),
+        ("redis://h/7", [(b"SELECT", b"7"), (b"PING",)]),
+        ("unix://feed:pass@/run/r?db=2", [(b"AUTH", b"feed", b"pass"), (b"SELECT", b"2"), (b"PING",)]),
+    ],
+)
+def test_a_link_is_up_when_all_of_the_login_was_answered(url: str, asked: list[tuple[bytes, ...]]) -> None:
+    """The commands go one by one, as the address says; the owner hears of the link after the answer to PING."""
+    world = World(parse_redis_url(url)).start()
+    connection = world.endpoint.accept()
+    for command in asked:
+        assert connection.asked() == [command]
+        assert world.owner.events == []
+        connection.say(PONG if command == (b"PING",) else OK)
+    assert connection.asked() == []
+    assert world.owner.events == ["up"]
+    world.stop()
+    assert world.owner.events == ["up", "down"]
+
+
+def test_an_answer_may_come_in_pieces() -> None:
+    """Where the network cuts the bytes does not matter."""
+    world = World().start()
+    connection = world.endpoint.accept()
+    for byte in b"+PONG\r\n":
+        assert world.owner.events == []
+        connection.say(bytes([byte]))
+    assert world.owner.events == ["up"]
+    world.stop()
+
+
+WRONGPASS = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+NOT_REDIS = "the answer is not in Redis' protocol, is it a Redis server?"
+
+
+@pytest.mark.parametrize(
+    ("answers", "cause"),
+    [
+        ([WRONGPASS], "the login was refused: WRONGPASS invalid username-password pair or user is disabled."),
+        ([OK, b"-ERR DB index is out of range\r\n"], "database 3 cannot be used: ERR DB index is out of range"),
+        (
+            [OK, OK, b"-NOAUTH Authentication required.\r\n"],
+            "the server does not serve us: NOAUTH Authentication required.",
+        ),
+        (
+            [OK, OK, b"-LOADING Redis is loading the dataset in memory\r\n"],
+            "the server does not serve us: LOADING Redis is loading the dataset in memory",
+        ),
+        ([b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\n"], NOT_REDIS),
+        ([OK, b"\x15\x03\x03\x00\x02\x02\x46"], NOT_REDIS),
+        ([OK, OK, b"SSH-2.0-OpenSSH_9.2\r\n"], NOT_REDIS),
+    ],
+)
+def test_a_login_that_fails_is_one_line(answers: list[bytes], cause: str, logged: LogCapture) -> None:
+    """What the server objects to is said, with the server's own words; the link is closed, and tried again."""
+    world = World(FULL).start()
+    connection = world.endpoint.accept()
+    connection.answer(*answers)
+    world.clock.advance(0)
+    assert not connection.is_open
+    assert world.owner.events == ["none"]
+    assert causes(logged) == [cause]
+    assert len([event for event in logged.events if event["log_level"] > LogLevel.debug]) == 1
+    world.next_attempt()
+    world.stop()
+    assert SECRET not in text_of(logged)
+
+
+@pytest.mark.parametrize("answered", [0, 1, 2])
+def test_a_silent_server_is_given_up(answered: int, logged: LogCapture) -> None:
+    """Whichever command it leaves unanswered, ten seconds later somebody else gets a chance."""
+    world = World(FULL).start()
+    connection = world.endpoint.accept()
+    connection.answer(*[OK] * answered)
+    world.clock.advance(9.9)
+    assert connection.is_open
+    world.clock.advance(0.2)
+    world.clock.advance(0)
+    assert not connection.is_open
+    assert causes(logged) == ["no answer within 10 s, is it a Redis server?"]
+    world.stop()
+
+
+def test_a_server_without_tls_may_be_silent(logged: LogCapture) -> None:
+    """A plain server waits for the end of a line in what is a handshake to us: the log asks the right question."""
+    world = World(RedisAddress(tls=True)).start()
+    world.endpoint.accept()
+    world.clock.advance(10)
+    assert causes(logged) == ["no answer within 10 s, is it a Redis server with TLS?"]
+    world.stop()
+
+
+@pytest.mark.parametrize("answered", [0, 1, 2])
+def test_a_connection_that_ends_during_the_login(answered: int, logged: LogCapture) -> None:
+    """It is one more failed attempt."""
+    world = World(FULL).start()
+    connection = world.endpoint.accept()
+    connection.answer(*[OK] * answered)
+    connection.cut()
+    assert causes(logged) == ["the connection was closed"]
+    world.next_attempt()
+    world.stop()
+
+
+def test_a_connection_that_ends_before_the_login(logged: LogCapture) -> None:
+    """Even if it was lost before anybody heard of it, attempts go on."""
+    world = World().start()
+    world.endpoint.accept(at_once=Connection.cut)
+    assert causes(logged) == ["the connection was closed"]
+    world.connect()
+    world.stop()
+
+
+# The ways to fail.
+
+TLS_FAULT = SSL.Error([("SSL routines", "", "certificate verify failed")])
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (error.DNSLookupError("no results for hostname lookup: x"), "the host name is not known"),
+        (error.ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "connection refused"),
+        (error.TimeoutError(), "no connection within the time-out"),
+        (error.NoRouteError(errno.EHOSTUNREACH, "No route to host"), "No route to host"),
+        (error.ConnectError(errno.ENOENT, "No such file or directory"), "No such file or directory"),
+        (error.ConnectError(), "ConnectError: An error occurred while connecting."),
+        (OSError("AF_UNIX path too long"), "OSError: AF_UNIX path too long"),
+        (RuntimeError("first\n  second"), "RuntimeError: first second"),
+        (RuntimeError("x" * 1000), "RuntimeError: " + "x" * 186),
+    ],
+)
+def test_a_connection_that_cannot_be_made_is_one_line(fault: Exception, cause: str, logged: LogCapture) -> None:
+    """Each cause is said in words that an operator knows."""
+    world = World().start()
+    world.endpoint.refuse(fault)
+    assert causes(logged) == [cause]
+    assert world.owner.events == ["none"]
+    world.stop()
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (error.ConnectionDone(), "the connection was closed"),
+        (error.ConnectionLost(), "the connection was closed"),
+        (TLS_FAULT, "TLS: SSL routines: certificate verify failed"),
+        (SSL.Error([]), "TLS: the handshake failed"),
+        (SSL.Error(), "TLS: the handshake failed"),
+        (SSL.SysCallError(-1, "Unexpected EOF"), "TLS: Unexpected EOF"),
+        (VerificationError(errors=[]), "TLS: the certificate is for another host"),
+    ],
+)
+@pytest.mark.parametrize("is_up", [False, True])
+def test_a_connection_that_is_lost_is_one_line(fault: Exception, cause: str, is_up: bool, logged: LogCapture) -> None:
+    """During the login, where TLS fails, as well as later."""
+    world = World().start()
+    connection = world.connect() if is_up else world.endpoint.accept()
+    connection.cut(fault)
+    assert causes(logged) == [cause]
+    assert world.owner.events == (["up", "down"] if is_up else ["none"])
+    world.stop()
+
+
+def test_what_a_link_says_against_the_protocol_ends_it(logged: LogCapture) -> None:
+    """After a byte that makes no sense nothing on that link can be believed."""
+    world = World().start()
+    connection = world.connect()
+    connection.say(b"?\r\n")
+    world.clock.advance(0)
+    assert not connection.is_open
+    assert causes(logged) == [NOT_REDIS]
+    assert world.owner.events == ["up", "down"]
+    world.stop()
+
+
+def test_a_fault_of_ours_is_logged_and_costs_one_link(logged: LogCapture) -> None:
+    """An owner that raises must not leave the daemon without a link for good."""
+    world = World().start()
+
+    def raise_it() -> None:
+        raise ZeroDivisionError
+
+    world.owner.on_up = raise_it
+    connection = world.connect()
+    world.clock.advance(0)
+    assert not connection.is_open
+    world.owner.on_up, world.owner.on_down = (lambda: None), raise_it
+    world.connect().cut()
+    world.owner.on_down = lambda: None
+    world.connect()
+    assert world.owner.events == ["up", "down", "up", "down", "up"]
+    assert len(logged.flush_failures(ZeroDivisionError)) == 2
+    world.stop()
+
+
+# Attempts.
+
+REFUSED = error.ConnectionRefusedError()
+
+
+def test_the_pauses_grow_to_a_limit_and_are_jittered() -> None:
+    """From a fifth of a second to about five seconds, each up to a quarter longer or shorter."""
+    runs = [World().start() for _ in range(12)]
+    pauses = [world.fail(8, REFUSED) for world in runs]
+    for turn, expected in enumerate([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]):
+        seen = [run[turn] for run in pauses]
+        assert all(0.75 * expected <= pause <= 1.25 * expected for pause in seen)
+        assert len(set(seen)) > 1, "many daemons would all come back at the same moment"
+    for world in runs:
+        world.stop()
+
+
+@pytest.mark.parametrize("lasted", [1.01, 4.8, 60.0])
+def test_the_pauses_begin_anew_after_a_good_link(lasted: float) -> None:
+    """However often it is lost again: each time clients have had their data for longer than they waited."""
+    world = World().start()
+    world.fail(5, REFUSED)
+    for _ in range(5):
+        connection = world.connect()
+        ends = world.clock.seconds() + lasted
+        for _ in range(int(lasted) // 4):
+            world.clock.advance(4)
+            connection.say(b"+\r\n")
+        world.clock.advance(ends - world.clock.seconds())
+        connection.cut()
+        assert world.next_attempt() <= 0.25
+    world.stop()
+
+
+def test_the_pauses_go_on_growing_after_a_link_that_flaps() -> None:
+    """A server that takes the login and then hangs up is not to be stormed."""
+    world = World().start()
+    world.fail(3, REFUSED)
+    for least in (1.2, 2.4, 3.75):
+        connection = world.connect()
+        world.clock.advance(0.9)
+        connection.cut()
+        assert world.next_attempt() >= least
+    world.stop()
+
+
+def test_a_link_that_flaps_is_not_made_anew_at_once() -> None:
+    """After less than a second of life a second passes; attempts that fail afterwards have their own pauses."""
+    pauses = set()
+    for _ in range(5):
+        world = World().start()
+        connection = world.connect()
+        world.clock.advance(0.9)
+        connection.cut()
+        pauses.add(world.next_attempt())
+        assert world.fail(1, REFUSED)[0] <= 0.5
+        world.stop()
+    assert all(1 <= pause <= 1.25 for pause in pauses)
+    assert len(pauses) > 1, "many daemons would all come back at the same moment"
+
+
+def test_a_link_that_lasted_a_second_does_not_flap() -> None:
+    """The next one is tried at once."""
+    world = World().start()
+    connection = world.connect()
+    world.clock.advance(1)
+    connection.cut()
+    assert world.next_attempt() <= 0.25
+    world.stop()
+
+
+def test_attempts_go_on_for_ever(logged: LogCapture) -> None:
+    """A night without a server is no reason to give up."""
+    world = World().start()
+    world.fail(5000, REFUSED)
+    world.connect()
+    assert world.owner.events.count("up") == 1
+    world.stop()
+
+
+def test_a_cause_is_logged_when_it_is_new(logged: LogCapture) -> None:
+    """An outage is one line in the log, not one each second; a connection makes every cause new."""
+    world = World().start()
+    world.fail(4, REFUSED)
+    assert causes(logged) == ["connection refused"]
+    assert causes(logged, LogLevel.debug) == ["connection refused"] * 3
+    world.fail(2, error.TimeoutError())
+    world.fail(1, REFUSED)
+    assert causes(logged) == ["connection refused", "no connection within the time-out", "connection refused"]
+    for _ in range(2):
+        world.connect().cut()
+    assert causes(logged)[3:] == ["the connection was closed"] * 2
+    world.stop()
+
+
+def test_the_log_says_who_where_why_and_when_next(logged: LogCapture) -> None:
+    """The line is enough to know which server is meant and that nobody needs to act twice."""
+    world = World(RedisAddress(host="cache.example", username="feed", password=SECRET)).start()
+    world.endpoint.refuse(REFUSED)
+    (line,) = [formatEvent(event) for event in logged.events if "cause" in event]
+    start = "cache: no connection to redis://feed:***@cache.example:6379: connection refused; trying again, next in 0."
+    assert line.startswith(start)
+    connection = (world.next_attempt(), world.endpoint.accept())[1]
+    connection.answer(OK, PONG)
+    assert "cache: connected to redis://feed:***@cache.example:6379" in text_of(logged)
+    world.stop()
+
+
+# Signs of life.
+
+
+def test_a_quiet_link_is_asked_and_lives_on_when_it_answers(logged: LogCapture) -> None:
+    """Five seconds without a byte: PING. Whatever comes is a sign of life, and half an hour of it is fine."""
+    world = World().start()
+    connection = world.connect()
+    world.clock.advance(4.9)
+    assert connection.asked() == []
+    for _ in range(360):
+        world.clock.advance(0.2)
+        assert connection.asked() == [(b"PING",)]
+        connection.say(PONG)
+        world.clock.advance(4.9)
+        assert connection.asked() == []
+    assert connection.is_open
+    assert causes(logged) == []
+    world.stop()
+
+
+def test_a_link_with_traffic_is_not_asked() -> None:
+    """Publications are signs of life too, even half of one."""
+    world = World().start()
+    connection = world.connect()
+    connection.say(b"$100000\r\n")
+    for _ in range(20):
+        world.clock.advance(4)
+        connection.say(b"x")
+    assert connection.asked() == []
+    world.stop()
+
+
+def test_a_link_that_stays_silent_is_lost(logged: LogCapture) -> None:
+    """Ten seconds after the last byte, five after the question, it is cut, and a new one is tried at once."""
+    world = World().start()
+    connection = world.connect()
+    world.clock.advance(3)
+    connection.say(b"+\r\n")
+    world.clock.pump([2, 2.9, 0.1, 4.9])
+    assert connection.asked() == [(b"PING",)]
+    assert connection.is_open
+    world.clock.advance(0.2)
+    world.clock.advance(0)
+    assert not connection.is_open
+    assert causes(logged) == ["silent for 10 s"]
+    assert world.owner.events == ["up", "down"]
+    assert world.next_attempt() <= 0.25
+    world.stop()
+
+
+def test_a_jump_of_the_clock_is_no_silence(logged: LogCapture) -> None:
+    """Time that passes at once, as after a suspension, says nothing about the server: it is asked first."""
+    world = World().start()
+    connection = world.connect()
+    world.clock.advance(3600)
+    assert connection.asked() == [(b"PING",)]
+    connection.say(PONG)
+    world.clock.advance(4.9)
+    assert connection.is_open
+    assert causes(logged) == []
+    world.stop()
+
+
+def test_an_answer_just_in_time_counts() -> None:
+    """A server that takes almost five seconds to answer is slow, not lost."""
+    world = World().start()
+    connection = world.connect()
+    for _ in range(10):
+        world.clock.advance(5)
+        assert connection.asked() == [(b"PING",)]
+        world.clock.advance(4.99)
+        connection.say(PONG)
+        world.clock.advance(0.01)
+    assert connection.is_open
+    world.stop()
+
+
+# Stopping at any moment.
+
+
+def _connecting(world: World) -> None:
+    world.start()
+
+
+def _first_command(world: World) -> None:
+    world.start().endpoint.accept()
+
+
+def _second_command(world: World) -> None:
+    world.start().endpoint.accept().answer(OK)
+
+
+def _refused(world: World) -> None:
+    world.start().endpoint.accept().answer(WRONGPASS)
+
+
+def _no_answer(world: World) -> None:
+    world.start().endpoint.accept()
+    world.clock.advance(10)
+
+
+def _up(world: World) -> None:
+    world.start().endpoint.accept().answer(OK, OK, PONG)
+
+
+def _asked_for_life(world: World) -> None:
+    _up(world)
+    world.clock.advance(6)
+
+
+def _found_silent(world: World) -> None:
+    _asked_for_life(world)
+    world.clock.advance(4)
+
+
+def _lost(world: World) -> None:
+    _up(world)
+    world.endpoint.connections[0].cut()
+
+
+def _refused_connection(world: World) -> None:
+    world.start().endpoint.refuse(REFUSED)
+
+
+def _second_attempt(world: World) -> None:
+    world.start().fail(1, REFUSED)
+
+
+def _never(world: World) -> None:
+    """It was not even started."""
+
+
+MOMENTS = [
+    _never,
+    _connecting,
+    _first_command,
+    _second_command,
+    _refused,
+    _no_answer,
+    _up,
+    _asked_for_life,
+    _found_silent,
+    _lost,
+    _refused_connection,
+    _second_attempt,
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_it_can_be_stopped_at_any_moment(moment: Callable[[World], None]) -> None:
+    """Stopping ends whatever goes on, waits until the connection is closed, and leaves no timer."""
+    world = World(FULL)
+    moment(world)
+    world.stop()
+    assert world.owner.events.count("up") == world.owner.events.count("down")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_it_can_be_started_again(moment: Callable[[World], None]) -> None:
+    """A keeper that was stopped is as good as new."""
+    world = World(FULL)
+    moment(world)
+    world.stop()
+    world.start()
+    world.endpoint.accept().answer(OK, OK, PONG)
+    assert world.owner.events[-1] == "up"
+    world.stop()
+
+
+def test_a_fault_of_ours_does_not_keep_it_from_stopping(logged: LogCapture) -> None:
+    """Whatever the owner does when it hears of the end."""
+    world = World(FULL)
+    _up(world)
+
+    def raise_it() -> None:
+        raise ZeroDivisionError
+
+    world.owner.on_down = raise_it
+    world.stop()
+    assert len(logged.flush_failures(ZeroDivisionError)) == 1
+
+
+def test_stopping_waits_for_the_connection_to_be_closed() -> None:
+    """Afterwards the server has one client less, for sure."""
+    world = World(FULL)
+    _up(world)
+    ended: list[object] = []
+    world.keeper.stopService().addBoth(ended.append)
+    assert ended == []
+    world.clock.advance(0)
+    assert ended == [None]
+
+
+class _NoAnswer:
+    """A name resolver that is never done."""
+
+    def resolveHostName(self, receiver: IResolutionReceiver, *_: object, **__: object) -> None:
+        receiver.resolutionBegan(None)
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp", "host", "name"])
+def test_it_can_be_stopped_while_a_real_endpoint_connects(kind: str) -> None:
+    """Twisted's endpoints have an error of their own for being cancelled; a black hole must not hold the daemon."""
+    reactor = MemoryReactorClock()
+    endpoint = {
+        "unix": lambda: UNIXClientEndpoint(reactor, "/a/socket"),
+        "tcp": lambda: TCP4ClientEndpoint(reactor, "192.0.2.1", 6379),
+        "host": lambda: HostnameEndpoint(reactor, b"192.0.2.1", 6379),
+        "name": lambda: HostnameEndpoint(reactor, b"cache.example", 6379),
+    }[kind]()
+    if kind == "name":
+        reactor.installNameResolver(_NoAnswer())
+    owner = Owner(reactor)
+    keeper = LinkKeeper(reactor, endpoint, PLAIN, owner, "cache")
+    keeper.startService()
+    ended: list[object] = []
+    done: Deferred[None] = keeper.stopService()
+    done.addBoth(ended.append)
+    assert ended == [None]
+    assert reactor.getDelayedCalls() == []
+    assert owner.events == []
+
+
+# Endpoints.
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A file with one certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "A CA")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    ).sign(key, hashes.SHA256())
+    path = tmp_path / "ca.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def test_the_address_says_where_to_connect_to() -> None:
+    """A path is a Unix socket, anything else TCP; both within ten seconds."""
+    reactor = MemoryReactorClock()
+    world = World()
+    for url in ("unix:///run/redis.sock", "redis://127.0.0.1:7000"):
+        keeper = LinkKeeper(
+            reactor, redis_endpoint(reactor, parse_redis_url(url), RedisTls()), PLAIN, world.owner, "cache"
+        )
+        keeper.startService()
+        keeper.stopService()
+    ((path, _, unix_timeout, _),) = reactor.unixClients
+    ((host, port, _, tcp_timeout, _),) = reactor.tcpClients
+    assert (path, unix_timeout, host, port, tcp_timeout) == ("/run/redis.sock", 10.0, "127.0.0.1", 7000, 10.0)
+
+
+def test_a_file_of_certificates_may_hold_several(certificate: Path) -> None:
+    """With words between them, as operating systems ship theirs."""
+    one = certificate.read_text()
+    certificate.write_text(f"# the old one\n{one}\n# the new one\n{one}\n")
+    redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), RedisTls(str(certificate)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"junk",
+        b"-----BEGIN CERTIFICATE-----\nnot base64\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        b"\xff\xfe-----END CERTIFICATE-----",
+        b"-----END CERTIFICATE-----",
+    ],
+)
+def test_a_file_that_holds_no_certificates_is_refused(text: bytes, certificate: Path) -> None:
+    """The start ends with one line that names the file."""
+    certificate.write_bytes(text)
+    with pytest.raises(ValueError, match=r"ca\.pem: expected certificates in PEM format$"):
+        redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), RedisTls(str(certificate)))
+
+
+def test_a_good_certificate_does_not_hide_a_broken_one(certificate: Path) -> None:
+    """Half a file of CAs would be found out much later."""
+    broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    certificate.write_text(certificate.read_text() + broken)
+    with pytest.raises(ValueError, match="expected certificates in PEM format"):
+        redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), RedisTls(str(certificate)))
+
+
+def test_a_missing_file_of_certificates_is_named(tmp_path: Path) -> None:
+    """With what the system says about it."""
+    with pytest.raises(ValueError, match=r"none\.pem: No such file or directory$"):
+        redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), RedisTls(str(tmp_path / "none.pem")))
