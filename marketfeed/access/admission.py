@@ -16,7 +16,8 @@ from marketfeed.access.addresses import ConnectionCounts, ConnectRate, Key, Trus
 from marketfeed.access.origins import AllowedOrigins, admitting_flag
 from marketfeed.access.tokens import BadToken, TokenVerifier, token_from
 from marketfeed.boundaries import Clock
-from marketfeed.http.head import BadRequest, Head, Refusal
+from marketfeed.http.head import BadRequest, Head
+from marketfeed.http.response import Response
 from marketfeed.hub.shares import Share, Shares
 from marketfeed.model.identity import ANONYMOUS, Identity
 from marketfeed.runtime.logs import Log
@@ -50,7 +51,7 @@ class Capacity(Protocol):
 
     draining: bool
 
-    def refusal(self, *, stays: bool = True) -> Refusal | None:
+    def refusal(self, *, stays: bool = True) -> Response | None:
         """Why no further client may come in at this moment, or None. `stays`: not just for one answer."""
 
 
@@ -96,7 +97,7 @@ class Admission:
         """Where the client is whose connection comes from `peer`; None: a Unix socket."""
         return self._proxies.client_address(peer, head.headers.get("x-forwarded-for"))
 
-    def admit(self, address: str | None, head: Head) -> Admitted | Refusal:
+    def admit(self, address: str | None, head: Head) -> Admitted | Response:
         """Decide about a client at `address`. If it is admitted, call `leave` when it is gone."""
         token = self._token(head)
         refusal = self._refusal(address, head, token, stays=True)
@@ -104,16 +105,16 @@ class Admission:
             return refusal
         key = address_key(address)
         if not self._counts.enter(key):
-            return Refusal(429, "too many connections from this address", (("Retry-After", "30"),))
+            return Response(429, "too many connections from this address", (("Retry-After", "30"),))
         identity = self._identify(address, token)
-        if isinstance(identity, Refusal):
+        if isinstance(identity, Response):
             if identity.status == 401 and "origin" in head.headers:
                 return Admitted(address, key, None)
             self._counts.leave(key)
             return identity
         return Admitted(address, key, identity)
 
-    def identify(self, address: str | None, head: Head) -> Identity | Refusal:
+    def identify(self, address: str | None, head: Head) -> Identity | Response:
         """Decide about a request that is answered in plain HTTP: who asks, or why there is no answer."""
         token = self._token(head)
         return self._refusal(address, head, token, stays=False) or self._identify(address, token)
@@ -149,17 +150,19 @@ class Admission:
                 _log.warn("a page of another origin was refused; {flag} would admit it", flag=flag)
         return False
 
-    def _token(self, head: Head) -> str | Refusal | None:
+    def _token(self, head: Head) -> str | Response | None:
         """The token that is to be verified; or why none is; None: there is none that matters."""
         if self._verifier is None:
             return None
         try:
             found = token_from(head.headers, head.query)
         except BadRequest as fault:
-            return Refusal(400, str(fault))
+            return Response(400, str(fault))
         return None if found is None else found.token
 
-    def _refusal(self, address: str | None, head: Head, token: str | Refusal | None, *, stays: bool) -> Refusal | None:
+    def _refusal(
+        self, address: str | None, head: Head, token: str | Response | None, *, stays: bool
+    ) -> Response | None:
         """Why nobody who comes from there, or nobody at all, is let in now; None: the token decides."""
         if not isinstance(token, str):
             wait = self._rate.attempt(address, self._clock.seconds())
@@ -173,27 +176,27 @@ class Admission:
         if refusal is not None:
             return refusal
         if self._memory.is_full:
-            return Refusal(503, "this server is short of memory", (("Retry-After", "30"),))
+            return Response(503, "this server is short of memory", (("Retry-After", "30"),))
         if not self.permits_origin(address, head):
-            return Refusal(403, "pages of this origin may not connect")
+            return Response(403, "pages of this origin may not connect")
         return None
 
-    def _identify(self, address: str | None, token: str | Refusal | None) -> Identity | Refusal:
+    def _identify(self, address: str | None, token: str | Response | None) -> Identity | Response:
         if token is None:
             if self._needs_token and self._verifier is not None:
-                return Refusal(401, "a token is needed", _UNAUTHORISED)
+                return Response(401, "a token is needed", _UNAUTHORISED)
             return ANONYMOUS
-        if isinstance(token, Refusal):
+        if isinstance(token, Response):
             return token
         try:
             identity = self.verify(token)
         except BadToken as fault:
             wait = self._rate.bad_token(address, self._clock.seconds())
-            return _too_often(wait) if wait else Refusal(401, str(fault), _UNAUTHORISED)
+            return _too_often(wait) if wait else Response(401, str(fault), _UNAUTHORISED)
         wait = self._rate.attempt_of(identity.user, address, self._clock.seconds())
         return _too_often(wait, "of this user") if wait else identity
 
 
-def _too_often(wait: int, whose: str = "from this address") -> Refusal:
+def _too_often(wait: int, whose: str = "from this address") -> Response:
     """`wait`: seconds until the next attempt is permitted."""
-    return Refusal(429, f"too many connections {whose}", (("Retry-After", str(wait)),))
+    return Response(429, f"too many connections {whose}", (("Retry-After", str(wait)),))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from twisted.application.service import Service
 
 from marketfeed.boundaries import Clock
-from marketfeed.http.head import Refusal
+from marketfeed.http.response import Response
 from marketfeed.runtime.bounded_log import BoundedLog
 from marketfeed.runtime.logs import Log
 from marketfeed.wire.messages import ErrorCode, RequestError
@@ -32,7 +32,7 @@ class Refusals(Service):
     def __init__(self, clock: Clock) -> None:
         self._lines = BoundedLog(clock, self.log, _AT_ONCE)
 
-    def of_request(self, peer: str, refusal: Refusal) -> None:
+    def of_request(self, peer: str, refusal: Response) -> None:
         """A request is answered with plain HTTP. `peer`: where it came from, as the log shows it."""
         facts = {"peer": peer, "status": refusal.status, "text": refusal.logged or refusal.text}
         if refusal.status in _SEEN_STATUSES:

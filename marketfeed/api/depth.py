@@ -20,7 +20,8 @@ from twisted.internet.defer import Deferred
 from marketfeed.access.admission import Admission
 from marketfeed.access.origins import is_origin
 from marketfeed.boundaries import NoBook
-from marketfeed.http.head import Head, Refusal
+from marketfeed.http.head import Head
+from marketfeed.http.response import Response
 from marketfeed.model.streams import StreamKinds, StreamName, is_market
 
 __all__ = ["INCOMPLETE", "UNKNOWN", "Book", "Books", "DepthAnswers", "DepthQuery", "read_query"]
@@ -62,7 +63,7 @@ class DepthQuery(msgspec.Struct, frozen=True):
     limit: int
 
 
-def read_query(query: str, kinds: StreamKinds) -> DepthQuery | Refusal:
+def read_query(query: str, kinds: StreamKinds) -> DepthQuery | Response:
     """Read the parameters `symbol`, spelled as the market is, and `limit`. Others are nobody's."""
     fields = parse_qs(query, keep_blank_values=True)
     symbols, limits = fields.get("symbol", []), fields.get("limit", [str(_DEFAULT_LIMIT)])
@@ -87,35 +88,35 @@ class DepthAnswers:
         self._books = books
         self._kinds = kinds
 
-    def answer(self, address: str | None, head: Head) -> Deferred[Refusal]:
+    def answer(self, address: str | None, head: Head) -> Deferred[Response]:
         """The answer for a client at `address`. Cancel it when the client is gone."""
         return Deferred.fromCoroutine(self._answer(address, head))
 
-    def in_its_place(self, address: str | None, head: Head) -> tuple[Refusal, Refusal]:
+    def in_its_place(self, address: str | None, head: Head) -> tuple[Response, Response]:
         """What is sent in place of an answer that takes too long, and of one that a fault of ours has prevented."""
         for_page = self._for_page(address, head)
         return _with(INCOMPLETE, for_page), _with(_FAULT, for_page)
 
-    async def _answer(self, address: str | None, head: Head) -> Refusal:
+    async def _answer(self, address: str | None, head: Head) -> Response:
         for_page = self._for_page(address, head)
         if head.method == "OPTIONS":
-            return _with(Refusal(204, "", (("Allow", _METHODS),)), (*for_page, *(_PREFLIGHT if for_page else ())))
+            return _with(Response(204, "", (("Allow", _METHODS),)), (*for_page, *(_PREFLIGHT if for_page else ())))
         return _with(await self._find(address, head), for_page)
 
-    async def _find(self, address: str | None, head: Head) -> Refusal:
+    async def _find(self, address: str | None, head: Head) -> Response:
         identity = self._admission.identify(address, head)
-        if isinstance(identity, Refusal):
+        if isinstance(identity, Response):
             return _as_json(identity)
         query = read_query(head.query, self._kinds)
-        if isinstance(query, Refusal):
+        if isinstance(query, Response):
             return query
         if not identity.permits(query.stream):
-            return _as_json(Refusal(403, "the token does not cover the depth stream of this market"))
+            return _as_json(Response(403, "the token does not cover the depth stream of this market"))
         book = await self._books.book(query.stream)
         if isinstance(book, NoBook):
             return UNKNOWN if book is NoBook.UNKNOWN else INCOMPLETE
         depth = book.depth(query.limit)
-        return INCOMPLETE if depth is None else Refusal(200, "a book", json=depth)
+        return INCOMPLETE if depth is None else Response(200, "a book", json=depth)
 
     def _for_page(self, address: str | None, head: Head) -> tuple[tuple[str, str], ...]:
         """The headers with which a browser gives the answer to the page that asked (WHATWG Fetch, CORS protocol)."""
@@ -129,25 +130,25 @@ class DepthAnswers:
         )
 
 
-def _with(answer: Refusal, headers: tuple[tuple[str, str], ...]) -> Refusal:
+def _with(answer: Response, headers: tuple[tuple[str, str], ...]) -> Response:
     return msgspec.structs.replace(answer, headers=(*answer.headers, *headers))
 
 
-def _bad_query(text: str, code: int = _ILLEGAL) -> Refusal:
-    return _as_json(Refusal(400, text), code)
+def _bad_query(text: str, code: int = _ILLEGAL) -> Response:
+    return _as_json(Response(400, text), code)
 
 
-def _as_json(refusal: Refusal, code: int | None = None) -> Refusal:
+def _as_json(refusal: Response, code: int | None = None) -> Response:
     body = {"code": _CODES[refusal.status] if code is None else code, "msg": refusal.text}
     return msgspec.structs.replace(refusal, json=msgspec.json.encode(body))
 
 
-INCOMPLETE = _as_json(Refusal(503, "the book of this market is not complete yet", _RETRY))
+INCOMPLETE = _as_json(Response(503, "the book of this market is not complete yet", _RETRY))
 UNKNOWN = _as_json(
-    Refusal(
+    Response(
         503,
         "nothing is known of this market: nothing has come on its depth stream, and there is no snapshot of it",
         (("Retry-After", "10"),),
     )
 )
-_FAULT = _as_json(Refusal(500, "internal error"))
+_FAULT = _as_json(Response(500, "internal error"))

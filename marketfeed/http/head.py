@@ -1,20 +1,15 @@
-"""The HTTP that stands before a WebSocket: requests that are read once, paths that are routed, plain answers.
-
-1. No byte of a request is repeated in an answer, except for the name of a stream that was refused, and the origin of a
-   page that may read the answer; none in a log.
-2. Every plain answer has a length and ends the connection.
-"""
+"""The HTTP that stands before a WebSocket: requests that are read once, and paths that are routed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from http import HTTPStatus
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
+from marketfeed.http.response import Response
 from marketfeed.model.streams import BadStreamName, StreamKinds
 from marketfeed.wire.dialects import Dialect
 
@@ -23,11 +18,9 @@ __all__ = [
     "BadRequest",
     "DepthAsked",
     "Head",
-    "Refusal",
     "Upgrade",
     "header_words",
     "parse_head",
-    "respond",
     "route",
 ]
 
@@ -65,20 +58,6 @@ class Upgrade(msgspec.Struct, frozen=True):
 
 class DepthAsked(msgspec.Struct, frozen=True):
     """The request is about a book, which is found out later and answered in plain HTTP."""
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """The request is answered with plain HTTP, and the connection ends.
-
-    `logged`: what the log has in place of a `text` that repeats some of the request. `json`: what is sent in place of
-    the text.
-    """
-
-    status: int
-    text: str
-    headers: tuple[tuple[str, str], ...] = ()
-    logged: str = ""
-    json: bytes = b""
 
 
 def parse_head(data: bytes) -> Head:
@@ -124,49 +103,37 @@ def _target(target: str) -> tuple[str, str]:
     return unquote(target) if "%" in target else target, query
 
 
-def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgrade | DepthAsked | Refusal:
+def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgrade | DepthAsked | Response:
     """What a request asks for: a WebSocket, a book, or another answer in plain HTTP (docs/protocol.md)."""
     if head.method not in _METHODS:
-        return Refusal(405, "expected GET", (("Allow", ", ".join(_METHODS)),))
+        return Response(405, "expected GET", (("Allow", ", ".join(_METHODS)),))
     if head.path == "/api/v3/depth":
         return DepthAsked()
     plain = _plain(head.path, is_ready)
     upgrade = None if plain else _upgrade(head, kinds)
     if plain is None and upgrade is None:
-        return Refusal(404, "there is nothing here; WebSocket clients connect to /, /stream or /ws")
+        return Response(404, "there is nothing here; WebSocket clients connect to /, /stream or /ws")
     if head.method == "OPTIONS":
-        return Refusal(204, "", (("Allow", ", ".join(_METHODS)),))
+        return Response(204, "", (("Allow", ", ".join(_METHODS)),))
     if upgrade is None:
         assert plain is not None
         return plain
     if isinstance(upgrade, Upgrade) and (
         head.method == "HEAD" or "websocket" not in header_words(head.headers.get("upgrade", ""))
     ):
-        return Refusal(426, "this is a WebSocket endpoint", (("Upgrade", "websocket"),))
+        return Response(426, "this is a WebSocket endpoint", (("Upgrade", "websocket"),))
     return upgrade
 
 
-def respond(refusal: Refusal, *, is_head: bool = False) -> bytes:
-    """A plain answer as bytes."""
-    body = b"" if refusal.status == 204 else refusal.json or refusal.text.encode() + b"\n"
-    media = "application/json" if refusal.json else "text/plain; charset=utf-8"
-    lines = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in refusal.headers]
-    if refusal.status != 204:
-        lines += [f"Content-Type: {media}", f"Content-Length: {len(body)}"]
-    lines += ["Cache-Control: no-store", "Connection: close", "", ""]
-    return "\r\n".join(lines).encode() + (b"" if is_head else body)
-
-
-def _plain(path: str, is_ready: Callable[[], bool]) -> Refusal | None:
+def _plain(path: str, is_ready: Callable[[], bool]) -> Response | None:
     if path == "/healthz":
-        return Refusal(200, "ok")
+        return Response(200, "ok")
     if path == "/readyz":
-        return Refusal(200, "ready") if is_ready() else Refusal(503, "not ready", (("Retry-After", "1"),))
+        return Response(200, "ready") if is_ready() else Response(503, "not ready", (("Retry-After", "1"),))
     return None
 
 
-def _upgrade(head: Head, kinds: StreamKinds) -> Upgrade | Refusal | None:
+def _upgrade(head: Head, kinds: StreamKinds) -> Upgrade | Response | None:
     path = head.path
     if path == "/":
         return Upgrade(Dialect.HOUSE, [])
@@ -178,12 +145,12 @@ def _upgrade(head: Head, kinds: StreamKinds) -> Upgrade | Refusal | None:
     return None
 
 
-def _checked(dialect: Dialect, streams: list[str], kinds: StreamKinds) -> Upgrade | Refusal:
+def _checked(dialect: Dialect, streams: list[str], kinds: StreamKinds) -> Upgrade | Response:
     for stream in streams:
         try:
             kinds.parse(stream)
         except BadStreamName as error:
-            return Refusal(400, str(error), logged="a bad stream name")  # which may have a misplaced token in it
+            return Response(400, str(error), logged="a bad stream name")  # which may have a misplaced token in it
     return Upgrade(dialect, streams)
 
 

@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock
-from marketfeed.http.head import Refusal
+from marketfeed.http.response import Response
 from marketfeed.runtime.logs import Log
 from marketfeed.wire.messages import ServerShutdown
 
@@ -77,12 +77,12 @@ class UserManager(Service):
         """One of the `BUCKETS` shares into which the clients are dealt, to visit them a share at a time."""
         return list(self._buckets[number].values())
 
-    def refusal(self, *, stays: bool = True) -> Refusal | None:
+    def refusal(self, *, stays: bool = True) -> Response | None:
         """Why no further client may come in at this moment, or None. `stays`: not just for one answer."""
         if self.draining:
-            return Refusal(503, "this server is shutting down", (("Retry-After", "5"),))
+            return Response(503, "this server is shutting down", (("Retry-After", "5"),))
         if stays and self._count >= self._max_connections:
-            return Refusal(503, "this server is full", (("Retry-After", "30"),))
+            return Response(503, "this server is full", (("Retry-After", "30"),))
         return None
 
     def add(self, user: User) -> int:

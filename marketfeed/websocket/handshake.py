@@ -29,12 +29,11 @@ from marketfeed.http.head import (
     BadRequest,
     DepthAsked,
     Head,
-    Refusal,
     Upgrade,
     parse_head,
-    respond,
     route,
 )
+from marketfeed.http.response import Response
 from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.logs import Log
 from marketfeed.websocket.lean import CLOSE_SECONDS, HANDSHAKE_SECONDS, LeanServerFactory
@@ -49,7 +48,7 @@ _MOST_UNREAD = 16 * 2**20
 """Bytes of requests that are not complete, of all connections together."""
 _LEAST_TAKEN = 16384
 """Bytes of a plain answer that a peer takes in `CLOSE_SECONDS`, or is cut off."""
-_NO_HANDSHAKE = Refusal(400, "expected a WebSocket handshake as in RFC 6455", (("Sec-WebSocket-Version", "13,8"),))
+_NO_HANDSHAKE = Response(400, "expected a WebSocket handshake as in RFC 6455", (("Sec-WebSocket-Version", "13,8"),))
 
 
 class HandshakeProtocol(PacedProtocol):
@@ -65,7 +64,7 @@ class HandshakeProtocol(PacedProtocol):
     _unread = 0
     _dropping: IDelayedCall | None = None
     _asking: Deferred[Any] | None = None
-    _late: tuple[Refusal, bool, str] | None = None  # what is answered if that takes too long
+    _late: tuple[Response, bool, str] | None = None  # what is answered if that takes too long
     _left: int | None = None  # bytes of a plain answer that the transport had when it was last looked at
 
     # The connection.
@@ -140,12 +139,12 @@ class HandshakeProtocol(PacedProtocol):
             return
         self._forget_unread()
         if end < 0 or end > MAX_HEAD:
-            self._refuse(Refusal(400, f"the request's headers take more than {MAX_HEAD} bytes"))
+            self._refuse(Response(400, f"the request's headers take more than {MAX_HEAD} bytes"))
             return
         try:
             head = parse_head(self.data[:end])
         except BadRequest as error:
-            self._refuse(Refusal(400, str(error)))
+            self._refuse(Response(400, str(error)))
             return
         self.data = self.data[end + 4 :]
         asked = route(head, self.factory.kinds, self.factory.is_ready)
@@ -161,7 +160,7 @@ class HandshakeProtocol(PacedProtocol):
         admission = factory.admission
         address = admission.address(peer_address(self.transport), head)
         answer = admission.admit(address, head)
-        if isinstance(answer, Refusal):
+        if isinstance(answer, Response):
             self._refuse(answer, client=shown(self.transport, address))
             return
         if answer.key is not None and admission.counts:
@@ -185,7 +184,7 @@ class HandshakeProtocol(PacedProtocol):
         self._asking.addErrback(_without_answer, fault)
         self._asking.addCallback(self._found_out, *asked_by)
 
-    def _found_out(self, answer: Refusal, is_head: bool, client: str) -> None:
+    def _found_out(self, answer: Response, is_head: bool, client: str) -> None:
         if self._asking is not None:  # or nobody waits for it any more
             self._asking = self._late = None
             self._refuse(answer, is_head=is_head, client=client)
@@ -201,14 +200,14 @@ class HandshakeProtocol(PacedProtocol):
 
     def onHandshakeTimeout(self) -> None:
         if self.state != self.STATE_CLOSED:  # it has been refused, and stays
-            late = self._late or (Refusal(408, f"no complete request within {HANDSHAKE_SECONDS} s"), False, "")
+            late = self._late or (Response(408, f"no complete request within {HANDSHAKE_SECONDS} s"), False, "")
             self._forget_unread()
             self._stop_asking()
             self._refuse(late[0], is_head=late[1], client=late[2])
 
-    def _refuse(self, refusal: Refusal, *, is_head: bool = False, client: str = "") -> None:
+    def _refuse(self, refusal: Response, *, is_head: bool = False, client: str = "") -> None:
         self.factory.refusals.of_request(client or shown(self.transport, peer_address(self.transport)), refusal)
-        self.outbox.write_plain(respond(refusal, is_head=is_head))
+        self.outbox.write_plain(refusal.encode(is_head=is_head))
         self._left = 0
         self.wasClean = True
         self.dropConnection(abort=False)
@@ -261,7 +260,7 @@ def _unsent(transport: Any) -> int:
     return len(transport.dataBuffer) - int(transport.offset) + int(transport._tempDataLen)
 
 
-def _without_answer(failure: Failure, fault: Refusal) -> Refusal:
+def _without_answer(failure: Failure, fault: Response) -> Response:
     """In place of an answer that nobody waits for any more, or that a fault of ours has prevented."""
     if failure.check(CancelledError) is None:
         _log.failure("a request failed: internal error", failure)

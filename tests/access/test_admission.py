@@ -12,7 +12,8 @@ from twisted.internet.task import Clock
 from marketfeed.access.admission import Admitted
 from marketfeed.access.keys import KeySet, VerifyKey
 from marketfeed.access.tokens import BadToken, TokenVerifier
-from marketfeed.http.head import Refusal, parse_head
+from marketfeed.http.head import parse_head
+from marketfeed.http.response import Response
 from marketfeed.model.identity import ANONYMOUS
 from marketfeed.websocket.connections import UserManager
 from tests.by_hand import handshake
@@ -42,14 +43,14 @@ class Door:
             admission["needs_token"] = auth == "required"
         self.admission = make_admission(self.clock, self.users, memory=self.memory, **{"origins": (), **admission})
 
-    def knock(self, address: str | None = PEER, path: str = "/", **headers: str | None) -> Admitted | Refusal:
+    def knock(self, address: str | None = PEER, path: str = "/", **headers: str | None) -> Admitted | Response:
         """Somebody asks to come in."""
         return self.admission.admit(address, parse_head(handshake(path, **headers)[:-4]))
 
     def status(self, address: str | None = PEER, path: str = "/", **headers: str | None) -> int:
         """101, or with what somebody is refused."""
         answer = self.knock(address, path, **headers)
-        return answer.status if isinstance(answer, Refusal) else 101
+        return answer.status if isinstance(answer, Response) else 101
 
     def come_in(self, address: str | None = PEER, path: str = "/", **headers: str | None) -> Admitted:
         """Somebody comes in."""
@@ -76,7 +77,7 @@ class TestOrigin:
     def test_other_pages_are_refused(self, origin: str) -> None:
         """With 403, and nothing of what they sent."""
         answer = Door().knock(Origin=origin)
-        assert answer == Refusal(403, "pages of this origin may not connect")
+        assert answer == Response(403, "pages of this origin may not connect")
 
     def test_an_operator_may_let_them_in(self) -> None:
         """The option is instead of the rule, not beside it."""
@@ -135,7 +136,7 @@ class TestToken:
         """Also where none is needed: who sends one wants to be somebody. With the scheme that is spoken."""
         path, headers = place(BAD)
         answer = Door(auth=auth).knock(path=path, **headers)
-        assert answer == Refusal(401, "the token's signature is not valid", (("WWW-Authenticate", "Bearer"),))
+        assert answer == Response(401, "the token's signature is not valid", (("WWW-Authenticate", "Bearer"),))
 
     @PLACES
     @pytest.mark.parametrize("auth", ["optional", "required"])
@@ -151,7 +152,7 @@ class TestToken:
     def test_a_missing_one(self) -> None:
         """Is refused where one is needed, and a page is told; an empty one is missing."""
         door = Door(auth="required")
-        assert door.knock() == Refusal(401, "a token is needed", (("WWW-Authenticate", "Bearer"),))
+        assert door.knock() == Response(401, "a token is needed", (("WWW-Authenticate", "Bearer"),))
         assert door.status(path="/?token=") == 401
         assert door.come_in(Origin=OWN).identity is None
 
@@ -171,7 +172,7 @@ class TestToken:
     def test_two_different_ones(self, origin: str | None) -> None:
         """400, for nobody knows which of them counts."""
         answer = Door(auth="optional").knock(Origin=origin, Authorization=TWO)
-        assert answer == Refusal(400, "there are two different tokens in the request")
+        assert answer == Response(400, "there are two different tokens in the request")
 
     def test_a_client_may_bring_another_later(self) -> None:
         """What AUTH asks for."""
@@ -202,10 +203,10 @@ class TestLimits:
         door = Door(connect_rate=3)
         assert [door.status() for _ in range(4)] == [101, 101, 101, 429]
         text = "too many connections from this address"
-        assert door.knock() == Refusal(429, text, (("Retry-After", "100"),))
+        assert door.knock() == Response(429, text, (("Retry-After", "100"),))
         assert door.status("192.0.2.8") == 101
         door.clock.advance(40)
-        assert door.knock() == Refusal(429, text, (("Retry-After", "60"),))
+        assert door.knock() == Response(429, text, (("Retry-After", "60"),))
         door.clock.advance(60)
         assert door.status() == 101
 
@@ -224,7 +225,7 @@ class TestLimits:
         text = "too many connections of this user"
         for address in (PEER, "192.0.2.9"):
             answer = door.knock(address, Authorization=bearer["alice"])
-            assert answer == Refusal(429, text, (("Retry-After", "150"),))
+            assert answer == Response(429, text, (("Retry-After", "150"),))
         assert door.status("192.0.2.8") == 101
         door.clock.advance(150)
         assert [door.status(Authorization=bearer["alice"]) for _ in range(2)] == [101, 429]
@@ -245,7 +246,7 @@ class TestLimits:
         door = Door(per_address=2)
         first = door.come_in()
         door.come_in()
-        assert door.knock() == Refusal(429, "too many connections from this address", (("Retry-After", "30"),))
+        assert door.knock() == Response(429, "too many connections from this address", (("Retry-After", "30"),))
         assert door.status("192.0.2.8") == 101
         door.admission.leave(first)
         assert [door.status(), door.status()] == [101, 429]
@@ -285,7 +286,7 @@ class TestLimits:
         """503 with when to try again."""
         door = Door(max_connections=0)
         answer = door.knock()
-        assert isinstance(answer, Refusal)
+        assert isinstance(answer, Response)
         assert (answer.status, answer.headers) == (503, (("Retry-After", "30"),))
         assert door.admission.takes_clients  # it is no fault that a load balancer should see
 
@@ -304,7 +305,7 @@ class TestLimits:
             assert door.admission.takes_clients is not is_full
             assert door.status() == (503 if is_full else 101)
         door.memory.is_full = True
-        assert door.knock() == Refusal(503, "this server is short of memory", (("Retry-After", "30"),))
+        assert door.knock() == Response(503, "this server is short of memory", (("Retry-After", "30"),))
 
 
 class TestAddress:
@@ -414,7 +415,7 @@ def test_the_first_thing_that_is_the_matter_decides(trial: Trial) -> None:
     door.users.draining = trial.state == "draining"
     door.memory.is_full = trial.state == "no memory"
     answer = door.knock(Origin=trial.origin, Authorization=AUTHORIZATIONS[trial.token])
-    assert (answer.status if isinstance(answer, Refusal) else 101) == trial.expected
+    assert (answer.status if isinstance(answer, Response) else 101) == trial.expected
     if isinstance(answer, Admitted):
         user = None if answer.identity is None else answer.identity.user
         assert user == trial.user
@@ -444,8 +445,8 @@ def test_one_plain_answer_passes_the_same_doors(trial: Trial) -> None:
         (401, trial.auth == "required" and trial.token == "none"),
     )
     expected = next((status for status, holds in checks if holds), 200)
-    assert (answer.status if isinstance(answer, Refusal) else 200) == expected
-    if not isinstance(answer, Refusal):
+    assert (answer.status if isinstance(answer, Response) else 200) == expected
+    if not isinstance(answer, Response):
         assert answer.user == ("alice" if trial.auth != "off" and trial.token == "good" else "")
     assert door.admission.permits_origin(PEER, head) == (trial.origin != OTHER)
     assert door.counted == 0
@@ -461,7 +462,7 @@ def test_whoever_comes_and_goes_is_counted_once(script: list[tuple[str | None, b
         if comes:
             answer = door.knock(address)
             of_address = [each for each in here if each.key is not None and each.address in same(address)]
-            assert isinstance(answer, Refusal) == (len(of_address) == 2)
+            assert isinstance(answer, Response) == (len(of_address) == 2)
             if isinstance(answer, Admitted):
                 here.append(answer)
         elif here:

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 
 from marketfeed.access.refusals import Refusals
-from marketfeed.http.head import Refusal
+from marketfeed.http.response import Response
 from marketfeed.wire.messages import ErrorCode, RequestError
 from tests.conftest import LogCapture
 
@@ -34,8 +34,8 @@ def lines(logged: LogCapture) -> list[str]:
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
 def test_a_refused_request_is_seen(status: int, refusals: Refusals, logged: LogCapture) -> None:
     """Who it came from and why, with the status as a field; never what only the answer may have."""
-    refusals.of_request("192.0.2.7:5", Refusal(status, "no"))
-    refusals.of_request("192.0.2.8:5", Refusal(status, "/secret is no path", logged="the path is unknown"))
+    refusals.of_request("192.0.2.7:5", Response(status, "no"))
+    refusals.of_request("192.0.2.8:5", Response(status, "/secret is no path", logged="the path is unknown"))
     assert [(event["status"], event["peer"], event["count"]) for event in logged.events] == [
         (status, "192.0.2.7:5", 1),
         (status, "192.0.2.8:5", 1),
@@ -49,7 +49,7 @@ def test_a_refused_request_is_seen(status: int, refusals: Refusals, logged: LogC
 @pytest.mark.parametrize("status", [200, 204, 400, 405, 408, 500])
 def test_what_is_nobody_s_refusal_is_for_debugging(status: int, refusals: Refusals, logged: LogCapture) -> None:
     """Answers, and requests that are none."""
-    refusals.of_request("192.0.2.7:5", Refusal(status, "x"))
+    refusals.of_request("192.0.2.7:5", Response(status, "x"))
     assert lines(logged) == [f"debug refused 192.0.2.7:5: {status} x"]
 
 
@@ -71,8 +71,8 @@ def test_what_a_client_does_wrong_is_for_debugging(refusals: Refusals, logged: L
 def test_a_flood_is_a_few_lines_and_a_count(refusals: Refusals, clock: Clock, logged: LogCapture) -> None:
     """Of each status and each code by itself."""
     for number in range(1000):
-        refusals.of_request(f"192.0.2.7:{number}", Refusal(429, "too many"))
-    refusals.of_request("192.0.2.7:1", Refusal(401, "a token is needed"))
+        refusals.of_request(f"192.0.2.7:{number}", Response(429, "too many"))
+    refusals.of_request("192.0.2.7:1", Response(401, "a token is needed"))
     for _ in range(30):
         refusals.of_client("7-1", RequestError(ErrorCode.NOT_PERMITTED, "no"))
     assert len(lines(logged)) == 10 + 1 + 10

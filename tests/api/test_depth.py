@@ -15,7 +15,8 @@ from marketfeed.access.keys import KeySet, VerifyKey
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.depth import INCOMPLETE, UNKNOWN, DepthAnswers, DepthQuery, read_query
 from marketfeed.boundaries import NoBook
-from marketfeed.http.head import Refusal, parse_head
+from marketfeed.http.head import parse_head
+from marketfeed.http.response import Response
 from marketfeed.model.streams import StreamKinds
 from marketfeed.websocket.connections import UserManager
 from tests.conftest import LogCapture
@@ -52,14 +53,14 @@ class Desk:
             make_admission(self.clock, self.users, memory=self.memory, **admission), self.books, KINDS
         )
 
-    def ask(self, query: str = "symbol=A", method: str = "GET", **headers: str) -> Deferred[Refusal]:
+    def ask(self, query: str = "symbol=A", method: str = "GET", **headers: str) -> Deferred[Response]:
         """Somebody asks."""
         lines = [f"{method} /api/v3/depth?{query} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         return self.answers.answer(PEER, parse_head("\r\n".join(lines).encode()))
 
-    def answer(self, query: str = "symbol=A", method: str = "GET", **headers: str) -> Refusal:
+    def answer(self, query: str = "symbol=A", method: str = "GET", **headers: str) -> Response:
         """Somebody asks, and is answered at once."""
-        answers: list[Refusal] = []
+        answers: list[Response] = []
         self.ask(query, method, **headers).addCallback(answers.append)
         (answer,) = answers
         return answer
@@ -106,7 +107,7 @@ class TestQuery:
     def test_what_cannot_be_read_is_named(self, query: str, body: dict[str, Any]) -> None:
         """With what is accepted, in Binance's shape, and nothing of what was sent."""
         refusal = read_query(query, KINDS)
-        assert isinstance(refusal, Refusal)
+        assert isinstance(refusal, Response)
         assert refusal.status == 400
         assert json.loads(refusal.json) == body
 
@@ -124,7 +125,7 @@ class TestAnswer:
         """As many levels as were asked for, as JSON."""
         desk = Desk(book=FakeBook(levels=3))
         answer = desk.answer("symbol=TATA_INR&limit=2")
-        assert answer == Refusal(200, "a book", json=FakeBook(2).depth(2) or b"")
+        assert answer == Response(200, "a book", json=FakeBook(2).depth(2) or b"")
         assert desk.books.asked == ["depth@TATA_INR"]
 
     def test_a_book_that_is_not_complete(self) -> None:
@@ -132,7 +133,7 @@ class TestAnswer:
         assert Desk(book=FakeBook(None)).answer() == INCOMPLETE
 
     @pytest.mark.parametrize(("why", "answer"), [(NoBook.INCOMPLETE, INCOMPLETE), (NoBook.UNKNOWN, UNKNOWN)])
-    def test_no_book(self, why: NoBook, answer: Refusal) -> None:
+    def test_no_book(self, why: NoBook, answer: Response) -> None:
         """503 with when to ask again, which is later where nothing is known of the market."""
         assert Desk(book=why).answer() == answer
         assert (INCOMPLETE.status, INCOMPLETE.headers) == (503, (("Retry-After", "1"),))
@@ -143,7 +144,7 @@ class TestAnswer:
         """It is waited for, as long as there may come one."""
         desk = Desk()
         desk.books.at_once = None
-        answers: list[Refusal] = []
+        answers: list[Response] = []
         desk.ask().addCallback(answers.append)
         assert not answers
         desk.books.give(book)

@@ -26,7 +26,8 @@ from marketfeed.config.settings import Settings, load
 from marketfeed.daemon.build import Daemon, StartFault, build
 from marketfeed.demo.embedded import EmbeddedServer, NoServerFound
 from marketfeed.demo.simulator import MarketSimulation
-from marketfeed.http.head import Head, Refusal
+from marketfeed.http.head import Head
+from marketfeed.http.response import Response
 from marketfeed.hub.hub import Hub
 from marketfeed.model.streams import BadStreamName
 from marketfeed.redis.address import EMBEDDED, parse_redis_url
@@ -529,7 +530,7 @@ class TestBuild:
         assert list(other) == [daemon]
 
 
-def admit(daemon: Daemon, peer: str | None = "203.0.113.7", path: str = "/", **headers: str) -> Admitted | Refusal:
+def admit(daemon: Daemon, peer: str | None = "203.0.113.7", path: str = "/", **headers: str) -> Admitted | Response:
     """What becomes of a request from `peer`. Names of headers have underscores."""
     admission = part(daemon, Listener)._factory.admission
     path, _, query = path.partition("?")
@@ -541,7 +542,7 @@ def admit(daemon: Daemon, peer: str | None = "203.0.113.7", path: str = "/", **h
 def status(daemon: Daemon, peer: str | None = "203.0.113.7", path: str = "/", **headers: str) -> int:
     """The same, as the status of the answer."""
     answer = admit(daemon, peer, path, **headers)
-    return answer.status if isinstance(answer, Refusal) else 101
+    return answer.status if isinstance(answer, Response) else 101
 
 
 def access(**flags: str) -> Daemon:

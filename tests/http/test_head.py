@@ -12,13 +12,12 @@ from marketfeed.http.head import (
     BadRequest,
     DepthAsked,
     Head,
-    Refusal,
     Upgrade,
     header_words,
     parse_head,
-    respond,
     route,
 )
+from marketfeed.http.response import Response
 from marketfeed.model.streams import StreamKinds
 from marketfeed.wire.dialects import Dialect
 from tests.strategies import property_test, spellings
@@ -32,12 +31,12 @@ def head(target: str, method: str = "GET", headers: dict[str, str] | None = None
     return parse_head("\r\n".join(lines).encode())
 
 
-def routed(target: str, method: str = "GET", *, ready: bool = True, **headers: str) -> Upgrade | DepthAsked | Refusal:
+def routed(target: str, method: str = "GET", *, ready: bool = True, **headers: str) -> Upgrade | DepthAsked | Response:
     return route(head(target, method, headers), KINDS, lambda: ready)
 
 
-def status(answer: Upgrade | DepthAsked | Refusal) -> int:
-    assert isinstance(answer, Refusal)
+def status(answer: Upgrade | DepthAsked | Response) -> int:
+    assert isinstance(answer, Response)
     return answer.status
 
 
@@ -106,8 +105,8 @@ class TestParseHead:
         except BadRequest:
             return
         answer = route(read, KINDS, lambda: True)
-        if isinstance(answer, Refusal):
-            respond(answer)
+        if isinstance(answer, Response):
+            answer.encode()
 
 
 class TestRoute:
@@ -145,7 +144,7 @@ class TestRoute:
         """Whether an upgrade was asked for or not."""
         answer = routed(target, **headers)
         assert status(answer) == 400
-        assert isinstance(answer, Refusal)
+        assert isinstance(answer, Response)
         assert "'nonsense@A'" in answer.text
 
     @pytest.mark.parametrize("target", ["/", "/stream", "/ws/trade@A"])
@@ -154,7 +153,7 @@ class TestRoute:
         """426 names the protocol to upgrade to."""
         answer = routed(target, **headers)
         assert status(answer) == 426
-        assert isinstance(answer, Refusal)
+        assert isinstance(answer, Response)
         assert answer.headers == (("Upgrade", "websocket"),)
 
     @pytest.mark.parametrize("target", ["/nothing", "/ws2", "/streams", "/stream/x", "*", "", "/healthz/", "//ws"])
@@ -166,12 +165,12 @@ class TestRoute:
     @pytest.mark.parametrize("ready", [True, False])
     def test_health_does_not_depend_on_readiness(self, ready: bool) -> None:
         """A process that cannot serve yet need not be restarted."""
-        assert routed("/healthz", ready=ready) == Refusal(200, "ok")
+        assert routed("/healthz", ready=ready) == Response(200, "ok")
 
     def test_readiness(self) -> None:
         """200 or 503, the latter with when to ask again."""
-        assert routed("/readyz", ready=True) == Refusal(200, "ready")
-        assert routed("/readyz", ready=False) == Refusal(503, "not ready", (("Retry-After", "1"),))
+        assert routed("/readyz", ready=True) == Response(200, "ready")
+        assert routed("/readyz", ready=False) == Response(503, "not ready", (("Retry-After", "1"),))
 
     @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
     def test_a_book_is_found_out_later(self, method: str) -> None:
@@ -187,14 +186,14 @@ class TestRoute:
     @pytest.mark.parametrize("target", ["/", "/healthz", "/ws/trade@A"])
     def test_options_are_told(self, target: str) -> None:
         """For whatever exists."""
-        assert routed(target, "OPTIONS") == Refusal(204, "", (("Allow", "GET, HEAD, OPTIONS"),))
+        assert routed(target, "OPTIONS") == Response(204, "", (("Allow", "GET, HEAD, OPTIONS"),))
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "CONNECT"])
     def test_other_methods_are_not_allowed(self, method: str) -> None:
         """With what is."""
         answer = routed("/", method, upgrade="websocket")
         assert status(answer) == 405
-        assert isinstance(answer, Refusal)
+        assert isinstance(answer, Response)
         assert dict(answer.headers)["Allow"] == "GET, HEAD, OPTIONS"
 
     @property_test
@@ -204,6 +203,17 @@ class TestRoute:
         streams = [spelling for spelling, _ in named]
         assert routed("/ws/" + "/".join(streams), upgrade="websocket") == Upgrade(Dialect.RAW, streams)
         assert routed("/stream?streams=" + "/".join(streams), upgrade="websocket") == Upgrade(Dialect.COMBINED, streams)
+
+    @property_test
+    @given(st.text(max_size=30))
+    def test_a_refused_name_cannot_break_out_of_the_body(self, name: str) -> None:
+        """Whatever it holds, there is one line, and one empty line before it."""
+        answer = route(Head("GET", f"/ws/{name.replace('/', '')}@", "", WEBSOCKET), KINDS, lambda: True)
+        assert isinstance(answer, Response)
+        before, _, body = answer.encode().partition(b"\r\n\r\n")
+        assert f"Content-Length: {len(body)}".encode() in before.split(b"\r\n")
+        assert body.count(b"\n") == 1
+        assert b"\r" not in body
 
 
 class TestWords:
@@ -222,41 +232,3 @@ class TestWords:
         finally:
             tracemalloc.stop()
         assert kept < 100_000
-
-
-class TestRespond:
-    def test_an_answer_has_a_length_and_ends_the_connection(self) -> None:
-        """Rule 2, with the refusal's own headers."""
-        assert respond(Refusal(503, "é", (("Retry-After", "5"),))) == (
-            b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            b"Content-Length: 3\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n\xc3\xa9\n"
-        )
-
-    def test_an_answer_may_be_json(self) -> None:
-        """As it is, without the text."""
-        assert respond(Refusal(200, "a book", json=b'{"a":1}')) == (
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n"
-            b'Cache-Control: no-store\r\nConnection: close\r\n\r\n{"a":1}'
-        )
-
-    def test_the_answer_to_head_has_the_length_and_no_body(self) -> None:
-        """The headers are those of a GET."""
-        refusal = Refusal(404, "nothing")
-        assert respond(refusal, is_head=True) + b"nothing\n" == respond(refusal)
-
-    def test_no_content_has_no_length(self) -> None:
-        """RFC 9110, section 8.6, forbids one with 204."""
-        assert respond(Refusal(204, "")) == (
-            b"HTTP/1.1 204 No Content\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
-        )
-
-    @property_test
-    @given(st.text(max_size=30))
-    def test_a_refused_name_cannot_break_out_of_the_body(self, name: str) -> None:
-        """Whatever it holds, there is one line, and one empty line before it."""
-        answer = route(Head("GET", f"/ws/{name.replace('/', '')}@", "", WEBSOCKET), KINDS, lambda: True)
-        assert isinstance(answer, Refusal)
-        before, _, body = respond(answer).partition(b"\r\n\r\n")
-        assert f"Content-Length: {len(body)}".encode() in before.split(b"\r\n")
-        assert body.count(b"\n") == 1
-        assert b"\r" not in body

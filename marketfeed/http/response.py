@@ -1,0 +1,39 @@
+"""Plain answers: what a request gets that becomes no WebSocket.
+
+1. Every plain answer has a length and ends the connection.
+2. No byte of a request is repeated in one, except for the name of a stream that was refused, and the origin of a page
+   that may read it; none in a log.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+
+__all__ = ["Response"]
+
+
+class Response(msgspec.Struct, frozen=True):
+    """An answer in plain HTTP, behind which the connection ends.
+
+    `logged`: what the log has in place of a `text` that repeats some of the request. `json`: what is sent in place of
+    the text.
+    """
+
+    status: int
+    text: str
+    headers: tuple[tuple[str, str], ...] = ()
+    logged: str = ""
+    json: bytes = b""
+
+    def encode(self, *, is_head: bool = False) -> bytes:
+        """The bytes to send; as the answer to HEAD, without the body."""
+        body = b"" if self.status == 204 else self.json or self.text.encode() + b"\n"
+        media = "application/json" if self.json else "text/plain; charset=utf-8"
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        if self.status != 204:
+            lines += [f"Content-Type: {media}", f"Content-Length: {len(body)}"]
+        lines += ["Cache-Control: no-store", "Connection: close", "", ""]
+        return "\r\n".join(lines).encode() + (b"" if is_head else body)
