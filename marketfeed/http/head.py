@@ -1,28 +1,17 @@
-"""The HTTP that stands before a WebSocket: requests that are read once, and paths that are routed."""
+"""The HTTP that stands before a WebSocket: a request line and headers, read once (RFC 9112).
+
+What is ambiguous is refused: whatever a proxy in front may take for something else. No byte of it is in the error.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from marketfeed.http.response import Response
-from marketfeed.model.streams import BadStreamName, StreamKinds
-from marketfeed.wire.dialects import Dialect
-
-__all__ = [
-    "MAX_HEAD",
-    "BadRequest",
-    "DepthAsked",
-    "Head",
-    "Upgrade",
-    "header_words",
-    "parse_head",
-    "route",
-]
+__all__ = ["MAX_HEAD", "BadRequest", "Head", "header_words", "parse_head"]
 
 MAX_HEAD = 16384
 """Bytes of a request line and its headers."""
@@ -32,7 +21,6 @@ _REMEMBERED = 200  # characters of a header, at most: strangers write them
 _FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)$", re.MULTILINE)
 """A header (RFC 9110, section 5.1), where every line ends in CR LF."""
 _CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
-_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 class BadRequest(ValueError):
@@ -47,17 +35,6 @@ class Head(msgspec.Struct, frozen=True):
     query: str
     headers: dict[str, str]
     version: str = "HTTP/1.1"
-
-
-class Upgrade(msgspec.Struct, frozen=True):
-    """The request may go on to become a WebSocket: how it will speak, and the streams that it named already."""
-
-    dialect: Dialect
-    streams: list[str]
-
-
-class DepthAsked(msgspec.Struct, frozen=True):
-    """The request is about a book, which is found out later and answered in plain HTTP."""
 
 
 def parse_head(data: bytes) -> Head:
@@ -101,57 +78,6 @@ def _target(target: str) -> tuple[str, str]:
     else:
         target, _, query = target.partition("?")
     return unquote(target) if "%" in target else target, query
-
-
-def route(head: Head, kinds: StreamKinds, is_ready: Callable[[], bool]) -> Upgrade | DepthAsked | Response:
-    """What a request asks for: a WebSocket, a book, or another answer in plain HTTP (docs/protocol.md)."""
-    if head.method not in _METHODS:
-        return Response(405, "expected GET", (("Allow", ", ".join(_METHODS)),))
-    if head.path == "/api/v3/depth":
-        return DepthAsked()
-    plain = _plain(head.path, is_ready)
-    upgrade = None if plain else _upgrade(head, kinds)
-    if plain is None and upgrade is None:
-        return Response(404, "there is nothing here; WebSocket clients connect to /, /stream or /ws")
-    if head.method == "OPTIONS":
-        return Response(204, "", (("Allow", ", ".join(_METHODS)),))
-    if upgrade is None:
-        assert plain is not None
-        return plain
-    if isinstance(upgrade, Upgrade) and (
-        head.method == "HEAD" or "websocket" not in header_words(head.headers.get("upgrade", ""))
-    ):
-        return Response(426, "this is a WebSocket endpoint", (("Upgrade", "websocket"),))
-    return upgrade
-
-
-def _plain(path: str, is_ready: Callable[[], bool]) -> Response | None:
-    if path == "/healthz":
-        return Response(200, "ok")
-    if path == "/readyz":
-        return Response(200, "ready") if is_ready() else Response(503, "not ready", (("Retry-After", "1"),))
-    return None
-
-
-def _upgrade(head: Head, kinds: StreamKinds) -> Upgrade | Response | None:
-    path = head.path
-    if path == "/":
-        return Upgrade(Dialect.HOUSE, [])
-    if path in ("/stream", "/stream/"):
-        named = [name for text in parse_qs(head.query).get("streams", []) for name in text.split("/")]
-        return _checked(Dialect.COMBINED, [name for name in named if name], kinds)
-    if path == "/ws" or path.startswith("/ws/"):
-        return _checked(Dialect.RAW, [name for name in path[4:].split("/") if "@" in name], kinds)
-    return None
-
-
-def _checked(dialect: Dialect, streams: list[str], kinds: StreamKinds) -> Upgrade | Response:
-    for stream in streams:
-        try:
-            kinds.parse(stream)
-        except BadStreamName as error:
-            return Response(400, str(error), logged="a bad stream name")  # which may have a misplaced token in it
-    return Upgrade(dialect, streams)
 
 
 def header_words(value: str) -> frozenset[str]:

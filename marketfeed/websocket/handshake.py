@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -23,26 +23,17 @@ from twisted.python.failure import Failure
 from marketfeed.access.admission import Admission, Admitted
 from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import subprotocol
-from marketfeed.api.depth import Books, DepthAnswers
-from marketfeed.http.head import (
-    MAX_HEAD,
-    BadRequest,
-    DepthAsked,
-    Head,
-    Upgrade,
-    parse_head,
-    route,
-)
+from marketfeed.api.depth import Books
+from marketfeed.api.routes import plain_answers
+from marketfeed.http.head import MAX_HEAD, BadRequest, Head, parse_head
 from marketfeed.http.response import Response
+from marketfeed.http.router import LateResponse, Router, Upgrade
 from marketfeed.model.streams import StreamKinds
-from marketfeed.runtime.logs import Log
 from marketfeed.websocket.lean import CLOSE_SECONDS, HANDSHAKE_SECONDS, LeanServerFactory
 from marketfeed.websocket.outbox import Outbox
 from marketfeed.websocket.read_throttle import Pace, PacedProtocol
 
 __all__ = ["HandshakeFactory", "HandshakeProtocol", "peer_address", "shown"]
-
-_log = Log()
 
 _MOST_UNREAD = 16 * 2**20
 """Bytes of requests that are not complete, of all connections together."""
@@ -63,7 +54,7 @@ class HandshakeProtocol(PacedProtocol):
     _counted: Admitted | None = None
     _unread = 0
     _dropping: IDelayedCall | None = None
-    _asking: Deferred[Any] | None = None
+    _asking: Deferred[Response] | None = None
     _late: tuple[Response, bool, str] | None = None  # what is answered if that takes too long
     _left: int | None = None  # bytes of a plain answer that the transport had when it was last looked at
 
@@ -147,18 +138,18 @@ class HandshakeProtocol(PacedProtocol):
             self._refuse(Response(400, str(error)))
             return
         self.data = self.data[end + 4 :]
-        asked = route(head, self.factory.kinds, self.factory.is_ready)
+        address = self.factory.admission.address(peer_address(self.transport), head)
+        asked = self.factory.router.ask(head, address)
         if isinstance(asked, Upgrade):
-            self._let_in(asked, head)
-        elif isinstance(asked, DepthAsked):
-            self._ask(head)
+            self._let_in(asked, head, address)
+        elif isinstance(asked, LateResponse):
+            self._wait_for(asked, head.method == "HEAD", shown(self.transport, address))
         else:
             self._refuse(asked, is_head=head.method == "HEAD")
 
-    def _let_in(self, upgrade: Upgrade, head: Head) -> None:
+    def _let_in(self, upgrade: Upgrade, head: Head, address: str | None) -> None:
         factory = self.factory
         admission = factory.admission
-        address = admission.address(peer_address(self.transport), head)
         answer = admission.admit(address, head)
         if isinstance(answer, Response):
             self._refuse(answer, client=shown(self.transport, address))
@@ -170,19 +161,14 @@ class HandshakeProtocol(PacedProtocol):
         if not self.accept(head.headers, compress=factory.compression, protocol=protocol, version=head.version):
             self._refuse(_NO_HANDSHAKE)
 
-    def _ask(self, head: Head) -> None:
-        """Find the answer out; the request is complete, so that the time begins anew."""
-        factory = self.factory
+    def _wait_for(self, late: LateResponse, is_head: bool, client: str) -> None:
+        """The answer is being found out; the request is complete, so that the time begins anew."""
         self.data = b""
-        factory.handshakes.discard(self)
-        factory.handshakes.add(self)
-        address = factory.admission.address(peer_address(self.transport), head)
-        late, fault = factory.depth.in_its_place(address, head)
-        asked_by = head.method == "HEAD", shown(self.transport, address)
-        self._late = late, *asked_by
-        self._asking = factory.depth.answer(address, head)
-        self._asking.addErrback(_without_answer, fault)
-        self._asking.addCallback(self._found_out, *asked_by)
+        self.factory.handshakes.discard(self)
+        self.factory.handshakes.add(self)
+        self._late = late.too_late, is_head, client
+        self._asking = late.found
+        self._asking.addCallback(self._found_out, is_head, client)
 
     def _found_out(self, answer: Response, is_head: bool, client: str) -> None:
         if self._asking is not None:  # or nobody waits for it any more
@@ -235,14 +221,12 @@ class HandshakeFactory(LeanServerFactory):
     ) -> None:
         super().__init__(clock)
         self.refusals = refusals
-        self.depth = DepthAnswers(admission, books, kinds)
+        self.router = Router(kinds, plain_answers(admission, books, kinds, is_ready))
         self._max_handshakes = max_handshakes
         self.unread = 0
         """Bytes of requests that are not complete."""
         self.pace = Pace.permitting(0.0, 200)
         self.admission = admission
-        self.kinds = kinds
-        self.is_ready = is_ready
         self.client_queue = client_queue
         self.compression = compression
 
@@ -258,13 +242,6 @@ class HandshakeFactory(LeanServerFactory):
 def _unsent(transport: Any) -> int:
     """Bytes that a transport, of Twisted's own, has been given and its socket has not taken, below TLS if need be."""
     return len(transport.dataBuffer) - int(transport.offset) + int(transport._tempDataLen)
-
-
-def _without_answer(failure: Failure, fault: Response) -> Response:
-    """In place of an answer that nobody waits for any more, or that a fault of ours has prevented."""
-    if failure.check(CancelledError) is None:
-        _log.failure("a request failed: internal error", failure)
-    return fault
 
 
 def peer_address(transport: Any) -> str | None:

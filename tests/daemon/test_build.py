@@ -29,7 +29,6 @@ from marketfeed.demo.simulator import MarketSimulation
 from marketfeed.http.head import Head
 from marketfeed.http.response import Response
 from marketfeed.hub.hub import Hub
-from marketfeed.model.streams import BadStreamName
 from marketfeed.redis.address import EMBEDDED, parse_redis_url
 from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.channel_sampler import ChannelSampler
@@ -255,6 +254,16 @@ def names(services: list[IService]) -> list[str]:
     return [service.__class__.__name__ for service in services]
 
 
+def asked(daemon: Daemon, path: str) -> Any:
+    """What the daemon answers a request for a WebSocket with this path."""
+    return part(daemon, Listener)._factory.router.ask(Head("GET", path, "", {"upgrade": "websocket"}), None)
+
+
+def is_ready(daemon: Daemon) -> bool:
+    """What it tells who asks."""
+    return bool(asked(daemon, "/readyz").status == 200)
+
+
 def part(daemon: Daemon, kind: type) -> Any:
     (found,) = [service for service in daemon if isinstance(service, kind)]
     return found
@@ -435,27 +444,25 @@ class TestBuild:
     def test_ready_is_who_was_reached_and_does_not_drain(self) -> None:
         """Losing the source again changes nothing."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
-        is_ready = part(daemon, Listener)._factory.is_ready
         hub = part(daemon, Hub)
-        assert not is_ready()
+        assert not is_ready(daemon)
         hub.reached()
-        assert is_ready()
+        assert is_ready(daemon)
         hub.lost(None)
-        assert is_ready()
+        assert is_ready(daemon)
         part(daemon, UserManager).draining = True
-        assert not is_ready()
+        assert not is_ready(daemon)
 
     def test_short_of_memory_it_is_not_ready(self) -> None:
         """Until there is enough again; whoever comes by in the meantime is told so."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
-        factory = part(daemon, Listener)._factory
         part(daemon, Hub).reached()
         guard = part(daemon, MemoryGuard)
         guard.is_full = True
-        assert not factory.is_ready()
+        assert not is_ready(daemon)
         assert status(daemon) == 503
         guard.is_full = False
-        assert factory.is_ready()
+        assert is_ready(daemon)
         assert status(daemon) == 101
 
     @pytest.mark.parametrize(("asked", "granted"), [(763, 763), (764, 763), (20000, 763)])
@@ -627,12 +634,11 @@ class TestAccess:
         """Beside those that are built in, for paths and for requests."""
         config = tmp_path / "marketfeed.toml"
         config.write_text("[streams.funding]\nloss = 'latest'\n")
-        factory = part(access(config=str(config)), Listener)._factory
-        for kinds in (factory.kinds, factory.context.kinds):
-            assert str(kinds.parse("funding@X")) == "funding@X"
-            assert str(kinds.parse("trade@X")) == "trade@X"
-        with pytest.raises(BadStreamName):
-            part(access(), Listener)._factory.kinds.parse("funding@X")
+        daemon = access(config=str(config))
+        for stream in ("funding@X", "trade@X"):
+            assert asked(daemon, f"/ws/{stream}").streams == [stream]
+            assert str(part(daemon, Listener)._factory.context.kinds.parse(stream)) == stream
+        assert asked(access(), "/ws/funding@X").status == 400
 
 
 def secret_file(directory: Path) -> str:
