@@ -1,43 +1,47 @@
-"""Which streams a client may have, as its token says (docs/protocol.md); the errors are for it to read.
+"""Which streams a client may have, as its token says (docs/protocol.md#tokens); the errors are for it to read.
 
 1. A request for streams is permitted as a whole, or refused with the first stream that is not.
-2. Where a token has many patterns that have to be tried, that is done a few streams at a time: both are `Work`.
+2. Where a token has patterns that have to be tried, that is done a few streams at a time: both are `Work`.
 3. A user stays the same: a new token may be narrower, wider or later, but not another user's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
 from marketfeed.access.tokens import BadToken
 from marketfeed.hub.portions import Work
 from marketfeed.model.identity import Identity
 from marketfeed.model.streams import StreamKinds, StreamName
-from marketfeed.session.context import SessionContext
 from marketfeed.wire.messages import ErrorCode, RequestError
 
-__all__ = ["check_permission", "lost_streams", "renewed", "streams_lost"]
+__all__ = ["check_in_portions", "check_permission", "lost_streams", "renewed", "streams_lost"]
 
 _Item = TypeVar("_Item")
 _PORTION = 200
 """µs."""
 
 
-def check_permission(identity: Identity, streams: Mapping[str, StreamName]) -> Work:
-    """Raises `RequestError` unless `identity` may have all of `streams` (spelling → stream)."""
-    for few in _portions(identity, list(streams.items())):
+def check_permission(identity: Identity, streams: Iterable[tuple[str, StreamName]]) -> None:
+    """Raises `RequestError` unless `identity` may have all of `streams`, each with its spelling before it."""
+    for spelling, stream in streams:
+        if not identity.permits(stream):
+            fault = f"the token does not cover {spelling}" if identity.user else f"{spelling} needs a token"
+            raise RequestError(ErrorCode.NOT_PERMITTED, f"not permitted: {fault}")
+
+
+def check_in_portions(identity: Identity, streams: Iterable[tuple[str, StreamName]]) -> Work:
+    """The same, for a token with patterns that have to be tried."""
+    for few in _portions(identity, list(streams)):
         yield _cost(identity) * len(few)
-        for spelling, stream in few:
-            if not identity.permits(stream):
-                fault = f"the token does not cover {spelling}" if identity.user else f"{spelling} needs a token"
-                raise RequestError(ErrorCode.NOT_PERMITTED, f"not permitted: {fault}")
+        check_permission(identity, few)
 
 
-def renewed(identity: Identity, token: str, context: SessionContext) -> Identity:
+def renewed(identity: Identity, token: str, verify: Callable[[str], Identity]) -> Identity:
     """Who a client with another token is. Raises `RequestError` when the token is no good for it."""
     try:
-        other = context.verify(token)
+        other = verify(token)
     except BadToken as fault:
         raise RequestError(ErrorCode.AUTHENTICATION_FAILED, f"authentication failed: {fault}") from None
     if identity.user not in ("", other.user):

@@ -1,4 +1,4 @@
-"""The properties of a connection (docs/protocol.md): how it speaks, and what it wants of each stream.
+"""The properties of a connection (docs/protocol.md#requests): how it speaks, and what it wants of each stream.
 
 1. They are values: setting one makes others. All clients who have set nothing share one for each dialect.
 2. `offsets` has an effect on envelopes only, and `snapshot` on what is subscribed from then on.
@@ -27,7 +27,9 @@ class Properties(msgspec.Struct, frozen=True):
     @property
     def shape(self) -> Shape:
         """How this client gets publications."""
-        return self.dialect.shape(self.offsets)
+        if self.dialect is Dialect.RAW:
+            return Shape.DATA  # which has no place for an offset
+        return Shape.OFFSET if self.offsets else Shape.ENVELOPE
 
     def get(self, name: Property) -> bool:
         """What GET_PROPERTY answers."""

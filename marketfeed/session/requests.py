@@ -1,11 +1,11 @@
-"""What the fields of a request hold, by method (docs/protocol.md), what HISTORY answers, and what is too much.
+"""What the fields of a request hold, by method (docs/protocol.md#requests), what HISTORY answers, and what is too much.
 
 Each function returns what its field says, or raises `RequestError` with what is wrong and what would be accepted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from enum import Enum
 from typing import Any
 
@@ -26,7 +26,9 @@ __all__ = [
     "since_of",
     "streams_of",
     "token_of",
+    "too_many",
     "too_many_streams",
+    "unknown_method",
     "value_of",
 ]
 
@@ -123,6 +125,11 @@ def value_of(request: Request) -> tuple[Property, Any]:
     return _property(params[0]), params[1]
 
 
+def unknown_method(known: Iterable[str]) -> RequestError:
+    """What a client is told of a method that is none of these; it is not repeated."""
+    return _invalid(f"method must be one of {', '.join(known)}")
+
+
 def token_of(request: Request) -> str:
     """The token of an AUTH."""
     params = request.params
@@ -133,7 +140,12 @@ def token_of(request: Request) -> str:
 
 def too_many_streams(most: int) -> RequestError:
     """What a client is told that wants more than `most` streams."""
-    return RequestError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"too many subscriptions: at most {most} on a connection")
+    return too_many(f"too many subscriptions: at most {most} on a connection")
+
+
+def too_many(why: str, request_id: RequestId = msgspec.UNSET) -> RequestError:
+    """What a client is told for whose streams there is no room."""
+    return RequestError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, why, request_id)
 
 
 def refusal_of(payload: bytes, why: str) -> RequestError:

@@ -2,14 +2,17 @@
 
 1. Requests are answered in order. While one waits, a SUBSCRIBE for the source or a HISTORY for what is kept, later
    requests wait behind it, and past a few of them the client is not read from.
-2. A request takes effect whole or not at all, and is answered once (docs/protocol.md).
+2. A request takes effect whole or not at all, and is answered once (docs/protocol.md#requests).
 3. Everything that a client can do wrong ends in one place, `_answer`, as an error reply.
 4. What takes long is done in later turns, and so is what waits behind it (`portions`).
-5. A client has what its token permits, from the moment at which the token is known to be good. No token is logged.
+5. A client has what its token permits, from the moment at which the token is known to be good.
+6. No line of the log holds what may be a token: the params of AUTH, or anything of a method that is none of ours. Lines
+   are bounded, whatever a client sends.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,51 +24,35 @@ from marketfeed.hub.hub import Group, Join, TooManyStreams
 from marketfeed.hub.portions import Work
 from marketfeed.model.identity import ANONYMOUS, Identity
 from marketfeed.model.streams import StreamName
-from marketfeed.session.allowance import Allowance
+from marketfeed.runtime.logs import Log
+from marketfeed.session import requests
 from marketfeed.session.context import Connection, SessionContext
-from marketfeed.session.permission import check_permission, lost_streams, renewed, streams_lost
+from marketfeed.session.limits import MOST_REFUSED, RequestBudget
+from marketfeed.session.permission import check_in_portions, check_permission, lost_streams, renewed, streams_lost
 from marketfeed.session.properties import Properties, default_properties
-from marketfeed.session.requests import (
-    as_history,
-    history_of,
-    property_of,
-    refusal_of,
-    refused,
-    since_of,
-    streams_of,
-    token_of,
-    too_many_streams,
-    value_of,
-)
-from marketfeed.session.session_log import log_change, log_failure, log_request
-from marketfeed.session.turns import Turns
 from marketfeed.wire.dialects import Dialect
-from marketfeed.wire.messages import (
-    INTERNAL_ERROR,
-    TOO_MANY_REQUESTS,
-    ErrorCode,
-    Request,
-    RequestError,
-    RequestId,
-    parse_request,
-)
+from marketfeed.wire.messages import INTERNAL_ERROR, TOO_MANY_REQUESTS, Request, RequestError, RequestId, parse_request
 
 __all__ = ["Session"]
 
+_log = Log()
+
+_MOST_WAITING = 16
+"""Requests that wait, from which on their client is not read from."""
 _RESHAPING = 2
 """µs for each stream."""
-
-
-class _Answered(Exception):
-    """The reply has been sent, or comes later."""
+_LONGEST_LOGGED = 200
+_FEW_STREAMS = 5  # of one change, the most that the log names
+_ANSWERED = object()
+"""In place of a result: the reply has been sent, or comes later."""
 
 
 class Session:
-    """One client's conversation."""
+    """One client's conversation. It is what its joins are answered to (`hub.join.Answers`)."""
 
     __slots__ = (
-        "_allowance",
         "_awaits",
+        "_budget",
         "_connection",
         "_context",
         "_ended",
@@ -73,6 +60,7 @@ class Session:
         "_hub",
         "_identity",
         "_join",
+        "_joining",
         "_properties",
         "_waiting",
         "_work",
@@ -87,10 +75,11 @@ class Session:
         self._hub = context.hub
         self._identity = identity
         limits = context.limits
-        self._allowance = Allowance(limits.request_rate, limits.request_burst, context.now())
+        self._budget = RequestBudget(limits.request_rate, limits.request_burst, context.now())
         self._groups: dict[str, Group] = {}
-        self._waiting: Turns | None = None
+        self._waiting: deque[tuple[bytes, bool]] | None = None  # requests, and whether each came too fast
         self._join: Join | None = None
+        self._joining: tuple[RequestId, bool] = msgspec.UNSET, True  # the id of the SUBSCRIBE, and whether it is quiet
         self._work: Work | None = None
         self._awaits = False  # a request has not been answered yet
         self._ended = False
@@ -98,27 +87,29 @@ class Session:
     def begin(self, streams: list[str]) -> None:
         """The connection is open; `streams`, from its path or query, are its first SUBSCRIBE, answered if it fails."""
         if streams:
-            self._allowance.charge_streams(len(streams))
+            self._budget.charge_streams(len(streams))
             self._answer(Request("SUBSCRIBE", streams, msgspec.UNSET), quiet=True)
 
     def receive(self, payload: bytes) -> None:
         """One text message."""
-        is_refused = not self._allowance.admits(payload, self._context.now())
-        if self._allowance.is_abused:
+        is_refused = not self._budget.admits(payload, self._context.now())
+        if self._budget.refused >= MOST_REFUSED:
             self._connection.close_with(TOO_MANY_REQUESTS)
         elif not self._awaits:
             self._request(payload, is_refused)
         else:
             if self._waiting is None:
-                self._waiting = Turns(self._connection)
-            self._waiting.put(payload, is_refused)
+                self._waiting = deque()
+            self._waiting.append((payload, is_refused))
+            if len(self._waiting) == _MOST_WAITING:
+                self._connection.pause_reading()
 
     def end(self) -> None:
         """The connection is closing or gone."""
         self._ended = True
-        if self._waiting is not None:
-            self._waiting.close()
-            self._waiting = None
+        if self._waiting is not None and len(self._waiting) >= _MOST_WAITING:
+            self._connection.resume_reading()  # or its answer to a close would never be
+        self._waiting = None
         if self._join is not None:
             self._hub.cancel(self._join)
             self._join = None
@@ -142,54 +133,59 @@ class Session:
         """The streams of this client, as it spelled them, in order."""
         return list(self._groups)
 
-    def _refuse(self, payload: bytes) -> None:
-        error = refusal_of(payload, f"{self._context.limits.request_rate:g} a second")
-        self._connection.send_text(self._properties.dialect.error(error))
+    # Requests, and their answers.
 
     def _request(self, payload: bytes, is_refused: bool) -> None:
+        dialect = self._properties.dialect
         if is_refused:
-            self._refuse(payload)
+            error = requests.refusal_of(payload, f"{self._context.limits.request_rate:g} a second")
+            self._connection.send_text(dialect.error(error))
             return
         try:
             request = parse_request(payload)
         except RequestError as error:
             self._send_error(error)
             return
-        log_request(self._connection.client_id, request, request.method in _METHODS)
-        self._answer(request, quiet=self._properties.dialect is Dialect.HOUSE and request.id is msgspec.UNSET)
+        if Log.debugging and request.method in _METHODS:
+            is_shown = request.method != "AUTH" and request.params is not msgspec.UNSET
+            params = f" {str(request.params)[:_LONGEST_LOGGED]}" if is_shown else ""
+            client = self._connection.client_id
+            _log.debug("client {client} asks {method}{params}", client=client, method=request.method, params=params)
+        self._answer(request, quiet=dialect is Dialect.HOUSE and request.id is msgspec.UNSET)
 
     def _answer(self, request: Request, quiet: bool) -> None:
         """Carry out one request. `quiet`: a change of subscription that succeeds gets no reply."""
         method = _METHODS.get(request.method)
         try:
             if method is None:
-                known = ", ".join(_METHODS)
-                raise RequestError(
-                    ErrorCode.INVALID_REQUEST, f"invalid request: method must be one of {known}", request.id
-                )
+                raise requests.unknown_method(_METHODS)
             result = method(self, request, quiet)
-        except _Answered:
-            return
         except RequestError as error:
             error.request_id = request.id
             self._send_error(error)
             return
-        self._reply(result, request.id, quiet and request.method in _QUIET)
+        if result is not _ANSWERED:
+            self._reply(result, request.id)
+
+    def _reply(self, result: Any, request_id: RequestId, **further: Any) -> None:
+        self._connection.send_text(self._properties.dialect.reply(result, request_id, **further))
 
     def _send_error(self, error: RequestError) -> None:
         self._context.refusals.of_client(self._connection.client_id, error)
         self._connection.send_text(self._properties.dialect.error(error))
 
-    def _reply(self, result: Any, request_id: RequestId, quiet: bool) -> None:
-        if not quiet:
-            self._connection.send_text(self._properties.dialect.reply(result, request_id))
+    def _failed(self, failure: Failure) -> None:
+        """A fault of ours, in an answer that nobody above hears of: it is the end of this client only."""
+        _log.failure("client {client}: internal error", failure, client=self._connection.client_id)
+        self._connection.close_with(INTERNAL_ERROR)
 
-    def _work_on(self, request: Request, work: Work) -> None:
+    def _work_on(self, request: Request, work: Work) -> object:
         """Carry out a request that sees to its own reply: what is little at once, and what is much in later turns."""
         late = self._hub.portions.begin(self._guarded(request, work))
         if late is not None:
             self._work = late
             self._awaits = True
+        return _ANSWERED
 
     def _guarded(self, request: Request, work: Work) -> Work:
         try:
@@ -202,107 +198,88 @@ class Session:
         if self._work is not None:  # it is late, and has not ended this client
             self._work = None
             if self._join is None:
-                self._go_on()
+                self.settled()
 
-    # The methods of the protocol.
+    # Subscriptions.
 
-    def _subscribe(self, request: Request, quiet: bool) -> None:
-        streams = self._streams(request)
-        self._allowance.charge_tries(len(streams) * self._identity.tried)
-        self._work_on(request, self._join_streams(request, quiet, streams))
-        raise _Answered
+    def _subscribe(self, request: Request, quiet: bool) -> object:
+        streams = requests.streams_of(request, self._context.kinds, self._context.limits.max_streams)
+        tried = self._identity.tried
+        if tried:
+            self._budget.charge_tries(len(streams) * tried)
+            return self._work_on(request, self._check_and_join(request, quiet, streams))
+        check_permission(self._identity, streams.items())
+        self._join_streams(request, quiet, streams)
+        return _ANSWERED
 
-    def _join_streams(self, request: Request, quiet: bool, streams: dict[str, StreamName]) -> Work:
-        yield from check_permission(self._identity, streams)
-        since = since_of(request, streams, self._groups)
+    def _check_and_join(self, request: Request, quiet: bool, streams: dict[str, StreamName]) -> Work:
+        yield from check_in_portions(self._identity, streams.items())
+        self._join_streams(request, quiet, streams)
+
+    def _join_streams(self, request: Request, quiet: bool, streams: dict[str, StreamName]) -> None:
+        since = {} if request.since is msgspec.UNSET else requests.since_of(request, streams, self._groups)
         new = {spelling: name for spelling, name in streams.items() if spelling not in self._groups}
         if len(self._groups) + len(new) > self._context.limits.max_streams:
-            raise too_many_streams(self._context.limits.max_streams)
+            raise requests.too_many_streams(self._context.limits.max_streams)
         if not new:
-            self._reply(None, request.id, quiet)
+            if not quiet:
+                self._reply(None, request.id)
             return
-        answers = _Subscription(self, request, quiet)
+        self._joining = request.id, quiet
         try:
             join = self._hub.join(
                 self._connection.outbox,
                 self._properties.shape,
                 new,
-                answers,
+                self,
                 since=since,
                 wants_state=self._properties.snapshot,
             )
         except TooManyStreams as fault:
-            raise RequestError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"too many streams: {fault}") from None
+            raise requests.too_many(f"too many streams: {fault}") from None
         if join.finished:
-            self._allowance.charge_written(join.written)
+            self._budget.charge_written(join.written)
         else:
             self._join = join
             self._awaits = True
 
-    def _joined(
-        self, request: Request, quiet: bool, groups: dict[str, Group], recovered: dict[str, bool] | None
-    ) -> None:
+    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+        """The hub: the client is in these groups (spelling → group)."""
         self._join_is_over()
         if self._ended:  # by what was sent before the join took effect
             self._hub.leave(self._connection.outbox, groups.values())
             return
         self._groups.update(groups)
-        log_change(self._connection.client_id, "subscribed to", list(groups))
+        self._log_change("subscribed to", list(groups))
+        request_id, quiet = self._joining
         if recovered is not None:
-            self._connection.send_text(self._properties.dialect.reply(None, request.id, recovered=recovered))
-        else:
-            self._reply(None, request.id, quiet)
+            self._reply(None, request_id, recovered=recovered)
+        elif not quiet:
+            self._reply(None, request_id)
+
+    def refused(self, why: str) -> None:
+        """The hub: the client is in none of the streams, and is told why."""
+        self._join_is_over()
+        if not self._ended:
+            self._send_error(requests.too_many(f"too many subscriptions: {why}", self._joining[0]))
 
     def _join_is_over(self) -> None:
         join, self._join = self._join, None
         if join is not None:
-            self._allowance.charge_written(join.written)
+            self._budget.charge_written(join.written)
 
-    def _not_joined(self, request: Request, why: str) -> None:
-        self._join_is_over()
-        if not self._ended:
-            fault = f"too many subscriptions: {why}"
-            self._send_error(RequestError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, fault, request.id))
-
-    def _go_on(self) -> None:
+    def settled(self) -> None:
         """The request that was waited for is answered: take up those behind it."""
         self._awaits = False
-        while self._waiting is not None and not self._awaits:
-            request = self._waiting.take()
-            if request is None:
-                self._waiting = None
-            else:
-                self._request(*request)
+        while self._waiting and not self._awaits:
+            if len(self._waiting) == _MOST_WAITING:
+                self._connection.resume_reading()
+            self._request(*self._waiting.popleft())
+        self._waiting = self._waiting or None
 
-    def _history(self, request: Request, quiet: bool) -> None:
-        streams, limit = history_of(request, self._context.kinds)
-        for _ in check_permission(self._identity, streams):
-            pass  # it is one stream
-        self._allowance.charge_publications(limit)
-        (name,) = streams.values()
-        entries = self._hub.history(name, limit, self._context.limits.client_queue // 2)
-        self._awaits = not entries.called
-        entries.addCallback(self._answer_history, request, limit, self._awaits).addErrback(self._failed)
-        raise _Answered
-
-    def _answer_history(self, entries: list[Entry] | None, request: Request, limit: int, is_late: bool) -> None:
-        if self._ended:
-            return
-        if entries is None:
-            self._send_error(refused(request.id, "what is kept is out of reach"))
-        else:
-            self._allowance.charge_kept(limit, sum([len(data) for _, data in entries]))
-            self._reply(as_history(entries, self._context.limits.client_queue // 2), request.id, False)
-        if is_late:
-            self._go_on()
-
-    def _failed(self, failure: Failure) -> None:
-        """A fault of ours, in an answer that nobody above hears of: it is the end of this client only."""
-        log_failure(self._connection.client_id, failure)
-        self._connection.close_with(INTERNAL_ERROR)
-
-    def _unsubscribe(self, request: Request, quiet: bool) -> None:
-        self._leave(self._streams(request))
+    def _unsubscribe(self, request: Request, quiet: bool) -> object:
+        self._leave(requests.streams_of(request, self._context.kinds, self._context.limits.max_streams))
+        return _ANSWERED if quiet else None
 
     def _leave(self, spellings: Iterable[str]) -> None:
         groups = [self._groups[spelling] for spelling in spellings if spelling in self._groups]
@@ -310,71 +287,80 @@ class Session:
         for group in groups:
             self._groups.pop(group.spelling, None)
         if groups:
-            log_change(self._connection.client_id, "unsubscribed from", [group.spelling for group in groups])
+            self._log_change("unsubscribed from", [group.spelling for group in groups])
+
+    def _log_change(self, verb: str, spellings: list[str]) -> None:
+        _log.info(
+            "client {client} {verb} {count} streams: {streams}",
+            client=self._connection.client_id,
+            verb=verb,
+            count=len(spellings),
+            streams=", ".join(spellings[:_FEW_STREAMS]) + (", …" if len(spellings) > _FEW_STREAMS else ""),
+        )
 
     def _list_subscriptions(self, request: Request, quiet: bool) -> list[str]:
         return self.subscriptions
 
-    def _set_property(self, request: Request, quiet: bool) -> None:
-        properties = self._properties.changed(*value_of(request))
+    # What was.
+
+    def _history(self, request: Request, quiet: bool) -> object:
+        streams, limit = requests.history_of(request, self._context.kinds)
+        check_permission(self._identity, streams.items())
+        self._budget.charge_publications(limit)
+        (name,) = streams.values()
+        entries = self._hub.history(name, limit, self._context.limits.client_queue // 2)
+        self._awaits = not entries.called
+        entries.addCallback(self._answer_history, request, limit, self._awaits).addErrback(self._failed)
+        return _ANSWERED
+
+    def _answer_history(self, entries: list[Entry] | None, request: Request, limit: int, is_late: bool) -> None:
+        if self._ended:
+            return
+        if entries is None:
+            self._send_error(requests.refused(request.id, "what is kept is out of reach"))
+        else:
+            self._budget.charge_kept(limit, sum([len(data) for _, data in entries]))
+            self._reply(requests.as_history(entries, self._context.limits.client_queue // 2), request.id)
+        if is_late:
+            self.settled()
+
+    # Properties, and tokens.
+
+    def _set_property(self, request: Request, quiet: bool) -> object:
+        properties = self._properties.changed(*requests.value_of(request))
         if properties.shape is self._properties.shape:
             self._properties = properties
-            return
-        self._allowance.charge_streams(len(self._groups))
-        self._work_on(request, self._reshape(request, properties))
-        raise _Answered
+            return None
+        self._budget.charge_streams(len(self._groups))
+        return self._work_on(request, self._reshape(request, properties))
 
     def _reshape(self, request: Request, properties: Properties) -> Work:
         yield _RESHAPING * len(self._groups)
         self._properties = properties
         self._groups = self._hub.reshape(self._connection.outbox, self._groups.values(), properties.shape)
-        self._reply(None, request.id, False)
+        self._reply(None, request.id)
 
     def _get_property(self, request: Request, quiet: bool) -> bool:
-        return self._properties.get(property_of(request))
+        return self._properties.get(requests.property_of(request))
 
-    def _auth(self, request: Request, quiet: bool) -> None:
-        self._allowance.charge_verification()
-        identity = renewed(self._identity, token_of(request), self._context)
+    def _auth(self, request: Request, quiet: bool) -> object:
+        self._budget.charge_verification()
+        identity = renewed(self._identity, requests.token_of(request), self._context.verify)
         self._identity = identity
         self._connection.renew(identity)
-        self._allowance.charge_streams(len(self._groups))
-        self._allowance.charge_tries(len(self._groups) * identity.tried)
-        self._work_on(request, self._keep_permitted(request, identity))
-        raise _Answered
+        self._budget.charge_streams(len(self._groups))
+        self._budget.charge_tries(len(self._groups) * identity.tried)
+        return self._work_on(request, self._keep_permitted(request, identity))
 
     def _keep_permitted(self, request: Request, identity: Identity) -> Work:
         lost = yield from lost_streams(identity, self.subscriptions, self._context.kinds)
-        self._reply(None, request.id, False)
+        self._reply(None, request.id)
         if lost:
             self._leave(lost)
             self._send_error(streams_lost(lost))
 
     def _ping(self, request: Request, quiet: bool) -> str:
         return "PONG"
-
-    def _streams(self, request: Request) -> dict[str, StreamName]:
-        return streams_of(request, self._context.kinds, self._context.limits.max_streams)
-
-
-class _Subscription:
-    """What a session does about one of its joins."""
-
-    __slots__ = ("_quiet", "_request", "_session")
-
-    def __init__(self, session: Session, request: Request, quiet: bool) -> None:
-        self._session = session
-        self._request = request
-        self._quiet = quiet
-
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
-        self._session._joined(self._request, self._quiet, groups, recovered)
-
-    def refused(self, why: str) -> None:
-        self._session._not_joined(self._request, why)
-
-    def settled(self) -> None:
-        self._session._go_on()
 
 
 _METHODS: dict[str, Callable[[Session, Request, bool], Any]] = {
@@ -387,4 +373,3 @@ _METHODS: dict[str, Callable[[Session, Request, bool], Any]] = {
     "HISTORY": Session._history,
     "PING": Session._ping,
 }
-_QUIET = ("SUBSCRIBE", "UNSUBSCRIBE")

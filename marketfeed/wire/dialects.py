@@ -49,12 +49,6 @@ class Dialect(Enum):
         """Whether a publication comes inside ``{"stream": …, "data": …}``."""
         return self is not Dialect.RAW
 
-    def shape(self, offsets: bool) -> Shape:
-        """What stands around a publication; `offsets`: the client asks for them. Bare data has no place for one."""
-        if not self.enveloped:
-            return Shape.DATA
-        return Shape.OFFSET if offsets else Shape.ENVELOPE
-
     def reply(self, result: Any, request_id: RequestId, **further: Any) -> bytes:
         """The answer to a request that succeeded; `further` stands beside its result."""
         if self is Dialect.HOUSE:

@@ -6,7 +6,7 @@ The shapes are those of docs/protocol.md. How each is spelled for a connection i
 from __future__ import annotations
 
 from enum import IntEnum, unique
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -29,7 +29,10 @@ __all__ = [
 RequestId = int | str | None | msgspec.UnsetType
 
 _ID_LENGTH = 36
-_ID_RANGE = range(-(2**63), 2**63)
+_Id = (
+    Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(max_length=_ID_LENGTH)] | None
+)
+"""A `RequestId` as it may come."""
 
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -72,7 +75,7 @@ class Request(msgspec.Struct, frozen=True):
 class _Fields(msgspec.Struct):
     method: str
     params: Any = msgspec.UNSET
-    id: Any = msgspec.UNSET
+    id: _Id | msgspec.UnsetType = msgspec.UNSET
     since: Any = msgspec.UNSET
     limit: Any = msgspec.UNSET
 
@@ -88,7 +91,7 @@ def parse_request(payload: bytes) -> Request:
         fields = _request.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _parse_carefully(payload)
-    if not payload.isascii() or not _is_id(fields.id):
+    if not payload.isascii():
         return _parse_carefully(payload)
     return Request(fields.method, fields.params, fields.id, fields.since, fields.limit)
 
@@ -106,11 +109,14 @@ def _parse_carefully(payload: bytes) -> Request:
     except msgspec.DecodeError as error:
         raise RequestError(ErrorCode.INVALID_JSON, _json_fault(str(error), len(payload))) from None
     request_id = _field(fields, "id", msgspec.UNSET)
-    if not _is_id(request_id):
+    try:
+        if request_id is not msgspec.UNSET:
+            msgspec.convert(request_id, _Id)
+    except msgspec.ValidationError:
         raise RequestError(
             ErrorCode.INVALID_REQUEST,
             f"invalid request: id must be a signed 64-bit integer, a string of up to {_ID_LENGTH} characters, or null",
-        )
+        ) from None
     method = _field(fields, "method", request_id)
     if not isinstance(method, str):
         fault = "method is missing" if method is msgspec.UNSET else "method must be a string"
@@ -126,14 +132,6 @@ def _field(fields: dict[str, msgspec.Raw], name: str, request_id: RequestId) -> 
     except msgspec.DecodeError:  # well-formed all the same
         fault = f"invalid request: {name} has a number out of range"
         raise RequestError(ErrorCode.INVALID_REQUEST, fault, request_id) from None
-
-
-def _is_id(value: Any) -> bool:
-    if value is None or value is msgspec.UNSET:
-        return True
-    if isinstance(value, str):
-        return len(value) <= _ID_LENGTH
-    return type(value) is int and value in _ID_RANGE
 
 
 def _json_fault(error: str, size: int) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import cast
 
 import pytest
-from twisted.internet.task import Clock
 
-from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import BadToken
-from marketfeed.hub.hub import Hub, HubLimits
 from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds, StreamName
-from marketfeed.session.context import SessionContext, SessionLimits
-from marketfeed.session.permission import check_permission, lost_streams, renewed, streams_lost
+from marketfeed.session.permission import check_in_portions, check_permission, lost_streams, renewed, streams_lost
 from marketfeed.wire.messages import ErrorCode, RequestError
 
 KINDS = StreamKinds((*BUILT_IN, StreamKind("orders", LossPolicy.KEEP, private=True)))
@@ -26,21 +22,13 @@ def named(*spellings: str) -> dict[str, StreamName]:
     return {spelling: KINDS.parse(spelling) for spelling in spellings}
 
 
-def context(tokens: dict[str, Identity]) -> SessionContext:
+def verifying(tokens: dict[str, Identity]) -> Callable[[str], Identity]:
     def verify(token: str) -> Identity:
         if token not in tokens:
             raise BadToken("the token has expired")
         return tokens[token]
 
-    clock = Clock()
-    return SessionContext(
-        hub=Hub(clock, HubLimits()),
-        kinds=KINDS,
-        limits=SessionLimits(),
-        now=clock.seconds,
-        verify=verify,
-        refusals=Refusals(clock),
-    )
+    return verify
 
 
 def result(work: Generator[int, None, list[str]]) -> list[str]:
@@ -54,9 +42,10 @@ def result(work: Generator[int, None, list[str]]) -> list[str]:
 
 def test_what_is_permitted_passes() -> None:
     """Public streams for anybody, private ones for their user."""
-    list(check_permission(ANONYMOUS, named("trade@A", "a@depth")))
-    list(check_permission(ALICE, named("trade@A", "orders@alice")))
-    list(check_permission(NARROW, {}))
+    for check in (check_permission, check_in_portions):
+        list(check(ANONYMOUS, named("trade@A", "a@depth").items()) or ())
+        list(check(ALICE, named("trade@A", "orders@alice").items()) or ())
+        list(check(NARROW, ()) or ())
 
 
 @pytest.mark.parametrize(
@@ -69,23 +58,24 @@ def test_what_is_permitted_passes() -> None:
 )
 def test_what_is_not_permitted_is_named(identity: Identity, spellings: tuple[str, ...], says: str) -> None:
     """The first stream that is not, as the client spelled it, and whether a token would help."""
-    with pytest.raises(RequestError) as caught:
-        list(check_permission(identity, named(*spellings)))
-    assert caught.value.code is ErrorCode.NOT_PERMITTED
-    assert caught.value.message == f"not permitted: {says}"
+    for check in (check_permission, check_in_portions):
+        with pytest.raises(RequestError) as caught:
+            list(check(identity, named(*spellings).items()) or ())
+        assert caught.value.code is ErrorCode.NOT_PERMITTED
+        assert caught.value.message == f"not permitted: {says}"
 
 
 def test_a_token_is_taken_from_nobody_in_particular_and_from_the_same_user() -> None:
     """Who had none may be anybody."""
-    assert renewed(ANONYMOUS, "good", context({"good": ALICE})) is ALICE
-    assert renewed(ALICE, "narrow", context({"narrow": NARROW})) is NARROW
+    assert renewed(ANONYMOUS, "good", verifying({"good": ALICE})) is ALICE
+    assert renewed(ALICE, "narrow", verifying({"narrow": NARROW})) is NARROW
 
 
 @pytest.mark.parametrize(("token", "says"), [("bad", "the token has expired"), ("bob", "the token is another user's")])
 def test_a_token_that_is_no_good(token: str, says: str) -> None:
     """One that does not verify, and one of somebody else."""
     with pytest.raises(RequestError) as caught:
-        renewed(ALICE, token, context({"bob": Identity("bob", None, 2e9)}))
+        renewed(ALICE, token, verifying({"bob": Identity("bob", None, 2e9)}))
     assert caught.value.code is ErrorCode.AUTHENTICATION_FAILED
     assert caught.value.message == f"authentication failed: {says}"
 
@@ -105,7 +95,7 @@ def test_patterns_that_have_to_be_tried_are_a_few_streams_at_a_time() -> None:
     streams = named(*[f"trade@A{number}Z" for number in range(300)])
     wide, plain = Identity("a", parse_patterns(patterns, "a"), 2e9), Identity("a", None, 2e9)
     for identity, least in ((wide, 200), (plain, 2)):
-        costs = list(check_permission(identity, {spelling: streams[spelling] for spelling in list(streams)[:100]}))
+        costs = list(check_in_portions(identity, list(streams.items())[:100]))
         costs += list(lost_streams(identity, list(streams), KINDS))
         assert max(costs) <= 200
         assert len(costs) >= least

@@ -23,6 +23,7 @@ from marketfeed.boundaries import Archive, Entry
 from marketfeed.hub.hub import CONFIRM_SECONDS, Hub, HubLimits
 from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
+from marketfeed.runtime.logs import Log
 from marketfeed.session.context import Connection, SessionContext, SessionLimits
 from marketfeed.session.session import Session
 from marketfeed.wire.dialects import Dialect
@@ -950,11 +951,12 @@ class TestOrder:
         assert client.reading
         assert [message["id"] for message in client.got] == list(range(2 * QUEUED + 1))
 
-    def test_a_client_that_ends_unread_is_read_from_again(self) -> None:
+    @pytest.mark.parametrize("waiting", [0, 1, QUEUED - 1, QUEUED, QUEUED + 1])
+    def test_a_client_that_ends_unread_is_read_from_again(self, waiting: int) -> None:
         """Its answer to the close must be heard."""
         client = Client()
         client.subscribe(A)
-        for _ in range(QUEUED):
+        for _ in range(waiting):
             client.say({"method": "PING"})
         client.session.end()
         assert client.reading
@@ -1276,11 +1278,12 @@ class TestLongWork:
     def test_answers_are_the_same_and_in_order_whatever_is_put_off(self, steps: list[tuple[str, Any]]) -> None:
         """All that can be is put off. A publication comes where it is subscribed to by the answers so far, in the shape
         that they say."""
-        narrow = Identity("alice", parse_patterns(["trade@*"], "alice"), 2e9)
+        narrow = Identity("alice", parse_patterns(["trade@*A*"], "alice"), 2e9)
+        wide = Identity("alice", parse_patterns(["*@*A*", "*@*B*"], "alice"), 2e9)
         answers = []
         for at_once in (0, 10**9):
             with patch("marketfeed.hub.portions.AT_ONCE", at_once):
-                client = Client(tokens={"wide": ALICE, "narrow": narrow})
+                client = Client(tokens={"wide": wide, "narrow": narrow})
                 client.source.at_once = True
                 reader = Reader(client)
                 for number, (what, argument) in enumerate([*steps, *[("turn", None)] * 100]):
@@ -1365,6 +1368,25 @@ def test_what_a_client_asks_is_logged_for_debugging(logged: LogCapture) -> None:
         "client 7 asks SUBSCRIBE " + "x" * 200,
         'client 7 is refused: invalid request: params must be a list; expected streams, as ["trade@TATA_INR"]',
     ]
+
+
+def test_nothing_is_composed_that_nobody_reads(logged: LogCapture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the log is at debug."""
+    monkeypatch.setattr(Log, "debugging", False)
+    Client().say({"method": "PING"})
+    assert not logged.events
+
+
+@pytest.mark.parametrize(("count", "more"), [(1, ""), (5, ""), (6, ", …")])
+def test_a_change_is_logged_with_a_few_streams(count: int, more: str, logged: LogCapture) -> None:
+    """And how many there are."""
+    streams = [f"trade@{number}" for number in range(count)]
+    client = Client()
+    client.watch(*streams)
+    client.ask({"method": "UNSUBSCRIBE", "params": [*streams, "trade@X"]})
+    few = ", ".join(streams[:5]) + more
+    lines = [event["log_format"].format_map(event) for event in logged.events if event["log_level"].name == "info"]
+    assert lines == [f"client 7 {verb} {count} streams: {few}" for verb in ("subscribed to", "unsubscribed from")]
 
 
 ALICE = Identity("alice", None, 2e9)

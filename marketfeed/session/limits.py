@@ -1,4 +1,4 @@
-"""How much one client may ask (docs/protocol.md, "What a request costs").
+"""How much one client may ask (docs/protocol.md#what-a-request-costs).
 
 1. A request costs one, and one more for so many streams, publications, patterns or bytes that it takes: that is what
    they cost us.
@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from marketfeed.model.rate import TokenBucket
 
-__all__ = ["Allowance"]
+__all__ = ["MOST_REFUSED", "RequestBudget"]
 
-_REFUSALS_IN_A_ROW = 20
+MOST_REFUSED = 20
+"""Requests in a row that are refused before their client is ended."""
 _STREAMS_OF_REQUEST = 20
 _PUBLICATIONS_OF_REQUEST = 100
 _TEXT_OF_REQUEST = 2048
@@ -22,28 +23,26 @@ _BYTES_OF_REQUEST = 16384
 _VERIFICATION = 4
 
 
-class Allowance(TokenBucket):
+class RequestBudget(TokenBucket):
     """The requests of one client: `rate` a second, `burst` at once. `now` is in seconds, from any beginning."""
 
-    __slots__ = ("_refusals",)
+    __slots__ = ("refused",)
 
     def __init__(self, rate: float, burst: int, now: float) -> None:
         super().__init__(rate, burst, now)
-        self._refusals = 0
+        self.refused = 0
+        """Requests in a row."""
 
     def admits(self, payload: bytes, now: float) -> bool:
         """Whether this request is not one too many."""
         if not self.take(now):
-            self._refusals += 1
+            self.refused += 1
             return False
-        self.charge(max(payload.count(b",") // _STREAMS_OF_REQUEST, len(payload) // _TEXT_OF_REQUEST))
-        self._refusals = 0
+        self.refused = 0
+        more = max(payload.count(b",") // _STREAMS_OF_REQUEST, len(payload) // _TEXT_OF_REQUEST)
+        if more:
+            self.charge(more)
         return True
-
-    @property
-    def is_abused(self) -> bool:
-        """Too many requests in a row were refused."""
-        return self._refusals >= _REFUSALS_IN_A_ROW
 
     def charge_streams(self, count: int) -> None:
         """Streams that a request does not name: those of the path, or all that the client has."""
