@@ -9,17 +9,16 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from math import inf
 from socket import AF_INET6, inet_ntoa, inet_pton
 from typing import Literal
 
+from marketfeed.model.rate import TokenBuckets
+
 __all__ = [
     "WINDOW",
-    "AttemptRate",
     "ConnectRate",
     "ConnectionCounts",
     "Key",
@@ -40,13 +39,13 @@ Network = IPv4Network | IPv6Network | Literal["unix"]
 
 _EXPECTED = "an address such as 10.0.0.1 or ::1, a network such as 10.0.0.0/8 or fd00::/8, or unix for Unix sockets"
 _LONGEST_HOP = 64
+_REMEMBERED = 65536  # addresses and users, at most
 _MAPPED = bytes(10) + b"\xff\xff"
 """How the 16 bytes of an IPv4 address begin on a port that takes IPv6 as well (RFC 4291, section 2.5.5.2)."""
 _LOCAL_IPV4 = re.compile(
     r"10\.|127\.|169\.254\.|192\.168\.|172\.(?:1[6-9]|2[0-9]|3[01])\.|100\.(?:6[4-9]|[7-9][0-9]|1[01][0-9]|12[0-7])\."
 )
 """RFC 1918, loopback, link-local, and RFC 6598, behind whose addresses a provider has many subscribers."""
-_TICKS = 2**20  # a second
 
 
 def parse_network(text: str) -> Network:
@@ -124,99 +123,32 @@ def is_loopback(address: str | None) -> bool:
     return parsed is not None and parsed.is_loopback
 
 
-class AttemptRate:
-    """Permits each key `rate` attempts at once, and as many per `WINDOW` in the long run.
-
-    At most `keys` are remembered; who has not been seen for longest is forgotten first.
-
-    It decides as `TokenBucket` does, but keeps a single number per key, the moment at which its bucket will be full
-    again: a quarter of the memory. It is in whole ticks, so that adding up many of them does not round.
-    """
-
-    def __init__(self, rate: int, keys: int = 65536) -> None:
-        self._interval = max(1, WINDOW * _TICKS // rate)
-        self._most_owed = (rate - 1) * self._interval
-        self._keys = keys
-        self._full_at: OrderedDict[Key, int] = OrderedDict()  # a plain dict is slow to give its first key
-        self._to_look_at: list[Key] = []
-        self._latest = -inf
-
-    def __len__(self) -> int:
-        """How many keys are remembered."""
-        return len(self._full_at)
-
-    def wait(self, key: Key, now: float) -> int:
-        """What `attempt` would say, without an attempt."""
-        tick = self._tick(now)
-        return max(0, -(-(self._full_at.get(key, tick) - tick - self._most_owed) // _TICKS))
-
-    def attempt(self, key: Key, now: float) -> int:
-        """0: the attempt is permitted, and counted. Otherwise the seconds until the next one is, 1 or more.
-
-        `now` is in seconds, from any beginning; a time before one already seen counts as that one.
-        """
-        tick = self._tick(now)
-        full_at = self._full_at.get(key)
-        if full_at is None:
-            self._make_room(tick)
-            full_at = tick
-        else:
-            self._full_at.move_to_end(key)
-            full_at = max(full_at, tick)
-        wait = full_at - tick - self._most_owed
-        if wait > 0:
-            return -(-wait // _TICKS)
-        self._full_at[key] = full_at + self._interval
-        return 0
-
-    def _tick(self, now: float) -> int:
-        if now > self._latest:
-            self._latest = now
-        return int(self._latest * _TICKS)
-
-    def _make_room(self, tick: int) -> None:
-        """Look at two of the keys, all in turn, and forget those whose bucket is full again: one of them stays
-        while as many new ones come as there are, at most. If there is no room yet, forget who has not been seen for
-        longest.
-        """
-        if not self._to_look_at:
-            self._to_look_at = list(dict.keys(self._full_at))  # in any order, and so ten times as fast
-        for key in self._to_look_at[-2:]:
-            if self._full_at.get(key, tick + 1) <= tick:
-                del self._full_at[key]
-        del self._to_look_at[-2:]
-        if len(self._full_at) >= self._keys:
-            self._full_at.popitem(last=False)
-
-
 class ConnectRate:
-    """Permits `rate` attempts to connect, as `AttemptRate` does; 0 for no limit.
+    """Permits `rate` attempts to connect at once, and as many per `WINDOW` in the long run; 0 for no limit.
 
     Who brings a good token is counted as that user, wherever it comes from: many users may share an address. All others
     are counted by their address. So that nobody has signatures verified without end, no further token of an address is
     looked at after as many bad ones; one that is known to be good is not verified again.
 
     `spare_local_but`: whoever comes from loopback, private and CGNAT addresses is spared, unless they are of these
-    proxies; None spares nobody. At most `remembered` addresses and users are remembered.
+    proxies; None spares nobody.
     """
 
-    def __init__(self, rate: int, *, spare_local_but: TrustedProxies | None = None, remembered: int = 65536) -> None:
+    def __init__(self, rate: int, *, spare_local_but: TrustedProxies | None = None) -> None:
         self._is_limited = rate > 0
         self._spare_local_but = spare_local_but
-        self._by_address, self._by_user, self._bad_tokens = (AttemptRate(rate or 1, remembered) for _ in range(3))
-
-    def __len__(self) -> int:
-        """How many addresses are remembered."""
-        return len(self._by_address)
+        limits = (rate or 1) / WINDOW, rate or 1, _REMEMBERED
+        self._by_address, self._bad_tokens = TokenBuckets[Key](*limits), TokenBuckets[Key](*limits)
+        self._by_user = TokenBuckets[str](*limits)
 
     def attempt(self, address: str | None, now: float) -> int:
         """Somebody without a good token: 0, or the seconds until the next attempt is permitted."""
         key = self._key(address)
-        return 0 if key is None else self._by_address.attempt(key, now)
+        return 0 if key is None else self._by_address.take(key, now)
 
     def attempt_of(self, user: str, address: str | None, now: float) -> int:
         """The same of who a good token names."""
-        return 0 if self._key(address) is None else self._by_user.attempt(user, now)
+        return 0 if self._key(address) is None else self._by_user.take(user, now)
 
     def wait_for_token(self, address: str | None, now: float) -> int:
         """The seconds until another token from `address` may be looked at."""
@@ -228,8 +160,8 @@ class ConnectRate:
         key = self._key(address)
         if key is None:
             return 0
-        self._bad_tokens.attempt(key, now)
-        return self._by_address.attempt(key, now)
+        self._bad_tokens.take(key, now)
+        return self._by_address.take(key, now)
 
     def _key(self, address: str | None) -> Key | None:
         """Under what an address is counted; None: it is not."""

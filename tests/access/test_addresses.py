@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from fractions import Fraction
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 import pytest
@@ -219,31 +218,9 @@ class TestKeys:
         assert is_loopback(address) is answer
 
 
-class ExactRate:
-    """A bucket per address, in exact fractions, nothing ever forgotten."""
-
-    def __init__(self, rate: int) -> None:
-        self.rate = rate
-        self.tokens: dict[object, Fraction] = {}
-        self.seen: dict[object, Fraction] = {}
-        self.latest = Fraction(-1)
-
-    def attempt(self, key: object, now: float) -> int:
-        self.latest = max(self.latest, Fraction(now))
-        tokens = self.tokens.get(key, Fraction(self.rate))
-        tokens = min(Fraction(self.rate), tokens + (self.latest - self.seen.get(key, self.latest)) * self.rate / 300)
-        self.seen[key] = self.latest
-        wait = -((tokens - 1) * 300 // self.rate) if tokens < 1 else 0
-        self.tokens[key] = tokens - (not wait)
-        return int(wait)
-
-
 def permitted(rate: ConnectRate, address: str | None, now: float) -> int:
     """How many attempts are permitted at this moment, up to 1000."""
     return sum(rate.attempt(address, now) == 0 for _ in range(1000))
-
-
-ticks = st.integers(0, 2**20).map(lambda tick: tick / 1024)
 
 
 class TestConnectRate:
@@ -257,20 +234,10 @@ class TestConnectRate:
         assert permitted(rate, OUTSIDE, 1.7e9 + 11) == 10
         assert permitted(rate, OUTSIDE, 1.7e9 + 1000) == 300
 
-    def test_seconds_are_rounded_up(self) -> None:
-        """And coming back after them is permitted."""
-        rate = ConnectRate(7)
-        assert permitted(rate, OUTSIDE, 0.0) == 7
-        assert rate.attempt(OUTSIDE, 0.0) == 43
-        assert rate.attempt(OUTSIDE, 42.0) == 1
-        assert rate.attempt(OUTSIDE, 43.0) == 0
-
     @pytest.mark.parametrize("address", [OUTSIDE, "127.0.0.1", "2001:db8::1", None])
     def test_no_limit(self, address: str | None) -> None:
-        """0 permits everything and remembers nothing."""
-        rate = ConnectRate(0)
-        assert permitted(rate, address, 0.0) == 1000
-        assert len(rate) == 0
+        """0 permits everything."""
+        assert permitted(ConnectRate(0), address, 0.0) == 1000
 
     def test_a_unix_socket_is_never_limited(self) -> None:
         """It has no address to count by."""
@@ -350,112 +317,6 @@ class TestConnectRate:
         rate = ConnectRate(1, spare_local_but=proxies())
         rate.attempt(str(address), 0.0)
         assert (rate.attempt(str(address), 0.0) == 0) == any(address in IPv4Network(network) for network in local)
-
-    def test_a_clock_that_goes_backwards(self) -> None:
-        """Neither takes nor gives."""
-        rate = ConnectRate(300)
-        assert permitted(rate, OUTSIDE, 1000.0) == 300
-        assert rate.attempt(OUTSIDE, 500.0) == 1
-        assert rate.attempt(OUTSIDE, 1001.0) == 0
-
-    def test_full_buckets_are_forgotten(self) -> None:
-        """Those who came and went do not stay, however many there were."""
-        rate = ConnectRate(300)
-        for number in range(20000):
-            rate.attempt(f"1.0.{number >> 8}.{number & 255}", number / 10)
-            assert len(rate) <= 40
-
-    def test_when_nobody_can_be_forgotten_the_one_not_seen_for_longest_is(self) -> None:
-        """A refused attempt is seen too. Who was forgotten starts anew."""
-        rate = ConnectRate(1, remembered=3)
-        assert [rate.attempt(f"1.0.0.{number}", 0.0) for number in (1, 2, 3)] == [0, 0, 0]
-        assert rate.attempt("1.0.0.1", 0.0) == 300
-        assert rate.attempt("1.0.0.4", 0.0) == 0  # in place of 2
-        assert len(rate) == 3
-        assert [rate.attempt(f"1.0.0.{number}", 0.0) for number in (1, 3, 4)] == [300, 300, 300]
-        assert rate.attempt("1.0.0.2", 0.0) == 0
-        assert rate.attempt("1.0.0.1", 0.0) == 0  # 1 was in the place of 2
-        assert len(rate) == 3
-
-    def test_who_is_refused_is_kept_when_others_can_be_forgotten(self) -> None:
-        """Those whose bucket is full go, and not the one who was seen before all of them."""
-        rate = ConnectRate(300)
-        assert permitted(rate, OUTSIDE, 0.0) == 300
-        for number in range(5000):
-            rate.attempt(f"1.0.{number >> 8}.{number & 255}", number / 100)
-        assert len(rate) <= 400
-        assert permitted(rate, OUTSIDE, 50.0) == 50
-
-    @pytest.mark.parametrize("rate", [7, 999, 12345])
-    def test_the_burst_is_whole(self, rate: int) -> None:
-        """Adding up intervals that are no round numbers loses none of it, by a clock of today."""
-        limit = ConnectRate(rate)
-        assert [limit.attempt(OUTSIDE, 1.7e9 + 0.123) for _ in range(rate)] == [0] * rate
-        assert limit.attempt(OUTSIDE, 1.7e9 + 0.123) > 0
-
-    @property_test
-    @given(
-        st.sampled_from([1, 2, 3, 4, 6, 12, 25, 75, 300, 1200]),
-        st.lists(
-            st.tuples(st.sampled_from(["1.1.1.1", "2.2.2.2", "2001:db8::"]), ticks, st.integers(1, 4)), max_size=60
-        ),
-    )
-    def test_exactly_as_the_reference(self, rate: int, attempts: list[tuple[str, float, int]]) -> None:
-        """Where an interval is whole ticks, every answer is the reference's, whichever way the clock goes."""
-        limit, reference = ConnectRate(rate), ExactRate(rate)
-        for address, now, repeated in attempts:
-            for _ in range(repeated):
-                assert limit.attempt(address, now) == reference.attempt(address, now)
-
-    @property_test
-    @given(st.integers(1, 10**6), st.floats(0, 2e9), st.lists(st.floats(-1, 100), max_size=60))
-    def test_any_rate(self, rate: int, start: float, steps: list[float]) -> None:
-        """Rounding puts off or brings forward one attempt at most, and never adds up to more."""
-        limit, reference = ConnectRate(rate), ExactRate(rate)
-        now, ahead = start, 0
-        for step in steps:
-            now = max(0.0, now + step)
-            ahead += (limit.attempt(OUTSIDE, now) == 0) - (reference.attempt(OUTSIDE, now) == 0)
-            assert abs(ahead) <= 1
-
-    @property_test
-    @given(st.integers(1, 20), st.integers(0, 2**30), st.lists(st.floats(0, 30), max_size=60))
-    def test_coming_back_when_told_is_permitted(self, rate: int, start: int, steps: list[float]) -> None:
-        """And not a whole second earlier."""
-        limit, now = ConnectRate(rate), float(start)
-        for step in steps:
-            now += step
-            wait = limit.attempt(OUTSIDE, now)
-            if wait:
-                assert limit.attempt(OUTSIDE, now + wait - 1) > 0
-                now += wait
-                assert limit.attempt(OUTSIDE, now) == 0
-
-    @property_test
-    @given(st.integers(1, 3), st.integers(1, 4), st.lists(st.integers(0, 7), max_size=60))
-    def test_at_most_so_many_are_remembered(self, rate: int, most: int, attempts: list[int]) -> None:
-        """While no bucket fills, against a list of buckets in which each address that is seen goes to the end."""
-        limit = ConnectRate(rate, remembered=most)
-        buckets: dict[str, ExactRate] = {}
-        for number in attempts:
-            address = f"1.0.0.{number}"
-            bucket = buckets.pop(address, None) or ExactRate(rate)
-            buckets = dict([*buckets.items(), (address, bucket)][-most:])
-            assert limit.attempt(address, 0.0) == bucket.attempt(address, 0.0)
-            assert len(limit) == len(buckets)
-
-    @property_test
-    @given(st.sampled_from([1, 4, 75]), st.integers(1, 4), st.lists(st.tuples(st.integers(0, 3), ticks), max_size=60))
-    def test_who_has_room_is_forgotten_only_when_that_makes_no_difference(
-        self, rate: int, most: int, attempts: list[tuple[int, float]]
-    ) -> None:
-        """As many addresses as there is room for are answered as if nothing was ever forgotten."""
-        limit, reference, now = ConnectRate(rate, remembered=most), ExactRate(rate), 0.0
-        for number, step in attempts:
-            now += step / 16
-            address = f"1.0.0.{number % most}"
-            assert limit.attempt(address, now) == reference.attempt(address, now)
-            assert len(limit) <= most
 
 
 class TestConnectionCounts:

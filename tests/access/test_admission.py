@@ -376,7 +376,7 @@ class Trial:
         for _ in range(1 if self.has_attempts else 2):
             rate.attempt(PEER, 0.0)
         for _ in range(1 if self.has_tokens else 2):
-            rate._bad_tokens.attempt(PEER, 0.0)
+            rate._bad_tokens.take(PEER, 0.0)
         for _ in range(1 if self.user_has_attempts else 2):
             rate.attempt_of("alice", "192.0.2.99", 0.0)
 
