@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["Archive", "Clock", "Entry", "NoBook", "Seeds", "Sink", "Source", "Subscriber"]
+__all__ = ["Archive", "Clock", "Entry", "NoBook", "Sink", "Snapshots", "Source", "Subscriber"]
 
 
 Clock = IReactorTime
@@ -57,7 +57,7 @@ class Archive(Protocol):
         """
 
 
-class Seeds(Protocol):
+class Snapshots(Protocol):
     """States that somebody keeps beside the streams. A Deferred of these never fails."""
 
     def read(self, stream: str) -> Deferred[bytes | None]:

@@ -26,7 +26,7 @@ from marketfeed.access.admission import Admission, Memory
 from marketfeed.access.origins import AllowedOrigins, parse_origin
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.depth import Book, Books
-from marketfeed.boundaries import Archive, Clock, Entry, NoBook, Seeds, Sink, Source, Subscriber
+from marketfeed.boundaries import Archive, Clock, Entry, NoBook, Sink, Snapshots, Source, Subscriber
 from marketfeed.hub.history import CountedHistory, Histories
 from marketfeed.hub.stream import Group, LiveStream
 from marketfeed.model.publications import PublicationReader
@@ -41,7 +41,7 @@ __all__ = [
     "FakeBook",
     "FakeBooks",
     "FakeMemory",
-    "FakeSeeds",
+    "FakeSnapshots",
     "FakeSocket",
     "FakeSource",
     "FakeSubscriber",
@@ -244,7 +244,7 @@ class _Answerer:
         return answered
 
 
-class FakeSeeds(_Answerer):
+class FakeSnapshots(_Answerer):
     """States beside the streams: `states` by stream. `asked` has the streams that were asked for."""
 
     def __init__(self) -> None:
@@ -557,7 +557,7 @@ class FakeTransport(FileDescriptor):
 
 if TYPE_CHECKING:
     _archive: Archive = FakeArchive()
-    _seeds: Seeds = FakeSeeds()
+    _snapshots: Snapshots = FakeSnapshots()
     _books: Books = FakeBooks()
     _source: Source = FakeSource()
     _subscriber: Subscriber = FakeSubscriber()

@@ -1,4 +1,4 @@
-"""A hub in a room of its own: with a source, an archive and seeds that the test drives, a clock, and clients."""
+"""A hub in a room of its own: with a source, an archive and snapshots that the test drives, a clock, and clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from marketfeed.hub.hub import Answers, Group, Hub, HubLimits, Join
 from marketfeed.model.streams import StreamKinds
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame
-from tests.fakes import FakeArchive, FakeSeeds, FakeSource, FakeSubscriber
+from tests.fakes import FakeArchive, FakeSnapshots, FakeSource, FakeSubscriber
 
 if TYPE_CHECKING:
     _sink: Sink = Hub(Clock(), HubLimits())
@@ -42,11 +42,13 @@ def turn_of(clock: Clock) -> None:
 class Room:
     """A hub with a source that the test drives, and a clock."""
 
-    def __init__(self, archive: FakeArchive | None = None, seeds: FakeSeeds | None = None, **limits: Any) -> None:
+    def __init__(
+        self, archive: FakeArchive | None = None, snapshots: FakeSnapshots | None = None, **limits: Any
+    ) -> None:
         self.clock = Clock()
         self.hub = Hub(self.clock, HubLimits(**{"linger": LINGER, **limits}), lambda: EPOCH + self.clock.seconds())
         self.source = FakeSource(self.hub)
-        self.hub.feed_from(self.source, archive, seeds)
+        self.hub.feed_from(self.source, archive, snapshots)
         self.hub.startService()
 
     @property
@@ -63,7 +65,7 @@ class Room:
         assert not self.timers
         assert not self.source.wanted
         assert not hub.streams
-        assert not any((*hub._wanted.all, hub._gaps, hub._dirty, hub._histories.size, hub._wanted._reserved))
+        assert not any((*hub._registry.all, hub._gaps, hub._dirty, hub._histories.size, hub._registry._reserved))
 
     @property
     def timers(self) -> list[float]:

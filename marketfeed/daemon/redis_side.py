@@ -23,8 +23,8 @@ from marketfeed.redis.endpoint import redis_endpoint
 from marketfeed.redis.preload import Warm
 from marketfeed.redis.publisher import RedisPublisher
 from marketfeed.redis.pubsub import RedisPubSub
-from marketfeed.redis.snapshots import RedisSeeds
-from marketfeed.redis.stream_snapshots import StreamSeeds
+from marketfeed.redis.snapshots import RedisSnapshots
+from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.streams import RedisStreams
 
 __all__ = ["CannotFeed", "Feed", "make_feed"]
@@ -50,14 +50,14 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub) -> Feed:
     server, endpoint, address = _redis(reactor, settings)
     prefix = settings.channel_prefix
     commands = RedisCommands(reactor, endpoint, address)
-    seeds = RedisSeeds(reactor, commands, prefix, settings.max_payload)
+    snapshots = RedisSnapshots(reactor, commands, prefix, settings.max_payload)
     source: RedisStreams | RedisPubSub
     if settings.source == "streams":
         source = RedisStreams(reactor, endpoint, address, hub, prefix)
         archive = RedisArchive(commands, prefix)
-        in_streams = StreamSeeds(
+        in_streams = StreamSnapshots(
             reactor,
-            seeds,
+            snapshots,
             archive,
             StreamKinds(settings.all_kinds),
             channel_prefix=prefix,
@@ -67,10 +67,10 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub) -> Feed:
         hub.feed_from(source, archive, in_streams)
     else:
         source = RedisPubSub(reactor, endpoint, address, hub, commands, prefix)
-        hub.feed_from(source, seeds=seeds)
+        hub.feed_from(source, snapshots=snapshots)
     warm = _warm(reactor, endpoint, address, commands, hub, settings) if settings.warm or settings.demo else []
     market = _market(reactor, endpoint, address, settings) if settings.demo else []
-    return Feed(server, [commands, seeds, source, *warm], market)
+    return Feed(server, [commands, snapshots, source, *warm], market)
 
 
 def _redis(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamClientEndpoint, RedisAddress]:

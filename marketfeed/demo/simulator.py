@@ -27,7 +27,7 @@ from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock
 from marketfeed.demo.matching import Execution, Increment, MatchingEngine, Outcome, Side
-from marketfeed.model.streams import seed_key
+from marketfeed.model.streams import snapshot_key
 from marketfeed.runtime.logs import Log
 
 __all__ = [
@@ -380,4 +380,4 @@ class MarketSimulation(Service):
     def _keep(self, markets: Collection[str]) -> None:
         if self._keeper is not None:
             states = self._engine.states(markets)
-            self._keeper.keep([(seed_key(self._prefix, stream), payload) for stream, payload in states])
+            self._keeper.keep([(snapshot_key(self._prefix, stream), payload) for stream, payload in states])

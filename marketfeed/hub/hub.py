@@ -25,20 +25,20 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Archive, Clock, Entry, NoBook, Seeds, Source, Subscriber
+from marketfeed.boundaries import Archive, Clock, Entry, NoBook, Snapshots, Source, Subscriber
 from marketfeed.hub.drops import Drops
 from marketfeed.hub.fanout import Audiences, send_group, send_groups
 from marketfeed.hub.gaps import Gaps
 from marketfeed.hub.history import CountedHistory, EntryHistory, Histories, History
 from marketfeed.hub.join import Answers, Join, TooManyStreams
 from marketfeed.hub.portions import Portions, Work
-from marketfeed.hub.queries import Lookups
-from marketfeed.hub.readiness import CONFIRM_SECONDS, Waits
-from marketfeed.hub.registry import WantedStreams
+from marketfeed.hub.queries import Queries
+from marketfeed.hub.readiness import CONFIRM_SECONDS, Readiness
+from marketfeed.hub.registry import StreamRegistry
 from marketfeed.hub.shares import keep, pay
-from marketfeed.hub.snapshots import Seeding
+from marketfeed.hub.snapshots import SnapshotFinder
 from marketfeed.hub.stream import Group, LiveStream, Shared, end_faulty, is_member
-from marketfeed.hub.subscribe import Joins
+from marketfeed.hub.subscribe import Subscriptions
 from marketfeed.model.publications import BadPublication, PublicationReader
 from marketfeed.model.rate import TokenBucket
 from marketfeed.model.sequence import NumberedReader
@@ -89,13 +89,15 @@ class Hub(Service):
         self._epoch = secrets.token_hex(4)
         self._epochs = count()
         self._archive: Archive | None = None
-        self._seeding: Seeding | None = None
-        self._wanted = WantedStreams(clock, limits.linger, limits.max_distinct_streams, self._make, self._dropped)
-        self._waits = Waits(clock, self._now_ms)
+        self._finder: SnapshotFinder | None = None
+        self._registry = StreamRegistry(clock, limits.linger, limits.max_distinct_streams, self._make, self._dropped)
+        self._readiness = Readiness(clock, self._now_ms)
         self.portions = Portions(clock)
         """What clients have asked for and takes more than a turn."""
-        self._joins = Joins(clock, self._wanted, self._waits, self._change, self.flush, self.portions, limits.strict)
-        self._lookups = Lookups(clock, self._wanted, self._make, limits.strict)
+        self._subscriptions = Subscriptions(
+            clock, self._registry, self._readiness, self._change, self.flush, self.portions, limits.strict
+        )
+        self._queries = Queries(clock, self._registry, self._make, limits.strict)
         self._drops = Drops(clock, limits.strict)
         self._gaps = Gaps()
         self._audiences = Audiences()
@@ -113,33 +115,33 @@ class Hub(Service):
         self.delivered = 0
         self.drops = self._drops.counts
 
-    def feed_from(self, source: Source, archive: Archive | None = None, seeds: Seeds | None = None) -> None:
+    def feed_from(self, source: Source, archive: Archive | None = None, snapshots: Snapshots | None = None) -> None:
         """Say where publications come from, their past, and their states. Called once, before the first client."""
-        self._wanted.source = source
-        self._archive = self._joins.archive = self._lookups.archive = archive
-        if seeds is not None:
-            self._seeding = Seeding(self._clock, seeds, self._seeded)
+        self._registry.source = source
+        self._archive = self._subscriptions.archive = self._queries.archive = archive
+        if snapshots is not None:
+            self._finder = SnapshotFinder(self._clock, snapshots, self._seeded)
 
     def startService(self) -> None:
         Service.startService(self)
-        self._wanted.open()
+        self._registry.open()
         self._sweeper.start(_SWEEP_SECONDS, now=False)
 
     def stopService(self) -> None:
         Service.stopService(self)
-        self._lookups.close()
+        self._queries.close()
         if self._sweeper.running:
             self._sweeper.stop()
         self.portions.close()
-        self._joins.close()
-        self._waits.close(self._wanted.all)
-        self._wanted.close()
+        self._subscriptions.close()
+        self._readiness.close(self._registry.all)
+        self._registry.close()
         self._drops.close()
 
     @property
     def streams(self) -> frozenset[str]:
         """The streams that have clients at this moment, or are kept ready."""
-        return self._wanted.in_use
+        return self._registry.in_use
 
     # Joining and leaving.
 
@@ -159,12 +161,12 @@ class Hub(Service):
         first, where it is known. Raises `TooManyStreams`.
         """
         join = Join(subscriber, shape, answers, since or {}, wants_state)
-        self._joins.begin(join, streams)
+        self._subscriptions.begin(join, streams)
         return join
 
     def cancel(self, join: Join) -> None:
         """The client of an unfinished join is gone."""
-        self._joins.cancel(join)
+        self._subscriptions.cancel(join)
 
     def unsubscribe(self, subscriber: Subscriber, groups: Iterable[Group]) -> None:
         """Take `subscriber` out of `groups`: once this returns, nothing more of their streams reaches it."""
@@ -200,7 +202,7 @@ class Hub(Service):
         for group in join:
             if group.stream.payer is None:  # as who paid left, this client was not in it yet
                 pay(group.stream, subscriber)
-        self._wanted.release_all([group.stream for group in left], subscriber)
+        self._registry.release_all([group.stream for group in left], subscriber)
 
     # What was, and what is.
 
@@ -209,19 +211,19 @@ class Hub(Service):
 
         None: where they are kept is out of reach.
         """
-        return self._lookups.history(name, limit, max_bytes)
+        return self._queries.history(name, limit, max_bytes)
 
     def book(self, name: StreamName) -> Deferred[BookState | NoBook]:
         """The book of a depth stream, which is wanted for a while from now on; or why there is none after some seconds.
 
         Whoever does not want it any more cancels it.
         """
-        return self._lookups.book(name)
+        return self._queries.book(name)
 
     # What the source says.
 
     def publish(self, stream: str, payload: bytes, offset: str | None = None) -> None:
-        live = self._wanted.find(stream)
+        live = self._registry.find(stream)
         if live is None:
             return
         try:
@@ -283,7 +285,7 @@ class Hub(Service):
 
     def confirmed(self, stream: str, after: str | None = None) -> None:
         self.reached()
-        live = self._wanted.find(stream)
+        live = self._registry.find(stream)
         if live is None:
             return
         now = self._now()
@@ -292,7 +294,7 @@ class Hub(Service):
             if live.confirmed:
                 self._missed(live, now)
                 live.heard = now
-                if self._wanted.find(stream) is not live:
+                if self._registry.find(stream) is not live:
                     return  # what was sent before has ended its last client
             self._begin_anew(live, history, after)
         elif live.confirmed:
@@ -307,24 +309,24 @@ class Hub(Service):
             live.heard = now
         self._gaps.heal(live)
         self._look_for(live)
-        self._waits.settled(live)
+        self._readiness.settled(live)
 
     def missed(self, stream: str, seconds: float) -> None:
-        live = self._wanted.find(stream)
+        live = self._registry.find(stream)
         if live is None or not live.confirmed:
             return
         now = self._now()
         live.heard = min(live.heard, now - seconds)
         self._missed(live, now)
         live.heard = now
-        if self._wanted.find(stream) is live:  # or what was sent before has ended its last client
+        if self._registry.find(stream) is live:  # or what was sent before has ended its last client
             if isinstance(live.history, EntryHistory):
                 self._begin_anew(live, live.history, live.history.latest or "0-0")
                 live.history.make_void()
             self._look_for(live)
 
     def refused(self, stream: str, why: str) -> None:
-        live = self._wanted.find(stream)
+        live = self._registry.find(stream)
         if live is None:
             return
         if self._refusal_lines.take(self._clock.seconds()):
@@ -334,7 +336,7 @@ class Hub(Service):
             since = live.gap[1] if live.gap is not None else self._now_ms()
             self._gaps.open([live], GapReason.SOURCE_REFUSED, since)
         self._flows_no_more(live)
-        self._waits.settled(live)
+        self._readiness.settled(live)
 
     def reached(self) -> None:
         self._down_since = None
@@ -344,12 +346,12 @@ class Hub(Service):
         self.flush()
         if last_good is not None or self._down_since is None:  # or it is a further attempt in vain
             self._down_since = last_good if last_good is not None else self._now_ms()
-        for stream in self._wanted.all:
+        for stream in self._registry.all:
             self._flows_no_more(stream)
-        opened = [stream for stream in self._wanted.all if stream.gap is None]
+        opened = [stream for stream in self._registry.all if stream.gap is None]
         self._gaps.open(opened, GapReason.SOURCE_DOWN, self._down_since)
-        for stream in [stream for stream in self._wanted.all if stream.joins]:
-            self._waits.settled(stream)
+        for stream in [stream for stream in self._registry.all if stream.joins]:
+            self._readiness.settled(stream)
 
     def discovered(self, stream: str) -> None:
         if stream in self._kept:
@@ -358,7 +360,7 @@ class Hub(Service):
             name = self._kinds.parse(stream)
         except BadStreamName:
             return  # a channel that is none of ours
-        kept = self._wanted.hold_if_room(name) if str(name) == stream else None
+        kept = self._registry.hold_if_room(name) if str(name) == stream else None
         if kept is not None:
             keep(kept)
             self._kept.add(stream)
@@ -388,8 +390,8 @@ class Hub(Service):
         self._flushed = []  # its groups, perhaps, and they hold it
         stream.history.close()
         self._gaps.forget(stream)
-        if self._seeding is not None:
-            self._seeding.forget(stream)
+        if self._finder is not None:
+            self._finder.forget(stream)
 
     def _new_epoch(self) -> str:
         return f"{self._epoch}.{next(self._epochs):x}"
@@ -407,8 +409,8 @@ class Hub(Service):
             stream.confirmed = False
             if stream.state is not None and self._archive is None:  # an archive says later what was missed
                 stream.state.lose()
-        if self._seeding is not None:
-            self._seeding.forget(stream)
+        if self._finder is not None:
+            self._finder.forget(stream)
 
     def _failed(self, stream: LiveStream, offset: str | None) -> None:
         """A publication of `stream` has raised, which is being handled: some of its clients, at least, miss it."""
@@ -424,8 +426,8 @@ class Hub(Service):
 
     def _look_for(self, stream: LiveStream) -> None:
         """Look for its state, unless what was sent before has ended its last client, and with it the stream."""
-        if self._seeding is not None and self._wanted.find(stream.name) is stream:
-            self._seeding.look_for(stream)
+        if self._finder is not None and self._registry.find(stream.name) is stream:
+            self._finder.look_for(stream)
 
     def _missed(self, stream: LiveStream, now: float) -> None:
         """Something is missing in `stream`: say so before what is about to be published."""
@@ -437,14 +439,14 @@ class Hub(Service):
         if is_found:
             self._push_state(stream)
             self.flush()
-        self._waits.settled(stream)
+        self._readiness.settled(stream)
 
     def _push_reached(self) -> None:
         """Some streams have come as far as their seeds."""
         reached, self._reached[:] = self._reached[:], ()
         for name in reached:
-            stream = self._wanted.find(name)
-            if stream is not None and self._seeding is not None and self._seeding.is_awaited(stream):
+            stream = self._registry.find(name)
+            if stream is not None and self._finder is not None and self._finder.is_awaited(stream):
                 self._push_state(stream)
 
     def _push_state(self, stream: LiveStream) -> None:
@@ -465,8 +467,8 @@ class Hub(Service):
             if self._expiring is None:
                 self._expiring = self.portions.begin(self._expire())
             self._gaps.tell_missed(self._now_ms(), self._clock.seconds())
-            if self._seeding is not None:
-                self._seeding.look_again()
+            if self._finder is not None:
+                self._finder.look_again()
         except Exception:  # or it would be the last time
             self.log.failure("internal error")
 

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall
 from marketfeed.boundaries import Subscriber
 from marketfeed.hub.portions import Work
 from marketfeed.hub.readiness import Wait
-from marketfeed.hub.recovery import Recall
+from marketfeed.hub.recovery import Recovery
 from marketfeed.hub.stream import Group, LiveStream
 from marketfeed.model.streams import StreamName
 from marketfeed.wire.dialects import Shape
@@ -50,7 +50,7 @@ class Join:
         "finished",
         "is_late",
         "pause",
-        "recalls",
+        "recoveries",
         "shape",
         "since",
         "streams",
@@ -71,7 +71,7 @@ class Join:
         self.wants_state = wants_state
         self.asked: deque[tuple[str, StreamName]] = deque()
         self.streams: dict[str, LiveStream] = {}
-        self.recalls: dict[str, Recall] = {}
+        self.recoveries: dict[str, Recovery] = {}
         self.books: dict[str, Any] = {}  # by spelling, what `preludes` has written
         self.wait: Wait | None = None
         self.work: Work | None = None

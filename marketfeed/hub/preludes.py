@@ -45,7 +45,7 @@ class WrittenBook(msgspec.Struct, frozen=True, gc=False):
 
 def write_prelude(join: Join) -> Work:
     """Write what takes long of what a client who joins gets. Raises `TooLarge`."""
-    if not join.recalls and not any(isinstance(stream.state, BookState) for stream in join.streams.values()):
+    if not join.recoveries and not any(isinstance(stream.state, BookState) for stream in join.streams.values()):
         return
     room = _room(join)
     replays = _replays(join, room)
@@ -56,14 +56,14 @@ def write_prelude(join: Join) -> Work:
 
 
 def _frame_missed(join: Join, spelling: str) -> Work:
-    recall = join.recalls[spelling]
-    recall.advance()
-    group, window = _group(join, spelling, recall.stream), join.subscriber.window
-    while missed := recall.entries[len(recall.frames) : len(recall.frames) + _TOGETHER]:
+    recovery = join.recoveries[spelling]
+    recovery.advance()
+    group, window = _group(join, spelling, recovery.stream), join.subscriber.window
+    while missed := recovery.entries[len(recovery.frames) : len(recovery.frames) + _TOGETHER]:
         size = sum([len(data) for _, data in missed])
         each = _EACH_COMPRESSED_IN_US if window else _EACH_IN_US
         yield len(missed) * each + size // (_COMPRESSED_IN_US if window else _FRAMED_IN_US)
-        recall.frames += [group.framed(data, offset) for offset, data in missed]
+        recovery.frames += [group.framed(data, offset) for offset, data in missed]
 
 
 def _write_books(join: Join, replays: Mapping[str, int], room: int) -> Work:
@@ -133,7 +133,7 @@ def _state(join: Join, spelling: str, group: Group) -> Iterator[tuple[int, bytes
 
 def _room(join: Join) -> int:
     """Bytes beside the reply."""
-    if not join.recalls and not join.wants_state:
+    if not join.recoveries and not join.wants_state:
         return 0
     return join.subscriber.room - _REPLY - sum([2 * (len(spelling) + _NAMED) for spelling in join.streams])
 
@@ -141,8 +141,8 @@ def _room(join: Join) -> int:
 def _replays(join: Join, room: int) -> dict[str, int]:
     """The bytes that what is replayed takes at most, by spelling: only what there is room for."""
     replays: dict[str, int] = {}
-    for spelling, recall in join.recalls.items():
-        size = recall.size(room)
+    for spelling, recovery in join.recoveries.items():
+        size = recovery.size(room)
         if size is not None:
             replays[spelling] = size
             room -= size
@@ -151,9 +151,9 @@ def _replays(join: Join, room: int) -> dict[str, int]:
 
 def _missed(join: Join, spelling: str) -> list[bytes]:
     """What a client has missed of a stream, framed; most of it has been before."""
-    recall = join.recalls[spelling]
-    group = _group(join, spelling, recall.stream)
-    return recall.frames + [group.framed(data, offset) for offset, data in recall.rest()]
+    recovery = join.recoveries[spelling]
+    group = _group(join, spelling, recovery.stream)
+    return recovery.frames + [group.framed(data, offset) for offset, data in recovery.rest()]
 
 
 def _group(join: Join, spelling: str, stream: LiveStream) -> Group:

@@ -15,12 +15,12 @@ from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Archive, Clock, Entry, NoBook
 from marketfeed.hub.recovery import read_entries
-from marketfeed.hub.registry import WantedStreams
+from marketfeed.hub.registry import StreamRegistry
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.state import BookState
 from marketfeed.model.streams import StreamName
 
-__all__ = ["BOOK_SECONDS", "KEPT_SECONDS", "Lookups"]
+__all__ = ["BOOK_SECONDS", "KEPT_SECONDS", "Queries"]
 
 BOOK_SECONDS = 5.0
 """How long somebody who asks for a book waits for it (docs/protocol.md)."""
@@ -30,14 +30,14 @@ _MOST_KEPT = 1000
 _LOOK_SECONDS = 0.05
 
 
-class Lookups:
+class Queries:
     """Answers questions about the streams of a process. `make` makes a stream that is not wanted."""
 
     def __init__(
-        self, clock: Clock, wanted: WantedStreams, make: Callable[[StreamName], LiveStream], strict: bool
+        self, clock: Clock, registry: StreamRegistry, make: Callable[[StreamName], LiveStream], strict: bool
     ) -> None:
         self._clock = clock
-        self._wanted = wanted
+        self._registry = registry
         self._make = make
         self._strict = strict
         self._questions: dict[_Question, None] = {}
@@ -48,7 +48,7 @@ class Lookups:
 
     def history(self, name: StreamName, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
         """See `Hub.history`."""
-        stream = self._wanted.find(str(name))
+        stream = self._registry.find(str(name))
         if self.archive is None:
             return succeed([] if stream is None else stream.history.newest(limit, max_bytes))
         return Deferred.fromCoroutine(self._archived(self.archive, stream or self._make(name), limit, max_bytes))
@@ -59,10 +59,10 @@ class Lookups:
 
     def book(self, name: StreamName) -> Deferred[BookState | NoBook]:
         """See `Hub.book`."""
-        stream = self._wanted.hold_if_room(name)
+        stream = self._registry.hold_if_room(name)
         if stream is None or not isinstance(stream.state, BookState):
             if stream is not None:
-                self._wanted.release(stream)
+                self._registry.release(stream)
             return succeed(NoBook.INCOMPLETE)
         self._keep(name, stream)
         question = _Question(stream, stream.state, self._clock.seconds() + BOOK_SECONDS, self._cancel)
@@ -77,7 +77,7 @@ class Lookups:
         for question in list(self._questions):
             self._end(question, NoBook.INCOMPLETE)
         for stream, _ in self._kept.values():
-            self._wanted.release(stream)
+            self._registry.release(stream)
         self._kept.clear()
         for timer in (self._looking, self._keeping):
             if timer is not None:
@@ -107,23 +107,23 @@ class Lookups:
 
     def _end(self, question: _Question, answer: BookState | NoBook) -> None:
         del self._questions[question]
-        self._wanted.release(question.stream)
+        self._registry.release(question.stream)
         question.answer.callback(answer)
 
     def _cancel(self, question: _Question) -> None:
         if question in self._questions:
             del self._questions[question]
-            self._wanted.release(question.stream)
+            self._registry.release(question.stream)
 
     # What is kept for who asks again.
 
     def _keep(self, name: StreamName, stream: LiveStream) -> None:
         """Hold the stream from now on for `KEPT_SECONDS`; of very many, one ends."""
         if self._kept.pop(stream.name, None) is None:
-            self._wanted.hold(name)
+            self._registry.hold(name)
         self._kept[stream.name] = stream, self._clock.seconds() + KEPT_SECONDS
         if len(self._kept) > _MOST_KEPT:
-            self._wanted.release(self._kept.pop(next(iter(self._kept)))[0])
+            self._registry.release(self._kept.pop(next(iter(self._kept)))[0])
         if self._keeping is None:
             self._keeping = self._clock.callLater(KEPT_SECONDS, self._let_go)
 
@@ -134,7 +134,7 @@ class Lookups:
                 self._keeping = self._clock.callLater(until - self._clock.seconds(), self._let_go)
                 break
             del self._kept[name]
-            self._wanted.release(stream)
+            self._registry.release(stream)
 
 
 class _Question:

@@ -16,7 +16,7 @@ from marketfeed.hub.stream import LiveStream
 from marketfeed.runtime.logs import Log
 from marketfeed.wire.messages import GapReason
 
-__all__ = ["CONFIRM_SECONDS", "Wait", "Waits"]
+__all__ = ["CONFIRM_SECONDS", "Readiness", "Wait"]
 
 CONFIRM_SECONDS = 5.0
 """How long a client waits for the source's confirmation before it is answered without (docs/protocol.md)."""
@@ -38,7 +38,7 @@ class Wait:
         self.timer: IDelayedCall | None = None
 
 
-class Waits:
+class Readiness:
     """Everybody who waits. `now`: ms since 1970."""
 
     log = Log()

@@ -1,9 +1,9 @@
 """What a client has missed, put together from the history of a stream and the archive behind it.
 
-1. A recall is whole or it is nothing: it has every publication from the client's offset to the moment at which the
+1. A recovery is whole or it is nothing: it has every publication from the client's offset to the moment at which the
    client joins, in order, or it says that it has not (docs/protocol.md).
 2. The archive is asked for what lies before the history, a portion at a time, and for no more than there is room for.
-   All recalls of a client share its room; one that does not fit gives back what it has taken.
+   All recoveries of a client share its room; one that does not fit gives back what it has taken.
 3. Where publications were lost unnoticed, an offset from before it was noticed is good for nothing: the archive would
    find all that is behind it, and nobody would say what is missing before it.
 4. A client may be ahead of the history: another process, from which it comes, was quicker. Then the history is given
@@ -19,14 +19,14 @@ from marketfeed.hub.history import EntryHistory
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.publications import BadPublication
 
-__all__ = ["Recall", "ReplayRoom", "read_entries"]
+__all__ = ["Recovery", "ReplayRoom", "read_entries"]
 
 _ROUNDS = 64
-"""Portions after which a recall that does not reach the history, which moves on, is given up."""
+"""Portions after which a recovery that does not reach the history, which moves on, is given up."""
 
 
 class ReplayRoom:
-    """The bytes that the recalls of one client may take from the archive, all together."""
+    """The bytes that the recoveries of one client may take from the archive, all together."""
 
     __slots__ = ("left",)
 
@@ -34,7 +34,7 @@ class ReplayRoom:
         self.left = left
 
 
-class Recall:
+class Recovery:
     """What one stream has published behind `offset`, with `overhead` bytes for each publication."""
 
     __slots__ = (

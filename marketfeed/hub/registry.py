@@ -22,14 +22,14 @@ from marketfeed.hub.stream import LiveStream
 from marketfeed.model.streams import StreamName
 from marketfeed.runtime.logs import Log
 
-__all__ = ["WantedStreams"]
+__all__ = ["StreamRegistry"]
 
 _MOST_LINGERING = 4096
 _PORTION = 100
 """Streams that are released in one turn of the reactor, of more than this."""
 
 
-class WantedStreams:
+class StreamRegistry:
     """All streams of a process by name. `make` makes one, `dropped` hears of each that is unwanted."""
 
     log = Log()

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
-from marketfeed.boundaries import Clock, Seeds
+from marketfeed.boundaries import Clock, Snapshots
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.publications import BadPublication
 from marketfeed.model.rate import TokenBucket
 from marketfeed.runtime.logs import Log
 
-__all__ = ["Seeding"]
+__all__ = ["SnapshotFinder"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
 _LEAST_PAUSE = 1.0
@@ -36,14 +36,14 @@ class _Try:
         self.is_taken = False  # a seed was, but the stream has not come as far
 
 
-class Seeding:
+class SnapshotFinder:
     """Looks for states. `tried(stream, is_found)` is called when an answer is there."""
 
     log = Log()
 
-    def __init__(self, clock: Clock, seeds: Seeds, tried: Callable[[LiveStream, bool], None]) -> None:
+    def __init__(self, clock: Clock, snapshots: Snapshots, tried: Callable[[LiveStream, bool], None]) -> None:
         self._clock = clock
-        self._seeds = seeds
+        self._snapshots = snapshots
         self._tried = tried
         self._tries: dict[LiveStream, _Try] = {}
         self._due: list[tuple[float, int, _Try]] = []  # a heap, by time
@@ -95,7 +95,7 @@ class Seeding:
     def _look(self, stream: LiveStream, attempt: _Try) -> None:
         self._tries[stream] = attempt
         stream.seeding = True
-        self._seeds.read(stream.name).addCallback(self._answered, stream, attempt)
+        self._snapshots.read(stream.name).addCallback(self._answered, stream, attempt)
 
     def _answered(self, payload: bytes | None, stream: LiveStream, attempt: _Try) -> None:
         if self._tries.get(stream) is not attempt:

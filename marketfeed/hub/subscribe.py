@@ -23,14 +23,14 @@ from marketfeed.hub.gaps import tell_open
 from marketfeed.hub.join import Join, TooManyStreams
 from marketfeed.hub.portions import Portions, Work
 from marketfeed.hub.preludes import TooLarge, framed_prelude, write_prelude
-from marketfeed.hub.readiness import Waits
-from marketfeed.hub.recovery import Recall, ReplayRoom
-from marketfeed.hub.registry import WantedStreams
+from marketfeed.hub.readiness import Readiness
+from marketfeed.hub.recovery import Recovery, ReplayRoom
+from marketfeed.hub.registry import StreamRegistry
 from marketfeed.hub.stream import Group, is_member, overhead
 from marketfeed.model.streams import StreamName
 from marketfeed.runtime.logs import Log
 
-__all__ = ["Joins"]
+__all__ = ["Subscriptions"]
 
 _PAUSE_SECONDS = 0.05
 """Between two questions for a client who is ahead of the history: together with the number of them, some 3 s."""
@@ -40,7 +40,7 @@ _PORTION = 50
 _NO_ROOM = "this server has no room for another one"
 
 
-class Joins:
+class Subscriptions:
     """All the joins of a process.
 
     `change` puts a subscriber into groups; `flush` sends what is pending; `portions` does what takes long.
@@ -51,16 +51,16 @@ class Joins:
     def __init__(
         self,
         clock: Clock,
-        wanted: WantedStreams,
-        waits: Waits,
+        registry: StreamRegistry,
+        readiness: Readiness,
         change: Callable[[Subscriber, Collection[Group]], None],
         flush: Callable[[], None],
         portions: Portions,
         strict: bool,
     ) -> None:
         self._clock = clock
-        self._wanted = wanted
-        self._waits = waits
+        self._registry = registry
+        self._readiness = readiness
         self._change = change
         self._flush = flush
         self._portions = portions
@@ -77,7 +77,7 @@ class Joins:
         """
         if len(streams) > _FEW:
             self._check_share(join, streams)
-            if not self._wanted.reserve(streams.values(), join.subscriber.share):
+            if not self._registry.reserve(streams.values(), join.subscriber.share):
                 raise TooManyStreams(_NO_ROOM)
             join.asked.extend(streams.items())
             self._unfinished[join] = None
@@ -85,7 +85,7 @@ class Joins:
             self._go_on()
         else:
             self._check_share(join, streams)
-            if not self._wanted.has_room(streams.values()):
+            if not self._registry.has_room(streams.values()):
                 raise TooManyStreams(_NO_ROOM)
             self._unfinished[join] = None
             for spelling, name in streams.items():
@@ -96,7 +96,7 @@ class Joins:
 
     def _check_share(self, join: Join, streams: Mapping[str, StreamName]) -> None:
         share = join.subscriber.share
-        if not self._wanted.has_share(streams.values(), share):
+        if not self._registry.has_share(streams.values(), share):
             raise TooManyStreams(f"clients of one address may have {share.most} streams that nobody else has")
 
     def cancel(self, join: Join) -> None:
@@ -137,14 +137,14 @@ class Joins:
         while join.asked and count < most:
             spelling, name = join.asked.popleft()
             self._hold(join, spelling, name)
-            self._wanted.unreserve(name, join.subscriber.share)
+            self._registry.unreserve(name, join.subscriber.share)
             count += 1
         return count
 
     def _hold(self, join: Join, spelling: str, name: StreamName) -> None:
-        stream = self._wanted.hold(name, join.subscriber)
+        stream = self._registry.hold(name, join.subscriber)
         if join.finished:  # ended by what a source that confirms at once has brought about
-            self._wanted.release(stream, join.subscriber)
+            self._registry.release(stream, join.subscriber)
         else:
             join.streams[spelling] = stream
 
@@ -152,7 +152,7 @@ class Joins:
 
     def _wait(self, join: Join) -> None:
         streams = join.streams.values()
-        join.wait = self._waits.wait_for(streams, join.wants_state, lambda: self._guarded(join, self._catch_up))
+        join.wait = self._readiness.wait_for(streams, join.wants_state, lambda: self._guarded(join, self._catch_up))
         if join.wait is None:
             self._catch_up(join)
 
@@ -160,29 +160,29 @@ class Joins:
         join.wait = None
         room = ReplayRoom(join.subscriber.room)
         for spelling, offset in join.since.items():
-            join.recalls[spelling] = Recall(join.streams[spelling], offset, room, overhead(spelling, join.shape))
-        self._recall_or_complete(join)
+            join.recoveries[spelling] = Recovery(join.streams[spelling], offset, room, overhead(spelling, join.shape))
+        self._recover_or_complete(join)
 
-    def _recall_or_complete(self, join: Join) -> None:
-        if join.finished or self._recalls_more(join):
+    def _recover_or_complete(self, join: Join) -> None:
+        if join.finished or self._recovers_more(join):
             return
-        if join.wants_state or join.recalls:
+        if join.wants_state or join.recoveries:
             join.work = self._portions.begin(self._writing(join))
         else:
             self._complete(join)
 
-    def _recalls_more(self, join: Join) -> bool:
+    def _recovers_more(self, join: Join) -> bool:
         """Whether something is missing that is in the archive; if so, it is asked for."""
-        if self.archive is None or not any(recall.needs_archive for recall in join.recalls.values()):
+        if self.archive is None or not any(recovery.needs_archive for recovery in join.recoveries.values()):
             return False
-        Deferred.fromCoroutine(self._recall(join, self.archive))
+        Deferred.fromCoroutine(self._recover(join, self.archive))
         return True
 
     def _writing(self, join: Join) -> Work:
         try:
             yield from write_prelude(join)
             join.work = None
-            if not (join.finished or self._recalls_more(join)):  # for there may have been turns in between
+            if not (join.finished or self._recovers_more(join)):  # for there may have been turns in between
                 self._complete(join)
         except TooLarge:
             self._refuse_too_large(join)
@@ -191,14 +191,14 @@ class Joins:
                 raise
             self._failed(join)
 
-    async def _recall(self, join: Join, archive: Archive) -> None:
+    async def _recover(self, join: Join, archive: Archive) -> None:
         try:
-            for recall in join.recalls.values():
-                while recall.needs_archive and not join.finished:
-                    await recall.ask(archive, self._strict)
-                    if recall.is_ahead:
+            for recovery in join.recoveries.values():
+                while recovery.needs_archive and not join.finished:
+                    await recovery.ask(archive, self._strict)
+                    if recovery.is_ahead:
                         await self._pause(join)
-            self._recall_or_complete(join)
+            self._recover_or_complete(join)
         except Exception:
             self._failed(join)
 
@@ -259,19 +259,19 @@ class Joins:
         join.finished = True
         self._unfinished.pop(join, None)
         if join.wait is not None:
-            self._waits.cancel(join.wait)
+            self._readiness.cancel(join.wait)
             join.wait = None
         self._end_pause(join)
         if join.work is not None:
             self._portions.cancel(join.work)
             join.work = None
         for _, name in join.asked:
-            self._wanted.unreserve(name, join.subscriber.share)
+            self._registry.unreserve(name, join.subscriber.share)
         join.asked.clear()
 
     def _release(self, join: Join) -> None:
         for stream in join.streams.values():
-            self._wanted.release(stream, join.subscriber)
+            self._registry.release(stream, join.subscriber)
 
     def _guarded(self, join: Join, step: Callable[[Join], None]) -> None:
         """A step outside of the client's own request: a fault in it is the end of that client only."""

@@ -21,7 +21,7 @@ __all__ = [
     "StreamKinds",
     "StreamName",
     "is_market",
-    "seed_key",
+    "snapshot_key",
 ]
 
 _MARKET = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -103,7 +103,7 @@ class StreamKinds:
         return StreamName(kind, market)
 
 
-def seed_key(prefix: str, stream: str) -> str:
+def snapshot_key(prefix: str, stream: str) -> str:
     """The key in which somebody keeps the state of a stream, beside it."""
     return f"{prefix}snapshot:{stream}"
 

@@ -2,7 +2,7 @@
 
 1. A name is said when the service starts. What a pattern covers is said when it is found, each stream once.
 2. Where Redis keeps the streams, patterns are looked for among its keys of that type. Where it only passes publications
-   on, nobody knows the streams before something is published: they are looked for among the keys of the seeds, and
+   on, nobody knows the streams before something is published: they are looked for among the keys of the snapshots, and
    somebody listens (`ChannelSampler`). The channels that others subscribe to are not looked at: a client may subscribe
    to whatever it likes, and none of that need exist.
 3. A look takes small steps, and at most a twentieth of the time; the next one comes after `LOOK_SECONDS` at least. One
@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock
 from marketfeed.model.stream_globs import StreamGlob
-from marketfeed.model.streams import seed_key
+from marketfeed.model.streams import snapshot_key
 from marketfeed.redis.commands import CommandFault, OutOfReach
 from marketfeed.redis.snapshots import Commands
 from marketfeed.runtime.logs import Log
@@ -109,7 +109,7 @@ class Warm(Service):
             pass
 
     async def _look(self) -> None:
-        prefix = self._prefix if self._by_streams else seed_key(self._prefix, "")
+        prefix = self._prefix if self._by_streams else snapshot_key(self._prefix, "")
         more = (b"TYPE", b"stream") if self._by_streams else ()
         for glob in self._globs:
             cursor = b"0"

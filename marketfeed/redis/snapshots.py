@@ -20,11 +20,11 @@ from twisted.python.failure import Failure
 
 from marketfeed.boundaries import Clock
 from marketfeed.model.rate import TokenBucket
-from marketfeed.model.streams import seed_key
+from marketfeed.model.streams import snapshot_key
 from marketfeed.redis.commands import OutOfReach
 from marketfeed.runtime.logs import Log
 
-__all__ = ["REACH_SECONDS", "Commands", "RedisSeeds"]
+__all__ = ["REACH_SECONDS", "Commands", "RedisSnapshots"]
 
 REACH_SECONDS = 3.0
 _RETRY_SECONDS = 0.2
@@ -46,8 +46,8 @@ class _Read(msgspec.Struct, frozen=True, eq=False):
     answer: Deferred[bytes | None]
 
 
-class RedisSeeds(Service):
-    """Reads states, as `Seeds`. `max_payload`: the bytes that a publication may have."""
+class RedisSnapshots(Service):
+    """Reads states, as `Snapshots`. `max_payload`: the bytes that a publication may have."""
 
     log = Log()
 
@@ -92,7 +92,7 @@ class RedisSeeds(Service):
             if read.answer.called:
                 continue  # cancelled
             self._in_flight += 1
-            asked = self._commands.ask("GETRANGE", seed_key(self._prefix, read.stream), "0", str(self._max_payload))
+            asked = self._commands.ask("GETRANGE", snapshot_key(self._prefix, read.stream), "0", str(self._max_payload))
             asked.addCallbacks(self._has_read, self._has_failed, callbackArgs=(read,), errbackArgs=(read,))
         self._is_sending = False
 
@@ -136,7 +136,7 @@ class RedisSeeds(Service):
             return
         self.log.warn(
             "redis: the state at {key} cannot be used: {why} ({count} more since the last such line)",
-            key=seed_key(self._prefix, read.stream),
+            key=snapshot_key(self._prefix, read.stream),
             why=why,
             count=self._unsaid,
         )

@@ -14,12 +14,12 @@ import msgspec
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.task import deferLater
 
-from marketfeed.boundaries import Archive, Clock, Entry, Seeds
+from marketfeed.boundaries import Archive, Clock, Entry, Snapshots
 from marketfeed.model.publications import BadPublication, PublicationReader
 from marketfeed.model.state import BookState
 from marketfeed.model.streams import LossPolicy, StreamKinds
 
-__all__ = ["StreamSeeds"]
+__all__ = ["StreamSnapshots"]
 
 _FEW, _MANY = 100, 1000
 """Entries. An engine sends snapshots more often than that, or keeps states in keys."""
@@ -42,13 +42,13 @@ class _Unread(Exception):
     """The server is out of reach, or refuses: that says nothing of what is in the stream."""
 
 
-class StreamSeeds:
-    """The `Seeds` of streams. `keys`: those beside them; `archive`: the streams. `max_levels`: of a book."""
+class StreamSnapshots:
+    """The `Snapshots` of streams. `keys`: those beside them; `archive`: the streams. `max_levels`: of a book."""
 
     def __init__(
         self,
         clock: Clock,
-        keys: Seeds,
+        keys: Snapshots,
         archive: Archive,
         kinds: StreamKinds,
         *,

@@ -36,7 +36,7 @@ from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.preload import Warm
 from marketfeed.redis.publisher import RedisPublisher
 from marketfeed.redis.pubsub import RedisPubSub
-from marketfeed.redis.snapshots import RedisSeeds
+from marketfeed.redis.snapshots import RedisSnapshots
 from marketfeed.redis.streams import RedisStreams
 from marketfeed.runtime.listener import CannotServe, Listener
 from marketfeed.runtime.memory import MemoryGuard, MemoryLimit
@@ -338,13 +338,13 @@ class TestBuild:
                 "UserManager",
                 "Heartbeat",
                 "RedisCommands",
-                "RedisSeeds",
+                "RedisSnapshots",
                 "RedisPubSub",
             ),
             *("Listener", "_Report"),
         ]
         assert names(daemon._stops) == [
-            *("Heartbeat", "RedisPubSub", "RedisSeeds", "RedisCommands", "Hub", "UserManager", "Listener"),
+            *("Heartbeat", "RedisPubSub", "RedisSnapshots", "RedisCommands", "Hub", "UserManager", "Listener"),
             *("Refusals", "_Report", "MemoryGuard", "Collector"),
         ]
 
@@ -353,11 +353,19 @@ class TestBuild:
         daemon = build(FakeReactor(), Settings(demo=True, redis=EMBEDDED), IN_FRONT)
         assert names(list(daemon)) == [
             *("EmbeddedServer", "Collector", "MemoryGuard", "Hub", "Refusals", "UserManager", "Heartbeat"),
-            *("RedisCommands", "RedisSeeds", "RedisPubSub", "Warm"),
+            *("RedisCommands", "RedisSnapshots", "RedisPubSub", "Warm"),
             *("MarketSimulation", "RedisPublisher", "Listener", "_Report"),
         ]
         assert names(daemon._stops) == [
-            *("Heartbeat", "MarketSimulation", "RedisPublisher", "Warm", "RedisPubSub", "RedisSeeds", "RedisCommands"),
+            *(
+                "Heartbeat",
+                "MarketSimulation",
+                "RedisPublisher",
+                "Warm",
+                "RedisPubSub",
+                "RedisSnapshots",
+                "RedisCommands",
+            ),
             *("Hub", "UserManager", "Listener", "Refusals", "_Report", "MemoryGuard", "Collector", "EmbeddedServer"),
         ]
         assert part(daemon, UserManager).drain_seconds == 0
@@ -381,7 +389,7 @@ class TestBuild:
             FakeReactor(), Settings(source="streams", demo=True, redis=EMBEDDED, channel_prefix="p:"), IN_FRONT
         )
         parts = names(list(daemon))
-        assert parts[7:11] == ["RedisCommands", "RedisSeeds", "RedisStreams", "Warm"]
+        assert parts[7:11] == ["RedisCommands", "RedisSnapshots", "RedisStreams", "Warm"]
         assert parts[11:13] == ["MarketSimulation", "RedisAppender"]
         assert set(daemon._stops) == set(daemon)
         assert part(daemon, RedisStreams)._prefix == b"p:"
@@ -427,8 +435,8 @@ class TestBuild:
         assert (limits.channel_prefix, limits.strict, limits.max_payload) == ("p:", False, 8)
         assert (limits.max_distinct_streams, limits.linger) == (9, 1.5)
         assert part(daemon, RedisPubSub)._prefix == b"p:"
-        seeds = part(daemon, RedisSeeds)
-        assert (seeds._prefix, seeds._max_payload) == ("p:", 8)
+        snapshots = part(daemon, RedisSnapshots)
+        assert (snapshots._prefix, snapshots._max_payload) == ("p:", 8)
         assert part(daemon, UserManager).drain_seconds == 11
         factory = part(daemon, Listener)._factory
         assert isinstance(factory, ClientFactory)

@@ -33,7 +33,7 @@ from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKin
 from marketfeed.wire.deflate import compressed_body, compressed_frame, inflate
 from marketfeed.wire.dialects import Shape
 from tests.conftest import LogCapture
-from tests.fakes import FakeArchive, FakeSeeds, FakeSource, FakeSubscriber, payloads
+from tests.fakes import FakeArchive, FakeSnapshots, FakeSource, FakeSubscriber, payloads
 from tests.rooms import EPOCH, KINDS, LINGER, Client, Room, member, trade
 from tests.strategies import machine_test
 
@@ -1017,12 +1017,12 @@ def test_a_jump_right_behind_a_loss_is_part_of_its_gap(room: Room) -> None:
 
 def test_a_jump_right_behind_a_seed_is_told(room: Room) -> None:
     """The client had a state, which does not lead to what comes next: nobody has told it of a gap."""
-    seeds = FakeSeeds()
-    seeds.states["depth@A"] = depth(5, is_snapshot=True)
-    room = Room(seeds=seeds)
+    snapshots = FakeSnapshots()
+    snapshots.states["depth@A"] = depth(5, is_snapshot=True)
+    room = Room(snapshots=snapshots)
     client = Client(room).join("depth@A", wants_state=True)
     room.source.confirm()
-    del seeds.states["depth@A"]
+    del snapshots.states["depth@A"]
     assert [message["data"]["u"] for message in client.outbox.messages[1:]] == [5]
     client.outbox.writes.clear()
     room.source.publish("depth@A", depth(9))
@@ -1032,22 +1032,22 @@ def test_a_jump_right_behind_a_seed_is_told(room: Room) -> None:
 @pytest.mark.parametrize("late", [False, True])
 def test_a_state_found_after_a_jump_goes_to_those_who_want_it(late: bool) -> None:
     """Behind what was published before, which it has in it, and before what comes next; to nobody else."""
-    seeds = FakeSeeds()
-    seeds.late = late
-    room = Room(seeds=seeds)
+    snapshots = FakeSnapshots()
+    snapshots.late = late
+    room = Room(snapshots=snapshots)
     client = Client(room, shape=Shape.OFFSET).join("depth@A", wants_state=True)
     plain = Client(room).join("depth@A")
     room.source.confirm()
-    seeds.answer()
+    snapshots.answer()
     room.source.publish("depth@A", depth(1, is_snapshot=True))
     client.take()
     plain.take()
     last = 9 if late else 8
-    seeds.states["depth@A"] = depth(last, is_snapshot=True)
+    snapshots.states["depth@A"] = depth(last, is_snapshot=True)
     room.clock.advance(1)
     room.hub.publish("depth@A", depth(8))
     room.hub.publish("depth@A", depth(9))
-    seeds.answer()
+    snapshots.answer()
     room.source.publish("depth@A", depth(10))
     gap, *messages = client.outbox.messages
     assert gap["data"]["reason"] == "sequence"
@@ -1062,26 +1062,26 @@ def test_a_state_found_after_a_jump_goes_to_those_who_want_it(late: bool) -> Non
 
 def test_a_state_is_looked_for_again_while_it_is_incomplete() -> None:
     """The hub's sweep does it: who is in gets it when it is there."""
-    seeds = FakeSeeds()
-    room = Room(seeds=seeds)
+    snapshots = FakeSnapshots()
+    room = Room(snapshots=snapshots)
     client = Client(room).join("ticker@A", wants_state=True)
     room.source.confirm()
     assert client.take() == [["joined", "ticker@A"]]
     room.hub.publish("ticker@B", ticker(0))
-    seeds.states["ticker@A"] = ticker(7)
+    snapshots.states["ticker@A"] = ticker(7)
     for _ in range(4):
         room.clock.advance(1)
         assert client.take() == []
     room.clock.advance(1)
     assert client.take() == [("ticker@A", 7)]
     room.clock.advance(100)
-    assert seeds.asked == ["ticker@A"] * 2
+    assert snapshots.asked == ["ticker@A"] * 2
 
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_state_that_came_with_the_stream_is_not_sent_again(again: bool) -> None:
     """There is no seed. Some seconds after a confirmation the state is complete by itself, which who is in knows."""
-    room = Room(seeds=FakeSeeds())
+    room = Room(snapshots=FakeSnapshots())
     client = Client(room).join("ticker@A", "depth@A", wants_state=True)
     room.source.confirm()
     if again:
@@ -1098,13 +1098,13 @@ def test_a_state_that_came_with_the_stream_is_not_sent_again(again: bool) -> Non
 
 def test_a_seed_ahead_of_the_stream_goes_to_those_who_are_in_when_the_stream_has_come_so_far() -> None:
     """In the flush that brings it there, once; who comes later gets it as he joins, and not again."""
-    seeds = FakeSeeds()
-    room = Room(seeds=seeds)
+    snapshots = FakeSnapshots()
+    room = Room(snapshots=snapshots)
     client = Client(room).join("depth@A", wants_state=True)
     plain = Client(room).join("depth@A")
     room.source.confirm()
     room.source.publish("depth@A", depth(1, is_snapshot=True))
-    seeds.states["depth@A"] = depth(9, is_snapshot=True)
+    snapshots.states["depth@A"] = depth(9, is_snapshot=True)
     room.clock.advance(1)
     room.source.publish("depth@A", depth(8))
     client.take()
@@ -1123,51 +1123,51 @@ def test_a_seed_ahead_of_the_stream_goes_to_those_who_are_in_when_the_stream_has
 
 def test_a_stream_whose_last_client_a_jump_ends_is_not_looked_for() -> None:
     """What is pending goes out before the jump is told; without linger the stream may be gone by then."""
-    seeds = FakeSeeds()
-    room = Room(seeds=seeds, linger=0)
+    snapshots = FakeSnapshots()
+    room = Room(snapshots=snapshots, linger=0)
     client = Client(room, queue=1).join("depth@A")
     room.source.confirm()
     room.source.publish("depth@A", depth(1))
-    asked = len(seeds.asked)
+    asked = len(snapshots.asked)
     client.outbox.stall()
     room.clock.advance(2)
     room.hub.publish("depth@A", depth(2))
     room.hub.publish("depth@A", depth(9))
     assert client.ended
     room.clock.pump([1] * 200)
-    assert len(seeds.asked) == asked
+    assert len(snapshots.asked) == asked
     room.assert_empty()
 
 
 def test_a_stream_whose_last_client_a_confirmation_ends_is_forgotten() -> None:
     """The same where the source goes on elsewhere."""
-    seeds = FakeSeeds()
+    snapshots = FakeSnapshots()
     archive = FakeArchive()
-    room = Room(archive, seeds, linger=0)
+    room = Room(archive, snapshots, linger=0)
     client = Client(room, queue=1).join("depth@A")
     room.source.confirm(after="4-0")
     room.source.publish("depth@A", depth(1), offsets=["5-0"])
-    asked = len(seeds.asked)
+    asked = len(snapshots.asked)
     client.outbox.stall()
     room.hub.publish("depth@A", depth(2), "6-0")
     room.hub.confirmed("depth@A", "9-0")
     assert client.ended
     room.clock.pump([1] * 200)
-    assert len(seeds.asked) == asked
+    assert len(snapshots.asked) == asked
     room.assert_empty()
 
 
 @pytest.mark.parametrize("name", ["ticker@A", "depth@A"])
 def test_what_was_heard_before_a_confirmation_is_no_state_behind_it(name: str) -> None:
     """Between the end of one subscription and the beginning of the next anything may have been missed."""
-    seeds = FakeSeeds()
-    room = Room(seeds=seeds)
+    snapshots = FakeSnapshots()
+    room = Room(snapshots=snapshots)
     client = Client(room).join(name, wants_state=True)
     heard = ticker(1) if name == "ticker@A" else b'{"e":"depth","t":1,"a":[],"b":[["1","1"]],"snapshot":true}'
     room.source.publish(name, heard)
     room.source.confirm()
     assert client.take() == [["joined", name]]
-    assert seeds.asked == [name]
+    assert snapshots.asked == [name]
     assert Client(room).join(name, wants_state=True).take() == [["joined", name]]
 
 
@@ -1193,10 +1193,10 @@ def test_a_book_of_too_many_levels_is_not_given_out_and_is_said(logged: LogCaptu
 @pytest.mark.parametrize("end", ["lost", "refused", "unwanted"])
 def test_an_answer_behind_the_end_of_the_flow_is_nobodys(end: str) -> None:
     """What is found then may be old, and is looked for again when the stream flows again."""
-    seeds = FakeSeeds()
-    seeds.late = True
-    seeds.states["ticker@A"] = ticker(7)
-    room = Room(seeds=seeds, linger=0)
+    snapshots = FakeSnapshots()
+    snapshots.late = True
+    snapshots.states["ticker@A"] = ticker(7)
+    room = Room(snapshots=snapshots, linger=0)
     client = Client(room).join("ticker@A", wants_state=True)
     room.source.confirm()
     match end:
@@ -1208,10 +1208,10 @@ def test_an_answer_behind_the_end_of_the_flow_is_nobodys(end: str) -> None:
             client.end()
             client = Client(room).join("ticker@A", wants_state=True)
     client.take()
-    seeds.answer()
+    snapshots.answer()
     assert client.take() == []
     room.source.confirm()
-    seeds.answer()
+    snapshots.answer()
     assert client.take()[-1] == ("ticker@A", 7)
 
 

@@ -127,7 +127,7 @@ def test_a_fault_in_writing_is_that_clients_end(logged: LogCapture) -> None:
     room, keeper = room_with("depth@A", "depth@B")
     client, other = Client(room).join("depth@A", **STATE), Client(room).join("depth@B", **STATE)
     write = BookState.snapshot
-    bad = room.hub._wanted.find("depth@A")
+    bad = room.hub._registry.find("depth@A")
     assert bad is not None
     with patch.object(BookState, "snapshot", lambda state: 1 // (state is not bad.state) and write(state)):
         turns(room)
@@ -137,7 +137,7 @@ def test_a_fault_in_writing_is_that_clients_end(logged: LogCapture) -> None:
     end(room, client, other, keeper)
 
 
-def test_what_is_recalled_may_fall_behind_while_books_are_written() -> None:
+def test_what_is_recovered_may_fall_behind_while_books_are_written() -> None:
     """It is taken up again, and the books are not written twice."""
     archive = FakeArchive()
     room = Room(archive, history=2, max_payload=1 << 20)
@@ -255,7 +255,7 @@ class _Joining(Client):
     def joined(self, groups: Any, recovered: Any) -> None:
         self.book, self.other = [
             None if stream is None or stream.state is None else stream.state.snapshot()
-            for stream in map(self.room.hub._wanted.find, ("depth@A", "depth@B"))
+            for stream in map(self.room.hub._registry.find, ("depth@A", "depth@B"))
         ]
         super().joined(groups, recovered)
 

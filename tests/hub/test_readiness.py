@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from marketfeed.hub.readiness import CONFIRM_SECONDS, Wait, Waits
+from marketfeed.hub.readiness import CONFIRM_SECONDS, Readiness, Wait
 from marketfeed.hub.stream import LiveStream
 from tests.conftest import LogCapture
 from tests.fakes import make_stream
 
 
 class Waiting:
-    """Waits with a clock, a few streams, and the names of those that were called."""
+    """Readiness with a clock, a few streams, and the names of those that were called."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.waits = Waits(self.clock, lambda: int(self.clock.seconds() * 1000) + 7000)
+        self.waits = Readiness(self.clock, lambda: int(self.clock.seconds() * 1000) + 7000)
         self.streams = [make_stream(f"depth@{market}") for market in "ABC"]
         self.called: list[str] = []
 

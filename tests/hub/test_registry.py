@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 import marketfeed.hub.registry
-from marketfeed.hub.registry import WantedStreams
+from marketfeed.hub.registry import StreamRegistry
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.streams import StreamKinds, StreamName
 from tests.fakes import FakeSource, make_stream
@@ -39,7 +39,7 @@ class Wanted:
         self.clock = clock or Clock()
         self.dropped: list[str] = []
         self.seconds_to_drop = 0.0
-        self.streams = WantedStreams(self.clock, linger, most, lambda name: make_stream(str(name)), self.drop)
+        self.streams = StreamRegistry(self.clock, linger, most, lambda name: make_stream(str(name)), self.drop)
         self.source = self.streams.source = FakeSource()
         self.streams.open()
 

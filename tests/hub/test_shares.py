@@ -153,7 +153,7 @@ class ShareMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_stream_is_paid_by_one_who_has_it(self) -> None:
-        streams = [stream for stream in self.room.hub._wanted.all if stream.holders]
+        streams = [stream for stream in self.room.hub._registry.all if stream.holders]
         for share in self.shares:
             assert share.paid == len([stream for stream in streams if stream.share is share])
             assert not share.reserved

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from marketfeed.hub.snapshots import Seeding
+from marketfeed.hub.snapshots import SnapshotFinder
 from marketfeed.hub.stream import LiveStream
 from tests.conftest import LogCapture
-from tests.fakes import FakeSeeds, make_stream
+from tests.fakes import FakeSnapshots, make_stream
 
 
 def book(last: int) -> bytes:
@@ -20,13 +20,13 @@ def ticker(price: int) -> bytes:
 
 
 class Looking:
-    """A seeding with seeds and a clock; `tried` has what was said, by stream."""
+    """A seeding with snapshots and a clock; `tried` has what was said, by stream."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.seeds = FakeSeeds()
+        self.snapshots = FakeSnapshots()
         self.tried: list[tuple[str, bool]] = []
-        self.seeding = Seeding(self.clock, self.seeds, self._tried)
+        self.seeding = SnapshotFinder(self.clock, self.snapshots, self._tried)
         self.depth, self.ticker = make_stream("depth@A"), make_stream("ticker@A")
 
     def _tried(self, stream: LiveStream, is_found: bool) -> None:
@@ -42,9 +42,9 @@ class Looking:
         asked = []
         for _ in range(int(seconds)):
             self.clock.advance(1)
-            count = len(self.seeds.asked)
+            count = len(self.snapshots.asked)
             self.seeding.look_again()
-            asked += [self.clock.seconds()] * (len(self.seeds.asked) - count)
+            asked += [self.clock.seconds()] * (len(self.snapshots.asked) - count)
         return asked
 
 
@@ -56,13 +56,13 @@ def looking() -> Looking:
 @pytest.mark.parametrize("late", [False, True])
 def test_a_state_that_is_found_is_the_streams(looking: Looking, late: bool) -> None:
     """It is complete then, and is not looked for again."""
-    looking.seeds.late = late
-    looking.seeds.states = {"depth@A": book(7), "ticker@A": ticker(3)}
+    looking.snapshots.late = late
+    looking.snapshots.states = {"depth@A": book(7), "ticker@A": ticker(3)}
     for stream in (looking.depth, looking.ticker):
         looking.seeding.look_for(stream)
         assert stream.seeding == late
         assert late or looking.take() == [(stream.name, True)]
-    looking.seeds.answer()
+    looking.snapshots.answer()
     if late:
         assert looking.take() == [("depth@A", True), ("ticker@A", True)]
     assert looking.ticker.state is not None
@@ -80,7 +80,7 @@ def test_what_has_no_state_or_a_complete_one_is_not_looked_for(looking: Looking)
         looking.seeding.look_for(stream)
         assert not stream.seeding
     assert looking.wait(100) == []
-    assert not looking.seeds.asked
+    assert not looking.snapshots.asked
     assert not looking.tried
 
 
@@ -90,7 +90,7 @@ def test_what_is_not_there_is_looked_for_at_growing_intervals(looking: Looking) 
     assert looking.take() == [("depth@A", False)]
     assert looking.wait(220) == [5, 15, 35, 75, 135, 195]
     assert looking.take() == [("depth@A", False)] * 6
-    looking.seeds.states["depth@A"] = book(7)
+    looking.snapshots.states["depth@A"] = book(7)
     assert looking.wait(60) == [255]
     assert looking.take() == [("depth@A", True)]
     assert looking.wait(120) == []
@@ -98,10 +98,10 @@ def test_what_is_not_there_is_looked_for_at_growing_intervals(looking: Looking) 
 
 def test_the_pause_begins_with_the_answer(looking: Looking) -> None:
     """A question that is under way is not asked again."""
-    looking.seeds.late = True
+    looking.snapshots.late = True
     looking.seeding.look_for(looking.depth)
     assert looking.wait(100) == []
-    looking.seeds.answer()
+    looking.snapshots.answer()
     assert looking.wait(5) == [105]
 
 
@@ -120,7 +120,7 @@ def test_a_seed_ahead_of_the_stream_is_found_when_the_stream_has_come_so_far(loo
     """Once; and only if it was not the state before."""
     assert looking.depth.state is not None
     looking.depth.state.record(book(5))
-    looking.seeds.states["depth@A"] = book(7)
+    looking.snapshots.states["depth@A"] = book(7)
     looking.seeding.look_for(looking.depth)
     assert looking.take() == [("depth@A", False)]
     assert not looking.depth.state.is_complete
@@ -137,12 +137,12 @@ def test_a_seed_ahead_of_the_stream_is_found_when_the_stream_has_come_so_far(loo
 
 def test_an_answer_to_a_state_that_is_complete_by_then_is_not_taken(looking: Looking) -> None:
     """The stream's own is newer; who waits goes on."""
-    looking.seeds.late = True
-    looking.seeds.states["ticker@A"] = ticker(3)
+    looking.snapshots.late = True
+    looking.snapshots.states["ticker@A"] = ticker(3)
     looking.seeding.look_for(looking.ticker)
     assert looking.ticker.state is not None
     looking.ticker.state.record(ticker(4))
-    looking.seeds.answer()
+    looking.snapshots.answer()
     assert looking.take() == [("ticker@A", False)]
     assert looking.ticker.state.snapshot() == ticker(4)
     assert looking.wait(100) == []
@@ -150,19 +150,19 @@ def test_an_answer_to_a_state_that_is_complete_by_then_is_not_taken(looking: Loo
 
 def test_an_answer_after_the_stream_was_lost_is_nobodys(looking: Looking) -> None:
     """Nor is it looked for again, until it flows again; then only the new answer counts."""
-    looking.seeds.late = True
-    looking.seeds.states["ticker@A"] = ticker(3)
+    looking.snapshots.late = True
+    looking.snapshots.states["ticker@A"] = ticker(3)
     looking.seeding.look_for(looking.ticker)
     looking.seeding.forget(looking.ticker)
     assert not looking.ticker.seeding
     looking.seeding.look_for(looking.ticker)
-    looking.seeds.answer(1)
+    looking.snapshots.answer(1)
     assert looking.ticker.seeding
     assert looking.take() == []
-    looking.seeds.answer(1)
+    looking.snapshots.answer(1)
     assert looking.take() == [("ticker@A", True)]
     looking.seeding.look_for(looking.depth)
-    looking.seeds.answer()
+    looking.snapshots.answer()
     looking.take()
     looking.seeding.forget(looking.depth)
     assert looking.wait(100) == []
@@ -173,25 +173,25 @@ def test_a_stream_that_keeps_jumping_is_looked_for_once_a_second(looking: Lookin
     """And while an answer is under way not at all; its pauses begin anew."""
     for _ in range(3):
         looking.seeding.look_for(looking.depth)
-    assert looking.seeds.asked == ["depth@A"]
+    assert looking.snapshots.asked == ["depth@A"]
     looking.clock.advance(1)
-    looking.seeds.late = True
+    looking.snapshots.late = True
     for _ in range(3):
         looking.seeding.look_for(looking.depth)
         looking.clock.advance(2)
-    assert looking.seeds.asked == ["depth@A"] * 2
+    assert looking.snapshots.asked == ["depth@A"] * 2
     assert looking.depth.seeding
-    looking.seeds.answer()
+    looking.snapshots.answer()
     assert not looking.depth.seeding
     assert looking.take() == [("depth@A", False)] * 2
-    looking.seeds.late = False
+    looking.snapshots.late = False
     assert looking.wait(16) == [looking.clock.seconds() - 11, looking.clock.seconds() - 1]
 
 
 @pytest.mark.parametrize("state", [b"{", b'{"e":"depth"}', b"[]", b"\xff"])
 def test_a_bad_state_is_none(looking: Looking, logged: LogCapture, state: bytes) -> None:
     """It is logged with what is wrong, and looked for again."""
-    looking.seeds.states["depth@A"] = state
+    looking.snapshots.states["depth@A"] = state
     looking.seeding.look_for(looking.depth)
     assert looking.take() == [("depth@A", False)]
     lines = [event for event in logged.events if str(event.get("log_format")).startswith("bad state")]
@@ -203,18 +203,18 @@ def test_bad_states_do_not_fill_the_log(looking: Looking, logged: LogCapture) ->
     """There may be one for each of thousands of streams."""
     for number in range(50):
         stream = make_stream(f"depth@M{number}")
-        looking.seeds.states[stream.name] = b"{"
+        looking.snapshots.states[stream.name] = b"{"
         looking.seeding.look_for(stream)
     assert len([text for text in logged.formats() if text.startswith("bad state")]) == 10
 
 
 def test_a_state_that_does_not_fit_is_looked_for_again(looking: Looking) -> None:
     """The seed is older than the first update that came."""
-    looking.seeds.states["depth@A"] = book(7)
+    looking.snapshots.states["depth@A"] = book(7)
     assert looking.depth.state is not None
     looking.depth.state.record(book(10))
     looking.seeding.look_for(looking.depth)
     assert looking.take() == [("depth@A", False)]
-    looking.seeds.states["depth@A"] = book(9)
+    looking.snapshots.states["depth@A"] = book(9)
     assert looking.wait(5) == [5]
     assert looking.take() == [("depth@A", True)]

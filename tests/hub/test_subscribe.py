@@ -13,7 +13,7 @@ from marketfeed.hub.history import CountedHistory
 from marketfeed.hub.hub import CONFIRM_SECONDS, Join, TooManyStreams
 from marketfeed.wire.dialects import Shape
 from tests.conftest import LogCapture
-from tests.fakes import FakeArchive, FakeSeeds
+from tests.fakes import FakeArchive, FakeSnapshots
 from tests.rooms import KINDS, LINGER, Client, Room, member, trade
 
 STATE = {"wants_state": True}
@@ -135,18 +135,18 @@ def test_states_that_do_not_fit_are_refused_whole(room: Room, late: bool) -> Non
 
 def test_seeds_are_read_after_the_confirmation_and_waited_for() -> None:
     """What is published meanwhile is ordered against the seed; who wants no state does not wait for it."""
-    seeds = FakeSeeds()
-    seeds.late = True
-    seeds.states["depth@A"] = depth(5, is_snapshot=True)
-    room = Room(seeds=seeds)
+    snapshots = FakeSnapshots()
+    snapshots.late = True
+    snapshots.states["depth@A"] = depth(5, is_snapshot=True)
+    room = Room(snapshots=snapshots)
     client, plain = Client(room).join("depth@A", wants_state=True), Client(room).join("depth@A")
-    assert not seeds.asked
+    assert not snapshots.asked
     room.source.confirm()
-    assert seeds.asked == ["depth@A"]
+    assert snapshots.asked == ["depth@A"]
     room.source.publish("depth@A", depth(6))
     assert client.take() == []
     assert plain.take() == [["joined", "depth@A"], ("depth@A", 6)]
-    seeds.answer()
+    snapshots.answer()
     room.source.publish("depth@A", depth(7))
     reply, *messages = client.outbox.messages
     assert reply == ["joined", "depth@A"]
@@ -157,16 +157,16 @@ def test_seeds_are_read_after_the_confirmation_and_waited_for() -> None:
 
 def test_seeds_are_waited_for_only_so_long() -> None:
     """Then the client is in without its state, and gets it when it is found."""
-    seeds = FakeSeeds()
-    seeds.late = True
-    room = Room(seeds=seeds)
+    snapshots = FakeSnapshots()
+    snapshots.late = True
+    room = Room(snapshots=snapshots)
     client, plain = Client(room).join("ticker@A", wants_state=True), Client(room).join("ticker@A")
     room.source.confirm()
     room.clock.advance(CONFIRM_SECONDS)
     assert client.take() == plain.take() == [["joined", "ticker@A"]]
     assert (client.settlings, plain.settlings) == (1, 1)
-    seeds.states["ticker@A"] = ticker(7)
-    seeds.answer()
+    snapshots.states["ticker@A"] = ticker(7)
+    snapshots.answer()
     assert client.take() == [("ticker@A", 7)]
     assert plain.take() == []
 
@@ -309,7 +309,7 @@ def test_what_the_archive_does_not_have_is_not_recovered(fault: str) -> None:
     assert client.take() == [["joined", "trade@A"]]
 
 
-def test_a_recall_that_never_reaches_the_ring_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recovery_that_never_reaches_the_ring_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client is answered all the same."""
     monkeypatch.setattr(marketfeed.hub.recovery, "_ROUNDS", 5)
     room = Archived(most=1)
@@ -323,8 +323,8 @@ def test_a_recall_that_never_reaches_the_ring_is_given_up(monkeypatch: pytest.Mo
     assert number == 15
 
 
-def test_a_recall_that_falls_behind_while_others_are_made_is_taken_up_again() -> None:
-    """Several streams are recalled one after the other; in the end all of them reach the ring at one moment."""
+def test_a_recovery_that_falls_behind_while_others_are_made_is_taken_up_again() -> None:
+    """Several streams are recovered one after the other; in the end all of them reach the ring at one moment."""
     room = Archived(most=2)
     other = member_behind(room, "0-0", "trade@B")
     publish(room, room.archive, *range(1, 10), stream="trade@B")
@@ -340,7 +340,7 @@ def test_a_recall_that_falls_behind_while_others_are_made_is_taken_up_again() ->
 
 
 @pytest.mark.parametrize("answers", [0, 1, 2])
-def test_a_client_that_goes_while_it_is_recalled_leaves_nothing(answers: int) -> None:
+def test_a_client_that_goes_while_it_is_recovered_leaves_nothing(answers: int) -> None:
     """At whatever portion; the answer that comes later is nobody's."""
     room = Archived(most=1)
     room.archive.late = True
@@ -354,7 +354,7 @@ def test_a_client_that_goes_while_it_is_recalled_leaves_nothing(answers: int) ->
     room.end()
 
 
-def test_a_fault_in_a_recalled_client_is_its_own(logged: LogCapture) -> None:
+def test_a_fault_in_a_recovered_client_is_its_own(logged: LogCapture) -> None:
     """What its session raises then has no caller."""
     room = Archived()
     room.archive.late = True
@@ -490,13 +490,13 @@ def test_stopping_ends_what_is_taken_up_in_portions() -> None:
 
 def test_a_client_that_its_own_streams_end_leaves_nothing() -> None:
     """A source that confirms at once, and a state that is there at once: its flush may end the very client."""
-    seeds = FakeSeeds()
-    room = Room(seeds=seeds)
+    snapshots = FakeSnapshots()
+    room = Room(snapshots=snapshots)
     client = member(room, "trade@A", queue=1)
     watcher = Client(room).join("ticker@M200", wants_state=True)
     watcher.end()
     room.clock.advance(LINGER)
-    seeds.states["ticker@M50"] = ticker(1)
+    snapshots.states["ticker@M50"] = ticker(1)
     room.source.at_once = True
     client.join(*[f"ticker@M{number}" for number in range(150)])
     client.outbox.stall()

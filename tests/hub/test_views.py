@@ -22,7 +22,7 @@ from marketfeed.wire.deflate import inflate
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import frame_end, text_frame
 from tests.books import update
-from tests.fakes import FakeSeeds, FakeTransport
+from tests.fakes import FakeSnapshots, FakeTransport
 from tests.rooms import KINDS, Room
 from tests.strategies import machine_test
 
@@ -199,9 +199,9 @@ class ViewMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.engine = Engine()
-        self.seeds = FakeSeeds()
-        self.seeds.read = self.read_seed  # type: ignore[method-assign]
-        self.room = Room(seeds=self.seeds, linger=1.0, history=6)
+        self.snapshots = FakeSnapshots()
+        self.snapshots.read = self.read_seed  # type: ignore[method-assign]
+        self.room = Room(snapshots=self.snapshots, linger=1.0, history=6)
         self.source = self.room.source
         self.has_seeds = False
         self.is_down = False
@@ -211,7 +211,7 @@ class ViewMachine(RuleBasedStateMachine):
     def read_seed(self, stream: str) -> Any:
         """What is true when it is answered. There is none of the book that has no ids: nothing could order it."""
         is_kept = self.has_seeds and stream != UNORDERED
-        return self.seeds._ask(stream, lambda: self.engine.state(stream) if is_kept else None)
+        return self.snapshots._ask(stream, lambda: self.engine.state(stream) if is_kept else None)
 
     def viewer(self, pick: int) -> Viewer | None:
         self.viewers = [viewer for viewer in self.viewers if not viewer.ended]
@@ -235,7 +235,7 @@ class ViewMachine(RuleBasedStateMachine):
     def publish_behind_its_state(self, level: tuple[int, int]) -> None:
         """The state beside the stream is ahead of the stream."""
         payload = self.engine.publication(ORDERED, *level, is_whole=False)
-        self.seeds.answer()
+        self.snapshots.answer()
         if ORDERED in self.source.confirmed:
             self.room.source.publish(ORDERED, payload)
 
@@ -283,11 +283,11 @@ class ViewMachine(RuleBasedStateMachine):
 
     @rule(has_seeds=st.booleans(), late=st.booleans())
     def keep_states(self, has_seeds: bool, late: bool) -> None:
-        self.has_seeds, self.seeds.late = has_seeds, late
+        self.has_seeds, self.snapshots.late = has_seeds, late
 
     @rule(count=st.integers(1, 3))
     def answer(self, count: int) -> None:
-        self.seeds.answer(count)
+        self.snapshots.answer(count)
 
     @rule()
     def turn(self) -> None:
@@ -381,7 +381,7 @@ class ViewMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.compare()
-        self.seeds.answer()
+        self.snapshots.answer()
         for viewer in self.viewers:
             viewer.end()
         self.room.clock.advance(10)

@@ -14,10 +14,10 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 
-from marketfeed.boundaries import Seeds
-from marketfeed.model.streams import seed_key
+from marketfeed.boundaries import Snapshots
+from marketfeed.model.streams import snapshot_key
 from marketfeed.redis.commands import CommandRefused, OutOfReach
-from marketfeed.redis.snapshots import REACH_SECONDS, Commands, RedisSeeds
+from marketfeed.redis.snapshots import REACH_SECONDS, Commands, RedisSnapshots
 from tests.conftest import LogCapture
 from tests.strategies import property_test
 
@@ -53,22 +53,22 @@ class FakeCommands:
 
 if TYPE_CHECKING:
     _commands: Commands = FakeCommands()
-    _seeds: Seeds = RedisSeeds(Clock(), FakeCommands(), "", 1)
+    _snapshots: Snapshots = RedisSnapshots(Clock(), FakeCommands(), "", 1)
 
 
 class World:
-    """Seeds, the commands that they use, and what was read: stream → state."""
+    """Snapshots, the commands that they use, and what was read: stream → state."""
 
     def __init__(self, prefix: str = "", max_payload: int = 10) -> None:
         self.clock = Clock()
         self.commands = FakeCommands()
-        self.seeds = RedisSeeds(self.clock, self.commands, prefix, max_payload)
-        Service.startService(self.seeds)
+        self.snapshots = RedisSnapshots(self.clock, self.commands, prefix, max_payload)
+        Service.startService(self.snapshots)
         self.read: dict[str, bytes | None] = {}
 
     def ask(self, *streams: str) -> None:
         for stream in streams:
-            self.seeds.read(stream).addCallback(partial(self.read.__setitem__, stream))
+            self.snapshots.read(stream).addCallback(partial(self.read.__setitem__, stream))
 
 
 def lines(logged: LogCapture) -> list[str]:
@@ -82,7 +82,7 @@ def test_a_state_is_the_string_at_a_key_of_its_own() -> None:
     assert world.commands.asked == [("GETRANGE", "md:snapshot:depth@A", "0", "10")]
     world.commands.answer(b'{"u":1}')
     assert world.read == {"depth@A": b'{"u":1}'}
-    assert seed_key("", "ticker@B") == "snapshot:ticker@B"
+    assert snapshot_key("", "ticker@B") == "snapshot:ticker@B"
 
 
 @pytest.mark.parametrize(("value", "read"), [(b"", None), (b"x" * 10, b"x" * 10), (b"x" * 11, None)])
@@ -178,7 +178,7 @@ def test_a_server_that_stays_out_of_reach(logged: LogCapture) -> None:
 def test_nobody_wants_it_any_more() -> None:
     """What has not been sent is not asked for, and an answer that comes is nobody's."""
     world = World()
-    reads = [world.seeds.read(f"depth@{number}") for number in range(66)]
+    reads = [world.snapshots.read(f"depth@{number}") for number in range(66)]
     for read in (reads[0], reads[64]):
         read.addErrback(lambda _: None)
         read.cancel()
@@ -189,7 +189,9 @@ def test_nobody_wants_it_any_more() -> None:
 def test_a_reader_that_fails_harms_nobody_else() -> None:
     """Its fault is its own, as with any Deferred."""
     world = World()
-    world.seeds.read("depth@A").addCallback(lambda _: 1 / 0).addErrback(lambda failure: failure.trap(ZeroDivisionError))
+    world.snapshots.read("depth@A").addCallback(lambda _: 1 / 0).addErrback(
+        lambda failure: failure.trap(ZeroDivisionError)
+    )
     world.ask("depth@B")
     world.commands.answer(b"1", b"2")
     assert world.read == {"depth@B": b"2"}
@@ -209,7 +211,7 @@ def test_the_end() -> None:
     world.ask("depth@A")
     world.commands.lose()
     world.ask("depth@B")
-    world.seeds.stopService()
+    world.snapshots.stopService()
     assert world.read == {"depth@A": None, "depth@B": None}
     world.ask("depth@C")
     assert world.read["depth@C"] is None
@@ -220,7 +222,7 @@ def test_the_end_while_answers_are_on_their_way(logged: LogCapture) -> None:
     """They are answered when the link ends."""
     world = World()
     world.ask("depth@A")
-    world.seeds.stopService()
+    world.snapshots.stopService()
     world.commands.lose()
     assert world.read == {"depth@A": None}
     assert not world.clock.getDelayedCalls()
@@ -238,7 +240,9 @@ def test_every_read_is_answered_once(script: list[str]) -> None:
             got: list[bytes | None] = []
             answers.append(got)
             reads.append(
-                world.seeds.read(f"depth@{len(answers)}").addCallbacks(got.append, lambda _, got=got: got.append(None))
+                world.snapshots.read(f"depth@{len(answers)}").addCallbacks(
+                    got.append, lambda _, got=got: got.append(None)
+                )
             )
         elif what == "answer" and world.commands.waiting:
             world.commands.answer(b"1")
@@ -252,7 +256,7 @@ def test_every_read_is_answered_once(script: list[str]) -> None:
             world.clock.advance(0.5)
         elif what == "cancel" and reads:
             reads.pop().cancel()
-    world.seeds.stopService()
+    world.snapshots.stopService()
     world.commands.lose()
     assert all(len(got) == 1 for got in answers)
     assert not world.clock.getDelayedCalls()

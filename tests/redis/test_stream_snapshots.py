@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from marketfeed.boundaries import Seeds
+from marketfeed.boundaries import Snapshots
 from marketfeed.model.state import BookState
 from marketfeed.model.streams import StreamKinds
-from marketfeed.redis.stream_snapshots import StreamSeeds
-from tests.fakes import FakeArchive, FakeSeeds
+from marketfeed.redis.stream_snapshots import StreamSnapshots
+from tests.fakes import FakeArchive, FakeSnapshots
 from tests.rooms import turn_of
 from tests.strategies import property_test
 
 if TYPE_CHECKING:
-    _seeds: type[Seeds] = StreamSeeds
+    _snapshots: type[Snapshots] = StreamSnapshots
 
 A = "depth@A"
 
@@ -35,16 +35,18 @@ class Reading:
 
     def __init__(self, *payloads: bytes, stream: str = A, max_levels: int = 1000, max_payload: int = 1000) -> None:
         self.clock = Clock()
-        self.keys, self.archive = FakeSeeds(), FakeArchive()
+        self.keys, self.archive = FakeSnapshots(), FakeArchive()
         for number, payload in enumerate(payloads, 1):
             self.archive.add(stream, f"{number}-0", payload)
         self.stream = stream
         limits = {"max_payload": max_payload, "max_levels": max_levels}
-        self.seeds = StreamSeeds(self.clock, self.keys, self.archive, StreamKinds(), channel_prefix="p:", **limits)
+        self.snapshots = StreamSnapshots(
+            self.clock, self.keys, self.archive, StreamKinds(), channel_prefix="p:", **limits
+        )
 
     def read(self) -> bytes | None:
         found: list[bytes | None] = []
-        self.seeds.read(self.stream).addCallback(found.append)
+        self.snapshots.read(self.stream).addCallback(found.append)
         self.turns = 0
         while not found:
             turn_of(self.clock)
@@ -155,7 +157,7 @@ def test_few_streams_at_a_time() -> None:
     reading.archive.late = True
     found: list[bytes | None] = []
     for number in range(20):
-        reading.seeds.read(f"depth@{number}").addCallback(found.append)
+        reading.snapshots.read(f"depth@{number}").addCallback(found.append)
     assert len(reading.archive.asked) == 4
     while len(found) < 20:
         reading.archive.answer()

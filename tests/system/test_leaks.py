@@ -29,7 +29,7 @@ KINDS |= {"Connection", "_TlsConnection"}
 AUTHORITY = Authority()
 SERVER = AUTHORITY.issue("localhost")
 
-MOMENTARY = {"WantedStreams._sweep", "BoundedLog._look", "Portions._next_turn"}
+MOMENTARY = {"StreamRegistry._sweep", "BoundedLog._look", "Portions._next_turn"}
 """Timers of what is over soon."""
 QUEUE = 8 * 2**20
 """Bytes that may wait for one client, where that matters."""

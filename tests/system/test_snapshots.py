@@ -17,7 +17,7 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.preload import Warm
-from marketfeed.redis.snapshots import RedisSeeds
+from marketfeed.redis.snapshots import RedisSnapshots
 from tests.conftest import LogCapture
 from tests.system.harness import Harness, Redis, RedisServer
 
@@ -32,11 +32,11 @@ class Reader:
         self._endpoint = UNIXClientEndpoint(harness.reactor, server.path)
         self._address = RedisAddress(path=server.path, username=user or None, password=user or None)
         self.commands = RedisCommands(harness.reactor, self._endpoint, self._address)
-        self.seeds = RedisSeeds(harness.reactor, self.commands, PREFIX, 100)
+        self.snapshots = RedisSnapshots(harness.reactor, self.commands, PREFIX, 100)
         self.found: list[str] = []
         globs = [parse_glob("depth@*", BUILT_IN), parse_glob("trade@T", BUILT_IN)]
         self.warm = Warm(harness.reactor, self.commands, self.found.append, globs, PREFIX, by_streams=by_streams)
-        self._services: list[Service] = [self.commands, self.seeds]
+        self._services: list[Service] = [self.commands, self.snapshots]
         for service in self._services:
             service.startService()
         harness.on_close(self._stop)
@@ -90,7 +90,7 @@ async def test_states_are_read(harness: Harness, logged: LogCapture) -> None:
     await engine.command("HSET", f"{PREFIX}snapshot:depth@D", "a", "b")
     reader = Reader(harness, server)
     assert not reader.commands.ready
-    states = await gatherResults([reader.seeds.read(f"depth@{market}") for market in "ABCDE"])
+    states = await gatherResults([reader.snapshots.read(f"depth@{market}") for market in "ABCDE"])
     assert states == [b'{"u":\xc3\xa9}\r\n', b"x" * 100, None, None, None]
 
 
@@ -101,12 +101,12 @@ async def test_a_user_who_may_not_read_them(harness: Harness, logged: LogCapture
     engine = await server.connect()
     await engine.command("ACL", "SETUSER", "feed", "on", ">feed", "-@all", "+ping", "+auth")
     reader = Reader(harness, server, user="feed")
-    assert await gatherResults([reader.seeds.read("depth@A"), reader.seeds.read("depth@B")]) == [None, None]
+    assert await gatherResults([reader.snapshots.read("depth@A"), reader.snapshots.read("depth@B")]) == [None, None]
     (why,) = [event["why"] for event in logged.events if "why" in event]
     assert why.startswith("NOPERM ")
 
 
-@pytest.mark.parametrize("kind", ["streams", "seeds"])
+@pytest.mark.parametrize("kind", ["streams", "snapshots"])
 @pytest_twisted.ensureDeferred
 async def test_streams_are_found_among_keys(kind: str, harness: Harness) -> None:
     """Behind a prefix with characters that mean something in a pattern, among thousands of others."""
