@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["Archive", "Clock", "Entry", "NoBook", "Sink", "Snapshots", "Source", "Subscriber"]
+if TYPE_CHECKING:
+    from marketfeed.hub.groups import Audience, Group
+    from marketfeed.hub.join import Join
+    from marketfeed.hub.portions import Portions
+    from marketfeed.hub.shares import Share
+    from marketfeed.model.streams import StreamName
+    from marketfeed.wire.dialects import Shape
+
+__all__ = [
+    "Answers",
+    "Archive",
+    "Clock",
+    "Entry",
+    "HubPort",
+    "NoBook",
+    "Sink",
+    "Snapshots",
+    "Source",
+    "Subscriber",
+    "TooManyStreams",
+]
 
 
 Clock = IReactorTime
@@ -26,6 +46,10 @@ class NoBook(Enum):
     INCOMPLETE = "incomplete"
     UNKNOWN = "unknown"
     """Nothing has come on its stream, ever, as far as is known here: perhaps nobody trades there."""
+
+
+class TooManyStreams(Exception):
+    """The process has no room for another distinct stream, or not for this client; the message says which."""
 
 
 class Source(Protocol):
@@ -104,9 +128,9 @@ class Subscriber(Protocol):
     """The socket's own send: how many bytes it took; raises BlockingIOError, or OSError when the socket is gone."""
     window: int
     """The bits of the deflate window with which this client reads; 0: it gets nothing compressed."""
-    share: Any
+    share: Share | None
     """The hub's alone: out of which share this client's streams are paid for; None: out of none."""
-    audience: Any
+    audience: Audience | None
     """The hub's alone: with whom this client shares what it watches; None while it watches nothing."""
 
     @property
@@ -132,11 +156,69 @@ class Subscriber(Protocol):
     def failed(self) -> None:
         """The socket is gone."""
 
-    def wait(self, group: Any, frames: list[bytes]) -> bool:
+    def wait(self, group: Group, frames: list[bytes]) -> bool:
         """Send publications of `group` when there is room. False: more waits than is allowed; call `overflow`."""
 
-    def forget(self, groups: Collection[Any]) -> None:
+    def forget(self, groups: Collection[Group]) -> None:
         """Drop the publications of `groups` that wait."""
 
     def overflow(self) -> None:
         """End this client, who is too slow."""
+
+
+class HubPort(Protocol):
+    """What a session may ask of the hub for its client, a `Subscriber`."""
+
+    @property
+    def portions(self) -> Portions:
+        """What clients have asked for and takes more than a turn."""
+
+    def join(
+        self,
+        subscriber: Subscriber,
+        shape: Shape,
+        streams: Mapping[str, StreamName],
+        answers: Answers,
+        *,
+        since: Mapping[str, str] | None = None,
+        wants_state: bool = False,
+    ) -> Join:
+        """Let `subscriber` join `streams` (spelling → stream), all of them or none; `answers` hears how it went.
+
+        `since`, spelling → offset: what was published behind it comes first. `wants_state`: otherwise the state comes
+        first, where it is known. Raises `TooManyStreams`.
+        """
+
+    def cancel(self, join: Join) -> None:
+        """The client of an unfinished join is gone."""
+
+    def unsubscribe(self, subscriber: Subscriber, groups: Iterable[Group]) -> None:
+        """Take `subscriber` out of `groups`: once this returns, nothing more of their streams reaches it."""
+
+    def leave(self, subscriber: Subscriber, groups: Iterable[Group]) -> None:
+        """The client is gone, or about to be closed."""
+
+    def reshape(self, subscriber: Subscriber, groups: Iterable[Group], shape: Shape) -> dict[str, Group]:
+        """Let `subscriber` get the same streams in another shape; returns its groups by spelling."""
+
+    def history(self, name: StreamName, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+        """The newest publications of a stream that are kept, oldest first: at most `limit`, of `max_bytes` in all.
+
+        None: where they are kept is out of reach.
+        """
+
+
+class Answers(Protocol):
+    """What a session does about its join."""
+
+    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+        """The client is in these groups (spelling → group): write the reply. The flush before it may have ended it.
+
+        `recovered`, for those that it has asked for: whether all that it missed follows.
+        """
+
+    def refused(self, why: str) -> None:
+        """The client is in none of the streams: write the error. `why` is for the client to read."""
+
+    def settled(self) -> None:
+        """It was answered later than it asked, and all that belongs to the answer has been written."""

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from marketfeed.hub.stream import Group
+from marketfeed.hub.groups import Group
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.streams import LossPolicy
 from marketfeed.wire.deflate import inflate

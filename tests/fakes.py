@@ -27,8 +27,9 @@ from marketfeed.access.origins import AllowedOrigins, parse_origin
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.depth import Book, Books
 from marketfeed.boundaries import Archive, Clock, Entry, NoBook, Sink, Snapshots, Source, Subscriber
+from marketfeed.hub.groups import Group
 from marketfeed.hub.history import CountedHistory, Histories
-from marketfeed.hub.stream import Group, LiveStream
+from marketfeed.hub.stream import LiveStream
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.streams import StreamKinds, StreamName
 from marketfeed.websocket.connections import UserManager

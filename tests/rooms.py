@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from twisted.internet.task import Clock
 
-from marketfeed.boundaries import Sink
-from marketfeed.hub.hub import Answers, Group, Hub, HubLimits, Join
+from marketfeed.boundaries import Answers, Sink
+from marketfeed.hub.groups import Group
+from marketfeed.hub.hub import Hub, HubLimits
+from marketfeed.hub.join import Join
 from marketfeed.model.streams import StreamKinds
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame

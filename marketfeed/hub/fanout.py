@@ -1,66 +1,18 @@
 """Fan-out: one publication's bytes on their way to every subscriber of its stream. This is the hot path.
 
 1. What a flush has for a client reaches it in one write, straight to the socket while the client keeps up.
-2. Clients who are in the same groups are one audience, for whom that write is put together once. Most are: they look at
-   the same page.
-3. A member that fails or stalls is left for its own outbox to deal with; the loop goes on to the next. Those for whom
+2. A member that fails or stalls is left for its own outbox to deal with; the loop goes on to the next. Those for whom
    more would wait than may are named, and are to be ended once the loop is over. Whatever a member raises is the end of
    that member only.
-4. What a group has is taken before it is sent: a failure leaves no group that would not be sent any more.
+3. What a group has is taken before it is sent: a failure leaves no group that would not be sent any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-
 from marketfeed.boundaries import Subscriber
-from marketfeed.hub.stream import Audience, Group, end_faulty
+from marketfeed.hub.groups import Audience, Group, end_faulty
 
-__all__ = ["Audiences", "send_group", "send_groups"]
-
-
-class Audiences:
-    """All the audiences: each set of groups that somebody is in has one."""
-
-    def __init__(self) -> None:
-        self._by_groups: dict[frozenset[Group], Audience] = {}
-
-    def __len__(self) -> int:
-        return len(self._by_groups)
-
-    def change(self, subscriber: Subscriber, join: Collection[Group], leave: Iterable[Group]) -> list[Group]:
-        """Put `subscriber` into some groups and take it out of others; returns those that it has left."""
-        audience: Audience | None = subscriber.audience
-        present = frozenset() if audience is None else audience.groups
-        left = [group for group in leave if group in present]
-        groups = present.union(join).difference(left)
-        if groups == present:
-            return left
-        for group in left:
-            group.size -= 1
-        for group in groups - present:
-            group.size += 1
-        if audience is not None:
-            del audience.members[subscriber]
-            if not audience.members:
-                self._drop(audience)
-        subscriber.audience = self._find(groups) if groups else None
-        if groups:
-            subscriber.audience.members[subscriber] = None
-        return left
-
-    def _find(self, groups: frozenset[Group]) -> Audience:
-        audience = self._by_groups.get(groups)
-        if audience is None:
-            audience = self._by_groups[groups] = Audience(groups)
-            for group in groups:
-                group.audiences[audience] = None
-        return audience
-
-    def _drop(self, audience: Audience) -> None:
-        del self._by_groups[audience.groups]
-        for group in audience.groups:
-            del group.audiences[audience]
+__all__ = ["send_group", "send_groups"]
 
 
 def send_group(group: Group) -> list[Subscriber]:

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.hub.stream import Audience, Group, LiveStream, end_faulty, is_member
+from marketfeed.hub.groups import Audience, Group, end_faulty, is_member
+from marketfeed.hub.stream import LiveStream
 from marketfeed.wire.dialects import event_text
 from marketfeed.wire.frames import text_frame
 from marketfeed.wire.messages import Gap, GapReason

@@ -25,19 +25,20 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Archive, Clock, Entry, NoBook, Snapshots, Source, Subscriber
+from marketfeed.boundaries import Answers, Archive, Clock, Entry, NoBook, Snapshots, Source, Subscriber
 from marketfeed.hub.drops import Drops
-from marketfeed.hub.fanout import Audiences, send_group, send_groups
+from marketfeed.hub.fanout import send_group, send_groups
 from marketfeed.hub.gaps import Gaps
+from marketfeed.hub.groups import Audiences, Group, Shared, end_faulty, is_member
 from marketfeed.hub.history import CountedHistory, EntryHistory, Histories, History
-from marketfeed.hub.join import Answers, Join, TooManyStreams
+from marketfeed.hub.join import Join
 from marketfeed.hub.portions import Portions, Work
 from marketfeed.hub.queries import Queries
-from marketfeed.hub.readiness import CONFIRM_SECONDS, Readiness
+from marketfeed.hub.readiness import Readiness
 from marketfeed.hub.registry import StreamRegistry
 from marketfeed.hub.shares import keep, pay
 from marketfeed.hub.snapshots import SnapshotFinder
-from marketfeed.hub.stream import Group, LiveStream, Shared, end_faulty, is_member
+from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.subscribe import Subscriptions
 from marketfeed.model.publications import BadPublication, PublicationReader
 from marketfeed.model.rate import TokenBucket
@@ -48,7 +49,7 @@ from marketfeed.runtime.logs import Log
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.messages import GapReason
 
-__all__ = ["CONFIRM_SECONDS", "Answers", "Group", "Hub", "HubLimits", "Join", "TooManyStreams"]
+__all__ = ["Hub", "HubLimits"]
 
 _REFUSAL_LINES = 100
 """Refused streams that are logged one after the other, before it is one a second: which they are, clients say."""
@@ -155,11 +156,7 @@ class Hub(Service):
         since: Mapping[str, str] | None = None,
         wants_state: bool = False,
     ) -> Join:
-        """Let `subscriber` join `streams` (spelling → stream), all of them or none; `answers` hears how it went.
-
-        `since`, spelling → offset: what was published behind it comes first. `wants_state`: otherwise the state comes
-        first, where it is known. Raises `TooManyStreams`.
-        """
+        """See `HubPort`. Raises `TooManyStreams`."""
         join = Join(subscriber, shape, answers, since or {}, wants_state)
         self._subscriptions.begin(join, streams)
         return join

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from marketfeed.hub.groups import Group, overhead
 from marketfeed.hub.join import Join
 from marketfeed.hub.portions import Work
-from marketfeed.hub.stream import Group, LiveStream, overhead
+from marketfeed.hub.stream import LiveStream
 from marketfeed.model.state import BookState
 
 __all__ = ["TooLarge", "framed_prelude", "write_prelude"]

@@ -95,9 +95,9 @@ class StreamRegistry:
         """How many of `names` have no holder yet, nor room set aside."""
         return len({key for key in map(str, names) if key not in self._reserved and not self._has_holder(key)})
 
-    def has_share(self, names: Collection[StreamName], share: Share | None) -> bool:
+    def has_share(self, names: Collection[StreamName], share: Share) -> bool:
         """Whether all of `names` that nobody else has could be paid for."""
-        return share is None or share.has_room(len(names)) or share.has_room(len(self._unpaid(names, share)))
+        return share.has_room(len(names)) or share.has_room(len(self._unpaid(names, share)))
 
     def _unpaid(self, names: Collection[StreamName], share: Share) -> set[str]:
         """Those of `names` that nobody has yet, and that are not set aside for this share."""

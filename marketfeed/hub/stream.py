@@ -1,161 +1,22 @@
-"""A wanted stream and the groups of its subscribers: what is kept of it, and how one publication is framed for whom.
+"""A stream that is wanted from the source: its subscribers, who waits to join, its past, and whether it flows.
 
-1. The subscribers of a stream form groups, one for each spelling, shape and compression. A publication is framed once
-   per group, and every member of it gets the same bytes. Groups of which the compressed bytes are equal share them, and
-   all of them those of a large publication.
-2. What a stream has published is kept for those who come later: its history by offset, and for the kinds of which
-   only the newest or the sum counts, its state (docs/protocol.md).
+What a stream has published is kept for those who come later: its history by offset, and for the kinds of which only the
+newest or the sum counts, its state (docs/protocol.md).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from marketfeed.boundaries import Subscriber
+from marketfeed.hub.groups import Group
 from marketfeed.hub.history import History
-from marketfeed.model.book import DepthMessage
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.sequence import recorder
 from marketfeed.model.state import BookState, LatestState, State
 from marketfeed.model.streams import LossPolicy
-from marketfeed.runtime.logs import Log
-from marketfeed.wire.deflate import (
-    LARGE,
-    compressed_body,
-    compressed_frame,
-    frame_around,
-    inflate,
-    shared_window,
-    useful_window,
-)
-from marketfeed.wire.dialects import Shape, offset_tail, publication_head, split_tail
-from marketfeed.wire.frames import text_frame, text_header
+from marketfeed.wire.dialects import Shape
 
-__all__ = ["Audience", "Group", "LiveStream", "Shared", "end_faulty", "is_member", "overhead"]
-
-_log = Log()
-_HEADER = 10  # bytes of a frame's header, at most
-_ENVELOPE = len('{"stream":"","data":}')
-_OFFSET = 64  # bytes of an offset in its envelope, at most
-
-
-Shared = dict[tuple[tuple[Shape, str] | None, int], bytes]
-"""What is compressed of one publication, by the bits of the window that are of use: frames, by what stands in them, and
-without that the data of a large one."""
-
-
-class Group:
-    """The subscribers of one stream who get the same bytes."""
-
-    __slots__ = (
-        "_is_plain",
-        "_text",
-        "audiences",
-        "data",
-        "depths",
-        "frames",
-        "has_offsets",
-        "head",
-        "leaving",
-        "shape",
-        "size",
-        "spelling",
-        "stream",
-        "wants_state",
-        "window",
-    )
-
-    def __init__(self, stream: LiveStream, spelling: str, shape: Shape, window: int, wants_state: bool) -> None:
-        self.window = window  # of deflate, in bits; 0: nothing is compressed
-        self.stream = stream
-        self.spelling = spelling
-        self.shape = shape
-        self.wants_state = wants_state  # also when it is known again after a gap
-        self.head = publication_head(spelling)
-        self.has_offsets = shape is Shape.OFFSET
-        self._text = (shape, "" if shape is Shape.DATA else spelling)  # equal where what is compressed is equal
-        self._is_plain = shape is Shape.ENVELOPE and not window
-        self.audiences: dict[Audience, None] = {}
-        self.size = 0  # members
-        self.frames: list[bytes] = []
-        self.leaving: list[bytes] = []  # the frames that the present flush has taken
-        self.data = b""  # the same, put together
-        self.depths: dict[bytes, DepthMessage | None] = {}  # what the present flush has read
-
-    @property
-    def key(self) -> tuple[str, Shape, int, bool]:
-        return self.spelling, self.shape, self.window, self.wants_state
-
-    def framed(self, data: bytes, offset: str, shared: Shared | None = None) -> bytes:
-        """A publication's data as the members get it.
-
-        `shared`: what other groups of the stream have compressed of this publication, and what this one adds.
-        """
-        if self._is_plain:
-            head = self.head
-            return b"".join((text_header(len(head) + len(data) + 1), head, data, b"}"))
-        if self.shape is Shape.DATA:
-            payload = data
-        else:
-            payload = b"".join((self.head, data, offset_tail(offset) if self.has_offsets else b"}"))
-        if not self.window:
-            return text_frame(payload)
-        if shared is None:
-            return compressed_frame(payload, self.window) or text_frame(payload)
-        if len(data) >= LARGE:
-            return self._framed_around(data, offset, shared) or text_frame(payload)
-        key = (self._text, useful_window(len(payload), self.window))
-        frame = shared.get(key)
-        if frame is None:
-            frame = shared[key] = compressed_frame(payload, self.window) or text_frame(payload)
-        return frame
-
-    def _framed_around(self, data: bytes, offset: str, shared: Shared) -> bytes | None:
-        """The frame of a large publication whose data are compressed once for all; None where they grow by it."""
-        key = (None, shared_window(self.window))
-        body = shared.get(key)
-        if body is None:
-            body = shared[key] = compressed_body(data, self.window)
-        if len(body) >= len(data):
-            return None
-        if self.shape is Shape.DATA:
-            return frame_around(b"", body, b"")
-        return frame_around(self.head, body, offset_tail(offset) if self.has_offsets else b"}")
-
-    @property
-    def overhead(self) -> int:
-        """The most bytes that a frame has besides a publication's data."""
-        return overhead(self.spelling, self.shape)
-
-    def depth(self, frame: bytes) -> DepthMessage | None:
-        """What a frame of this group, a depth stream's, holds; None if that cannot be read.
-
-        It is read once in a flush for all members who are behind, and shared: copy it before merging others into it.
-        """
-        if frame not in self.depths:
-            self.depths[frame] = _read_depth(self._split(frame)[0])
-        return self.depths[frame]
-
-    def offset(self, frame: bytes) -> str:
-        """The offset that a frame of this group says, if its shape has one."""
-        return self._split(frame)[1] if self.has_offsets else ""
-
-    def _split(self, frame: bytes) -> tuple[bytes, str]:
-        payload = inflate(frame)
-        if self.shape is Shape.DATA:
-            return payload, ""
-        return split_tail(payload[len(self.head) :], self.shape)
-
-
-class Audience:
-    """The clients who are in the same groups."""
-
-    __slots__ = ("batch", "groups", "members")
-
-    def __init__(self, groups: frozenset[Group]) -> None:
-        self.groups = groups
-        self.members: dict[Subscriber, None] = {}
-        self.batch: list[Group] = []  # those of which the present flush has something
+__all__ = ["LiveStream"]
 
 
 class LiveStream:
@@ -216,39 +77,8 @@ class LiveStream:
         return group
 
 
-def is_member(subscriber: Subscriber, group: Group) -> bool:
-    """Whether `subscriber` is in `group`."""
-    return subscriber.audience is not None and group in subscriber.audience.groups
-
-
-def end_faulty(subscriber: Subscriber) -> None:
-    """Something of `subscriber` has raised, which is being handled: it is the end of that client, and of nothing else.
-
-    Never raises.
-    """
-    try:
-        _log.failure("a client failed as it was sent something")
-        subscriber.failed()
-    except Exception:
-        _log.failure("a client failed as it was ended")
-
-
-def overhead(spelling: str, shape: Shape) -> int:
-    """The most bytes that a frame has besides a publication's data."""
-    if shape is Shape.DATA:
-        return _HEADER
-    return _HEADER + _ENVELOPE + len(spelling) + (_OFFSET if shape is Shape.OFFSET else 0)
-
-
 def _make_state(loss: LossPolicy) -> State | None:
     """The state of a stream by its kind's policy: a book, the newest publication, or none."""
     if loss is LossPolicy.MERGE:
         return BookState()
     return LatestState() if loss is LossPolicy.LATEST else None
-
-
-def _read_depth(data: bytes) -> DepthMessage | None:
-    try:
-        return DepthMessage.parse(data)
-    except Exception:  # a publication that `--validate warn` let through
-        return None

@@ -18,15 +18,15 @@ from collections.abc import Callable, Collection, Mapping
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from marketfeed.boundaries import Archive, Clock, Subscriber
+from marketfeed.boundaries import Archive, Clock, Subscriber, TooManyStreams
 from marketfeed.hub.gaps import tell_open
-from marketfeed.hub.join import Join, TooManyStreams
+from marketfeed.hub.groups import Group, is_member, overhead
+from marketfeed.hub.join import Join
 from marketfeed.hub.portions import Portions, Work
 from marketfeed.hub.preludes import TooLarge, framed_prelude, write_prelude
 from marketfeed.hub.readiness import Readiness
 from marketfeed.hub.recovery import Recovery, ReplayRoom
 from marketfeed.hub.registry import StreamRegistry
-from marketfeed.hub.stream import Group, is_member, overhead
 from marketfeed.model.streams import StreamName
 from marketfeed.runtime.logs import Log
 
@@ -96,7 +96,7 @@ class Subscriptions:
 
     def _check_share(self, join: Join, streams: Mapping[str, StreamName]) -> None:
         share = join.subscriber.share
-        if not self._registry.has_share(streams.values(), share):
+        if share is not None and not self._registry.has_share(streams.values(), share):
             raise TooManyStreams(f"clients of one address may have {share.most} streams that nobody else has")
 
     def cancel(self, join: Join) -> None:

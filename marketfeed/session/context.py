@@ -8,8 +8,7 @@ from typing import Protocol
 import msgspec
 
 from marketfeed.access.refusals import Refusals
-from marketfeed.boundaries import Subscriber
-from marketfeed.hub.hub import Hub
+from marketfeed.boundaries import HubPort, Subscriber
 from marketfeed.model.identity import Identity
 from marketfeed.model.streams import StreamKinds
 from marketfeed.wire.messages import CloseReason
@@ -50,7 +49,7 @@ class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
 class SessionContext(msgspec.Struct, frozen=True, kw_only=True):
     """What all sessions have in common. `now`: seconds, from any beginning. `verify`: raises `BadToken`."""
 
-    hub: Hub
+    hub: HubPort
     kinds: StreamKinds
     limits: SessionLimits
     now: Callable[[], float]

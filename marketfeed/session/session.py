@@ -19,8 +19,9 @@ from typing import Any
 import msgspec
 from twisted.python.failure import Failure
 
-from marketfeed.boundaries import Entry
-from marketfeed.hub.hub import Group, Join, TooManyStreams
+from marketfeed.boundaries import Entry, TooManyStreams
+from marketfeed.hub.groups import Group
+from marketfeed.hub.join import Join
 from marketfeed.hub.portions import Work
 from marketfeed.model.identity import ANONYMOUS, Identity
 from marketfeed.model.streams import StreamName

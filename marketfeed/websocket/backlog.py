@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 
-from marketfeed.hub.stream import Group
+from marketfeed.hub.groups import Group
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.streams import LossPolicy
 

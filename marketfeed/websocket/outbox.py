@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
 from zope.interface import implementer
 
-from marketfeed.hub.stream import Group
+from marketfeed.hub.groups import Group
 from marketfeed.websocket.backlog import Backlog, Thinned
 from marketfeed.wire.frames import frame_end
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.hub.fanout import Audiences, send_group, send_groups
-from marketfeed.hub.stream import Audience, Group, is_member
+from marketfeed.hub.fanout import send_group, send_groups
+from marketfeed.hub.groups import Audience, Audiences, Group, is_member
 from marketfeed.wire.deflate import compressed_frame
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame
@@ -130,7 +130,7 @@ def test_a_publication_is_compressed_once_for_everyone(monkeypatch: pytest.Monke
         compressed.append(payload)
         return compressed_frame(payload, window)
 
-    monkeypatch.setattr("marketfeed.hub.stream.compressed_frame", counting)
+    monkeypatch.setattr("marketfeed.hub.groups.compressed_frame", counting)
     members = [*(FakeSubscriber() for _ in range(3)), *(backlogged() for _ in range(3))]
     group = group_of(*members, shape=Shape.ENVELOPE, window=15)
     publish(group, data := b'{"e":"trade","x":"' + b"x" * 1000 + b'"}')

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from marketfeed.hub.fanout import Audiences
 from marketfeed.hub.gaps import Gaps, gap_frame, tell_open
+from marketfeed.hub.groups import Audiences
 from marketfeed.hub.stream import LiveStream
 from marketfeed.wire.dialects import Shape
 from tests.fakes import FakeSubscriber, make_stream, payloads

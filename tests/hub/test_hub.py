@@ -24,10 +24,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 import marketfeed.hub.registry
-from marketfeed.boundaries import Entry, NoBook
+from marketfeed.boundaries import Entry, NoBook, TooManyStreams
+from marketfeed.hub.groups import Group
 from marketfeed.hub.history import Histories
-from marketfeed.hub.hub import CONFIRM_SECONDS, Group, Hub, HubLimits, TooManyStreams
+from marketfeed.hub.hub import Hub, HubLimits
 from marketfeed.hub.queries import BOOK_SECONDS, KEPT_SECONDS
+from marketfeed.hub.readiness import CONFIRM_SECONDS
 from marketfeed.model.state import BookState
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
 from marketfeed.wire.deflate import compressed_body, compressed_frame, inflate
@@ -332,7 +334,7 @@ def test_what_is_the_same_is_compressed_once(room: Room, monkeypatch: pytest.Mon
         compressed.append(payload)
         return compressed_frame(payload, window)
 
-    monkeypatch.setattr("marketfeed.hub.stream.compressed_frame", counting)
+    monkeypatch.setattr("marketfeed.hub.groups.compressed_frame", counting)
     rows = b",".join([b'["10%d.50","%d"]' % (number, number) for number in range(45)])
     data = b'{"e":"depth","t":1,"a":[%b],"b":[]}' % rows
     for _ in range(2):
@@ -370,8 +372,8 @@ def test_a_large_publication_is_compressed_a_few_times_whatever_is_asked_for(
         compressed.append(window)
         return compressed_body(data, window)
 
-    monkeypatch.setattr("marketfeed.hub.stream.compressed_body", counting)
-    monkeypatch.setattr("marketfeed.hub.stream.compressed_frame", None)
+    monkeypatch.setattr("marketfeed.hub.groups.compressed_body", counting)
+    monkeypatch.setattr("marketfeed.hub.groups.compressed_frame", None)
     rows = b",".join([b'["10%d.50","%d"]' % (number, number) for number in range(200)])
     data = b'{"e":"depth","t":1,"a":[%b],"b":[]}' % rows
     room.source.publish("depth@A", data)

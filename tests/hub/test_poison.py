@@ -15,7 +15,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from marketfeed.hub.hub import Group, Hub, HubLimits
+from marketfeed.hub.groups import Group
+from marketfeed.hub.hub import Hub, HubLimits
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.state import BookState
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from marketfeed.hub.hub import TooManyStreams
+from marketfeed.boundaries import TooManyStreams
 from marketfeed.hub.shares import Share, Shares
 from tests.rooms import LINGER, Client, Room
 from tests.strategies import machine_test

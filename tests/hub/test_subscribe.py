@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 import marketfeed.hub.recovery
-from marketfeed.boundaries import Entry
+from marketfeed.boundaries import Entry, TooManyStreams
 from marketfeed.hub.history import CountedHistory
-from marketfeed.hub.hub import CONFIRM_SECONDS, Join, TooManyStreams
+from marketfeed.hub.join import Join
+from marketfeed.hub.readiness import CONFIRM_SECONDS
 from marketfeed.wire.dialects import Shape
 from tests.conftest import LogCapture
 from tests.fakes import FakeArchive, FakeSnapshots

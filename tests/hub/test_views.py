@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 import marketfeed.hub.portions
 import marketfeed.hub.preludes
-from marketfeed.hub.hub import Join
-from marketfeed.hub.stream import Group
+from marketfeed.hub.groups import Group
+from marketfeed.hub.join import Join
 from marketfeed.websocket.outbox import Outbox
 from marketfeed.wire.deflate import inflate
 from marketfeed.wire.dialects import Shape

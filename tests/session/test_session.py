@@ -20,7 +20,8 @@ from twisted.internet.task import Clock
 from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import BadToken
 from marketfeed.boundaries import Archive, Entry
-from marketfeed.hub.hub import CONFIRM_SECONDS, Hub, HubLimits
+from marketfeed.hub.hub import Hub, HubLimits
+from marketfeed.hub.readiness import CONFIRM_SECONDS
 from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
 from marketfeed.runtime.logs import Log

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from marketfeed.hub.stream import Group
+from marketfeed.hub.groups import Group
 from marketfeed.websocket.backlog import Backlog
 from marketfeed.wire.deflate import inflate
 from marketfeed.wire.dialects import Shape

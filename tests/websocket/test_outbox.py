@@ -29,7 +29,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from marketfeed.hub.stream import Group
+from marketfeed.hub.groups import Group
 from marketfeed.model.streams import LossPolicy
 from marketfeed.websocket.outbox import Outbox
 from marketfeed.wire.dialects import Shape

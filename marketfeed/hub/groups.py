@@ -1,0 +1,231 @@
+"""The subscribers of a stream, put together by what they get: one publication is framed once for each group.
+
+1. A stream has a group for each spelling, shape and compression. Every member of it gets the same bytes. Groups whose
+   compressed bytes are equal share them, and all of them those of a large publication.
+2. Clients who are in the same groups are one audience, for whom the write of a flush is put together once. Most are:
+   they look at the same page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+from marketfeed.boundaries import Subscriber
+from marketfeed.model.book import DepthMessage
+from marketfeed.runtime.logs import Log
+from marketfeed.wire.deflate import (
+    LARGE,
+    compressed_body,
+    compressed_frame,
+    frame_around,
+    inflate,
+    shared_window,
+    useful_window,
+)
+from marketfeed.wire.dialects import Shape, offset_tail, publication_head, split_tail
+from marketfeed.wire.frames import text_frame, text_header
+
+if TYPE_CHECKING:
+    from marketfeed.hub.stream import LiveStream
+
+__all__ = ["Audience", "Audiences", "Group", "Shared", "end_faulty", "is_member", "overhead"]
+
+_log = Log()
+_HEADER = 10  # bytes of a frame's header, at most
+_ENVELOPE = len('{"stream":"","data":}')
+_OFFSET = 64  # bytes of an offset in its envelope, at most
+
+
+Shared = dict[tuple[tuple[Shape, str] | None, int], bytes]
+"""What is compressed of one publication, by the bits of the window that are of use: frames, by what stands in them, and
+without that the data of a large one."""
+
+
+class Group:
+    """The subscribers of one stream who get the same bytes."""
+
+    __slots__ = (
+        "_is_plain",
+        "_text",
+        "audiences",
+        "data",
+        "depths",
+        "frames",
+        "has_offsets",
+        "head",
+        "leaving",
+        "shape",
+        "size",
+        "spelling",
+        "stream",
+        "wants_state",
+        "window",
+    )
+
+    def __init__(self, stream: LiveStream, spelling: str, shape: Shape, window: int, wants_state: bool) -> None:
+        self.window = window  # of deflate, in bits; 0: nothing is compressed
+        self.stream = stream
+        self.spelling = spelling
+        self.shape = shape
+        self.wants_state = wants_state  # also when it is known again after a gap
+        self.head = publication_head(spelling)
+        self.has_offsets = shape is Shape.OFFSET
+        self._text = (shape, "" if shape is Shape.DATA else spelling)  # equal where what is compressed is equal
+        self._is_plain = shape is Shape.ENVELOPE and not window
+        self.audiences: dict[Audience, None] = {}
+        self.size = 0  # members
+        self.frames: list[bytes] = []
+        self.leaving: list[bytes] = []  # the frames that the present flush has taken
+        self.data = b""  # the same, put together
+        self.depths: dict[bytes, DepthMessage | None] = {}  # what the present flush has read
+
+    @property
+    def key(self) -> tuple[str, Shape, int, bool]:
+        return self.spelling, self.shape, self.window, self.wants_state
+
+    def framed(self, data: bytes, offset: str, shared: Shared | None = None) -> bytes:
+        """A publication's data as the members get it.
+
+        `shared`: what other groups of the stream have compressed of this publication, and what this one adds.
+        """
+        if self._is_plain:
+            head = self.head
+            return b"".join((text_header(len(head) + len(data) + 1), head, data, b"}"))
+        if self.shape is Shape.DATA:
+            payload = data
+        else:
+            payload = b"".join((self.head, data, offset_tail(offset) if self.has_offsets else b"}"))
+        if not self.window:
+            return text_frame(payload)
+        if shared is None:
+            return compressed_frame(payload, self.window) or text_frame(payload)
+        if len(data) >= LARGE:
+            return self._framed_around(data, offset, shared) or text_frame(payload)
+        key = (self._text, useful_window(len(payload), self.window))
+        frame = shared.get(key)
+        if frame is None:
+            frame = shared[key] = compressed_frame(payload, self.window) or text_frame(payload)
+        return frame
+
+    def _framed_around(self, data: bytes, offset: str, shared: Shared) -> bytes | None:
+        """The frame of a large publication whose data are compressed once for all; None where they grow by it."""
+        key = (None, shared_window(self.window))
+        body = shared.get(key)
+        if body is None:
+            body = shared[key] = compressed_body(data, self.window)
+        if len(body) >= len(data):
+            return None
+        if self.shape is Shape.DATA:
+            return frame_around(b"", body, b"")
+        return frame_around(self.head, body, offset_tail(offset) if self.has_offsets else b"}")
+
+    @property
+    def overhead(self) -> int:
+        """The most bytes that a frame has besides a publication's data."""
+        return overhead(self.spelling, self.shape)
+
+    def depth(self, frame: bytes) -> DepthMessage | None:
+        """What a frame of this group, a depth stream's, holds; None if that cannot be read.
+
+        It is read once in a flush for all members who are behind, and shared: copy it before merging others into it.
+        """
+        if frame not in self.depths:
+            self.depths[frame] = _read_depth(self._split(frame)[0])
+        return self.depths[frame]
+
+    def offset(self, frame: bytes) -> str:
+        """The offset that a frame of this group says, if its shape has one."""
+        return self._split(frame)[1] if self.has_offsets else ""
+
+    def _split(self, frame: bytes) -> tuple[bytes, str]:
+        payload = inflate(frame)
+        if self.shape is Shape.DATA:
+            return payload, ""
+        return split_tail(payload[len(self.head) :], self.shape)
+
+
+class Audience:
+    """The clients who are in the same groups."""
+
+    __slots__ = ("batch", "groups", "members")
+
+    def __init__(self, groups: frozenset[Group]) -> None:
+        self.groups = groups
+        self.members: dict[Subscriber, None] = {}
+        self.batch: list[Group] = []  # those of which the present flush has something
+
+
+class Audiences:
+    """All the audiences: each set of groups that somebody is in has one."""
+
+    def __init__(self) -> None:
+        self._by_groups: dict[frozenset[Group], Audience] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_groups)
+
+    def change(self, subscriber: Subscriber, join: Collection[Group], leave: Iterable[Group]) -> list[Group]:
+        """Put `subscriber` into some groups and take it out of others; returns those that it has left."""
+        audience = subscriber.audience
+        present = frozenset() if audience is None else audience.groups
+        left = [group for group in leave if group in present] if leave else []
+        groups = present.union(join).difference(left)
+        if groups == present:
+            return left
+        for group in left:
+            group.size -= 1
+        for group in groups - present:
+            group.size += 1
+        if audience is not None:
+            del audience.members[subscriber]
+            if not audience.members:
+                self._drop(audience)
+        audience = subscriber.audience = self._find(groups) if groups else None
+        if audience is not None:
+            audience.members[subscriber] = None
+        return left
+
+    def _find(self, groups: frozenset[Group]) -> Audience:
+        audience = self._by_groups.get(groups)
+        if audience is None:
+            audience = self._by_groups[groups] = Audience(groups)
+            for group in groups:
+                group.audiences[audience] = None
+        return audience
+
+    def _drop(self, audience: Audience) -> None:
+        del self._by_groups[audience.groups]
+        for group in audience.groups:
+            del group.audiences[audience]
+
+
+def is_member(subscriber: Subscriber, group: Group) -> bool:
+    """Whether `subscriber` is in `group`."""
+    return subscriber.audience is not None and group in subscriber.audience.groups
+
+
+def end_faulty(subscriber: Subscriber) -> None:
+    """Something of `subscriber` has raised, which is being handled: it is the end of that client, and of nothing else.
+
+    Never raises.
+    """
+    try:
+        _log.failure("a client failed as it was sent something")
+        subscriber.failed()
+    except Exception:
+        _log.failure("a client failed as it was ended")
+
+
+def overhead(spelling: str, shape: Shape) -> int:
+    """The most bytes that a frame has besides a publication's data."""
+    if shape is Shape.DATA:
+        return _HEADER
+    return _HEADER + _ENVELOPE + len(spelling) + (_OFFSET if shape is Shape.OFFSET else 0)
+
+
+def _read_depth(data: bytes) -> DepthMessage | None:
+    try:
+        return DepthMessage.parse(data)
+    except Exception:  # a publication that `--validate warn` let through
+        return None
