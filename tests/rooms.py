@@ -63,16 +63,16 @@ class Room:
 
     def assert_empty(self) -> None:
         """Nothing is left of anything that ever was."""
-        hub = self.hub
+        hub, histories = self.hub, self.hub._upstream.histories
         assert not self.timers
         assert not self.source.wanted
         assert not hub.streams
-        assert not any((*hub._registry.all, hub._gaps, hub._dirty, hub._histories.size, hub._registry._reserved))
+        assert not any((*hub._registry.all, hub._gaps, hub._dirty, histories.size, hub._registry._reserved))
 
     @property
     def timers(self) -> list[float]:
         """When the hub will do something, besides its sweep and its lines about what is bad."""
-        besides = (self.hub._sweeper.call, self.hub._drops._lines._timer)
+        besides = (self.hub._sweeper.call, self.hub._upstream.drops._lines._timer)
         return [call.getTime() for call in self.clock.getDelayedCalls() if call not in besides]
 
 

@@ -14,75 +14,57 @@ from collections.abc import Iterable, Mapping
 
 from marketfeed.boundaries import Subscriber
 from marketfeed.hub.groups import Audience, Group, end_faulty, is_member
-from marketfeed.hub.stream import LiveStream
+from marketfeed.hub.stream import LiveStream, OpenGap
 from marketfeed.wire.dialects import event_text
 from marketfeed.wire.frames import text_frame
 from marketfeed.wire.messages import Gap, GapReason
 
 __all__ = ["Gaps", "gap_frame", "tell_open"]
 
-_TOLD_SECONDS = 1.0
-"""A sequence gap of a stream is told this often at most."""
-
 
 class Gaps:
-    """The gaps that are open, and those that wait to be told."""
+    """The gaps of which there is something to say yet: those that are over, and jumps of the ids that had to wait."""
 
     def __init__(self) -> None:
-        self._healed: dict[LiveStream, tuple[str, int]] = {}
-        self._missed: dict[LiveStream, None] = {}
+        self.over: dict[LiveStream, OpenGap] = {}
+        """The gaps of which nobody has been told that they are over."""
+        self._untold: dict[LiveStream, None] = {}
 
     def __bool__(self) -> bool:
         """Whether there is something to tell."""
-        return bool(self._healed or self._missed)
+        return bool(self.over or self._untold)
 
-    def open(self, streams: list[LiveStream], reason: str, since: int) -> None:
-        """Publications of these streams may be missing behind `since`, ms since 1970: the last moment known good."""
-        opened = {}
-        for stream in streams:
-            opened[stream] = stream.gap = (reason, since)
-        _tell(opened, None)
+    def opened(self, streams: Iterable[LiveStream]) -> None:
+        """Say that these streams have a gap now, if they have."""
+        _tell({stream: stream.gap for stream in streams if stream.gap is not None}, None)
 
-    def heal(self, stream: LiveStream) -> None:
-        """The gap of this stream is over; `tell_healed` says so."""
-        if stream.gap is not None:
-            self._healed[stream] = stream.gap
-            stream.gap = None
-
-    def tell_healed(self, now: int) -> None:
+    def tell_over(self, now: int) -> None:
         """Say which gaps are over. `now`: ms since 1970."""
-        if self._healed:
-            healed, self._healed = self._healed, {}
-            _tell(healed, now)
+        over, self.over = self.over, {}
+        _tell(over, now)
 
-    def missed(self, stream: LiveStream, since: int, now: int, seconds: float) -> None:
+    def jumped(self, stream: LiveStream, since: int, now: int, seconds: float) -> None:
         """There is a jump between what the stream published at `since` and at `now`, both in ms since 1970."""
-        if stream.missed is None:
-            stream.missed = since
-        if seconds - stream.told >= _TOLD_SECONDS:
-            self._tell_missed(stream, now, seconds)
-        else:
-            self._missed[stream] = None
+        self._untold[stream] = None
+        self._tell_jump(stream, stream.jump(since, seconds), now)
 
-    def tell_missed(self, now: int, seconds: float) -> None:
+    def tell_jumps(self, now: int, seconds: float) -> None:
         """Say which jumps had to wait, and may be told now."""
-        for stream in [stream for stream in self._missed if seconds - stream.told >= _TOLD_SECONDS]:
-            self._tell_missed(stream, now, seconds)
+        for stream in list(self._untold):
+            self._tell_jump(stream, stream.untold(seconds), now)
 
     def forget(self, stream: LiveStream) -> None:
         """The stream is wanted no longer."""
-        self._healed.pop(stream, None)
-        self._missed.pop(stream, None)
+        self.over.pop(stream, None)
+        self._untold.pop(stream, None)
 
-    def _tell_missed(self, stream: LiveStream, now: int, seconds: float) -> None:
-        assert stream.missed is not None
-        since, stream.missed = stream.missed, None
-        stream.told = seconds
-        self._missed.pop(stream, None)
-        _tell({stream: (GapReason.SEQUENCE, since)}, now)
+    def _tell_jump(self, stream: LiveStream, since: int | None, now: int) -> None:
+        if since is not None:
+            self._untold.pop(stream, None)
+            _tell({stream: (GapReason.SEQUENCE, since)}, now)
 
 
-def _tell(gaps: Mapping[LiveStream, tuple[str, int]], until: int | None) -> None:
+def _tell(gaps: Mapping[LiveStream, OpenGap], until: int | None) -> None:
     told: dict[tuple[Audience, str, int], list[Group]] = {}
     for stream, (reason, since) in gaps.items():
         for group in stream.groups.values():
@@ -101,7 +83,7 @@ def _tell(gaps: Mapping[LiveStream, tuple[str, int]], until: int | None) -> None
 
 def tell_open(subscriber: Subscriber, groups: Iterable[Group]) -> None:
     """Tell one who has joined these groups, all of one shape, which of their streams have an open gap."""
-    gaps: dict[tuple[str, int], list[Group]] = {}
+    gaps: dict[OpenGap, list[Group]] = {}
     for group in groups:
         if group.stream.gap is not None:
             gaps.setdefault(group.stream.gap, []).append(group)

@@ -1,23 +1,54 @@
-"""One client's wish to join streams."""
+"""One client on its way into streams: what it asks for, and what it gets between the reply and the live streams.
+
+1. It gets what it has missed, or the states. Books are written, and framed, before the client joins, a step at a time.
+   The client then gets each as it was, and behind it what was published since: together what it would have been told of
+   the book at that moment. What was missed is framed so, too.
+2. A book that was begun anew since, or of which what was published since is not kept, is written once more.
+3. As soon as it is certain that all of it is more than there is room for, nothing more is written.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Answers, Subscriber
+from marketfeed.hub.groups import Group, overhead
 from marketfeed.hub.portions import Work
 from marketfeed.hub.readiness import Wait
 from marketfeed.hub.recovery import Recovery
 from marketfeed.hub.stream import LiveStream
+from marketfeed.model.state import BookState
 from marketfeed.model.streams import StreamName
 from marketfeed.wire.dialects import Shape
 
-__all__ = ["Join"]
+__all__ = ["Join", "TooLarge"]
+
+_REPLY = 512
+"""The bytes of a reply and of a gap event, besides the streams that they name."""
+_NAMED = 10  # bytes of a stream in them, besides its name
+_FRAMED_IN_US = 2000
+_COMPRESSED_IN_US = 40
+_TOGETHER = 100  # missed publications that are framed in one step
+_EACH_IN_US = 2
+_EACH_COMPRESSED_IN_US = 15
+
+
+class TooLarge(Exception):
+    """What a client would get is more than may wait for it."""
+
+
+class WrittenBook(msgspec.Struct, frozen=True, gc=False):
+    """A book as it was at `offset`, for one client. `beginning`: what it is a continuation of."""
+
+    beginning: object
+    offset: str
+    size: int
+    frame: bytes
 
 
 class Join:
@@ -52,10 +83,117 @@ class Join:
         self.asked: deque[tuple[str, StreamName]] = deque()
         self.streams: dict[str, LiveStream] = {}
         self.recoveries: dict[str, Recovery] = {}
-        self.books: dict[str, Any] = {}  # by spelling, what `preludes` has written
+        self.books: dict[str, WrittenBook] = {}  # by spelling
         self.wait: Wait | None = None
         self.work: Work | None = None
         self.pause: tuple[IDelayedCall, Deferred[None]] | None = None
         self.is_late = False
         self.finished = False
         self.written = 0  # bytes of states, and of what was missed, that were put together
+
+    def write(self) -> Work:
+        """Write what takes long of what the client gets. Raises `TooLarge`."""
+        if not self.recoveries and not any(isinstance(stream.state, BookState) for stream in self.streams.values()):
+            return
+        room = self._room()
+        replays = self._replays(room)
+        for spelling in replays:
+            yield from self._frame_missed(spelling)
+        if self.wants_state:
+            yield from self._write_books(replays, room)
+
+    def _frame_missed(self, spelling: str) -> Work:
+        recovery = self.recoveries[spelling]
+        recovery.advance()
+        group, window = self._group(spelling, recovery.stream), self.subscriber.window
+        while missed := recovery.entries[len(recovery.frames) : len(recovery.frames) + _TOGETHER]:
+            size = sum([len(data) for _, data in missed])
+            each = _EACH_COMPRESSED_IN_US if window else _EACH_IN_US
+            yield len(missed) * each + size // (_COMPRESSED_IN_US if window else _FRAMED_IN_US)
+            recovery.frames += [group.framed(data, offset) for offset, data in missed]
+
+    def _write_books(self, replays: Mapping[str, int], room: int) -> Work:
+        used = sum(replays.values())
+        for spelling, stream in self.streams.items():
+            state = stream.state
+            if not isinstance(state, BookState) or spelling in replays or spelling in self.books:
+                continue
+            yield from state.settling()
+            yield state.cost
+            beginning, offset, snapshot = state.beginning, stream.history.latest or "", state.snapshot()
+            if snapshot is None:
+                continue
+            size = len(snapshot) + overhead(spelling, self.shape)
+            used += size
+            self.written += size
+            if used > room:
+                raise TooLarge
+            yield size // (_COMPRESSED_IN_US if self.subscriber.window else _FRAMED_IN_US)
+            frame = self._group(spelling, stream).framed(snapshot, offset)
+            self.books[spelling] = WrittenBook(beginning, offset, size, frame)
+
+    def prelude(self) -> tuple[list[bytes], set[str]]:
+        """All that the client gets at this moment, in the order in which it named its streams; and which are recovered.
+
+        Raises `TooLarge` where the states are more than there is room for; of what it has missed it gets what there is
+        room for.
+        """
+        room = self._room()
+        replays = self._replays(room)
+        used = sum(replays.values())
+        self.written += used
+        frames: list[bytes] = []
+        if not replays and not self.wants_state:
+            return frames, set()
+        for spelling, stream in self.streams.items():
+            if spelling in replays:
+                frames += self._missed(spelling)
+            elif self.wants_state:
+                size = 0
+                for more, frame in self._state(spelling, self._group(spelling, stream)):
+                    size += more
+                    frames.append(frame)
+                used += size
+                if size and used > room:
+                    raise TooLarge
+        return frames, set(replays)
+
+    def _state(self, spelling: str, group: Group) -> Iterator[tuple[int, bytes]]:
+        """The state of a stream: frames, each with the bytes that it takes at most."""
+        stream, written, state = group.stream, self.books.get(spelling), group.stream.state
+        if isinstance(state, BookState) and written is not None and state.beginning is written.beginning:
+            since = stream.history.since(written.offset)
+            if since is not None and state.is_complete:
+                yield written.size, written.frame
+                for offset, data in since:
+                    yield len(data) + group.overhead, group.framed(data, offset)
+                return
+        snapshot = None if state is None else state.snapshot()
+        if snapshot is not None:
+            size = len(snapshot) + group.overhead
+            self.written += size
+            yield size, group.framed(snapshot, stream.history.latest or "")
+
+    def _room(self) -> int:
+        """Bytes beside the reply."""
+        return self.subscriber.room - _REPLY - sum([2 * (len(spelling) + _NAMED) for spelling in self.streams])
+
+    def _replays(self, room: int) -> dict[str, int]:
+        """The bytes that what is replayed takes at most, by spelling: only what there is room for."""
+        replays: dict[str, int] = {}
+        for spelling, recovery in self.recoveries.items():
+            size = recovery.size(room)
+            if size is not None:
+                replays[spelling] = size
+                room -= size
+        return replays
+
+    def _missed(self, spelling: str) -> list[bytes]:
+        """What a client has missed of a stream, framed; most of it has been before."""
+        recovery = self.recoveries[spelling]
+        group = self._group(spelling, recovery.stream)
+        return recovery.frames + [group.framed(data, offset) for offset, data in recovery.rest()]
+
+    def _group(self, spelling: str, stream: LiveStream) -> Group:
+        """A group that frames as the client's own will, and has no members."""
+        return Group(stream, spelling, self.shape, self.subscriber.window, self.wants_state)

@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Archive, Clock, Entry, NoBook
 from marketfeed.hub.recovery import read_entries
-from marketfeed.hub.registry import StreamRegistry
 from marketfeed.hub.stream import LiveStream
+from marketfeed.hub.upstream import Upstream
 from marketfeed.model.state import BookState
 from marketfeed.model.streams import StreamName
 
@@ -31,27 +31,26 @@ _LOOK_SECONDS = 0.05
 
 
 class Queries:
-    """Answers questions about the streams of a process. `make` makes a stream that is not wanted."""
+    """Answers questions about the streams of a process."""
 
-    def __init__(
-        self, clock: Clock, registry: StreamRegistry, make: Callable[[StreamName], LiveStream], strict: bool
-    ) -> None:
+    def __init__(self, clock: Clock, upstream: Upstream, strict: bool) -> None:
         self._clock = clock
-        self._registry = registry
-        self._make = make
+        self._upstream = upstream
+        self._registry = upstream.registry
         self._strict = strict
         self._questions: dict[_Question, None] = {}
         self._kept: dict[str, tuple[LiveStream, float]] = {}  # until when; who has not asked for longest first
         self._looking: IDelayedCall | None = None
         self._keeping: IDelayedCall | None = None
-        self.archive: Archive | None = None
 
     def history(self, name: StreamName, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
         """See `Hub.history`."""
-        stream = self._registry.find(str(name))
-        if self.archive is None:
+        key, archive = str(name), self._upstream.archive
+        stream = self._registry.find(key)
+        if archive is None:
             return succeed([] if stream is None else stream.history.newest(limit, max_bytes))
-        return Deferred.fromCoroutine(self._archived(self.archive, stream or self._make(name), limit, max_bytes))
+        stream = stream or self._upstream.make(name, key)
+        return Deferred.fromCoroutine(self._archived(archive, stream, limit, max_bytes))
 
     async def _archived(self, archive: Archive, stream: LiveStream, limit: int, max_bytes: int) -> list[Entry] | None:
         entries = await archive.newest(stream.name, limit, max_bytes)
@@ -100,7 +99,7 @@ class Queries:
     def _look_at(self, question: _Question) -> None:
         """Answer with the book if it is complete, and without if it has taken too long."""
         stream, state = question.stream, question.state
-        if stream.gap is None and not stream.seeding and not state.is_wanting and state.is_complete:
+        if stream.gap is None and not stream.is_sought and not state.is_wanting and state.is_complete:
             self._end(question, state)
         elif self._clock.seconds() >= question.until:
             self._end(question, NoBook.UNKNOWN if stream.confirmed and state.is_blank else NoBook.INCOMPLETE)

@@ -14,7 +14,6 @@ from twisted.internet.interfaces import IDelayedCall
 from marketfeed.boundaries import Clock
 from marketfeed.hub.stream import LiveStream
 from marketfeed.runtime.logs import Log
-from marketfeed.wire.messages import GapReason
 
 __all__ = ["CONFIRM_SECONDS", "Readiness", "Wait"]
 
@@ -39,13 +38,14 @@ class Wait:
 
 
 class Readiness:
-    """Everybody who waits. `now`: ms since 1970."""
+    """Everybody who waits. `now`: s since 1970."""
 
     log = Log()
 
-    def __init__(self, clock: Clock, now: Callable[[], int]) -> None:
+    def __init__(self, clock: Clock, now: Callable[[], float]) -> None:
         self._clock = clock
         self._now = now
+        self._waiting: dict[LiveStream, dict[Wait, None]] = {}
         self._unfinished: dict[LiveStream, None] = {}  # more may go on, who wait for them
         self._turn: IDelayedCall | None = None
 
@@ -54,24 +54,28 @@ class Readiness:
         missing = [stream for stream in streams if not stream.is_settled(with_state)]
         if not missing:
             return None
-        wait = Wait(done, with_state, self._now())
+        wait = Wait(done, with_state, int(self._now() * 1000))
         for stream in missing:
-            wait.missing[stream] = stream.joins[wait] = None
+            wait.missing[stream] = self._waiting.setdefault(stream, {})[wait] = None
         wait.timer = self._clock.callLater(CONFIRM_SECONDS, self._too_late, wait)
         return wait
+
+    def is_awaited(self, stream: LiveStream) -> bool:
+        """Whether anybody waits for `stream`."""
+        return stream in self._waiting
 
     def settled(self, stream: LiveStream) -> None:
         """Something has become known of `stream`: whoever waited for nothing else goes on."""
         done = 0
-        for wait in [wait for wait in stream.joins if stream.is_settled(wait.with_state)]:
-            if wait not in stream.joins:
+        for wait in [wait for wait in self._waiting.get(stream, ()) if stream.is_settled(wait.with_state)]:
+            if stream not in wait.missing:
                 continue  # it was cancelled by what another one did
             if done == _PORTION:
                 self._unfinished[stream] = None
                 if self._turn is None:
                     self._turn = self._clock.callLater(0, self._next_turn)
                 return
-            del wait.missing[stream], stream.joins[wait]
+            self._leave(wait, stream)
             if not wait.missing:
                 self.cancel(wait)
                 wait.done()
@@ -83,30 +87,30 @@ class Readiness:
         for stream in unfinished:
             self.settled(stream)
 
+    def _leave(self, wait: Wait, stream: LiveStream) -> None:
+        del wait.missing[stream]
+        waiting = self._waiting[stream]
+        del waiting[wait]
+        if not waiting:
+            del self._waiting[stream]
+
     def cancel(self, wait: Wait) -> None:
         """Wait no longer."""
-        for stream in wait.missing:
-            stream.joins.pop(wait, None)
-        wait.missing.clear()
+        for stream in list(wait.missing):
+            self._leave(wait, stream)
         if wait.timer is not None and wait.timer.active():
             wait.timer.cancel()
         wait.timer = None
 
-    def close(self, streams: Iterable[LiveStream]) -> None:
-        """Nobody waits for any of `streams` any more."""
+    def close(self) -> None:
+        """Nobody goes on any more; who waits is to be cancelled before."""
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
         self._unfinished.clear()
-        for wait in dict.fromkeys([wait for stream in streams for wait in stream.joins]):
-            if wait.timer is not None:
-                self.cancel(wait)
-                wait.done()
 
     def _too_late(self, wait: Wait) -> None:
-        late = [stream for stream in wait.missing if not stream.confirmed and stream.gap is None]
-        for stream in late:
-            stream.gap = (GapReason.SOURCE_DOWN, wait.begun)
+        late = [stream for stream in wait.missing if not stream.confirmed and stream.lose(wait.begun)]
         if late:
             self.log.warn(
                 "no confirmation within {seconds} s for {count} streams, {stream} among them",

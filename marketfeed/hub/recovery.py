@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 from marketfeed.boundaries import Archive, Entry
-from marketfeed.hub.history import EntryHistory
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.publications import BadPublication
 
@@ -56,17 +55,12 @@ class Recovery:
         self.entries: list[Entry] = []
         self.frames: list[bytes] = []  # of the first of them
         self._last = self._offset = offset
-        self.is_possible = not self._is_void
+        self.is_possible = not stream.history.is_void(offset)
         self._replay_room = replay_room
         self._taken = 0
         self._size = 0  # bytes of the entries
         self._overhead = overhead
         self._rounds = 0
-
-    @property
-    def _is_void(self) -> bool:
-        history = self.stream.history
-        return isinstance(history, EntryHistory) and history.is_void(self._offset)
 
     @property
     def needs_archive(self) -> bool:
@@ -77,13 +71,11 @@ class Recovery:
     @property
     def is_ahead(self) -> bool:
         """Whether the client is ahead of the history, which may come that far."""
-        history = self.stream.history
-        return self.is_possible and isinstance(history, EntryHistory) and history.is_behind(self._last)
+        return self.is_possible and self.stream.history.is_behind(self._last)
 
     async def ask(self, archive: Archive, strict: bool) -> None:
         """Get one portion from the archive."""
         history = self.stream.history
-        assert isinstance(history, EntryHistory)
         until = history.latest
         assert until is not None
         is_ahead = history.is_behind(self._last)
@@ -120,7 +112,7 @@ class Recovery:
 
         Nothing is always had, whatever the room.
         """
-        if not self.is_possible or self._is_void:
+        if not self.is_possible or self.stream.history.is_void(self._offset):
             return None
         more = self.stream.history.size_since(self._last, self._overhead, most - self._size)
         return None if more is None or self._size + more > max(0, most) else self._size + more

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 
-from marketfeed.boundaries import Clock, Source, Subscriber
+from marketfeed.boundaries import Clock, Subscriber, TooManyStreams
 from marketfeed.hub.shares import Share, hand_over, pay, stop_paying
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.streams import StreamName
@@ -29,25 +30,32 @@ _PORTION = 100
 """Streams that are released in one turn of the reactor, of more than this."""
 
 
+class StreamSource(Protocol):
+    """Where the registry has its streams from."""
+
+    def make(self, name: StreamName, key: str) -> LiveStream:
+        """A stream that is not wanted yet; `key` is its canonical name."""
+
+    def want(self, stream: LiveStream) -> None:
+        """It is wanted from now on: the registry has it."""
+
+    def unwant(self, stream: LiveStream) -> None:
+        """It is wanted no longer: the registry does not have it any more."""
+
+
 class StreamRegistry:
-    """All streams of a process by name. `make` makes one, `dropped` hears of each that is unwanted."""
+    """All streams of a process by name. `linger`: seconds; `max_distinct`: streams that may have holders."""
 
     log = Log()
 
-    def __init__(
-        self,
-        clock: Clock,
-        linger: float,
-        max_distinct: int,
-        make: Callable[[StreamName], LiveStream],
-        dropped: Callable[[LiveStream], None],
-    ) -> None:
+    def __init__(self, clock: Clock, linger: float, max_distinct: int, source: StreamSource) -> None:
         self._clock = clock
         self._linger = linger
         self._max_distinct = max_distinct
-        self._make = make
-        self._dropped = dropped
+        self._source = source
         self._streams: dict[str, LiveStream] = {}
+        self.find: Callable[[str], LiveStream | None] = self._streams.get
+        """The stream of that name, if it is wanted. Every publication asks for one: this is the dict's own method."""
         self._lingering: dict[LiveStream, float] = {}  # until when; all linger as long, so the oldest is first
         self._timer: IDelayedCall | None = None
         self._reserved: Counter[str] = Counter()  # names, as often as room was set aside for them
@@ -55,7 +63,6 @@ class StreamRegistry:
         self._is_open = False
         self._released: deque[tuple[LiveStream, Subscriber]] = deque()
         self._turn: IDelayedCall | None = None
-        self.source: Source
 
     def open(self) -> None:
         """From now on streams linger."""
@@ -72,10 +79,6 @@ class StreamRegistry:
             self._drop(stream)
         self._set_timer()
 
-    def find(self, name: str) -> LiveStream | None:
-        """The stream of that name, if it is wanted."""
-        return self._streams.get(name)
-
     @property
     def all(self) -> Iterable[LiveStream]:
         """All of them, those that linger too."""
@@ -86,8 +89,18 @@ class StreamRegistry:
         """Those that have holders at this moment."""
         return frozenset(name for name, stream in self._streams.items() if stream.holders)
 
-    def has_room(self, names: Collection[StreamName]) -> bool:
-        """Whether all of `names` could be held."""
+    def check(self, names: Collection[StreamName], share: Share | None) -> None:
+        """Raises `TooManyStreams` unless all of `names` could be held, and those that nobody has be paid for."""
+        if (
+            share is not None
+            and not share.has_room(len(names))
+            and not share.has_room(self._count_unpaid(names, share))
+        ):
+            raise TooManyStreams(f"clients of one address may have {share.most} streams that nobody else has")
+        if not self._has_room(names):
+            raise TooManyStreams("this server has no room for another one")
+
+    def _has_room(self, names: Collection[StreamName]) -> bool:
         taken = len(self._streams) - len(self._lingering) + self._fresh
         return taken + len(names) <= self._max_distinct or taken + self._count_fresh(names) <= self._max_distinct
 
@@ -95,25 +108,19 @@ class StreamRegistry:
         """How many of `names` have no holder yet, nor room set aside."""
         return len({key for key in map(str, names) if key not in self._reserved and not self._has_holder(key)})
 
-    def has_share(self, names: Collection[StreamName], share: Share) -> bool:
-        """Whether all of `names` that nobody else has could be paid for."""
-        return share.has_room(len(names)) or share.has_room(len(self._unpaid(names, share)))
+    def _count_unpaid(self, names: Collection[StreamName], share: Share) -> int:
+        """How many of `names` nobody has yet, and are not set aside for this share."""
+        return len({key for key in map(str, names) if not self._has_holder(key) and key not in share.reserved})
 
-    def _unpaid(self, names: Collection[StreamName], share: Share) -> set[str]:
-        """Those of `names` that nobody has yet, and that are not set aside for this share."""
-        return {key for key in map(str, names) if not self._has_holder(key) and key not in share.reserved}
-
-    def reserve(self, names: Collection[StreamName], share: Share | None = None) -> bool:
-        """Set room aside for all of `names`; without room for those that have no holder yet, for none of them."""
-        if not self.has_room(names):
-            return False
+    def reserve(self, names: Collection[StreamName], share: Share | None = None) -> None:
+        """Set room aside for all of `names`. Raises `TooManyStreams`, as `check` does."""
+        self.check(names, share)
         self._fresh += self._count_fresh(names)
         self._reserved.update(map(str, names))
         if share is not None:
             share.reserved.update(
                 [key for key in map(str, names) if key in share.reserved or not self._has_holder(key)]
             )
-        return True
 
     def unreserve(self, name: StreamName, share: Share | None = None) -> None:
         """Give back what was set aside for one of the names."""
@@ -138,12 +145,12 @@ class StreamRegistry:
         if self._reserved and key in self._reserved and not self._has_holder(key):
             self._fresh -= 1
         if stream is None:
-            stream = self._streams[key] = self._make(name)
+            stream = self._streams[key] = self._source.make(name, key)
             self.log.debug("wanted: {stream}", stream=key)
             stream.holders = 1
             if payer is not None:
                 pay(stream, payer)
-            self.source.want(key)
+            self._source.want(stream)
             return stream
         if stream.holders == 0:
             del self._lingering[stream]
@@ -156,7 +163,12 @@ class StreamRegistry:
 
     def hold_if_room(self, name: StreamName) -> LiveStream | None:
         """The same, by itself; None without the room."""
-        return self.hold(name) if self.has_room((name,)) else None
+        return self.hold(name) if self._has_room((name,)) else None
+
+    @staticmethod
+    def hold_again(stream: LiveStream) -> None:
+        """One holder more for a stream that has some."""
+        stream.holders += 1
 
     def release(self, stream: LiveStream, payer: Subscriber | None = None) -> None:
         """One holder less. `payer`: whose wish it was."""
@@ -215,6 +227,5 @@ class StreamRegistry:
     def _drop(self, stream: LiveStream) -> None:
         del self._lingering[stream]
         del self._streams[stream.name]
-        self._dropped(stream)
         self.log.debug("wanted no longer: {stream}", stream=stream.name)
-        self.source.unwant(stream.name)
+        self._source.unwant(stream)

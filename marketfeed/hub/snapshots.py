@@ -10,9 +10,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+from typing import Protocol
 
 from marketfeed.boundaries import Clock, Snapshots
 from marketfeed.hub.stream import LiveStream
@@ -36,15 +36,22 @@ class _Try:
         self.is_taken = False  # a seed was, but the stream has not come as far
 
 
+class Seeker(Protocol):
+    """Who wants to have states found."""
+
+    def has_sought(self, stream: LiveStream, is_found: bool) -> None:
+        """An answer is there, or the state is complete without."""
+
+
 class SnapshotFinder:
-    """Looks for states. `tried(stream, is_found)` is called when an answer is there."""
+    """Looks for states, where there are `snapshots` at all."""
 
     log = Log()
 
-    def __init__(self, clock: Clock, snapshots: Snapshots, tried: Callable[[LiveStream, bool], None]) -> None:
+    def __init__(self, clock: Clock, snapshots: Snapshots | None, seeker: Seeker) -> None:
         self._clock = clock
         self._snapshots = snapshots
-        self._tried = tried
+        self._seeker = seeker
         self._tries: dict[LiveStream, _Try] = {}
         self._due: list[tuple[float, int, _Try]] = []  # a heap, by time
         self._numbers = count()
@@ -52,23 +59,25 @@ class SnapshotFinder:
 
     def look_for(self, stream: LiveStream) -> None:
         """The stream flows, and its state, if it has one, may be incomplete."""
+        if self._snapshots is None:
+            return
         if stream.state is None or not stream.state.is_wanting:
             self.forget(stream)
             return
         now, attempt = self._clock.seconds(), self._tries.get(stream)
-        if attempt is None or not (stream.seeding or now - attempt.begun < _LEAST_PAUSE):
+        if attempt is None or not (stream.is_sought or now - attempt.begun < _LEAST_PAUSE):
             self._end(stream)
             self._look(stream, _Try(stream, now))
 
     def forget(self, stream: LiveStream) -> None:
         """The stream does not flow any more."""
         self._end(stream)
-        stream.seeding = False
+        stream.found()
 
     def is_awaited(self, stream: LiveStream) -> bool:
         """The stream has come as far as its seed. Whether that was ahead of it when it was found; true only once."""
         attempt = self._tries.get(stream)
-        if attempt is None or not attempt.is_taken or stream.seeding:
+        if attempt is None or not attempt.is_taken or stream.is_sought:
             return False
         self._end(stream)
         return True
@@ -88,19 +97,20 @@ class SnapshotFinder:
                 continue
             if stream.state is None or not stream.state.is_wanting:
                 self.forget(stream)
-                self._tried(stream, False)
+                self._seeker.has_sought(stream, False)
             else:
                 self._look(stream, attempt)
 
     def _look(self, stream: LiveStream, attempt: _Try) -> None:
+        assert self._snapshots is not None
         self._tries[stream] = attempt
-        stream.seeding = True
+        stream.seek()
         self._snapshots.read(stream.name).addCallback(self._answered, stream, attempt)
 
     def _answered(self, payload: bytes | None, stream: LiveStream, attempt: _Try) -> None:
         if self._tries.get(stream) is not attempt:
             return
-        stream.seeding = False
+        stream.found()
         state = stream.state
         assert state is not None
         is_found = False
@@ -121,4 +131,4 @@ class SnapshotFinder:
         else:
             heappush(self._due, (self._clock.seconds() + attempt.pause, next(self._numbers), attempt))
             attempt.pause = min(_LONGEST_PAUSE, 2 * attempt.pause)
-        self._tried(stream, is_found)
+        self._seeker.has_sought(stream, is_found)

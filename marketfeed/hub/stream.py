@@ -1,7 +1,20 @@
-"""A stream that is wanted from the source: its subscribers, who waits to join, its past, and whether it flows.
+"""A stream that is wanted from the source: whether it flows, what is kept of it, and its subscribers.
 
 What a stream has published is kept for those who come later: its history by offset, and for the kinds of which only the
-newest or the sum counts, its state (docs/protocol.md).
+newest or the sum counts, its state (docs/protocol.md). Whether it flows is changed in these ways, and in no other:
+
+| transition | from       | to    | besides                                                                |
+|---|---|---|---|
+| `confirm`  | new, gap   | flows | where anything may be missing, history and state begin anew            |
+| `confirm`  | flows      | flows | only where the source skips something, which has been told: the same   |
+| `miss`     | flows      | flows | something was lost, which has been told, and it goes on as before      |
+| `fail`     | any        | same  | a publication was not passed on: nobody resumes from before it         |
+| `lose`     | new, flows | gap   | it is out of reach, or late; a gap that is open stays as it is         |
+| `refuse`   | any        | gap   | it is not permitted; a gap that was open keeps its beginning           |
+
+`jump` and `untold` say what of a jump of the ids is to be told now, `seek` and `found` whether the state is looked for.
+Besides, its holders are the registry's to count, who pays for it is said by `shares`, and what every publication
+changes, `heard` and `was_lost`, by `Hub.publish`, which has no time to ask.
 """
 
 from __future__ import annotations
@@ -15,31 +28,37 @@ from marketfeed.model.sequence import recorder
 from marketfeed.model.state import BookState, LatestState, State
 from marketfeed.model.streams import LossPolicy
 from marketfeed.wire.dialects import Shape
+from marketfeed.wire.messages import GapReason
 
-__all__ = ["LiveStream"]
+__all__ = ["LiveStream", "OpenGap"]
+
+_TOLD_SECONDS = 1.0
+"""A gap in the ids of a stream is told this often at most."""
+
+OpenGap = tuple[str, int]
+"""The reason, and since when in ms since 1970."""
 
 
 class LiveStream:
-    """A stream that is wanted from the source: its groups, who waits to join, its past, and whether it flows."""
+    """A stream of which something may come, or is known not to. `ids`: the field of its publications that counts."""
 
     __slots__ = (
+        "_missed",
+        "_told",
         "confirmed",
         "gap",
         "groups",
         "heard",
         "history",
         "holders",
-        "joins",
+        "is_sought",
         "loss",
-        "missed",
         "name",
         "payer",
         "reader",
         "record",
-        "seeding",
         "share",
         "state",
-        "told",
         "was_lost",
     )
 
@@ -50,35 +69,127 @@ class LiveStream:
         self.loss = loss
         self.reader = reader
         self.history = history
-        self.state = _make_state(loss)
+        self.state: State | None = None
+        if loss is LossPolicy.MERGE:
+            self.state = BookState()
+        elif loss is LossPolicy.LATEST:
+            self.state = LatestState()
         self.record = recorder(self.state, ids)
         self.groups: dict[tuple[str, Shape, int, bool], Group] = {}
-        self.joins: dict[Any, None] = {}  # those who wait for the source, or for the state
         self.holders = 0  # memberships and joins, one for each spelling
         self.payer: Any = None  # the subscriber who pays for it, and out of which share: see `shares`
         self.share: Any = None
         self.confirmed = False
-        self.seeding = False  # its state is being looked for
-        self.gap: tuple[str, int] | None = None  # reason, and since when in ms since 1970
+        self.is_sought = False  # its state is being looked for
+        self.gap: OpenGap | None = None
         self.was_lost = False  # publications may have been missed since the last one, and clients were told so
         self.heard = 0.0  # seconds since 1970, when it last published or was confirmed
-        self.missed: int | None = None  # ms since 1970, the beginning of a sequence gap that is not told yet
-        self.told = float("-inf")  # when a sequence gap was last told
+        self._missed: int | None = None  # ms since 1970, the beginning of a gap in the ids that is not told yet
+        self._told = float("-inf")  # when one was last told
 
     def is_settled(self, with_state: bool) -> bool:
         """Nothing is under way that a client who wants to join, `with_state` or without, would have to wait for."""
-        return (self.confirmed and not (with_state and self.seeding)) or self.gap is not None
+        return (self.confirmed and not (with_state and self.is_sought)) or self.gap is not None
+
+    # Whether it flows.
+
+    def confirm(self, now: float, after: str | None) -> OpenGap | None:
+        """The source delivers it, from behind `after` on; returns the gap that is over. `now`: s since 1970."""
+        if self.history.confirm(after):
+            self._lose_track()
+        self.confirmed = True
+        if self.was_lost:  # otherwise what comes next follows the last publication
+            self.heard = now
+        gap, self.gap = self.gap, None
+        return gap
+
+    def miss(self, now: float) -> None:
+        """Something of it was lost, up to now, in s since 1970."""
+        self.heard = now
+        if self.history.miss():
+            self._lose_track()
+
+    def fail(self, offset: str | None) -> None:
+        """A publication with this offset, where there are offsets, was not passed on, at least not to everybody."""
+        self.history.fail(offset)
+        if self.state is not None:
+            self.state.lose()
+
+    def lose(self, since: int) -> bool:
+        """Nothing comes any more, since then, in ms since 1970. Whether a gap has opened."""
+        self._stop()
+        if self.gap is not None:
+            return False
+        self.gap = (GapReason.SOURCE_DOWN, since)
+        return True
+
+    def refuse(self, since: int) -> bool:
+        """Nothing comes, for it is not permitted. Whether that is new; a gap that was open began when it did."""
+        self._stop()
+        if self.gap is not None and self.gap[0] == GapReason.SOURCE_REFUSED:
+            return False
+        self.gap = (GapReason.SOURCE_REFUSED, since if self.gap is None else self.gap[1])
+        return True
+
+    def _stop(self) -> None:
+        if self.confirmed:
+            self.confirmed = False
+            if self.state is not None and self.history.is_counted:  # an archive says later what was missed
+                self.state.lose()
+
+    def _lose_track(self) -> None:
+        self.was_lost = True
+        if self.state is not None:
+            self.state.lose()
+
+    # Gaps in its ids.
+
+    def jump(self, since: int, seconds: float) -> int | None:
+        """Its ids jump, from what it published at `since`, in ms since 1970; `seconds`: now, of any clock.
+
+        Returns the beginning of what is to be told now, all that was not told before; None: it is told later.
+        """
+        if self._missed is None:
+            self._missed = since
+        return self.untold(seconds)
+
+    def untold(self, seconds: float) -> int | None:
+        """The beginning of what is to be told now; None: nothing is, or it was told a moment ago."""
+        since = self._missed
+        if since is None or seconds - self._told < _TOLD_SECONDS:
+            return None
+        self._missed = None
+        self._told = seconds
+        return since
+
+    # Its state.
+
+    def seek(self) -> None:
+        """Its state is being looked for."""
+        self.is_sought = True
+
+    def found(self) -> None:
+        """It is not any more, found or not."""
+        self.is_sought = False
+
+    def completed(self) -> bytes | None:
+        """The state, which a snapshot has completed. What does not continue it is news again."""
+        snapshot = None if self.state is None else self.state.snapshot()
+        if snapshot is not None:
+            self.was_lost = False
+        return snapshot
+
+    # Its subscribers.
 
     def group(self, spelling: str, shape: Shape, window: int, wants_state: bool) -> Group:
+        """The group of those who spell it so, and get it so."""
         key = (spelling, shape, window, wants_state)
         group = self.groups.get(key)
         if group is None:
             group = self.groups[key] = Group(self, *key)
         return group
 
-
-def _make_state(loss: LossPolicy) -> State | None:
-    """The state of a stream by its kind's policy: a book, the newest publication, or none."""
-    if loss is LossPolicy.MERGE:
-        return BookState()
-    return LatestState() if loss is LossPolicy.LATEST else None
+    def drop_if_empty(self, group: Group) -> None:
+        """One of its groups has lost a member."""
+        if not group.audiences:
+            del self.groups[group.key]

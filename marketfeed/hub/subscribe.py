@@ -6,7 +6,7 @@
    Where that takes too long, or the source is out of reach, it joins all the same and hears of the gap that is open.
 4. Then, without yielding: what is pending is flushed, the membership changes, and the reply, what was missed or the
    state, and the open gaps are written. Nothing is missed between them, nothing comes twice.
-5. Books that the client gets are written before that, in turns of their own, and so is what it has missed (`preludes`).
+5. Books that the client gets are written before that, in turns of their own, and so is what it has missed (`join`).
 6. A join that fails in what is written for it is the end of that client only.
 """
 
@@ -14,19 +14,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from marketfeed.boundaries import Archive, Clock, Subscriber, TooManyStreams
+from marketfeed.boundaries import Archive, Clock, Subscriber
 from marketfeed.hub.gaps import tell_open
 from marketfeed.hub.groups import Group, is_member, overhead
-from marketfeed.hub.join import Join
+from marketfeed.hub.join import Join, TooLarge
 from marketfeed.hub.portions import Portions, Work
-from marketfeed.hub.preludes import TooLarge, framed_prelude, write_prelude
-from marketfeed.hub.readiness import Readiness
 from marketfeed.hub.recovery import Recovery, ReplayRoom
-from marketfeed.hub.registry import StreamRegistry
+from marketfeed.hub.upstream import Upstream
 from marketfeed.model.streams import StreamName
 from marketfeed.runtime.logs import Log
 
@@ -37,38 +37,36 @@ _PAUSE_SECONDS = 0.05
 _FEW = 100
 """Streams that are asked for at once. With more of them it is `_PORTION` in one turn of the reactor, of all joins."""
 _PORTION = 50
-_NO_ROOM = "this server has no room for another one"
+
+
+class Membership(Protocol):
+    """Who is in which groups, and what is pending for them."""
+
+    def flush(self) -> None:
+        """Send what is pending."""
+
+    def change(self, subscriber: Subscriber, join: Collection[Group]) -> None:
+        """Put a client into groups, whose streams are held for it."""
 
 
 class Subscriptions:
-    """All the joins of a process.
-
-    `change` puts a subscriber into groups; `flush` sends what is pending; `portions` does what takes long.
-    """
+    """All the joins of a process. `portions` does what takes long."""
 
     log = Log()
 
     def __init__(
-        self,
-        clock: Clock,
-        registry: StreamRegistry,
-        readiness: Readiness,
-        change: Callable[[Subscriber, Collection[Group]], None],
-        flush: Callable[[], None],
-        portions: Portions,
-        strict: bool,
+        self, clock: Clock, upstream: Upstream, portions: Portions, membership: Membership, strict: bool
     ) -> None:
         self._clock = clock
-        self._registry = registry
-        self._readiness = readiness
-        self._change = change
-        self._flush = flush
+        self._upstream = upstream
+        self._registry = upstream.registry
+        self._readiness = upstream.readiness
         self._portions = portions
+        self._membership = membership
         self._strict = strict
         self._queue: deque[Join] = deque()
         self._turn: IDelayedCall | None = None
         self._unfinished: dict[Join, None] = {}
-        self.archive: Archive | None = None
 
     def begin(self, join: Join, streams: Mapping[str, StreamName]) -> None:
         """Let a client join `streams` (spelling → stream); perhaps it is finished when this returns.
@@ -76,28 +74,19 @@ class Subscriptions:
         Raises `TooManyStreams`.
         """
         if len(streams) > _FEW:
-            self._check_share(join, streams)
-            if not self._registry.reserve(streams.values(), join.subscriber.share):
-                raise TooManyStreams(_NO_ROOM)
+            self._registry.reserve(streams.values(), join.subscriber.share)
             join.asked.extend(streams.items())
             self._unfinished[join] = None
             self._queue.append(join)
             self._go_on()
         else:
-            self._check_share(join, streams)
-            if not self._registry.has_room(streams.values()):
-                raise TooManyStreams(_NO_ROOM)
+            self._registry.check(streams.values(), join.subscriber.share)
             self._unfinished[join] = None
             for spelling, name in streams.items():
                 self._hold(join, spelling, name)
             if not join.finished:
                 self._wait(join)
         join.is_late = not join.finished
-
-    def _check_share(self, join: Join, streams: Mapping[str, StreamName]) -> None:
-        share = join.subscriber.share
-        if share is not None and not self._registry.has_share(streams.values(), share):
-            raise TooManyStreams(f"clients of one address may have {share.most} streams that nobody else has")
 
     def cancel(self, join: Join) -> None:
         """The client of an unfinished join is gone."""
@@ -151,36 +140,36 @@ class Subscriptions:
     # Waiting, and catching up.
 
     def _wait(self, join: Join) -> None:
-        streams = join.streams.values()
-        join.wait = self._readiness.wait_for(streams, join.wants_state, lambda: self._guarded(join, self._catch_up))
+        ready = partial(self._guarded, join, self._catch_up)
+        join.wait = self._readiness.wait_for(join.streams.values(), join.wants_state, ready)
         if join.wait is None:
             self._catch_up(join)
 
     def _catch_up(self, join: Join) -> None:
         join.wait = None
+        if not join.since and not join.wants_state:
+            self._complete(join)
+            return
         room = ReplayRoom(join.subscriber.room)
         for spelling, offset in join.since.items():
             join.recoveries[spelling] = Recovery(join.streams[spelling], offset, room, overhead(spelling, join.shape))
-        self._recover_or_complete(join)
+        self._recover_or_write(join)
 
-    def _recover_or_complete(self, join: Join) -> None:
-        if join.finished or self._recovers_more(join):
-            return
-        if join.wants_state or join.recoveries:
+    def _recover_or_write(self, join: Join) -> None:
+        if not (join.finished or self._recovers_more(join)):
             join.work = self._portions.begin(self._writing(join))
-        else:
-            self._complete(join)
 
     def _recovers_more(self, join: Join) -> bool:
         """Whether something is missing that is in the archive; if so, it is asked for."""
-        if self.archive is None or not any(recovery.needs_archive for recovery in join.recoveries.values()):
+        archive = self._upstream.archive
+        if archive is None or not any(recovery.needs_archive for recovery in join.recoveries.values()):
             return False
-        Deferred.fromCoroutine(self._recover(join, self.archive))
+        Deferred.fromCoroutine(self._recover(join, archive))
         return True
 
     def _writing(self, join: Join) -> Work:
         try:
-            yield from write_prelude(join)
+            yield from join.write()
             join.work = None
             if not (join.finished or self._recovers_more(join)):  # for there may have been turns in between
                 self._complete(join)
@@ -198,7 +187,7 @@ class Subscriptions:
                     await recovery.ask(archive, self._strict)
                     if recovery.is_ahead:
                         await self._pause(join)
-            self._recover_or_complete(join)
+            self._recover_or_write(join)
         except Exception:
             self._failed(join)
 
@@ -211,31 +200,32 @@ class Subscriptions:
     @staticmethod
     def _end_pause(join: Join) -> None:
         """Go on with who is in a pause; one that is finished then comes to its end, instead of keeping its client."""
-        pause, join.pause = join.pause, None
-        if pause is not None:
-            timer, done = pause
-            if timer.active():
-                timer.cancel()
-            done.callback(None)
+        assert join.pause is not None
+        (timer, done), join.pause = join.pause, None
+        if timer.active():
+            timer.cancel()
+        done.callback(None)
 
     # Joining.
 
     def _complete(self, join: Join) -> None:
-        self._flush()
+        self._membership.flush()
         if join.finished:
             return  # the flush has ended this client
-        try:
-            frames, recovered = framed_prelude(join)
-        except TooLarge:
-            self._refuse_too_large(join)
-            return
+        frames: list[bytes] = []
+        recovered: set[str] = set()
+        if join.recoveries or join.wants_state:
+            try:
+                frames, recovered = join.prelude()
+            except TooLarge:
+                self._refuse_too_large(join)
+                return
         subscriber = join.subscriber
-        groups = {
-            spelling: stream.group(spelling, join.shape, subscriber.window, join.wants_state)
-            for spelling, stream in join.streams.items()
-        }
+        groups = {}
+        for spelling, stream in join.streams.items():
+            groups[spelling] = stream.group(spelling, join.shape, subscriber.window, join.wants_state)
         self._finish(join)
-        self._change(subscriber, groups.values())
+        self._membership.change(subscriber, groups.values())
         join.answers.joined(groups, {each: each in recovered for each in join.since} if join.since else None)
         if frames and any(is_member(subscriber, group) for group in groups.values()):
             subscriber.write(b"".join(frames))
@@ -244,12 +234,9 @@ class Subscriptions:
             join.answers.settled()
 
     def _refuse_too_large(self, join: Join) -> None:
-        self._refuse(join, "the states of these streams are larger than --client-queue; subscribe to fewer")
-
-    def _refuse(self, join: Join, why: str) -> None:
         self._finish(join)
         self._release(join)
-        join.answers.refused(why)
+        join.answers.refused("the states of these streams are larger than --client-queue; subscribe to fewer")
         if join.is_late:
             join.answers.settled()
 
@@ -261,7 +248,8 @@ class Subscriptions:
         if join.wait is not None:
             self._readiness.cancel(join.wait)
             join.wait = None
-        self._end_pause(join)
+        if join.pause is not None:
+            self._end_pause(join)
         if join.work is not None:
             self._portions.cancel(join.work)
             join.work = None

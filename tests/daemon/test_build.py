@@ -393,7 +393,7 @@ class TestBuild:
         assert parts[11:13] == ["MarketSimulation", "RedisAppender"]
         assert set(daemon._stops) == set(daemon)
         assert part(daemon, RedisStreams)._prefix == b"p:"
-        archive = part(daemon, Hub)._archive
+        archive = part(daemon, Hub)._upstream.archive
         assert isinstance(archive, RedisArchive)
         assert archive._prefix == b"p:"
         assert archive._commands is part(daemon, RedisCommands)
@@ -431,7 +431,7 @@ class TestBuild:
         )
         reactor = FakeReactor()
         daemon = build(reactor, settings, IN_FRONT)
-        limits = part(daemon, Hub)._limits
+        limits = part(daemon, Hub)._upstream._limits
         assert (limits.channel_prefix, limits.strict, limits.max_payload) == ("p:", False, 8)
         assert (limits.max_distinct_streams, limits.linger) == (9, 1.5)
         assert part(daemon, RedisPubSub)._prefix == b"p:"

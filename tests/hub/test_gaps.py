@@ -38,6 +38,16 @@ def told(member: FakeSubscriber) -> Told:
     return [(event["streams"], event["reason"], event["from"], event["to"]) for event in events]
 
 
+def open_gaps(audience: Audience, since: int, *streams: LiveStream) -> None:
+    audience.gaps.opened([stream for stream in streams if stream.lose(since)])
+
+
+def heal(audience: Audience, stream: LiveStream) -> None:
+    gap = stream.confirm(0.0, None)
+    if gap is not None:
+        audience.gaps.over[stream] = gap
+
+
 @pytest.fixture
 def audience() -> Audience:
     return Audience()
@@ -56,24 +66,24 @@ def test_an_open_gap_is_told_once_for_all_streams_and_healed_with_the_same_begin
     first, second = audience.streams
     both, one = audience.member("depth@A", "a@depth", "depth@B"), audience.member("depth@B", shape=Shape.DATA)
     assert not audience.gaps
-    audience.gaps.open([first, second], "source-down", 5)
+    open_gaps(audience, 5, first, second)
     assert first.gap == second.gap == ("source-down", 5)
     assert [(sorted(streams), *rest) for streams, *rest in told(both)] == [
         (["a@depth", "depth@A", "depth@B"], "source-down", 5, None)
     ]
     assert told(one) == [(["depth@B"], "source-down", 5, None)]
-    audience.gaps.heal(first)
+    heal(audience, first)
     assert first.gap is None
     assert audience.gaps
     assert told(both) == []
-    audience.gaps.tell_healed(9)
+    audience.gaps.tell_over(9)
     assert [(sorted(streams), *rest) for streams, *rest in told(both)] == [
         (["a@depth", "depth@A"], "source-down", 5, 9)
     ]
     assert told(one) == []
-    audience.gaps.tell_healed(10)
-    audience.gaps.heal(first)
-    audience.gaps.tell_healed(11)
+    audience.gaps.tell_over(10)
+    heal(audience, first)
+    audience.gaps.tell_over(11)
     assert not audience.gaps
     assert told(both) == []
 
@@ -82,12 +92,12 @@ def test_gaps_of_different_beginnings_are_different_events(audience: Audience) -
     """So are those of different reasons."""
     first, second = audience.streams
     member = audience.member("depth@A", "depth@B")
-    audience.gaps.open([first], "source-down", 5)
-    audience.gaps.open([second], "source-down", 6)
+    open_gaps(audience, 5, first)
+    open_gaps(audience, 6, second)
     told(member)
-    audience.gaps.heal(first)
-    audience.gaps.heal(second)
-    audience.gaps.tell_healed(9)
+    heal(audience, first)
+    heal(audience, second)
+    audience.gaps.tell_over(9)
     assert told(member) == [(["depth@A"], "source-down", 5, 9), (["depth@B"], "source-down", 6, 9)]
 
 
@@ -103,8 +113,8 @@ def test_a_client_ended_by_one_event_is_not_told_the_next(audience: Audience) ->
             audience.audiences.change(member, [], groups)
 
     members[0].tell = tell  # type: ignore[method-assign]
-    audience.gaps.open([first], "source-down", 5)
-    audience.gaps.open([second], "source-down", 6)
+    open_gaps(audience, 5, first)
+    open_gaps(audience, 6, second)
     assert len(members[0].events) == 1
     assert not members[1].events
 
@@ -113,20 +123,20 @@ def test_a_jump_is_told_at_once_and_then_once_a_second_in_full(audience: Audienc
     """From the beginning of the first that is untold to the end of the last; other streams have their own second."""
     first, second = audience.streams
     member, other = audience.member("depth@A"), audience.member("depth@B")
-    audience.gaps.missed(first, 1000, 1100, 10.0)
+    audience.gaps.jumped(first, 1000, 1100, 10.0)
     assert told(member) == [(["depth@A"], "sequence", 1000, 1100)]
-    audience.gaps.missed(first, 1200, 1300, 10.3)
-    audience.gaps.missed(first, 1400, 1500, 10.5)
-    audience.gaps.missed(second, 1400, 1500, 10.5)
+    audience.gaps.jumped(first, 1200, 1300, 10.3)
+    audience.gaps.jumped(first, 1400, 1500, 10.5)
+    audience.gaps.jumped(second, 1400, 1500, 10.5)
     assert told(member) == []
     assert told(other) == [(["depth@B"], "sequence", 1400, 1500)]
     assert audience.gaps
-    audience.gaps.tell_missed(1900, 10.9)
+    audience.gaps.tell_jumps(1900, 10.9)
     assert told(member) == []
-    audience.gaps.tell_missed(2000, 11.0)
+    audience.gaps.tell_jumps(2000, 11.0)
     assert told(member) == [(["depth@A"], "sequence", 1200, 2000)]
     assert not audience.gaps
-    audience.gaps.tell_missed(3000, 12.0)
+    audience.gaps.tell_jumps(3000, 12.0)
     assert told(member) == []
 
 
@@ -134,9 +144,9 @@ def test_a_jump_that_comes_when_its_second_is_over_takes_the_earlier_ones_along(
     """It is told before its publication, with the beginning of those that had to wait."""
     first, _ = audience.streams
     member = audience.member("depth@A")
-    audience.gaps.missed(first, 1000, 1100, 10.0)
-    audience.gaps.missed(first, 1200, 1300, 10.3)
-    audience.gaps.missed(first, 2000, 2100, 11.1)
+    audience.gaps.jumped(first, 1000, 1100, 10.0)
+    audience.gaps.jumped(first, 1200, 1300, 10.3)
+    audience.gaps.jumped(first, 2000, 2100, 11.1)
     assert told(member)[1:] == [(["depth@A"], "sequence", 1200, 2100)]
     assert not audience.gaps
 
@@ -145,25 +155,26 @@ def test_of_a_stream_that_is_wanted_no_longer_nothing_is_told(audience: Audience
     """Neither that its gap is over, nor that it jumped."""
     first, second = audience.streams
     member = audience.member("depth@A", "depth@B")
-    audience.gaps.open([first], "source-down", 5)
-    audience.gaps.missed(second, 1000, 1100, 10.0)
-    audience.gaps.missed(second, 1200, 1300, 10.3)
-    audience.gaps.heal(first)
+    open_gaps(audience, 5, first)
+    audience.gaps.jumped(second, 1000, 1100, 10.0)
+    audience.gaps.jumped(second, 1200, 1300, 10.3)
+    heal(audience, first)
     told(member)
     streams: list[LiveStream] = [first, second]
     for stream in streams:
         audience.gaps.forget(stream)
         audience.gaps.forget(stream)
     assert not audience.gaps
-    audience.gaps.tell_healed(9)
-    audience.gaps.tell_missed(9000, 20.0)
+    audience.gaps.tell_over(9)
+    audience.gaps.tell_jumps(9000, 20.0)
     assert told(member) == []
 
 
 def test_who_joins_hears_of_the_gaps_that_are_open(audience: Audience) -> None:
     """In one event for each reason and beginning; one that its end comes before hears no more."""
     first, second = audience.streams
-    first.gap, second.gap = ("source-down", 5), ("source-refused", 5)
+    first.lose(5)
+    second.refuse(5)
     member = audience.member("depth@A", "a@depth", "depth@B")
     groups = [group for stream in audience.streams for group in stream.groups.values()]
     tell_open(member, groups)
@@ -179,6 +190,7 @@ def test_who_joins_hears_of_the_gaps_that_are_open(audience: Audience) -> None:
     member.tell = tell  # type: ignore[method-assign]
     tell_open(member, groups)
     assert len(member.events) == 1
-    first.gap = second.gap = None
+    for stream in audience.streams:
+        stream.confirm(0.0, None)
     tell_open(member, groups)
     assert len(member.events) == 1

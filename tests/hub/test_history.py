@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from marketfeed.hub.history import KEEPING, CountedHistory, EntryHistory, Histories, History
+from marketfeed.hub.history import KEEPING, Histories, History
+from marketfeed.hub.offsets import CountedHistory, EntryHistory
 from tests.strategies import property_test
 
 SECONDS = 10.0
@@ -32,14 +33,14 @@ class Stream:
 
     def __init__(self, histories: Histories, *, is_counted: bool) -> None:
         self.histories = histories
-        self.epochs = 0
+        self.epoch = "e0"
         self.number = 0
         self.history: History = CountedHistory(histories, "e0") if is_counted else EntryHistory(histories)
         self.kept: list[Kept] = []
         self.floor = self.end = "e0-0" if is_counted else "7-0"
         self.offsets = [self.floor]  # each one that there was
         if isinstance(self.history, EntryHistory):
-            self.history.begin(self.floor)
+            self.history.confirm(self.floor)
 
     def add(self, data: bytes, now: float, *, is_good: bool) -> None:
         """A publication, or an entry that was none."""
@@ -48,7 +49,7 @@ class Stream:
                 self.history.pass_over("1-1")
                 return
             self.number += 1
-            self.end = f"e{self.epochs}-{self.number}"
+            self.end = f"{self.epoch}-{self.number}"
             self.history.add(data, now)
             assert self.history.latest == self.end
         else:
@@ -73,21 +74,21 @@ class Stream:
     def restart(self) -> None:
         """Something may have been missed."""
         self.kept.clear()
-        self.epochs += 1
         if isinstance(self.history, CountedHistory):
             self.number = 0
-            self.floor = self.end = f"e{self.epochs}-0"
-            self.history.new_epoch(f"e{self.epochs}")
+            assert self.history.confirm(None)
+            self.epoch = self.history.latest.removesuffix("-0")
+            self.floor = self.end = f"{self.epoch}-0"
         else:
             self.number += 3
             self.floor = self.end = f"{7 + self.number // 15}-{self.number}"
-            self.history.reset(self.end)
+            assert self.history.confirm(self.end)
         self.offsets = [*self.offsets, self.floor]
 
     def check(self) -> None:
         """See that it answers from what it ought to keep, for every offset that there ever was."""
         rows = [(offset, data) for _, offset, data in self.kept]
-        assert (self.history.latest, self.history.first_after) == (self.end, self.floor)
+        assert self.history.latest == self.end
         assert self.history.kept == len(rows)
         reaches = self.offsets[self.at(self.floor) :]
         for offset in set(self.offsets):
@@ -162,13 +163,13 @@ def test_any_text_may_be_asked_for(text: str) -> None:
     """A client sends what it likes: it gets everything behind an offset, or nothing; never an error."""
     histories = Histories(10, SECONDS, 1 << 20)
     counted, entries, unbegun = CountedHistory(histories, "e0"), EntryHistory(histories), EntryHistory(histories)
-    entries.begin("0-5")
+    entries.confirm("0-5")
     for number in range(6, 10):
         counted.add(b"c", 0.0)
         entries.add(b"e", 0.0, f"0-{number}")
-    for history in (counted, entries):
+    for history, floor in ((counted, "e0-0"), (entries, "0-5")):
         found = history.since(text)
-        assert found is None or found == history.since(history.first_after or "")[4 - len(found) :]  # type: ignore[index]
+        assert found is None or found == history.since(floor)[4 - len(found) :]  # type: ignore[index]
     assert unbegun.since(text) is None
 
 
@@ -179,7 +180,7 @@ def test_an_epoch_may_be_any_text(epoch: str) -> None:
     assert history.latest == f"{epoch}-0"
     history.add(b"x", 0.0)
     offset = history.latest
-    assert history.since(history.first_after) == [(offset, b"x")]
+    assert history.since(f"{epoch}-0") == [(offset, b"x")]
     assert history.since(offset) == []
     assert history.since("1") is None
     assert history.since(f"-{offset}") is None
@@ -191,7 +192,7 @@ def test_an_epoch_may_be_any_text(epoch: str) -> None:
 def test_ids_are_compared_as_numbers() -> None:
     """Nine comes before ten, in both parts; an id between two entries is a place to resume from."""
     history = EntryHistory(Histories(10, SECONDS, 1 << 20))
-    history.begin("9-9")
+    history.confirm("9-9")
     offsets = ["9-10", "10-2", "10-11", "100-0"]
     for offset in offsets:
         history.add(offset.encode(), 0.0, offset)
@@ -214,13 +215,13 @@ def test_ids_are_compared_as_numbers() -> None:
 def test_a_stream_of_entries_begins_where_it_is_told() -> None:
     """Before that it has no offsets; beginning where it ends keeps what there is, elsewhere drops it."""
     history = EntryHistory(Histories(10, SECONDS, 1 << 20))
-    assert (history.latest, history.first_after, history.newest(9, 99)) == (None, None, [])
-    history.begin("5-0")
+    assert (history.latest, history.newest(9, 99)) == (None, [])
+    history.confirm("5-0")
     assert history.since("5-0") == []
     history.add(b"x", 0.0, "6-0")
-    history.begin("6-0")
+    history.confirm("6-0")
     assert history.since("5-0") == [("6-0", b"x")]
-    history.begin("7-0")
+    history.confirm("7-0")
     assert (history.since("5-0"), history.since("7-0")) == (None, [])
 
 
@@ -230,7 +231,8 @@ def test_a_stream_that_has_not_begun_begins_behind_the_first_entry() -> None:
     one.add(b"x", 0.0, "6-0")
     other.pass_over("6-0")
     for history in (one, other):
-        assert (history.latest, history.first_after, history.kept) == ("6-0", "6-0", 0)
+        assert (history.latest, history.kept) == ("6-0", 0)
+        assert (history.since("5-0"), history.since("6-0")) == (None, [])
 
 
 @pytest.mark.parametrize("offset", ["", "5", "5-", "-5", "a-b", "5-5-5", "$", "9" * 21 + "-0"])
@@ -238,7 +240,7 @@ def test_a_beginning_that_is_no_offset_is_an_error(offset: str) -> None:
     """It comes from the source, and is a fault there; so is an entry without its offset."""
     history = EntryHistory(Histories(10, SECONDS, 1 << 20))
     with pytest.raises(ValueError, match="not an offset"):
-        history.begin(offset)
+        history.confirm(offset)
     with pytest.raises(ValueError, match="without its offset"):
         history.add(b"x", 0.0)
 
@@ -250,7 +252,7 @@ def test_a_closed_history_keeps_nothing_any_more() -> None:
     """It may be added to and closed again, and takes nothing of what all may have."""
     histories = Histories(10, SECONDS, 1 << 20)
     counted, entries = CountedHistory(histories, "e"), EntryHistory(histories)
-    entries.begin("0-0")
+    entries.confirm("0-0")
     for history in (counted, entries):
         history.add(b"x", 0.0, "1-0")
         history.close()
@@ -279,7 +281,7 @@ def test_what_is_too_old_in_many_streams_goes_a_few_streams_at_a_time() -> None:
         elif number % 3 == 1:
             history.add(b"x", SECONDS)
         elif number % 2:
-            history.new_epoch("f")
+            history.confirm(None)
     assert len(list(steps)) < 4
     assert {history.kept for history in kept} == {0, 1, 2}
     assert all(history.kept == 2 for history in kept[1::3])
@@ -316,7 +318,7 @@ def test_streams_that_come_and_go_leave_nothing() -> None:
     assert len(left[0]._data) == len(left[0]._times) < 200
     assert histories.size == 12 * (KEEPING + 1)
     entries = EntryHistory(histories)
-    entries.begin("0-0")
+    entries.confirm("0-0")
     for number in range(1, 10_000):
         entries.add(b"x", 1e5, f"{number}-0")
         entries.pass_over(f"{number}-1")

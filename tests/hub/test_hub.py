@@ -1378,13 +1378,13 @@ def test_what_is_too_old_in_many_streams_goes_in_several_turns(room: Room) -> No
     for name in names:
         room.hub.publish(name, trade(1))
     room.hub.flush()
-    full = room.hub._histories.size
+    full = room.hub._upstream.histories.size
     room.clock.rightNow += 302
     room.turn()
-    sizes = [full, room.hub._histories.size]
+    sizes = [full, room.hub._upstream.histories.size]
     while room.hub.portions:
         room.turn()
-        sizes.append(room.hub._histories.size)
+        sizes.append(room.hub._upstream.histories.size)
     assert sizes[-1] == 0
     assert max(before - after for before, after in pairwise(sizes)) <= full / 2
     client.end()

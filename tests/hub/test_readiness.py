@@ -16,21 +16,21 @@ class Waiting:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.waits = Readiness(self.clock, lambda: int(self.clock.seconds() * 1000) + 7000)
+        self.readiness = Readiness(self.clock, lambda: self.clock.seconds() + 7)
         self.streams = [make_stream(f"depth@{market}") for market in "ABC"]
         self.called: list[str] = []
 
     def wait(self, name: str, *streams: LiveStream, with_state: bool = True) -> Wait | None:
-        return self.waits.wait_for(streams, with_state, lambda: self.called.append(name))
+        return self.readiness.wait_for(streams, with_state, lambda: self.called.append(name))
 
     def confirm(self, *streams: LiveStream) -> None:
         for stream in streams:
-            stream.confirmed = True
-            self.waits.settled(stream)
+            stream.confirm(0.0, None)
+            self.readiness.settled(stream)
 
     def assert_nothing_is_left(self) -> None:
         assert not self.clock.getDelayedCalls()
-        assert not any(stream.joins for stream in self.streams)
+        assert not any(self.readiness.is_awaited(stream) for stream in self.streams)
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def waiting() -> Waiting:
 def test_who_need_not_wait_is_not_called(waiting: Waiting) -> None:
     """What flows and what is known not to flow is settled; so is nothing at all."""
     flows, broken, _ = waiting.streams
-    flows.confirmed = True
-    broken.gap = ("source-down", 5)
+    flows.confirm(0.0, None)
+    broken.lose(5)
     assert waiting.wait("one", flows, broken) is None
     assert waiting.wait("two") is None
     assert not waiting.called
@@ -54,11 +54,11 @@ def test_who_waits_is_called_when_the_last_is_settled(waiting: Waiting) -> None:
     first, second, other = waiting.streams
     assert waiting.wait("one", first, second, first) is not None
     assert waiting.wait("two", second) is not None
-    waiting.waits.settled(first)
+    waiting.readiness.settled(first)
     waiting.confirm(first, other)
     assert not waiting.called
-    second.gap = ("source-refused", 5)
-    waiting.waits.settled(second)
+    second.refuse(5)
+    waiting.readiness.settled(second)
     assert waiting.called == ["one", "two"]
     waiting.confirm(second)
     waiting.clock.advance(CONFIRM_SECONDS)
@@ -69,16 +69,16 @@ def test_who_waits_is_called_when_the_last_is_settled(waiting: Waiting) -> None:
 def test_a_state_that_is_looked_for_is_waited_for(waiting: Waiting) -> None:
     """For as long as for a confirmation: no gap is opened for a stream that flows."""
     stream = waiting.streams[0]
-    stream.seeding = True
+    stream.seek()
     waiting.confirm(stream)
     waiting.wait("one", stream)
     assert waiting.wait("none", stream, with_state=False) is None, "it is nothing to who asks for no state"
-    waiting.waits.settled(stream)
+    waiting.readiness.settled(stream)
     assert not waiting.called
-    stream.seeding = False
-    waiting.waits.settled(stream)
+    stream.found()
+    waiting.readiness.settled(stream)
     assert waiting.called == ["one"]
-    stream.seeding = True
+    stream.seek()
     waiting.wait("two", stream)
     waiting.clock.advance(CONFIRM_SECONDS)
     assert waiting.called == ["one", "two"]
@@ -92,7 +92,7 @@ def test_who_has_waited_too_long_is_called_and_the_gap_is_open(waiting: Waiting,
     waiting.clock.advance(1)
     waiting.wait("one", late, came, broken)
     waiting.confirm(came)
-    broken.gap = ("source-refused", 5)
+    broken.refuse(5)
     waiting.clock.advance(CONFIRM_SECONDS - 0.1)
     assert not waiting.called
     waiting.clock.advance(0.1)
@@ -109,8 +109,8 @@ def test_who_waits_no_longer_is_not_called(waiting: Waiting) -> None:
     gone = waiting.wait("gone", first, second)
     waiting.wait("stays", first)
     assert gone is not None
-    waiting.waits.cancel(gone)
-    waiting.waits.cancel(gone)
+    waiting.readiness.cancel(gone)
+    waiting.readiness.cancel(gone)
     waiting.confirm(first, second)
     assert waiting.called == ["stays"]
     waiting.assert_nothing_is_left()
@@ -123,34 +123,14 @@ def test_who_is_cancelled_by_one_who_goes_on_is_not_called(waiting: Waiting) -> 
 
     def done() -> None:
         waiting.called.append("one")
-        waiting.waits.cancel(others[0])
+        waiting.readiness.cancel(others[0])
 
-    waiting.waits.wait_for([stream], True, done)
+    waiting.readiness.wait_for([stream], True, done)
     other = waiting.wait("two", stream)
     assert other is not None
     others.append(other)
     waiting.confirm(stream)
     assert waiting.called == ["one"]
-    waiting.assert_nothing_is_left()
-
-
-def test_at_the_end_everybody_is_called_once(waiting: Waiting) -> None:
-    """Also who waits for several streams, or drops one as it goes on; who is cancelled by then is not called."""
-    streams = {stream.name: stream for stream in waiting.streams}
-    cancelled: list[Wait] = []
-
-    def done() -> None:
-        waiting.called.append("one")
-        streams.clear()
-        waiting.waits.cancel(cancelled[0])
-
-    waiting.waits.wait_for(waiting.streams[:2], True, done)
-    last = waiting.wait("two", waiting.streams[1])
-    assert last is not None
-    cancelled.append(last)
-    waiting.wait("three", *waiting.streams)
-    waiting.waits.close(streams.values())
-    assert waiting.called == ["one", "three"]
     waiting.assert_nothing_is_left()
 
 
@@ -176,9 +156,9 @@ def test_who_is_released_by_a_time_out_may_release_further_ones(waiting: Waiting
 
     def done() -> None:
         waiting.called.append("one")
-        waiting.waits.cancel(others[0])
+        waiting.readiness.cancel(others[0])
 
-    waiting.waits.wait_for([late], True, done)
+    waiting.readiness.wait_for([late], True, done)
     waiting.clock.advance(1)
     gone = waiting.wait("gone", late)
     assert gone is not None

@@ -7,7 +7,8 @@ from twisted.internet.defer import Deferred
 
 import marketfeed.hub.recovery
 from marketfeed.boundaries import Entry
-from marketfeed.hub.history import EntryHistory, Histories
+from marketfeed.hub.history import Histories
+from marketfeed.hub.offsets import EntryHistory
 from marketfeed.hub.recovery import Recovery, ReplayRoom, read_entries
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.publications import PublicationReader
@@ -35,8 +36,7 @@ class Past:
         self.stream = LiveStream("trade@A", reader, name.kind.loss, EntryHistory(Histories(3, 300, 1 << 20)))
         self.archive = FakeArchive(**archive)
         self.count = 9
-        assert isinstance(self.stream.history, EntryHistory)
-        self.stream.history.begin("9-0")
+        self.stream.history.confirm("9-0")
         self.publish(count)
 
     def publish(self, count: int = 1) -> None:

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 import marketfeed.hub.registry
+from marketfeed.boundaries import TooManyStreams
 from marketfeed.hub.registry import StreamRegistry
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.streams import StreamKinds, StreamName
@@ -39,13 +40,28 @@ class Wanted:
         self.clock = clock or Clock()
         self.dropped: list[str] = []
         self.seconds_to_drop = 0.0
-        self.streams = StreamRegistry(self.clock, linger, most, lambda name: make_stream(str(name)), self.drop)
-        self.source = self.streams.source = FakeSource()
+        self.source = FakeSource()
+        self.streams = StreamRegistry(self.clock, linger, most, self)
         self.streams.open()
 
-    def drop(self, stream: LiveStream) -> None:
+    def make(self, name: StreamName, key: str) -> LiveStream:
+        return make_stream(key)
+
+    def want(self, stream: LiveStream) -> None:
+        self.source.want(stream.name)
+
+    def unwant(self, stream: LiveStream) -> None:
+        self.source.unwant(stream.name)
         self.dropped.append(stream.name)
         self.clock.rightNow += self.seconds_to_drop
+
+    def reserve(self, *markets: str) -> bool:
+        """Whether there was room for all of them."""
+        try:
+            self.streams.reserve(names(*markets))
+        except TooManyStreams:
+            return False
+        return True
 
     def hold(self, *markets: str) -> list[LiveStream]:
         return [self.streams.hold(name) for name in names(*markets)]
@@ -148,25 +164,25 @@ def test_room_is_set_aside_for_all_names_or_for_none() -> None:
     wanted = Wanted(most=3)
     wanted.hold("A")
     wanted.release(*wanted.hold("L"))
-    assert not wanted.streams.reserve(names("A", "B", "C", "D"))
-    assert wanted.streams.reserve(names("A", "B", "B", "L"))
-    assert not wanted.streams.reserve(names("E"))
-    assert wanted.streams.reserve(names("B", "L"))
+    assert not wanted.reserve("A", "B", "C", "D")
+    assert wanted.reserve("A", "B", "B", "L")
+    assert not wanted.reserve("E")
+    assert wanted.reserve("B", "L")
     for name in names("A", "B", "B", "L", "B", "L"):
         wanted.streams.unreserve(name)
-    assert wanted.streams.reserve(names("E", "F"))
+    assert wanted.reserve("E", "F")
 
 
 def test_room_that_is_taken_is_not_counted_twice() -> None:
     """While one client's streams are taken up, others may have what is there, and what is left."""
     wanted = Wanted(most=3)
-    assert wanted.streams.reserve(names("A", "B"))
+    assert wanted.reserve("A", "B")
     (stream,) = wanted.hold("A")
-    assert wanted.streams.reserve(names("A"))
-    assert wanted.streams.reserve(names("C"))
-    assert not wanted.streams.reserve(names("D"))
+    assert wanted.reserve("A")
+    assert wanted.reserve("C")
+    assert not wanted.reserve("D")
     wanted.release(stream)
-    assert not wanted.streams.reserve(names("D")), "A is still asked for"
+    assert not wanted.reserve("D"), "A is still asked for"
 
 
 def test_one_stream_by_itself_is_held_only_where_there_is_room() -> None:
@@ -198,7 +214,7 @@ class WantedMachine(RuleBasedStateMachine):
     @rule(asked=st.lists(markets, max_size=3))
     def reserve(self, asked: list[str]) -> None:
         has_room = len({*self.holders, *self.reserved, *asked}) <= self.MOST
-        assert self.wanted.streams.reserve(names(*asked)) == has_room
+        assert self.wanted.reserve(*asked) == has_room
         if has_room:
             self.reserved.update(asked)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-import marketfeed.hub.preludes
+import marketfeed.hub.join
 from marketfeed.wire.dialects import Shape
 from tests.fakes import FakeArchive
 from tests.rooms import Client, Room, trade
@@ -272,8 +272,8 @@ class ArchiveMachine(ResumeMachine):
 def slowness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is missed is framed at once, or each publication in a turn of its own, between which everything happens."""
     if request.param == "in turns":
-        monkeypatch.setattr(marketfeed.hub.preludes, "_TOGETHER", 1)
-        monkeypatch.setattr(marketfeed.hub.preludes, "_EACH_IN_US", 5000)
+        monkeypatch.setattr(marketfeed.hub.join, "_TOGETHER", 1)
+        monkeypatch.setattr(marketfeed.hub.join, "_EACH_IN_US", 5000)
 
 
 def run(machine: type[ResumeMachine]) -> None:

@@ -21,10 +21,9 @@ def test_a_stream_is_settled_when_it_flows_or_is_known_not_to() -> None:
         return stream.is_settled(True), stream.is_settled(False)
 
     assert settled() == (False, False)
-    stream.gap = ("source-down", 5)
+    stream.lose(5)
     assert settled() == (True, True)
-    stream.gap = None
-    stream.confirmed = True
+    stream.confirm(0.0, None)
     assert settled() == (True, True)
-    stream.seeding = True
+    stream.seek()
     assert settled() == (False, True)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
+import marketfeed.hub.join
 import marketfeed.hub.portions
-import marketfeed.hub.preludes
 from marketfeed.hub.groups import Group
 from marketfeed.hub.join import Join
 from marketfeed.websocket.outbox import Outbox
@@ -395,5 +395,5 @@ def test_what_clients_know_is_true(slowly: bool, monkeypatch: pytest.MonkeyPatch
     if slowly:
         monkeypatch.setattr(marketfeed.hub.portions, "AT_ONCE", -1)
         monkeypatch.setattr(marketfeed.hub.portions, "_TURN", 1)
-        monkeypatch.setattr(marketfeed.hub.preludes, "_TOGETHER", 1)
+        monkeypatch.setattr(marketfeed.hub.join, "_TOGETHER", 1)
     run_state_machine_as_test(ViewMachine, settings=machine_test(2, 50))

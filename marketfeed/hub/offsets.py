@@ -1,0 +1,162 @@
+"""The two kinds of history, by who gives the offsets: this process, which counts, or the source.
+
+An offset holds in its epoch only, or where the source gives the offsets, as far as that source's own order reaches.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from marketfeed.hub.history import Histories, History
+from marketfeed.model.entry_ids import ORIGIN, parse_id, read_id
+
+__all__ = ["CountedHistory", "EntryHistory"]
+
+_DIGITS = 20  # of the largest number in 64 bits
+
+
+class CountedHistory(History):
+    """The history of a stream whose source knows no offsets: they are `<epoch>-<number of the publication>`."""
+
+    __slots__ = ("_count", "_epoch", "_head")
+
+    is_counted = True
+
+    def __init__(self, histories: Histories, epoch: str | None = None) -> None:
+        super().__init__(histories)
+        self._count = 0
+        self._epoch = histories.new_epoch() if epoch is None else epoch
+        self._head = self._epoch + "-"
+
+    @property
+    def latest(self) -> str:
+        return f"{self._head}{self._count}"
+
+    def add(self, data: bytes, now: float, offset: str | None = None) -> None:
+        self._count += 1
+        if self._limit:
+            self._keep(data, now)
+
+    def _behind(self, offset: str) -> int | None:
+        epoch, dash, number = offset.rpartition("-")
+        if not dash or epoch != self._epoch or not _is_number(number):
+            return None
+        missed = self._count - int(number)
+        return len(self._data) - missed if 0 <= missed <= self.kept else None
+
+    def confirm(self, after: str | None) -> bool:
+        self._begin_epoch()
+        return True
+
+    def fail(self, offset: str | None) -> None:
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        """Drop everything: something may have been missed, and no offset from before holds any more."""
+        if self._data:
+            self._drop(self.kept)
+        self._count = 0
+        self._epoch = self._histories.new_epoch()
+        self._head = self._epoch + "-"
+
+    def _entries(self, at: int) -> list[tuple[str, bytes]]:
+        first = self._count - len(self._data) + at + 1
+        return [(f"{self._head}{number}", data) for number, data in enumerate(self._data[at:], first)]
+
+
+class EntryHistory(History):
+    """The history of a stream whose offsets are its source's: ids of Redis entries, `<milliseconds>-<number>`."""
+
+    __slots__ = ("_first_after", "_latest", "_offsets", "_void_before")
+
+    def __init__(self, histories: Histories) -> None:
+        super().__init__(histories)
+        self._first_after: str | None = None
+        self._latest: str | None = None
+        self._offsets: list[str] = []
+        self._void_before = ORIGIN
+
+    @property
+    def latest(self) -> str | None:
+        return self._latest
+
+    def reset(self, after: str) -> None:
+        """Drop everything, and begin behind `after`. Raises ValueError when it is no offset."""
+        begin = parse_id(after)
+        if begin is None:
+            raise ValueError(f"not an offset: {after!r}")
+        if begin < self._void_before:  # ids have been set back
+            self._void_before = ORIGIN
+        self._drop(self.kept)
+        self._first_after = self._latest = after
+
+    def skips(self, after: str | None) -> bool:
+        return after is not None and after != self._latest
+
+    def confirm(self, after: str | None) -> bool:
+        if after is None or after == self._latest:
+            return False
+        self.reset(after)
+        return True
+
+    def miss(self) -> bool:
+        """All lower offsets are void, wherever the past is kept."""
+        self.reset(self._latest or "0-0")
+        self._void_before = read_id(self._latest or "0-0")
+        return True
+
+    def fail(self, offset: str | None) -> None:
+        if offset is not None:
+            self.reset(offset)
+
+    def is_void(self, offset: str) -> bool:
+        after = parse_id(offset)
+        return after is not None and after < self._void_before
+
+    def add(self, data: bytes, now: float, offset: str | None = None) -> None:
+        """Offsets have to rise. Before the stream has begun it is not kept: the stream begins behind it.
+        Raises ValueError when there is no offset.
+        """
+        if offset is None:
+            raise ValueError("a publication without its offset")
+        if self._latest is None:
+            self.reset(offset)
+        elif self._limit:
+            self._latest = offset
+            self._offsets.append(offset)
+            self._keep(data, now)
+        else:
+            self._latest = self._first_after = offset
+
+    def _behind(self, offset: str) -> int | None:
+        if self._first_after is None or self._latest is None:
+            return None
+        after = parse_id(offset)
+        if after is None or not read_id(self._first_after) <= after <= read_id(self._latest):
+            return None
+        return bisect_right(self._offsets, after, self._start, key=read_id)
+
+    def is_behind(self, offset: str) -> bool:
+        place = parse_id(offset)
+        return place is not None and (self._latest is None or read_id(self._latest) < place)
+
+    def pass_over(self, offset: str) -> None:
+        if self._latest is None or not self._limit:
+            self._first_after = offset
+        self._latest = offset
+
+    def _entries(self, at: int) -> list[tuple[str, bytes]]:
+        return list(zip(self._offsets[at:], self._data[at:], strict=True))
+
+    def _drop(self, count: int) -> None:
+        if count:
+            self._first_after = self._offsets[self._start + count - 1]
+        super()._drop(count)
+
+    def _move(self, count: int) -> None:
+        super()._move(count)
+        del self._offsets[:count]
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS

@@ -1,0 +1,232 @@
+"""The source, and what it says of streams: they are confirmed, refused, lost, and their states are found.
+
+1. What is pending goes out before anything is said of a stream, and what is said before what comes behind it.
+2. What may be missing is told, as a gap or a jump (`gaps`); then nobody gets a history or a state that leaves it out.
+3. Whoever waits for a stream goes on as soon as it is known whether it flows (`readiness`).
+4. What is sent may end a client, and with the last one its stream: who goes on looks whether it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from marketfeed.boundaries import Archive, Clock, Snapshots, Source
+from marketfeed.hub.drops import Drops
+from marketfeed.hub.gaps import Gaps
+from marketfeed.hub.history import Histories
+from marketfeed.hub.offsets import CountedHistory, EntryHistory
+from marketfeed.hub.readiness import Readiness
+from marketfeed.hub.registry import StreamRegistry
+from marketfeed.hub.shares import keep
+from marketfeed.hub.snapshots import SnapshotFinder
+from marketfeed.hub.stream import LiveStream
+from marketfeed.model.publications import PublicationReader
+from marketfeed.model.rate import TokenBucket
+from marketfeed.model.sequence import NumberedReader
+from marketfeed.model.state import MAX_LEVELS, BookState
+from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
+from marketfeed.runtime.logs import Log
+from marketfeed.wire.messages import GapReason
+
+__all__ = ["HubLimits", "Upstream"]
+
+_REFUSAL_LINES = 100
+"""Refused streams that are logged one after the other, before it is one a second: which they are, clients say."""
+
+
+class HubLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a hub is told by the operator; see the options of the same names."""
+
+    channel_prefix: str = ""
+    strict: bool = True
+    max_payload: int = 262144
+    max_distinct_streams: int = 50000
+    max_book_levels: int = MAX_LEVELS
+    linger: float = 5.0
+    history: int = 1000
+    history_seconds: float = 300.0
+    history_bytes: int = 268435456
+
+
+class Fanout(Protocol):
+    """What brings to the subscribers what the source has said."""
+
+    def flush(self) -> None:
+        """Send what is pending."""
+
+    def push(self, stream: LiveStream, snapshot: bytes) -> None:
+        """Publish a state to those who want states."""
+
+    def has_missed(self, stream: LiveStream, since: float, now: float) -> None:
+        """Something is missing in `stream` between these times, in s since 1970: say so, behind what is pending."""
+
+    def forget(self, stream: LiveStream) -> None:
+        """Keep nothing of this stream, which is wanted no longer."""
+
+
+class Upstream:
+    """The source as it is known here, and all the streams that it is asked for. `now`: s since 1970."""
+
+    log = Log()
+
+    def __init__(
+        self,
+        clock: Clock,
+        limits: HubLimits,
+        now: Callable[[], float],
+        kinds: StreamKinds,
+        fanout: Fanout,
+    ) -> None:
+        self._clock = clock
+        self._limits = limits
+        self._now = now
+        self._kinds = kinds
+        self._fanout = fanout
+        self._kept: set[str] = set()
+        self._down_since: int | None = None
+        self._refusal_lines = TokenBucket(1, _REFUSAL_LINES, clock.seconds())
+        self.histories = Histories(limits.history, limits.history_seconds, limits.history_bytes)
+        self.drops = Drops(clock, limits.strict)
+        self.gaps = Gaps()
+        self.readiness = Readiness(clock, now)
+        self.registry = StreamRegistry(clock, limits.linger, limits.max_distinct_streams, self)
+        self.is_reached = False
+        self.arrived: list[str] = []
+        """The streams that have come as far as their seeds since the last flush."""
+        self.archive: Archive | None = None
+        self.source: Source
+        self.finder: SnapshotFinder
+
+    def feed_from(self, source: Source, archive: Archive | None, snapshots: Snapshots | None) -> None:
+        """See `Hub.feed_from`."""
+        self.source = source
+        self.archive = archive
+        self.finder = SnapshotFinder(self._clock, snapshots, self)
+
+    # What the registry asks for.
+
+    def make(self, name: StreamName, key: str) -> LiveStream:
+        """A stream that is not wanted yet; `key` is its canonical name."""
+        source = name, (key, self._limits.channel_prefix + key), self._limits.max_payload
+        ids = name.kind.ids
+        reader = PublicationReader(*source) if ids is None else NumberedReader(*source, field=ids)
+        kind = CountedHistory if self.archive is None else EntryHistory
+        stream = LiveStream(key, reader, name.kind.loss, kind(self.histories), ids)
+        if isinstance(stream.state, BookState):
+            stream.state.reached = partial(self.arrived.append, key)
+            stream.state.max_levels = self._limits.max_book_levels
+            stream.state.too_large = partial(self.drops.too_many_levels, key, self._limits.max_book_levels)
+        if self._down_since is not None:
+            stream.lose(self._down_since)
+        return stream
+
+    def want(self, stream: LiveStream) -> None:
+        self.source.want(stream.name)
+
+    def unwant(self, stream: LiveStream) -> None:
+        stream.history.close()
+        self.gaps.forget(stream)
+        self._fanout.forget(stream)
+        self.finder.forget(stream)
+        self.source.unwant(stream.name)
+
+    # What the source says, as `Sink` has it.
+
+    def confirmed(self, name: str, after: str | None) -> None:
+        self._down_since = None
+        self.is_reached = True
+        stream = self.registry.find(name)
+        if stream is None:
+            return
+        now = self._now()
+        if stream.confirmed:
+            if not stream.history.skips(after):
+                return
+            self._fanout.has_missed(stream, stream.heard, now)
+            if self.registry.find(name) is not stream:
+                return
+        gap = stream.confirm(now, after)
+        if gap is not None:
+            self.gaps.over[stream] = gap
+        self.look_for(stream)
+        self.readiness.settled(stream)
+
+    def missed(self, name: str, seconds: float) -> None:
+        stream = self.registry.find(name)
+        if stream is None or not stream.confirmed:
+            return
+        now = self._now()
+        self._fanout.has_missed(stream, min(stream.heard, now - seconds), now)
+        stream.miss(now)
+        self.look_for(stream)
+
+    def refused(self, name: str, why: str) -> None:
+        stream = self.registry.find(name)
+        if stream is None:
+            return
+        if self._refusal_lines.take(self._clock.seconds()):
+            self.log.error("the source refuses {stream}: {why}", stream=name, why=why)
+        if stream.gap is None or stream.gap[0] != GapReason.SOURCE_REFUSED:
+            self._fanout.flush()
+        if stream.refuse(int(self._now() * 1000)):
+            self.gaps.opened([stream])
+        self.finder.forget(stream)
+        self.readiness.settled(stream)
+
+    def reached(self) -> None:
+        self._down_since = None
+        self.is_reached = True
+
+    def lost(self, last_good: int | None) -> None:
+        self._fanout.flush()
+        if last_good is not None or self._down_since is None:  # or it is a further attempt in vain
+            self._down_since = last_good if last_good is not None else int(self._now() * 1000)
+        streams = self.registry.all
+        for stream in streams:
+            self.finder.forget(stream)
+        self.gaps.opened([stream for stream in streams if stream.lose(self._down_since)])
+        for stream in [stream for stream in self.registry.all if self.readiness.is_awaited(stream)]:
+            self.readiness.settled(stream)
+
+    def discovered(self, name: str) -> None:
+        if name in self._kept:
+            return
+        try:
+            parsed = self._kinds.parse(name)
+        except BadStreamName:
+            return  # a channel that is none of ours
+        kept = self.registry.hold_if_room(parsed) if str(parsed) == name else None
+        if kept is not None:
+            keep(kept)
+            self._kept.add(name)
+
+    # The states.
+
+    def look_for(self, stream: LiveStream) -> None:
+        """Look for its state, unless what was sent before has ended its last client, and with it the stream."""
+        if self.registry.find(stream.name) is stream:
+            self.finder.look_for(stream)
+
+    def has_sought(self, stream: LiveStream, is_found: bool) -> None:
+        if is_found:
+            self._push_state(stream)
+            self._fanout.flush()
+        self.readiness.settled(stream)
+
+    def push_arrived(self) -> None:
+        """Some streams have come as far as their seeds."""
+        arrived, self.arrived[:] = self.arrived[:], ()
+        for name in arrived:
+            stream = self.registry.find(name)
+            if stream is not None and self.finder.is_awaited(stream):
+                self._push_state(stream)
+
+    def _push_state(self, stream: LiveStream) -> None:
+        """A seed has completed the state. It is for those who are in already, too: they have been told of a gap."""
+        snapshot = stream.completed()
+        if snapshot is not None:
+            self._fanout.push(stream, snapshot)
