@@ -20,7 +20,7 @@ from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.endpoint import redis_endpoint
-from marketfeed.redis.preload import Warm
+from marketfeed.redis.preload import Preload
 from marketfeed.redis.publisher import RedisPublisher
 from marketfeed.redis.pubsub import RedisPubSub
 from marketfeed.redis.snapshots import RedisSnapshots
@@ -100,10 +100,10 @@ def _warm(
     texts = (*settings.warm, *[f"{kind.name}@{market}" for market in markets for kind in BUILT_IN])
     globs = [parse_glob(text, settings.all_kinds) for text in texts]
     by_streams = settings.source == "streams"
-    warm = Warm(reactor, commands, hub.discovered, globs, settings.channel_prefix, by_streams=by_streams)
-    if not warm.channels:
-        return [warm]
-    return [warm, ChannelSampler(reactor, endpoint, address, warm.channels, warm.heard)]
+    preload = Preload(reactor, commands, hub.discovered, globs, settings.channel_prefix, by_streams=by_streams)
+    if not preload.channels:
+        return [preload]
+    return [preload, ChannelSampler(reactor, endpoint, address, preload.channels, preload.heard)]
 
 
 def _market(reactor: Any, endpoint: IStreamClientEndpoint, address: RedisAddress, settings: Settings) -> list[IService]:

@@ -25,7 +25,7 @@ from marketfeed.redis.commands import CommandFault, OutOfReach
 from marketfeed.redis.snapshots import Commands
 from marketfeed.runtime.logs import Log
 
-__all__ = ["LOOK_SECONDS", "MOST_STREAMS", "Warm"]
+__all__ = ["LOOK_SECONDS", "MOST_STREAMS", "Preload"]
 
 LOOK_SECONDS = 5.0
 MOST_STREAMS = 50_000
@@ -36,7 +36,7 @@ _STEP = b"500"
 """Keys that one step of a look passes."""
 
 
-class Warm(Service):
+class Preload(Service):
     """Calls `discovered` with the streams that `globs` cover. `by_streams`: Redis keeps them as Redis Streams."""
 
     log = Log()

@@ -24,7 +24,7 @@ from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock, Sink
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.desired import Batch, DesiredChannels, Verb
+from marketfeed.redis.channels import Batch, DesiredChannels, Verb
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_service import LinkService
 from marketfeed.redis.resp import pack

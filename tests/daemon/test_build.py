@@ -33,7 +33,7 @@ from marketfeed.redis.address import EMBEDDED, parse_redis_url
 from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.commands import RedisCommands
-from marketfeed.redis.preload import Warm
+from marketfeed.redis.preload import Preload
 from marketfeed.redis.publisher import RedisPublisher
 from marketfeed.redis.pubsub import RedisPubSub
 from marketfeed.redis.snapshots import RedisSnapshots
@@ -353,7 +353,7 @@ class TestBuild:
         daemon = build(FakeReactor(), Settings(demo=True, redis=EMBEDDED), IN_FRONT)
         assert names(list(daemon)) == [
             *("EmbeddedServer", "Collector", "MemoryGuard", "Hub", "Refusals", "UserManager", "Heartbeat"),
-            *("RedisCommands", "RedisSnapshots", "RedisPubSub", "Warm"),
+            *("RedisCommands", "RedisSnapshots", "RedisPubSub", "Preload"),
             *("MarketSimulation", "RedisPublisher", "Listener", "_Report"),
         ]
         assert names(daemon._stops) == [
@@ -361,7 +361,7 @@ class TestBuild:
                 "Heartbeat",
                 "MarketSimulation",
                 "RedisPublisher",
-                "Warm",
+                "Preload",
                 "RedisPubSub",
                 "RedisSnapshots",
                 "RedisCommands",
@@ -371,17 +371,17 @@ class TestBuild:
         assert part(daemon, UserManager).drain_seconds == 0
         for kind in (EmbeddedServer, MarketSimulation, RedisPublisher):
             assert part(daemon, kind)
-        assert {"depth@TATA_INR", "ticker@BTC_INR", "trade@INFY_INR"} <= set(part(daemon, Warm)._names)
-        assert not part(daemon, Warm).channels
+        assert {"depth@TATA_INR", "ticker@BTC_INR", "trade@INFY_INR"} <= set(part(daemon, Preload)._names)
+        assert not part(daemon, Preload).channels
 
     def test_streams_that_are_kept_ready(self) -> None:
         """By name, and by pattern, which takes a listener."""
         daemon = build(FakeReactor(), Settings(warm=("depth@A",)), IN_FRONT)
         assert not any(isinstance(service, ChannelSampler) for service in daemon)
-        assert part(daemon, Warm)._names == ["depth@A"]
+        assert part(daemon, Preload)._names == ["depth@A"]
         daemon = build(FakeReactor(), Settings(warm=("depth@A", "ticker@*"), channel_prefix="p:"), IN_FRONT)
-        assert part(daemon, ChannelSampler)._patterns == part(daemon, Warm).channels == [b"p:ticker@*"]
-        assert part(daemon, Warm)._discovered == part(daemon, Hub).discovered
+        assert part(daemon, ChannelSampler)._patterns == part(daemon, Preload).channels == [b"p:ticker@*"]
+        assert part(daemon, Preload)._discovered == part(daemon, Hub).discovered
 
     def test_the_parts_with_streams(self) -> None:
         """Another source, what its archive asks through, and a market that adds to streams."""
@@ -389,7 +389,7 @@ class TestBuild:
             FakeReactor(), Settings(source="streams", demo=True, redis=EMBEDDED, channel_prefix="p:"), IN_FRONT
         )
         parts = names(list(daemon))
-        assert parts[7:11] == ["RedisCommands", "RedisSnapshots", "RedisStreams", "Warm"]
+        assert parts[7:11] == ["RedisCommands", "RedisSnapshots", "RedisStreams", "Preload"]
         assert parts[11:13] == ["MarketSimulation", "RedisAppender"]
         assert set(daemon._stops) == set(daemon)
         assert part(daemon, RedisStreams)._prefix == b"p:"

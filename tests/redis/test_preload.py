@@ -13,7 +13,7 @@ import marketfeed.redis.preload
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind
 from marketfeed.redis.commands import CommandRefused, OutOfReach
-from marketfeed.redis.preload import LOOK_SECONDS, Warm
+from marketfeed.redis.preload import LOOK_SECONDS, Preload
 from tests.conftest import LogCapture
 
 KINDS = (*BUILT_IN, StreamKind("orders", LossPolicy.KEEP, private=True))
@@ -60,7 +60,7 @@ class World:
         self.clock = Clock()
         self.keys = FakeKeys(self.clock)
         self.found: list[str] = []
-        self.warm = Warm(
+        self.preload = Preload(
             self.clock,
             self.keys,
             self.found.append,
@@ -71,12 +71,12 @@ class World:
 
     def start(self, *steps: list[bytes]) -> World:
         self.keys.steps = list(steps) or [[]]
-        self.warm.startService()
+        self.preload.startService()
         self.clock.advance(0)
         return self
 
     def stop(self) -> None:
-        ended = self.warm.stopService()
+        ended = self.preload.stopService()
         assert ended is None or ended.called
         self.keys.forget()
         assert self.clock.getDelayedCalls() == []
@@ -87,7 +87,7 @@ def test_names_are_ready_from_the_start() -> None:
     world = World("depth@A", "orders@alice").start()
     assert world.found == ["depth@A", "orders@alice"]
     assert not world.keys.asked
-    assert not world.warm.channels
+    assert not world.preload.channels
     world.stop()
 
 
@@ -103,7 +103,7 @@ def test_streams_are_looked_for_among_their_keys() -> None:
         for pattern in (rb"m\*:depth@*", rb"m\*:*@A")
         for cursor in (b"0", b"1", b"2")
     ]
-    assert not world.warm.channels, "Redis knows the streams itself"
+    assert not world.preload.channels, "Redis knows the streams itself"
     world.stop()
 
 
@@ -111,12 +111,12 @@ def test_without_streams_the_seeds_are_looked_at() -> None:
     """And somebody is to listen."""
     world = World("depth@*", prefix="md:").start([b"md:snapshot:depth@A"])
     assert world.keys.take() == [("SCAN", b"0", "MATCH", b"md:snapshot:depth@*", "COUNT", b"500")]
-    assert world.warm.channels == [b"md:depth@*"]
+    assert world.preload.channels == [b"md:depth@*"]
     for channel in (b"md:depth@B", b"md:depth@A", b"md:depth@B", b"md:depth@", b"md:trade@C"):
-        world.warm.heard(channel)
+        world.preload.heard(channel)
     assert world.found == ["depth@A", "depth@B"]
     world.stop()
-    world.warm.heard(b"md:depth@C")
+    world.preload.heard(b"md:depth@C")
     assert world.found == ["depth@A", "depth@B"]
 
 

@@ -16,7 +16,7 @@ from marketfeed.model.streams import BUILT_IN
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.commands import RedisCommands
-from marketfeed.redis.preload import Warm
+from marketfeed.redis.preload import Preload
 from marketfeed.redis.snapshots import RedisSnapshots
 from tests.conftest import LogCapture
 from tests.system.harness import Harness, Redis, RedisServer
@@ -35,7 +35,7 @@ class Reader:
         self.snapshots = RedisSnapshots(harness.reactor, self.commands, PREFIX, 100)
         self.found: list[str] = []
         globs = [parse_glob("depth@*", BUILT_IN), parse_glob("trade@T", BUILT_IN)]
-        self.warm = Warm(harness.reactor, self.commands, self.found.append, globs, PREFIX, by_streams=by_streams)
+        self.preload = Preload(harness.reactor, self.commands, self.found.append, globs, PREFIX, by_streams=by_streams)
         self._services: list[Service] = [self.commands, self.snapshots]
         for service in self._services:
             service.startService()
@@ -43,12 +43,14 @@ class Reader:
 
     def look(self) -> None:
         """Begin to look for streams."""
-        self._start(self.warm)
+        self._start(self.preload)
 
     def listen(self) -> None:
         """Begin to listen for them too."""
-        self._start(self.warm)
-        self._start(ChannelSampler(self._reactor, self._endpoint, self._address, self.warm.channels, self.warm.heard))
+        self._start(self.preload)
+        self._start(
+            ChannelSampler(self._reactor, self._endpoint, self._address, self.preload.channels, self.preload.heard)
+        )
 
     def _start(self, service: Service) -> None:
         service.startService()

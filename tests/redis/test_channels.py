@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from marketfeed.redis.desired import Batch, DesiredChannels, Verb
+from marketfeed.redis.channels import Batch, DesiredChannels, Verb
 from tests.strategies import machine_test
 
 A, B, C = b"trade@A", b"trade@B", b"trade@C"
