@@ -73,9 +73,7 @@ class RedisAppender(LinkService):
     def __init__(self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, maxlen: int) -> None:
         super().__init__(clock, endpoint, address, "appender")
         self._link: RedisLink | None = None
-        self._words = 8 if maxlen else 5
-        limit = str(maxlen).encode()
-        self._limit = b"$6\r\nMAXLEN\r\n$1\r\n~\r\n$%d\r\n%b\r\n" % (len(limit), limit) if maxlen else b""
+        self._limit = ("MAXLEN", "~", maxlen) if maxlen else ()
         self._waiting: deque[_Entry] = deque()
         self._under_way: deque[_Entry | None] = deque()  # None: a PING
         self._refused: list[_Entry] = []  # until everything that is under way is answered
@@ -182,11 +180,7 @@ class RedisAppender(LinkService):
             entry = self._waiting.popleft()
             self._under_way.append(entry)
             self._bytes_under_way += size
-            name, payload = entry[0].encode(), entry[1]
-            parts.append(
-                b"*%d\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n%b$1\r\n*\r\n$1\r\nd\r\n$%d\r\n%b\r\n"
-                % (self._words, len(name), name, self._limit, len(payload), payload)
-            )
+            parts.append(hiredis.pack_command(("XADD", entry[0], *self._limit, "*", "d", entry[1])))
         if parts:
             link.transport.write(b"".join(parts))
 

@@ -18,7 +18,6 @@ from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_service import LinkService
-from marketfeed.redis.resp import pack
 from marketfeed.redis.subscriber_link import SubscriberLink
 from marketfeed.runtime.logs import Log
 
@@ -46,7 +45,7 @@ class _SamplerLink(SubscriberLink):
 
     def send(self, verb: bytes, patterns: Sequence[bytes]) -> None:
         """Send a command of its own for each pattern, so that one that is refused takes no other with it."""
-        self.transport.write(b"".join([pack(verb, each) for each in patterns]))
+        self.transport.write(b"".join([hiredis.pack_command((verb, each)) for each in patterns]))
 
 
 class ChannelSampler(LinkService):

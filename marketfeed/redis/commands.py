@@ -21,7 +21,6 @@ from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_service import LinkService
-from marketfeed.redis.resp import pack
 
 __all__ = ["CommandFault", "CommandRefused", "OutOfReach", "RedisCommands"]
 
@@ -53,7 +52,7 @@ class _CommandLink(RedisLink):
         return waiting
 
     def ping(self) -> None:
-        self.ask(pack("PING")).addErrback(lambda _: None)
+        self.ask(hiredis.pack_command(("PING",))).addErrback(lambda _: None)
 
     def heard(self, reply: Any) -> None:
         if not self._waiting:
@@ -88,7 +87,7 @@ class RedisCommands(LinkService):
         """Send one command. Its reply, as hiredis reads it (bytes, int, list, None); fails with `CommandFault`."""
         if self._link is None:
             return fail(OutOfReach("there is no connection"))
-        return self._link.ask(pack(*words))
+        return self._link.ask(hiredis.pack_command(words))
 
     def make_link(self) -> RedisLink:
         return _CommandLink(self._clock)

@@ -15,10 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import hiredis
+from hiredis import ReplyError, pack_command
 
 from marketfeed.model.entry_ids import parse_id
-from marketfeed.redis.resp import pack
 from marketfeed.redis.rotation import Rotation
 from marketfeed.redis.stream_entries import ABSENT, read_extent
 from marketfeed.redis.stream_reads import Reading
@@ -31,7 +30,7 @@ _GROUP = 500
 
 def is_absent(answer: Any) -> bool:
     """Whether an answer says that there is no such stream."""
-    return isinstance(answer, hiredis.ReplyError) and str(answer).startswith("ERR no such key")
+    return isinstance(answer, ReplyError) and str(answer).startswith("ERR no such key")
 
 
 class LaggingStreams(Rotation[Reading]):
@@ -53,11 +52,11 @@ class LaggingRead:
 
     def commands(self) -> list[bytes]:
         keys, ids = [reading.key for reading in self.readings], [at for at, _ in self._begun_at]
-        commands = [pack("XREAD", "COUNT", str(self.most), "STREAMS", *keys, *ids)]
+        commands = [pack_command(("XREAD", "COUNT", self.most, "STREAMS", *keys, *ids))]
         for key, (at, is_at_entry) in zip(keys, self._begun_at, strict=True):
-            commands.append(pack("XREVRANGE", key, at, "-", "COUNT", "1"))
+            commands.append(pack_command(("XREVRANGE", key, at, "-", "COUNT", 1)))
             if not is_at_entry:
-                commands.append(pack("XINFO", "STREAM", key))
+                commands.append(pack_command(("XINFO", "STREAM", key)))
         return commands
 
     def judged(self, answers: list[Any]) -> Iterator[tuple[Reading, list[Any], bool]]:

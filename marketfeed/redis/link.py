@@ -126,7 +126,7 @@ class RedisLink(SubscriberProtocol):
 
     def ping(self) -> None:
         """Ask for a sign of life; whatever comes next is one."""
-        self.transport.write(b"*1\r\n$4\r\nPING\r\n")
+        self.transport.write(hiredis.pack_command(("PING",)))
 
     def fail(self, cause: str) -> None:
         """End the link."""

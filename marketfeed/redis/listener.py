@@ -26,7 +26,6 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_service import LinkService
-from marketfeed.redis.resp import pack
 from marketfeed.redis.server_role import RoleLink, RoleWatch
 from marketfeed.redis.subscriber_link import SubscriberLink
 
@@ -105,7 +104,7 @@ class _ListenerLink(RoleLink, SubscriberLink):
 
     def _subscribe(self, commands: Sequence[tuple[bytes, bytes]]) -> None:
         self._unanswered.extend(commands)
-        self.transport.write(b"".join([pack(*command) for command in commands]))
+        self.transport.write(b"".join(map(hiredis.pack_command, commands)))
 
     def _subscribe_again(self) -> None:
         self._pause = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import hiredis
@@ -42,20 +43,14 @@ class RedisPublisher(LinkService):
 
     def publish(self, batch: list[tuple[str, bytes]]) -> None:
         """Send (channel, payload) pairs in order."""
-        if self._link is None:
-            return
-        parts = []
-        for channel, payload in batch:
-            name = channel.encode()
-            parts.append(
-                b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, len(payload), payload)
-            )
-        self._link.transport.write(b"".join(parts))
+        self._send([("PUBLISH", channel, payload) for channel, payload in batch])
 
     def keep(self, states: list[tuple[str, bytes]]) -> None:
         """Set (key, value) pairs, which Redis forgets again when they are not renewed."""
+        self._send([("SET", key, value, "EX", _KEPT_SECONDS) for key, value in states])
+
+    def _send(self, commands: Iterable[tuple[str | bytes | int, ...]]) -> None:
         if self._link is not None:
-            commands: list[Any] = [("SET", key, value, "EX", _KEPT_SECONDS) for key, value in states]
             self._link.transport.write(b"".join(map(hiredis.pack_command, commands)))
 
     def make_link(self) -> RedisLink:

@@ -27,7 +27,6 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channels import Batch, DesiredChannels, Verb
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_service import LinkService
-from marketfeed.redis.resp import pack
 from marketfeed.redis.server_role import ASK_SECONDS, BUSY, Commands, RoleLink, RoleWatch
 from marketfeed.redis.subscriber_link import SubscriberLink
 from marketfeed.redis.verification import Rounds
@@ -65,7 +64,7 @@ class _PubSubLink(RoleLink, SubscriberLink):
         """Send one command for all channels of a batch, while no other is unanswered."""
         self._asked.append(batch)
         self._unconfirmed = set(batch.channels)
-        self.transport.write(pack(batch.verb.value.upper(), *batch.channels))
+        self.transport.write(hiredis.pack_command((batch.verb.value.upper(), *batch.channels)))
 
     def messageReceived(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
         stream = self._streams.get(channel)

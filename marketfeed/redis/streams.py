@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import hiredis
+from hiredis import ReplyError, pack_command
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 
@@ -43,7 +43,6 @@ from marketfeed.redis.lagging import LaggingRead, LaggingStreams, is_absent
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_service import LinkService
 from marketfeed.redis.reader_link import ReaderLink
-from marketfeed.redis.resp import pack
 from marketfeed.redis.server_role import RoleLink, RoleWatch
 from marketfeed.redis.stream_checks import REFUSALS, StreamChecks
 from marketfeed.redis.stream_entries import ABSENT, Extent, payload_of
@@ -137,7 +136,7 @@ class RedisStreams(LinkService):
         self._looking.start(LOOK_SECONDS, now=False)
         self._read_at = self._clock.seconds()
         self.sink.reached()
-        link.exchange(pack("CLIENT", "ID") + pack("INFO", "server"), 2, self._identified)
+        link.exchange(pack_command(("CLIENT", "ID")) + pack_command(("INFO", "server")), 2, self._identified)
 
     def link_down(self, link: RedisLink | None) -> None:
         self._link = None
@@ -365,7 +364,7 @@ class RedisStreams(LinkService):
 
 def _fault(answers: list[Any]) -> str:
     """The first error among the answers, but for a stream that does not exist."""
-    faults = (answer for answer in answers if isinstance(answer, hiredis.ReplyError) and not is_absent(answer))
+    faults = (answer for answer in answers if isinstance(answer, ReplyError) and not is_absent(answer))
     return str(next(faults, ""))
 
 

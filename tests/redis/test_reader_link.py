@@ -10,7 +10,6 @@ from twisted.internet.task import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.link import LinkKeeper, RedisLink
 from marketfeed.redis.reader_link import ReaderLink
-from marketfeed.redis.resp import pack
 from tests.redis.memory import Connection, Endpoint
 
 
@@ -42,7 +41,7 @@ class World:
         self.idles.append(self.link.is_busy)
 
     def exchange(self, *names: str) -> None:
-        self.link.exchange(b"".join(map(pack, names)), len(names), self.got.append)
+        self.link.exchange(b"".join(hiredis.pack_command((name,)) for name in names), len(names), self.got.append)
 
     def stop(self) -> None:
         self.keeper.stopService()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from hiredis import pack_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.redis.resp import pack
 from marketfeed.redis.stream_reads import BYTES, FIRST, LEAST, MOST, TOTAL, Reading, Reads, Volume
 from tests.strategies import property_test
 
@@ -16,7 +16,7 @@ def expected(readings: list[Reading], most: int, block_ms: int | None) -> bytes:
     keys = [reading.key for reading in readings]
     ids = [reading.at for reading in readings]
     block = () if block_ms is None else ("BLOCK", str(block_ms))
-    return pack("XREAD", "COUNT", str(most), *block, "STREAMS", *keys, *ids)
+    return pack_command(("XREAD", "COUNT", str(most), *block, "STREAMS", *keys, *ids))
 
 
 @given(STEPS)

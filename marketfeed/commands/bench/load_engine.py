@@ -90,7 +90,7 @@ def _connect(address: RedisAddress, tls: RedisTls) -> socket.socket:
 
 def _ask(link: socket.socket, reader: hiredis.Reader, *command: str) -> None:
     try:
-        _send(link, hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub knows one word only
+        _send(link, hiredis.pack_command(command))
         while (reply := reader.gets()) is False:
             data = link.recv(_READ)
             if not data:
