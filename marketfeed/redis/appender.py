@@ -25,7 +25,7 @@ from marketfeed.boundaries import Clock
 from marketfeed.model.rate import TokenBucket
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.link import RedisLink
-from marketfeed.redis.link_service import LinkService
+from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.runtime.logs import Log
 
 __all__ = ["MOST_BYTES", "RedisAppender"]
@@ -62,7 +62,7 @@ class _AppenderLink(RedisLink):
         super().ping()
 
 
-class RedisAppender(LinkService):
+class RedisAppender(LinkKeeper[_AppenderLink]):
     """Keeps a link to append through. `maxlen`: about so many entries are kept of each stream; 0: all.
 
     `added` and `lost` count entries.
@@ -115,15 +115,14 @@ class RedisAppender(LinkService):
 
     # What the link says.
 
-    def make_link(self) -> RedisLink:
+    def make_link(self) -> _AppenderLink:
         return _AppenderLink(self._clock, self)
 
-    def link_up(self, link: RedisLink) -> None:
-        assert isinstance(link, _AppenderLink)
+    def link_up(self, link: _AppenderLink) -> None:
         self._link = link
         self.go_on()
 
-    def link_down(self, link: RedisLink | None) -> None:
+    def link_down(self, link: _AppenderLink | None) -> None:
         self._link = None
         self._takes_entries = False
         self._end_pause()

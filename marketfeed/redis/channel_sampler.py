@@ -16,8 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 
 from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.link import RedisLink
-from marketfeed.redis.link_service import LinkService
+from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.subscriber_link import SubscriberLink
 from marketfeed.runtime.logs import Log
 
@@ -48,7 +47,7 @@ class _SamplerLink(SubscriberLink):
         self.transport.write(b"".join([hiredis.pack_command((verb, each)) for each in patterns]))
 
 
-class ChannelSampler(LinkService):
+class ChannelSampler(LinkKeeper[_SamplerLink]):
     """Calls `heard` with channels that `patterns` match, with each as often as something is heard on it."""
 
     log = Log()
@@ -64,20 +63,16 @@ class ChannelSampler(LinkService):
         super().__init__(clock, endpoint, address, "redis, for --warm")
         self._patterns = patterns
         self._heard = heard
-        self._link: _SamplerLink | None = None
         self._next: IDelayedCall | None = None
         self._last_refusal = ""
 
-    def make_link(self) -> RedisLink:
+    def make_link(self) -> _SamplerLink:
         return _SamplerLink(self._clock, self._heard, self._refused)
 
-    def link_up(self, link: RedisLink) -> None:
-        assert isinstance(link, _SamplerLink)
-        self._link = link
+    def link_up(self, link: _SamplerLink) -> None:
         self._listen()
 
-    def link_down(self, link: RedisLink | None) -> None:
-        self._link = None
+    def link_down(self, link: _SamplerLink | None) -> None:
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -89,8 +84,8 @@ class ChannelSampler(LinkService):
         self._turn(b"PUNSUBSCRIBE", PERIOD_SECONDS - LISTEN_SECONDS, self._listen)
 
     def _turn(self, verb: bytes, seconds: float, then: Callable[[], None]) -> None:
-        assert self._link is not None  # the timer ends with it
-        self._link.send(verb, self._patterns)
+        assert self.link is not None  # the timer ends with it
+        self.link.send(verb, self._patterns)
         self._next = self._clock.callLater(seconds, then)
 
     def _refused(self, why: str) -> None:

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.link import RedisLink
-from marketfeed.redis.link_service import LinkService
+from marketfeed.redis.link_keeper import LinkKeeper
 
 __all__ = ["CommandFault", "CommandRefused", "OutOfReach", "RedisCommands"]
 
@@ -69,32 +69,24 @@ class _CommandLink(RedisLink):
             each.errback(OutOfReach(str(self._fault)))
 
 
-class RedisCommands(LinkService):
+class RedisCommands(LinkKeeper[_CommandLink]):
     """Keeps a link to ask through. `name`: what the log calls it."""
 
     def __init__(
         self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, name: str = "redis commands"
     ) -> None:
         super().__init__(clock, endpoint, address, name)
-        self._link: _CommandLink | None = None
 
     @property
     def ready(self) -> bool:
         """There is a link: what is asked now is sent."""
-        return self._link is not None
+        return self.link is not None
 
     def ask(self, *words: bytes | str) -> Deferred[Any]:
         """Send one command. Its reply, as hiredis reads it (bytes, int, list, None); fails with `CommandFault`."""
-        if self._link is None:
+        if self.link is None:
             return fail(OutOfReach("there is no connection"))
-        return self._link.ask(hiredis.pack_command(words))
+        return self.link.ask(hiredis.pack_command(words))
 
-    def make_link(self) -> RedisLink:
+    def make_link(self) -> _CommandLink:
         return _CommandLink(self._clock)
-
-    def link_up(self, link: RedisLink) -> None:
-        assert isinstance(link, _CommandLink)
-        self._link = link
-
-    def link_down(self, link: RedisLink | None) -> None:
-        self._link = None

@@ -1,47 +1,33 @@
-"""One connection to a Redis server, and its keeper, who makes a new one whenever it is lost.
+"""A connection to a Redis server: its login, its replies, and how it ends.
 
 1. A link is up when the server has taken the login and answered a PING; before that it is nobody's business.
 2. Every way in which a link can fail ends in one `LinkError`, whose message says what is wrong in one line.
-3. A link that has been quiet is asked for a sign of life; one that stays silent is lost.
-4. Attempts are made for ever, with growing, jittered pauses, which begin anew once a link has been good. A cause is
-   logged when it is new.
+
+It is kept, and made anew, by a `LinkKeeper`.
 """
 
 from __future__ import annotations
 
-import random
-from typing import Any, Protocol
+from typing import Any
 
 import hiredis
 from OpenSSL import SSL
-from twisted.application.service import Service
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, connectionDone
-from twisted.internet.task import deferLater
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from txredisapi import SubscriberProtocol
 
 from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.tls import explain_refusal
-from marketfeed.runtime.logs import Log
 
-__all__ = ["LinkError", "LinkKeeper", "LinkOwner", "RedisLink"]
+__all__ = ["LinkError", "RedisLink", "explain"]
 
 LOGIN_SECONDS = 10.0
-QUIET_SECONDS = 5.0
-"""After this long without a byte the server is asked for one."""
-SILENT_SECONDS = 10.0
-"""After this long without a byte the link is lost."""
 READ_BYTES = 256 * 1024
 """Of a link that are read in one turn, between which clients are served. Twisted's 64 KiB make it fall behind."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
-_GOOD_SECONDS = 1.0
-"""A link that lasted this long was a good one: the next pause is the first again. One that did not is not made anew
-sooner: clients hear of a gap once a second at most."""
 
 
 class LinkError(Exception):
@@ -103,7 +89,7 @@ class RedisLink(SubscriberProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._fault is None:
-            self._fault = _explain(reason)
+            self._fault = explain(reason)
         super().connectionLost(reason)
         self.lost.callback(self._fault)
         self.gone.callback(None)
@@ -135,7 +121,8 @@ class RedisLink(SubscriberProtocol):
         self.transport.abortConnection()
 
 
-def _explain(reason: Failure) -> LinkError:
+def explain(reason: Failure) -> LinkError:
+    """Why a connection could not be made, or was lost, in words that an operator knows."""
     fault = reason.value
     if isinstance(fault, error.DNSLookupError):
         return LinkError("the host name is not known")
@@ -160,162 +147,3 @@ def _tls_fault(fault: SSL.Error) -> str:
     if isinstance(entries, str):
         return entries
     return "; ".join(": ".join(text for text in entry if text) for entry in entries)
-
-
-class LinkOwner(Protocol):
-    """Who uses the links that a keeper makes."""
-
-    def make_link(self) -> RedisLink:
-        """A fresh link, not connected yet."""
-
-    def link_up(self, link: RedisLink) -> None:
-        """The link is ready for use."""
-
-    def link_down(self, link: RedisLink | None) -> None:
-        """The link is lost; None: none could be made."""
-
-
-class LinkKeeper(Service):
-    """Keeps one link to a server. `name`: what the log calls it."""
-
-    log = Log()
-
-    def __init__(
-        self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, owner: LinkOwner, name: str
-    ) -> None:
-        self._clock = clock
-        self._endpoint = endpoint
-        self._address = address
-        self._owner = owner
-        self._name = name
-        self._work: Deferred[None] | None = None
-        self._link: RedisLink | None = None
-        self._failures = 0
-        self._is_flapping = False
-        self._watch: IDelayedCall | None = None
-        self._last_cause = ""
-
-    def startService(self) -> None:
-        Service.startService(self)
-        self._work = Deferred.fromCoroutine(self._keep())
-
-    async def _stop(self) -> None:
-        work, self._work = self._work, None
-        if work is not None:
-            work.cancel()
-            await work
-        if self._link is not None:
-            await self._link.gone
-
-    def stopService(self) -> Deferred[None]:
-        Service.stopService(self)
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _keep(self) -> None:
-        """Make a link, wait until it is lost, pause, and so on, until stopped, which cancels what is waited for."""
-        while True:
-            try:
-                cause = await self._one_link()
-            except CancelledError:
-                return
-            except Exception:
-                self.log.failure("{name}: internal error", name=self._name)
-                cause = LinkError("internal error")
-            if not self.running:
-                return
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self._failures) * random.uniform(0.75, 1.25)
-            if self._is_flapping:
-                self._is_flapping = False
-                pause = max(pause, _GOOD_SECONDS * random.uniform(1, 1.25))
-            self._failures = min(self._failures + 1, 10)
-            self._report(cause, pause)
-            try:
-                await deferLater(self._clock, pause)
-            except CancelledError:
-                return
-
-    async def _one_link(self) -> LinkError:
-        """The life of one link; returns the cause of its end."""
-        owner = self._owner
-        try:
-            link = await self._connect()
-        except LinkError as cause:
-            owner.link_down(None)
-            return cause
-        self.log.info("{name}: connected to {address}", name=self._name, address=self._address)
-        self._last_cause = ""
-        up_since = self._clock.seconds()
-        self._watch = self._clock.callLater(QUIET_SECONDS, self._look, link)
-        link.is_up = True
-        try:
-            owner.link_up(link)
-            return await link.lost
-        except BaseException:  # stopped, or a fault of the owner's
-            link.transport.abortConnection()
-            raise
-        finally:
-            lasted = self._clock.seconds() - up_since
-            self._is_flapping = lasted < _GOOD_SECONDS
-            if not self._is_flapping:
-                self._failures = 0
-            if self._watch.active():
-                self._watch.cancel()
-            owner.link_down(link)
-
-    async def _connect(self) -> RedisLink:
-        link = self._owner.make_link()
-        try:
-            await self._endpoint.connect(_Ready(link))
-        except Exception:
-            if not self.running:  # endpoints have errors of their own for having been cancelled
-                raise CancelledError from None
-            raise _explain(Failure()) from None
-        self._link = link
-        link.gone.addCallback(self._forget)
-        try:
-            await link.log_in(self._address)
-        except BaseException:
-            if link.connected:
-                link.fail("the login failed")
-            raise
-        return link
-
-    def _forget(self, _: None) -> None:
-        self._link = None
-
-    def _look(self, link: RedisLink, asked_after: float | None = None) -> None:
-        """Look whether the link still lives. `asked_after`: when it had last been heard as it was asked."""
-        if link.last_heard == asked_after:
-            link.fail(f"silent for {SILENT_SECONDS:g} s")
-            return
-        # However long the silence, it is asked first: the clock may have jumped, or this process been suspended.
-        silence = self._clock.seconds() - link.last_heard
-        if silence >= QUIET_SECONDS:
-            link.ping()
-            self._watch = self._clock.callLater(SILENT_SECONDS - QUIET_SECONDS, self._look, link, link.last_heard)
-        else:
-            self._watch = self._clock.callLater(QUIET_SECONDS - silence, self._look, link)
-
-    def _report(self, cause: LinkError, pause: float) -> None:
-        text = str(cause)
-        say = self.log.debug if text == self._last_cause else self.log.error
-        self._last_cause = text
-        say(
-            "{name}: no connection to {address}: {cause}; trying again, next in {pause:.1f} s",
-            name=self._name,
-            address=self._address,
-            cause=text,
-            pause=pause,
-        )
-
-
-class _Ready(Factory):
-    """Gives out one link that exists already."""
-
-    noisy = False
-
-    def __init__(self, link: RedisLink) -> None:
-        self._link = link
-
-    def buildProtocol(self, addr: object) -> RedisLink:
-        return self._link

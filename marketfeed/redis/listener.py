@@ -24,8 +24,7 @@ from twisted.internet.task import LoopingCall
 from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
-from marketfeed.redis.link import RedisLink
-from marketfeed.redis.link_service import LinkService
+from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.server_role import RoleLink, RoleWatch
 from marketfeed.redis.subscriber_link import SubscriberLink
 
@@ -149,7 +148,7 @@ class _ListenerLink(RoleLink, SubscriberLink):
                 self._pause = self._clock.callLater(BUSY_SECONDS, self._subscribe_again)
 
 
-class RedisListener(LinkService):
+class RedisListener(LinkKeeper[_ListenerLink]):
     """Keeps the subscriptions that `commands` make, through whatever happens to the link.
 
     `roles`: another link to the server, which is asked for its role; it runs for as long as this does. `now`: the
@@ -171,29 +170,25 @@ class RedisListener(LinkService):
         self._role = RoleWatch(clock, roles, now)
         self._commands = commands
         self._sink = sink
-        self._link: _ListenerLink | None = None
         self._asking = LoopingCall(self._ask)
         self._asking.clock = clock
 
-    def make_link(self) -> RedisLink:
+    def make_link(self) -> _ListenerLink:
         return _ListenerLink(self._clock, self._commands, self._sink)
 
-    def link_up(self, link: RedisLink) -> None:
-        assert isinstance(link, _ListenerLink)
-        self._link = link
+    def link_up(self, link: _ListenerLink) -> None:
         self._role.begin(link)
         link.subscribe()
         self._asking.start(ASK_SECONDS, now=False)
 
-    def link_down(self, link: RedisLink | None) -> None:
-        if self._link is not None:
-            self._link.end()
-            self._link = None
+    def link_down(self, link: _ListenerLink | None) -> None:
+        if link is not None:
+            link.end()
             self._asking.stop()
             self._role.end()
         if self.running:
             self._sink.lost(self._role.good_at)
 
     def _ask(self) -> None:
-        if self._link is not None:
-            self._link.ask()
+        if self.link is not None:
+            self.link.ask()

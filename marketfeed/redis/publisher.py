@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.link import RedisLink
-from marketfeed.redis.link_service import LinkService
+from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.runtime.logs import Log
 
 __all__ = ["RedisPublisher"]
@@ -30,16 +30,15 @@ class _PublisherLink(RedisLink):
             self.log.error("redis: a publication, or a state, is refused: {fault}", fault=str(reply))
 
 
-class RedisPublisher(LinkService):
+class RedisPublisher(LinkKeeper[_PublisherLink]):
     """Keeps a link to publish through. `ready`: there is one."""
 
     def __init__(self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress) -> None:
         super().__init__(clock, endpoint, address, "publisher")
-        self._link: RedisLink | None = None
 
     @property
     def ready(self) -> bool:
-        return self._link is not None
+        return self.link is not None
 
     def publish(self, batch: list[tuple[str, bytes]]) -> None:
         """Send (channel, payload) pairs in order."""
@@ -50,15 +49,8 @@ class RedisPublisher(LinkService):
         self._send([("SET", key, value, "EX", _KEPT_SECONDS) for key, value in states])
 
     def _send(self, commands: Iterable[tuple[str | bytes | int, ...]]) -> None:
-        if self._link is not None:
-            self._link.transport.write(b"".join(map(hiredis.pack_command, commands)))
+        if self.link is not None:
+            self.link.transport.write(b"".join(map(hiredis.pack_command, commands)))
 
-    def make_link(self) -> RedisLink:
+    def make_link(self) -> _PublisherLink:
         return _PublisherLink(self._clock)
-
-    def link_up(self, link: RedisLink) -> None:
-        assert isinstance(link, _PublisherLink)
-        self._link = link
-
-    def link_down(self, link: RedisLink | None) -> None:
-        self._link = None

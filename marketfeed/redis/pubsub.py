@@ -25,8 +25,7 @@ from twisted.internet.task import LoopingCall
 from marketfeed.boundaries import Clock, Sink
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channels import Batch, DesiredChannels, Verb
-from marketfeed.redis.link import RedisLink
-from marketfeed.redis.link_service import LinkService
+from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.server_role import ASK_SECONDS, BUSY, Commands, RoleLink, RoleWatch
 from marketfeed.redis.subscriber_link import SubscriberLink
 from marketfeed.redis.verification import Rounds
@@ -94,7 +93,7 @@ class _PubSubLink(RoleLink, SubscriberLink):
         self._source.sink.flush()
 
 
-class RedisPubSub(LinkService):
+class RedisPubSub(LinkKeeper[_PubSubLink]):
     """Redis PUBLISH/SUBSCRIBE as a `Source`. `commands`: another link to the server, which is asked for its role.
 
     `streams`: those that are delivered, by their channels.
@@ -117,7 +116,6 @@ class RedisPubSub(LinkService):
         self._now = now
         self._desired = DesiredChannels()
         self._put_off: Batch | None = None
-        self._link: _PubSubLink | None = None
         self._role = RoleWatch(clock, commands, now)
         self._retries = Rounds(clock.seconds(), RETRIES_A_SECOND)
         self._asking = LoopingCall(self._ask)
@@ -144,12 +142,10 @@ class RedisPubSub(LinkService):
 
     # What the link says.
 
-    def make_link(self) -> RedisLink:
+    def make_link(self) -> _PubSubLink:
         return _PubSubLink(self._clock, self, self._now)
 
-    def link_up(self, link: RedisLink) -> None:
-        assert isinstance(link, _PubSubLink)
-        self._link = link
+    def link_up(self, link: _PubSubLink) -> None:
         link.good_at = self._now()
         self._role.begin(link)
         self._desired.linked()
@@ -157,8 +153,8 @@ class RedisPubSub(LinkService):
         self.sink.reached()
         self._go_on()
 
-    def link_down(self, link: RedisLink | None) -> None:
-        self._link = self._put_off = None
+    def link_down(self, link: _PubSubLink | None) -> None:
+        self._put_off = None
         self._role.end()
         self._desired.lost()
         self.streams.clear()
@@ -169,9 +165,9 @@ class RedisPubSub(LinkService):
 
     def answered(self) -> None:
         """The server has answered a PING."""
-        if self._put_off is not None and self._link is not None:
+        if self._put_off is not None and self.link is not None:
             batch, self._put_off = self._put_off, None
-            self._link.send(batch)
+            self.link.send(batch)
 
     def has_changed(self, verb: Verb, channel: bytes) -> None:
         """The server has confirmed the beginning or the end of a subscription."""
@@ -198,7 +194,7 @@ class RedisPubSub(LinkService):
         self.sink.confirmed(stream)
 
     def _go_on(self) -> None:
-        if self._link is None:
+        if self.link is None:
             return
         batch = self._desired.next_batch()
         if batch is not None:
@@ -208,17 +204,16 @@ class RedisPubSub(LinkService):
                 count=len(batch.channels),
                 channel=batch.channels[0],
             )
-            self._link.send(batch)
+            self.link.send(batch)
 
     def _ask(self) -> None:
-        if self._link is not None:
-            if self._link.pinged_at is None:
-                self._link.ping()
+        if self.link is not None:
+            if self.link.pinged_at is None:
+                self.link.ping()
             self._desired.retry(self._retries.due(self._desired.refusals, self._clock.seconds()))
             self._go_on()
 
-    def _good_at(self, link: RedisLink) -> int:
-        assert isinstance(link, _PubSubLink)
+    def _good_at(self, link: _PubSubLink) -> int:
         if link.pinged_at is not None:
             seconds = self._now() - link.pinged_at
             self.log.info("redis: the connection ended with a PING unanswered for {seconds:.1f} s", seconds=seconds)

@@ -40,8 +40,7 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.delivery import Delivery, Found
 from marketfeed.redis.lagging import LaggingRead, LaggingStreams, is_absent
-from marketfeed.redis.link import RedisLink
-from marketfeed.redis.link_service import LinkService
+from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.reader_link import ReaderLink
 from marketfeed.redis.server_role import RoleLink, RoleWatch
 from marketfeed.redis.stream_checks import REFUSALS, StreamChecks
@@ -67,7 +66,7 @@ class _SourceLink(RoleLink, ReaderLink):
     """A link on which streams are read, and whose server has all that its master has."""
 
 
-class RedisStreams(LinkService):
+class RedisStreams(LinkKeeper[_SourceLink]):
     """Redis streams as a `Source`. `nameless`: entries that were passed over, for they have no field `d`."""
 
     log = Log()
@@ -88,7 +87,6 @@ class RedisStreams(LinkService):
         self.add_child(commands)
         self._unblocker = Unblocker(clock, commands)
         self._role = RoleWatch(clock, commands, now)
-        self._link: ReaderLink | None = None
         self._wanted: dict[str, Reading] = {}
         self._checks = StreamChecks(clock, self)
         self._looking = LoopingCall(self._look)
@@ -124,12 +122,10 @@ class RedisStreams(LinkService):
 
     # What the link says.
 
-    def make_link(self) -> RedisLink:
+    def make_link(self) -> _SourceLink:
         return _SourceLink(self._clock, self, self._now)
 
-    def link_up(self, link: RedisLink) -> None:
-        assert isinstance(link, _SourceLink)
-        self._link = link
+    def link_up(self, link: _SourceLink) -> None:
         self._role.begin(link)
         self._checks.begin(self._wanted.values())
         self._is_narrowing = False
@@ -138,8 +134,7 @@ class RedisStreams(LinkService):
         self.sink.reached()
         link.exchange(pack_command(("CLIENT", "ID")) + pack_command(("INFO", "server")), 2, self._identified)
 
-    def link_down(self, link: RedisLink | None) -> None:
-        self._link = None
+    def link_down(self, link: _SourceLink | None) -> None:
         self._role.end()
         if self._looking.running:
             self._looking.stop()
@@ -151,7 +146,7 @@ class RedisStreams(LinkService):
         self._unblocker.rest()
         self._end_rest()
         if self.running:
-            self.sink.lost(None if link is None else _good_at(link, self._role))
+            self.sink.lost(None if link is None else int(min(link.good_at, self._role.good_at) * 1000))
 
     def idle(self) -> None:
         self._go_on()
@@ -166,7 +161,7 @@ class RedisStreams(LinkService):
         self._go_on()
 
     def _go_on(self) -> None:
-        link = self._link
+        link = self.link
         if link is None:
             return
         if link.is_busy:
@@ -306,7 +301,7 @@ class RedisStreams(LinkService):
 
     def _deliver(self, found: Found) -> bool:
         """Whether there is something: the exchange goes on until it is published."""
-        link, count = self._link, sum([len(entries) for _, entries in found])
+        link, count = self.link, sum([len(entries) for _, entries in found])
         if link is None or not count:
             return False
 
@@ -358,19 +353,14 @@ class RedisStreams(LinkService):
             self._rest = None
 
     def fail(self, fault: str) -> None:
-        if self._link is not None:
-            self._link.fail(fault)
+        if self.link is not None:
+            self.link.fail(fault)
 
 
 def _fault(answers: list[Any]) -> str:
     """The first error among the answers, but for a stream that does not exist."""
     faults = (answer for answer in answers if isinstance(answer, ReplyError) and not is_absent(answer))
     return str(next(faults, ""))
-
-
-def _good_at(link: RedisLink, role: RoleWatch) -> int:
-    assert isinstance(link, ReaderLink)
-    return int(min(link.good_at, role.good_at) * 1000)
 
 
 def _entry(data: bytes) -> EntryId:

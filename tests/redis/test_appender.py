@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from marketfeed.redis import appender as redis_appender
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.appender import RedisAppender
-from marketfeed.redis.link import QUIET_SECONDS
+from marketfeed.redis.link_keeper import QUIET_SECONDS
 from tests.conftest import LogCapture
 from tests.redis.memory import Connection, Endpoint
 from tests.strategies import property_test

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import CommandRefused, OutOfReach, RedisCommands
-from marketfeed.redis.link import QUIET_SECONDS, SILENT_SECONDS
+from marketfeed.redis.link_keeper import QUIET_SECONDS, SILENT_SECONDS
 from tests.redis.memory import Connection, Endpoint
 
 

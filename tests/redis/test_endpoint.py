@@ -1,4 +1,4 @@
-"""Connecting to a Redis server that asks who we are: real handshakes in memory, and renewal between them."""
+"""How to connect to a Redis server: where, whom to trust, and who we are, by real handshakes in memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import pytest
 from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
-from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
-from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.address import RedisAddress, parse_redis_url
 from marketfeed.redis.endpoint import check_files, redis_endpoint
 from marketfeed.redis.tls import RedisTls
 from tests.certificates import Authority, ServerCertificate
@@ -142,7 +141,46 @@ def test_files_can_be_looked_at_before(certificate: ServerCertificate) -> None:
         assert str(caught.value).startswith(line)
 
 
-def test_a_socket_takes_no_files() -> None:
-    """Nothing is looked for."""
-    endpoint = redis_endpoint(MemoryReactorClock(), RedisAddress(path="/run/redis.sock"), RedisTls("none.pem"))
-    assert isinstance(endpoint, UNIXClientEndpoint)
+def test_the_address_says_where_to_connect_to() -> None:
+    """A path is a Unix socket, for which no file is looked at; anything else TCP. Both within ten seconds."""
+    reactor = MemoryReactorClock()
+    for url in ("unix:///run/redis.sock", "redis://127.0.0.1:7000"):
+        endpoint = redis_endpoint(reactor, parse_redis_url(url), RedisTls("none.pem"))
+        attempt = endpoint.connect(Factory.forProtocol(Protocol))
+        attempt.addErrback(lambda _: None)
+        attempt.cancel()
+    ((path, _, unix_timeout, _),) = reactor.unixClients
+    ((host, port, _, tcp_timeout, _),) = reactor.tcpClients
+    assert (path, unix_timeout, host, port, tcp_timeout) == ("/run/redis.sock", 10.0, "127.0.0.1", 7000, 10.0)
+
+
+def trust(path: Path) -> None:
+    """Make an endpoint that trusts the certificates of a file."""
+    redis_endpoint(MemoryReactorClock(), ADDRESS, RedisTls(str(path)))
+
+
+def test_a_file_of_certificates_may_hold_several(here: Path) -> None:
+    """With words between them, as operating systems ship theirs."""
+    ROOT.write(here / "ca.pem")
+    one = (here / "ca.pem").read_text()
+    (here / "ca.pem").write_text(f"# the old one\n{one}\n# the new one\n{one}\n")
+    trust(here / "ca.pem")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"junk",
+        b"-----BEGIN CERTIFICATE-----\nnot base64\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        b"\xff\xfe-----END CERTIFICATE-----",
+        b"-----END CERTIFICATE-----",
+        ROOT.issue("x").pem + b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ],
+)
+def test_a_file_that_holds_no_certificates_is_refused(text: bytes, here: Path) -> None:
+    """One that is broken among good ones, too. The start ends with one line that names the file."""
+    (here / "ca.pem").write_bytes(text)
+    with pytest.raises(ValueError, match=r"ca\.pem: expected certificates in PEM format$"):
+        trust(here / "ca.pem")

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
-from marketfeed.redis.link import QUIET_SECONDS, SILENT_SECONDS
+from marketfeed.redis.link_keeper import QUIET_SECONDS, SILENT_SECONDS
 from marketfeed.redis.listener import ASK_SECONDS, BUSY_SECONDS, ListenerSink, RedisListener
 from tests.redis.memory import Connection, Endpoint
 

@@ -8,43 +8,40 @@ import hiredis
 from twisted.internet.task import Clock
 
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.link import LinkKeeper, RedisLink
+from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.reader_link import ReaderLink
 from tests.redis.memory import Connection, Endpoint
 
 
-class World:
-    """Who owns the link, and the server."""
+class World(LinkKeeper[ReaderLink]):
+    """Who keeps the link, and the server."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.endpoint = Endpoint(self.clock)
-        self.keeper = LinkKeeper(self.clock, self.endpoint, RedisAddress(), self, "test")
+        super().__init__(self.clock, self.endpoint, RedisAddress(), "test")
         self.got: list[list[Any]] = []
         self.idles: list[bool] = []
-        self.link: ReaderLink
-        self.keeper.startService()
+        self.startService()
         self.server: Connection = self.endpoint.accept()
         self.server.answer(b"+PONG\r\n")
 
-    def make_link(self) -> RedisLink:
-        self.link = ReaderLink(self.clock, self, lambda: 1000 + self.clock.seconds())
+    def make_link(self) -> ReaderLink:
+        return ReaderLink(self.clock, self, lambda: 1000 + self.clock.seconds())
+
+    def up(self) -> ReaderLink:
+        """The link, which is up."""
+        assert self.link is not None
         return self.link
 
-    def link_up(self, link: RedisLink) -> None:
-        self.link.is_up = True
-
-    def link_down(self, link: RedisLink | None) -> None:
-        """Nothing to do."""
-
     def idle(self) -> None:
-        self.idles.append(self.link.is_busy)
+        self.idles.append(self.up().is_busy)
 
     def exchange(self, *names: str) -> None:
-        self.link.exchange(b"".join(hiredis.pack_command((name,)) for name in names), len(names), self.got.append)
+        self.up().exchange(b"".join(hiredis.pack_command((name,)) for name in names), len(names), self.got.append)
 
     def stop(self) -> None:
-        self.keeper.stopService()
+        self.stopService()
         self.clock.advance(0)
         assert self.clock.getDelayedCalls() == []
 
@@ -53,7 +50,7 @@ def test_an_exchange_ends_with_its_last_reply() -> None:
     """Errors are replies; a sign of life is none."""
     world = World()
     world.exchange("A", "B", "C")
-    assert world.link.is_busy
+    assert world.up().is_busy
     assert world.server.asked() == [(b"A",), (b"B",), (b"C",)]
     world.server.say(b":1\r\n+PONG\r\n-ERR no\r\n*-")
     assert world.got == []
@@ -75,10 +72,10 @@ def test_it_was_good_when_the_last_answered_exchange_began() -> None:
     world.exchange("A")
     world.clock.advance(1)
     world.server.say(b"+PONG\r\n")
-    assert world.link.good_at == 1000
+    assert world.up().good_at == 1000
     world.clock.advance(1)
     world.server.say(b":1\r\n")
-    assert world.link.good_at == 1001
+    assert world.up().good_at == 1001
     world.stop()
 
 

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, UNIXClientEndpoint
-from twisted.internet.interfaces import IResolutionReceiver
+from twisted.internet.interfaces import IResolutionReceiver, IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent
 
 from marketfeed.redis.address import RedisAddress, parse_redis_url
-from marketfeed.redis.endpoint import redis_endpoint
-from marketfeed.redis.link import LinkKeeper, RedisLink
-from marketfeed.redis.tls import RedisTls
+from marketfeed.redis.link import RedisLink
+from marketfeed.redis.link_keeper import LinkKeeper
 from tests.conftest import LogCapture
 from tests.redis.memory import Connection, Endpoint
 
@@ -35,11 +29,11 @@ PLAIN = parse_redis_url("redis://cache.example:6379")
 FULL = RedisAddress(username="feed", password=SECRET, database=3)
 
 
-class Owner:
-    """Records what a keeper tells its owner."""
+class Keeper(LinkKeeper[RedisLink]):
+    """Records when a link is up, and down."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Any, endpoint: IStreamClientEndpoint, address: RedisAddress = PLAIN) -> None:
+        super().__init__(clock, endpoint, address, "cache")
         self.events: list[str] = []
         self.on_up: Callable[[], None] = lambda: None
         self.on_down: Callable[[], None] = lambda: None
@@ -48,10 +42,12 @@ class Owner:
         return RedisLink(self._clock)
 
     def link_up(self, link: RedisLink) -> None:
+        assert link is self.link
         self.events.append("up")
         self.on_up()
 
     def link_down(self, link: RedisLink | None) -> None:
+        assert self.link is None
         self.events.append("none" if link is None else "down")
         self.on_down()
 
@@ -62,8 +58,7 @@ class World:
     def __init__(self, address: RedisAddress = PLAIN) -> None:
         self.clock = Clock()
         self.endpoint = Endpoint(self.clock)
-        self.owner = Owner(self.clock)
-        self.keeper = LinkKeeper(self.clock, self.endpoint, address, self.owner, "cache")
+        self.keeper = Keeper(self.clock, self.endpoint, address)
 
     def start(self) -> World:
         self.keeper.startService()
@@ -102,9 +97,9 @@ class World:
         assert self.clock.getDelayedCalls() == []
         assert not any(connection.is_open for connection in self.endpoint.connections)
         assert not self.endpoint.is_waiting
-        events, attempts = list(self.owner.events), len(self.endpoint.attempts)
+        events, attempts = list(self.keeper.events), len(self.endpoint.attempts)
         self.clock.advance(1000)
-        assert (self.owner.events, len(self.endpoint.attempts)) == (events, attempts)
+        assert (self.keeper.events, len(self.endpoint.attempts)) == (events, attempts)
 
 
 def causes(logged: LogCapture, level: LogLevel = LogLevel.error) -> list[str]:
@@ -131,17 +126,17 @@ def text_of(logged: LogCapture) -> str:
     ],
 )
 def test_a_link_is_up_when_all_of_the_login_was_answered(url: str, asked: list[tuple[bytes, ...]]) -> None:
-    """The commands go one by one, as the address says; the owner hears of the link after the answer to PING."""
+    """The commands go one by one, as the address says; it is used after the answer to PING."""
     world = World(parse_redis_url(url)).start()
     connection = world.endpoint.accept()
     for command in asked:
         assert connection.asked() == [command]
-        assert world.owner.events == []
+        assert world.keeper.events == []
         connection.say(PONG if command == (b"PING",) else OK)
     assert connection.asked() == []
-    assert world.owner.events == ["up"]
+    assert world.keeper.events == ["up"]
     world.stop()
-    assert world.owner.events == ["up", "down"]
+    assert world.keeper.events == ["up", "down"]
 
 
 def test_an_answer_may_come_in_pieces() -> None:
@@ -149,9 +144,9 @@ def test_an_answer_may_come_in_pieces() -> None:
     world = World().start()
     connection = world.endpoint.accept()
     for byte in b"+PONG\r\n":
-        assert world.owner.events == []
+        assert world.keeper.events == []
         connection.say(bytes([byte]))
-    assert world.owner.events == ["up"]
+    assert world.keeper.events == ["up"]
     world.stop()
 
 
@@ -184,7 +179,7 @@ def test_a_login_that_fails_is_one_line(answers: list[bytes], cause: str, logged
     connection.answer(*answers)
     world.clock.advance(0)
     assert not connection.is_open
-    assert world.owner.events == ["none"]
+    assert world.keeper.events == ["none"]
     assert causes(logged) == [cause]
     assert len([event for event in logged.events if event["log_level"] > LogLevel.debug]) == 1
     world.next_attempt()
@@ -261,7 +256,7 @@ def test_a_connection_that_cannot_be_made_is_one_line(fault: Exception, cause: s
     world = World().start()
     world.endpoint.refuse(fault)
     assert causes(logged) == [cause]
-    assert world.owner.events == ["none"]
+    assert world.keeper.events == ["none"]
     world.stop()
 
 
@@ -284,7 +279,7 @@ def test_a_connection_that_is_lost_is_one_line(fault: Exception, cause: str, is_
     connection = world.connect() if is_up else world.endpoint.accept()
     connection.cut(fault)
     assert causes(logged) == [cause]
-    assert world.owner.events == (["up", "down"] if is_up else ["none"])
+    assert world.keeper.events == (["up", "down"] if is_up else ["none"])
     world.stop()
 
 
@@ -296,26 +291,26 @@ def test_what_a_link_says_against_the_protocol_ends_it(logged: LogCapture) -> No
     world.clock.advance(0)
     assert not connection.is_open
     assert causes(logged) == [NOT_REDIS]
-    assert world.owner.events == ["up", "down"]
+    assert world.keeper.events == ["up", "down"]
     world.stop()
 
 
 def test_a_fault_of_ours_is_logged_and_costs_one_link(logged: LogCapture) -> None:
-    """An owner that raises must not leave the daemon without a link for good."""
+    """A user that raises must not leave the daemon without a link for good."""
     world = World().start()
 
     def raise_it() -> None:
         raise ZeroDivisionError
 
-    world.owner.on_up = raise_it
+    world.keeper.on_up = raise_it
     connection = world.connect()
     world.clock.advance(0)
     assert not connection.is_open
-    world.owner.on_up, world.owner.on_down = (lambda: None), raise_it
+    world.keeper.on_up, world.keeper.on_down = (lambda: None), raise_it
     world.connect().cut()
-    world.owner.on_down = lambda: None
+    world.keeper.on_down = lambda: None
     world.connect()
-    assert world.owner.events == ["up", "down", "up", "down", "up"]
+    assert world.keeper.events == ["up", "down", "up", "down", "up"]
     assert len(logged.flush_failures(ZeroDivisionError)) == 2
     world.stop()
 
@@ -396,7 +391,7 @@ def test_attempts_go_on_for_ever(logged: LogCapture) -> None:
     world = World().start()
     world.fail(5000, REFUSED)
     world.connect()
-    assert world.owner.events.count("up") == 1
+    assert world.keeper.events.count("up") == 1
     world.stop()
 
 
@@ -473,7 +468,7 @@ def test_a_link_that_stays_silent_is_lost(logged: LogCapture) -> None:
     world.clock.advance(0)
     assert not connection.is_open
     assert causes(logged) == ["silent for 10 s"]
-    assert world.owner.events == ["up", "down"]
+    assert world.keeper.events == ["up", "down"]
     assert world.next_attempt() <= 0.25
     world.stop()
 
@@ -582,7 +577,7 @@ def test_it_can_be_stopped_at_any_moment(moment: Callable[[World], None]) -> Non
     world = World(FULL)
     moment(world)
     world.stop()
-    assert world.owner.events.count("up") == world.owner.events.count("down")
+    assert world.keeper.events.count("up") == world.keeper.events.count("down")
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -593,19 +588,19 @@ def test_it_can_be_started_again(moment: Callable[[World], None]) -> None:
     world.stop()
     world.start()
     world.endpoint.accept().answer(OK, OK, PONG)
-    assert world.owner.events[-1] == "up"
+    assert world.keeper.events[-1] == "up"
     world.stop()
 
 
 def test_a_fault_of_ours_does_not_keep_it_from_stopping(logged: LogCapture) -> None:
-    """Whatever the owner does when it hears of the end."""
+    """Whatever is done about the end."""
     world = World(FULL)
     _up(world)
 
     def raise_it() -> None:
         raise ZeroDivisionError
 
-    world.owner.on_down = raise_it
+    world.keeper.on_down = raise_it
     world.stop()
     assert len(logged.flush_failures(ZeroDivisionError)) == 1
 
@@ -640,83 +635,11 @@ def test_it_can_be_stopped_while_a_real_endpoint_connects(kind: str) -> None:
     }[kind]()
     if kind == "name":
         reactor.installNameResolver(_NoAnswer())
-    owner = Owner(reactor)
-    keeper = LinkKeeper(reactor, endpoint, PLAIN, owner, "cache")
+    keeper = Keeper(reactor, endpoint)
     keeper.startService()
     ended: list[object] = []
     done: Deferred[None] = keeper.stopService()
     done.addBoth(ended.append)
     assert ended == [None]
     assert reactor.getDelayedCalls() == []
-    assert owner.events == []
-
-
-# Endpoints.
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A file with one certificate."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "A CA")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
-    ).sign(key, hashes.SHA256())
-    path = tmp_path / "ca.pem"
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    return path
-
-
-def test_the_address_says_where_to_connect_to() -> None:
-    """A path is a Unix socket, anything else TCP; both within ten seconds."""
-    reactor = MemoryReactorClock()
-    world = World()
-    for url in ("unix:///run/redis.sock", "redis://127.0.0.1:7000"):
-        keeper = LinkKeeper(
-            reactor, redis_endpoint(reactor, parse_redis_url(url), RedisTls()), PLAIN, world.owner, "cache"
-        )
-        keeper.startService()
-        keeper.stopService()
-    ((path, _, unix_timeout, _),) = reactor.unixClients
-    ((host, port, _, tcp_timeout, _),) = reactor.tcpClients
-    assert (path, unix_timeout, host, port, tcp_timeout) == ("/run/redis.sock", 10.0, "127.0.0.1", 7000, 10.0)
-
-
-def test_a_file_of_certificates_may_hold_several(certificate: Path) -> None:
-    """With words between them, as operating systems ship theirs."""
-    one = certificate.read_text()
-    certificate.write_text(f"# the old one\n{one}\n# the new one\n{one}\n")
-    redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), RedisTls(str(certificate)))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"junk",
-        b"-----BEGIN CERTIFICATE-----\nnot base64\n-----END CERTIFICATE-----\n",
-        b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
-        b"\xff\xfe-----END CERTIFICATE-----",
-        b"-----END CERTIFICATE-----",
-    ],
-)
-def test_a_file_that_holds_no_certificates_is_refused(text: bytes, certificate: Path) -> None:
-    """The start ends with one line that names the file."""
-    certificate.write_bytes(text)
-    with pytest.raises(ValueError, match=r"ca\.pem: expected certificates in PEM format$"):
-        redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), RedisTls(str(certificate)))
-
-
-def test_a_good_certificate_does_not_hide_a_broken_one(certificate: Path) -> None:
-    """Half a file of CAs would be found out much later."""
-    broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-    certificate.write_text(certificate.read_text() + broken)
-    with pytest.raises(ValueError, match="expected certificates in PEM format"):
-        redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), RedisTls(str(certificate)))
-
-
-def test_a_missing_file_of_certificates_is_named(tmp_path: Path) -> None:
-    """With what the system says about it."""
-    with pytest.raises(ValueError, match=r"none\.pem: No such file or directory$"):
-        redis_endpoint(MemoryReactorClock(), parse_redis_url("rediss://h"), RedisTls(str(tmp_path / "none.pem")))
+    assert keeper.events == []
