@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Clock
-from marketfeed.redis.commands import CommandFault, RedisCommands
+from marketfeed.redis.commands import CommandFault, Commands
 from marketfeed.redis.rotation import Rotation
 from marketfeed.redis.stream_reads import Reading
 
@@ -29,7 +29,7 @@ LOOK_SECONDS = 0.05
 class AbsentStreams:
     """`found`: is called with readings that are to be checked again; they are no longer here."""
 
-    def __init__(self, clock: Clock, commands: RedisCommands, found: Callable[[list[Reading]], None]) -> None:
+    def __init__(self, clock: Clock, commands: Commands, found: Callable[[list[Reading]], None]) -> None:
         self._clock = clock
         self._commands = commands
         self._found = found

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 from twisted.internet.defer import Deferred, fail
@@ -22,7 +22,7 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_keeper import LinkKeeper
 
-__all__ = ["CommandFault", "CommandRefused", "OutOfReach", "RedisCommands"]
+__all__ = ["CommandFault", "CommandRefused", "Commands", "OutOfReach", "RedisCommands"]
 
 
 class CommandFault(Exception):
@@ -35,6 +35,13 @@ class OutOfReach(CommandFault):
 
 class CommandRefused(CommandFault):
     """The server answered with an error; the message is the server's."""
+
+
+class Commands(Protocol):
+    """Through which the server is asked things."""
+
+    def ask(self, *words: bytes | str | int) -> Deferred[Any]:
+        """Send one command. Its reply, as hiredis reads it (bytes, int, list, None); fails with `CommandFault`."""
 
 
 class _CommandLink(RedisLink):
@@ -82,8 +89,7 @@ class RedisCommands(LinkKeeper[_CommandLink]):
         """There is a link: what is asked now is sent."""
         return self.link is not None
 
-    def ask(self, *words: bytes | str) -> Deferred[Any]:
-        """Send one command. Its reply, as hiredis reads it (bytes, int, list, None); fails with `CommandFault`."""
+    def ask(self, *words: bytes | str | int) -> Deferred[Any]:
         if self.link is None:
             return fail(OutOfReach("there is no connection"))
         return self.link.ask(hiredis.pack_command(words))

@@ -21,8 +21,7 @@ from twisted.internet.task import deferLater
 from marketfeed.boundaries import Clock
 from marketfeed.model.stream_globs import StreamGlob
 from marketfeed.model.streams import snapshot_key
-from marketfeed.redis.commands import CommandFault, OutOfReach
-from marketfeed.redis.snapshots import Commands
+from marketfeed.redis.commands import CommandFault, Commands, OutOfReach
 from marketfeed.runtime.logs import Log
 
 __all__ = ["LOOK_SECONDS", "MOST_STREAMS", "Preload"]

@@ -25,10 +25,11 @@ from twisted.internet.task import LoopingCall
 from marketfeed.boundaries import Clock, Sink
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channels import Batch, DesiredChannels, Verb
+from marketfeed.redis.commands import Commands
 from marketfeed.redis.link_keeper import LinkKeeper
-from marketfeed.redis.server_role import ASK_SECONDS, BUSY, Commands, RoleLink, RoleWatch
+from marketfeed.redis.rotation import Rounds
+from marketfeed.redis.server_role import ASK_SECONDS, BUSY, RoleLink, RoleWatch
 from marketfeed.redis.subscriber_link import SubscriberLink
-from marketfeed.redis.verification import Rounds
 from marketfeed.runtime.logs import Log
 
 __all__ = ["RedisPubSub"]

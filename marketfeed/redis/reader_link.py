@@ -18,7 +18,7 @@ __all__ = ["Reader", "ReaderLink"]
 class Reader(Protocol):
     """Who uses the link."""
 
-    def idle(self) -> None:
+    def go_on(self) -> None:
         """All has been answered: the next exchange may begin."""
 
 
@@ -62,4 +62,4 @@ class ReaderLink(RedisLink):
         """The replies have been worked through."""
         self.good_at = self._asked_at
         self._due, self._got = 0, []
-        self._reader.idle()
+        self._reader.go_on()

@@ -1,7 +1,8 @@
 """Many things that are looked at in turn, a slice of them at a time, so that no look costs much.
 
-1. Each is looked at once in every round; a round is as many slices as it takes.
+1. Each is looked at once in every round; a round is as many slices as it takes, or a time.
 2. What is added waits for its turn behind the others; what is removed is not looked at any more.
+3. However many there are, no more than `MOST_A_SECOND` have their turn in a second: then a round takes longer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Generic, TypeVar
 
-__all__ = ["Rotation"]
+__all__ = ["MOST_A_SECOND", "ROUND_SECONDS", "Rotation", "Rounds"]
+
+ROUND_SECONDS = 30.0
+MOST_A_SECOND = 200
 
 T = TypeVar("T")
 
@@ -48,3 +52,30 @@ class Rotation(Generic[T]):
             del self._things[thing]
         self._things.update(dict.fromkeys(turn))
         return turn
+
+
+class Rounds:
+    """How many have their turn, so that each of them has one in a round. `now`: when the first round begins, in s.
+
+    `seconds`: how long a round is; `ROUND_SECONDS` if that is not given.
+    """
+
+    def __init__(
+        self,
+        now: float,
+        most_a_second: float = MOST_A_SECOND,
+        least_a_second: float = 0.0,
+        seconds: float | None = None,
+    ) -> None:
+        self._most = most_a_second
+        self._least = least_a_second
+        self._seconds = ROUND_SECONDS if seconds is None else seconds
+        self._last = now
+        self._part = 0.0
+
+    def due(self, members: int, now: float) -> int:
+        """How many of so many have their turn now, since this was last asked."""
+        passed, self._last = now - self._last, now
+        turns = self._part + passed * min(self._most, max(self._least, members / self._seconds))
+        self._part = turns % 1
+        return min(int(turns), members, int(self._most))

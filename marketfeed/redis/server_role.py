@@ -15,8 +15,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import hiredis
 import msgspec
@@ -25,12 +26,11 @@ from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.commands import CommandRefused, OutOfReach
+from marketfeed.redis.commands import CommandRefused, Commands, OutOfReach
 from marketfeed.redis.link import LinkError, RedisLink
-from marketfeed.redis.unblocker import server_of
 from marketfeed.runtime.logs import Log
 
-__all__ = ["ASK_SECONDS", "BUSY", "Commands", "RoleLink", "RoleWatch", "Server", "read_server"]
+__all__ = ["ASK_SECONDS", "BUSY", "RoleLink", "RoleWatch", "Server", "read_server", "server_of"]
 
 ASK_SECONDS = 1.0
 """How often a server is asked for an answer."""
@@ -40,6 +40,7 @@ BUSY = "BUSY"
 _CUT_OFF = "the server is a replica that has lost its master"
 _CHANGED = "the server has become another one's replica, or a master"
 _ANOTHER = "the connection for commands leads to another server"
+_RUN_ID = re.compile(rb"^run_id:(\w+)\r?$", re.MULTILINE)
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -49,6 +50,12 @@ class Server(msgspec.Struct, frozen=True):
     master: tuple[Any, ...] = ()
     is_cut_off: bool = False
     offset: int = 0
+
+
+def server_of(info: Any) -> bytes | None:
+    """Who the server is that answered INFO like this: another after each start. None: it does not say."""
+    found = _RUN_ID.search(info) if isinstance(info, bytes) else None
+    return found[1] if found is not None else None
 
 
 def read_server(info: Any, role: Any) -> Server:
@@ -82,12 +89,6 @@ class RoleLink(RedisLink):
 
     def replyReceived(self, reply: Any) -> None:
         self.replyQueue.put(reply)  # txredisapi's own would cut a list to its last three
-
-
-class Commands(Protocol):
-    """The part of `RedisCommands` that is used here."""
-
-    def ask(self, *words: bytes | str) -> Deferred[Any]: ...
 
 
 class RoleWatch:

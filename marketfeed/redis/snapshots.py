@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Protocol
 
 import msgspec
 from twisted.application.service import Service
@@ -21,10 +20,10 @@ from twisted.python.failure import Failure
 from marketfeed.boundaries import Clock
 from marketfeed.model.rate import TokenBucket
 from marketfeed.model.streams import snapshot_key
-from marketfeed.redis.commands import OutOfReach
+from marketfeed.redis.commands import Commands, OutOfReach
 from marketfeed.runtime.logs import Log
 
-__all__ = ["REACH_SECONDS", "Commands", "RedisSnapshots"]
+__all__ = ["REACH_SECONDS", "RedisSnapshots"]
 
 REACH_SECONDS = 3.0
 _RETRY_SECONDS = 0.2
@@ -32,12 +31,6 @@ _AT_A_TIME = 64
 _LINES = 1 / 60
 """Lines in the log per second: what is the matter with one key is often the matter with all. That none may be read, as
 where there are no states, is said once."""
-
-
-class Commands(Protocol):
-    """The part of `RedisCommands` that is used here."""
-
-    def ask(self, *words: bytes | str) -> Deferred[Any]: ...
 
 
 class _Read(msgspec.Struct, frozen=True, eq=False):

@@ -9,8 +9,12 @@
    The server counts what is added to it: where it has not counted what was read since its last turn, that is missed.
    What is added without a pause is never read up to its end when it is counted: it is compared as the reads come that
    far. What is missed is told behind all that may lack it, for what was read then is no beginning of anything.
-5. Streams that are wanted are checked at once. Those that have their turn in between (see `verification`) wait for the
-   end of a read; where all is well nobody hears of it.
+5. Streams that are wanted are checked at once. Those that are read have their turn once in `TURN_SECONDS`: one whose
+   ids have gone backwards, or that was deleted, would be silent for ever without a loss of the link, and a book that
+   lacks what was deleted with it is wrong until then. Where there are few, `LEAST_A_SECOND` have their turn all the
+   same. These wait for the end of a read; where all is well nobody hears of it.
+6. What the server has refused is asked for again once in `ROUND_SECONDS`: a permission that is given ends no link.
+7. Streams that do not exist yet are watched (see `absent_streams`), and checked when they do.
 """
 
 from __future__ import annotations
@@ -22,20 +26,27 @@ from hiredis import ReplyError, pack_command
 
 from marketfeed.boundaries import Clock, Sink
 from marketfeed.model.entry_ids import EntryId, read_id, write_id
+from marketfeed.redis.absent_streams import AbsentStreams
+from marketfeed.redis.commands import Commands
+from marketfeed.redis.reader_link import Reader
+from marketfeed.redis.rotation import Rotation, Rounds
 from marketfeed.redis.stream_entries import ABSENT, Extent, read_extent
 from marketfeed.redis.stream_reads import Count, Reading
-from marketfeed.redis.verification import Verification
 
-__all__ = ["CHECKS", "REFUSALS", "Reader", "StreamChecks"]
+__all__ = ["CHECKS", "LOOK_SECONDS", "REFUSALS", "StreamChecks", "StreamReader", "Verification", "entry_id"]
 
 CHECKS = 500
 """Streams that are checked in one go."""
 LEFT = 100
 """Entries before one that was deleted, read in one go."""
 REFUSALS = ("NOPERM", "WRONGTYPE")
+LOOK_SECONDS = 0.25
+"""How often somebody may have a turn: all those of a second at once would hold up what is read."""
+TURN_SECONDS = 5.0
+LEAST_A_SECOND = 20
 
 
-class Reader(Protocol):
+class StreamReader(Reader, Protocol):
     """Who reads the streams."""
 
     sink: Sink
@@ -45,7 +56,7 @@ class Reader(Protocol):
     def is_read(self, reading: Reading) -> bool: ...
 
     def read_on(self, reading: Reading, extent: Extent) -> None:
-        """Read it behind `reading.at`, and confirm it behind `reading.told`. `extent`: what there is of it."""
+        """Read it behind `reading.at`. `extent`: what there is of it."""
 
     def hold(self, reading: Reading) -> None:
         """Do not read it any more, until `read_on`."""
@@ -60,8 +71,9 @@ class Reader(Protocol):
 class StreamChecks:
     """The streams that are to be checked."""
 
-    def __init__(self, clock: Clock, reader: Reader) -> None:
+    def __init__(self, clock: Clock, commands: Commands, reader: StreamReader) -> None:
         self._clock = clock
+        self._absent = AbsentStreams(clock, commands, self._found)
         self._reader = reader
         self._unchecked: dict[Reading, None] = {}
         self._due: dict[Reading, None] = {}
@@ -84,6 +96,10 @@ class StreamChecks:
         self._holes.clear()
         self._verification.begin(self._clock.seconds())
 
+    def end(self) -> None:
+        """There is no link: nothing is watched."""
+        self._absent.clear()
+
     def add(self, reading: Reading) -> None:
         self._unchecked[reading] = None
 
@@ -92,9 +108,15 @@ class StreamChecks:
 
     def drop(self, reading: Reading) -> None:
         """The stream is not wanted any more."""
+        self._absent.discard(reading)
         self._verification.forget(reading)
         for which in (self._unchecked, self._due, self._holes):
             which.pop(reading, None)
+
+    def _found(self, readings: list[Reading]) -> None:
+        """These, which did not exist, may do so now."""
+        self._unchecked.update(dict.fromkeys(readings))
+        self._reader.go_on()
 
     def look(self) -> None:
         """Look who has a turn; to be called every `LOOK_SECONDS`."""
@@ -139,7 +161,7 @@ class StreamChecks:
         fault = next((str(answer) for answer in answers if isinstance(answer, ReplyError)), "")
         hole = self._holes.pop(reading, None)
         if fault.startswith(REFUSALS):
-            self._reader.hold(reading)
+            self._hold(reading)
             if self._verification.refuse(reading, fault):
                 self._reader.sink.refused(reading.stream, fault)
         elif fault and not fault.startswith("ERR no such key"):
@@ -153,15 +175,15 @@ class StreamChecks:
         """Where a stream begins, or goes on. `newest`: its last entry that is not behind the position, if any."""
         after, is_entry = extent.last, False
         if reading.at:
-            position = _entry(reading.at)
+            position = entry_id(reading.at)
             hole = extent.hole(position)
             if hole is not None:
-                self._reader.hold(reading)
+                self._hold(reading)
                 reading.begin(None, self._asked_at)
                 self._holes[reading] = hole
                 self._unchecked[reading] = None
                 return
-            last = _entry(newest[0][0]) if newest else None
+            last = entry_id(newest[0][0]) if newest else None
             after = extent.go_on_behind(position, last)
             is_entry = last == after
         at = write_id(after)
@@ -179,14 +201,26 @@ class StreamChecks:
             reading.ahead = count
         reading.is_at_entry = is_entry
         self._verification.forget(reading)
-        self._reader.read_on(reading, extent)
-        if self._reader.is_read(reading):  # those that are absent are looked at all the time
+        self._absent.discard(reading)
+        if extent is ABSENT and not self._absent.add(reading):
+            self._reader.hold(reading)
+        else:
+            self._reader.read_on(reading, extent)
             self._verification.flows(reading)
+        self._reader.sink.confirmed(reading.stream, after=reading.told)
 
-    def has_read(self, reading: Reading, count: Count, entries: list[Any]) -> None:
-        """These were published. `count`: up to an entry that was not read before; it may be one of them, or not."""
-        behind = sum([_entry(entry) > count.last for entry, _ in entries])
-        if behind or _entry(entries[-1][0]) == count.last:
+    def _hold(self, reading: Reading) -> None:
+        self._absent.discard(reading)
+        self._reader.hold(reading)
+
+    def has_read(self, reading: Reading, entries: list[Any]) -> None:
+        """These were published."""
+        self._absent.discard(reading)
+        count = reading.ahead  # up to an entry that was not read before; it may be one of these, or not
+        if count is None:
+            return
+        behind = sum([entry_id(entry) > count.last for entry, _ in entries])
+        if behind or entry_id(entries[-1][0]) == count.last:
             self._compare(reading, count, behind)
 
     def _compare(self, reading: Reading, count: Count, behind: int = 0) -> None:
@@ -197,7 +231,7 @@ class StreamChecks:
     def _read_up_to(self, hole: EntryId, reading: Reading, found: Any) -> None:
         """Deliver what is left of a stream before the entry `hole`, which was deleted."""
         entries = found[0][1] if found else []
-        left = [entry for entry in entries if _entry(entry[0]) < hole]
+        left = [entry for entry in entries if entry_id(entry[0]) < hole]
         if left:
             self._reader.deliver(reading, left)
         if not self._reader.is_wanted(reading):  # a publication may be the last that somebody wanted
@@ -211,5 +245,51 @@ class StreamChecks:
         self._unchecked[reading] = None
 
 
-def _entry(data: bytes) -> EntryId:
+class Verification:
+    """The streams of a link, and whose turn it is. `now`: s of any clock."""
+
+    def __init__(self, now: float) -> None:
+        self._read = Rotation[Reading]()
+        self._refused = Rotation[Reading]()
+        self._faults: dict[Reading, str] = {}
+        self.begin(now)
+
+    def begin(self, now: float) -> None:
+        """There is a new link, on which nothing is read yet, and nothing refused."""
+        self._read.clear()
+        self._refused.clear()
+        self._faults.clear()
+        self._rounds = Rounds(now, least_a_second=LEAST_A_SECOND, seconds=TURN_SECONDS)
+        self._retries = Rounds(now)
+
+    def flows(self, reading: Reading) -> None:
+        """The stream is read."""
+        self.forget(reading)
+        self._read.add(reading)
+
+    def is_refused(self, reading: Reading) -> bool:
+        return reading in self._faults
+
+    def refuse(self, reading: Reading, fault: str) -> bool:
+        """The server does not permit the stream. True: that is news."""
+        self._read.discard(reading)
+        self._refused.add(reading)
+        is_news = self._faults.get(reading) != fault
+        self._faults[reading] = fault
+        return is_news
+
+    def forget(self, reading: Reading) -> None:
+        """The stream is not wanted any more; nothing happens if it is not known."""
+        self._read.discard(reading)
+        self._refused.discard(reading)
+        self._faults.pop(reading, None)
+
+    def due(self, now: float) -> list[Reading]:
+        """The streams that are to be checked."""
+        turn = self._read.next(self._rounds.due(len(self._read), now))
+        return turn + self._refused.next(self._retries.due(len(self._refused), now))
+
+
+def entry_id(data: bytes) -> EntryId:
+    """An entry's id as the server writes it."""
     return read_id(data.decode())

@@ -1,4 +1,4 @@
-"""What is read from Redis streams, and up to where: one XREAD for all of them, and how much a read may bring.
+"""What is read from Redis streams, and up to where: one XREAD for all of them, others for those that lag.
 
 1. A reading is of one stream, from the moment that it is wanted until it is not: wanted again, it is another one.
 2. The command's bytes are put together from parts that are kept: a read that moved few streams encodes few ids. To pack
@@ -6,21 +6,34 @@
 3. What one read may bring is bounded: about `BYTES`, by what entries of late had, and `TOTAL` entries. They may
    be larger than ever before, so it is at most eight times as many as the last reads brought, or `FIRST`.
 4. The read of all streams shares that among them, but permits `LEAST` to `MOST` of each. It brings what is added while
-   one waits for it; of what is more, see `lagging`.
+   one waits for it; of what is more, the stream lags.
+5. A stream lags when a read brought as much of it as it may, when there were entries behind its position as it was
+   checked, and when nobody knows how long ago it was last read. It does no more when a read of it was not full.
+6. Those that lag are read some at a time, without waiting, with a large COUNT: a hot stream among many is not held to
+   the few entries that a read of all of them may bring of each.
+7. With such a read the server is asked whether all behind the position it began at is still there: trimming begins at
+   the front, so the entry at the position is the first to go. Where there is none, `stream_entries` says it; where it
+   has gone, that is asked the next time, and what was read is left until then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from marketfeed.model.entry_ids import EntryId
+from hiredis import ReplyError, pack_command
 
-__all__ = ["Count", "Reading", "Reads", "Volume"]
+from marketfeed.model.entry_ids import EntryId, parse_id
+from marketfeed.redis.rotation import Rotation
+from marketfeed.redis.stream_entries import ABSENT, read_extent
+
+__all__ = ["Count", "LaggingRead", "Reading", "Reads", "Volume", "is_absent"]
 
 MOST, LEAST = 1000, 10
 BYTES, TOTAL, FIRST = 4 << 20, 20_000, 1000
 _GROWTH = 8
+_GROUP = 500
+"""Streams that lag and are read at a time."""
 
 
 class Count(NamedTuple):
@@ -88,9 +101,10 @@ class Volume:
 
 
 class Reads:
-    """The streams of the next XREAD."""
+    """The streams that are read. `lagging`: those of them that are read by themselves."""
 
     def __init__(self) -> None:
+        self.lagging = Rotation[Reading]()
         self._readings: dict[bytes, Reading] = {}
         self._ids: list[bytes] = []
         self._keys = b""
@@ -113,11 +127,13 @@ class Reads:
 
     def drop(self, reading: Reading) -> None:
         """Read it no longer; nothing happens if it is not read."""
+        self.lagging.discard(reading)
         if self._readings.get(reading.key) is reading:
             del self._readings[reading.key]
             self._is_stale = True
 
     def clear(self) -> None:
+        self.lagging.clear()
         self._readings.clear()
         self._is_stale = True
 
@@ -140,6 +156,11 @@ class Reads:
         head = b"*%d\r\n$5\r\nXREAD\r\n$5\r\nCOUNT\r\n%b%b" % (words, _bulk(b"%d" % most), block)
         return b"".join((head, self._keys, *self._ids))
 
+    def read_lagging(self, room: int) -> LaggingRead:
+        """The next read of streams that lag, of which there is at least one; it brings at most `room` entries."""
+        readings = self.lagging.next(max(1, min(_GROUP, room)))
+        return LaggingRead(readings, max(1, room // len(readings)))
+
     def _rebuild(self) -> None:
         self._is_stale = False
         self._ids = []
@@ -149,6 +170,51 @@ class Reads:
             keys.append(_bulk(reading.key))
             self._ids.append(_bulk(reading.at))
         self._keys = b"".join(keys)
+
+
+class LaggingRead:
+    """One read of streams that lag. `most`: the entries that it may bring of each."""
+
+    def __init__(self, readings: list[Reading], most: int) -> None:
+        self.readings = readings
+        self.most = most
+        self._begun_at = [(reading.at, reading.is_at_entry) for reading in readings]
+
+    def commands(self) -> list[bytes]:
+        keys, ids = [reading.key for reading in self.readings], [at for at, _ in self._begun_at]
+        commands = [pack_command(("XREAD", "COUNT", self.most, "STREAMS", *keys, *ids))]
+        for key, (at, is_at_entry) in zip(keys, self._begun_at, strict=True):
+            commands.append(pack_command(("XREVRANGE", key, at, "-", "COUNT", 1)))
+            if not is_at_entry:
+                commands.append(pack_command(("XINFO", "STREAM", key)))
+        return commands
+
+    def judged(self, answers: list[Any]) -> Iterator[tuple[Reading, list[Any], bool]]:
+        """Readings with their new entries, and whether nothing that was added behind their positions is missing.
+
+        Of those that are not given nothing is known yet. `answers`: to all commands, of which none has failed but for
+        absent streams.
+        """
+        found = dict(answers[0] or ())
+        rest = iter(answers[1:])
+        for reading, (at, is_at_entry) in zip(self.readings, self._begun_at, strict=True):
+            newest = next(rest)
+            is_there = bool(newest) and newest[0][0] == at
+            is_whole = True
+            if is_at_entry and not is_there:
+                reading.is_at_entry = False
+                continue
+            if not is_at_entry:
+                answer = next(rest)
+                extent = ABSENT if is_absent(answer) else read_extent(answer)
+                position = parse_id(at.decode())
+                is_whole = position is not None and extent.has_all_behind(position, is_entry=is_there)
+            yield reading, found.get(reading.key, []), is_whole
+
+
+def is_absent(answer: Any) -> bool:
+    """Whether an answer says that there is no such stream."""
+    return isinstance(answer, ReplyError) and str(answer).startswith("ERR no such key")
 
 
 def _bulk(data: bytes) -> bytes:

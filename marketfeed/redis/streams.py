@@ -3,14 +3,14 @@
 1. On one link, one after the other: streams are checked, which fixes where each begins; those that lag are read by
    themselves; and all are read together. Each of the three has its turn, so that neither many wishes nor one hot
    stream keep the others from being read. A stream is confirmed as it is checked, before any entry of it is published.
-2. A stream that is new here begins behind its last entry; one that does not exist, behind `0-0` (see
-   `absent_streams`). From then on its position is the last entry that was published. It outlives the link.
+2. A stream that is new here begins behind its last entry; one that does not exist, behind `0-0`. From then on its
+   position is the last entry that was published. It outlives the link.
 3. On a new link a stream goes on behind its position, which `confirmed` says by the last offset that was published.
    Where what lies behind it is not all there (see `stream_entries`), it goes on elsewhere, and `confirmed` says where:
    behind the end of a stream that was set back, before the first entry of one that was trimmed.
 4. A read that brought as much of a stream as it may was not the last of it, so entries may be trimmed before the next;
-   and so they may while nothing is read. The stream lags then: what it goes on with is watched over (see `lagging`).
-   Where no more than `LATE_SECONDS` pass and not that much is added, nobody looks.
+   and so they may while nothing is read. The stream lags then: what it goes on with is watched over (see
+   `stream_reads`). Where no more than `LATE_SECONDS` pass and not that much is added, nobody looks.
 5. What a read of all streams brings of one that lags is left for the other reads. One that is answered later than that
    is left altogether: its entries come again, watched over.
 6. What was read is published in slices; the next read waits for the clients, but not for long (see `delivery`).
@@ -18,7 +18,7 @@
    is impossible, no read waits longer than `SHORT_MS`. With many streams a read of all is not followed by another at
    once, for it costs the server time for each of them.
 8. A stream that may not be read, or is none, is refused by itself. It is tried again, and what is read is checked
-   again, when its turn comes (see `verification`).
+   again, when its turn comes (see `stream_checks`).
 """
 
 from __future__ import annotations
@@ -33,21 +33,18 @@ from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock, Sink
-from marketfeed.model.entry_ids import EntryId, before, read_id, write_id
+from marketfeed.model.entry_ids import before, write_id
 from marketfeed.model.rate import TokenBucket
-from marketfeed.redis.absent_streams import AbsentStreams
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.delivery import Delivery, Found
-from marketfeed.redis.lagging import LaggingRead, LaggingStreams, is_absent
 from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.reader_link import ReaderLink
 from marketfeed.redis.server_role import RoleLink, RoleWatch
-from marketfeed.redis.stream_checks import REFUSALS, StreamChecks
-from marketfeed.redis.stream_entries import ABSENT, Extent, payload_of
-from marketfeed.redis.stream_reads import Reading, Reads, Volume
+from marketfeed.redis.stream_checks import LOOK_SECONDS, REFUSALS, StreamChecks, entry_id
+from marketfeed.redis.stream_entries import Extent, payload_of
+from marketfeed.redis.stream_reads import LaggingRead, Reading, Reads, Volume, is_absent
 from marketfeed.redis.unblocker import Unblocker
-from marketfeed.redis.verification import LOOK_SECONDS
 from marketfeed.runtime.logs import Log
 
 __all__ = ["RedisStreams"]
@@ -67,7 +64,7 @@ class _SourceLink(RoleLink, ReaderLink):
 
 
 class RedisStreams(LinkKeeper[_SourceLink]):
-    """Redis streams as a `Source`. `nameless`: entries that were passed over, for they have no field `d`."""
+    """Redis streams as a `Source`."""
 
     log = Log()
 
@@ -88,12 +85,10 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self._unblocker = Unblocker(clock, commands)
         self._role = RoleWatch(clock, commands, now)
         self._wanted: dict[str, Reading] = {}
-        self._checks = StreamChecks(clock, self)
+        self._checks = StreamChecks(clock, commands, self)
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
-        self._absent = AbsentStreams(clock, commands, self._check_again)
         self._reads = Reads()
-        self._lagging = LaggingStreams()
         self._volume = Volume()
         self._delivery = Delivery(clock, sink, self._publish, self.fail)
         self._steps = deque([self._check, self._read_lagging, self._read])
@@ -102,7 +97,6 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self._is_narrowing = False
         self._rest: IDelayedCall | None = None
         self._nameless_lines = TokenBucket(1, 5, clock.seconds())
-        self.nameless = 0
         self.sink = sink
 
     # What the hub asks for.
@@ -110,15 +104,13 @@ class RedisStreams(LinkKeeper[_SourceLink]):
     def want(self, stream: str) -> None:
         reading = self._wanted[stream] = Reading(stream, self._prefix + stream.encode())
         self._checks.add(reading)
-        self._go_on()
+        self.go_on()
 
     def unwant(self, stream: str) -> None:
         reading = self._wanted.pop(stream, None)
         if reading is not None:
             self._checks.drop(reading)
             self._reads.drop(reading)
-            self._lagging.discard(reading)
-            self._absent.discard(reading)
 
     # What the link says.
 
@@ -141,15 +133,11 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self._is_reading = False
         self._delivery.stop()
         self._reads.clear()
-        self._lagging.clear()
-        self._absent.clear()
+        self._checks.end()
         self._unblocker.rest()
         self._end_rest()
         if self.running:
             self.sink.lost(None if link is None else int(min(link.good_at, self._role.good_at) * 1000))
-
-    def idle(self) -> None:
-        self._go_on()
 
     def _identified(self, answers: list[Any]) -> None:
         self._unblocker.aim(*answers)
@@ -158,9 +146,9 @@ class RedisStreams(LinkKeeper[_SourceLink]):
 
     def _look(self) -> None:
         self._checks.look()
-        self._go_on()
+        self.go_on()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         link = self.link
         if link is None:
             return
@@ -172,11 +160,6 @@ class RedisStreams(LinkKeeper[_SourceLink]):
                 self._steps.rotate(-1)
                 if self._steps[-1](link):
                     return
-
-    def _check_again(self, readings: list[Reading]) -> None:
-        for reading in readings:
-            self._checks.add(reading)
-        self._go_on()
 
     def _check(self, link: ReaderLink) -> bool:
         if not self._checks:
@@ -194,29 +177,22 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         return self._reads.get(reading.key) is reading
 
     def read_on(self, reading: Reading, extent: Extent) -> None:
-        self._absent.discard(reading)
-        self._lagging.discard(reading)
-        if extent is ABSENT and not self._absent.add(reading):
-            self._reads.drop(reading)
-        else:
-            if not self._reads:
-                self._read_at = self._clock.seconds()
-            self._reads.add(reading)
-            if extent.last > _entry(reading.at):
-                self._lagging.add(reading)
-        self.sink.confirmed(reading.stream, after=reading.told)
+        if not self._reads:
+            self._read_at = self._clock.seconds()
+        self._reads.add(reading)
+        self._reads.lagging.discard(reading)
+        if extent.last > entry_id(reading.at):
+            self._reads.lagging.add(reading)
 
     def hold(self, reading: Reading) -> None:
-        self._absent.discard(reading)
-        self._lagging.discard(reading)
         self._reads.drop(reading)
 
     # What is read.
 
     def _read_lagging(self, link: ReaderLink) -> bool:
-        if not self._lagging:
+        if not self._reads.lagging:
             return False
-        read = self._lagging.read(self._volume.entries)
+        read = self._reads.read_lagging(self._volume.entries)
         commands = read.commands()
         link.exchange(b"".join(commands), len(commands), lambda answers: self._have_read_lagging(read, answers))
         return True
@@ -231,13 +207,13 @@ class RedisStreams(LinkKeeper[_SourceLink]):
             if self._reads.get(reading.key) is not reading:
                 continue
             if len(entries) < read.most:
-                self._lagging.discard(reading)
+                self._reads.lagging.discard(reading)
             if entries:
                 found.append((reading.key, entries))
             elif not is_whole:
                 self._checks.add(reading)  # there is something to be said, and nothing to say it before
             if entries and not is_whole:
-                at = write_id(before(_entry(entries[0][0])))
+                at = write_id(before(entry_id(entries[0][0])))
                 self._reads.move(reading, at.encode(), is_entry=False)
                 reading.told = at
                 reading.begin(None, self._read_at)
@@ -253,7 +229,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
             return self._read_lagging(link)
         self._unblocker.try_out()
         block_ms = None
-        if not (self._checks or self._lagging):
+        if not (self._checks or self._reads.lagging):
             block_ms = LONG_MS if self._unblocker.ready else SHORT_MS
         self._is_reading = True
         most = self._reads.most(self._volume.entries)
@@ -275,10 +251,10 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         found: Found = []
         for key, entries in answers[0] or ():
             reading = self._reads.get(key)
-            if reading is not None and reading not in self._lagging:
+            if reading is not None and reading not in self._reads.lagging:
                 found.append((key, entries))
                 if len(entries) >= most:
-                    self._lagging.add(reading)
+                    self._reads.lagging.add(reading)
         if found:
             self._begin_rest()
         return self._deliver(found)
@@ -287,7 +263,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         """Nobody knows what was trimmed since they were read."""
         self._read_at = self._clock.seconds()
         for reading in self._reads:
-            self._lagging.add(reading)
+            self._reads.lagging.add(reading)
 
     def _read_refused(self, fault: str) -> None:
         """Each stream is read by itself, once, to find the one that is to blame."""
@@ -297,7 +273,6 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self._is_narrowing = True
         self._checks.add_first(self._reads)
         self._reads.clear()
-        self._lagging.clear()
 
     def _deliver(self, found: Found) -> bool:
         """Whether there is something: the exchange goes on until it is published."""
@@ -329,12 +304,9 @@ class RedisStreams(LinkKeeper[_SourceLink]):
                 publish(stream, payload, reading.told)
         if self.is_read(reading):  # a publication may be the last that somebody wanted
             self._reads.move(reading, entries[-1][0])
-            self._absent.discard(reading)
-            if reading.ahead is not None:
-                self._checks.has_read(reading, reading.ahead, entries)
+            self._checks.has_read(reading, entries)
 
     def _nameless(self, stream: str, entry: bytes) -> None:
-        self.nameless += 1
         if self._nameless_lines.take(self._clock.seconds()):
             self.log.warn("{stream}: the entry {entry} has no field d", stream=stream, entry=entry.decode())
 
@@ -345,7 +317,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
 
     def _rested(self) -> None:
         self._rest = None
-        self._go_on()
+        self.go_on()
 
     def _end_rest(self) -> None:
         if self._rest is not None:
@@ -361,7 +333,3 @@ def _fault(answers: list[Any]) -> str:
     """The first error among the answers, but for a stream that does not exist."""
     faults = (answer for answer in answers if isinstance(answer, ReplyError) and not is_absent(answer))
     return str(next(faults, ""))
-
-
-def _entry(data: bytes) -> EntryId:
-    return read_id(data.decode())

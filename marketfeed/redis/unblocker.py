@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,18 +20,12 @@ from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock
 from marketfeed.redis.commands import CommandFault, CommandRefused, RedisCommands
+from marketfeed.redis.server_role import server_of
 from marketfeed.runtime.logs import Log
 
-__all__ = ["Unblocker", "server_of"]
+__all__ = ["Unblocker"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
-_RUN_ID = re.compile(rb"^run_id:(\w+)\r?$", re.MULTILINE)
-
-
-def server_of(info: Any) -> bytes | None:
-    """Who the server is that answered INFO like this: another after each start. None: it does not say."""
-    found = _RUN_ID.search(info) if isinstance(info, bytes) else None
-    return found[1] if found is not None else None
 
 
 class Unblocker:

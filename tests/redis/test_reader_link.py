@@ -34,7 +34,7 @@ class World(LinkKeeper[ReaderLink]):
         assert self.link is not None
         return self.link
 
-    def idle(self) -> None:
+    def go_on(self) -> None:
         self.idles.append(self.up().is_busy)
 
     def exchange(self, *names: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.redis.rotation import Rotation
+from marketfeed.redis.rotation import MOST_A_SECOND, ROUND_SECONDS, Rotation, Rounds
 from tests.strategies import property_test
 
 
@@ -49,3 +50,26 @@ def test_it_is_a_queue_whose_first_go_to_the_end(steps: list[tuple[str, int]]) -
         assert (number in rotation) == (number in model)
     rotation.clear()
     assert rotation.next(3) == []
+
+
+@pytest.mark.parametrize("members", [1, 7, 1000, 6000])
+def test_everybody_has_one_turn_in_a_round(members: int) -> None:
+    """However often it is asked."""
+    rounds = Rounds(5.0)
+    due = sum(rounds.due(members, 5.0 + 0.25 * step) for step in range(1, int(4 * ROUND_SECONDS) + 1))
+    assert members - 1 <= due <= members
+
+
+@property_test
+@given(st.lists(st.tuples(st.integers(0, 100_000), st.floats(0, 100)), max_size=30))
+def test_no_more_than_may_be(steps: list[tuple[int, float]]) -> None:
+    """However many there are, and however long nobody has asked."""
+    rounds = Rounds(0.0)
+    now = 0.0
+    due = 0
+    for members, passed in steps:
+        now += passed
+        count = rounds.due(members, now)
+        assert 0 <= count <= min(members, MOST_A_SECOND)
+        due += count
+    assert due <= MOST_A_SECOND * now + 1

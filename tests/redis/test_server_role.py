@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hiredis import ReplyError
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -14,7 +15,7 @@ from twisted.internet.testing import StringTransport
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import CommandRefused, OutOfReach
 from marketfeed.redis.link import LinkError
-from marketfeed.redis.server_role import RoleLink, RoleWatch, Server, read_server
+from marketfeed.redis.server_role import RoleLink, RoleWatch, Server, read_server, server_of
 from tests.conftest import LogCapture
 from tests.redis.memory import commands_in
 
@@ -30,6 +31,14 @@ def replica(offset: int, state: bytes = b"connected", host: bytes = b"10.0.0.1")
 
 
 # What the server says.
+
+
+def test_who_a_server_is() -> None:
+    """Its run id, and nothing where there is none."""
+    assert server_of(INFO) == b"abc"
+    assert server_of(b"run_id:5\n") == b"5"
+    assert server_of(b"# Server\r\nx_run_id:5\r\n") is None
+    assert server_of(ReplyError("NOPERM")) is None
 
 
 def test_what_a_server_says() -> None:

@@ -16,8 +16,8 @@ from twisted.logger import formatEvent
 
 from marketfeed.boundaries import Snapshots
 from marketfeed.model.streams import snapshot_key
-from marketfeed.redis.commands import CommandRefused, OutOfReach
-from marketfeed.redis.snapshots import REACH_SECONDS, Commands, RedisSnapshots
+from marketfeed.redis.commands import CommandRefused, Commands, OutOfReach
+from marketfeed.redis.snapshots import REACH_SECONDS, RedisSnapshots
 from tests.conftest import LogCapture
 from tests.strategies import property_test
 

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
-from marketfeed.redis.unblocker import Unblocker, server_of
+from marketfeed.redis.unblocker import Unblocker
 from tests.conftest import LogCapture
 from tests.redis.memory import Connection, Endpoint
 
@@ -74,14 +74,6 @@ class World:
         self.clock.advance(0)
         assert ended == [None]
         assert self.clock.getDelayedCalls() == []
-
-
-def test_who_a_server_is() -> None:
-    """Its run id, and nothing where there is none."""
-    assert server_of(INFO) == b"1234abcd"
-    assert server_of(b"run_id:5\n") == b"5"
-    assert server_of(b"# Server\r\nx_run_id:5\r\n") is None
-    assert server_of(hiredis.ReplyError("NOPERM")) is None
 
 
 def test_it_is_tried_out_before_it_is_relied_upon() -> None:
