@@ -53,7 +53,19 @@ class TooManyStreams(Exception):
 
 
 class Source(Protocol):
-    """Where publications come from. Streams go by their canonical name."""
+    """Where publications come from. Streams go by their canonical name.
+
+    A source tells the `Sink` that it was made with, from its start to its stop, which are those of a service of
+    Twisted's; `daemon/redis_side.py` makes the one that is chosen.
+    """
+
+    @property
+    def archive(self) -> Archive | None:
+        """The past of its streams; None where it keeps none, but passes publications on."""
+
+    @property
+    def snapshots(self) -> Seeds | None:
+        """Their states; None where nobody keeps any."""
 
     def want(self, stream: str) -> None:
         """Deliver this stream from now on; the sink hears `confirmed` or `refused` once that is known."""

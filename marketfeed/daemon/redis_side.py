@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from twisted.application.service import IService
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from marketfeed.boundaries import Sink, Source
 from marketfeed.config.settings import Settings
 from marketfeed.demo.embedded import EmbeddedServer, NoServerFound, find_server
 from marketfeed.demo.simulator import INSTRUMENTS, MarketSimulation, SimulatedEngine
@@ -17,7 +19,6 @@ from marketfeed.model.streams import BUILT_IN, StreamKinds
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.appender import RedisAppender
 from marketfeed.redis.archive import RedisArchive
-from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.endpoint import redis_endpoint
 from marketfeed.redis.preload import Preload
@@ -45,35 +46,69 @@ class Feed(msgspec.Struct, frozen=True):
     market: list[IService]
 
 
+class _Redis(NamedTuple):
+    """Where Redis is, and what is asked there whatever the source."""
+
+    reactor: Any
+    endpoint: IStreamClientEndpoint
+    address: RedisAddress
+    commands: RedisCommands
+    snapshots: RedisSnapshots
+
+
+def _pubsub(redis: _Redis, settings: Settings, sink: Sink) -> Source:
+    return RedisPubSub(
+        redis.reactor,
+        redis.endpoint,
+        redis.address,
+        sink,
+        redis.commands,
+        settings.channel_prefix,
+        snapshots=redis.snapshots,
+    )
+
+
+def _streams(redis: _Redis, settings: Settings, sink: Sink) -> Source:
+    archive = RedisArchive(redis.commands, settings.channel_prefix)
+    snapshots = StreamSnapshots(
+        redis.reactor,
+        redis.snapshots,
+        archive,
+        StreamKinds(settings.all_kinds),
+        channel_prefix=settings.channel_prefix,
+        max_payload=settings.max_payload,
+        max_levels=settings.max_book_levels,
+    )
+    return RedisStreams(
+        redis.reactor,
+        redis.endpoint,
+        redis.address,
+        sink,
+        settings.channel_prefix,
+        archive=archive,
+        snapshots=snapshots,
+    )
+
+
+_SOURCES: dict[str, Callable[[_Redis, Settings, Sink], Source]] = {"pubsub": _pubsub, "streams": _streams}
+"""What `--source` may be. Each is a service, too."""
+
+
 def make_feed(reactor: Any, settings: Settings, hub: Hub) -> Feed:
     """What feeds `hub`, which it tells. Raises `CannotFeed`."""
-    server, endpoint, address = _redis(reactor, settings)
-    prefix = settings.channel_prefix
+    server, endpoint, address = _server(reactor, settings)
     commands = RedisCommands(reactor, endpoint, address)
-    snapshots = RedisSnapshots(reactor, commands, prefix, settings.max_payload)
-    source: RedisStreams | RedisPubSub
-    if settings.source == "streams":
-        source = RedisStreams(reactor, endpoint, address, hub, prefix)
-        archive = RedisArchive(commands, prefix)
-        in_streams = StreamSnapshots(
-            reactor,
-            snapshots,
-            archive,
-            StreamKinds(settings.all_kinds),
-            channel_prefix=prefix,
-            max_payload=settings.max_payload,
-            max_levels=settings.max_book_levels,
-        )
-        hub.feed_from(source, archive, in_streams)
-    else:
-        source = RedisPubSub(reactor, endpoint, address, hub, commands, prefix)
-        hub.feed_from(source, snapshots=snapshots)
-    warm = _warm(reactor, endpoint, address, commands, hub, settings) if settings.warm or settings.demo else []
-    market = _market(reactor, endpoint, address, settings) if settings.demo else []
-    return Feed(server, [commands, snapshots, source, *warm], market)
+    snapshots = RedisSnapshots(reactor, commands, settings.channel_prefix, settings.max_payload)
+    redis = _Redis(reactor, endpoint, address, commands, snapshots)
+    source = _SOURCES[settings.source](redis, settings, hub)
+    hub.feed_from(source, source.archive, source.snapshots)
+    readers = [commands, snapshots, cast(IService, source)]
+    if settings.warm or settings.demo:
+        readers.append(_preload(redis, settings, hub, source))
+    return Feed(server, readers, _market(redis, settings, source) if settings.demo else [])
 
 
-def _redis(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamClientEndpoint, RedisAddress]:
+def _server(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamClientEndpoint, RedisAddress]:
     """Where Redis is: the services that it needs of us, how to connect, and its address."""
     if settings.redis.embedded:
         try:
@@ -87,30 +122,27 @@ def _redis(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamCli
         raise CannotFeed(str(fault)) from None
 
 
-def _warm(
-    reactor: Any,
-    endpoint: IStreamClientEndpoint,
-    address: RedisAddress,
-    commands: RedisCommands,
-    hub: Hub,
-    settings: Settings,
-) -> list[IService]:
-    """What keeps streams ready without clients."""
+def _preload(redis: _Redis, settings: Settings, hub: Hub, source: Source) -> Preload:
+    """What keeps streams ready without clients: those of `--warm`, and all of the demo's."""
     markets = [instrument.market for instrument in INSTRUMENTS] if settings.demo else []
     texts = (*settings.warm, *[f"{kind.name}@{market}" for market in markets for kind in BUILT_IN])
-    globs = [parse_glob(text, settings.all_kinds) for text in texts]
-    by_streams = settings.source == "streams"
-    preload = Preload(reactor, commands, hub.discovered, globs, settings.channel_prefix, by_streams=by_streams)
-    if not preload.channels:
-        return [preload]
-    return [preload, ChannelSampler(reactor, endpoint, address, preload.channels, preload.heard)]
+    return Preload(
+        redis.reactor,
+        redis.endpoint,
+        redis.address,
+        redis.commands,
+        hub.discovered,
+        [parse_glob(text, settings.all_kinds) for text in texts],
+        settings.channel_prefix,
+        by_streams=source.archive is not None,
+    )
 
 
-def _market(reactor: Any, endpoint: IStreamClientEndpoint, address: RedisAddress, settings: Settings) -> list[IService]:
-    """Its markets are kept ready: who comes has the book at once."""
-    prefix = settings.channel_prefix
-    if settings.source == "streams":
-        appender = RedisAppender(reactor, endpoint, address, _DEMO_ENTRIES)
-        return [MarketSimulation(reactor, appender, SimulatedEngine(), channel_prefix=prefix), appender]
-    publisher = RedisPublisher(reactor, endpoint, address)
-    return [MarketSimulation(reactor, publisher, SimulatedEngine(), channel_prefix=prefix, keeper=publisher), publisher]
+def _market(redis: _Redis, settings: Settings, source: Source) -> list[IService]:
+    """A market that publishes as an engine would for this source."""
+    engine, prefix = SimulatedEngine(), settings.channel_prefix
+    if source.archive is not None:
+        appender = RedisAppender(redis.reactor, redis.endpoint, redis.address, _DEMO_ENTRIES)
+        return [MarketSimulation(redis.reactor, appender, engine, channel_prefix=prefix), appender]
+    publisher = RedisPublisher(redis.reactor, redis.endpoint, redis.address)
+    return [MarketSimulation(redis.reactor, publisher, engine, channel_prefix=prefix, keeper=publisher), publisher]

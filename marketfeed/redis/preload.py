@@ -14,13 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.application.service import Service
+from twisted.application.service import IService, MultiService
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock
 from marketfeed.model.stream_globs import StreamGlob
 from marketfeed.model.streams import snapshot_key
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.commands import CommandFault, Commands, OutOfReach
 from marketfeed.runtime.logs import Log
 
@@ -35,7 +38,7 @@ _STEP = b"500"
 """Keys that one step of a look passes."""
 
 
-class Preload(Service):
+class Preload(MultiService):
     """Calls `discovered` with the streams that `globs` cover. `by_streams`: Redis keeps them as Redis Streams."""
 
     log = Log()
@@ -43,6 +46,8 @@ class Preload(Service):
     def __init__(
         self,
         clock: Clock,
+        endpoint: IStreamClientEndpoint,
+        address: RedisAddress,
         commands: Commands,
         discovered: Callable[[str], None],
         globs: Sequence[StreamGlob],
@@ -50,6 +55,7 @@ class Preload(Service):
         *,
         by_streams: bool,
     ) -> None:
+        MultiService.__init__(self)
         self._clock = clock
         self._commands = commands
         self._discovered = discovered
@@ -61,30 +67,27 @@ class Preload(Service):
         self._last_fault = ""
         self._is_full = False
         self._work: Deferred[None] | None = None
-
-    @property
-    def channels(self) -> list[bytes]:
-        """The patterns of channels to be listened for; what is heard is to be told to `heard`."""
-        return [] if self._by_streams else [glob.behind(self._prefix) for glob in self._globs]
+        if self._globs and not by_streams:
+            channels = [glob.behind(channel_prefix) for glob in self._globs]
+            sampler: IService = ChannelSampler(clock, endpoint, address, channels, self._heard)
+            sampler.setServiceParent(self)
 
     def startService(self) -> None:
-        Service.startService(self)
+        MultiService.startService(self)
         for name in self._names:
             self._say(name)
         if self._globs:
             self._work = Deferred.fromCoroutine(self._look_again_and_again())
 
-    def stopService(self) -> Deferred[None] | None:
-        Service.stopService(self)
-        work, self._work = self._work, None
-        if work is not None:
-            work.cancel()
-        return work
+    def stopService(self) -> Deferred[None]:
+        if self._work is not None:
+            self._work.cancel()
+            self._work = None
+        stopped: Deferred[None] = MultiService.stopService(self)
+        return stopped
 
-    def heard(self, channel: bytes) -> None:
-        """Something was published on a channel."""
-        if self.running:
-            self._found(channel, self._prefix)
+    def _heard(self, channel: bytes) -> None:
+        self._found(channel, self._prefix)
 
     async def _look_again_and_again(self) -> None:
         try:

@@ -22,7 +22,7 @@ import hiredis
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Clock, Sink
+from marketfeed.boundaries import Clock, Seeds, Sink
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channels import Batch, DesiredChannels, Verb
 from marketfeed.redis.commands import Commands
@@ -111,6 +111,8 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
         commands: Commands,
         channel_prefix: str = "",
         now: Callable[[], float] = time.time,
+        *,
+        snapshots: Seeds | None = None,
     ) -> None:
         super().__init__(clock, endpoint, address, "redis")
         self._prefix = channel_prefix.encode()
@@ -122,6 +124,8 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
         self._asking = LoopingCall(self._ask)
         self._asking.clock = clock
         self._names: dict[bytes, str] = {}
+        self.archive = None
+        self.snapshots = snapshots
         self.sink = sink
         self.streams: dict[bytes, str] = {}
 

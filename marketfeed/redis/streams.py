@@ -32,7 +32,7 @@ from hiredis import ReplyError, pack_command
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Clock, Sink
+from marketfeed.boundaries import Archive, Clock, Seeds, Sink
 from marketfeed.model.entry_ids import before, write_id
 from marketfeed.model.rate import TokenBucket
 from marketfeed.redis.address import RedisAddress
@@ -76,6 +76,9 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         sink: Sink,
         channel_prefix: str = "",
         now: Callable[[], float] = time.time,
+        *,
+        archive: Archive | None = None,
+        snapshots: Seeds | None = None,
     ) -> None:
         super().__init__(clock, endpoint, address, "redis")
         self._prefix = channel_prefix.encode()
@@ -97,6 +100,8 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self._is_narrowing = False
         self._rest: IDelayedCall | None = None
         self._nameless_lines = TokenBucket(1, 5, clock.seconds())
+        self.archive = archive
+        self.snapshots = snapshots
         self.sink = sink
 
     # What the hub asks for.

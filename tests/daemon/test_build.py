@@ -31,7 +31,6 @@ from marketfeed.http.response import Response
 from marketfeed.hub.hub import Hub
 from marketfeed.redis.address import EMBEDDED, parse_redis_url
 from marketfeed.redis.archive import RedisArchive
-from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.preload import Preload
 from marketfeed.redis.publisher import RedisPublisher
@@ -372,15 +371,16 @@ class TestBuild:
         for kind in (EmbeddedServer, MarketSimulation, RedisPublisher):
             assert part(daemon, kind)
         assert {"depth@TATA_INR", "ticker@BTC_INR", "trade@INFY_INR"} <= set(part(daemon, Preload)._names)
-        assert not part(daemon, Preload).channels
+        assert not list(part(daemon, Preload)), "nobody listens"
 
     def test_streams_that_are_kept_ready(self) -> None:
         """By name, and by pattern, which takes a listener."""
         daemon = build(FakeReactor(), Settings(warm=("depth@A",)), IN_FRONT)
-        assert not any(isinstance(service, ChannelSampler) for service in daemon)
+        assert not list(part(daemon, Preload))
         assert part(daemon, Preload)._names == ["depth@A"]
         daemon = build(FakeReactor(), Settings(warm=("depth@A", "ticker@*"), channel_prefix="p:"), IN_FRONT)
-        assert part(daemon, ChannelSampler)._patterns == part(daemon, Preload).channels == [b"p:ticker@*"]
+        (sampler,) = part(daemon, Preload)
+        assert sampler._patterns == [b"p:ticker@*"]
         assert part(daemon, Preload)._discovered == part(daemon, Hub).discovered
 
     def test_the_parts_with_streams(self) -> None:

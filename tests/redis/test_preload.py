@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hiredis import pack_command
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
@@ -12,9 +13,11 @@ from twisted.internet.task import Clock
 import marketfeed.redis.preload
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind
+from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import CommandRefused, OutOfReach
 from marketfeed.redis.preload import LOOK_SECONDS, Preload
 from tests.conftest import LogCapture
+from tests.redis.memory import Endpoint
 
 KINDS = (*BUILT_IN, StreamKind("orders", LossPolicy.KEEP, private=True))
 
@@ -58,10 +61,13 @@ class World:
 
     def __init__(self, *patterns: str, prefix: str = "", by_streams: bool = False) -> None:
         self.clock = Clock()
+        self.endpoint = Endpoint(self.clock)
         self.keys = FakeKeys(self.clock)
         self.found: list[str] = []
         self.preload = Preload(
             self.clock,
+            self.endpoint,
+            RedisAddress(),
             self.keys,
             self.found.append,
             [parse_glob(pattern, KINDS) for pattern in patterns],
@@ -77,7 +83,8 @@ class World:
 
     def stop(self) -> None:
         ended = self.preload.stopService()
-        assert ended is None or ended.called
+        self.clock.advance(0)
+        assert ended.called
         self.keys.forget()
         assert self.clock.getDelayedCalls() == []
 
@@ -87,7 +94,7 @@ def test_names_are_ready_from_the_start() -> None:
     world = World("depth@A", "orders@alice").start()
     assert world.found == ["depth@A", "orders@alice"]
     assert not world.keys.asked
-    assert not world.preload.channels
+    assert not world.endpoint.is_waiting
     world.stop()
 
 
@@ -103,21 +110,21 @@ def test_streams_are_looked_for_among_their_keys() -> None:
         for pattern in (rb"m\*:depth@*", rb"m\*:*@A")
         for cursor in (b"0", b"1", b"2")
     ]
-    assert not world.preload.channels, "Redis knows the streams itself"
+    assert not world.endpoint.is_waiting, "Redis knows the streams itself"
     world.stop()
 
 
 def test_without_streams_the_seeds_are_looked_at() -> None:
-    """And somebody is to listen."""
+    """And somebody listens."""
     world = World("depth@*", prefix="md:").start([b"md:snapshot:depth@A"])
     assert world.keys.take() == [("SCAN", b"0", "MATCH", b"md:snapshot:depth@*", "COUNT", b"500")]
-    assert world.preload.channels == [b"md:depth@*"]
+    server = world.endpoint.accept()
+    server.answer(b"+PONG\r\n")
+    assert server.asked() == [(b"PSUBSCRIBE", b"md:depth@*")]
     for channel in (b"md:depth@B", b"md:depth@A", b"md:depth@B", b"md:depth@", b"md:trade@C"):
-        world.preload.heard(channel)
+        server.say(pack_command((b"pmessage", b"md:depth@*", channel, b"{}")))
     assert world.found == ["depth@A", "depth@B"]
     world.stop()
-    world.preload.heard(b"md:depth@C")
-    assert world.found == ["depth@A", "depth@B"]
 
 
 def test_what_comes_later_is_found_later() -> None:

@@ -14,7 +14,6 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import BUILT_IN
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.preload import Preload
 from marketfeed.redis.snapshots import RedisSnapshots
@@ -28,33 +27,22 @@ class Reader:
     """What reads from a server, as the daemon has it."""
 
     def __init__(self, harness: Harness, server: RedisServer, *, by_streams: bool = False, user: str = "") -> None:
-        self._reactor = harness.reactor
-        self._endpoint = UNIXClientEndpoint(harness.reactor, server.path)
-        self._address = RedisAddress(path=server.path, username=user or None, password=user or None)
-        self.commands = RedisCommands(harness.reactor, self._endpoint, self._address)
+        address = RedisAddress(path=server.path, username=user or None, password=user or None)
+        where = harness.reactor, UNIXClientEndpoint(harness.reactor, server.path), address
+        self.commands = RedisCommands(*where)
         self.snapshots = RedisSnapshots(harness.reactor, self.commands, PREFIX, 100)
         self.found: list[str] = []
         globs = [parse_glob("depth@*", BUILT_IN), parse_glob("trade@T", BUILT_IN)]
-        self.preload = Preload(harness.reactor, self.commands, self.found.append, globs, PREFIX, by_streams=by_streams)
+        self.preload = Preload(*where, self.commands, self.found.append, globs, PREFIX, by_streams=by_streams)
         self._services: list[Service] = [self.commands, self.snapshots]
         for service in self._services:
             service.startService()
         harness.on_close(self._stop)
 
     def look(self) -> None:
-        """Begin to look for streams."""
-        self._start(self.preload)
-
-    def listen(self) -> None:
-        """Begin to listen for them too."""
-        self._start(self.preload)
-        self._start(
-            ChannelSampler(self._reactor, self._endpoint, self._address, self.preload.channels, self.preload.heard)
-        )
-
-    def _start(self, service: Service) -> None:
-        service.startService()
-        self._services.append(service)
+        """Begin to look for streams, and to listen."""
+        self.preload.startService()
+        self._services.append(self.preload)
 
     async def _stop(self) -> None:
         for service in reversed(self._services):
@@ -131,7 +119,7 @@ async def test_streams_are_found_when_something_is_published(harness: Harness) -
     server = await harness.redis()
     engine = await server.connect()
     reader = Reader(harness, server)
-    reader.listen()
+    reader.look()
     await engine.publish("mx:depth@X", b"{}")
     await publish_until(harness, engine, f"{PREFIX}depth@A", is_found(reader, "trade@T", "depth@A"))
 
