@@ -11,16 +11,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Clock, Sink, Subscriber
 from marketfeed.model.rate import TokenBucket
+from marketfeed.redis.stream_entries import payload_of
+from marketfeed.redis.stream_reads import Reading, Reads
 from marketfeed.runtime.logs import Log
 
-__all__ = ["Delivery", "slices"]
+__all__ = ["Delivery", "Found", "Publisher", "slices"]
 
 SLICE = 65_536
 _MORE = 64
@@ -53,42 +55,67 @@ def slices(found: Found, most: int = SLICE) -> Iterator[tuple[int, Found]]:
         yield size, portion
 
 
+class Publisher(Protocol):
+    """Who publishes what is delivered."""
+
+    sink: Sink
+
+    def has_published(self, reading: Reading, entries: list[Any]) -> None:
+        """The sink was told of these. It may have had enough of their stream."""
+
+    def delivered(self, entries: int, size: int) -> None:
+        """All of a read has been published; that was so many entries, of so many bytes."""
+
+    def fail(self, fault: str) -> None:
+        """It cannot be published: give up."""
+
+
 class Delivery:
-    """One read at a time. `take`: publishes entries of one stream, whose key is given. `failed`: a fault of ours."""
+    """Tells the sink of `publisher` what was read of the streams of `reads`; one read at a time."""
 
     log = Log()
 
-    def __init__(
-        self,
-        clock: Clock,
-        sink: Sink,
-        take: Callable[[bytes, list[Any]], None],
-        failed: Callable[[str], None],
-    ) -> None:
+    def __init__(self, clock: Clock, reads: Reads, publisher: Publisher) -> None:
         self._clock = clock
-        self._sink = sink
-        self._take = take
-        self._failed = failed
+        self._reads = reads
+        self._publisher = publisher
         self._slices: Iterator[tuple[int, Found]] = iter(())
         self._next: tuple[int, Found] | None = None
-        self._done: Callable[[int], None] = lambda size: None
-        self._size = 0
+        self._entries = self._size = 0
         self._turn: IDelayedCall | None = None
         self._looks = TokenBucket(0.1 / LOOK_SECONDS, int(HOLD_SECONDS / LOOK_SECONDS), clock.seconds())
         self._rooms: dict[Subscriber, int] = {}
         self._hopeless: dict[Subscriber, int] = {}
         self._moved_at = 0.0
+        self._nameless_lines = TokenBucket(1, 5, clock.seconds())
 
-    def begin(self, found: Found, done: Callable[[int], None]) -> None:
-        """Deliver all of it; `done` is called at the end, perhaps at once, with its bytes. One read at a time."""
+    def begin(self, found: Found) -> None:
+        """Deliver all of it; `delivered` is called at the end, perhaps at once."""
         assert self._turn is None
         self._slices = slices(found)
         self._next = next(self._slices, None)
-        self._done, self._size = done, 0
+        self._entries = self._size = 0
         self._go_on()
 
+    def publish(self, reading: Reading, entries: list[Any]) -> None:
+        """Tell the sink of entries of one stream."""
+        publish, stream = self._publisher.sink.publish, reading.stream
+        reading.taken += len(entries)
+        for entry, fields in entries:
+            payload = fields[1] if fields[0] == b"d" else payload_of(fields)
+            if payload is None:
+                self._nameless(stream, entry)
+            else:
+                reading.told = entry.decode()
+                publish(stream, payload, reading.told)
+        self._publisher.has_published(reading, entries)
+
+    def _nameless(self, stream: str, entry: bytes) -> None:
+        if self._nameless_lines.take(self._clock.seconds()):
+            self.log.warn("{stream}: the entry {entry} has no field d", stream=stream, entry=entry.decode())
+
     def stop(self) -> None:
-        """What has not been published yet never is; `done` is not called."""
+        """What has not been published yet never is; `delivered` is not called."""
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
@@ -96,7 +123,6 @@ class Delivery:
 
     def _forget(self) -> None:
         self._slices, self._next = iter(()), None
-        self._done = lambda size: None
         self._rooms.clear()
         self._hopeless.clear()
 
@@ -109,26 +135,28 @@ class Delivery:
             except Exception:  # in a turn of its own nobody else would notice, and nothing would be read any more
                 self.log.failure("internal error")
                 self.stop()
-                self._failed("internal error")
+                self._publisher.fail("internal error")
                 return
             if is_looked_after:
                 self._turn = self._clock.callLater(0, self._look)
                 return
-        done, size = self._done, self._size
         self._forget()
-        done(size)
+        self._publisher.delivered(self._entries, self._size)
 
     def _deliver(self, size: int, portion: Found) -> bool:
         """Whether those who get it are to be looked after."""
         is_first = not self._size
         self._size += size
         for key, entries in portion:
-            self._take(key, entries)
-        self._sink.flush()
+            self._entries += len(entries)
+            reading = self._reads.get(key)
+            if reading is not None:
+                self.publish(reading, entries)
+        self._publisher.sink.flush()
         self._next = next(self._slices, None)
         if is_first and self._next is None:
             return False
-        self._rooms = {each: each.room for each in self._sink.behind() if not self._is_hopeless(each)}
+        self._rooms = {each: each.room for each in self._publisher.sink.behind() if not self._is_hopeless(each)}
         self._moved_at = self._clock.seconds()
         return True
 

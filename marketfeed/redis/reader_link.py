@@ -7,23 +7,33 @@ the server had by then came with its replies. An exchange whose replies are not 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Protocol
 
 from marketfeed.boundaries import Clock
 from marketfeed.redis.link import RedisLink
 
-__all__ = ["Reader", "ReaderLink"]
+__all__ = ["Exchange", "Reader", "ReaderLink"]
+
+
+class Exchange(Enum):
+    """How far the present exchange is: from `NONE` to `ASKED` or `BLOCKED`, then `ANSWERED`, then `NONE`."""
+
+    NONE = "the next one may begin"
+    ASKED = "replies are due"
+    BLOCKED = "the reply is due when there is something, or after a while"
+    ANSWERED = "the replies are worked through"
 
 
 class Reader(Protocol):
     """Who uses the link."""
 
     def go_on(self) -> None:
-        """All has been answered: the next exchange may begin."""
+        """The next exchange may begin."""
 
 
 class ReaderLink(RedisLink):
-    """A link for exchanges. `is_busy`: one is under way; `good_at`: when it was last known good, in s since 1970."""
+    """A link for exchanges. `good_at`: when it was last known good, in s since 1970."""
 
     def __init__(self, clock: Clock, reader: Reader, now: Callable[[], float]) -> None:
         super().__init__(clock)
@@ -33,17 +43,17 @@ class ReaderLink(RedisLink):
         self._due = 0
         self._got: list[Any] = []
         self._done: Callable[[list[Any]], bool | None] = lambda answers: None
+        self.exchange = Exchange.NONE
 
-    @property
-    def is_busy(self) -> bool:
-        return self._due > 0
-
-    def exchange(self, commands: bytes, count: int, done: Callable[[list[Any]], bool | None]) -> None:
+    def ask(
+        self, commands: bytes, count: int, done: Callable[[list[Any]], bool | None], *, blocks: bool = False
+    ) -> None:
         """Send `count` commands; `done` is called with their replies, which may be hiredis' ReplyErrors.
 
-        If it returns True the exchange goes on until `end` is called.
+        If it returns True the exchange goes on until `end` is called. `blocks`: the server may let the reply wait.
         """
-        assert not self._due
+        assert self.exchange is Exchange.NONE
+        self.exchange = Exchange.BLOCKED if blocks else Exchange.ASKED
         self._asked_at = self._now()
         self._due, self._got, self._done = count, [], done
         self.transport.write(commands)
@@ -51,15 +61,18 @@ class ReaderLink(RedisLink):
     def heard(self, reply: Any) -> None:
         if reply == b"PONG":  # a sign of life that the keeper asked for; nothing else is answered so
             return
-        if not self._due:
+        if self.exchange not in (Exchange.ASKED, Exchange.BLOCKED):
             self.fail("an answer that nobody asked for")
-        else:
-            self._got.append(reply)
-            if len(self._got) == self._due and not self._done(self._got):
+            return
+        self._got.append(reply)
+        if len(self._got) == self._due:
+            self.exchange = Exchange.ANSWERED
+            if not self._done(self._got):
                 self.end()
 
     def end(self) -> None:
         """The replies have been worked through."""
         self.good_at = self._asked_at
-        self._due, self._got = 0, []
+        self._got = []
+        self.exchange = Exchange.NONE
         self._reader.go_on()

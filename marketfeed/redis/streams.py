@@ -34,15 +34,14 @@ from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Archive, Clock, Seeds, Sink
 from marketfeed.model.entry_ids import before, write_id
-from marketfeed.model.rate import TokenBucket
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.delivery import Delivery, Found
 from marketfeed.redis.link_keeper import LinkKeeper
-from marketfeed.redis.reader_link import ReaderLink
+from marketfeed.redis.reader_link import Exchange, ReaderLink
 from marketfeed.redis.server_role import RoleLink, RoleWatch
 from marketfeed.redis.stream_checks import LOOK_SECONDS, REFUSALS, StreamChecks, entry_id
-from marketfeed.redis.stream_entries import Extent, payload_of
+from marketfeed.redis.stream_entries import Extent
 from marketfeed.redis.stream_reads import LaggingRead, Reading, Reads, Volume, is_absent
 from marketfeed.redis.unblocker import Unblocker
 from marketfeed.runtime.logs import Log
@@ -93,13 +92,11 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self._looking.clock = clock
         self._reads = Reads()
         self._volume = Volume()
-        self._delivery = Delivery(clock, sink, self._publish, self.fail)
+        self._delivery = Delivery(clock, self._reads, self)
         self._steps = deque([self._check, self._read_lagging, self._read])
         self._read_at = 0.0
-        self._is_reading = False
         self._is_narrowing = False
         self._rest: IDelayedCall | None = None
-        self._nameless_lines = TokenBucket(1, 5, clock.seconds())
         self.archive = archive
         self.snapshots = snapshots
         self.sink = sink
@@ -129,13 +126,12 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self._looking.start(LOOK_SECONDS, now=False)
         self._read_at = self._clock.seconds()
         self.sink.reached()
-        link.exchange(pack_command(("CLIENT", "ID")) + pack_command(("INFO", "server")), 2, self._identified)
+        link.ask(pack_command(("CLIENT", "ID")) + pack_command(("INFO", "server")), 2, self._identified)
 
     def link_down(self, link: _SourceLink | None) -> None:
         self._role.end()
         if self._looking.running:
             self._looking.stop()
-        self._is_reading = False
         self._delivery.stop()
         self._reads.clear()
         self._checks.end()
@@ -157,20 +153,24 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         link = self.link
         if link is None:
             return
-        if link.is_busy:
-            if self._is_reading and self._checks.are_urgent:
-                self._unblocker.unblock(lambda: self._is_reading and self._checks.are_urgent)
+        if link.exchange is not Exchange.NONE:
+            if self._is_in_the_way(link):
+                self._unblocker.unblock(lambda: self._is_in_the_way(link))
         elif not (self._is_narrowing and self._check(link)):
             for _ in range(len(self._steps)):
                 self._steps.rotate(-1)
                 if self._steps[-1](link):
                     return
 
+    def _is_in_the_way(self, link: ReaderLink) -> bool:
+        """Whether a read waits, and something should not."""
+        return link.exchange is Exchange.BLOCKED and self._checks.are_urgent
+
     def _check(self, link: ReaderLink) -> bool:
         if not self._checks:
             return False
         commands, count, done = self._checks.next(self._is_narrowing)
-        link.exchange(commands, count, done)
+        link.ask(commands, count, done)
         return True
 
     # What comes of the checks.
@@ -192,6 +192,9 @@ class RedisStreams(LinkKeeper[_SourceLink]):
     def hold(self, reading: Reading) -> None:
         self._reads.drop(reading)
 
+    def deliver(self, reading: Reading, entries: list[Any]) -> None:
+        self._delivery.publish(reading, entries)
+
     # What is read.
 
     def _read_lagging(self, link: ReaderLink) -> bool:
@@ -199,7 +202,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
             return False
         read = self._reads.read_lagging(self._volume.entries)
         commands = read.commands()
-        link.exchange(b"".join(commands), len(commands), lambda answers: self._have_read_lagging(read, answers))
+        link.ask(b"".join(commands), len(commands), lambda answers: self._have_read_lagging(read, answers))
         return True
 
     def _have_read_lagging(self, read: LaggingRead, answers: list[Any]) -> bool:
@@ -236,14 +239,12 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         block_ms = None
         if not (self._checks or self._reads.lagging):
             block_ms = LONG_MS if self._unblocker.ready else SHORT_MS
-        self._is_reading = True
         most = self._reads.most(self._volume.entries)
         command = self._reads.command(most, block_ms)
-        link.exchange(command, 1, lambda answers: self._have_read(now, most, answers))
+        link.ask(command, 1, lambda answers: self._have_read(now, most, answers), blocks=block_ms is not None)
         return True
 
     def _have_read(self, asked_at: float, most: int, answers: list[Any]) -> bool:
-        self._is_reading = False
         fault = _fault(answers)
         if fault:
             self._read_refused(fault)
@@ -281,39 +282,21 @@ class RedisStreams(LinkKeeper[_SourceLink]):
 
     def _deliver(self, found: Found) -> bool:
         """Whether there is something: the exchange goes on until it is published."""
-        link, count = self.link, sum([len(entries) for _, entries in found])
-        if link is None or not count:
-            return False
+        if found:
+            self._delivery.begin(found)
+        return bool(found)
 
-        def done(size: int) -> None:
-            self._volume.took(count, size)
-            link.end()
+    def delivered(self, entries: int, size: int) -> None:
+        self._volume.took(entries, size)
+        if self.link is not None:
+            self.link.end()
 
-        self._delivery.begin(found, done)
-        return True
-
-    def _publish(self, key: bytes, entries: list[Any]) -> None:
-        reading = self._reads.get(key)
-        if reading is not None:
-            self.deliver(reading, entries)
-
-    def deliver(self, reading: Reading, entries: list[Any]) -> None:
-        publish, stream = self.sink.publish, reading.stream
-        reading.taken += len(entries)
-        for entry, fields in entries:
-            payload = fields[1] if fields[0] == b"d" else payload_of(fields)
-            if payload is None:
-                self._nameless(stream, entry)
-            else:
-                reading.told = entry.decode()
-                publish(stream, payload, reading.told)
+    def has_published(self, reading: Reading, entries: list[Any]) -> None:
         if self.is_read(reading):  # a publication may be the last that somebody wanted
+            is_looked_for = reading.ahead is not None or not reading.is_at_entry
             self._reads.move(reading, entries[-1][0])
-            self._checks.has_read(reading, entries)
-
-    def _nameless(self, stream: str, entry: bytes) -> None:
-        if self._nameless_lines.take(self._clock.seconds()):
-            self.log.warn("{stream}: the entry {entry} has no field d", stream=stream, entry=entry.decode())
+            if is_looked_for:
+                self._checks.has_read(reading, entries)
 
     def _begin_rest(self) -> None:
         seconds = len(self._reads) * REST_SECONDS

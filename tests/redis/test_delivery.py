@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from marketfeed.redis.delivery import HOLD_SECONDS, NO_PROGRESS, SLICE, Delivery, slices
+from marketfeed.redis.stream_reads import Reading, Reads
 from tests.conftest import LogCapture
 from tests.redis.streams import Heard
 from tests.strategies import property_test
@@ -56,18 +57,31 @@ class World:
     def __init__(self) -> None:
         self.clock = Clock()
         self.heard = Heard()
-        self.taken: list[bytes] = []
+        self.taken: list[str] = []
         self.flushes: list[int] = []
         self.slow: list[Slow] = []
         self.ended: list[int] = []
         self.faults: list[str] = []
+        self.sink = self
         self.is_broken = False
-        self.delivery = Delivery(self.clock, self, self.take, self.faults.append)  # type: ignore[arg-type]
+        reads = Reads()
+        for key in (b"a", b"b"):
+            reads.add(Reading(key.decode(), key))
+        self.delivery = Delivery(self.clock, reads, self)  # type: ignore[arg-type]
 
-    def take(self, key: bytes, each: list[Any]) -> None:
+    def publish(self, stream: str, payload: bytes, offset: str) -> None:
         if self.is_broken:
             raise ValueError("a fault")
-        self.taken += [entry for entry, _ in each]
+        self.taken.append(offset)
+
+    def has_published(self, reading: Reading, entries: list[Any]) -> None:
+        assert reading.told == entries[-1][0].decode()
+
+    def delivered(self, count: int, size: int) -> None:
+        self.ended.append(size)
+
+    def fail(self, fault: str) -> None:
+        self.faults.append(fault)
 
     def flush(self) -> None:
         self.flushes.append(len(self.taken))
@@ -77,7 +91,7 @@ class World:
 
     def begin(self, count: int) -> None:
         """So many slices of one entry each."""
-        self.delivery.begin([(b"a", entries(*[SLICE] * count))], self.ended.append)
+        self.delivery.begin([(b"a", entries(*[SLICE] * count))])
 
     def late(self) -> Slow:
         slow = Slow()
@@ -105,11 +119,11 @@ def test_a_small_read_is_published_at_once() -> None:
     """Nobody is looked at, and no turn of the reactor passes."""
     world = World()
     world.late()
-    world.delivery.begin([(b"a", entries(10, 20)), (b"b", entries(30))], world.ended.append)
+    world.delivery.begin([(b"a", entries(10, 20)), (b"b", entries(30))])
     assert world.flushes == [3]
     assert world.ended == [60 + 3 * MORE]
     assert world.clock.getDelayedCalls() == []
-    world.delivery.begin([], world.ended.append)
+    world.delivery.begin([])
     assert world.ended[1:] == [0]
     assert world.flushes == [3]
 

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.link_keeper import LinkKeeper
-from marketfeed.redis.reader_link import ReaderLink
+from marketfeed.redis.reader_link import Exchange, ReaderLink
 from tests.redis.memory import Connection, Endpoint
 
 
@@ -21,7 +21,7 @@ class World(LinkKeeper[ReaderLink]):
         self.endpoint = Endpoint(self.clock)
         super().__init__(self.clock, self.endpoint, RedisAddress(), "test")
         self.got: list[list[Any]] = []
-        self.idles: list[bool] = []
+        self.idles: list[Exchange] = []
         self.startService()
         self.server: Connection = self.endpoint.accept()
         self.server.answer(b"+PONG\r\n")
@@ -35,10 +35,10 @@ class World(LinkKeeper[ReaderLink]):
         return self.link
 
     def go_on(self) -> None:
-        self.idles.append(self.up().is_busy)
+        self.idles.append(self.up().exchange)
 
     def exchange(self, *names: str) -> None:
-        self.up().exchange(b"".join(hiredis.pack_command((name,)) for name in names), len(names), self.got.append)
+        self.up().ask(b"".join(hiredis.pack_command((name,)) for name in names), len(names), self.got.append)
 
     def stop(self) -> None:
         self.stopService()
@@ -50,7 +50,7 @@ def test_an_exchange_ends_with_its_last_reply() -> None:
     """Errors are replies; a sign of life is none."""
     world = World()
     world.exchange("A", "B", "C")
-    assert world.up().is_busy
+    assert world.up().exchange is Exchange.ASKED
     assert world.server.asked() == [(b"A",), (b"B",), (b"C",)]
     world.server.say(b":1\r\n+PONG\r\n-ERR no\r\n*-")
     assert world.got == []
@@ -58,7 +58,7 @@ def test_an_exchange_ends_with_its_last_reply() -> None:
     ((one, refusal, nothing),) = world.got
     assert (one, nothing) == (1, None)
     assert isinstance(refusal, hiredis.ReplyError)
-    assert world.idles == [False]
+    assert world.idles == [Exchange.NONE]
     world.exchange("D")
     world.server.say(b":4\r\n")
     assert world.got[1:] == [[4]]
