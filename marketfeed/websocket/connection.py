@@ -26,7 +26,7 @@ from marketfeed.websocket.connections import UserManager
 from marketfeed.websocket.handshake import HandshakeFactory, HandshakeProtocol, shown
 from marketfeed.websocket.lean import autobahn_options
 from marketfeed.websocket.read_throttle import Pace
-from marketfeed.websocket.token_expiry import Expiry
+from marketfeed.websocket.token_expiry import TokenExpiry
 from marketfeed.wire.frames import text_frame
 from marketfeed.wire.messages import (
     BINARY_FRAME,
@@ -55,7 +55,7 @@ class ClientProtocol(HandshakeProtocol):
     _peer = ""
     _parting = 0, 0, ""  # streams, bytes that waited, and the user, as the end of the session found them
     _session: Session | None = None
-    _expiry: Expiry | None = None
+    _expiry: TokenExpiry | None = None
     _opened = 0.0
     _pinged: float | None = None
 
@@ -182,23 +182,25 @@ class ClientProtocol(HandshakeProtocol):
 
     # What the end of a token tells.
 
-    def token_expires(self, expires_at: float) -> None:
-        assert self._session is not None  # both end together
-        event = Expiring(int(self.factory.now() * 1000), int(expires_at * 1000))
-        self.send_text(self._session.event(event))
+    def _token_ends(self, has_ended: bool) -> None:
+        assert self._expiry is not None  # and the session: all end together
+        assert self._session is not None
+        if has_ended:
+            self._expiry = None
+            self.close_with(NO_TOKEN)
+        else:
+            event = Expiring(int(self.factory.now() * 1000), int(self._expiry.expires_at * 1000))
+            self.send_text(self._session.event(event))
 
-    def token_expired(self) -> None:
-        self._expiry = None
-        self.close_with(NO_TOKEN)
-
-    # What the session and the manager of users ask for.
+    # What the session and the register of connections ask for.
 
     def renew(self, identity: Identity) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
         if identity.expires_at < math.inf:
-            self._expiry = Expiry(self.factory.clock, self.factory.now, identity, self)
+            factory = self.factory
+            self._expiry = TokenExpiry(factory.clock, factory.now, identity.expires_at, self._token_ends)
 
     def send_text(self, text: bytes) -> None:
         if self.state == self.STATE_OPEN:  # nothing follows a close

@@ -24,7 +24,7 @@ from marketfeed.http.response import Response
 from marketfeed.runtime.logs import Log
 from marketfeed.wire.messages import ServerShutdown
 
-__all__ = ["BUCKETS", "User", "UserManager"]
+__all__ = ["BUCKETS", "Connection", "UserManager"]
 
 BUCKETS = 20
 _TICK = 0.1
@@ -34,8 +34,8 @@ _LATEST_RETURN = 5000
 """ms: clients are asked to come back at a random moment up to this, so that they do not all come at once."""
 
 
-class User(Protocol):
-    """A connected client, as its manager sees it."""
+class Connection(Protocol):
+    """A client's, as the register sees it."""
 
     def send_away(self, farewell: ServerShutdown, *, at_once: bool) -> None:
         """Say goodbye and close; `at_once`: do not wait for the client's answer to the close."""
@@ -59,7 +59,7 @@ class UserManager(Service):
         self._ids = count(1)
         self.run = secrets.token_hex(4)
         """What tells the clients of this process from those of any other, and of the one before it."""
-        self._buckets: list[dict[int, User]] = [{} for _ in range(BUCKETS)]
+        self._buckets: list[dict[int, Connection]] = [{} for _ in range(BUCKETS)]
         self._count = 0
         self._gone: Deferred[None] | None = None
         self._late: IDelayedCall | None = None
@@ -70,12 +70,12 @@ class UserManager(Service):
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[User]:
-        return iter([user for bucket in self._buckets for user in bucket.values()])
+    def __iter__(self) -> Iterator[Connection]:
+        return iter([each for bucket in self._buckets for each in bucket.values()])
 
-    def bucket(self, number: int) -> list[User]:
+    def bucket(self, at: int) -> list[Connection]:
         """One of the `BUCKETS` shares into which the clients are dealt, to visit them a share at a time."""
-        return list(self._buckets[number].values())
+        return list(self._buckets[at].values())
 
     def refusal(self, *, stays: bool = True) -> Response | None:
         """Why no further client may come in at this moment, or None. `stays`: not just for one answer."""
@@ -85,20 +85,20 @@ class UserManager(Service):
             return Response(503, "this server is full", (("Retry-After", "30"),))
         return None
 
-    def add(self, user: User) -> int:
+    def add(self, connection: Connection) -> int:
         """Register a client; returns its number, unique in this process; `name` makes it unique in all of them."""
-        user_id = next(self._ids)
-        self._buckets[user_id % BUCKETS][user_id] = user
+        number = next(self._ids)
+        self._buckets[number % BUCKETS][number] = connection
         self._count += 1
-        return user_id
+        return number
 
-    def name(self, user_id: int) -> str:
+    def name(self, number: int) -> str:
         """A client as the log calls it."""
-        return f"{self.run}-{user_id}"
+        return f"{self.run}-{number}"
 
-    def remove(self, user_id: int) -> None:
+    def remove(self, number: int) -> None:
         """The client is gone."""
-        if self._buckets[user_id % BUCKETS].pop(user_id, None) is not None:
+        if self._buckets[number % BUCKETS].pop(number, None) is not None:
             self._count -= 1
         if not self._count and self._gone is not None:
             gone, self._gone = self._gone, None
@@ -116,7 +116,7 @@ class UserManager(Service):
         if not self._count:
             return
         self.log.info("sending {count} clients away", count=self._count)
-        waiting = [user_id for bucket in self._buckets for user_id in bucket]
+        waiting = [number for bucket in self._buckets for number in bucket]
         ticks = max(1, int(self.drain_seconds / _TICK))
         share = -(-len(waiting) // ticks)
         done = Deferred[None]()
@@ -131,18 +131,18 @@ class UserManager(Service):
         at_once = self._hurry or self.drain_seconds == 0
         left = len(waiting) if at_once else share
         while left and waiting:
-            user_id = waiting.pop()
-            user = self._buckets[user_id % BUCKETS].get(user_id)
-            if user is None:
+            number = waiting.pop()
+            connection = self._buckets[number % BUCKETS].get(number)
+            if connection is None:
                 continue
             left -= 1
             at = int(self._now() * 1000)
             farewell = ServerShutdown(at, random.randrange(500, _LATEST_RETURN))
             try:
-                user.send_away(farewell, at_once=at_once)
+                connection.send_away(farewell, at_once=at_once)
             except Exception:
                 self.log.failure("a client could not be sent away")
-                user.abort()
+                connection.abort()
         if not waiting and not done.called:
             done.callback(None)
 
@@ -159,5 +159,5 @@ class UserManager(Service):
         return gone.addCallback(in_time)
 
     def _abort_all(self) -> None:
-        for user in self:
-            user.abort()
+        for connection in self:
+            connection.abort()

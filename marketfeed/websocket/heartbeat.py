@@ -45,9 +45,9 @@ class Heartbeat(Service):
     def _sweep(self) -> None:
         now = self._clock.seconds()
         self._turn = (self._turn + 1) % BUCKETS
-        for user in self._users.bucket(self._turn):
+        for connection in self._users.bucket(self._turn):
             try:
-                user.beat(now, self._patience)
+                connection.beat(now, self._patience)
             except Exception:
                 self.log.failure("a client could not be pinged")
-                user.abort()
+                connection.abort()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Clock
-from marketfeed.model.identity import Identity
 
-__all__ = ["NOTICE", "Expiry", "TokenBearer"]
+__all__ = ["NOTICE", "TokenExpiry"]
 
 _LOOK_SECONDS = 300.0
 """How long it takes at most to notice that the clock of the tokens was set."""
@@ -18,26 +16,19 @@ NOTICE = 60.0
 """Seconds before the end at which the client hears of it (docs/protocol.md)."""
 
 
-class TokenBearer(Protocol):
-    """Whose token it is."""
+class TokenExpiry:
+    """Waits for `expires_at`, in seconds since 1970 as `now` tells them.
 
-    def token_expires(self, expires_at: float) -> None:
-        """The token is about to expire, in seconds since 1970."""
+    `hear`: called with False `NOTICE` seconds before, and with True when the token has expired.
+    """
 
-    def token_expired(self) -> None:
-        """It has."""
+    __slots__ = ("_call", "_clock", "_hear", "_now", "_told", "expires_at")
 
-
-class Expiry:
-    """Waits for the end of `identity`. `now`: seconds since 1970."""
-
-    __slots__ = ("_bearer", "_call", "_clock", "_expires_at", "_now", "_told")
-
-    def __init__(self, clock: Clock, now: Callable[[], float], identity: Identity, bearer: TokenBearer) -> None:
+    def __init__(self, clock: Clock, now: Callable[[], float], expires_at: float, hear: Callable[[bool], None]) -> None:
         self._clock = clock
         self._now = now
-        self._bearer = bearer
-        self._expires_at = identity.expires_at
+        self._hear = hear
+        self.expires_at = expires_at
         self._told = False
         self._call: IDelayedCall | None = None
         self._wait()
@@ -49,18 +40,18 @@ class Expiry:
             self._call = None
 
     def _wait(self) -> None:
-        moment = self._expires_at if self._told else self._expires_at - NOTICE
+        moment = self.expires_at if self._told else self.expires_at - NOTICE
         self._call = self._clock.callLater(min(max(0.0, moment - self._now()), _LOOK_SECONDS), self._look)
 
     def _look(self) -> None:
         """The reactor's clock and that of the tokens may have gone apart, so both times are compared anew."""
         self._call = None
-        left = self._expires_at - self._now()
+        left = self.expires_at - self._now()
         if left <= 0:
-            self._bearer.token_expired()
+            self._hear(True)
             return
         is_news = left <= NOTICE and not self._told
         self._told = self._told or is_news
         self._wait()
         if is_news:
-            self._bearer.token_expires(self._expires_at)  # at last, for it may cancel this
+            self._hear(False)  # at last, for it may cancel this

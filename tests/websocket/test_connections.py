@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from marketfeed.websocket.connections import User, UserManager
+from marketfeed.websocket.connections import Connection, UserManager
 from marketfeed.wire.messages import ServerShutdown
 from tests.conftest import LogCapture
 from tests.strategies import property_test
@@ -18,7 +18,7 @@ from tests.strategies import property_test
 NOW = 1_700_000_000.0
 
 
-class FakeUser:
+class FakeConnection:
     """A client that leaves when the test says so, or as soon as it is sent away or aborted."""
 
     def __init__(self, room: Room, *, polite: bool = True) -> None:
@@ -65,27 +65,27 @@ class Room:
 
 
 if TYPE_CHECKING:
-    _user: User = FakeUser(Room())
+    _connection: Connection = FakeConnection(Room())
 
 
 def test_each_client_has_a_number_of_its_own() -> None:
     """It is not given out again when the client has left."""
     room = Room()
-    first, second = FakeUser(room), FakeUser(room)
+    first, second = FakeConnection(room), FakeConnection(room)
     assert first.user_id != second.user_id
     assert len(room.users) == 2
     first.leave()
     first.leave()
     assert len(room.users) == 1
-    assert FakeUser(room).user_id not in (first.user_id, second.user_id)
+    assert FakeConnection(room).user_id not in (first.user_id, second.user_id)
 
 
 def test_a_full_server_lets_nobody_in() -> None:
     """Until somebody leaves; the refusal says when to come back. Who comes for one answer takes nobody's place."""
     room = Room(max_connections=2)
-    first = FakeUser(room)
+    first = FakeConnection(room)
     assert room.users.refusal() is None
-    FakeUser(room)
+    FakeConnection(room)
     refusal = room.users.refusal()
     assert refusal is not None
     assert (refusal.status, refusal.headers) == (503, (("Retry-After", "30"),))
@@ -109,7 +109,7 @@ def test_a_draining_server_lets_nobody_in() -> None:
 def test_a_drain_is_spread_over_its_time() -> None:
     """No tick sends away many more than its share, and all have been sent when the time is over."""
     room = Room(drain_seconds=10)
-    users = [FakeUser(room) for _ in range(1000)]
+    users = [FakeConnection(room) for _ in range(1000)]
     room.drain()
     room.pass_time(5)
     away = [user for user in users if user.farewell]
@@ -125,7 +125,7 @@ def test_a_drain_is_spread_over_its_time() -> None:
 def test_clients_are_asked_back_at_different_moments() -> None:
     """The farewell has the time, and a random pause within 5 s."""
     room = Room(drain_seconds=1)
-    users = [FakeUser(room) for _ in range(200)]
+    users = [FakeConnection(room) for _ in range(200)]
     room.drain()
     room.pass_time(2)
     farewells = [user.farewell for user in users if user.farewell]
@@ -139,7 +139,7 @@ def test_clients_are_asked_back_at_different_moments() -> None:
 def test_clients_have_a_moment_to_answer_the_close(late: bool) -> None:
     """The drain ends with the last of them, and 5 s are the most that it waits."""
     room = Room(drain_seconds=1)
-    user = FakeUser(room, polite=False)
+    user = FakeConnection(room, polite=False)
     room.drain()
     room.pass_time(4.9)
     assert not room.is_drained
@@ -158,7 +158,7 @@ def test_a_drain_that_has_no_time_sends_everybody_away_at_once(hurried: bool) ->
     room = Room(drain_seconds=20 if hurried else 0)
     if hurried:
         room.users.hurry()
-    users = [FakeUser(room) for _ in range(50)]
+    users = [FakeConnection(room) for _ in range(50)]
     room.drain()
     assert all(user.at_once and user.sent_away_at == 0 for user in users)
     assert room.is_drained
@@ -167,7 +167,7 @@ def test_a_drain_that_has_no_time_sends_everybody_away_at_once(hurried: bool) ->
 def test_a_drain_that_is_hurried_ends_within_moments() -> None:
     """Those still here are sent away together, and who does not answer is not waited for."""
     room = Room(drain_seconds=100)
-    users = [FakeUser(room, polite=False) for _ in range(5000)]
+    users = [FakeConnection(room, polite=False) for _ in range(5000)]
     room.drain()
     room.pass_time(1)
     assert not all(user.farewell for user in users)
@@ -183,7 +183,7 @@ def test_a_drain_that_is_hurried_ends_within_moments() -> None:
 def test_a_drain_that_waits_for_the_last_answers_can_be_hurried_too() -> None:
     """All have been sent away by then."""
     room = Room(drain_seconds=1)
-    user = FakeUser(room, polite=False)
+    user = FakeConnection(room, polite=False)
     room.drain()
     room.pass_time(2)
     room.users.hurry()
@@ -196,7 +196,7 @@ def test_a_drain_that_waits_for_the_last_answers_can_be_hurried_too() -> None:
 def test_who_has_left_meanwhile_does_not_hold_the_drain_up() -> None:
     """All but one go by themselves."""
     room = Room(drain_seconds=10)
-    users = [FakeUser(room) for _ in range(300)]
+    users = [FakeConnection(room) for _ in range(300)]
     room.drain()
     for user in users[1:]:
         user.leave()
@@ -207,7 +207,7 @@ def test_who_has_left_meanwhile_does_not_hold_the_drain_up() -> None:
 def test_a_drain_is_over_when_everybody_has_gone() -> None:
     """Be it long before its time."""
     room = Room(drain_seconds=100)
-    users = [FakeUser(room) for _ in range(300)]
+    users = [FakeConnection(room) for _ in range(300)]
     room.drain()
     for user in users:
         if user.farewell is None:
@@ -220,7 +220,7 @@ def test_a_drain_is_over_when_everybody_has_gone() -> None:
 def test_who_has_gone_takes_none_of_the_time() -> None:
     """Those who are left are sent away as fast as all would have been."""
     room = Room(drain_seconds=10)
-    users = [FakeUser(room, polite=False) for _ in range(300)]
+    users = [FakeConnection(room, polite=False) for _ in range(300)]
     room.drain()
     for user in users[10:]:
         if user.farewell is None:
@@ -234,12 +234,12 @@ def test_who_has_gone_takes_none_of_the_time() -> None:
 def test_one_failure_does_not_hold_the_drain_up(logged: LogCapture) -> None:
     """A client that cannot be sent away is ended, the others are sent away all the same."""
 
-    class Broken(FakeUser):
+    class Broken(FakeConnection):
         def send_away(self, farewell: ServerShutdown, *, at_once: bool) -> None:
             raise ZeroDivisionError
 
     room = Room(drain_seconds=1)
-    users = [FakeUser(room), Broken(room), FakeUser(room)]
+    users = [FakeConnection(room), Broken(room), FakeConnection(room)]
     room.drain()
     room.pass_time(1)
     assert [user.aborted for user in users] == [False, True, False]
@@ -252,7 +252,7 @@ def test_one_failure_does_not_hold_the_drain_up(logged: LogCapture) -> None:
 def test_every_drain_ends(count: int, drain_seconds: float, data: st.DataObject) -> None:
     """In its time and the grace behind it, whoever answers, leaves or stays silent; each hears one farewell at most."""
     room = Room(drain_seconds=drain_seconds)
-    users = [FakeUser(room, polite=data.draw(st.booleans())) for _ in range(count)]
+    users = [FakeConnection(room, polite=data.draw(st.booleans())) for _ in range(count)]
     leaving = data.draw(st.lists(st.tuples(st.sampled_from(users), st.floats(0, 40)), max_size=5)) if users else []
     for user, moment in leaving:
         room.clock.callLater(moment, user.leave)

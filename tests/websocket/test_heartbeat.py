@@ -20,7 +20,7 @@ from marketfeed.hub.hub import Hub, HubLimits
 from marketfeed.model.streams import StreamKinds
 from marketfeed.session.context import SessionContext, SessionLimits
 from marketfeed.websocket.connection import ClientFactory, ClientProtocol
-from marketfeed.websocket.connections import BUCKETS, User, UserManager
+from marketfeed.websocket.connections import BUCKETS, Connection, UserManager
 from marketfeed.websocket.heartbeat import Heartbeat
 from marketfeed.wire.messages import ServerShutdown
 from tests.conftest import LogCapture
@@ -62,7 +62,7 @@ class Visited:
 
 
 if TYPE_CHECKING:
-    _user: User = Visited(Clock())
+    _connection: Connection = Visited(Clock())
 
 
 class Ward:

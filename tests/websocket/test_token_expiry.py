@@ -9,8 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from marketfeed.model.identity import Identity
-from marketfeed.websocket.token_expiry import NOTICE, Expiry, TokenBearer
+from marketfeed.websocket.token_expiry import NOTICE, TokenExpiry
 from tests.strategies import property_test
 
 NOW = 1_800_000_000.0
@@ -30,8 +29,8 @@ class Bearer:
         self.ends_at_notice = False
         self.expiry = self.expect(self.expires_at)
 
-    def expect(self, expires_at: float) -> Expiry:
-        return Expiry(self.clock, lambda: self.now, Identity("alice", None, expires_at), self)
+    def expect(self, expires_at: float) -> TokenExpiry:
+        return TokenExpiry(self.clock, lambda: self.now, expires_at, self.hear)
 
     def wait(self, seconds: float, now: float | None = None) -> None:
         self.now += seconds if now is None else now
@@ -46,19 +45,11 @@ class Bearer:
     def timers(self) -> int:
         return len(self.clock.getDelayedCalls())
 
-    # What the expiry calls.
-
-    def token_expires(self, expires_at: float) -> None:
-        assert expires_at == self.expires_at
-        self.told.append(("expires", self.now - NOW))
+    def hear(self, has_ended: bool) -> None:
+        assert self.expiry.expires_at == self.expires_at
+        self.told.append(("expired" if has_ended else "expires", self.now - NOW))
         if self.ends_at_notice:
             self.expiry.cancel()
-
-    def token_expired(self) -> None:
-        self.told.append(("expired", self.now - NOW))
-
-
-_fits: type[TokenBearer] = Bearer
 
 
 @pytest.mark.parametrize(
