@@ -37,6 +37,7 @@ from marketfeed.runtime.memory import MemoryGuard
 from marketfeed.session.context import SessionContext, SessionLimits
 from marketfeed.websocket.connection import ClientFactory
 from marketfeed.websocket.connections import UserManager
+from marketfeed.websocket.handshake import Handshakes
 from marketfeed.websocket.heartbeat import Heartbeat
 
 __all__ = ["Daemon", "StartFault", "build"]
@@ -252,20 +253,20 @@ def _clients(
         request_burst=settings.request_burst,
         client_queue=settings.client_queue,
     )
-    return ClientFactory(
+    context = SessionContext(
+        hub=hub, kinds=kinds, limits=limits, now=reactor.seconds, verify=admission.verify, refusals=refusals
+    )
+    handshakes = Handshakes(
         reactor,
         admission,
-        users,
-        SessionContext(
-            hub=hub, kinds=kinds, limits=limits, now=reactor.seconds, verify=admission.verify, refusals=refusals
-        ),
+        kinds,
         lambda: hub.source_reached and admission.takes_clients,
-        max_message=settings.max_message,
-        client_queue=settings.client_queue,
         compression=settings.compression,
-        max_handshakes=max_handshakes,
+        most=max_handshakes,
         books=hub,
+        refusals=refusals,
     )
+    return ClientFactory(reactor, handshakes, users, context, settings.max_message)
 
 
 def _admission(reactor: Any, settings: Settings, users: UserManager, memory: MemoryGuard) -> Admission:

@@ -3,6 +3,9 @@
 1. The session ends when the first close frame is sent or the connection is gone, whichever comes first.
 2. Nothing follows a close.
 3. A connection that is gone leaves no timer and no reference cycle behind.
+
+It has an `Outbox` and a `ReadThrottle` from the beginning; a `Handshake` until the WebSocket is open; then a `Session`,
+its `Liveness` and its `TokenExpiry`; and at the end a `SendTimeout`.
 """
 
 from __future__ import annotations
@@ -10,22 +13,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from marketfeed.access.admission import Admission
-from marketfeed.api.depth import Books
+from marketfeed.access.admission import Admitted
 from marketfeed.model.identity import Identity
 from marketfeed.runtime.logs import Log
 from marketfeed.session.context import SessionContext
 from marketfeed.session.session import Session
+from marketfeed.websocket.autobahn_protocol import AutobahnFactory, AutobahnProtocol, limited
+from marketfeed.websocket.closing import Parting, log_end
 from marketfeed.websocket.connections import UserManager
-from marketfeed.websocket.handshake import HandshakeFactory, HandshakeProtocol, shown
-from marketfeed.websocket.lean import autobahn_options
-from marketfeed.websocket.read_throttle import Pace
+from marketfeed.websocket.handshake import Handshake, Handshakes, Opened, shown
+from marketfeed.websocket.heartbeat import Liveness
+from marketfeed.websocket.read_throttle import ReadRate
 from marketfeed.websocket.token_expiry import TokenExpiry
 from marketfeed.wire.frames import text_frame
 from marketfeed.wire.messages import (
@@ -44,27 +48,38 @@ __all__ = ["ClientFactory", "ClientProtocol"]
 
 _log = Log()
 
-_PING = b"\x89\x00"
 
-
-class ClientProtocol(HandshakeProtocol):
-    """One client's connection. Made by `ClientFactory`, which adds Autobahn's options as class attributes."""
+class ClientProtocol(AutobahnProtocol):
+    """One client's connection. Made by `ClientFactory`."""
 
     factory: ClientFactory
+    _handshake: Handshake | None = None
+    _counted: Admitted | None = None
     _number = 0
     _peer = ""
-    _parting = 0, 0, ""  # streams, bytes that waited, and the user, as the end of the session found them
+    _opened = 0.0
+    _liveness: Liveness
     _session: Session | None = None
     _expiry: TokenExpiry | None = None
-    _opened = 0.0
-    _pinged: float | None = None
+    _parting = Parting()
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._handshake = Handshake(self, self.factory.handshakes)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end_session()
         super().connectionLost(reason)
+        if self._handshake is not None:
+            self._handshake.end()
+            self._handshake = None
+        factory = self.factory
+        if self._counted is not None:
+            factory.admission.leave(self._counted)
         if self._number:
-            self.factory.users.remove(self._number)
-            self._log_end(reason)
+            factory.users.remove(self._number)
+            age, thinned = factory.clock.seconds() - self._opened, self.outbox.thinned
+            log_end(_log, self.client_id, age, self._peer, self.ending(reason), self._parting, thinned)
 
     @property
     def client_id(self) -> str:
@@ -73,32 +88,41 @@ class ClientProtocol(HandshakeProtocol):
 
     # The conversation.
 
-    def onOpen(self) -> None:
-        factory, upgrade, admitted = self.factory, self.upgrade, self.admitted
-        del self.upgrade, self.admitted
-        self.outbox.window = self.deflate_window
+    def processHandshake(self) -> None:
+        handshake = self._handshake
+        opened = None if handshake is None else handshake.read()
+        if handshake is not None and opened is not None:
+            self._handshake, self._counted = None, handshake.counted
+            self.switch(opened.answer)
+            self._begin(opened)
+            if self.data:
+                self.consumeData()
+
+    def _begin(self, opened: Opened) -> None:
+        factory, admitted = self.factory, opened.admitted
+        dialect = opened.upgrade.dialect
         self.outbox.share = factory.admission.share(admitted)
         self._opened = factory.clock.seconds()
         self._number = factory.users.add(self)
         self._peer = shown(self.transport, admitted.address)
+        self._liveness = Liveness()
         identity = admitted.identity
         user = {"user": identity.user} if identity is not None and identity.user else {}
         _log.info(
             "client {client} connected from {peer}, {dialect}" + (", user {user}" if user else ""),
             client=self.client_id,
             peer=self._peer,
-            dialect=upgrade.dialect.value,
+            dialect=dialect.value,
             **user,
         )
         if identity is None:
             self.close_with(NO_TOKEN)
             return
         self.renew(identity)
-        self._session = Session(self, upgrade.dialect, factory.context, identity)
-        self._guarded(self._session.begin, upgrade.streams)
+        self._session = Session(self, dialect, factory.context, identity)
+        self._guarded(self._session.begin, opened.upgrade.streams)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        super().onMessage(payload, isBinary)
         if self._session is None:
             return
         if isBinary:
@@ -107,7 +131,7 @@ class ClientProtocol(HandshakeProtocol):
             self._guarded(self._session.receive, payload)
 
     def onPong(self, payload: bytes) -> None:
-        self._pinged = None
+        self._liveness.answered()
         super().onPong(payload)
 
     def _guarded(self, call: Callable[[Any], None], argument: Any) -> None:
@@ -123,13 +147,26 @@ class ClientProtocol(HandshakeProtocol):
         super().sendCloseFrame(code, reasonUtf8, isReply)
 
     def _end_session(self) -> None:
+        self._forget_token()
+        session, self._session = self._session, None
+        if session is not None:
+            self._parting = Parting(len(session.subscriptions), self.outbox.left_bytes, session.user)
+            session.end()
+
+    def _forget_token(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-        session, self._session = self._session, None
-        if session is not None:
-            self._parting = len(session.subscriptions), self.outbox.left_bytes, session.user
-            session.end()
+
+    def _token_ends(self, has_ended: bool) -> None:
+        assert self._expiry is not None  # and the session: all end together
+        assert self._session is not None
+        if has_ended:
+            self._expiry = None
+            self.close_with(NO_TOKEN)
+        else:
+            event = Expiring(int(self.factory.now() * 1000), int(self._expiry.expires_at * 1000))
+            self.send_text(self._session.event(event))
 
     # What the outbox tells.
 
@@ -144,63 +181,7 @@ class ClientProtocol(HandshakeProtocol):
         else:
             _log.debug("client {client}: the backlog is over", client=self.client_id)
 
-    # What the log says of the end.
-
-    def _log_end(self, lost: Failure) -> None:
-        code, closed_by, reason = self._end(lost)
-        streams, waiting, user = self._parting
-        thinned = self.outbox.thinned
-        replaced, merged = (0, 0) if thinned is None else (thinned.replaced, thinned.merged)
-        line = "client {client} disconnected after {age:.1f} s: {reason}; {peer}, "
-        line += "user {user}, {streams} streams" if user else "{streams} streams"
-        if waiting or replaced or merged:
-            line += ", {waiting} bytes waiting, {replaced} publications replaced, {merged} merged"
-        _log.info(
-            line,
-            client=self.client_id,
-            age=self.factory.clock.seconds() - self._opened,
-            reason=reason,
-            code=code,
-            closed_by=closed_by,
-            peer=self._peer,
-            **({"user": user} if user else {}),
-            streams=streams,
-            waiting=waiting,
-            replaced=replaced,
-            merged=merged,
-        )
-
-    def _end(self, lost: Failure) -> tuple[int, str, str]:
-        """The code of the close, who has closed, and both in words. Without a close the code is RFC 6455's for that."""
-        if self.localCloseCode is not None and self.closedByMe:
-            text = (self.localCloseReason or b"").decode("utf-8", "replace")
-            return self.localCloseCode, "server", f"closed by the server with {self.localCloseCode} {text}".rstrip()
-        if self.wasClean:
-            code = self.remoteCloseCode or 1005
-            return code, "client", f"closed by the client with {code}"
-        return 1006, "nobody", f"connection lost: {lost.value.__class__.__name__}"
-
-    # What the end of a token tells.
-
-    def _token_ends(self, has_ended: bool) -> None:
-        assert self._expiry is not None  # and the session: all end together
-        assert self._session is not None
-        if has_ended:
-            self._expiry = None
-            self.close_with(NO_TOKEN)
-        else:
-            event = Expiring(int(self.factory.now() * 1000), int(self._expiry.expires_at * 1000))
-            self.send_text(self._session.event(event))
-
-    # What the session and the register of connections ask for.
-
-    def renew(self, identity: Identity) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        if identity.expires_at < math.inf:
-            factory = self.factory
-            self._expiry = TokenExpiry(factory.clock, factory.now, identity.expires_at, self._token_ends)
+    # What the session asks for.
 
     def send_text(self, text: bytes) -> None:
         if self.state == self.STATE_OPEN:  # nothing follows a close
@@ -210,20 +191,22 @@ class ClientProtocol(HandshakeProtocol):
         if self.state == self.STATE_OPEN:
             self.sendCloseFrame(reason.code, reason.meaning.encode())
 
-    def beat(self, now: float, patience: float) -> None:
-        """Ping, or see what has become of the last ping: unanswered for `patience` seconds, it ends the connection.
+    def renew(self, identity: Identity) -> None:
+        self._forget_token()
+        if identity.expires_at < math.inf:
+            factory = self.factory
+            self._expiry = TokenExpiry(factory.clock, factory.now, identity.expires_at, self._token_ends)
 
-        A ping waits behind the backlog. As long as the client takes something of that, it is given time.
-        """
-        if self.state != self.STATE_OPEN:  # nothing follows a close
-            return
-        has_moved = self.outbox.take_progress()
-        if self._pinged is None:
-            self._pinged = now
-            self.outbox.write(_PING)
-        elif has_moved:
-            self._pinged = now
-        elif now - self._pinged >= patience:
+    def pause_reading(self) -> None:
+        self.throttle.pause()
+
+    def resume_reading(self) -> None:
+        self.throttle.resume()
+
+    # What the register of connections asks for, besides `abort`.
+
+    def beat(self, now: float, patience: float) -> None:
+        if self.state == self.STATE_OPEN and not self._liveness.beat(self.outbox, now, patience):
             self.close_with(NO_PONG)
 
     def send_away(self, farewell: ServerShutdown, *, at_once: bool) -> None:
@@ -235,39 +218,24 @@ class ClientProtocol(HandshakeProtocol):
             self.dropConnection(abort=False)
 
 
-class ClientFactory(HandshakeFactory):
+class ClientFactory(AutobahnFactory):
     """Makes a `ClientProtocol` for each connection. `now`: seconds since 1970, the time of tokens."""
 
     def __init__(
         self,
         clock: IReactorTime,
-        admission: Admission,
+        handshakes: Handshakes,
         users: UserManager,
         context: SessionContext,
-        is_ready: Callable[[], bool],
-        *,
         max_message: int,
-        client_queue: int,
-        compression: bool,
-        max_handshakes: int,
-        books: Books,
         now: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(
-            clock,
-            admission,
-            context.kinds,
-            is_ready,
-            client_queue=client_queue,
-            compression=compression,
-            max_handshakes=max_handshakes,
-            books=books,
-            refusals=context.refusals,
-        )
-        self.pace = Pace.permitting(context.limits.request_rate, context.limits.request_burst)
+        limits = context.limits
+        rate = ReadRate.permitting(limits.request_rate, limits.request_burst, max_message)
+        super().__init__(clock, limits.client_queue, rate)
+        self.handshakes = handshakes
+        self.admission = handshakes.admission
         self.users = users
         self.context = context
         self.now = now
-        self.protocol = cast(
-            type[ClientProtocol], type("ClientProtocol", (ClientProtocol,), autobahn_options(max_message))
-        )
+        self.protocol = limited(ClientProtocol, max_message)

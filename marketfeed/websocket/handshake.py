@@ -1,13 +1,11 @@
 """From a connection to a WebSocket: the request is read, answered here unless it becomes one, and who sends it let in.
 
-1. Everything that is written to the socket passes the outbox, Autobahn's own frames too.
-2. A request is read once and bounded, in bytes and in time; no byte of it reaches a log.
-3. Connections that are no WebSockets, or not yet, are bounded in number and in the bytes that are kept of them: with
+1. A request is read once and bounded, in bytes and in time; no byte of it reaches a log.
+2. Connections that are no WebSockets, or not yet, are bounded in number and in the bytes that are kept of them: with
    more, those are ended that have been there for longest.
-4. What the admission has counted is given back when the connection is gone.
-5. An answer that has to be found out first is waited for as long as a request, at most. What comes on the connection
+3. What the admission has counted is given back when the connection is gone.
+4. An answer that has to be found out first is waited for as long as a request, at most. What comes on the connection
    meanwhile is not kept; when it is gone, or has to make room, nobody is asked any more.
-6. A plain answer is sent for as long as it is taken, at a least rate: whoever takes less of it is cut off.
 """
 
 from __future__ import annotations
@@ -15,157 +13,166 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.protocol import connectionDone
-from twisted.python.failure import Failure
 
 from marketfeed.access.admission import Admission, Admitted
 from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import subprotocol
 from marketfeed.api.depth import Books
 from marketfeed.api.routes import plain_answers
+from marketfeed.boundaries import Clock
 from marketfeed.http.head import MAX_HEAD, BadRequest, Head, parse_head
 from marketfeed.http.response import Response
 from marketfeed.http.router import LateResponse, Router, Upgrade
 from marketfeed.model.streams import StreamKinds
-from marketfeed.websocket.lean import CLOSE_SECONDS, HANDSHAKE_SECONDS, LeanServerFactory
-from marketfeed.websocket.outbox import Outbox
-from marketfeed.websocket.read_throttle import Pace, PacedProtocol
+from marketfeed.runtime.timeouts import Deadlines
+from marketfeed.websocket.autobahn_protocol import AutobahnProtocol
+from marketfeed.websocket.upgrade import Switch, switch_protocols
 
-__all__ = ["HandshakeFactory", "HandshakeProtocol", "peer_address", "shown"]
+__all__ = ["HANDSHAKE_SECONDS", "Handshake", "Handshakes", "Opened", "peer_address", "shown"]
 
+HANDSHAKE_SECONDS = 10
 _MOST_UNREAD = 16 * 2**20
 """Bytes of requests that are not complete, of all connections together."""
-_LEAST_TAKEN = 16384
-"""Bytes of a plain answer that a peer takes in `CLOSE_SECONDS`, or is cut off."""
 _NO_HANDSHAKE = Response(400, "expected a WebSocket handshake as in RFC 6455", (("Sec-WebSocket-Version", "13,8"),))
 
 
-class HandshakeProtocol(PacedProtocol):
-    """A connection up to the moment at which it opens. Subclasses go on in `onOpen`, and are `OutboxOwner`s."""
+class Opened(msgspec.Struct, frozen=True):
+    """A WebSocket is to begin: who has been let in, what was asked for, and the answer to it."""
 
-    factory: HandshakeFactory
-    outbox: Outbox
-    upgrade: Upgrade
-    """What was asked for; `onOpen` takes it."""
     admitted: Admitted
-    """Who has been let in; `onOpen` takes it."""
-    _counted: Admitted | None = None
-    _unread = 0
-    _dropping: IDelayedCall | None = None
-    _asking: Deferred[Response] | None = None
-    _late: tuple[Response, bool, str] | None = None  # what is answered if that takes too long
-    _left: int | None = None  # bytes of a plain answer that the transport had when it was last looked at
+    upgrade: Upgrade
+    answer: Switch
 
-    # The connection.
 
-    def connectionMade(self) -> None:
-        self.outbox = Outbox(self.transport, self.factory.client_queue, self)  # type: ignore[arg-type]
-        super().connectionMade()
-        self.factory.make_room()
+class Handshakes:
+    """Those of one process: what they are answered, and how many there may be.
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.outbox.close()
-        self._forget_unread()
-        self._stop_asking()
-        super().connectionLost(reason)
-        if self._dropping is not None:
-            self._dropping.cancel()
-            self._dropping = None
-        if self._counted is not None:
-            self.factory.admission.leave(self._counted)
+    `is_ready`: what `/readyz` answers. `most`: connections that may be no WebSockets at a time. `books`: what is asked
+    for books.
+    """
 
-    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        self.outbox.write(data)
+    def __init__(
+        self,
+        clock: Clock,
+        admission: Admission,
+        kinds: StreamKinds,
+        is_ready: Callable[[], bool],
+        *,
+        compression: bool,
+        most: int,
+        books: Books,
+        refusals: Refusals,
+    ) -> None:
+        self.waiting = Deadlines[Handshake](clock, HANDSHAKE_SECONDS, lambda handshake: handshake.time_out())
+        self.unread = 0
+        """Bytes of requests that are not complete."""
+        self.most = most
+        self.admission = admission
+        self.compression = compression
+        self.refusals = refusals
+        self.router = Router(kinds, plain_answers(admission, books, kinds, is_ready))
 
-    def abort(self) -> None:
-        """End the connection without a word."""
-        if self.transport is not None:
-            self.outbox.close()
-            self.transport.abortConnection()
+    def make_room(self) -> None:
+        """End the connections that have been no WebSockets for longest, as long as there is too much of them."""
+        while self.waiting and (len(self.waiting) > self.most or self.unread > _MOST_UNREAD):
+            oldest = self.waiting.oldest()
+            self.waiting.discard(oldest)
+            oldest.give_up()
 
-    def give_up(self) -> None:
-        """End the connection now, before it is known to be lost, and keep nothing of it."""
-        self._forget_unread()
-        self._stop_asking()
-        self.data = b""
-        self.abort()
 
-    def _closeConnection(self, abort: bool = False) -> None:
-        if abort and not self.wasClean:
-            self.abort()
-            return
-        self.outbox.finish()
-        if self._left is not None:
-            self._left = _unsent(self.transport)
-        self.transport.loseConnection()
-        self._dropping = self.factory.clock.callLater(CLOSE_SECONDS, self._drop)
+class Handshake:
+    """One connection's. Call `read` when more has come, until it returns something; call `end` when it is gone before.
 
-    def _drop(self) -> None:
-        """The peer has had its time to take what was left for it."""
-        self._dropping = None
-        if self._left is not None:
-            left = _unsent(self.transport)
-            if self._left - left >= _LEAST_TAKEN:
-                self._left = left
-                self._dropping = self.factory.clock.callLater(CLOSE_SECONDS, self._drop)
-                return
-        self.transport.abortConnection()
+    `counted`: what is to be given back to the admission when the connection is gone.
+    """
 
-    def unregisterProducer(self) -> None:
-        """Autobahn wants to take the outbox off the transport before it drops it; the outbox does that itself."""
+    __slots__ = ("_all", "_asking", "_connection", "_late", "_unread", "counted")
 
-    # The handshake.
+    def __init__(self, connection: AutobahnProtocol, all_of_them: Handshakes) -> None:
+        self._connection = connection
+        self._all = all_of_them
+        self._unread = 0
+        self.counted: Admitted | None = None
+        self._asking: Deferred[Response] | None = None
+        self._late: tuple[Response, bool, str] | None = None  # what is answered if that takes too long
+        all_of_them.waiting.add(self)
+        all_of_them.make_room()
 
-    def processHandshake(self) -> None:
+    def read(self) -> Opened | None:
+        """Take the request off the connection's `data`, once it is complete, and answer it unless it is granted."""
+        connection, data = self._connection, self._connection.data
         if self._asking is not None:
-            self.data = b""
-            return
-        end = self.data.find(b"\r\n\r\n")
-        if end < 0 and len(self.data) <= MAX_HEAD:
-            self.factory.unread += len(self.data) - self._unread
-            self._unread = len(self.data)
-            self.factory.make_room()
-            return
+            connection.data = b""
+            return None
+        end = data.find(b"\r\n\r\n")
+        if end < 0 and len(data) <= MAX_HEAD:
+            self._all.unread += len(data) - self._unread
+            self._unread = len(data)
+            self._all.make_room()
+            return None
         self._forget_unread()
         if end < 0 or end > MAX_HEAD:
             self._refuse(Response(400, f"the request's headers take more than {MAX_HEAD} bytes"))
-            return
+            return None
         try:
-            head = parse_head(self.data[:end])
+            head = parse_head(data[:end])
         except BadRequest as error:
             self._refuse(Response(400, str(error)))
-            return
-        self.data = self.data[end + 4 :]
-        address = self.factory.admission.address(peer_address(self.transport), head)
-        asked = self.factory.router.ask(head, address)
+            return None
+        connection.data = data[end + 4 :]
+        address = self._all.admission.address(peer_address(connection.transport), head)
+        asked = self._all.router.ask(head, address)
         if isinstance(asked, Upgrade):
-            self._let_in(asked, head, address)
-        elif isinstance(asked, LateResponse):
-            self._wait_for(asked, head.method == "HEAD", shown(self.transport, address))
+            return self._let_in(asked, head, address)
+        if isinstance(asked, LateResponse):
+            self._wait_for(asked, head.method == "HEAD", shown(connection.transport, address))
         else:
             self._refuse(asked, is_head=head.method == "HEAD")
+        return None
 
-    def _let_in(self, upgrade: Upgrade, head: Head, address: str | None) -> None:
-        factory = self.factory
-        admission = factory.admission
+    def time_out(self) -> None:
+        """There has been no request, or no answer, within `HANDSHAKE_SECONDS`."""
+        if self._connection.state != self._connection.STATE_CLOSED:  # it has been refused, and stays
+            late = self._late or (Response(408, f"no complete request within {HANDSHAKE_SECONDS} s"), False, "")
+            self._forget()
+            self._refuse(late[0], is_head=late[1], client=late[2])
+
+    def give_up(self) -> None:
+        """End the connection now, before it is known to be lost, and keep nothing of it."""
+        self._forget()
+        self._connection.data = b""
+        self._connection.abort()
+
+    def end(self) -> None:
+        """The connection is gone."""
+        self._all.waiting.discard(self)
+        self._forget()
+        if self.counted is not None:
+            self._all.admission.leave(self.counted)
+
+    def _let_in(self, upgrade: Upgrade, head: Head, address: str | None) -> Opened | None:
+        admission, peer = self._all.admission, self._connection.transport
         answer = admission.admit(address, head)
         if isinstance(answer, Response):
-            self._refuse(answer, client=shown(self.transport, address))
-            return
+            self._refuse(answer, client=shown(peer, address))
+            return None
         if answer.key is not None and admission.counts:
-            self._counted = answer
-        self.admitted, self.upgrade = answer, upgrade
+            self.counted = answer
         protocol = subprotocol(head.headers) if "sec-websocket-protocol" in head.headers else None
-        if not self.accept(head.headers, compress=factory.compression, protocol=protocol, version=head.version):
+        switch = switch_protocols(head.headers, compress=self._all.compression, protocol=protocol, version=head.version)
+        if switch is None:
             self._refuse(_NO_HANDSHAKE)
+            return None
+        self._all.waiting.discard(self)
+        return Opened(answer, upgrade, switch)
 
     def _wait_for(self, late: LateResponse, is_head: bool, client: str) -> None:
         """The answer is being found out; the request is complete, so that the time begins anew."""
-        self.data = b""
-        self.factory.handshakes.discard(self)
-        self.factory.handshakes.add(self)
+        self._connection.data = b""
+        self._all.waiting.discard(self)
+        self._all.waiting.add(self)
         self._late = late.too_late, is_head, client
         self._asking = late.found
         self._asking.addCallback(self._found_out, is_head, client)
@@ -175,73 +182,21 @@ class HandshakeProtocol(PacedProtocol):
             self._asking = self._late = None
             self._refuse(answer, is_head=is_head, client=client)
 
-    def _stop_asking(self) -> None:
+    def _forget(self) -> None:
+        """Keep nothing, and ask nobody any more."""
+        self._forget_unread()
         asking, self._asking, self._late = self._asking, None, None
         if asking is not None:
             asking.cancel()
 
     def _forget_unread(self) -> None:
-        self.factory.unread -= self._unread
+        self._all.unread -= self._unread
         self._unread = 0
 
-    def onHandshakeTimeout(self) -> None:
-        if self.state != self.STATE_CLOSED:  # it has been refused, and stays
-            late = self._late or (Response(408, f"no complete request within {HANDSHAKE_SECONDS} s"), False, "")
-            self._forget_unread()
-            self._stop_asking()
-            self._refuse(late[0], is_head=late[1], client=late[2])
-
     def _refuse(self, refusal: Response, *, is_head: bool = False, client: str = "") -> None:
-        self.factory.refusals.of_request(client or shown(self.transport, peer_address(self.transport)), refusal)
-        self.outbox.write_plain(refusal.encode(is_head=is_head))
-        self._left = 0
-        self.wasClean = True
-        self.dropConnection(abort=False)
-
-
-class HandshakeFactory(LeanServerFactory):
-    """Makes a `HandshakeProtocol` for each connection.
-
-    `is_ready`: what `/readyz` answers. `max_handshakes`: connections that may be no WebSockets at a time. `books`:
-    what is asked for books.
-    """
-
-    def __init__(
-        self,
-        clock: IReactorTime,
-        admission: Admission,
-        kinds: StreamKinds,
-        is_ready: Callable[[], bool],
-        *,
-        client_queue: int,
-        compression: bool,
-        max_handshakes: int,
-        books: Books,
-        refusals: Refusals,
-    ) -> None:
-        super().__init__(clock)
-        self.refusals = refusals
-        self.router = Router(kinds, plain_answers(admission, books, kinds, is_ready))
-        self._max_handshakes = max_handshakes
-        self.unread = 0
-        """Bytes of requests that are not complete."""
-        self.pace = Pace.permitting(0.0, 200)
-        self.admission = admission
-        self.client_queue = client_queue
-        self.compression = compression
-
-    def make_room(self) -> None:
-        """End the connections that have been no WebSockets for longest, as long as there is too much of them."""
-        while self.handshakes and (len(self.handshakes) > self._max_handshakes or self.unread > _MOST_UNREAD):
-            oldest = self.handshakes.oldest()
-            assert isinstance(oldest, HandshakeProtocol)
-            self.handshakes.discard(oldest)
-            oldest.give_up()
-
-
-def _unsent(transport: Any) -> int:
-    """Bytes that a transport, of Twisted's own, has been given and its socket has not taken, below TLS if need be."""
-    return len(transport.dataBuffer) - int(transport.offset) + int(transport._tempDataLen)
+        peer = self._connection.transport
+        self._all.refusals.of_request(client or shown(peer, peer_address(peer)), refusal)
+        self._connection.end_with(refusal.encode(is_head=is_head))
 
 
 def peer_address(transport: Any) -> str | None:

@@ -22,7 +22,7 @@ from marketfeed.hub.groups import Group
 from marketfeed.websocket.backlog import Backlog, Thinned
 from marketfeed.wire.frames import frame_end
 
-__all__ = ["Outbox", "OutboxOwner", "OutboxTransport"]
+__all__ = ["Outbox", "OutboxOwner", "OutboxTransport", "unsent"]
 
 _CHUNK = 65536  # bytes handed to the transport at a time, beyond the first frame
 _ROOM_FOR_CLOSE = 1024
@@ -40,6 +40,11 @@ class OutboxTransport(Protocol):
     def unregisterProducer(self) -> None: ...
     def abortConnection(self) -> None: ...
     def getHandle(self) -> Any: ...
+
+
+def unsent(transport: OutboxTransport) -> int:
+    """Bytes that a transport has been given and its socket has not taken."""
+    return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
 
 
 def _send_nowhere(data: bytes) -> int:
@@ -204,11 +209,10 @@ class Outbox:
 
     def take_progress(self) -> bool:
         """Whether the client has taken something of its backlog since this was last asked."""
-        transport = self._transport
-        unsent = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-        has_moved = self._has_moved or unsent < self._unsent
+        left = unsent(self._transport)
+        has_moved = self._has_moved or left < self._unsent
         self._has_moved = False
-        self._unsent = unsent
+        self._unsent = left
         return has_moved
 
     def overflow(self) -> None:

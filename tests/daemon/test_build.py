@@ -443,7 +443,7 @@ class TestBuild:
         limits = factory.context.limits
         assert (limits.max_streams, limits.request_rate, limits.request_burst) == (3, 4.0, 5)
         assert factory.client_queue == 7000
-        assert factory._max_handshakes == HANDSHAKES
+        assert factory.handshakes.most == HANDSHAKES
         assert part(daemon, MemoryGuard)._wanted == MemoryLimit(size=12 << 20)
         protocol = factory.buildProtocol(IPv6Address("TCP", "::1", 5))
         assert isinstance(protocol, ClientProtocol)

@@ -7,13 +7,11 @@ upon and saves something.
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any
 
-from twisted.internet.task import Clock
-
+from marketfeed.websocket.autobahn_protocol import limited
 from marketfeed.websocket.connection import ClientProtocol
-from marketfeed.websocket.lean import autobahn_options
-from marketfeed.websocket.read_throttle import Pace
+from marketfeed.websocket.read_throttle import ReadRate
 from marketfeed.wire.deflate import compressed_frame
 from marketfeed.wire.frames import text_frame
 from tests.websocket.server import Server
@@ -37,21 +35,10 @@ class EchoProtocol(ClientProtocol):
 class EchoServer(Server):
     """The factory of echoing connections. `max_message`, `client_queue`: bytes, by default those of the options."""
 
-    def __init__(
-        self,
-        *,
-        max_message: int = 65536,
-        client_queue: int = 1 << 20,
-        compression: bool = True,
-        clock: Clock | None = None,
-    ) -> None:
-        super().__init__(clock=clock)
-        self.factory.client_queue = client_queue
-        self.factory.compression = compression
-        self.factory.protocol = cast(
-            type[ClientProtocol], type("EchoProtocol", (EchoProtocol,), autobahn_options(max_message))
-        )
+    def __init__(self, *, max_message: int = 65536, client_queue: int = 1 << 20, **more: Any) -> None:
+        super().__init__(max_message=max_message, client_queue=client_queue, **more)
+        self.factory.protocol = limited(EchoProtocol, max_message)
 
     def unthrottle(self) -> None:
         """Read whatever a peer sends at once."""
-        self.factory.pace = Pace(step=0.0, burst=math.inf)
+        self.factory.read_rate = ReadRate(step=0.0, burst=math.inf, most=math.inf)

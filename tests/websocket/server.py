@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from typing import Any
 
 from twisted.application.service import Service
@@ -21,11 +20,12 @@ from marketfeed.model.streams import BUILT_IN, StreamKind, StreamKinds
 from marketfeed.session.context import SessionContext, SessionLimits
 from marketfeed.websocket.connection import ClientFactory, ClientProtocol
 from marketfeed.websocket.connections import UserManager
+from marketfeed.websocket.handshake import Handshakes
 from tests.by_hand import CLOSE, TEXT, close_code, frames_of, handshake, say
 from tests.fakes import FakeBooks, FakeSource, FakeTransport, make_admission
 from tests.tokens import SECRET, signed
 
-__all__ = ["CLIENT_QUEUE", "MAX_MESSAGE", "NOW", "PEER", "SECONDS_TO_CLOSE", "Server", "Wire", "pieces_of", "trade"]
+__all__ = ["CLIENT_QUEUE", "MAX_MESSAGE", "NOW", "PEER", "SECONDS_TO_CLOSE", "Server", "Wire", "trade"]
 
 MAX_MESSAGE = 1000
 CLIENT_QUEUE = 5000
@@ -37,12 +37,6 @@ SECONDS_TO_CLOSE = 6  # Autobahn's timers are cut to whole seconds, so that one 
 
 def trade(number: int = 1) -> bytes:
     return b'{"e":"trade","t":%d,"m":true,"p":"100.10","q":"2","s":"A"}' % number
-
-
-def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
-    """`data`, cut at any places; no piece is empty."""
-    edges = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
-    return [data[start:end] for start, end in pairwise(edges)]
 
 
 class Wire(FakeTransport):
@@ -141,6 +135,9 @@ class Server:
         max_connections: int = 100,
         max_handshakes: int = 100,
         limits: SessionLimits | None = None,
+        max_message: int = MAX_MESSAGE,
+        client_queue: int = CLIENT_QUEUE,
+        compression: bool = True,
         kinds: tuple[StreamKind, ...] = (),
         auth: str = "off",
         books: Books | None = None,
@@ -163,26 +160,27 @@ class Server:
             }
         self.admission = make_admission(self.clock, self.users, **admission)
         self.refusals = Refusals(self.clock)
-        self.factory = ClientFactory(
+        known = StreamKinds((*BUILT_IN, *kinds))
+        handshakes = Handshakes(
             self.clock,
             self.admission,
-            self.users,
-            SessionContext(
-                hub=self.hub,
-                kinds=StreamKinds((*BUILT_IN, *kinds)),
-                limits=limits or SessionLimits(request_burst=100_000),
-                now=self.clock.seconds,
-                verify=self.admission.verify,
-                refusals=self.refusals,
-            ),
+            known,
             lambda: self.ready,
-            max_message=MAX_MESSAGE,
-            client_queue=CLIENT_QUEUE,
-            compression=True,
-            max_handshakes=max_handshakes,
+            compression=compression,
+            most=max_handshakes,
             books=books or FakeBooks(),
-            now=self.now,
+            refusals=self.refusals,
         )
+        context = SessionContext(
+            hub=self.hub,
+            kinds=known,
+            limits=limits or SessionLimits(request_burst=100_000),
+            now=self.clock.seconds,
+            verify=self.admission.verify,
+            refusals=self.refusals,
+        )
+        self.factory = ClientFactory(self.clock, handshakes, self.users, context, max_message, self.now)
+        self.factory.client_queue = client_queue
 
     def now(self) -> float:
         return NOW + self.clock.seconds()

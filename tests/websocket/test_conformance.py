@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]
-import txaio.tx
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor as global_reactor
@@ -25,24 +24,16 @@ from twisted.python.failure import Failure
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 
-from tests.by_hand import close_code, frames_of, handshake
 from tests.by_hand import frame as raw
 from tests.strategies import property_test
 from tests.websocket.driver import Driver, Peer
 from tests.websocket.echo import EchoServer
-from tests.websocket.server import Server
 
 TEXT, BINARY, CONTINUATION = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 CLOSE, PING, PONG = Opcode.CLOSE, Opcode.PING, Opcode.PONG
 MAX_MESSAGE = 65536
 SIZES = (0, 1, 125, 126, 127, 128, 65535, 65536)
 RESERVED = (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)
-
-
-@pytest.fixture(autouse=True)
-def _own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each server sets Autobahn's clock; afterwards it is what it was."""
-    monkeypatch.setattr(txaio.tx.config, "loop", txaio.tx.config.loop)
 
 
 def fragments(payload: bytes, size: int, opcode: Opcode = TEXT) -> Iterator[Frame]:
@@ -111,13 +102,6 @@ class TestFraming:
             driver = Driver()
             driver.say(raw(b"hello", mask=mask))
             assert_echoed(driver, b"hello")
-
-    def test_the_daemon_takes_no_binary_message(self) -> None:
-        """1003: nothing that it speaks is one."""
-        for payload in (b"", b"{}", b"\xff" * 200):
-            wire = Server().open()
-            wire.receive(raw(payload, BINARY))
-            assert wire.closed_with == 1003
 
 
 class TestPings:
@@ -763,31 +747,3 @@ class TestOverTcp:
         assert before == (TEXT, b"before")
         assert close[0] == CLOSE
         assert peer.close_code == code
-
-
-class TestDaemon:
-    """The daemon itself answers as the echo server does where messages are not what it is about."""
-
-    @pytest.mark.parametrize(
-        ("data", "code"),
-        [
-            (raw(b"x", mask=None), 1002),
-            (raw(b"x", rsv=RSV1), 1002),
-            (raw(b"x", 3), 1002),
-            (raw(b"x", CONTINUATION), 1002),
-            (raw(b"\xed\xa0\x80"), 1007),
-            (closing(1005), 1002),
-            (closing(1000, b"\xff"), 1007),
-            (closing(4999), 1000),
-        ],
-        ids=range(8),
-    )
-    def test_a_violation(self, data: bytes, code: int) -> None:
-        """The same codes."""
-        server = Server()
-        wire = server.connect()
-        wire.receive(handshake("/") + data)
-        ((opcode, payload),) = frames_of(wire.sent.split(b"\r\n\r\n", 1)[1])
-        assert (opcode, close_code(payload)) == (CLOSE, code)
-        wire.hang_up()
-        server.assert_empty()

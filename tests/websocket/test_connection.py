@@ -1,22 +1,11 @@
-"""A client's connection over a scripted socket: once it is open, frames of any kind, every way in which it can end.
-
-`TestAutobahn` holds one test for each of Autobahn's internals that `marketfeed.websocket.connection` leans on. One that
-fails after an update says what has to be looked at again.
-"""
+"""A client's connection over a scripted socket: once it is open, and every way in which it can end."""
 
 from __future__ import annotations
 
-import gc
 import json
-import weakref
 from typing import Any
 
 import pytest
-import txaio.tx
-from autobahn.twisted.websocket import WebSocketServerProtocol
-from autobahn.websocket.protocol import WebSocketProtocol
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.logger import formatEvent
 from twisted.python.failure import Failure
@@ -25,21 +14,13 @@ from marketfeed.access.tokens import TokenVerifier
 from marketfeed.model.streams import LossPolicy, StreamKind
 from marketfeed.session.context import SessionLimits
 from marketfeed.session.session import Session
-from marketfeed.websocket.connection import ClientProtocol
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame
-from marketfeed.wire.messages import CLOSE_REASONS, ServerShutdown
-from tests.by_hand import BINARY, CLOSE, PING, PONG, TEXT, close_code, frame, frames_of, handshake, say
+from marketfeed.wire.messages import CLOSE_REASONS, CloseReason, ServerShutdown
+from tests.by_hand import BINARY, CLOSE, PING, TEXT, close_code, frame, frames_of, handshake, say
 from tests.conftest import LogCapture
-from tests.strategies import property_test
 from tests.tokens import key_set, signed
-from tests.websocket.server import CLIENT_QUEUE, MAX_MESSAGE, NOW, SECONDS_TO_CLOSE, Server, Wire, pieces_of, trade
-
-
-@pytest.fixture(autouse=True)
-def _own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each `ClientFactory` sets Autobahn's clock; afterwards it is what it was."""
-    monkeypatch.setattr(txaio.tx.config, "loop", txaio.tx.config.loop)
+from tests.websocket.server import CLIENT_QUEUE, MAX_MESSAGE, NOW, SECONDS_TO_CLOSE, Server, Wire, trade
 
 
 class TestConversation:
@@ -53,31 +34,6 @@ class TestConversation:
         reply, first, second = wire.messages
         assert reply == {"stream": "!reply", "data": {"e": "reply", "id": 1, "result": None}}
         assert (first["data"]["t"], second["data"]["t"]) == (1, 2)
-
-    def test_a_message_may_come_in_pieces(self) -> None:
-        """Of frames, with a ping between them, and of bytes."""
-        wire = Server().open()
-        request = json.dumps({"method": "PING", "id": "é"}, ensure_ascii=False).encode()
-        cut = request.index(b"\xc3") + 1
-        data = frame(request[:cut], fin=False) + frame(b"p", PING) + frame(request[cut:], 0)
-        for byte in data:
-            wire.receive(bytes((byte,)))
-        assert wire.frames == [(PONG, b"p"), (TEXT, '{"result":"PONG","id":"é"}'.encode())]
-
-    @pytest.mark.parametrize("payload", [b"", b"hello", b"x" * 125])
-    def test_a_ping_is_answered(self, payload: bytes) -> None:
-        """With its payload; a pong nobody asked for is not."""
-        wire = Server().open()
-        wire.receive(frame(payload, PING) + frame(payload, PONG))
-        assert wire.frames == [(PONG, payload)]
-
-    def test_a_message_of_the_greatest_size_is_read(self) -> None:
-        """In one frame and in several."""
-        wire = Server().open()
-        request = json.dumps({"method": "PING", "x": "x" * 2000}).encode()[: MAX_MESSAGE - 2] + b'"}'
-        wire.receive(frame(request) + frame(request[:500], fin=False) + frame(request[500:], 0))
-        assert len(request) == MAX_MESSAGE
-        assert wire.messages == [{"result": "PONG"}] * 2
 
     def test_a_client_that_asks_too_much_is_not_read_from(self) -> None:
         """Until its SUBSCRIBE is confirmed."""
@@ -204,59 +160,18 @@ class TestConversation:
         assert "secret" not in repr(logged.events)
 
 
-TOO_LARGE = [
-    frame(b"x" * (MAX_MESSAGE + 1)),
-    frame(b"x" * MAX_MESSAGE, fin=False) + frame(b"x", 0),
-    frame(b"", announced=2**62),
-    frame(b"", BINARY, announced=2**62),
-]
-NOT_UTF8 = [
-    frame(b"\xff"),
-    frame(b"\xc3"),
-    frame(b"\xc3", fin=False) + frame(b"\x28", 0),
-    frame(b"\xed\xa0\x80"),
-    frame(b"\x03\xe8\xff", CLOSE),
-]
-VIOLATIONS = [
-    frame(b"x", mask=None),
-    *(frame(b"x", rsv=rsv) for rsv in range(1, 8)),
-    *(frame(b"x", opcode) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)),
-    frame(b"x", 0),
-    frame(b"x", fin=False) + frame(b"x"),
-    frame(b"x", fin=False) + frame(b"x", BINARY),
-    frame(b"x", PING, fin=False),
-    frame(b"x" * 126, PING),
-    frame(b"x" * 126, CLOSE),
-    frame(b"x", CLOSE),
-    frame(b"x" * 10, length_bytes=2),
-    frame(b"x" * 10, length_bytes=8),
-    frame(b"", announced=2**63),
-    frame(b"", announced=2**64 - 1),
-    *(frame(code.to_bytes(2, "big"), CLOSE) for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)),
-]
-
-
 class TestClosing:
-    @pytest.mark.parametrize("data", TOO_LARGE, ids=range(len(TOO_LARGE)))
-    def test_a_message_too_large(self, data: bytes) -> None:
-        """1009, as soon as its length is known."""
-        self._refuses(data, 1009)
-
-    @pytest.mark.parametrize("data", NOT_UTF8, ids=range(len(NOT_UTF8)))
-    def test_text_that_is_none(self, data: bytes) -> None:
-        """1007."""
-        self._refuses(data, 1007)
-
-    @pytest.mark.parametrize("data", VIOLATIONS, ids=range(len(VIOLATIONS)))
-    def test_a_violation_of_the_protocol(self, data: bytes) -> None:
-        """1002."""
-        self._refuses(data, 1002)
-
-    def test_a_binary_message(self) -> None:
-        """1003."""
-        self._refuses(frame(b"x", BINARY), 1003)
-
-    def _refuses(self, data: bytes, code: int) -> None:
+    @pytest.mark.parametrize(
+        ("data", "code"),
+        [
+            (frame(b"x" * (MAX_MESSAGE + 1)), 1009),
+            (frame(b"\xff"), 1007),
+            (frame(b"x", mask=None), 1002),
+            (frame(b"x", BINARY), 1003),
+        ],
+    )
+    def test_what_no_client_may_send(self, data: bytes, code: int) -> None:
+        """Its close says why, it is sent nothing more, and other clients do not notice."""
         server = Server()
         other, wire = server.open(), server.open()
         server.watch(other)
@@ -273,19 +188,6 @@ class TestClosing:
         wire.settle()
         assert wire.lost is not None
         assert len(server.users) == 1
-
-    @pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe9going away", b"\x0f\xa0", b"\x13\x87"])
-    def test_a_client_that_closes_gets_its_answer(self, payload: bytes) -> None:
-        """1000, and the connection ends in order."""
-        server = Server()
-        wire = server.open()
-        server.watch(wire)
-        wire.receive(frame(payload, CLOSE))
-        wire.settle()
-        assert wire.closed_with == 1000
-        assert wire.lost is not None
-        assert wire.lost.check(ConnectionDone)
-        server.assert_empty()
 
     def test_the_outbox_lets_go_of_a_connection_that_closes(self) -> None:
         """What is written too late goes nowhere."""
@@ -391,6 +293,20 @@ class TestClosing:
         wire.settle()
         server.assert_empty()
         assert logged.events[-1]["reason"] == "closed by the server with 4029 too many requests"
+
+    @pytest.mark.parametrize("reason", CLOSE_REASONS, ids=lambda reason: str(reason.code))
+    def test_nothing_follows_a_close(self, reason: CloseReason) -> None:
+        """Not even a second one, whatever comes in."""
+        wire = Server().open()
+        wire.protocol.close_with(reason)
+        assert wire.frames == [(CLOSE, reason.code.to_bytes(2, "big") + reason.meaning.encode())]
+        wire.protocol.onMessage(b'{"method":"PING"}', False)
+        wire.protocol.close_with(reason)
+        assert not wire.sent
+
+    def test_small_frames_are_not_held_back(self) -> None:
+        """Nagle's algorithm would wait for the answer to the one before."""
+        assert Server().connect().no_delay is True
 
 
 class TestSlowClient:
@@ -679,233 +595,3 @@ class TestToken:
         wire.receive(frame(b"\x11\x31", CLOSE))
         wire.settle()
         assert logged.events[-1]["reason"] == "closed by the server with 4401 token missing, bad or expired"
-
-
-frames_any_way = st.builds(
-    frame,
-    st.binary(max_size=20)
-    | st.sampled_from((b'{"method":"PING"}', b'{"method":"SUBSCRIBE","params":["trade@A"]}', b"x" * 126, b"x" * 1001)),
-    st.integers(0, 15),
-    fin=st.booleans(),
-    rsv=st.sampled_from((0, 0, 0, 1, 4, 7)),
-    mask=st.binary(min_size=4, max_size=4) | st.just(b"mask") | st.none(),
-    length_bytes=st.none() | st.just(8),
-)
-good_frames = st.sampled_from(
-    (
-        say({"method": "PING", "id": 1}),
-        say({"method": "SUBSCRIBE", "params": ["trade@A", "a@depth"]}),
-        say({"method": "UNSUBSCRIBE", "params": ["trade@A"]}),
-        frame(b"ping", PING),
-        frame(b'{"method":', fin=False),
-        frame(b'"PING"}', 0),
-        frame(b"\xc3\xa9"),
-        frame(b"\x03\xe8", CLOSE),
-    )
-)
-noise = st.lists(st.binary(max_size=60) | frames_any_way | good_frames | good_frames, max_size=8)
-documented = frozenset((1000, *(reason.code for reason in CLOSE_REASONS)))
-
-
-class TestNoise:
-    @property_test
-    @given(noise, st.booleans())
-    def test_any_bytes_have_a_documented_outcome(self, sent: list[bytes], confirm: bool) -> None:
-        """Whole frames come back, a close is the last of them, with a code of docs/protocol.md, and nothing is left."""
-        server = Server()
-        other, wire = server.open(), server.open()
-        server.watch(other, "ticker@B")
-        for data in sent:
-            wire.receive(data)
-            if confirm:
-                server.source.confirm()
-        received = wire.frames
-        assert all(opcode in (TEXT, PONG, CLOSE) for opcode, _ in received)
-        closes = [payload for opcode, payload in received if opcode == CLOSE]
-        if closes:
-            assert received[-1] == (CLOSE, closes[0])
-            assert close_code(closes[0]) in documented
-            server.clock.advance(SECONDS_TO_CLOSE)
-            wire.settle()
-            assert wire.lost is not None
-        assert len(server.users) == 2 - bool(closes)
-        server.source.publish("ticker@B", b'{"e":"ticker","c":"1","s":"B"}')
-        assert len(other.messages) == 1
-        wire.hang_up()
-        other.hang_up()
-        server.assert_empty()
-
-    @property_test
-    @given(noise.map(b"".join), st.lists(st.integers(0, 500), max_size=6))
-    def test_how_bytes_are_cut_makes_no_difference(self, data: bytes, cuts: list[int]) -> None:
-        """The network may split them anywhere."""
-        server = Server()
-        whole, pieces = server.open(), server.open()
-        whole.receive(data)
-        for piece in pieces_of(data, cuts):
-            pieces.receive(piece)
-        assert pieces.sent == whole.sent
-        server.clock.advance(SECONDS_TO_CLOSE)
-        for wire in (whole, pieces):
-            wire.settle()
-        assert (pieces.lost is None) == (whole.lost is None)
-
-
-class TestAutobahn:
-    def test_the_states_of_a_connection(self) -> None:
-        """`close_with` and `send_text` act in OPEN, `dataReceived` not in CLOSED."""
-        wire = Server().connect()
-        protocol = wire.protocol
-        assert protocol.state == protocol.STATE_CONNECTING
-        wire.receive(handshake())
-        assert protocol.state == protocol.STATE_OPEN
-        wire.receive(frame(b"x", BINARY))
-        assert protocol.state == protocol.STATE_CLOSING
-        wire.receive(frame(b"", CLOSE))
-        assert protocol.state == protocol.STATE_CLOSED
-
-    def test_every_option_is_an_attribute_of_the_class(self) -> None:
-        """Autobahn copies onto each instance what CONFIG_ATTRS names; a new option must be added to ours.
-
-        Left out are those that only Autobahn's own reading of the request asks for.
-        """
-        options = set(WebSocketServerProtocol.CONFIG_ATTRS)
-        assert options > {"failByDrop", "tcpNoDelay", "perMessageCompressionAccept"}
-        factory = Server().factory
-        assert factory.protocol.CONFIG_ATTRS == []
-        missing = {option for option in options if option not in vars(factory.protocol)}
-        assert missing == {
-            "versions",
-            "webStatus",
-            "perMessageCompressionAccept",  # a method of ours
-            "serveFlashSocketPolicy",
-            "flashSocketPolicy",
-            "allowedOrigins",
-            "allowedOriginsPatterns",
-            "allowNullOrigin",
-            "maxConnections",
-            "trustXForwardedFor",
-        }
-        wire = Server().open()
-        assert not options & vars(wire.protocol).keys()
-
-    def test_small_frames_are_not_held_back(self) -> None:
-        """`connectionMade` reads tcpNoDelay before Autobahn's own copy exists, and ignores that it fails."""
-        assert Server().connect().no_delay is True
-
-    def test_compression_that_is_offered_is_taken(self) -> None:
-        """`perMessageCompressionAccept` is called as a plain function, with the offers alone."""
-        wire = Server().connect()
-        wire.receive(handshake(Sec_WebSocket_Extensions="permessage-deflate; client_max_window_bits"))
-        answer = wire.sent
-        assert answer.startswith(b"HTTP/1.1 101 ")
-        assert b"Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover" in answer
-
-    @pytest.mark.parametrize("origin", ["null", "file://", "https://example.com", "capacitor://localhost"])
-    def test_any_origin_passes(self, origin: str) -> None:
-        """`allowNullOrigin` is read from the factory, `allowedOriginsPatterns` from the protocol."""
-        Server().open(Origin=origin)
-
-    def test_all_that_autobahn_writes_passes_send_data(self) -> None:
-        """Pongs, closes and the answer to the handshake keep their place behind what waits."""
-        server = Server()
-        wire = server.open()
-        server.watch(wire)
-        wire.socket.room = 1
-        server.source.publish("trade@A", trade())
-        wire.receive(frame(b"p", PING))
-        wire.receive(frame(b"x", BINARY))
-        wire.socket.room = None
-        wire.settle()
-        assert [opcode for opcode, _ in wire.frames] == [TEXT, PONG, CLOSE]
-
-    def test_a_connection_is_dropped_through_two_hooks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """`dropConnection` calls `unregisterProducer`, which is not to touch the outbox, then `_closeConnection`."""
-        calls = []
-        monkeypatch.setattr(ClientProtocol, "unregisterProducer", lambda _: calls.append("unregister"))
-        monkeypatch.setattr(ClientProtocol, "_closeConnection", lambda _, abort: calls.append(f"abort={abort}"))
-        wire = Server().open()
-        wire.protocol.dropConnection(abort=True)
-        assert calls == ["unregister", "abort=True"]
-        wire.hang_up()
-
-    @pytest.mark.parametrize("reason", CLOSE_REASONS, ids=lambda reason: str(reason.code))
-    def test_a_close_frame_may_have_any_code(self, reason: Any) -> None:
-        """`sendCloseFrame` takes those that `sendClose` refuses, and `onMessage` may come after it."""
-        wire = Server().open()
-        wire.protocol.close_with(reason)
-        assert wire.frames == [(CLOSE, reason.code.to_bytes(2, "big") + reason.meaning.encode())]
-        wire.protocol.onMessage(b'{"method":"PING"}', False)
-        wire.protocol.close_with(reason)
-        assert not wire.sent
-
-    def test_timers_are_those_of_the_factory(self) -> None:
-        """They use txaio's clock, which is one for all, and are cut to whole seconds."""
-        server = Server()
-        assert txaio.tx.config.loop is server.clock
-        server.clock.advance(0.9)
-        wire = server.open()
-        assert not server.clock.getDelayedCalls()
-        wire.receive(frame(b"x", BINARY))
-        (call,) = server.clock.getDelayedCalls()
-        assert call.getTime() == 5.0
-        assert wire.protocol.closeHandshakeTimeoutCall is not None
-        wire.hang_up()
-        assert not server.clock.getDelayedCalls()
-
-    @pytest.mark.parametrize("end", ["hang up", "close", "refused", "aborted"])
-    def test_a_connection_that_is_gone_leaves_no_cycle(self, end: str) -> None:
-        """`is_closed` has the protocol as its result: what is frozen with `gc.freeze` would stay for ever."""
-        gc.collect()
-        gc.disable()
-        try:
-            server = Server()
-            if end == "refused":
-                wire = server.connect()
-                wire.receive(b"GET / HTTP/1.1\r\n\r\n")
-            else:
-                wire = server.open("/ws/trade@A")
-                server.source.confirm()
-                wire.receive(say({"method": "PING"}))
-            if end == "close":
-                wire.receive(frame(b"", CLOSE))
-            elif end == "aborted":
-                wire.protocol.abort()
-            wire.settle()
-            if end == "hang up":
-                wire.hang_up()
-            assert wire.lost is not None
-            gone = weakref.ref(wire.protocol)
-            del wire.protocol, wire
-            assert gone() is None
-        finally:
-            gc.enable()
-
-    def test_a_failed_handshake_calls_fail_handshake(self) -> None:
-        """With the text, which is not to be sent, and any headers."""
-        parameters = WebSocketServerProtocol.failHandshake.__code__.co_varnames[:4]
-        assert parameters == ("self", "reason", "code", "responseHeaders")
-        assert ClientProtocol.failHandshake.__code__.co_varnames[:4] == parameters
-
-    def test_the_request_is_handed_on_where_autobahn_reads_it(self) -> None:
-        """`processHandshake` reads `data`, and leaves there what came behind the request."""
-        wire = Server().connect()
-        wire.receive(handshake() + b"\x81")
-        assert wire.protocol.data == b"\x81"
-
-    def test_autobahn_says_nothing(self, logged: LogCapture) -> None:
-        """Its loggers are levelled, and those of the protocol's class are not this one's."""
-        server = Server()
-        for data in (handshake(Host=None), handshake() + frame(b"x", mask=None), handshake() + frame(b"\xff")):
-            wire = server.connect()
-            wire.receive(data)
-            server.clock.advance(SECONDS_TO_CLOSE)
-            wire.settle()
-        assert not [event for event in logged.events if not event["log_namespace"].startswith("marketfeed.")]
-
-    def test_violations_are_answered_not_dropped(self) -> None:
-        """`failByDrop` is False, and then every check goes on to the end of the bad frame."""
-        assert Server().factory.protocol.failByDrop is False
-        assert WebSocketProtocol.CLOSE_STATUS_CODE_PROTOCOL_ERROR == 1002
-        assert WebSocketProtocol.CLOSE_STATUS_CODE_INVALID_PAYLOAD == 1007
-        assert WebSocketProtocol.CLOSE_STATUS_CODE_MESSAGE_TOO_BIG == 1009

@@ -13,12 +13,10 @@ import socket
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import msgspec
-import pytest
 import pytest_twisted  # type: ignore[import-untyped]
-import txaio.tx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor as global_reactor
@@ -29,8 +27,6 @@ from twisted.python.failure import Failure
 
 from marketfeed.runtime.logs import _Json, _Text
 from marketfeed.session.context import SessionLimits
-from marketfeed.websocket.connection import ClientProtocol
-from marketfeed.websocket.lean import autobahn_options
 from marketfeed.wire.messages import CLOSE_REASONS, ErrorCode
 from tests.by_hand import CLOSE, PONG, TEXT, close_code, frame, frames_of, handshake, say
 from tests.conftest import LogCapture
@@ -48,12 +44,6 @@ HANDSHAKE_SECONDS = 11
 DEEP = b'{"id":' + b"[" * 9000 + b"]" * 9000 + b"}"
 
 cuts = st.lists(st.integers(0, 600), max_size=5)
-
-
-@pytest.fixture(autouse=True)
-def _own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each server sets Autobahn's clock; afterwards it is what it was."""
-    monkeypatch.setattr(txaio.tx.config, "loop", txaio.tx.config.loop)
 
 
 class Nowhere(io.TextIOBase):
@@ -197,10 +187,9 @@ class TestRequests:
         self, path: str, said: list[bytes], at_once: bool, burst: int, max_streams: int, end: str
     ) -> None:
         """Each is answered with at most one reply: a result, or an error with a documented code and the same id."""
-        server = Server(limits=SessionLimits(request_burst=burst, max_streams=max_streams), auth="optional")
+        limits = SessionLimits(request_burst=burst, max_streams=max_streams)
+        server = Server(limits=limits, auth="optional", max_message=65536)
         server.source.at_once = at_once
-        options = autobahn_options(65536)
-        server.factory.protocol = cast(type[ClientProtocol], type("ClientProtocol", (ClientProtocol,), options))
         with nothing_left(server):
             wire = server.open(path)
             server.source.confirm()

@@ -7,33 +7,20 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import txaio.tx
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.application.service import Service
-from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 
-from marketfeed.access.refusals import Refusals
-from marketfeed.hub.hub import Hub, HubLimits
-from marketfeed.model.streams import StreamKinds
-from marketfeed.session.context import SessionContext, SessionLimits
-from marketfeed.websocket.connection import ClientFactory, ClientProtocol
 from marketfeed.websocket.connections import BUCKETS, Connection, UserManager
 from marketfeed.websocket.heartbeat import Heartbeat
 from marketfeed.wire.messages import ServerShutdown
 from tests.conftest import LogCapture
-from tests.fakes import FakeBooks, FakeSource, FakeTransport, make_admission
 from tests.strategies import property_test
+from tests.websocket.server import Server, Wire
 
 INTERVAL, PATIENCE = 20.0, 60.0
 TICK = INTERVAL / BUCKETS
 PING, PONG, CLOSE_4009 = b"\x89\x00", b"\x8a\x80mask", b"\x88\x1d\x0f\xa9no pong within the time-out"
-HANDSHAKE = (
-    b"GET /ws/trade@A HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 
 
 class Visited:
@@ -202,90 +189,22 @@ def test_the_shares_are_all_clients_each_once(comings_and_goings: list[int]) -> 
 # Real connections.
 
 
-class Wire(FakeTransport):
-    """The transport of one connection; the test is the peer."""
-
-    def __init__(self, protocol: ClientProtocol) -> None:
-        super().__init__()
-        self.given: list[bytes] = []
-        self.protocol = protocol
-        self.protocol.makeConnection(self)
-        self.protocol.dataReceived(HANDSHAKE)
-        assert self.socket.received.startswith(b"HTTP/1.1 101 ")
-        self.socket.received.clear()
-        outbox = protocol.outbox
-        send, outbox.send = outbox.send, self._send
-        self._real_send = send
-
-    def _send(self, data: bytes) -> int:
-        self.given.append(data)
-        return self._real_send(data)
-
-    def getPeer(self) -> IPv4Address:
-        return IPv4Address("TCP", "192.0.2.7", 50007)
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        """There is no socket."""
-
-    def connectionLost(self, reason: Failure) -> None:
-        if self.lost is None:
-            super().connectionLost(reason)
-            self.protocol.connectionLost(reason)
-
-    def answer(self) -> None:
-        """A pong."""
-        self.protocol.dataReceived(PONG)
-
-    def settle(self) -> None:
-        """Let the socket take what it can."""
-        for _ in range(20):
-            self.turn()
-
-    @property
-    def sent(self) -> bytes:
-        """What has reached the peer since the last time."""
-        sent = bytes(self.socket.received)
-        self.socket.received.clear()
-        return sent
-
-
-class Clients(Ward):
+class Clients:
     """Real connections under the heartbeat."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.hub = Hub(self.clock, HubLimits(linger=0.0), self.clock.seconds)
-        self.source = FakeSource(self.hub)
-        self.source.at_once = True
-        self.hub.feed_from(self.source)
-        Service.startService(self.hub)
-        admission = make_admission(self.clock, self.users)
-        self.factory = ClientFactory(
-            self.clock,
-            admission,
-            self.users,
-            SessionContext(
-                hub=self.hub,
-                kinds=StreamKinds(),
-                limits=SessionLimits(),
-                now=self.clock.seconds,
-                verify=admission.verify,
-                refusals=Refusals(self.clock),
-            ),
-            lambda: True,
-            max_message=1000,
-            client_queue=1 << 20,
-            compression=False,
-            max_handshakes=100,
-            books=FakeBooks(),
-        )
+        self.server = Server(client_queue=1 << 20)
+        self.server.source.at_once = True
+        self.clock, self.users, self.source = self.server.clock, self.server.users, self.server.source
+        self.heartbeat = Heartbeat(self.clock, self.users, INTERVAL, PATIENCE)
+        self.heartbeat.startService()
         self.wires: list[Wire] = []
 
     def connect(self) -> Wire:
-        protocol = self.factory.buildProtocol(IPv4Address("TCP", "192.0.2.7", 50007))
-        assert isinstance(protocol, ClientProtocol)
-        self.wires.append(Wire(protocol))
-        return self.wires[-1]
+        wire = self.server.open("/ws/trade@A")
+        assert not wire.sent
+        self.wires.append(wire)
+        return wire
 
     def wait(self, seconds: float) -> None:
         for _ in range(round(seconds / TICK)):
@@ -295,16 +214,13 @@ class Clients(Ward):
 
     def end(self) -> None:
         for wire in self.wires:
-            wire.abortConnection()
-            wire.turn()
+            wire.hang_up()
         self.heartbeat.stopService()
-        assert len(self.users) == 0
-        assert not self.clock.getDelayedCalls()
+        self.server.assert_empty()
 
 
 @pytest.fixture
-def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
-    monkeypatch.setattr(txaio.tx.config, "loop", txaio.tx.config.loop)  # each ClientFactory sets it
+def clients() -> Iterator[Clients]:
     yield (clients := Clients())
     clients.end()
 
@@ -315,17 +231,8 @@ def test_a_client_that_answers_is_pinged_once_an_interval(clients: Clients) -> N
     for _ in range(20):
         clients.wait(INTERVAL)
         assert wire.sent == PING
-        wire.answer()
+        wire.receive(PONG)
     assert len(clients.users) == 1
-
-
-def test_one_ping_serves_all_clients(clients: Clients) -> None:
-    """It says nothing but that it is one, so that nothing is made for each."""
-    wires = [clients.connect() for _ in range(3 * BUCKETS)]
-    clients.wait(INTERVAL)
-    pings = [data for wire in wires for data in wire.given]
-    assert pings == [PING] * len(wires)
-    assert len(set(map(id, pings))) == 1
 
 
 def test_a_client_that_leaves_a_ping_unanswered_is_closed_with_4009(clients: Clients) -> None:
@@ -333,13 +240,13 @@ def test_a_client_that_leaves_a_ping_unanswered_is_closed_with_4009(clients: Cli
     wire, other = clients.connect(), clients.connect()
     clients.wait(INTERVAL)
     assert wire.sent == PING
-    other.answer()
+    other.receive(PONG)
     for _ in range(2):
         clients.wait(INTERVAL)
-        other.answer()
+        other.receive(PONG)
         assert wire.sent == b""
     clients.wait(INTERVAL)
-    other.answer()
+    other.receive(PONG)
     assert wire.sent == CLOSE_4009
     clients.wait(INTERVAL)
     assert wire.lost is not None
@@ -351,7 +258,7 @@ def test_the_time_is_up_though_a_tick_comes_early(clients: Clients) -> None:
     """Timers are late by a little, now more, now less: that is not worth another interval."""
     wire = clients.connect()
     clients.wait(INTERVAL - TICK)
-    while wire.protocol._pinged is None:
+    while wire.protocol._liveness._pinged is None:
         clients.clock.advance(TICK / 7)  # so that the ping is late by up to that
     clients.wait(PATIENCE)
     assert wire.sent == PING + CLOSE_4009
@@ -365,7 +272,7 @@ def test_a_late_answer_is_an_answer(clients: Clients) -> None:
         assert wire.sent == PING
         clients.wait(INTERVAL)
         clients.wait(INTERVAL)
-        wire.answer()
+        wire.receive(PONG)
     assert wire.sent == b""
 
 
@@ -411,8 +318,8 @@ def test_nothing_follows_a_close(clients: Clients) -> None:
     wires = [clients.connect() for _ in range(BUCKETS)]
     for wire in wires:
         wire.protocol.send_away(ServerShutdown(0, 0), at_once=False)
-        wire.given.clear()
+        assert wire.sent
     clients.wait(4 * TICK)
-    assert not any(wire.given for wire in wires)
+    assert not any(wire.sent for wire in wires)
     clients.wait(INTERVAL)
     assert len(clients.users) == 0

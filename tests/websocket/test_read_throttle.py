@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import txaio.tx
 from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.session.context import SessionLimits
-from marketfeed.websocket.read_throttle import REST_SECONDS, Pace
+from marketfeed.websocket.read_throttle import REST_SECONDS, ReadRate
 from tests.by_hand import CLOSE, CONTINUATION, PING, PONG, TEXT, close_code, frame, say
 from tests.strategies import property_test
 from tests.websocket.server import SECONDS_TO_CLOSE, Server, Wire
@@ -16,12 +15,6 @@ from tests.websocket.server import SECONDS_TO_CLOSE, Server, Wire
 BURST = 250
 """Frames that the default limits let one peer send at once."""
 FEW = SessionLimits(request_rate=10, request_burst=200)
-
-
-@pytest.fixture(autouse=True)
-def _own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each server sets Autobahn's clock; afterwards it is what it was."""
-    monkeypatch.setattr(txaio.tx.config, "loop", txaio.tx.config.loop)
 
 
 def answered(server: Server, wire: Wire) -> int:
@@ -52,8 +45,8 @@ class TestPace:
 
     def test_refusals_come_faster_than_new_permits(self) -> None:
         """Or a flood of requests would be refused for ever, and never ended."""
-        pace = Pace.permitting(10, 200)
-        assert 2 * pace.step * 20 < 1 / 10
+        rate = ReadRate.permitting(10, 200, 65536)
+        assert 2 * rate.step * 20 < 1 / 10
 
 
 class TestClock:
@@ -127,9 +120,8 @@ class TestFloods:
 
     def test_the_size_of_a_message_counts(self) -> None:
         """As inflated: a full message is read, and then its sender has a rest."""
-        server = Server(limits=FEW)
+        server = Server(limits=FEW, max_message=10**6)
         wire = server.open()
-        wire.protocol.maxMessagePayloadSize = wire.protocol.maxFramePayloadSize = 10**6
         wire.receive(frame(b"[" * 600_000) + frame(b"", PING))
         assert not wire.reading
         ((opcode, _),) = wire.frames
@@ -192,7 +184,7 @@ class TestFloods:
         replies = []
         for burst in (100_000, 1):
             server = Server(limits=SessionLimits(request_rate=10, request_burst=100_000))
-            server.factory.pace = Pace(0.01, 0.01 * burst)
+            server.factory.read_rate = ReadRate(0.01, 0.01 * burst, 0.01 * burst)
             wire = server.open()
             data = b"".join(said)
             frames = []
