@@ -17,6 +17,7 @@ Each internal of Autobahn's that this leans on has a test that fails when it cha
 from __future__ import annotations
 
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import txaio.tx
@@ -104,15 +105,6 @@ class FrameReader(WebSocketServerProtocol):
             self._max_message_size_exceeded(limit + 1, limit, fault)
 
 
-class _Unheard:
-    """Stands for the Deferreds of which Autobahn makes two for each connection, and which nobody waits for."""
-
-    called = False
-
-    def callback(self, _: object) -> None:
-        """Nobody waits."""
-
-
 class AutobahnProtocol(FrameReader):
     """One connection. Subclasses answer the request in `processHandshake`, which leads to `switch` or to `end_with`."""
 
@@ -137,7 +129,7 @@ class AutobahnProtocol(FrameReader):
 
     # What it would set on every instance.
     log: Any = txaio.tx.make_logger(level="error")  # type: ignore[no-untyped-call]  # it logs every violation
-    is_closed: Any = _Unheard()
+    is_closed: Any = SimpleNamespace(callback=lambda _: None)  # a Deferred that nobody waits for
     peer = ""
     trafficStats = TrafficStats()  # everybody's: it is only ever added to
     websocket_version = 13

@@ -13,10 +13,9 @@ keep the daemon from all others for a twentieth of a second, and then again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 
 from marketfeed.boundaries import Clock
 
@@ -54,19 +53,12 @@ class ReadRate(msgspec.Struct, frozen=True):
         return cls(step, burst, burst + (max_message >> KIB_BITS) * step)
 
 
-class Pausable(Protocol):
-    """The part of a transport that is paused."""
-
-    def pauseProducing(self) -> None: ...
-    def resumeProducing(self) -> None: ...
-
-
 class ReadThrottle:
-    """One peer's. Call `close` when its connection is gone."""
+    """One peer's, which pauses its `transport`. Call `close` when the connection is gone."""
 
     __slots__ = ("_clock", "_paid_until", "_pauses", "_rate", "_rest", "_transport")
 
-    def __init__(self, clock: Clock, rate: ReadRate, transport: Pausable) -> None:
+    def __init__(self, clock: Clock, rate: ReadRate, transport: IPushProducer) -> None:
         self._clock = clock
         self._rate = rate
         self._transport = transport

@@ -1,13 +1,17 @@
-"""The pace at which one peer is read: nothing is lost by it or told in another order, and a flood waits."""
+"""The throttle alone, on a clock, and in a connection: nothing is lost by it or told in another order."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import Clock
 
 from marketfeed.session.context import SessionLimits
-from marketfeed.websocket.read_throttle import REST_SECONDS, ReadRate
+from marketfeed.websocket.read_throttle import REST_SECONDS, ReadRate, ReadThrottle
 from tests.by_hand import CLOSE, CONTINUATION, PING, PONG, TEXT, close_code, frame, say
 from tests.strategies import property_test
 from tests.websocket.server import SECONDS_TO_CLOSE, Server, Wire
@@ -28,7 +32,7 @@ def answered(server: Server, wire: Wire) -> int:
     raise AssertionError("it is never read from again")
 
 
-class TestPace:
+class TestReadRate:
     @pytest.mark.parametrize(("rate", "burst"), [(10, 200), (0.001, 1), (1000, 5000)])
     def test_who_may_send_requests_is_not_held_up(self, rate: float, burst: int) -> None:
         """All at once, and then as many a second as are permitted, each with a ping behind it."""
@@ -49,18 +53,98 @@ class TestPace:
         assert 2 * rate.step * 20 < 1 / 10
 
 
-class TestClock:
+class Peer:
+    """A throttle of eight steps at once, and eight a second; `read_on` is called when the peer is to be read again."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.reading = True
+        self.rests = 0
+        self.throttle = ReadThrottle(self.clock, ReadRate(step=0.125, burst=1.0, most=2.0), cast(IPushProducer, self))
+
+    def pauseProducing(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+    def admits(self, steps: int = 1) -> bool:
+        return self.throttle.admits(self.read_on, steps)
+
+    def read_on(self) -> None:
+        self.rests += 1
+
+    def take_all(self) -> int:
+        """How many steps it may take now."""
+        return sum(1 for _ in iter(self.admits, False))
+
+
+class TestReadThrottle:
+    def test_a_burst_and_then_a_rest(self) -> None:
+        """Of a tenth of a second, in which nothing is read; then it is read on, before its socket is."""
+        peer = Peer()
+        assert peer.take_all() == 8
+        assert peer.throttle.is_resting
+        assert not peer.reading
+        peer.clock.advance(REST_SECONDS)
+        assert peer.rests == 1
+        assert peer.reading
+        assert not peer.throttle.is_resting
+        assert not peer.clock.getDelayedCalls()
+
+    def test_the_long_run(self) -> None:
+        """Whoever takes all that it may has eight steps a second, and one rest after the other."""
+        peer = Peer()
+        taken = 0
+        for _ in range(1000):
+            taken += peer.take_all()
+            peer.clock.advance(REST_SECONDS)
+        assert 800 <= taken <= 809
+        assert peer.rests == 1000
+
+    def test_a_message_that_has_been_read_is_counted(self) -> None:
+        """Whole, though it is more than may be taken: the rest lasts as long as it would have taken."""
+        peer = Peer()
+        assert peer.admits(steps=16)
+        peer.clock.advance(0.99)
+        assert not peer.admits()
+        peer.clock.advance(0.02)
+        assert peer.admits()
+
+    def test_pauses_end_when_all_are_over(self) -> None:
+        """Its own and those of others, in any order."""
+        peer = Peer()
+        peer.throttle.pause()
+        peer.take_all()
+        peer.throttle.pause()
+        peer.throttle.resume()
+        peer.clock.advance(REST_SECONDS)
+        assert peer.rests == 1
+        assert not peer.reading
+        peer.throttle.resume()
+        assert peer.reading
+
+    def test_nothing_is_read_when_the_connection_is_gone(self) -> None:
+        """And no timer waits."""
+        peer = Peer()
+        peer.take_all()
+        peer.throttle.close()
+        peer.throttle.close()
+        assert not peer.clock.getDelayedCalls()
+
     @pytest.mark.parametrize("back", [1.0, 3600.0, 1e9])
     def test_a_clock_that_is_set_back_deafens_nobody(self, back: float) -> None:
-        """A peer waits for as long as if it had sent the most that it may, and is read at its pace again."""
-        server = Server(limits=FEW)
-        server.clock.rightNow = 2e9
-        wire = server.open()
-        wire.receive(BURST * frame(b"", PING))
-        server.clock.rightNow -= back
-        wire.receive(10 * frame(b"", PING))
-        server.clock.pump([REST_SECONDS] * 20)
-        assert wire.reading
+        """A peer waits for as long as if it had sent the most that it may, and is read at its rate again."""
+        peer = Peer()
+        peer.clock.rightNow = 2e9
+        assert all([peer.admits() for _ in range(8)])
+        peer.clock.rightNow -= back
+        assert not peer.admits()
+        peer.clock.pump([REST_SECONDS] * 20)
+        assert peer.reading
+        assert peer.admits()
 
 
 class TestFloods:
