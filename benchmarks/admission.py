@@ -21,7 +21,7 @@ import msgspec
 from benchmarks.processes import Cores, Failed, Stage
 from benchmarks.table import number
 from benchmarks.workloads import SERVERS
-from marketfeed.commands.bench.load_report import LoadReport
+from marketfeed.commands.bench.report import Report
 
 __all__ = ["main"]
 
@@ -47,10 +47,10 @@ _FAN_OUT = [
 class Round(msgspec.Struct, frozen=True):
     """The default, and with tokens and all limits: clients that connect, and clients that get publications."""
 
-    idle: LoadReport
-    idle_limited: LoadReport
-    fan_out: LoadReport
-    fan_out_limited: LoadReport
+    idle: Report
+    idle_limited: Report
+    fan_out: Report
+    fan_out_limited: Report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,7 +88,7 @@ def _measure(rounds: int, clients: int) -> list[Round]:
             ]
 
 
-def _one(stage: Stage, load: Sequence[str], *options: str, publishes: bool = False) -> LoadReport:
+def _one(stage: Stage, load: Sequence[str], *options: str, publishes: bool = False) -> Report:
     with stage.server(SERVERS[0], *options) as (pid, port):
         return stage.load(port, pid, load, publishes=publishes)
 
@@ -115,7 +115,7 @@ def _row(index: int, title: str, default: float, limited: float) -> str:
     return f"| {index} | {title} | {number(default)} | {number(limited)} | {limited / default:.2f} |"
 
 
-def _cpu(report: LoadReport) -> float:
+def _cpu(report: Report) -> float:
     assert report.server is not None
     assert report.server.cpu_per_delivery is not None
     return report.server.cpu_per_delivery

@@ -21,7 +21,7 @@ from benchmarks.attackers import ATTACKS, Attack
 from benchmarks.processes import Cores, Failed, Stage
 from benchmarks.table import number
 from benchmarks.workloads import SERVERS
-from marketfeed.commands.bench.load_report import LoadReport
+from marketfeed.commands.bench.report import Report
 
 __all__ = ["main", "markdown"]
 
@@ -35,7 +35,7 @@ class Row(msgspec.Struct, frozen=True):
     """One run; `attack` is None for the one in peace."""
 
     attack: Attack | None
-    report: LoadReport
+    report: Report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +70,7 @@ def _measure(attacks: Sequence[Attack | None], options: Sequence[str]) -> list[R
     return rows
 
 
-def _one(stage: Stage, attack: Attack | None, options: Sequence[str]) -> LoadReport:
+def _one(stage: Stage, attack: Attack | None, options: Sequence[str]) -> Report:
     with stage.server(SERVERS[0]) as (pid, port):
         if attack is None:
             return stage.load(port, pid, options, publishes=True)
@@ -82,7 +82,7 @@ def _title(attack: Attack | None) -> str:
     return "None" if attack is None else attack.title
 
 
-def _told(report: LoadReport) -> str:
+def _told(report: Report) -> str:
     latency = report.latency_ms
     return "nothing arrived" if latency is None else f"p50 {latency.p50:.2f} ms, p99 {latency.p99:.2f} ms"
 
@@ -103,12 +103,12 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _faults(report: LoadReport) -> int:
+def _faults(report: Report) -> int:
     """What was lost, came twice or out of order, and clients that were closed."""
     return report.lost + report.duplicated + report.out_of_order + sum(report.closed.values())
 
 
-def _memory(row: Row, quiet: LoadReport) -> str:
+def _memory(row: Row, quiet: Report) -> str:
     """Resident memory at the end: of the first row, and by how much the others have more."""
     mine, its = row.report.server, quiet.server
     assert mine is not None

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from benchmarks.workloads import Server
-from marketfeed.commands.bench.load_report import LoadReport
+from marketfeed.commands.bench.report import Report
 from marketfeed.demo.embedded import find_server
 from marketfeed.runtime.file_limit import raise_file_limit
 
@@ -155,7 +155,7 @@ class Stage:
         with self._running(name, command, {}, self._cores.load):
             yield
 
-    def load(self, port: int, pid: int, options: Sequence[str], *, publishes: bool, tls: bool = False) -> LoadReport:
+    def load(self, port: int, pid: int, options: Sequence[str], *, publishes: bool, tls: bool = False) -> Report:
         """Run `marketfeed bench`. Raises `Failed`."""
         url = f"{'wss' if tls else 'ws'}://127.0.0.1:{port}"
         trusted = {"SSL_CERT_FILE": str(self._certificate[0])} if tls else {}
@@ -170,7 +170,7 @@ class Stage:
             check=False,
         )
         try:
-            return msgspec.json.decode(done.stdout, type=LoadReport)
+            return msgspec.json.decode(done.stdout, type=Report)
         except msgspec.DecodeError:
             raise Failed(f"marketfeed bench: {done.stderr.decode(errors='replace')[-_SHOWN:].strip()}") from None
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.workloads import OURS
-from marketfeed.commands.bench.load_report import BUSY, LoadReport
+from marketfeed.commands.bench.report import BUSY, Report
 
 __all__ = ["FIGURES", "Figure", "Range", "Results", "Run", "figures_of", "ratio"]
 
@@ -20,7 +20,7 @@ class Run(msgspec.Struct, frozen=True):
     workload: str
     server: str
     round_number: int
-    report: LoadReport
+    report: Report
 
 
 class Results(msgspec.Struct, frozen=True):
@@ -35,7 +35,7 @@ class Results(msgspec.Struct, frozen=True):
     pinned: bool
     runs: list[Run]
 
-    def of(self, workload: str, server: str) -> list[LoadReport]:
+    def of(self, workload: str, server: str) -> list[Report]:
         """The reports of one server under one workload, by round."""
         found = [run for run in self.runs if (run.workload, run.server) == (workload, server)]
         return [run.report for run in sorted(found, key=lambda run: run.round_number)]
@@ -58,11 +58,11 @@ class Figure(msgspec.Struct, frozen=True):
     more_is_better: bool = False
     limited_by: str | None = None
 
-    def read(self, report: LoadReport) -> float | None:
+    def read(self, report: Report) -> float | None:
         """The figure, or None where this report has none."""
         return _at(report, self.path)
 
-    def is_lower_bound(self, report: LoadReport) -> bool:
+    def is_lower_bound(self, report: Report) -> bool:
         """The load generator had no time to spare, while the server did."""
         if self.limited_by is None or report.server is None:
             return False
@@ -72,7 +72,7 @@ class Figure(msgspec.Struct, frozen=True):
         return (_at(report, self.limited_by) or 0.0) > BUSY > server
 
 
-def _at(report: LoadReport, path: str) -> float | None:
+def _at(report: Report, path: str) -> float | None:
     value: Any = report
     for name in path.split("."):
         value = None if value is None else getattr(value, name)
@@ -102,7 +102,7 @@ class Range(msgspec.Struct, frozen=True):
     is_lower_bound: bool
 
 
-def figures_of(reports: list[LoadReport], figure: Figure) -> Range | None:
+def figures_of(reports: list[Report], figure: Figure) -> Range | None:
     """None where no report has the figure."""
     values = [value for report in reports if (value := figure.read(report)) is not None]
     if not values:

@@ -8,7 +8,7 @@ from statistics import median
 from benchmarks.chart import Bar, Panel, bar_chart
 from benchmarks.results import FIGURES, Figure, Range, Results, figures_of, ratio
 from benchmarks.workloads import OURS, SERVERS, WORKLOADS, Server, Workload
-from marketfeed.commands.bench.load_report import LoadReport
+from marketfeed.commands.bench.report import Report
 
 __all__ = ["chart", "markdown", "number", "quote"]
 
@@ -175,7 +175,7 @@ def _ratio(results: Results, workload: Workload, server: Server) -> str:
     return f"{_bound(ours)}{'≤ ' if theirs.is_lower_bound else ''}{number(quotient)}"
 
 
-def _busy(workload: Workload, reports: list[LoadReport]) -> float:
+def _busy(workload: Workload, reports: list[Report]) -> float:
     """How busy the load generator's core was, in the part of the test that counts."""
     if workload.publishes:
         return median(report.generator_busy for report in reports)

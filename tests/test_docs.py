@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from marketfeed.commands import bridge, simulate, token
-from marketfeed.commands.bench import bench
+from marketfeed.commands.bench import command as bench
 from marketfeed.commands.recording import record, replay
 from marketfeed.commands.recording.format import read_line, write_record
 from marketfeed.config.options import OPTIONS, Option

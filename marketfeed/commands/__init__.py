@@ -14,10 +14,9 @@ from collections.abc import Sequence
 
 from marketfeed import __version__
 from marketfeed.commands import bridge, simulate, token
-from marketfeed.commands.bench.bench import add_parser as add_bench
-from marketfeed.commands.recording.record import add_parser as add_record
-from marketfeed.commands.recording.replay import add_parser as add_replay
-from marketfeed.commands.watch.watch import add_parser as add_watch
+from marketfeed.commands.bench import command as bench_command
+from marketfeed.commands.recording import record, replay
+from marketfeed.commands.watch import command as watch_command
 
 __all__ = ["main"]
 
@@ -34,13 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"marketfeed {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    add_watch(subparsers)
-    simulate.add_parser(subparsers)
-    add_record(subparsers)
-    add_replay(subparsers)
-    bridge.add_parser(subparsers)
-    add_bench(subparsers)
-    token.add_parser(subparsers)
+    for command in (watch_command, simulate, record, replay, bridge, bench_command, token):
+        command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     if "run" not in arguments:
         parser.print_help(sys.stderr)

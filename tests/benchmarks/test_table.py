@@ -16,15 +16,15 @@ from benchmarks.results import FIGURES, Results, Run, figures_of, ratio
 from benchmarks.table import chart, markdown, number, quote
 from benchmarks.workloads import OURS, SERVERS, WORKLOADS, workload_options
 from marketfeed.commands import main
-from marketfeed.commands.bench import bench
-from marketfeed.commands.bench.load_plan import LoadPlan
-from marketfeed.commands.bench.load_report import LoadReport
-from tests.commands.bench.test_bench import REPORT
+from marketfeed.commands.bench import command
+from marketfeed.commands.bench.plan import Plan
+from marketfeed.commands.bench.report import Report
+from tests.commands.bench.test_command import REPORT
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def report(deliveries: float, cpu: float, *, busy: float = 0.5, server: float = 0.95, lost: int = 0) -> LoadReport:
+def report(deliveries: float, cpu: float, *, busy: float = 0.5, server: float = 0.95, lost: int = 0) -> Report:
     """A report of so many deliveries a second, at so many µs each."""
     assert REPORT.server is not None
     return msgspec.structs.replace(
@@ -40,7 +40,7 @@ def results(*runs: Run) -> Results:
     return Results("2026-11-23", "make bench", {"Processor": "a|b"}, {"Node": "20.1.2"}, 10.0, 3, True, list(runs))
 
 
-def rounds(workload: str, server: str, *reports: LoadReport) -> list[Run]:
+def rounds(workload: str, server: str, *reports: Report) -> list[Run]:
     return [Run(workload, server, place, one) for place, one in enumerate(reports, 1)]
 
 
@@ -100,7 +100,7 @@ class TestPage:
         ],
     )
     def test_a_load_generator_without_time_to_spare_makes_a_lower_bound(
-        self, ours: LoadReport, theirs: LoadReport, shown: tuple[str, str, str]
+        self, ours: Report, theirs: Report, shown: tuple[str, str, str]
     ) -> None:
         """Unless the server had none either; and a ratio is no more certain than its parts."""
         page = markdown(results(*rounds("hot-closed", OURS, ours), *rounds("hot-closed", "ws", theirs)))
@@ -214,8 +214,8 @@ class TestRunner:
         self, workload: runner.Workload, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its options are taken, and its figures exist."""
-        plans: list[LoadPlan] = []
-        monkeypatch.setattr(bench, "_test", lambda plan, as_json: plans.append(plan) or 0)
+        plans: list[Plan] = []
+        monkeypatch.setattr(command, "_test", lambda plan, as_json: plans.append(plan) or 0)
         options = workload_options(workload, seconds=5, warm_up=1, most_clients=50)
         redis = ["--redis-url", "unix:///s"] if workload.publishes else []
         assert main(["bench", "ws://h", *options, *redis]) == 0

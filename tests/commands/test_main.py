@@ -11,7 +11,7 @@ import pytest
 
 import marketfeed
 from marketfeed.commands import main, simulate, token
-from marketfeed.commands.watch import watch
+from marketfeed.commands.watch import command
 
 ROOT = Path(marketfeed.__file__).parent.parent
 
@@ -69,7 +69,7 @@ def test_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) 
 def test_watch(arguments: list[str], is_json: bool, no_color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """`watch` gets its URL, its streams and its flags, and its status is that of the process."""
     got: list[argparse.Namespace] = []
-    monkeypatch.setattr(watch, "run", lambda arguments: got.append(arguments) or 7)
+    monkeypatch.setattr(command, "run", lambda arguments: got.append(arguments) or 7)
     assert main(arguments) == 7
     (namespace,) = got
     assert (namespace.url, namespace.streams) == ("ws://h", ["trade@A", "depth@A"])

@@ -12,18 +12,18 @@ import pytest_twisted
 from marketfeed.commands import main
 from marketfeed.commands.bench import load
 from marketfeed.commands.bench.load import LoadTest
-from marketfeed.commands.bench.load_report import LoadReport
+from marketfeed.commands.bench.report import Report
 from tests.system.harness import DaemonProcess, Harness, RedisServer
 
 CLIENTS = 50
 
 
-def bench(daemon: DaemonProcess, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, LoadReport]:
+def bench(daemon: DaemonProcess, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Report]:
     """Run the command in this process, while the daemon and Redis run in theirs; its status and its report."""
     status = main(["bench", f"ws://127.0.0.1:{daemon.port}", "--clients", str(CLIENTS), "--json", *arguments])
     out, err = capsys.readouterr()
     assert err == ""
-    return status, msgspec.json.decode(out, type=LoadReport)
+    return status, msgspec.json.decode(out, type=Report)
 
 
 @pytest.mark.parametrize("options", [(), ("--raw",), ("--path", "/stream"), ("--rate", "1000")])
@@ -177,7 +177,7 @@ async def test_an_interruption_ends_it_with_a_report(harness: Harness) -> None:
     await harness.eventually(is_watched)
     process.signal("INT")
     assert await process.wait() == 0
-    report = msgspec.json.decode(process.lines.all[-1], type=LoadReport)
+    report = msgspec.json.decode(process.lines.all[-1], type=Report)
     assert report.interrupted
     assert "interrupted: this is the report so far" in report.warnings
     assert report.opened <= CLIENTS

@@ -17,17 +17,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from marketfeed.commands.bench.load_client import ClientFault, meet
-from marketfeed.commands.bench.load_crowd import Crowd
-from marketfeed.commands.bench.load_engine import NumberedEngine, connect_to_redis
-from marketfeed.commands.bench.load_machine import resident_kib, usage_of
-from marketfeed.commands.bench.load_plan import LoadPlan
-from marketfeed.commands.bench.load_report import LoadReport
-from marketfeed.commands.bench.load_result import Course, Sample, make_report
-from marketfeed.commands.bench.load_tally import ANY
+from marketfeed.commands.bench.client import ClientFault, meet
+from marketfeed.commands.bench.crowd import Crowd
+from marketfeed.commands.bench.engine import NumberedEngine, connect_to_redis
+from marketfeed.commands.bench.machine import resident_kib, usage_of
+from marketfeed.commands.bench.plan import Plan
+from marketfeed.commands.bench.report import Report
+from marketfeed.commands.bench.result import Course, Sample, make_report
+from marketfeed.commands.bench.tally import ANY
 from marketfeed.runtime.file_limit import RESERVED_FILES, raise_file_limit
 
-__all__ = ["LoadPlan", "LoadTest"]
+__all__ = ["LoadTest", "Plan"]
 
 _AT_ONCE = 128  # clients that are connecting
 _PATIENCE = 10.0
@@ -63,7 +63,7 @@ class Patience:
 class LoadTest:
     """One load test, run once. Raises `ClientFault` or `EngineFault` when it cannot be done."""
 
-    def __init__(self, plan: LoadPlan, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, plan: Plan, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._plan = plan
         self._clock = clock
         self._epoch = time.time() - clock()  # the clock of times does not jump meanwhile
@@ -78,7 +78,7 @@ class LoadTest:
         """End soon."""
         self._interruptions += 1
 
-    def run(self) -> LoadReport:
+    def run(self) -> Report:
         """Do it all; returns what was found."""
         plan = self._plan
         files = raise_file_limit()

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from marketfeed.commands.recording.record_output import BadOutput, FileNames, OutputFile
+from marketfeed.commands.recording.output import BadOutput, FileNames, OutputFile
 from marketfeed.commands.recording.recorder import Moments, Recorder, Rotation
 from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
 from marketfeed.config.settings import BadSetting, Settings

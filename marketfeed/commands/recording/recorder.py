@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from marketfeed.commands.recording.format import Begin, End, Gap, write_publication, write_record
-from marketfeed.commands.recording.record_output import OutputFile
+from marketfeed.commands.recording.output import OutputFile
 from marketfeed.model.selection import StreamSelection
 
 __all__ = ["Moments", "Recorder", "Rotation"]

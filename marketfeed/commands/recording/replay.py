@@ -16,16 +16,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from marketfeed.commands.recording.files import BadRecording, Place, check, recorded
 from marketfeed.commands.recording.format import Publication, Record
-from marketfeed.commands.recording.replay_files import BadRecording, Place, check, recorded
-from marketfeed.commands.recording.replay_player import Pace, Player
+from marketfeed.commands.recording.player import Pace, Player
 from marketfeed.commands.redis_options import add_redis_options, check_redis_files, redis_settings
 from marketfeed.config.settings import BadSetting, Settings
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
 from marketfeed.model.streams import StreamKinds
 
 if TYPE_CHECKING:
-    from marketfeed.commands.recording.replay_publisher import ReplayPublisher
+    from marketfeed.commands.recording.publisher import ReplayPublisher
 
 __all__ = ["add_parser", "run"]
 
@@ -88,8 +88,8 @@ def _interrupt(number: int, frame: object) -> None:
 def _replay(
     arguments: argparse.Namespace, settings: Settings, selection: StreamSelection | None, pace: Pace | None
 ) -> int:
-    from marketfeed.commands.bench.load_engine import EngineFault, connect_to_redis
-    from marketfeed.commands.recording.replay_publisher import PublishFault, ReplayPublisher
+    from marketfeed.commands.bench.engine import EngineFault, connect_to_redis
+    from marketfeed.commands.recording.publisher import PublishFault, ReplayPublisher
 
     notes = _Notes()
     try:
@@ -192,7 +192,7 @@ def _number(option: str, text: str, least: float, unit: str) -> float:
 
 
 if TYPE_CHECKING:
-    from marketfeed.commands.recording.replay_player import Publisher
+    from marketfeed.commands.recording.player import Publisher
 
     def _fits(publisher: ReplayPublisher) -> Publisher:
         return publisher

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from marketfeed.commands.recording.format import Begin, End, Gap, Publication, Record, read_records
-from marketfeed.commands.recording.record_output import FileNames, OutputFile
+from marketfeed.commands.recording.output import FileNames, OutputFile
 from marketfeed.commands.recording.recorder import Moments, Recorder, Rotation
 from marketfeed.model.selection import StreamSelection
 

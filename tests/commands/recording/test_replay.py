@@ -14,7 +14,7 @@ from typing import Any
 import hiredis
 import pytest
 
-from marketfeed.commands.bench.load_engine import EngineFault
+from marketfeed.commands.bench.engine import EngineFault
 from marketfeed.commands.recording import replay
 from marketfeed.commands.recording.format import Begin, End, Gap, Publication, write_record
 from marketfeed.redis.address import RedisAddress
@@ -80,7 +80,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for variable in (*VARIABLES, "MARKETFEED_CONFIG"):
         monkeypatch.delenv(variable, raising=False)
     server = Server()
-    monkeypatch.setattr("marketfeed.commands.bench.load_engine.connect_to_redis", server.connect)
+    monkeypatch.setattr("marketfeed.commands.bench.engine.connect_to_redis", server.connect)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield server
     for number, handler in before.items():
@@ -166,7 +166,7 @@ def test_an_interruption_before_there_is_anything(server: Server, file: Path, mo
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("unreachable")
 
-    monkeypatch.setattr("marketfeed.commands.bench.load_engine.connect_to_redis", connect)
+    monkeypatch.setattr("marketfeed.commands.bench.engine.connect_to_redis", connect)
     assert replayed(file) == 0
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.commands.recording.files import Place
 from marketfeed.commands.recording.format import Begin, End, Gap, Publication, Record
-from marketfeed.commands.recording.replay_files import Place
-from marketfeed.commands.recording.replay_player import Pace, Player
+from marketfeed.commands.recording.player import Pace, Player
 from marketfeed.model.selection import StreamSelection
 from tests.strategies import property_test
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from marketfeed.commands.bench.load_tally import Percentiles
+from marketfeed.commands.bench.tally import Percentiles
 
-__all__ = ["BUSY", "LoadReport", "ServerReport", "lines"]
+__all__ = ["BUSY", "Report", "ServerReport", "lines"]
 
 BUSY = 0.9
 """The share of a core above which the load generator itself may be what limits a figure."""
@@ -29,7 +29,7 @@ class ServerReport(msgspec.Struct, frozen=True):
     resident_per_client: float
 
 
-class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds and, where named so, in ms; rates per second. What is measured excludes the warm-up.
 
     `lost`, `duplicated`, `out_of_order`, `unasked`: numbers, over the whole test, each for each client. `closed`: how
@@ -81,7 +81,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.lost or self.duplicated or self.out_of_order or self.unasked or self.closed)
 
 
-def lines(report: LoadReport) -> list[str]:
+def lines(report: Report) -> list[str]:
     """The report for a human reader."""
     told = [
         ("clients", _clients(report)),
@@ -105,7 +105,7 @@ def lines(report: LoadReport) -> list[str]:
     return [report.url, *shown, *(f"warning: {warning}" for warning in report.warnings)]
 
 
-def _clients(report: LoadReport) -> str:
+def _clients(report: Report) -> str:
     slow = f", {report.slow:,} of them slow" if report.slow else ""
     compressed = ", compressed" if report.compressed else ""
     return (
@@ -114,7 +114,7 @@ def _clients(report: LoadReport) -> str:
     )
 
 
-def _order(report: LoadReport) -> str:
+def _order(report: Report) -> str:
     merged = f"; {report.merged:,} updates merged into others" if report.merged else ""
     counts = {
         "lost": report.lost,
@@ -130,7 +130,7 @@ def _closed(by_code: dict[str, int]) -> str:
     return ", ".join(f"{count:,} with {code}" for code, count in by_code.items())
 
 
-def _slow(report: LoadReport) -> str:
+def _slow(report: Report) -> str:
     """How the clients ended that did not read; nothing where there were none."""
     open_still = f"{report.slow_open:,} still open" if report.slow_open else ""
     closed = f"closed: {_closed(report.slow_closed)}" if report.slow_closed else ""

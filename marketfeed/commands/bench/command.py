@@ -22,7 +22,7 @@ from marketfeed.redis.address import BadRedisUrl, RedisAddress, parse_redis_url
 from marketfeed.redis.tls import REDIS_TLS, RedisTls
 
 if TYPE_CHECKING:
-    from marketfeed.commands.bench.load_plan import LoadPlan
+    from marketfeed.commands.bench.plan import Plan
 
 __all__ = ["add_parser", "run"]
 
@@ -111,13 +111,13 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def _test(plan: LoadPlan, *, as_json: bool) -> int:
+def _test(plan: Plan, *, as_json: bool) -> int:
     import msgspec
 
+    from marketfeed.commands.bench.client import ClientFault
+    from marketfeed.commands.bench.engine import EngineFault
     from marketfeed.commands.bench.load import LoadTest
-    from marketfeed.commands.bench.load_client import ClientFault
-    from marketfeed.commands.bench.load_engine import EngineFault
-    from marketfeed.commands.bench.load_report import lines
+    from marketfeed.commands.bench.report import lines
 
     test = LoadTest(plan)
     before = {number: signal.signal(number, lambda *_: test.interrupt()) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -133,10 +133,10 @@ def _test(plan: LoadPlan, *, as_json: bool) -> int:
     return 0 if report.is_faultless else 1
 
 
-def _plan(arguments: argparse.Namespace, tag: str) -> LoadPlan:
+def _plan(arguments: argparse.Namespace, tag: str) -> Plan:
     """What the options ask for. `tag`: what the markets that are made up for this test have in their names."""
-    from marketfeed.commands.bench.load_machine import is_known
-    from marketfeed.commands.bench.load_plan import LoadPlan
+    from marketfeed.commands.bench.machine import is_known
+    from marketfeed.commands.bench.plan import Plan
 
     redis = _redis(arguments.redis_url)
     if redis is None:
@@ -151,7 +151,7 @@ def _plan(arguments: argparse.Namespace, tag: str) -> LoadPlan:
     for pid in pids:
         if not is_known(pid):
             raise BadOption(f"--server-pid: there is nothing known of a process {pid} here")
-    return LoadPlan(
+    return Plan(
         address=_address(arguments),
         streams=streams,
         clients=clients,

@@ -19,10 +19,10 @@ import msgspec
 
 from marketfeed import __version__
 from marketfeed.commands.address import ServerAddress
-from marketfeed.commands.bench.load_frames import masked_frame
+from marketfeed.commands.bench.frames import masked_frame
 from marketfeed.commands.watch.display import clean
 
-__all__ = ["ClientFault", "LoadClient", "Meeting", "meet"]
+__all__ = ["Client", "ClientFault", "Meeting", "meet"]
 
 _CONNECT_SECONDS = 10.0
 _SEND_SECONDS = 10.0
@@ -88,7 +88,7 @@ def _request(address: ServerAddress, compression: bool, token: str | None) -> by
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-class LoadClient:
+class Client:
     """One client, which asks for `streams` by their names.
 
     `waits_for`: the next number of each stream, by index. `rest`: what has come of a message that is not whole yet.

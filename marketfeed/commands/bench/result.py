@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from marketfeed.commands.bench.load_crowd import Crowd
-from marketfeed.commands.bench.load_engine import NumberedEngine
-from marketfeed.commands.bench.load_machine import Usage, core_share
-from marketfeed.commands.bench.load_plan import LoadPlan
-from marketfeed.commands.bench.load_report import BUSY, LoadReport, ServerReport
+from marketfeed.commands.bench.crowd import Crowd
+from marketfeed.commands.bench.engine import NumberedEngine
+from marketfeed.commands.bench.machine import Usage, core_share
+from marketfeed.commands.bench.plan import Plan
+from marketfeed.commands.bench.report import BUSY, Report, ServerReport
 
 __all__ = ["Course", "Sample", "make_report"]
 
@@ -64,11 +64,11 @@ def _busy(first: Sample, last: Sample) -> float:
     return min(max(own, core_share(first.usage, last.usage) or 0.0), 1.0)
 
 
-def make_report(plan: LoadPlan, crowd: Crowd, engine: NumberedEngine | None, course: Course) -> LoadReport:
+def make_report(plan: Plan, crowd: Crowd, engine: NumberedEngine | None, course: Course) -> Report:
     """The report of a test that is over."""
     order = crowd.order
     connect_seconds = course.opened.time - course.begun.time
-    return LoadReport(
+    return Report(
         url=plan.address.shown,
         publishes=engine is not None,
         clients=plan.clients,
@@ -120,7 +120,7 @@ def _server_report(crowd: Crowd, course: Course) -> ServerReport:
     )
 
 
-def _warnings(plan: LoadPlan, crowd: Crowd, engine: NumberedEngine | None, course: Course) -> list[str]:
+def _warnings(plan: Plan, crowd: Crowd, engine: NumberedEngine | None, course: Course) -> list[str]:
     found = []
     if course.interruptions:
         found.append("interrupted: this is the report so far")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marketfeed.commands.bench.load_frames import MAX_MESSAGE, UNKNOWN, BadFrames, Batch, BatchReader, masked_frame
+from marketfeed.commands.bench.frames import MAX_MESSAGE, UNKNOWN, BadFrames, Batch, BatchReader, masked_frame
 
 STREAMS = ["trade@A", "depth@A", "trade@B"]
 TEXT, CONTINUATION, CLOSE, PING, PONG = 1, 0, 8, 9, 10

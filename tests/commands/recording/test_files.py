@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from marketfeed.commands.recording.files import BadRecording, check, recorded
 from marketfeed.commands.recording.format import Begin, End, Publication, write_record
-from marketfeed.commands.recording.replay_files import BadRecording, check, recorded
 
 WHOLE = [Begin(1, 1, ("*",)), Publication(2, b"trade@A", b"1"), End(3, 1)]
 PLAIN = b"".join(map(write_record, WHOLE))

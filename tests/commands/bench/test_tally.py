@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marketfeed.commands.bench.load_tally import ANY, Histogram, OrderCheck, Percentiles
+from marketfeed.commands.bench.tally import ANY, Histogram, OrderCheck, Percentiles
 
 values = st.integers(0, 10**12) | st.integers(0, 1000) | st.integers(0, 44).map(lambda power: 2**power)
 

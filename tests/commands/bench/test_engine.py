@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marketfeed.commands.bench.load_engine import EngineFault, NumberedEngine, connect_to_redis, depth_update, trade
+from marketfeed.commands.bench.engine import EngineFault, NumberedEngine, connect_to_redis, depth_update, trade
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.streams import StreamKinds
 from marketfeed.redis.address import RedisAddress

@@ -1,6 +1,6 @@
 """All the clients of a load test: opened, read, and counted.
 
-1. What arrives is judged for each client by itself; what it holds is read once for all (`load_frames`).
+1. What arrives is judged for each client by itself; what it holds is read once for all (`frames`).
 2. A client that has gone waits for nothing any more, and is counted with the code of its close.
 3. A slow client counts nowhere but as open: it asks for its streams, and then does not read before the test is over.
    Then it reads what there is, to tell how the server ended it, if it did.
@@ -18,9 +18,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from marketfeed.commands.bench.load_client import ClientFault, LoadClient, Meeting
-from marketfeed.commands.bench.load_frames import CLOSE, PONG, BadFrames, Batch, BatchReader, masked_frame
-from marketfeed.commands.bench.load_tally import ANY, Histogram, OrderCheck
+from marketfeed.commands.bench.client import Client, ClientFault, Meeting
+from marketfeed.commands.bench.frames import CLOSE, PONG, BadFrames, Batch, BatchReader, masked_frame
+from marketfeed.commands.bench.tally import ANY, Histogram, OrderCheck
 from marketfeed.commands.watch.display import Event, Publication, Refusal, Reply, clean, read_message
 
 __all__ = ["Crowd", "share_out"]
@@ -66,7 +66,7 @@ class Crowd:
         self._seen: list[set[int]] | None = [set() for _ in streams] if first_number == ANY else None
         self._reader = BatchReader(streams, self._seen)
         self._slow_reader = BatchReader(streams)
-        self.clients: list[LoadClient] = []
+        self.clients: list[Client] = []
         self.subscribers = [0] * len(streams)
         self.published: Sequence[int] = [0] * len(streams)
         self.open = 0
@@ -93,7 +93,7 @@ class Crowd:
         """Let one more client connect. Raises `ClientFault`."""
         number = self.begun
         wanted = share_out(number, self._per_client, len(self._streams))
-        client = LoadClient(
+        client = Client(
             number,
             self._meeting,
             [self._streams[stream] for stream in wanted],
@@ -104,7 +104,7 @@ class Crowd:
         client.connect(self._now())
         self._selector.register(client.socket.fileno(), client.interest, partial(self._advance, client))
 
-    def _advance(self, client: LoadClient) -> None:
+    def _advance(self, client: Client) -> None:
         interest = client.interest
         is_websocket = client.advance()
         if is_websocket:
@@ -124,7 +124,7 @@ class Crowd:
             if client.is_slow and client.is_open:
                 self._selector.register(client.socket.fileno(), selectors.EVENT_READ, partial(self._read_slow, client))
 
-    def _read_slow(self, client: LoadClient) -> None:
+    def _read_slow(self, client: Client) -> None:
         data = _receive(client)
         if data is None:
             return
@@ -144,7 +144,7 @@ class Crowd:
 
     # What arrives.
 
-    def _read(self, client: LoadClient) -> None:
+    def _read(self, client: Client) -> None:
         data = _receive(client)
         if data is None:
             return
@@ -154,7 +154,7 @@ class Crowd:
         self.size += len(data)
         self._take(client, data)
 
-    def _take(self, client: LoadClient, data: bytes) -> None:
+    def _take(self, client: Client, data: bytes) -> None:
         batch = self._cut(client, data, self._reader)
         was_open = client.is_open
         if was_open:
@@ -164,7 +164,7 @@ class Crowd:
             if client.is_open and not was_open and not client.is_slow:
                 self._count(client, batch)  # what came together with the confirmation
 
-    def _cut(self, client: LoadClient, data: bytes, reader: BatchReader) -> Batch:
+    def _cut(self, client: Client, data: bytes, reader: BatchReader) -> Batch:
         """What is whole by now of what a client got; the rest waits."""
         if client.rest:
             data = client.rest + data
@@ -175,7 +175,7 @@ class Crowd:
         client.rest = data[batch.size :]
         return batch
 
-    def _count(self, client: LoadClient, batch: Batch) -> None:
+    def _count(self, client: Client, batch: Batch) -> None:
         """The hot path: what is in order costs a comparison and an assignment for each run."""
         waits_for = client.waits_for
         progress = batch.numbers
@@ -192,7 +192,7 @@ class Crowd:
             if time >= measured_from:
                 self.latencies.add(int((now - time) * 1000), times)
 
-    def _answer(self, client: LoadClient, batch: Batch) -> None:
+    def _answer(self, client: Client, batch: Batch) -> None:
         for message in batch.others:
             self._hear(client, message)
         try:
@@ -205,7 +205,7 @@ class Crowd:
         if batch.close is not None:
             self._gone(client, batch.close)
 
-    def _hear(self, client: LoadClient, payload: bytes) -> None:
+    def _hear(self, client: Client, payload: bytes) -> None:
         message = read_message(payload)
         match message:
             case Reply() if not client.is_open:
@@ -218,7 +218,7 @@ class Crowd:
             case Publication():
                 self.events["unknown message"] += 1
 
-    def _opened(self, client: LoadClient) -> None:
+    def _opened(self, client: Client) -> None:
         client.is_open = True
         self.open += 1
         self.deflated += client.is_deflated
@@ -230,7 +230,7 @@ class Crowd:
         for stream in client.waits_for:
             self.subscribers[stream] += 1
 
-    def _gone(self, client: LoadClient, code: int) -> None:
+    def _gone(self, client: Client, code: int) -> None:
         if not client.is_open:
             raise ClientFault(f"{self._meeting.address.shown} closes client {client.number + 1} at once, with {code}")
         self._selector.unregister(client.socket.fileno())
@@ -262,7 +262,7 @@ class Crowd:
         return waiting + self.order.lost(lambda stream, first, after: after - first)
 
 
-def _receive(client: LoadClient) -> bytes | None:
+def _receive(client: Client) -> bytes | None:
     """What there is; nothing when the connection is gone, and None when there is nothing yet."""
     try:
         return client.recv(_READ)

@@ -10,10 +10,10 @@ from marketfeed.commands.address import ServerAddress
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.tls import RedisTls
 
-__all__ = ["LoadPlan"]
+__all__ = ["Plan"]
 
 
-class LoadPlan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True):
     """What to do. Without `redis` only watch; with it, publish with either a `window` or a `rate`.
 
     `messages`: publish so many in all, without a warm-up, whatever `seconds` says. `levels`: of each side of a book.

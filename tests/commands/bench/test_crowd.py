@@ -14,10 +14,10 @@ import msgspec
 import pytest
 
 from marketfeed.commands.address import parse_url
-from marketfeed.commands.bench.load_client import ClientFault, meet
-from marketfeed.commands.bench.load_crowd import Crowd, share_out
-from marketfeed.commands.bench.load_tally import ANY
-from tests.commands.bench.test_load_frames import CLOSE, PING, enveloped, frame, trade
+from marketfeed.commands.bench.client import ClientFault, meet
+from marketfeed.commands.bench.crowd import Crowd, share_out
+from marketfeed.commands.bench.tally import ANY
+from tests.commands.bench.test_frames import CLOSE, PING, enveloped, frame, trade
 from tests.commands.test_connection import LOOPBACK, certificate
 from tests.guard import DEADLINE
 

@@ -13,13 +13,13 @@ import msgspec
 import pytest
 
 from marketfeed.commands import main
-from marketfeed.commands.bench import bench
+from marketfeed.commands.bench import command
+from marketfeed.commands.bench.client import ClientFault
 from marketfeed.commands.bench.load import LoadTest, Patience
-from marketfeed.commands.bench.load_client import ClientFault
-from marketfeed.commands.bench.load_machine import Usage, core_share, is_known, resident_kib, usage_of
-from marketfeed.commands.bench.load_plan import LoadPlan
-from marketfeed.commands.bench.load_report import LoadReport, ServerReport, lines
-from marketfeed.commands.bench.load_tally import Percentiles
+from marketfeed.commands.bench.machine import Usage, core_share, is_known, resident_kib, usage_of
+from marketfeed.commands.bench.plan import Plan
+from marketfeed.commands.bench.report import Report, ServerReport, lines
+from marketfeed.commands.bench.tally import Percentiles
 from marketfeed.redis.tls import RedisTls
 from tests.certificates import Authority
 
@@ -27,7 +27,7 @@ URL = "ws://localhost:8080"
 REDIS = ["--redis-url", "redis://localhost"]
 TLS = ["--redis-url", "rediss://localhost"]
 
-REPORT = LoadReport(
+REPORT = Report(
     url="ws://localhost:8080/",
     publishes=True,
     clients=1000,
@@ -66,20 +66,20 @@ REPORT = LoadReport(
 
 
 @pytest.fixture
-def plans(monkeypatch: pytest.MonkeyPatch) -> list[LoadPlan]:
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """What the command would do, one for each call."""
-    made: list[LoadPlan] = []
-    monkeypatch.setattr(bench, "_test", lambda plan, as_json: made.append(plan) or 0)
+    made: list[Plan] = []
+    monkeypatch.setattr(command, "_test", lambda plan, as_json: made.append(plan) or 0)
     return made
 
 
-def planned(plans: list[LoadPlan], *arguments: str) -> LoadPlan:
+def planned(plans: list[Plan], *arguments: str) -> Plan:
     assert main(["bench", URL, *arguments]) == 0
     return plans.pop()
 
 
 class TestOptions:
-    def test_publishing_is_a_closed_loop_on_one_stream_by_default(self, plans: list[LoadPlan]) -> None:
+    def test_publishing_is_a_closed_loop_on_one_stream_by_default(self, plans: list[Plan]) -> None:
         """A thousand clients of a made-up trade stream, whose name is not the last test's."""
         plan = planned(plans, *REDIS)
         assert (plan.clients, plan.per_client, plan.window, plan.rate, plan.seconds) == (1000, 1, 16, None, 10.0)
@@ -87,13 +87,13 @@ class TestOptions:
         assert stream.startswith("trade@BENCH-")
         assert stream != planned(plans, *REDIS).streams[0]
 
-    def test_watching_takes_all_of_the_named_streams(self, plans: list[LoadPlan]) -> None:
+    def test_watching_takes_all_of_the_named_streams(self, plans: list[Plan]) -> None:
         """Each client of each stream, unless fewer are asked for; any kind that the server may know."""
         plan = planned(plans, "--streams", "trade@A, funding@B,trade@A")
         assert (plan.redis, list(plan.streams), plan.per_client) == (None, ["trade@A", "funding@B"], 2)
         assert planned(plans, "--streams", "trade@A,depth@A", "--per-client", "1").per_client == 1
 
-    def test_everything_can_be_said(self, plans: list[LoadPlan], tmp_path: Path) -> None:
+    def test_everything_can_be_said(self, plans: list[Plan], tmp_path: Path) -> None:
         """Each option arrives where it belongs."""
         authority = Authority()
         ca = authority.write(tmp_path / "ca.pem")
@@ -125,7 +125,7 @@ class TestOptions:
         ],
     )
     def test_the_path_is_the_urls_unless_another_is_named(
-        self, plans: list[LoadPlan], url: str, options: list[str], resource: str
+        self, plans: list[Plan], url: str, options: list[str], resource: str
     ) -> None:
         """--raw is the path of the dialect without envelopes."""
         assert main(["bench", url, "--streams", "trade@A", *options]) == 0
@@ -172,7 +172,7 @@ class TestOptions:
         ],
     )
     def test_what_cannot_be_used_is_one_line(
-        self, plans: list[LoadPlan], arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+        self, plans: list[Plan], arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """It names the option and what would be accepted; status 2."""
         assert main(["bench", *arguments]) == 2
@@ -193,12 +193,12 @@ class TestOptions:
 
 class TestEnds:
     @pytest.fixture
-    def tested(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[LoadPlan]]:
+    def tested(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[Plan]]:
         """Makes the load test a function, which is given the test itself."""
-        plans: list[LoadPlan] = []
+        plans: list[Plan] = []
 
-        def replace(run: Any) -> list[LoadPlan]:
-            def noted(self: LoadTest) -> LoadReport:
+        def replace(run: Any) -> list[Plan]:
+            def noted(self: LoadTest) -> Report:
                 plans.append(self._plan)
                 return run(self)  # type: ignore[no-any-return]
 
@@ -222,12 +222,12 @@ class TestEnds:
         report = msgspec.structs.replace(REPORT, **fault)
         tested(lambda test: report)
         assert main(["bench", URL, *REDIS, "--json"]) == 1
-        assert msgspec.json.decode(capsys.readouterr().out, type=LoadReport) == report
+        assert msgspec.json.decode(capsys.readouterr().out, type=Report) == report
 
     def test_a_test_that_cannot_be_done_is_one_line(self, tested: Any, capsys: pytest.CaptureFixture[str]) -> None:
         """Status 1, and nothing on stdout."""
 
-        def fail(test: LoadTest) -> LoadReport:
+        def fail(test: LoadTest) -> Report:
             raise ClientFault("cannot reach it\x1b[2J")
 
         tested(fail)
@@ -340,6 +340,6 @@ def test_patience_runs_out_when_nothing_changes() -> None:
 def test_the_parser_is_complete() -> None:
     """Every option has help, and none can be abbreviated into another's meaning by accident."""
     parser = argparse.ArgumentParser()
-    bench.add_parser(parser.add_subparsers())
+    command.add_parser(parser.add_subparsers())
     (actions,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     assert all(action.help for action in actions.choices["bench"]._actions)

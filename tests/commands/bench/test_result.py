@@ -11,17 +11,17 @@ import msgspec
 import pytest
 
 from marketfeed.commands.address import parse_url
-from marketfeed.commands.bench.load_client import Meeting
-from marketfeed.commands.bench.load_crowd import Crowd
-from marketfeed.commands.bench.load_engine import NumberedEngine
-from marketfeed.commands.bench.load_machine import Usage
-from marketfeed.commands.bench.load_plan import LoadPlan
-from marketfeed.commands.bench.load_report import LoadReport
-from marketfeed.commands.bench.load_result import Course, Sample, make_report
+from marketfeed.commands.bench.client import Meeting
+from marketfeed.commands.bench.crowd import Crowd
+from marketfeed.commands.bench.engine import NumberedEngine
+from marketfeed.commands.bench.machine import Usage
+from marketfeed.commands.bench.plan import Plan
+from marketfeed.commands.bench.report import Report
+from marketfeed.commands.bench.result import Course, Sample, make_report
 from marketfeed.redis.address import RedisAddress
 
 ADDRESS = parse_url("ws://h")
-PLAN = LoadPlan(ADDRESS, ["trade@A"], clients=10, redis=RedisAddress(path="/s"), server_pids=[1])
+PLAN = Plan(ADDRESS, ["trade@A"], clients=10, redis=RedisAddress(path="/s"), server_pids=[1])
 
 
 def sample(time: float, own: float, server: float, published: int = 0, publications: int = 0, size: int = 0) -> Sample:
@@ -58,7 +58,7 @@ def engine() -> Iterator[NumberedEngine]:
         yield NumberedEngine(ours, ["trade@A"])
 
 
-def reported(crowd: Crowd, engine: NumberedEngine | None, plan: LoadPlan = PLAN, **course: Any) -> LoadReport:
+def reported(crowd: Crowd, engine: NumberedEngine | None, plan: Plan = PLAN, **course: Any) -> Report:
     return make_report(plan, crowd, engine, msgspec.structs.replace(COURSE, **course))
 
 

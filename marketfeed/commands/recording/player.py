@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from marketfeed.commands.recording.files import Place
 from marketfeed.commands.recording.format import Begin, Gap, Publication, Record
-from marketfeed.commands.recording.replay_files import Place
 from marketfeed.model.selection import StreamSelection
 
 __all__ = ["Pace", "Player"]

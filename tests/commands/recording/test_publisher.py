@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from marketfeed.commands.recording import replay_publisher
-from marketfeed.commands.recording.replay_publisher import PublishFault, ReplayPublisher
+from marketfeed.commands.recording import publisher
+from marketfeed.commands.recording.publisher import PublishFault, ReplayPublisher
 from tests.redis.memory import commands_in
 
 
@@ -80,8 +80,8 @@ def test_publications_that_nobody_hears_are_counted(server: Server) -> None:
 
 def test_no_more_than_so_many_are_under_way(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """By number, and by size."""
-    monkeypatch.setattr(replay_publisher, "MOST", 10)
-    monkeypatch.setattr(replay_publisher, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(publisher, "MOST", 10)
+    monkeypatch.setattr(publisher, "SILENT_SECONDS", 0.0)
     server.publish(*[b"1"] * 10)
     server.step = 1.0
     with pytest.raises(PublishFault, match="Redis has not answered for 0 s"):
@@ -91,7 +91,7 @@ def test_no_more_than_so_many_are_under_way(server: Server, monkeypatch: pytest.
 
 def test_a_large_one_waits_for_all_before_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """And is sent then, though it is more than the most by itself."""
-    monkeypatch.setattr(replay_publisher, "MOST_BYTES", 50)
+    monkeypatch.setattr(publisher, "MOST_BYTES", 50)
     server.answers = b":1\r\n"
     server.publish(b"x" * 40)
     server.publish(b"y" * 100)

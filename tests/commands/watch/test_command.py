@@ -20,9 +20,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 import marketfeed
-from marketfeed.commands.watch import watch
+from marketfeed.commands.watch.command import TextScreen, run, wants_colour
 from marketfeed.commands.watch.display import Message, read_message
-from marketfeed.commands.watch.watch import TextScreen, wants_colour
 from tests.commands.server import CONFIRMED, TRADE, Happenings, PlainServer, WatchedServer, listening
 
 EVENT = b'{"stream":"!expiring","data":{"e":"expiring","E":1}}'
@@ -130,7 +129,7 @@ def test_bad_url(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = argparse.Namespace(
         url="http://localhost\x1b", streams=["trade@A"], token=None, json=False, no_color=False
     )
-    assert watch.run(arguments) == 2
+    assert run(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
@@ -144,7 +143,7 @@ def test_bad_token(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = argparse.Namespace(
         url="ws://h", streams=["trade@A"], token="secret\r\nX: y", json=False, no_color=False
     )
-    assert watch.run(arguments) == 2
+    assert run(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "marketfeed watch: --token: expected a signed token, as `marketfeed token` prints it\n"

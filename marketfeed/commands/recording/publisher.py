@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import hiredis
 
-from marketfeed.commands.recording.replay_files import Place
+from marketfeed.commands.recording.files import Place
 
 __all__ = ["PublishFault", "ReplayPublisher"]
 

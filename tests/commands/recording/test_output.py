@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from marketfeed.commands.recording.record_output import BadOutput, FileNames, OutputFile
+from marketfeed.commands.recording.output import BadOutput, FileNames, OutputFile
 
 MOMENT = 1790000000_123456  # 2026-09-21 14:13:20 UTC
 
