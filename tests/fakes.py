@@ -96,7 +96,7 @@ def make_stream(name: str = "trade@A") -> LiveStream:
     """A stream by itself: no hub knows it. Its kind's loss policy is its own."""
     parsed = StreamKinds().parse(name)
     history = CountedHistory(Histories(1000, 300, 1 << 20), "epoch")
-    return LiveStream(name, PublicationReader(parsed, (name,), 1 << 20), parsed.kind.loss, history)
+    return LiveStream(name, PublicationReader(parsed, (name,), 1 << 20), parsed.kind, history)
 
 
 def make_group(name: str = "trade@A", *, shape: Shape = Shape.DATA, window: int = 0) -> Group:

@@ -10,7 +10,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from marketfeed.commands import bridge, simulate, token
@@ -156,9 +155,9 @@ class TestSettings:
             if name == "redis_url":
                 assert str(settings.redis) == value.removesuffix("/0")
             elif name == "streams":
-                built_in = {kind.name: {"loss": kind.loss.value} for kind in BUILT_IN}
-                assert {kind.name: msgspec.to_builtins(kind) for kind in settings.kinds} == {
-                    kind: {"name": kind, "private": False, "ids": None, **built_in.get(kind, {}), **table}
+                built_in = {kind.name: kind.loss.value for kind in BUILT_IN}
+                assert {kind.name: (kind.loss.value, kind.private, kind.ids) for kind in settings.kinds} == {
+                    kind: (table.get("loss") or built_in[kind], table.get("private", False), table.get("ids"))
                     for kind, table in value.items()
                 }
             elif isinstance(value, list):

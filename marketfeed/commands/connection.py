@@ -22,8 +22,8 @@ from twisted.python.failure import Failure
 
 from marketfeed import __version__
 from marketfeed.commands.address import ServerAddress
-from marketfeed.commands.watch.display import clean
 from marketfeed.commands.watch.watcher import Loss, Watcher
+from marketfeed.model.kinds.columns import clean
 from marketfeed.wire.messages import CLOSE_REASONS
 
 __all__ = ["Connection", "dial"]

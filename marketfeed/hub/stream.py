@@ -25,8 +25,7 @@ from marketfeed.hub.groups import Group
 from marketfeed.hub.history import History
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.sequence import recorder
-from marketfeed.model.state import BookState, LatestState, State
-from marketfeed.model.streams import LossPolicy
+from marketfeed.model.streams import StreamKind
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.messages import GapReason
 
@@ -40,7 +39,7 @@ OpenGap = tuple[str, int]
 
 
 class LiveStream:
-    """A stream of which something may come, or is known not to. `ids`: the field of its publications that counts."""
+    """A stream of which something may come, or is known not to."""
 
     __slots__ = (
         "_missed",
@@ -62,19 +61,13 @@ class LiveStream:
         "was_lost",
     )
 
-    def __init__(
-        self, name: str, reader: PublicationReader, loss: LossPolicy, history: History, ids: str | None = None
-    ) -> None:
+    def __init__(self, name: str, reader: PublicationReader, kind: StreamKind, history: History) -> None:
         self.name = name
-        self.loss = loss
+        self.loss = kind.loss
         self.reader = reader
         self.history = history
-        self.state: State | None = None
-        if loss is LossPolicy.MERGE:
-            self.state = BookState()
-        elif loss is LossPolicy.LATEST:
-            self.state = LatestState()
-        self.record = recorder(self.state, ids)
+        self.state = kind.new_state()
+        self.record = recorder(self.state, kind.ids)
         self.groups: dict[tuple[str, Shape, int, bool], Group] = {}
         self.holders = 0  # memberships and joins, one for each spelling
         self.payer: Any = None  # the subscriber who pays for it, and out of which share: see `shares`

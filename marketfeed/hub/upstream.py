@@ -24,9 +24,8 @@ from marketfeed.hub.registry import StreamRegistry
 from marketfeed.hub.shares import keep
 from marketfeed.hub.snapshots import SnapshotFinder
 from marketfeed.hub.stream import LiveStream
-from marketfeed.model.publications import PublicationReader
 from marketfeed.model.rate import TokenBucket
-from marketfeed.model.sequence import NumberedReader
+from marketfeed.model.sequence import new_reader
 from marketfeed.model.state import MAX_LEVELS, BookState
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.runtime.logs import Log
@@ -111,11 +110,9 @@ class Upstream:
 
     def make(self, name: StreamName, key: str) -> LiveStream:
         """A stream that is not wanted yet; `key` is its canonical name."""
-        source = name, (key, self._limits.channel_prefix + key), self._limits.max_payload
-        ids = name.kind.ids
-        reader = PublicationReader(*source) if ids is None else NumberedReader(*source, field=ids)
-        kind = CountedHistory if self.archive is None else EntryHistory
-        stream = LiveStream(key, reader, name.kind.loss, kind(self.histories), ids)
+        reader = new_reader(name, (key, self._limits.channel_prefix + key), self._limits.max_payload)
+        history = CountedHistory if self.archive is None else EntryHistory
+        stream = LiveStream(key, reader, name.kind, history(self.histories))
         if isinstance(stream.state, BookState):
             stream.state.reached = partial(self.arrived.append, key)
             stream.state.max_levels = self._limits.max_book_levels

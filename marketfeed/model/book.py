@@ -21,13 +21,14 @@ import msgspec
 
 from marketfeed.model.decimals import PLAIN, Place, in_order, place_of, read_plain
 
-__all__ = ["DepthMessage", "Level", "Side", "write_levels"]
+__all__ = ["DepthMessage", "Level", "Side", "WrittenBook", "write_levels"]
 
 Level = tuple[str | msgspec.Raw, str | msgspec.Raw]
 """Price and quantity, which are written as the engine wrote them."""
 
 _CACHED = 40  # bytes of a decimal, beyond which it is not worth remembering
 _ASKS, _BIDS, _FIRST, _LAST, _PREVIOUS, _SNAPSHOT = b'"a"', b'"b"', b'"U"', b'"u"', b'"pu"', b'"snapshot"'
+_REPLACED = (_ASKS, _BIDS, _FIRST, _LAST, _PREVIOUS, _SNAPSHOT)
 _SHORT = 120  # bytes of one side, up to which its levels are read one by one
 _QUOTES = len('""""')
 
@@ -123,6 +124,11 @@ class DepthMessage:
         first, last = _ids(fields)
         return cls(fields, asks, bids, first, last, is_snapshot, max(longest_ask, longest_bid) + len("[,],"))
 
+    @classmethod
+    def empty(cls) -> DepthMessage:
+        """A book to merge messages into. It is a snapshot, so that it keeps no zeros."""
+        return cls({}, Side({}, set()), Side({}, set()), None, None, is_snapshot=True, level_size=0)
+
     def copy(self) -> DepthMessage:
         """A message of the same content, to merge others into."""
         return DepthMessage(
@@ -176,6 +182,25 @@ class DepthMessage:
             _BIDS: write_levels(self.bids.levels.values()),
         }
         return b"{" + b",".join([b"%b:%b" % field for field in fields.items()]) + b"}"
+
+
+class WrittenBook(msgspec.Struct, frozen=True):
+    """A book as JSON: whole, and the levels of its sides, best first."""
+
+    snapshot: bytes
+    bids: list[Level]
+    asks: list[Level]
+
+    @classmethod
+    def of(cls, book: DepthMessage, last: int | None) -> WrittenBook:
+        """`book` as a snapshot. `last`: its last id, where there are ids. May raise anything where a price is none."""
+        fields = [b"%b:%b" % field for field in book.fields.items() if field[0] not in _REPLACED]
+        fields.append(b'"snapshot":true')
+        if last is not None:
+            fields.append(b'"U":%d,"u":%d' % (last, last))
+        bids, asks = book.bids.in_order(is_descending=True), book.asks.in_order(is_descending=False)
+        text = b'{%b,"b":%b,"a":%b}' % (b",".join(fields), write_levels(bids), write_levels(asks))
+        return cls(text, bids, asks)
 
 
 def write_levels(levels: Iterable[Level]) -> bytes:

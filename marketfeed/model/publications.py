@@ -1,8 +1,7 @@
-"""What a trading engine publishes, and what is wrong with it (docs/protocol.md).
+"""What a trading engine publishes, and what is wrong with it (docs/protocol.md#what-the-engine-publishes).
 
 1. A payload is read once. What clients get as `data` are the engine's own bytes, a slice of the payload.
-2. Decimals are checked, never converted. Those in strings are within the bounds of `decimals`; a number in a required
-   field must be one that a double can hold, as it is for the clients.
+2. What its kind requires is said by the kind (`kinds`).
 3. A payload is wrapped when its `stream` names this stream and its `data` is what the kind requires; any other is read
    bare, where `stream` and `data` are fields like others.
 4. A payload that a strict daemon drops raises `BadPublication`, which says why, and holds the bytes that a lenient
@@ -13,57 +12,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from itertools import chain
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
-from marketfeed.model.decimals import ACCEPTED, is_decimal, read_plain
+from marketfeed.model.kinds.fields import Plain
 from marketfeed.model.nesting import MAX_NESTING, TOO_DEEP, is_too_deep
 from marketfeed.model.streams import StreamName
 
-__all__ = ["BadPublication", "Depth", "DropReason", "PublicationReader", "Ticker", "Trade"]
+__all__ = ["BadPublication", "DropReason", "PublicationReader"]
 
-Decimal = str | int | float
-Level = tuple[Decimal, Decimal]
-
-_MARKET = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _BLANKS = b" \t\r\n"  # of JSON
 _SHOWN = 80  # of what an engine wrote, the most that a fault repeats
-_CACHED = 40  # characters of a decimal, beyond which it is not worth remembering
-_FEW = 64  # levels; more of them are looked at together
-_REMEMBERED = 8192  # decimals, and markets
-_SHALLOW = len('{"e":"depth","a":[],"b":[]}') + 2 * MAX_NESTING  # bytes; a good one of less cannot nest too deeply
-
-
-class Trade(msgspec.Struct, gc=False):
-    """One execution."""
-
-    e: Literal["trade"]
-    t: int | float
-    m: bool
-    p: Decimal
-    q: Decimal
-    s: str
-
-
-class Depth(msgspec.Struct):
-    """Levels of an order book that changed, or with `snapshot` the levels that replace it."""
-
-    e: Literal["depth", "depthUpdate"]
-    a: list[Level]
-    b: list[Level]
-
-
-class Ticker(msgspec.Struct, gc=False):
-    """A market's last price and statistics."""
-
-    e: Literal["ticker", "24hrTicker"]
-    c: Decimal
-    s: str
+_SHALLOW = 2 * (MAX_NESTING + 1)  # bytes; what has fewer cannot nest too deeply
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -98,101 +61,6 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 
 
-_decimals: set[Decimal] = set()  # some of the good ones: to look here first takes half of what asking a cache takes
-_markets: set[str] = set()
-
-
-def _is_decimal(value: Decimal) -> bool:
-    if isinstance(value, str) and not is_decimal(value):
-        return False
-    if len(_decimals) >= _REMEMBERED:
-        _decimals.clear()
-    _decimals.add(value)
-    return True
-
-
-def _are_plain(asks: Iterable[Level], bids: Iterable[Level]) -> bool:
-    """Whether these levels are sure to be good. All of them are looked at together."""
-    try:
-        return read_plain(list(chain.from_iterable(chain(asks, bids)))) is not None  # type: ignore[arg-type]
-    except TypeError:  # some are numbers
-        return False
-
-
-def _is_market(text: str) -> bool:
-    if _MARKET.fullmatch(text) is None:
-        return False
-    if len(_markets) >= _REMEMBERED:
-        _markets.clear()
-    _markets.add(text)
-    return True
-
-
-def _are_decimals(levels: list[tuple[Decimal, Decimal]]) -> bool:
-    if _decimals.issuperset(chain.from_iterable(levels)):
-        return True
-    return all(value in _decimals or _is_decimal(value) for value in chain.from_iterable(levels))
-
-
-_Short = Annotated[str, msgspec.Meta(max_length=_CACHED)]
-_ShortDecimal = _Short | int | float
-
-
-class _Plain(msgspec.Struct, gc=False):
-    """What is plainly written: decimals short enough to be remembered, and integers that are written as such."""
-
-    def is_good(self) -> bool:
-        raise NotImplementedError
-
-    def has_few_lists(self, data: bytes) -> bool:
-        """Whether that is known at a glance, where `data` holds no further objects."""
-        return False
-
-
-class _PlainTrade(_Plain, gc=False):
-    e: Literal["trade"]
-    t: int
-    m: bool
-    p: _ShortDecimal
-    q: _ShortDecimal
-    s: _Short
-
-    def is_good(self) -> bool:
-        return (
-            (self.p in _decimals or _is_decimal(self.p))
-            and (self.q in _decimals or _is_decimal(self.q))
-            and (self.s in _markets or _is_market(self.s))
-        )
-
-
-class _PlainDepth(_Plain, gc=True):
-    e: Literal["depth", "depthUpdate"]
-    a: list[tuple[_ShortDecimal, _ShortDecimal]]
-    b: list[tuple[_ShortDecimal, _ShortDecimal]]
-
-    def is_good(self) -> bool:
-        if len(self.a) + len(self.b) > _FEW and _are_plain(self.a, self.b):
-            return True
-        return _are_decimals(self.a) and _are_decimals(self.b)
-
-    def has_few_lists(self, data: bytes) -> bool:
-        return data.count(b"[") - len(self.a) - len(self.b) < MAX_NESTING - 3  # no level is in another one
-
-
-class _PlainTicker(_Plain, gc=False):
-    e: Literal["ticker", "24hrTicker"]
-    c: _ShortDecimal
-    s: _Short
-
-    def is_good(self) -> bool:
-        return (self.c in _decimals or _is_decimal(self.c)) and (self.s in _markets or _is_market(self.s))
-
-
-_PLAIN: dict[str, type[_Plain]] = {
-    "trade": _PlainTrade,
-    "depth": _PlainDepth,
-    "ticker": _PlainTicker,
-}
 _WRAPPED = b'{"stream"'
 _BRACES = b"}}"
 _BRACKET = ord("[")
@@ -224,15 +92,15 @@ class PublicationReader:
     )
 
     def __init__(self, stream: StreamName, names: Iterable[str], max_payload: int) -> None:
-        self._check: Callable[[Any], str | None]
-        self._is_shaped = stream.kind.name in _SHAPES
-        shape, self._check = _SHAPES.get(stream.kind.name, (dict[str, msgspec.Raw], _no_check))
-        self._decode = _decoder(shape)
+        shape = stream.kind.shape
+        self._check = shape.fault
+        self._is_shaped = shape.plain is not None
+        self._decode = _decoder(shape.fields)
         self._names = frozenset(names)
         self._heads = tuple([_head(name, blank) for name in self._names for blank in (b"", b" ")])
         self._head = self._heads[0]
         self._max_payload = max_payload
-        self._decode_plain = _decoder(_PLAIN.get(stream.kind.name, _Plain))
+        self._decode_plain = _decoder(shape.plain or Plain)
         self._plain_size = max_payload if self._is_shaped else -1
         self._cut = slice(len(self._head) - 1, -1)
 
@@ -331,47 +199,3 @@ def _is_object(data: bytes | msgspec.Raw) -> bool:
 def _short(fault: str) -> str:
     """`fault`, which may repeat a field of any length."""
     return fault if len(fault) <= 2 * _SHOWN else f"{fault[:_SHOWN]}…{fault[-_SHOWN:]}"
-
-
-def _check_trade(trade: Trade) -> str | None:
-    if type(trade.t) is float and not trade.t.is_integer():  # some encoders write 17.0
-        return "expected an integer - at `$.t`"
-    return _bad_decimal("p", trade.p) or _bad_decimal("q", trade.q) or _bad_market(trade.s)
-
-
-def _check_ticker(ticker: Ticker) -> str | None:
-    return _bad_decimal("c", ticker.c) or _bad_market(ticker.s)
-
-
-def _check_depth(depth: Depth) -> str | None:
-    if _are_plain(depth.a, depth.b):
-        return None
-    for side, levels in (("a", depth.a), ("b", depth.b)):
-        for price, quantity in levels:
-            fault = _bad_decimal(side, price) or _bad_decimal(side, quantity)
-            if fault is not None:
-                return fault
-    return None
-
-
-def _no_check(_: Any) -> str | None:
-    return None
-
-
-def _bad_decimal(field: str, value: Decimal) -> str | None:
-    if type(value) is not str or value in _decimals:
-        return None
-    if not (_is_decimal(value) if len(value) <= _CACHED else is_decimal(value)):
-        return f"expected {ACCEPTED}, got {value[:40]!r} - at `$.{field}`"
-    return None
-
-
-def _bad_market(value: str) -> str | None:
-    return None if _MARKET.fullmatch(value) else f"expected a market, got {value[:40]!r} - at `$.s`"
-
-
-_SHAPES: dict[str, tuple[Any, Any]] = {
-    "trade": (Trade, _check_trade),
-    "depth": (Depth, _check_depth),
-    "ticker": (Ticker, _check_ticker),
-}

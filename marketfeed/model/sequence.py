@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -14,8 +14,9 @@ import msgspec
 
 from marketfeed.model.publications import BadPublication, DropReason, PublicationReader
 from marketfeed.model.state import State
+from marketfeed.model.streams import StreamName
 
-__all__ = ["NumberedReader", "Sequence", "recorder"]
+__all__ = ["NumberedReader", "Sequence", "new_reader", "recorder"]
 
 
 class NumberedReader(PublicationReader):
@@ -35,6 +36,13 @@ class NumberedReader(PublicationReader):
         except ValueError as fault:
             raise BadPublication(DropReason.BAD_FIELD, str(fault), data) from None
         return data
+
+
+def new_reader(stream: StreamName, names: Iterable[str], max_payload: int) -> PublicationReader:
+    """The reader of a stream, which demands an id where its kind has `ids`. The arguments are `PublicationReader`'s."""
+    if stream.kind.ids is None:
+        return PublicationReader(stream, names, max_payload)
+    return NumberedReader(stream, names, max_payload, field=stream.kind.ids)
 
 
 class Sequence:

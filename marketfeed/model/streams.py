@@ -1,4 +1,4 @@
-"""The names of streams, their kinds, and the spellings under which clients ask for them (docs/protocol.md).
+"""The names of streams, their kinds, and the spellings under which clients ask for them (docs/protocol.md#streams).
 
 1. A stream has one name, ``<kind>@<market>``; the Redis channel is that name behind the prefix.
 2. A client may spell it in other ways; every frame to that client echoes its own spelling.
@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from enum import Enum
 
 import msgspec
+
+from marketfeed.model.kinds.fields import is_market
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.kinds.table import BUILT_IN
 
 __all__ = [
     "BUILT_IN",
@@ -24,29 +26,7 @@ __all__ = [
     "snapshot_key",
 ]
 
-_MARKET = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SPEEDS = ("100ms", "1000ms")
 _SHOWN = 80  # of a name that a client sent, the most that an error repeats
-
-
-class LossPolicy(Enum):
-    """What may be left out for a client that does not keep up (docs/protocol.md)."""
-
-    KEEP = "keep"
-    LATEST = "latest"
-    MERGE = "merge"
-
-
-class StreamKind(msgspec.Struct, frozen=True):
-    """A declared kind of stream. The streams of a private kind are for those alone whom their token names.
-
-    `ids`: the field of its publications that counts up by one, if it is to be watched (`sequence`).
-    """
-
-    name: str
-    loss: LossPolicy
-    private: bool = False
-    ids: str | None = None
 
 
 class StreamName(msgspec.Struct, frozen=True):
@@ -61,13 +41,6 @@ class StreamName(msgspec.Struct, frozen=True):
 
 class BadStreamName(ValueError):
     """The name does not parse or its kind is not declared; the message is fit for a client."""
-
-
-BUILT_IN = (
-    StreamKind("trade", LossPolicy.KEEP),
-    StreamKind("depth", LossPolicy.MERGE),
-    StreamKind("ticker", LossPolicy.LATEST),
-)
 
 
 class StreamKinds:
@@ -98,7 +71,7 @@ class StreamKinds:
             raise BadStreamName(
                 f"bad stream name {_shown(spelling)}: a market is 1 to 64 of the characters A-Z a-z 0-9 . _ -"
             )
-        if speed_at and (kind.name != "depth" or speed not in _SPEEDS):
+        if speed_at and speed not in kind.speeds:
             raise BadStreamName(f"bad stream name {_shown(spelling)}: only a depth stream may end in @100ms or @1000ms")
         return StreamName(kind, market)
 
@@ -106,11 +79,6 @@ class StreamKinds:
 def snapshot_key(prefix: str, stream: str) -> str:
     """The key in which somebody keeps the state of a stream, beside it."""
     return f"{prefix}snapshot:{stream}"
-
-
-def is_market(text: str) -> bool:
-    """Whether a stream can have this market."""
-    return _MARKET.fullmatch(text) is not None
 
 
 def _shown(text: str) -> str:

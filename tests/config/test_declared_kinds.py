@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,7 +81,7 @@ def test_the_built_in_kinds_stay_what_they_are(name: str) -> None:
 def test_ids() -> None:
     """Of a built-in kind, too, whose own kind then is another."""
     trade, orders = read("streams.trade.ids = 't'\nstreams.orders = {loss = 'keep', ids = 'seq'}")
-    assert trade == StreamKind("trade", LossPolicy.KEEP, ids="t")
+    assert trade == msgspec.structs.replace(BUILT_IN[0], ids="t")
     assert orders == StreamKind("orders", LossPolicy.KEEP, ids="seq")
     kinds = StreamKinds((*BUILT_IN, trade, orders))
     assert (kinds.parse("trade@A").kind, kinds.parse("ticker@A").kind.ids) == (trade, None)

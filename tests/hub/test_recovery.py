@@ -33,7 +33,7 @@ class Past:
     def __init__(self, count: int = 20, **archive: int) -> None:
         name = StreamKinds().parse("trade@A")
         reader = PublicationReader(name, ("trade@A",), 1 << 20)
-        self.stream = LiveStream("trade@A", reader, name.kind.loss, EntryHistory(Histories(3, 300, 1 << 20)))
+        self.stream = LiveStream("trade@A", reader, name.kind, EntryHistory(Histories(3, 300, 1 << 20)))
         self.archive = FakeArchive(**archive)
         self.count = 9
         self.stream.history.confirm("9-0")

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from marketfeed.model.publications import BadPublication, DropReason
-from marketfeed.model.sequence import NumberedReader, Sequence, recorder
+from marketfeed.model.publications import BadPublication, DropReason, PublicationReader
+from marketfeed.model.sequence import Sequence, new_reader, recorder
 from marketfeed.model.state import BookState, LatestState
-from marketfeed.model.streams import LossPolicy, StreamKind, StreamKinds
+from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
 from tests.strategies import json_texts, property_test
 
 ids = st.integers(-3, 9) | st.integers()
@@ -47,9 +48,9 @@ def test_anything_else_is_no_id(text: bytes) -> None:
     assert not Sequence("n").record(text)
 
 
-def reader(kind: str) -> NumberedReader:
-    kinds = StreamKinds([StreamKind("trade", LossPolicy.KEEP), StreamKind("orders", LossPolicy.KEEP)])
-    return NumberedReader(kinds.parse(f"{kind}@A"), (f"{kind}@A",), 1000, field="n")
+def reader(kind: str) -> PublicationReader:
+    kinds = [replace(BUILT_IN[0], ids="n"), StreamKind("orders", LossPolicy.KEEP, ids="n")]
+    return new_reader(StreamKinds(kinds).parse(f"{kind}@A"), (f"{kind}@A",), 1000)
 
 
 @pytest.mark.parametrize("wraps", [False, True])

@@ -20,7 +20,7 @@ import msgspec
 from marketfeed import __version__
 from marketfeed.commands.address import ServerAddress
 from marketfeed.commands.bench.frames import masked_frame
-from marketfeed.commands.watch.display import clean
+from marketfeed.model.kinds.columns import clean
 
 __all__ = ["Client", "ClientFault", "Meeting", "meet"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from marketfeed.commands.address import BadUrl, ServerAddress, check_token, parse_url
-from marketfeed.commands.watch.display import clean
+from marketfeed.model.kinds.columns import clean
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.redis.address import BadRedisUrl, RedisAddress, parse_redis_url
 from marketfeed.redis.tls import REDIS_TLS, RedisTls

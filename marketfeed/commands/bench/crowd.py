@@ -21,7 +21,8 @@ from functools import partial
 from marketfeed.commands.bench.client import Client, ClientFault, Meeting
 from marketfeed.commands.bench.frames import CLOSE, PONG, BadFrames, Batch, BatchReader, masked_frame
 from marketfeed.commands.bench.tally import ANY, Histogram, OrderCheck
-from marketfeed.commands.watch.display import Event, Publication, Refusal, Reply, clean, read_message
+from marketfeed.commands.watch.display import Event, Publication, Refusal, Reply, read_message
+from marketfeed.model.kinds.columns import clean
 
 __all__ = ["Crowd", "share_out"]
 

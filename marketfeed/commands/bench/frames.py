@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from marketfeed.model.kinds.table import EVENTS
 from marketfeed.model.streams import BadStreamName, StreamKinds
 
 __all__ = ["CLOSE", "MAX_MESSAGE", "PONG", "UNKNOWN", "BadFrames", "Batch", "BatchReader", "masked_frame"]
@@ -37,13 +38,7 @@ _TIME = re.compile(rb'"T"\s*:\s*(\d{1,15}(?:\.\d+)?)')
 _NUMBER = {"trade": re.compile(rb'"t"\s*:\s*(\d{1,18})'), "depth": re.compile(rb'"u"\s*:\s*(\d{1,18})')}
 _SNAPSHOT = re.compile(rb'"snapshot"\s*:\s*true')
 _FROM_NUMBER = re.compile(rb'"U"\s*:\s*(\d{1,18})')
-_KINDS = {
-    b"trade": b"trade",
-    b"depth": b"depth",
-    b"depthUpdate": b"depth",
-    b"ticker": b"ticker",
-    b"24hrTicker": b"ticker",
-}
+_KINDS = {event.encode(): kind.name.encode() for event, kind in EVENTS.items()}
 
 
 class BadFrames(ValueError):

@@ -9,12 +9,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import datetime, tzinfo
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
+
+from marketfeed.model.kinds.columns import WORD, as_text, clean, number, word
+from marketfeed.model.kinds.kind import StreamKind
+from marketfeed.model.kinds.table import EVENTS
 
 __all__ = [
     "COLOURS",
@@ -23,7 +26,6 @@ __all__ = [
     "Publication",
     "Refusal",
     "Reply",
-    "clean",
     "read_message",
     "show_event",
     "show_publication",
@@ -32,11 +34,7 @@ __all__ = [
 
 COLOURS = {"buy": "\x1b[32m", "sell": "\x1b[31m", "time": "\x1b[2m", "end": "\x1b[0m"}
 
-_WORD = 40  # characters of a market, a price, a quantity
-_TEXT = 2000  # characters of everything else that has no bounds of its own
 _LISTED = 5
-_LONGEST_DECIMAL = 64
-_KINDS = {"trade": "trade", "depth": "depth", "depthUpdate": "depth", "ticker": "ticker", "24hrTicker": "ticker"}
 _EVENTS = ("gap", "serverShutdown", "expiring")
 
 
@@ -72,7 +70,7 @@ class Event(msgspec.Struct, frozen=True):
     @property
     def reconnect_after(self) -> float | None:
         """Seconds that the server asks to stay away, where it does."""
-        milliseconds = _decimal(self.data.get("reconnectAfter"))
+        milliseconds = number(self.data.get("reconnectAfter"))
         return None if milliseconds is None else float(milliseconds) / 1000
 
 
@@ -118,14 +116,17 @@ def _read_envelope(stream: str, data: dict[str, Any], text: str) -> Message:
     return Publication(stream, data, text)
 
 
-def show_publication(publication: Publication, received: datetime, *, colour: bool = False) -> str:
-    """The line for a publication."""
+def show_publication(
+    publication: Publication, received: datetime, *, colour: bool = False, kinds: Mapping[str, StreamKind] = EVENTS
+) -> str:
+    """The line for a publication. `kinds`: by what their publications have as `e`."""
     time = _paint("time", f"{received:%H:%M:%S}.{received.microsecond // 1000:03}", colour)
-    name = publication.data.get("e")
-    kind = _KINDS.get(name) if isinstance(name, str) else None
-    if kind is not None:
-        return f"{time}  {_market(publication):<12}  {kind:<6}  {_SPELLINGS[kind](publication.data, colour)}"
-    stream = f"{clean(publication.stream, 2 * _WORD)}  " if publication.stream else ""
+    event = publication.data.get("e")
+    kind = kinds.get(event) if isinstance(event, str) else None
+    if kind is not None and kind.columns is not None:
+        columns = [column.label + _paint(column.side, column.text, colour) for column in kind.columns(publication.data)]
+        return f"{time}  {_market(publication, kinds):<12}  {kind.name:<6}  {'  '.join(columns)}".rstrip()
+    stream = f"{clean(publication.stream, 2 * WORD)}  " if publication.stream else ""
     return f"{time}  {stream}{_compact(publication.text)}"
 
 
@@ -136,86 +137,24 @@ def show_event(event: Event, zone: tzinfo) -> str:
     if event.name == "serverShutdown":
         after = event.reconnect_after
         return "the server is shutting down" + ("" if after is None else f"; it asks to stay away for {after:.1f} s")
-    return f"event {clean(event.name, _WORD)}: {_compact(event.text)}"
+    return f"event {clean(event.name, WORD)}: {_compact(event.text)}"
 
 
 def show_refusal(refusal: Refusal) -> str:
     """The line for a request that has failed."""
-    return f"error {_word(refusal.code)}: {clean(_as_text(refusal.message))}"
-
-
-def clean(text: str, limit: int = _TEXT) -> str:
-    """`text` without anything that a terminal would not simply print, and not longer than `limit`."""
-    if len(text) > limit:
-        text = text[: limit - 1] + "…"
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return f"error {word(refusal.code)}: {clean(as_text(refusal.message))}"
 
 
 # Publications.
 
 
-def _show_trade(data: dict[str, Any], colour: bool) -> str:
-    side = "-"
-    if isinstance(data.get("m"), bool):
-        side = "sell" if data["m"] else "buy"  # where the buyer is the maker, the taker has sold
-    return f"{_word(data.get('p')):>14}  {_word(data.get('q')):>14}  {_paint(side, side, colour)}"
-
-
-def _show_depth(data: dict[str, Any], colour: bool) -> str:
-    bids, asks = (side if isinstance(side, list) else [] for side in (data.get("b"), data.get("a")))
-    best_bid = _paint("buy", f"{_best(bids, max):<22}", colour)
-    best_ask = _paint("sell", f"{_best(asks, min):<22}", colour)
-    whole = ", snapshot" if data.get("snapshot") is True else ""
-    return f"bid {best_bid}  ask {best_ask}  {_count(bids, 'bid')}, {_count(asks, 'ask')}{whole}"
-
-
-def _show_ticker(data: dict[str, Any], colour: bool) -> str:
-    changes = [_signed(data.get("p")), _signed(data.get("P"), "%")]
-    change = "  ".join(f"{text:>10}" for text in changes if text)
-    side = "sell" if change.lstrip().startswith("-") else "buy"
-    return f"{_word(data.get('c')):>14}  {_paint(side, change, colour)}".rstrip()
-
-
-_SPELLINGS: dict[str, Callable[[dict[str, Any], bool], str]] = {
-    "trade": _show_trade,
-    "depth": _show_depth,
-    "ticker": _show_ticker,
-}
-
-
-def _market(publication: Publication) -> str:
+def _market(publication: Publication, kinds: Mapping[str, StreamKind]) -> str:
     """From the stream's name, which may be reversed (docs/protocol.md), or else from the data."""
     left, at, rest = publication.stream.partition("@")
     if not at:
-        return _word(publication.data.get("s"))
+        return word(publication.data.get("s"))
     right = rest.partition("@")[0]
-    return _word(left.upper() if right in _KINDS and left not in _KINDS else right)
-
-
-def _best(levels: list[Any], best: Callable[..., tuple[Decimal, Any]]) -> str:
-    """The changed level that is nearest to the other side, gone ones too: that is where the price is made."""
-    good = [
-        (price, level)
-        for level in levels
-        if isinstance(level, list) and len(level) > 1 and (price := _decimal(level[0])) is not None
-    ]
-    if not good:
-        return "-"
-    _, (price, quantity, *_) = best(good, key=lambda item: item[0])
-    return f"{_word(price)} gone" if _decimal(quantity) == 0 else f"{_word(price)} x {_word(quantity)}"
-
-
-def _count(levels: list[Any], noun: str) -> str:
-    return f"{len(levels)} {noun}" if len(levels) == 1 else f"{len(levels)} {noun}s"
-
-
-def _signed(value: Any, unit: str = "") -> str:
-    if _decimal(value) is None:
-        return ""
-    text = _word(value) + unit
-    return text if text.startswith(("-", "+")) else f"+{text}"
+    return word(left.upper() if right in kinds and left not in kinds else right)
 
 
 # Events.
@@ -223,10 +162,10 @@ def _signed(value: Any, unit: str = "") -> str:
 
 def _show_gap(data: dict[str, Any], zone: tzinfo) -> str:
     listed = data.get("streams")
-    names = [_word(name) for name in listed] if isinstance(listed, list) else []
+    names = [word(name) for name in listed] if isinstance(listed, list) else []
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     streams = ", ".join(names[:_LISTED]) + more
-    since, reason = _moment(data.get("from"), zone), _word(data.get("reason"))
+    since, reason = _moment(data.get("from"), zone), word(data.get("reason"))
     if data.get("to") is None:
         return f"gap: {streams}: what is published since {since} may be missing ({reason})"
     until = _moment(data.get("to"), zone)
@@ -238,29 +177,7 @@ def _moment(value: Any, zone: tzinfo) -> str:
     try:
         return f"{datetime.fromtimestamp(int(value) / 1000, zone):%H:%M:%S}"
     except (TypeError, ValueError, OverflowError, OSError):
-        return _word(value)
-
-
-# Values.
-
-
-def _word(value: Any) -> str:
-    return clean(_as_text(value), _WORD) or "-"
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else "-"
-
-
-def _decimal(value: Any) -> Decimal | None:
-    """The finite number that a text spells, or None."""
-    if not isinstance(value, str) or len(value) > _LONGEST_DECIMAL:
-        return None
-    try:
-        number = Decimal(value)
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
+        return word(value)
 
 
 def _compact(text: str) -> str:

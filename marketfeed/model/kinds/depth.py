@@ -1,0 +1,97 @@
+"""Depth messages: levels of an order book that changed, or with `snapshot` all of it
+(docs/protocol.md#what-the-engine-publishes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal as Number
+from typing import Any, Literal
+
+import msgspec
+
+from marketfeed.model.kinds.columns import Column, number, word
+from marketfeed.model.kinds.fields import (
+    Level,
+    Plain,
+    Shape,
+    ShortDecimal,
+    are_good_decimals,
+    are_plain,
+    bad_decimal,
+)
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.nesting import MAX_NESTING
+
+__all__ = ["DEPTH"]
+
+_FEW = 64  # levels; more of them are looked at together
+
+
+class _Depth(msgspec.Struct):
+    e: Literal["depth", "depthUpdate"]
+    a: list[Level]
+    b: list[Level]
+
+
+class _PlainDepth(Plain, gc=True):
+    e: Literal["depth", "depthUpdate"]
+    a: list[tuple[ShortDecimal, ShortDecimal]]
+    b: list[tuple[ShortDecimal, ShortDecimal]]
+
+    def is_good(self) -> bool:
+        if len(self.a) + len(self.b) > _FEW and are_plain(self.a, self.b):
+            return True
+        return are_good_decimals(self.a) and are_good_decimals(self.b)
+
+    def has_few_lists(self, data: bytes) -> bool:
+        return data.count(b"[") - len(self.a) - len(self.b) < MAX_NESTING - 3  # no level is in another one
+
+
+def _fault(depth: _Depth) -> str | None:
+    if are_plain(depth.a, depth.b):
+        return None
+    for side, levels in (("a", depth.a), ("b", depth.b)):
+        for price, quantity in levels:
+            fault = bad_decimal(side, price) or bad_decimal(side, quantity)
+            if fault is not None:
+                return fault
+    return None
+
+
+def _columns(data: Mapping[str, Any]) -> list[Column]:
+    """The best bid and ask of those that changed, and how many did."""
+    bids, asks = (side if isinstance(side, list) else [] for side in (data.get("b"), data.get("a")))
+    whole = ", snapshot" if data.get("snapshot") is True else ""
+    return [
+        Column(f"{_best(bids, max):<22}", "buy", "bid "),
+        Column(f"{_best(asks, min):<22}", "sell", "ask "),
+        Column(f"{_count(bids, 'bid')}, {_count(asks, 'ask')}{whole}"),
+    ]
+
+
+def _best(levels: list[Any], best: Callable[..., tuple[Number, Any]]) -> str:
+    """The changed level that is nearest to the other side, gone ones too: that is where the price is made."""
+    good = [
+        (price, level)
+        for level in levels
+        if isinstance(level, list) and len(level) > 1 and (price := number(level[0])) is not None
+    ]
+    if not good:
+        return "-"
+    _, (price, quantity, *_) = best(good, key=lambda item: item[0])
+    return f"{word(price)} gone" if number(quantity) == 0 else f"{word(price)} x {word(quantity)}"
+
+
+def _count(levels: list[Any], noun: str) -> str:
+    return f"{len(levels)} {noun}" if len(levels) == 1 else f"{len(levels)} {noun}s"
+
+
+DEPTH = StreamKind(
+    "depth",
+    LossPolicy.MERGE,
+    shape=Shape(_Depth, _fault, _PlainDepth),
+    events=("depth", "depthUpdate"),
+    speeds=("100ms", "1000ms"),
+    columns=_columns,
+)

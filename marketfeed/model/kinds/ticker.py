@@ -1,0 +1,71 @@
+"""Tickers: a market's last price and statistics; the newest counts (docs/protocol.md#what-the-engine-publishes)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from marketfeed.model.kinds.columns import Column, number, word
+from marketfeed.model.kinds.fields import (
+    Decimal,
+    Plain,
+    Shape,
+    Short,
+    ShortDecimal,
+    bad_decimal,
+    bad_market,
+    good_decimals,
+    good_markets,
+    is_good_decimal,
+    is_good_market,
+)
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+
+__all__ = ["TICKER"]
+
+
+class _Ticker(msgspec.Struct, gc=False):
+    e: Literal["ticker", "24hrTicker"]
+    c: Decimal
+    s: str
+
+
+class _PlainTicker(Plain, gc=False):
+    e: Literal["ticker", "24hrTicker"]
+    c: ShortDecimal
+    s: Short
+
+    def is_good(self) -> bool:
+        return (self.c in good_decimals or is_good_decimal(self.c)) and (
+            self.s in good_markets or is_good_market(self.s)
+        )
+
+
+def _fault(ticker: _Ticker) -> str | None:
+    return bad_decimal("c", ticker.c) or bad_market(ticker.s)
+
+
+def _columns(data: Mapping[str, Any]) -> list[Column]:
+    """The last price, and by how much it has changed."""
+    changes = [_signed(data.get("p")), _signed(data.get("P"), "%")]
+    change = "  ".join(f"{text:>10}" for text in changes if text)
+    side = "sell" if change.lstrip().startswith("-") else "buy"
+    return [Column(f"{word(data.get('c')):>14}"), Column(change, side)]
+
+
+def _signed(value: Any, unit: str = "") -> str:
+    if number(value) is None:
+        return ""
+    text = word(value) + unit
+    return text if text.startswith(("-", "+")) else f"+{text}"
+
+
+TICKER = StreamKind(
+    "ticker",
+    LossPolicy.LATEST,
+    shape=Shape(_Ticker, _fault, _PlainTicker),
+    events=("ticker", "24hrTicker"),
+    columns=_columns,
+)
