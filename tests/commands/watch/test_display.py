@@ -17,7 +17,6 @@ from marketfeed.commands.watch.display import (
     Publication,
     Refusal,
     Reply,
-    clean,
     read_message,
     show_event,
     show_publication,
@@ -300,13 +299,6 @@ def test_control_characters(bad: str) -> None:
     for payload in payloads:
         assert line(payload).isprintable()
         assert without_colours(line(payload, colour=True)).isprintable()
-
-
-def test_clean_keeps_what_can_be_printed() -> None:
-    """Text in any script stays as it is."""
-    assert clean("münchen 東京 ₹") == "münchen 東京 ₹"
-    assert clean("a\x1bb") == "a\N{REPLACEMENT CHARACTER}b"
-    assert clean("abcdef", 4) == "abc…"
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["1.0", "\x1b[2J"])
