@@ -115,15 +115,15 @@ def _test(plan: Plan, *, as_json: bool) -> int:
     import msgspec
 
     from marketfeed.commands.bench.client import ClientFault
-    from marketfeed.commands.bench.engine import EngineFault
     from marketfeed.commands.bench.load import LoadTest
     from marketfeed.commands.bench.report import lines
+    from marketfeed.commands.redis_link import RedisFault
 
     test = LoadTest(plan)
     before = {number: signal.signal(number, lambda *_: test.interrupt()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         report = test.run()
-    except (ClientFault, EngineFault) as fault:
+    except (ClientFault, RedisFault) as fault:
         print(f"marketfeed bench: {clean(str(fault))}", file=sys.stderr)
         return 1
     finally:

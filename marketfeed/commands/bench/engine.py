@@ -7,26 +7,16 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 from collections.abc import Sequence
 
 import hiredis
 
-from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.tls import RedisTls, explain_refusal
+from marketfeed.commands.redis_link import RedisFault, RedisLink
 
-__all__ = ["EngineFault", "NumberedEngine", "connect_to_redis", "depth_update", "trade"]
+__all__ = ["NumberedEngine", "depth_update", "trade"]
 
-_CONNECT_SECONDS = 10.0
-_READ = 65536
-_NO_FILES = RedisTls()
 _ENOUGH = 1 << 20
 """Bytes that wait for the Redis server, beyond which it is not keeping up."""
-
-
-class EngineFault(Exception):
-    """Nothing can be published; the message is one line, without a password."""
 
 
 def trade(market: str, number: int, time: float) -> str:
@@ -52,72 +42,6 @@ def depth_update(market: str, number: int, time: float, levels: int) -> str:
     )
 
 
-def connect_to_redis(address: RedisAddress, tls: RedisTls = _NO_FILES) -> socket.socket:
-    """A connection that is logged in; it blocks. Raises `EngineFault`."""
-    try:
-        link = _connect(address, tls)
-    except OSError as fault:  # SSLError is one
-        raise EngineFault(f"cannot reach {address}: {_explain(fault)}") from None
-    reader = hiredis.Reader()
-    try:
-        if address.password is not None:
-            user = (address.username,) if address.username else ()
-            _ask(link, reader, "AUTH", *user, address.password)
-        if address.database:
-            _ask(link, reader, "SELECT", str(address.database))
-        _ask(link, reader, "PING")
-    except EngineFault as fault:
-        link.close()
-        raise EngineFault(f"{address}: {fault}") from None
-    return link
-
-
-def _connect(address: RedisAddress, tls: RedisTls) -> socket.socket:
-    if address.path:
-        link = socket.socket(socket.AF_UNIX)
-        link.settimeout(_CONNECT_SECONDS)
-        link.connect(address.path)
-        return link
-    link = socket.create_connection((address.host, address.port), _CONNECT_SECONDS)
-    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if not address.tls:
-        return link
-    context = ssl.create_default_context(cafile=tls.ca)
-    if tls.certificate is not None:
-        context.load_cert_chain(tls.certificate, tls.key)
-    return context.wrap_socket(link, server_hostname=address.host)
-
-
-def _ask(link: socket.socket, reader: hiredis.Reader, *command: str) -> None:
-    try:
-        _send(link, hiredis.pack_command(command))
-        while (reply := reader.gets()) is False:
-            data = link.recv(_READ)
-            if not data:
-                raise EngineFault("the connection was closed")
-            reader.feed(data)
-    except OSError as fault:
-        raise EngineFault(_explain(fault)) from None
-    except hiredis.ProtocolError:
-        raise EngineFault("the answer is not in Redis' protocol, is it a Redis server?") from None
-    if isinstance(reply, hiredis.ReplyError):
-        raise EngineFault(str(reply))
-
-
-def _send(link: socket.socket, data: bytes) -> None:
-    try:
-        link.sendall(data)
-    except TimeoutError:
-        raise
-    except OSError:
-        link.recv(_READ)  # which tells why, where the server has said it before it closed the connection
-        raise
-
-
-def _explain(fault: OSError) -> str:
-    return explain_refusal(fault.strerror or str(fault))
-
-
 class NumberedEngine:
     """Publishes to `streams`, `<kind>@<market>` of the kinds trade and depth, in turn, through `link`.
 
@@ -126,16 +50,13 @@ class NumberedEngine:
     """
 
     def __init__(
-        self, link: socket.socket, streams: Sequence[str], prefix: str = "", levels: int = 10, payload_bytes: int = 0
+        self, link: RedisLink, streams: Sequence[str], prefix: str = "", levels: int = 10, payload_bytes: int = 0
     ) -> None:
-        link.setblocking(False)
         self._link = link
-        self._replies = hiredis.Reader()
         self._targets = [self._target(stream, prefix) for stream in streams]
         self._levels = levels
         self._payload_bytes = payload_bytes
         self._next = 0
-        self._waiting = b""
         self.published = [0] * len(streams)
         self.total = 0
         self.unheard = 0
@@ -143,17 +64,16 @@ class NumberedEngine:
     @staticmethod
     def _target(stream: str, prefix: str) -> tuple[bytes, bool, str]:
         kind, _, market = stream.partition("@")
-        channel = (prefix + stream).encode()
-        return b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n" % (len(channel), channel), kind == "depth", market
+        return (prefix + stream).encode(), kind == "depth", market
 
     @property
     def is_behind(self) -> bool:
         """The Redis server does not keep up: `flush` until it does."""
-        return len(self._waiting) > _ENOUGH
+        return len(self._link.waiting) > _ENOUGH
 
     @property
     def has_waiting(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._link.waiting)
 
     def fileno(self) -> int:
         return self._link.fileno()
@@ -161,18 +81,16 @@ class NumberedEngine:
     def publish(self, count: int, time: float, step: float = 0.0) -> list[int]:
         """Publish `count` messages, the first of `time`, in ms since 1970, each other `step` ms later than the last.
 
-        Returns the stream of each. Raises `EngineFault`.
+        Returns the stream of each. Raises `RedisFault`.
         """
-        parts = [self._waiting]
         streams = []
         for place in range(count):
             stream = self._next
             self._next = (stream + 1) % len(self._targets)
             self.published[stream] += 1
             payload = self._payload(stream, self.published[stream], time + place * step)
-            parts.append(b"%b$%d\r\n%b\r\n" % (self._targets[stream][0], len(payload), payload))
+            self._link.publish(self._targets[stream][0], payload)
             streams.append(stream)
-        self._waiting = b"".join(parts)
         self.total += count
         self.flush()
         return streams
@@ -186,35 +104,13 @@ class NumberedEngine:
         return text.encode()
 
     def flush(self) -> None:
-        """Send what waits, as far as the server takes it. Raises `EngineFault`."""
-        try:
-            while self._waiting:
-                sent = self._link.send(self._waiting)
-                self._waiting = self._waiting[sent:]
-        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            pass
-        except OSError as fault:
-            raise EngineFault(f"the connection to Redis is lost: {fault.strerror or fault}") from None
+        """Send what waits, as far as the server takes it. Raises `RedisFault`."""
+        self._link.flush()
 
     def read_replies(self) -> None:
-        """Read what the server says of each publication. Raises `EngineFault` when it refuses one, or is gone."""
-        try:
-            data = self._link.recv(_READ)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return
-        except OSError as fault:
-            raise EngineFault(f"the connection to Redis is lost: {fault.strerror or fault}") from None
-        if not data:
-            raise EngineFault("Redis has closed the connection")
-        try:
-            self._replies.feed(data)
-            while (reply := self._replies.gets()) is not False:
-                if isinstance(reply, hiredis.ReplyError):
-                    raise EngineFault(f"Redis refuses a publication: {reply}")
-                if reply == 0:
-                    self.unheard += 1
-        except hiredis.ProtocolError:
-            raise EngineFault("Redis' answer cannot be read") from None
-
-    def close(self) -> None:
-        self._link.close()
+        """Read what the server says of each publication. Raises `RedisFault` when it refuses one, or is gone."""
+        for reply in self._link.replies():
+            if isinstance(reply, hiredis.ReplyError):
+                raise RedisFault(f"Redis refuses a publication: {reply}")
+            if reply == 0:
+                self.unheard += 1

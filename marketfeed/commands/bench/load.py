@@ -19,12 +19,13 @@ from contextlib import ExitStack, contextmanager
 
 from marketfeed.commands.bench.client import ClientFault, meet
 from marketfeed.commands.bench.crowd import Crowd
-from marketfeed.commands.bench.engine import NumberedEngine, connect_to_redis
+from marketfeed.commands.bench.engine import NumberedEngine
 from marketfeed.commands.bench.machine import resident_kib, usage_of
 from marketfeed.commands.bench.plan import Plan
 from marketfeed.commands.bench.report import Report
 from marketfeed.commands.bench.result import Course, Sample, make_report
 from marketfeed.commands.bench.tally import ANY
+from marketfeed.commands.redis_link import RedisLink
 from marketfeed.runtime.file_limit import RESERVED_FILES, raise_file_limit
 
 __all__ = ["LoadTest", "Plan"]
@@ -61,7 +62,7 @@ class Patience:
 
 
 class LoadTest:
-    """One load test, run once. Raises `ClientFault` or `EngineFault` when it cannot be done."""
+    """One load test, run once. Raises `ClientFault` or `RedisFault` when it cannot be done."""
 
     def __init__(self, plan: Plan, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._plan = plan
@@ -107,7 +108,7 @@ class LoadTest:
         plan = self._plan
         meeting = meet(plan.address, compression=plan.compression, token=plan.token)
         if plan.redis is not None:
-            link = connect_to_redis(plan.redis, plan.redis_tls)
+            link = RedisLink.connect(plan.redis, plan.redis_tls)
             stack.callback(link.close)
             self._engine = NumberedEngine(link, plan.streams, plan.channel_prefix, plan.levels, plan.payload_bytes)
             self._selector.register(self._engine, selectors.EVENT_READ, self._heard_engine)

@@ -8,8 +8,6 @@
 from __future__ import annotations
 
 import select
-import socket
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,8 +15,9 @@ from collections.abc import Callable
 import hiredis
 
 from marketfeed.commands.recording.files import Place
+from marketfeed.commands.redis_link import RedisFault, RedisLink
 
-__all__ = ["PublishFault", "ReplayPublisher"]
+__all__ = ["ReplayPublisher"]
 
 MOST = 1024
 MOST_BYTES = 1 << 20
@@ -27,22 +26,15 @@ SILENT_SECONDS = 10.0
 _CHUNK = 1 << 16
 
 
-class PublishFault(Exception):
-    """The replay cannot go on; the message is one line."""
-
-
 class ReplayPublisher:
-    """Publishes through `link`, which is logged in. `answered`: how many publications; `unheard`: of them, by nobody.
+    """Publishes through `link`. `answered`: how many publications; `unheard`: of them, by nobody.
 
-    All that waits raises `PublishFault`.
+    All that waits raises `RedisFault`.
     """
 
-    def __init__(self, link: socket.socket, clock: Callable[[], float] = time.monotonic) -> None:
-        link.setblocking(False)
+    def __init__(self, link: RedisLink, clock: Callable[[], float] = time.monotonic) -> None:
         self._link = link
         self._clock = clock
-        self._replies = hiredis.Reader()
-        self._out = bytearray()
         self._asked: deque[tuple[int, Place]] = deque()
         self._asked_bytes = 0
         self._last_answer = clock()
@@ -63,13 +55,8 @@ class ReplayPublisher:
             self._last_answer = self._clock()
         self._asked.append((size, place))
         self._asked_bytes += size
-        self._out += b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-            len(channel),
-            channel,
-            len(payload),
-            payload,
-        )
-        if len(self._out) >= _CHUNK:
+        self._link.publish(channel, payload)
+        if len(self._link.waiting) >= _CHUNK:
             self._exchange(0)
 
     def wait(self, seconds: float) -> None:
@@ -88,45 +75,23 @@ class ReplayPublisher:
 
     def _exchange(self, seconds: float) -> None:
         """Send what the server takes and read what it says; wait at most so long until one of them is possible."""
-        try:
-            readable, writable, _ = select.select([self._link], [self._link] if self._out else [], [], seconds)
-            if writable:
-                self._send()
-            if readable:
-                self._receive()
-        except OSError as fault:  # ssl.SSLError is one
-            raise PublishFault(f"the connection to Redis is lost: {fault.strerror or fault}") from None
+        link = self._link
+        readable, writable, _ = select.select([link], [link] if link.waiting else [], [], seconds)
+        if writable:
+            link.flush()
+        if readable:
+            self._receive()
         if self._asked and self._clock() - self._last_answer > SILENT_SECONDS:
-            raise PublishFault(f"Redis has not answered for {SILENT_SECONDS:g} s")
-
-    def _send(self) -> None:
-        try:
-            while self._out:
-                sent = self._link.send(self._out)
-                del self._out[:sent]
-        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            pass
+            raise RedisFault(f"Redis has not answered for {SILENT_SECONDS:g} s")
 
     def _receive(self) -> None:
-        try:
-            while True:
-                data = self._link.recv(_CHUNK)
-                if not data:
-                    raise PublishFault("Redis has closed the connection")
-                self._read(data)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
-
-    def _read(self, data: bytes) -> None:
-        self._last_answer = self._clock()
-        try:
-            self._replies.feed(data)
-            while (reply := self._replies.gets()) is not False:
-                size, (path, line) = self._asked.popleft()
-                self._asked_bytes -= size
-                if isinstance(reply, hiredis.ReplyError):
-                    raise PublishFault(f"{path}:{line}: Redis refuses the publication: {reply}")
-                self.answered += 1
-                self.unheard += reply == 0
-        except (hiredis.ProtocolError, IndexError):
-            raise PublishFault("Redis' answer cannot be read") from None
+        for reply in self._link.replies():
+            self._last_answer = self._clock()
+            if not self._asked:
+                raise RedisFault("Redis' answer cannot be read")
+            size, (path, line) = self._asked.popleft()
+            self._asked_bytes -= size
+            if isinstance(reply, hiredis.ReplyError):
+                raise RedisFault(f"{path}:{line}: Redis refuses the publication: {reply}")
+            self.answered += 1
+            self.unheard += reply == 0

@@ -88,14 +88,14 @@ def _interrupt(number: int, frame: object) -> None:
 def _replay(
     arguments: argparse.Namespace, settings: Settings, selection: StreamSelection | None, pace: Pace | None
 ) -> int:
-    from marketfeed.commands.bench.engine import EngineFault, connect_to_redis
-    from marketfeed.commands.recording.publisher import PublishFault, ReplayPublisher
+    from marketfeed.commands.recording.publisher import ReplayPublisher
+    from marketfeed.commands.redis_link import RedisFault, RedisLink
 
     notes = _Notes()
     try:
         check(arguments.files)
-        link = connect_to_redis(settings.redis, settings.redis_tls)
-    except (BadRecording, EngineFault) as error:
+        link = RedisLink.connect(settings.redis, settings.redis_tls)
+    except (BadRecording, RedisFault) as error:
         notes.line(str(error))
         return 1
     publisher = ReplayPublisher(link)
@@ -110,7 +110,7 @@ def _replay(
         player.play(records)
     except KeyboardInterrupt:
         how = "interrupted: "
-    except (BadRecording, PublishFault) as error:
+    except (BadRecording, RedisFault) as error:
         notes.line(str(error))
         how = "ended early: "
     finally:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from marketfeed.commands.recording import publisher
-from marketfeed.commands.recording.publisher import PublishFault, ReplayPublisher
+from marketfeed.commands.recording.publisher import ReplayPublisher
+from marketfeed.commands.redis_link import RedisFault, RedisLink
 from tests.redis.memory import commands_in
 
 
@@ -24,7 +25,7 @@ class Server:
         self.received = b""
         self._answered = 0
         self.link = link
-        self.publisher = ReplayPublisher(link, self.clock)
+        self.publisher = ReplayPublisher(RedisLink(link), self.clock)
 
     def clock(self) -> float:
         self.now += self.step
@@ -84,7 +85,7 @@ def test_no_more_than_so_many_are_under_way(server: Server, monkeypatch: pytest.
     monkeypatch.setattr(publisher, "SILENT_SECONDS", 0.0)
     server.publish(*[b"1"] * 10)
     server.step = 1.0
-    with pytest.raises(PublishFault, match="Redis has not answered for 0 s"):
+    with pytest.raises(RedisFault, match="Redis has not answered for 0 s"):
         server.publish(b"1")
     assert len(server.commands()) == 10
 
@@ -124,7 +125,7 @@ def test_a_server_that_answers_something_else(server: Server, answer: bytes, fau
     """It ends the replay, with the place of the publication where it is about one."""
     server.publish(b"1", b"2", b"3")
     server.socket.send(answer)
-    with pytest.raises(PublishFault, match=fault):
+    with pytest.raises(RedisFault, match=fault):
         server.publisher.finish()
 
 
@@ -132,14 +133,14 @@ def test_a_server_that_goes_away(server: Server) -> None:
     """While it is waited for, or while it is written to."""
     server.publish(b"1")
     server.socket.close()
-    with pytest.raises(PublishFault, match=r"Redis has closed the connection|the connection to Redis is lost"):
+    with pytest.raises(RedisFault, match=r"Redis has closed the connection|the connection to Redis is lost"):
         server.publisher.finish()
 
 
 def test_a_server_that_is_gone_before(server: Server) -> None:
     """Silence in a recording does not hide it."""
     server.socket.close()
-    with pytest.raises(PublishFault, match="Redis has closed the connection"):
+    with pytest.raises(RedisFault, match="Redis has closed the connection"):
         server.publisher.wait(0)
 
 

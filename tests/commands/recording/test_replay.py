@@ -14,9 +14,9 @@ from typing import Any
 import hiredis
 import pytest
 
-from marketfeed.commands.bench.engine import EngineFault
 from marketfeed.commands.recording import replay
 from marketfeed.commands.recording.format import Begin, End, Gap, Publication, write_record
+from marketfeed.commands.redis_link import RedisFault, RedisLink
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.tls import RedisTls
 from tests.certificates import Authority
@@ -44,15 +44,15 @@ class Server:
         self.on_publication: Callable[[], None] = lambda: None
         self._threads: list[threading.Thread] = []
 
-    def connect(self, address: RedisAddress, tls: RedisTls) -> socket.socket:
+    def connect(self, address: RedisAddress, tls: RedisTls) -> RedisLink:
         self.addresses.append((address, tls))
         if address.host == "nowhere.example":
-            raise EngineFault(f"cannot reach {address}: no such host")
+            raise RedisFault(f"cannot reach {address}: no such host")
         link, other = socket.socketpair()
         thread = threading.Thread(target=self._serve, args=(other,), daemon=True)
         thread.start()
         self._threads.append(thread)
-        return link
+        return RedisLink(link)
 
     def _serve(self, link: socket.socket) -> None:
         reader = hiredis.Reader()
@@ -80,7 +80,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for variable in (*VARIABLES, "MARKETFEED_CONFIG"):
         monkeypatch.delenv(variable, raising=False)
     server = Server()
-    monkeypatch.setattr("marketfeed.commands.bench.engine.connect_to_redis", server.connect)
+    monkeypatch.setattr(RedisLink, "connect", server.connect)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield server
     for number, handler in before.items():
@@ -162,11 +162,11 @@ def test_again_and_again_without_a_publication(server: Server, tmp_path: Path) -
 def test_an_interruption_before_there_is_anything(server: Server, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an end like others."""
 
-    def connect(address: RedisAddress, tls: RedisTls) -> socket.socket:
+    def connect(address: RedisAddress, tls: RedisTls) -> RedisLink:
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("unreachable")
 
-    monkeypatch.setattr("marketfeed.commands.bench.engine.connect_to_redis", connect)
+    monkeypatch.setattr(RedisLink, "connect", connect)
     assert replayed(file) == 0
 
 
