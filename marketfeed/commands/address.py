@@ -8,7 +8,9 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-__all__ = ["BadUrl", "ServerAddress", "check_token", "parse_url"]
+from marketfeed.config.settings import BadSetting
+
+__all__ = ["ServerAddress", "check_token", "parse_url"]
 
 FORMS = "ws://host[:port][/path] or wss://host[:port][/path], as in ws://localhost:8080"
 
@@ -16,10 +18,6 @@ _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}")  # RFC 6750, section 2.1
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 _KEPT = "/?%:@!$&'()*+,;=~[]"  # of a path and query, beside letters and digits; everything else is percent-encoded
-
-
-class BadUrl(ValueError):
-    """The URL cannot be used; the message names what is accepted."""
 
 
 class ServerAddress(msgspec.Struct, frozen=True):
@@ -43,29 +41,29 @@ class ServerAddress(msgspec.Struct, frozen=True):
 
 
 def parse_url(url: str) -> ServerAddress:
-    """Read a WebSocket URL. A URL without a path means ``/``. Raises `BadUrl`."""
+    """Read a WebSocket URL. A URL without a path means ``/``. Raises `BadSetting`."""
     try:
         if not url.isprintable() or " " in url:
-            raise BadUrl(f"a URL holds no blanks; expected {FORMS}")
+            raise BadSetting(f"a URL holds no blanks; expected {FORMS}")
         parts = urlsplit(url)
         port = parts.port
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.fragment or port == 0:
-            raise BadUrl(f"{url[:200]!r} cannot be used; expected {FORMS}")
+            raise BadSetting(f"{url[:200]!r} cannot be used; expected {FORMS}")
         if "@" in parts.netloc:
-            raise BadUrl(f"a user name or password in the URL is not supported; expected {FORMS}")
+            raise BadSetting(f"a user name or password in the URL is not supported; expected {FORMS}")
         host = _host(parts.hostname)
-    except BadUrl:
+    except BadSetting:
         raise
     except ValueError:  # from urlsplit, `port` and `_host`
-        raise BadUrl(f"{url[:200]!r} has no host and port that could be used; expected {FORMS}") from None
+        raise BadSetting(f"{url[:200]!r} has no host and port that could be used; expected {FORMS}") from None
     resource = quote(parts.path or "/", _KEPT) + (f"?{quote(parts.query, _KEPT)}" if parts.query else "")
     return ServerAddress(host, port or _DEFAULT_PORTS[parts.scheme], resource, parts.scheme == "wss")
 
 
 def check_token(token: str | None) -> str | None:
-    """What `--token` has. Raises ValueError, whose message does not hold it."""
+    """What `--token` has. Raises `BadSetting`, whose message does not hold it."""
     if token is not None and not _TOKEN.fullmatch(token):
-        raise ValueError("--token: expected a signed token, as `marketfeed token` prints it")
+        raise BadSetting("--token: expected a signed token, as `marketfeed token` prints it")
     return token
 
 

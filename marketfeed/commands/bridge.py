@@ -10,13 +10,11 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
-
+from marketfeed.commands.arguments import note, whole_number
 from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
 from marketfeed.config.settings import BadSetting, Settings
 from marketfeed.demo.simulator import Publisher
@@ -27,6 +25,7 @@ from marketfeed.runtime.logs import Log, log_to_stderr
 __all__ = ["Bridge", "add_parser", "run"]
 
 END_SECONDS = 5.0
+_MOST_ENTRIES = 10**15 - 1
 _MOST_NAMES = 65536
 
 
@@ -132,19 +131,19 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         settings = redis_settings(arguments)
         selection = parse_selection(arguments.patterns, StreamKinds(settings.all_kinds))
-        maxlen = _maxlen(arguments.maxlen)
+        maxlen = whole_number("--maxlen", arguments.maxlen, 0, _MOST_ENTRIES, "a whole number of entries, or 0 for all")
         for warning in settings.warnings:
             print(warning, file=sys.stderr)
         return _copy(settings, selection, maxlen)
     except (BadSetting, BadSelection) as error:
-        print(f"marketfeed bridge: {error}", file=sys.stderr)
+        note("bridge", str(error))
         return 2
 
 
 def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
     from twisted.internet import reactor as the_reactor
-    from twisted.internet.error import ReactorNotRunning
 
+    from marketfeed.commands.running import end, run_until_ended
     from marketfeed.redis.appender import RedisAppender
     from marketfeed.redis.commands import RedisCommands
     from marketfeed.redis.listener import RedisListener
@@ -153,48 +152,26 @@ def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
     endpoint = endpoint_of(reactor, settings)
     prefix = settings.channel_prefix
     appender = RedisAppender(reactor, endpoint, settings.redis, maxlen)
-    bridge = Bridge(selection, prefix, appender, lambda: end())
+    bridge = Bridge(selection, prefix, appender, lambda: end(reactor))
     roles = RedisCommands(reactor, endpoint, settings.redis)
     listener = RedisListener(reactor, endpoint, settings.redis, selection.commands(prefix.encode()), bridge, roles)
     log_to_stderr(reactor, settings.log_format, settings.log_level)
 
     def start() -> None:
-        _note(f"copying {', '.join(selection.texts)} on {settings.redis} into streams, until Ctrl-C")
+        note("bridge", f"copying {', '.join(selection.texts)} on {settings.redis} into streams, until Ctrl-C")
         appender.startService()
         listener.startService()
-
-    def end() -> None:
-        try:
-            reactor.stop()
-        except ReactorNotRunning:
-            pass  # something else has ended it at the same time
-
-    def interrupt(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends a process that waits for the server
-        reactor.callFromThread(end)
 
     async def stop() -> None:
         await listener.stopService()
         await appender.all_answered().addTimeout(END_SECONDS, reactor, onTimeoutCancel=lambda *_: None)
         await appender.stopService()
 
-    reactor.callWhenRunning(start)
-    reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
-    reactor.run(installSignalHandlers=False)
+    run_until_ended(reactor, start, stop)
     if bridge.fault:
-        _note(bridge.fault)
+        note("bridge", bridge.fault)
         return 1
-    _note(f"{bridge.heard} publications heard, {appender.added} of them added to streams, {appender.lost} lost")
+    note(
+        "bridge", f"{bridge.heard} publications heard, {appender.added} of them added to streams, {appender.lost} lost"
+    )
     return 0
-
-
-def _note(line: str) -> None:
-    print(f"marketfeed bridge: {line}", file=sys.stderr, flush=True)
-
-
-def _maxlen(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise BadSetting(f"--maxlen: {text[:80]!r} cannot be used; expected a whole number of entries, or 0 for all")
-    return int(text)

@@ -10,6 +10,8 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.config.options import OPTIONS
 from marketfeed.config.settings import BadSetting, Settings, load
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.tls import RedisTls
 
 __all__ = ["add_redis_options", "check_redis_files", "endpoint_of", "redis_settings"]
 
@@ -70,12 +72,12 @@ def endpoint_of(reactor: Any, settings: Settings) -> IStreamClientEndpoint:
         raise BadSetting(str(error)) from None
 
 
-def check_redis_files(settings: Settings) -> None:
+def check_redis_files(address: RedisAddress, tls: RedisTls) -> None:
     """See that TLS to the server can be made, for a command that connects by itself. Raises `BadSetting`."""
-    if settings.redis.tls:
+    if address.tls:
         from marketfeed.redis.endpoint import check_files
 
         try:
-            check_files(settings.redis, settings.redis_tls)
+            check_files(address, tls)
         except ValueError as error:
             raise BadSetting(str(error)) from None

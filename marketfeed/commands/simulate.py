@@ -7,8 +7,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from typing import Any
 
+from marketfeed.commands.arguments import cannot_be_used, number, whole_number
 from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
 from marketfeed.config.settings import BadSetting, Settings
 from marketfeed.demo.simulator import INSTRUMENTS, MOST_RATE, MarketSimulation, SimulatedEngine
@@ -18,6 +21,9 @@ from marketfeed.runtime.logs import log_to_stderr
 __all__ = ["add_parser", "run"]
 
 MOST_ENTRIES = 100_000_000
+_ENTRIES = f"a whole number of entries, 0 to {MOST_ENTRIES}"
+_LEAST_RATE = math.ulp(0.0)  # the least number above 0
+_RATES = f"a number of publications per second, above 0 and at most {MOST_RATE}"
 _DEFAULT_MARKETS = ",".join(instrument.market for instrument in INSTRUMENTS)
 
 
@@ -55,8 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Publish until SIGINT or SIGTERM; returns the exit status."""
     try:
         settings = redis_settings(arguments)
-        rate = _rate(arguments.rate)
-        entries = _entries(arguments.streams)
+        rate = number("--rate", arguments.rate, _LEAST_RATE, MOST_RATE, _RATES)
+        entries = whole_number("--streams", arguments.streams, 0, MOST_ENTRIES, _ENTRIES)
         engine = SimulatedEngine(_markets(arguments.markets), _seed(arguments.seed))
         for warning in settings.warnings:
             print(warning, file=sys.stderr)
@@ -68,11 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(settings: Settings, engine: SimulatedEngine, rate: float, entries: int) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as the_reactor
 
+    from marketfeed.commands.running import run_until_ended
     from marketfeed.redis.appender import RedisAppender
     from marketfeed.redis.publisher import RedisPublisher
 
+    reactor: Any = the_reactor
     endpoint = endpoint_of(reactor, settings)
     keeper = None if entries else RedisPublisher(reactor, endpoint, settings.redis)
     publisher = keeper or RedisAppender(reactor, endpoint, settings.redis, entries)
@@ -85,13 +93,11 @@ def _run(settings: Settings, engine: SimulatedEngine, rate: float, entries: int)
         publisher.startService()
         simulation.startService()
 
-    def stop() -> object:
+    async def stop() -> None:
         simulation.stopService()
-        return publisher.stopService()
+        await publisher.stopService()
 
-    reactor.callWhenRunning(start)
-    reactor.addSystemEventTrigger("before", "shutdown", stop)
-    reactor.run()
+    run_until_ended(reactor, start, stop)
 
 
 def _markets(text: str) -> list[str]:
@@ -100,7 +106,7 @@ def _markets(text: str) -> list[str]:
         try:
             StreamKinds().parse(f"trade@{name}")
         except BadStreamName:
-            raise _bad(
+            raise cannot_be_used(
                 "--markets",
                 name,
                 "names such as TATA_INR,INFY_INR, each of 1 to 64 of the characters A-Z a-z 0-9 . _ -",
@@ -108,28 +114,8 @@ def _markets(text: str) -> list[str]:
     return names
 
 
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate <= MOST_RATE:
-        raise _bad("--rate", text, f"a number of publications per second, above 0 and at most {MOST_RATE}")
-    return rate
-
-
-def _entries(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= MOST_ENTRIES):
-        raise _bad("--streams", text, f"a whole number of entries, 0 to {MOST_ENTRIES}")
-    return int(text)
-
-
 def _seed(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise _bad("--seed", text, "a whole number") from None
-
-
-def _bad(option: str, text: str, accepted: str) -> BadSetting:
-    return BadSetting(f"{option}: {text[:80]!r} cannot be used; expected {accepted}")
+        raise cannot_be_used("--seed", text, "a whole number") from None

@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from marketfeed.commands.arguments import note, whole_number
+from marketfeed.config.settings import BadSetting
 from marketfeed.model.streams import is_market
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 MAX_SECONDS = 10 * 365 * 86400
-
-
-class _BadArgument(ValueError):
-    """An argument cannot be used; the message is the line to show."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,13 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         claims = None if arguments.user is None else _claims(arguments, int(time.time()))
         if claims is None and arguments.new_key is None:
-            raise _BadArgument("--user: expected the name of the user whom the token is for")
+            raise BadSetting("--user: expected the name of the user whom the token is for")
         if arguments.new_key is not None:
             _make_secret(arguments.new_key)
         if claims is not None:
             print(_signed(claims, arguments), flush=True)
-    except _BadArgument as error:
-        print(f"marketfeed token: {error}", file=sys.stderr)
+    except BadSetting as error:
+        note("token", str(error))
         return 2
     return 0
 
@@ -76,19 +73,12 @@ def _claims(arguments: argparse.Namespace, now: int) -> dict[str, Any]:
     given = {
         "sub": arguments.user,
         "iat": now,
-        "exp": now + _seconds(arguments.seconds),
+        "exp": now + whole_number("--seconds", arguments.seconds, 1, MAX_SECONDS),
         "streams": arguments.streams,
         "aud": arguments.audience,
         "iss": arguments.issuer,
     }
     return {claim: value for claim, value in given.items() if value is not None}
-
-
-def _seconds(text: str) -> int:
-    seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
-    if not 0 < seconds <= MAX_SECONDS:
-        raise _BadArgument(f"--seconds: {text[:80]!r} cannot be used; expected a whole number from 1 to {MAX_SECONDS}")
-    return seconds
 
 
 def _make_secret(path: str) -> None:
@@ -98,10 +88,10 @@ def _make_secret(path: str) -> None:
         return
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "expected the path of a file"
-        raise _BadArgument(f"--new-key: {repr(path)[1:-1]}: {why}") from None
+        raise BadSetting(f"--new-key: {repr(path)[1:-1]}: {why}") from None
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(secrets.token_urlsafe(48) + "\n")
-    _note(f"made {repr(path)[1:-1]}; the daemon takes it with --auth-key")
+    note("token", f"made {repr(path)[1:-1]}; the daemon takes it with --auth-key")
 
 
 def _signed(claims: dict[str, Any], arguments: argparse.Namespace) -> str:
@@ -114,7 +104,7 @@ def _signed(claims: dict[str, Any], arguments: argparse.Namespace) -> str:
     try:
         key, verify_key = _signing_key(path)
     except BadKey as error:
-        raise _BadArgument(f"{option}: {error}") from None
+        raise BadSetting(f"{option}: {error}") from None
     headers = None if arguments.kid is None else {"kid": arguments.kid}
     token = jwt.encode(claims, key, algorithm=verify_key.algorithm, headers=headers)
     verifier = TokenVerifier(
@@ -123,9 +113,12 @@ def _signed(claims: dict[str, Any], arguments: argparse.Namespace) -> str:
     try:
         identity = verifier.verify(token)
     except BadToken as error:
-        raise _BadArgument(f"the daemon would refuse it: {error}") from None
+        raise BadSetting(f"the daemon would refuse it: {error}") from None
     if not is_market(identity.user):
-        _note("--user: this name gets no private stream, as it is not 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+        note(
+            "token",
+            "--user: this name gets no private stream, as it is not 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+        )
     return token
 
 
@@ -149,7 +142,3 @@ def _signing_key(path: str) -> tuple[Any, VerifyKey]:
     if algorithm is None:
         raise BadKey(f"{repr(path)[1:-1]}: a key of another kind; {accepted}")
     return key, VerifyKey(algorithm, key.public_key())
-
-
-def _note(line: str) -> None:
-    print(f"marketfeed token: {line}", file=sys.stderr)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.commands.address import BadUrl, ServerAddress, parse_url
+from marketfeed.commands.address import ServerAddress, parse_url
+from marketfeed.config.settings import BadSetting
 from tests.strategies import property_test
 
 
@@ -57,7 +58,7 @@ def test_good_urls(url: str, address: ServerAddress) -> None:
 )
 def test_bad_urls(url: str) -> None:
     """Anything else is refused in one printable line, which says what would be accepted, and holds no password."""
-    with pytest.raises(BadUrl, match=r"ws://localhost:8080$") as caught:
+    with pytest.raises(BadSetting, match=r"ws://localhost:8080$") as caught:
         parse_url(url)
     assert str(caught.value).isprintable()
     assert "secret" not in str(caught.value)
@@ -75,7 +76,7 @@ def test_any_text(url: str) -> None:
     """Any text is an address, fit for a request line, or refused."""
     try:
         address = parse_url(url)
-    except BadUrl:
+    except BadSetting:
         return
     assert address.resource.startswith("/")
     for text in (address.resource, address.host_in_header):

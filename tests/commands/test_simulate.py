@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 from twisted.application.service import Service
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import globalLogBeginner
 
 import marketfeed
 from marketfeed.commands import simulate
-from marketfeed.demo.simulator import INSTRUMENTS, TICK_SECONDS, Publication
+from marketfeed.demo.simulator import INSTRUMENTS, Publication
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.tls import RedisTls
 from marketfeed.runtime.logs import Log
+from tests.commands.reactor import ShortReactor
 from tests.guard import DEADLINE
 
 VARIABLES = ("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "MARKETFEED_REDIS_CA", "MARKETFEED_CHANNEL_PREFIX")
@@ -45,6 +46,10 @@ class FakePublisher(Service):
         Service.startService(self)
         self.started = True
 
+    def stopService(self) -> Deferred[None]:
+        Service.stopService(self)
+        return succeed(None)
+
     def publish(self, batch: list[Publication]) -> None:
         self.publications += batch
 
@@ -59,23 +64,12 @@ def fake_endpoint(reactor: Any, address: RedisAddress, tls: RedisTls) -> str | N
     return tls.ca
 
 
-class TwoSecondReactor(MemoryReactorClock):
-    """A reactor that, once run, lives for two seconds, and then is interrupted."""
-
-    def stop(self) -> None:
-        self.pump([TICK_SECONDS] * round(2 / TICK_SECONDS))
-        for trigger, arguments, keywords in self.triggers["before"]["shutdown"]:
-            trigger(*arguments, **keywords)
-        super().stop()
-
-
 @pytest.fixture
-def reactor(monkeypatch: pytest.MonkeyPatch) -> TwoSecondReactor:
+def reactor(monkeypatch: pytest.MonkeyPatch) -> ShortReactor:
     """The command's whole world: no variables, no server, no log, no real time."""
     for variable in (*VARIABLES, "MARKETFEED_CONFIG"):
         monkeypatch.delenv(variable, raising=False)
-    reactor = TwoSecondReactor()
-    monkeypatch.setattr("twisted.internet.reactor", reactor)
+    reactor = ShortReactor(monkeypatch, 2)
     monkeypatch.setattr("marketfeed.redis.publisher.RedisPublisher", FakePublisher)
     monkeypatch.setattr("marketfeed.redis.endpoint.redis_endpoint", fake_endpoint)
     monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
@@ -91,7 +85,7 @@ def simulated(*arguments: str) -> int:
     return simulate.run(parser.parse_args(["simulate", *arguments]))
 
 
-def test_a_market_is_published_until_the_end(reactor: TwoSecondReactor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_market_is_published_until_the_end(reactor: ShortReactor, capsys: pytest.CaptureFixture[str]) -> None:
     """The publisher is started, gets publications of the default markets at the default rate, and all is stopped."""
     assert simulated() == 0
     (publisher,) = FakePublisher.made
@@ -109,7 +103,7 @@ def test_a_market_is_published_until_the_end(reactor: TwoSecondReactor, capsys: 
     assert output.out == (f"simulating {names} on redis://localhost:6379, 50 publications a second, until Ctrl-C\n")
 
 
-def test_streams(reactor: TwoSecondReactor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams(reactor: ShortReactor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries instead of publications; no state is kept beside them, for the last snapshot is in the stream."""
     most: list[int] = []
 
@@ -126,7 +120,7 @@ def test_streams(reactor: TwoSecondReactor, monkeypatch: pytest.MonkeyPatch) -> 
     assert 90 <= len(appender.publications) <= 110
 
 
-def test_the_flags_are_obeyed(reactor: TwoSecondReactor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_flags_are_obeyed(reactor: ShortReactor, capsys: pytest.CaptureFixture[str]) -> None:
     """Server, certificate, markets, rate and prefix are as given; the password is used but not shown."""
     assert (
         simulated(
@@ -155,11 +149,11 @@ def test_the_flags_are_obeyed(reactor: TwoSecondReactor, capsys: pytest.CaptureF
     assert "secret" not in output.err
 
 
-def test_the_seed_decides(reactor: TwoSecondReactor) -> None:
+def test_the_seed_decides(reactor: ShortReactor, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same seed publishes the same books, another seed others."""
     first_books = []
     for seed in ("1", "1", "2"):
-        reactor.__init__()  # type: ignore[misc]
+        ShortReactor(monkeypatch, 2)
         assert simulated(f"--seed={seed}") == 0
         first_books.append(FakePublisher.made[-1].publications[0])
     assert first_books[0] == first_books[1] != first_books[2]
@@ -175,7 +169,7 @@ def test_the_seed_decides(reactor: TwoSecondReactor) -> None:
     ],
 )
 def test_the_server_is_the_daemons_without_a_flag(
-    reactor: TwoSecondReactor, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], address: RedisAddress
+    reactor: ShortReactor, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], address: RedisAddress
 ) -> None:
     """The daemon's variables for Redis count, its others do not."""
     for variable, text in variables.items():
@@ -185,7 +179,7 @@ def test_the_server_is_the_daemons_without_a_flag(
 
 
 def test_the_daemons_file_counts_as_well(
-    reactor: TwoSecondReactor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    reactor: ShortReactor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A configuration file that the environment names says where the server is, whether or not it asks for a demo."""
     file = tmp_path / "marketfeed.toml"
@@ -216,7 +210,7 @@ def test_the_daemons_file_counts_as_well(
     ],
 )
 def test_a_bad_value_is_one_line(
-    reactor: TwoSecondReactor, capsys: pytest.CaptureFixture[str], argument: str, accepted: str
+    reactor: ShortReactor, capsys: pytest.CaptureFixture[str], argument: str, accepted: str
 ) -> None:
     """It names the option and what would be accepted; nothing is started."""
     assert simulated(argument) == 2
@@ -228,7 +222,7 @@ def test_a_bad_value_is_one_line(
     assert not reactor.hasRun
 
 
-def test_a_bad_certificate_is_one_line(reactor: TwoSecondReactor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_certificate_is_one_line(reactor: ShortReactor, capsys: pytest.CaptureFixture[str]) -> None:
     """What the publisher says about the file is said of the option."""
     assert simulated("--redis-url=rediss://localhost", "--redis-ca=broken.pem") == 2
     assert capsys.readouterr().err == "--redis-ca: broken.pem: expected certificates in PEM format\n"

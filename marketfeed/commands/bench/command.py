@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import secrets
 import signal
-import sys
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from marketfeed.commands.address import BadUrl, ServerAddress, check_token, parse_url
+from marketfeed.commands.address import ServerAddress, check_token, parse_url
+from marketfeed.commands.arguments import cannot_be_used, note, number, whole_number
+from marketfeed.commands.redis_options import check_redis_files
+from marketfeed.config.settings import BadSetting
 from marketfeed.model.kinds.columns import clean
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.redis.address import BadRedisUrl, RedisAddress, parse_redis_url
@@ -35,10 +37,6 @@ _MOST_SECONDS = 86_400.0
 _MOST_RATE = 1_000_000.0
 _SHOWN = 80
 _PUBLISHED_KINDS = ("trade", "depth")
-
-
-class BadOption(ValueError):
-    """An option cannot be used; the message names it and what would be accepted."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -102,8 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Do the load test; returns the exit status."""
     try:
         plan = _plan(arguments, secrets.token_hex(3).upper())
-    except BadOption as error:
-        print(f"marketfeed bench: {clean(str(error))}", file=sys.stderr)
+    except BadSetting as error:
+        note("bench", clean(str(error)))
         return 2
     try:
         return _test(plan, as_json=arguments.json)
@@ -120,15 +118,15 @@ def _test(plan: Plan, *, as_json: bool) -> int:
     from marketfeed.commands.redis_link import RedisFault
 
     test = LoadTest(plan)
-    before = {number: signal.signal(number, lambda *_: test.interrupt()) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, lambda *_: test.interrupt()) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         report = test.run()
     except (ClientFault, RedisFault) as fault:
-        print(f"marketfeed bench: {clean(str(fault))}", file=sys.stderr)
+        note("bench", clean(str(fault)))
         return 1
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     print(msgspec.json.encode(report).decode() if as_json else "\n".join(lines(report)), flush=True)
     return 0 if report.is_faultless else 1
 
@@ -142,59 +140,46 @@ def _plan(arguments: argparse.Namespace, tag: str) -> Plan:
     if redis is None:
         for name in (*REDIS_TLS, "window", "rate", "depth", "messages", "stream_count"):
             if getattr(arguments, name) is not None:
-                raise BadOption(f"--{name.replace('_', '-')} is for publishing, which needs --redis-url")
-    clients = _whole("--clients", arguments.clients, 1, _MOST_CLIENTS)
+                raise BadSetting(f"--{name.replace('_', '-')} is for publishing, which needs --redis-url")
+    clients = whole_number("--clients", arguments.clients, 1, _MOST_CLIENTS)
     streams = _streams(arguments, tag, is_published=redis is not None)
     most = min(len(streams), _MOST_PER_CLIENT)
     per_client = 1 if arguments.streams is None else most
-    pids = [_whole("--server-pid", text, 1, 1 << 31) for text in arguments.server_pid]
+    pids = [whole_number("--server-pid", text, 1, 1 << 31) for text in arguments.server_pid]
     for pid in pids:
         if not is_known(pid):
-            raise BadOption(f"--server-pid: there is nothing known of a process {pid} here")
+            raise BadSetting(f"--server-pid: there is nothing known of a process {pid} here")
     return Plan(
         address=_address(arguments),
         streams=streams,
         clients=clients,
-        per_client=_whole("--per-client", arguments.per_client, 1, most, per_client),
-        slow=_whole("--slow", arguments.slow, 0, clients),
-        seconds=_number("--seconds", arguments.seconds, 0.1, _MOST_SECONDS),
-        warm_up=_number("--warm-up", arguments.warm_up, 0.0, _MOST_SECONDS),
-        messages=None if arguments.messages is None else _whole("--messages", arguments.messages, 1, 1 << 40),
-        token=_token(arguments.token),
+        per_client=whole_number("--per-client", arguments.per_client, 1, most, default=per_client),
+        slow=whole_number("--slow", arguments.slow, 0, clients),
+        seconds=number("--seconds", arguments.seconds, 0.1, _MOST_SECONDS),
+        warm_up=number("--warm-up", arguments.warm_up, 0.0, _MOST_SECONDS),
+        messages=None if arguments.messages is None else whole_number("--messages", arguments.messages, 1, 1 << 40),
+        token=check_token(arguments.token),
         compression=arguments.compression,
         redis=redis,
         redis_tls=_redis_tls(arguments, redis),
         channel_prefix=arguments.channel_prefix,
-        window=_whole("--window", arguments.window, 1, 1_000_000, 16),
-        rate=None if arguments.rate is None else _number("--rate", arguments.rate, 0.01, _MOST_RATE),
-        levels=_whole("--depth", arguments.depth, 1, _MOST_LEVELS, 10),
-        payload_bytes=_whole("--payload-bytes", arguments.payload_bytes, 0, _MOST_BYTES),
+        window=whole_number("--window", arguments.window, 1, 1_000_000, default=16),
+        rate=None if arguments.rate is None else number("--rate", arguments.rate, 0.01, _MOST_RATE),
+        levels=whole_number("--depth", arguments.depth, 1, _MOST_LEVELS, default=10),
+        payload_bytes=whole_number("--payload-bytes", arguments.payload_bytes, 0, _MOST_BYTES),
         server_pids=pids,
     )
 
 
 def _address(arguments: argparse.Namespace) -> ServerAddress:
-    url = arguments.url
+    address = parse_url(arguments.url)
     path = "/ws" if arguments.raw else arguments.path
-    try:
-        address = parse_url(url)
-        if path is None:
-            return address
-        if not path.startswith("/"):
-            raise BadOption(
-                f"--path: {path[:_SHOWN]!r} cannot be used; expected one that begins with /, such as /stream"
-            )
-        parts = urlsplit(url)
-        return parse_url(f"{parts.scheme}://{parts.netloc}{path}")
-    except BadUrl as error:
-        raise BadOption(str(error)) from None
-
-
-def _token(token: str | None) -> str | None:
-    try:
-        return check_token(token)
-    except ValueError as error:
-        raise BadOption(str(error)) from None
+    if path is None:
+        return address
+    if not path.startswith("/"):
+        raise cannot_be_used("--path", path, "one that begins with /, such as /stream")
+    parts = urlsplit(arguments.url)
+    return parse_url(f"{parts.scheme}://{parts.netloc}{path}")
 
 
 def _redis(url: str | None) -> RedisAddress | None:
@@ -203,9 +188,11 @@ def _redis(url: str | None) -> RedisAddress | None:
     try:
         address = parse_redis_url(url)
     except BadRedisUrl as error:
-        raise BadOption(f"--redis-url: {error}") from None
+        raise BadSetting(f"--redis-url: {error}") from None
     if address.embedded:
-        raise BadOption("--redis-url: embedded: is a daemon's own server; expected redis://, rediss:// or unix:///path")
+        raise BadSetting(
+            "--redis-url: embedded: is a daemon's own server; expected redis://, rediss:// or unix:///path"
+        )
     return address
 
 
@@ -217,30 +204,24 @@ def _redis_tls(arguments: argparse.Namespace, redis: RedisAddress | None) -> Red
     misfit = tls.misfit(has_tls=redis.tls)
     if misfit is not None:
         field, needed = misfit
-        raise BadOption(f"--{field.replace('_', '-')}: expected together with {needed}")
-    if redis.tls:
-        from marketfeed.redis.endpoint import check_files
-
-        try:
-            check_files(redis, tls)
-        except ValueError as error:
-            raise BadOption(str(error)) from None
+        raise BadSetting(f"--{field.replace('_', '-')}: expected together with {needed}")
+    check_redis_files(redis, tls)
     return tls
 
 
 def _streams(arguments: argparse.Namespace, tag: str, *, is_published: bool) -> list[str]:
     if arguments.streams is None:
         if not is_published:
-            raise BadOption("--streams: expected names such as trade@TATA_INR,depth@TATA_INR, or else a --redis-url")
+            raise BadSetting("--streams: expected names such as trade@TATA_INR,depth@TATA_INR, or else a --redis-url")
         kind = "trade" if arguments.depth is None else "depth"
-        count = _whole("--stream-count", arguments.stream_count, 1, _MOST_STREAMS, 1)
+        count = whole_number("--stream-count", arguments.stream_count, 1, _MOST_STREAMS, default=1)
         return [f"{kind}@BENCH-{tag}-{number}" for number in range(count)]
     if arguments.stream_count is not None:
-        raise BadOption("--stream-count: expected either this or --streams")
+        raise BadSetting("--stream-count: expected either this or --streams")
     names = list(dict.fromkeys(name.strip() for name in arguments.streams.split(",")))
     for name in names:
         if not name:
-            raise BadOption("--streams: a name is empty; expected names such as trade@TATA_INR,depth@TATA_INR")
+            raise BadSetting("--streams: a name is empty; expected names such as trade@TATA_INR,depth@TATA_INR")
         if is_published:
             _check_published(name)
     return names
@@ -252,22 +233,4 @@ def _check_published(name: str) -> None:
     except BadStreamName:
         stream = None
     if stream is None or str(stream) != name or stream.kind.name not in _PUBLISHED_KINDS:
-        raise BadOption(f"--streams: {name[:_SHOWN]!r} cannot be published; expected trade@ or depth@ and a market")
-
-
-def _whole(option: str, text: str | None, least: int, most: int, default: int = 0) -> int:
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 16 and least <= int(text) <= most):
-        raise BadOption(f"{option}: {text[:_SHOWN]!r} cannot be used; expected a whole number from {least} to {most}")
-    return int(text)
-
-
-def _number(option: str, text: str, least: float, most: float) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not least <= number <= most:
-        raise BadOption(f"{option}: {text[:_SHOWN]!r} cannot be used; expected a number from {least:g} to {most:g}")
-    return number
+        raise BadSetting(f"--streams: {name[:_SHOWN]!r} cannot be published; expected trade@ or depth@ and a market")

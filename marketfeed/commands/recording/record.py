@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
+from marketfeed.commands.arguments import cannot_be_used, note, whole_number
 from marketfeed.commands.recording.output import BadOutput, FileNames, OutputFile
 from marketfeed.commands.recording.recorder import Moments, Recorder, Rotation
 from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(warning, file=sys.stderr)
         return _record(settings, selection, rotation, new_file)
     except (BadSetting, BadSelection) as error:
-        print(f"marketfeed record: {error}", file=sys.stderr)
+        note("record", str(error))
         return 2
 
 
@@ -81,9 +81,9 @@ def _record(
     settings: Settings, selection: StreamSelection, rotation: Rotation, new_file: Callable[[int], OutputFile]
 ) -> int:
     from twisted.internet import reactor as the_reactor
-    from twisted.internet.error import ReactorNotRunning
     from twisted.internet.task import LoopingCall
 
+    from marketfeed.commands.running import end, run_until_ended
     from marketfeed.redis.commands import RedisCommands
     from marketfeed.redis.listener import RedisListener
 
@@ -92,7 +92,7 @@ def _record(
     prefix = settings.channel_prefix.encode()
     moments = Moments()
     try:
-        recorder = Recorder(selection, prefix, new_file, rotation, moments, lambda: end())
+        recorder = Recorder(selection, prefix, new_file, rotation, moments, lambda: end(reactor))
     except OSError as error:
         raise BadSetting(f"--output: {error.filename}: {error.strerror}") from None
     roles = RedisCommands(reactor, endpoint, settings.redis)
@@ -104,34 +104,20 @@ def _record(
     began = time.monotonic()
 
     def start() -> None:
-        _note(f"recording {', '.join(selection.texts)} from {settings.redis}, until Ctrl-C")
+        note("record", f"recording {', '.join(selection.texts)} from {settings.redis}, until Ctrl-C")
         listener.startService()
         flushing.start(FLUSH_SECONDS, now=False)
 
-    def end() -> None:
-        try:
-            reactor.stop()
-        except ReactorNotRunning:
-            pass  # something else has ended it at the same time
-
-    def interrupt(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends a process that waits for the reader of its output
-        reactor.callFromThread(end)
-
-    def stop() -> object:
+    async def stop() -> None:
         flushing.stop()
-        return listener.stopService()
+        await listener.stopService()
+        recorder.close()
 
-    reactor.callWhenRunning(start)
-    reactor.addSystemEventTrigger("before", "shutdown", stop)
-    reactor.addSystemEventTrigger("during", "shutdown", recorder.close)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
-    reactor.run(installSignalHandlers=False)
+    run_until_ended(reactor, start, stop)
     if recorder.fault:
-        _note(recorder.fault)
+        note("record", recorder.fault)
         return 1
-    _note(_counts(recorder, time.monotonic() - began))
+    note("record", _counts(recorder, time.monotonic() - began))
     return 0
 
 
@@ -142,13 +128,6 @@ def _counts(recorder: Recorder, seconds: float) -> str:
         f"{recorder.publications} publications of {recorder.payload_bytes} bytes in {seconds:.1f} s, {gaps}; "
         f"{recorder.written} bytes in {files}"
     )
-
-
-def _note(line: str) -> None:
-    try:
-        print(f"marketfeed record: {line}", file=sys.stderr, flush=True)
-    except OSError:
-        pass  # nobody reads them
 
 
 # Options.
@@ -162,12 +141,10 @@ def _rotation(arguments: argparse.Namespace) -> Rotation:
         except ValueError:
             pass
         if not size:
-            raise _bad("--rotate-size", arguments.rotate_size, "a size from 1MiB up, such as 100MiB or 2GiB")
+            raise cannot_be_used("--rotate-size", arguments.rotate_size, "a size from 1MiB up, such as 100MiB or 2GiB")
     if arguments.rotate_seconds is not None:
-        text = arguments.rotate_seconds
-        seconds = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
-        if not 0 < seconds <= _MOST_SECONDS:
-            raise _bad("--rotate-seconds", text, f"a whole number of seconds from 1 to {_MOST_SECONDS}")
+        accepted = f"a whole number of seconds from 1 to {_MOST_SECONDS}"
+        seconds = whole_number("--rotate-seconds", arguments.rotate_seconds, 1, _MOST_SECONDS, accepted)
     return Rotation(size, seconds)
 
 
@@ -186,11 +163,7 @@ def _files(arguments: argparse.Namespace) -> Callable[[int], OutputFile]:
     except BadOutput as error:
         raise BadSetting(f"--output: {error}") from None
     if rotates and not names.is_many:
-        raise _bad(
+        raise cannot_be_used(
             "--output", arguments.output, "a directory, or a name with a time such as %Y%m%dT%H%M%S, for many files"
         )
     return names.open
-
-
-def _bad(option: str, text: str, accepted: str) -> BadSetting:
-    return BadSetting(f"{option}: {text[:80]!r} cannot be used; expected {accepted}")

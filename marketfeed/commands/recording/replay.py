@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from marketfeed.commands.arguments import note, number
 from marketfeed.commands.recording.files import BadRecording, Place, check, recorded
 from marketfeed.commands.recording.format import Publication, Record
 from marketfeed.commands.recording.player import Pace, Player
@@ -66,15 +67,15 @@ def run(arguments: argparse.Namespace) -> int:
         pace = _pace(arguments)
         if arguments.loop and "-" in arguments.files:
             raise BadSetting("--loop: expected with files; standard input can be read once")
-        check_redis_files(settings)
+        check_redis_files(settings.redis, settings.redis_tls)
     except (BadSetting, BadSelection) as error:
         option = "--streams: " if isinstance(error, BadSelection) else ""
-        print(f"marketfeed replay: {option}{error}", file=sys.stderr)
+        note("replay", f"{option}{error}")
         return 2
     for warning in settings.warnings:
         print(warning, file=sys.stderr)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _interrupt)
     try:
         return _replay(arguments, settings, selection, pace)
     except KeyboardInterrupt:  # before there was anything to count
@@ -174,21 +175,12 @@ def _selection(patterns: list[str] | None, settings: Settings) -> StreamSelectio
 
 
 def _pace(arguments: argparse.Namespace) -> Pace | None:
-    longest = math.inf if arguments.max_pause is None else _number("--max-pause", arguments.max_pause, 0, "seconds")
-    speed = _number("--speed", arguments.speed, 1 / _MOST_SPEED, "times")
+    longest, pauses = math.inf, f"a number of seconds, 0 to {_MOST_SPEED:g}"
+    if arguments.max_pause is not None:
+        longest = number("--max-pause", arguments.max_pause, 0, _MOST_SPEED, pauses)
+    least = 1 / _MOST_SPEED
+    speed = number("--speed", arguments.speed, least, _MOST_SPEED, f"a number of times, {least:g} to {_MOST_SPEED:g}")
     return None if arguments.fast else Pace(speed, longest)
-
-
-def _number(option: str, text: str, least: float, unit: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not least <= number <= _MOST_SPEED:
-        raise BadSetting(
-            f"{option}: {text[:80]!r} cannot be used; expected a number of {unit}, {least:g} to {_MOST_SPEED:g}"
-        )
-    return number
 
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 from twisted.application.service import Service
-from twisted.internet.error import ReactorNotRunning
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import globalLogBeginner
 
 from marketfeed.commands.recording import record
@@ -23,6 +22,7 @@ from marketfeed.commands.recording.recorder import Recorder
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.runtime.logs import Log
+from tests.commands.reactor import ShortReactor
 from tests.commands.test_simulate import VARIABLES, fake_endpoint
 
 
@@ -58,6 +58,10 @@ class FakeListener(Service):
         self.sink.complete()
         self.reactor.callLater(1, self.hear)
 
+    def stopService(self) -> Deferred[None]:
+        Service.stopService(self)
+        return succeed(None)
+
     def hear(self) -> None:
         name = self.commands[0][1]
         self.sink.arrived()
@@ -65,44 +69,16 @@ class FakeListener(Service):
         self.sink.flush()
 
 
-class ThreeSecondReactor(MemoryReactorClock):
-    """A reactor that, once run, lives for three seconds, and then gets a signal."""
-
-    handlers: dict[int, Any]
-
-    def run(self, installSignalHandlers: bool = True) -> None:
-        assert not installSignalHandlers
-        self.running = self.hasRun = True
-        for hook, arguments, keywords in self.whenRunningHooks:
-            hook(*arguments, **keywords)
-        self.pump([0.1] * 30)
-        self.handlers[signal.SIGTERM](signal.SIGTERM, None)
-        for phase in ("before", "during"):
-            for trigger, arguments, keywords in self.triggers[phase]["shutdown"]:
-                trigger(*arguments, **keywords)
-
-    def stop(self) -> None:
-        if not self.running:
-            raise ReactorNotRunning
-        self.running = False
-
-    def callFromThread(self, call: Callable[[], None]) -> None:
-        call()
-
-
 @pytest.fixture
-def reactor(monkeypatch: pytest.MonkeyPatch) -> ThreeSecondReactor:
+def reactor(monkeypatch: pytest.MonkeyPatch) -> ShortReactor:
     """The command's whole world: no variables, no server, no log, no real time."""
     for variable in (*VARIABLES, "MARKETFEED_CONFIG"):
         monkeypatch.delenv(variable, raising=False)
-    reactor = ThreeSecondReactor()
-    reactor.handlers = {}
-    monkeypatch.setattr("twisted.internet.reactor", reactor)
+    reactor = ShortReactor(monkeypatch, 3)
     monkeypatch.setattr("marketfeed.redis.listener.RedisListener", FakeListener)
     monkeypatch.setattr("marketfeed.redis.endpoint.redis_endpoint", fake_endpoint)
     monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
     monkeypatch.setattr(Log, "debugging", Log.debugging)
-    monkeypatch.setattr(signal, "signal", lambda number, handler: reactor.handlers.update({number: handler}))
     monkeypatch.setattr(FakeListener, "made", [])
     return reactor
 
@@ -118,7 +94,7 @@ def content(path: Path) -> list[object]:
     return [record for _, record in read_records([path.read_bytes()])]
 
 
-def test_a_recording(reactor: ThreeSecondReactor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recording(reactor: ShortReactor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The listener is asked for what the command line says, until a signal; then there are counts."""
     path = tmp_path / "market.jsonl.gz"
     assert recorded("depth@*", "a@trade", "--output", str(path)) == 0
@@ -142,9 +118,7 @@ def test_a_recording(reactor: ThreeSecondReactor, tmp_path: Path, capsys: pytest
     assert last.endswith(f" s, no gaps; {path.stat().st_size} bytes in 1 file")
 
 
-def test_the_server_of_the_flags(
-    reactor: ThreeSecondReactor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_server_of_the_flags(reactor: ShortReactor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The password is used but not shown; the prefix is before the pattern."""
     url = "rediss://me:secret@redis.example:7000/2"
     output = f"--output={tmp_path}"
@@ -158,14 +132,14 @@ def test_the_server_of_the_flags(
     assert "secret" not in err
 
 
-def test_the_server_by_name(reactor: ThreeSecondReactor, tmp_path: Path) -> None:
+def test_the_server_by_name(reactor: ShortReactor, tmp_path: Path) -> None:
     """Host and port have flags of their own."""
     assert recorded("--redis-host=redis.example", "--redis-port=7000", f"--output={tmp_path}", "*") == 0
     assert FakeListener.made[0].address == RedisAddress(host="redis.example", port=7000)
 
 
 def test_the_daemons_file_says_where_and_which_kinds(
-    reactor: ThreeSecondReactor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    reactor: ShortReactor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Its private kinds can be recorded, whether or not the daemon's tokens are spoken of here."""
     file = tmp_path / "marketfeed.toml"
@@ -178,7 +152,7 @@ def test_the_daemons_file_says_where_and_which_kinds(
 
 @pytest.mark.parametrize(("flags", "is_packed"), [((), True), (("--gzip",), True), (("--no-gzip",), False)])
 def test_standard_output(
-    reactor: ThreeSecondReactor, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], is_packed: bool
+    reactor: ShortReactor, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], is_packed: bool
 ) -> None:
     """It is compressed unless it is a terminal, or as it is said; and it stays open."""
     reading, writing = os.pipe()
@@ -192,7 +166,7 @@ def test_standard_output(
     assert lines.count(b"\n") == 3
 
 
-def test_a_terminal_gets_text(reactor: ThreeSecondReactor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_text(reactor: ShortReactor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without being asked."""
     ours, theirs = os.openpty()
     monkeypatch.setattr(record, "_STDOUT", theirs)
@@ -203,7 +177,7 @@ def test_a_terminal_gets_text(reactor: ThreeSecondReactor, monkeypatch: pytest.M
 
 
 def test_a_reader_that_is_gone(
-    reactor: ThreeSecondReactor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    reactor: ShortReactor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """That is a good end."""
     reading, writing = os.pipe()
@@ -215,7 +189,7 @@ def test_a_reader_that_is_gone(
 
 
 def test_a_full_disk(
-    reactor: ThreeSecondReactor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    reactor: ShortReactor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """That is not; one line says so."""
     with open("/dev/full", "wb") as full:
@@ -225,7 +199,7 @@ def test_a_full_disk(
 
 
 def test_a_refusal(
-    reactor: ThreeSecondReactor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    reactor: ShortReactor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nor is that."""
     monkeypatch.setattr(FakeListener, "refuses", True)
@@ -242,7 +216,7 @@ class Unread(io.StringIO):
         raise BrokenPipeError
 
 
-def test_nobody_reads_stderr(reactor: ThreeSecondReactor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nobody_reads_stderr(reactor: ShortReactor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The recording goes on without."""
     monkeypatch.setattr("sys.stderr", Unread())
     assert recorded("trade@A", f"--output={tmp_path}") == 0
@@ -272,7 +246,7 @@ def test_nobody_reads_stderr(reactor: ThreeSecondReactor, monkeypatch: pytest.Mo
     ],
 )
 def test_a_bad_value_is_one_line(
-    reactor: ThreeSecondReactor, capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
+    reactor: ShortReactor, capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
 ) -> None:
     """It names the option and what would be accepted; nothing is started."""
     assert recorded(*arguments) == 2

@@ -1,0 +1,53 @@
+"""What a command's arguments may be, and the one line that says what they may not be.
+
+1. A value that cannot be used raises `BadSetting`, as the daemon's own settings do: it names the option, repeats the
+   beginning of the value, and says what would be accepted.
+2. No number is longer than `_DIGITS` digits: reading more takes long, or cannot be done.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from marketfeed.config.settings import BadSetting
+
+__all__ = ["cannot_be_used", "note", "number", "whole_number"]
+
+_SHOWN = 80
+_DIGITS = 15
+
+
+def cannot_be_used(option: str, text: str, accepted: str) -> BadSetting:
+    """The error for the value `text` of `option`."""
+    return BadSetting(f"{option}: {text[:_SHOWN]!r} cannot be used; expected {accepted}")
+
+
+def whole_number(option: str, text: str | None, least: int, most: int, accepted: str = "", *, default: int = 0) -> int:
+    """The number that `text` spells, in digits only; `default` where it is None.
+
+    `accepted`: what to say of the numbers that can be used, if not their bounds.
+    """
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and least <= int(text) <= most):
+        raise cannot_be_used(option, text, accepted or f"a whole number from {least} to {most}")
+    return int(text)
+
+
+def number(option: str, text: str, least: float, most: float, accepted: str = "") -> float:
+    """The same of any number, as Python spells them."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = least - 1
+    if not least <= found <= most:
+        raise cannot_be_used(option, text, accepted or f"a number from {least:g} to {most:g}")
+    return found
+
+
+def note(command: str, line: str) -> None:
+    """Say something on stderr, where nobody need read it."""
+    try:
+        print(f"marketfeed {command}: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        pass
