@@ -32,5 +32,5 @@ def test_no_numbers(text: str) -> None:
     """What is accepted may have a name of its own."""
     with pytest.raises(BadSetting, match=f"^--n: '{text}' cannot be used; expected a number from 0.5 to 1e\\+06$"):
         number("--n", text, 0.5, 1e6)
-    with pytest.raises(BadSetting, match="; expected some$"):
+    with pytest.raises(BadSetting, match=r"; expected some$"):
         number("--n", text, 0.5, 1e6, "some")

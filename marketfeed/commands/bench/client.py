@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import os
-import re
 import selectors
 import socket
 import ssl
@@ -17,10 +16,9 @@ from typing import Any
 
 import msgspec
 
-from marketfeed import __version__
 from marketfeed.commands.address import ServerAddress
-from marketfeed.commands.bench.frames import masked_frame
-from marketfeed.model.kinds.columns import clean
+from marketfeed.commands.frames import masked_frame
+from marketfeed.commands.handshake import BadAnswer, Handshake
 
 __all__ = ["Client", "ClientFault", "Meeting", "meet"]
 
@@ -28,13 +26,6 @@ _CONNECT_SECONDS = 10.0
 _SEND_SECONDS = 10.0
 _READ = 65536
 _SLOW_BUFFER = 4096  # bytes of the kernel's, for a client that is not going to read
-_MAX_HEAD = 65536
-_SHOWN = 200
-_KEY = "bWFya2V0ZmVlZCBiZW5jaA=="
-_ACCEPT = re.compile(rb"\r\nsec-websocket-accept:[ \t]*3k3xaIDsimMH0HAfLToBvD6aKbs=[ \t]*\r\n", re.IGNORECASE)
-_DEFLATE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-_DEFLATES = re.compile(rb"\r\nsec-websocket-extensions:[^\r\n]*permessage-deflate([^\r\n]*)\r\n", re.IGNORECASE)
-_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3} ?[^\r\n]*)")
 
 
 class ClientFault(Exception):
@@ -42,13 +33,13 @@ class ClientFault(Exception):
 
 
 class Meeting(msgspec.Struct, frozen=True):
-    """Where and how all clients meet the server. `request`: the whole handshake of each."""
+    """Where and how all clients meet the server."""
 
     address: ServerAddress
     family: int
     endpoint: tuple[Any, ...]
     tls: ssl.SSLContext | None
-    request: bytes
+    handshake: Handshake
 
 
 def meet(address: ServerAddress, *, compression: bool, token: str | None = None) -> Meeting:
@@ -67,25 +58,8 @@ def meet(address: ServerAddress, *, compression: bool, token: str | None = None)
                 trouble = fault.strerror or str(fault)
                 continue
         tls = ssl.create_default_context() if address.is_secure else None
-        return Meeting(address, family, endpoint, tls, _request(address, compression, token))
+        return Meeting(address, family, endpoint, tls, Handshake(address, token=token, compression=compression))
     raise ClientFault(f"cannot reach {address.shown}: {trouble}")
-
-
-def _request(address: ServerAddress, compression: bool, token: str | None) -> bytes:
-    lines = [
-        f"GET {address.resource} HTTP/1.1",
-        f"Host: {address.host_in_header}:{address.port}",
-        f"User-Agent: marketfeed/{__version__}",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        "Sec-WebSocket-Version: 13",
-        f"Sec-WebSocket-Key: {_KEY}",
-    ]
-    if token is not None:
-        lines.append(f"Authorization: Bearer {token}")
-    if compression:
-        lines.append(f"Sec-WebSocket-Extensions: {_DEFLATE}")
-    return "\r\n".join([*lines, "", ""]).encode()
 
 
 class Client:
@@ -171,38 +145,29 @@ class Client:
         return self._greet()
 
     def _greet(self) -> bool:
-        self.send(self._meeting.request)
+        self.send(self._meeting.handshake.request)
         self.interest = selectors.EVENT_READ
         self._step = self._read_head
         return False
 
     def _read_head(self) -> bool:
         data = self.recv(_READ)
-        head, end, rest = (self.rest + data).partition(b"\r\n\r\n")
-        if not data or len(head) > _MAX_HEAD:
+        if not data:
             raise ClientFault(f"{self._shown}: no answer to the handshake")
-        if not end:
-            self.rest = head
+        self.rest += data
+        try:
+            answer = self._meeting.handshake.read(self.rest)
+        except BadAnswer as fault:
+            raise ClientFault(f"{self._shown} {fault}") from None
+        if answer is None:
             return False
-        self._check(head + b"\r\n", rest)
-        self.rest = rest
+        if not answer.is_websocket:
+            words = f": {answer.words}" if answer.words else ""
+            raise ClientFault(f"{self._shown} answers {answer.said}{words}")
+        self.is_deflated = answer.is_deflated
+        self.rest = answer.rest
         self.send(masked_frame(msgspec.json.encode({"method": "SUBSCRIBE", "params": self._streams, "id": 1})))
         return True
-
-    def _check(self, head: bytes, body: bytes) -> None:
-        status = _STATUS.match(head)
-        if status is None:
-            raise ClientFault(f"{self._shown} does not speak HTTP")
-        if not status[1].startswith(b"101"):
-            words = body[: 4 * _SHOWN].decode("utf-8", "replace").strip().partition("\n")[0]
-            answer = status[1].decode("latin-1").strip() + (f": {words}" if words else "")
-            raise ClientFault(f"{self._shown} answers {clean(answer, _SHOWN)}")
-        if not _ACCEPT.search(head):
-            raise ClientFault(f"{self._shown} does not speak WebSocket")
-        deflates = _DEFLATES.search(head)
-        self.is_deflated = deflates is not None
-        if deflates is not None and b"server_no_context_takeover" not in deflates[1].lower():
-            raise ClientFault(f"{self._shown} compresses with a context, which this cannot read")
 
     @property
     def _shown(self) -> str:

@@ -1,4 +1,4 @@
-"""What a server sends, cut into WebSocket frames and read only as far as a load test needs it. Pure.
+"""What a server sends, read only as far as a load test needs it. Pure.
 
 1. Bytes are read as one whole: what two clients got in the same bytes is read once. A thousand clients of a stream
    cost little more than one, and still every byte of each is compared.
@@ -9,27 +9,19 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from marketfeed.commands.frames import CLOSE, PING, cut
 from marketfeed.model.kinds.table import EVENTS
 from marketfeed.model.streams import BadStreamName, StreamKinds
 
-__all__ = ["CLOSE", "MAX_MESSAGE", "PONG", "UNKNOWN", "BadFrames", "Batch", "BatchReader", "masked_frame"]
+__all__ = ["UNKNOWN", "Batch", "BatchReader"]
 
-MAX_MESSAGE = 16 * 1024 * 1024
-"""Bytes of a message; a server that sends a longer one is not believed."""
 UNKNOWN = -1
 """The index of every stream that nobody asked for."""
 _REMEMBERED = 512
 """Batches that are remembered; beyond them all are forgotten."""
-
-_CONTINUATION, _TEXT, _BINARY, CLOSE, _PING, PONG = 0, 1, 2, 8, 9, 10
-_FIN, _DEFLATED = 0x80, 0x40
-_NO_CODE = 1005  # RFC 6455, section 7.1.5
-_END_OF_BLOCK = b"\x00\x00\xff\xff"  # which RFC 7692, section 7.2.1, leaves out
-_NO_MASK = bytes(4)  # a mask that changes nothing
 
 _ENVELOPE = re.compile(rb'\s*\{\s*"stream"\s*:\s*"([^"\\]*)"')
 _EVENT = re.compile(rb'"e"\s*:\s*"([^"\\]*)"')
@@ -39,10 +31,6 @@ _NUMBER = {"trade": re.compile(rb'"t"\s*:\s*(\d{1,18})'), "depth": re.compile(rb
 _SNAPSHOT = re.compile(rb'"snapshot"\s*:\s*true')
 _FROM_NUMBER = re.compile(rb'"U"\s*:\s*(\d{1,18})')
 _KINDS = {event.encode(): kind.name.encode() for event, kind in EVENTS.items()}
-
-
-class BadFrames(ValueError):
-    """The bytes are no frames that a server may send; the message says why."""
 
 
 @dataclass(slots=True)
@@ -65,18 +53,6 @@ class Batch:
     close: int | None = None
     is_plain: bool = True
     places: dict[int, int] = field(default_factory=dict)
-
-
-def masked_frame(payload: bytes, opcode: int = _TEXT) -> bytes:
-    """A frame as a client sends it."""
-    size = len(payload)
-    if size < 126:
-        head = bytes((_FIN | opcode, 0x80 | size))
-    elif size < 65536:
-        head = bytes((_FIN | opcode, 0xFE)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((_FIN | opcode, 0xFF)) + size.to_bytes(8, "big")
-    return head + _NO_MASK + payload
 
 
 class BatchReader:
@@ -116,14 +92,14 @@ class BatchReader:
 
     def _read(self, data: bytes) -> Batch:
         batch = Batch()
-        while batch.close is None and (cut := _cut(data, batch.size)) is not None:
-            message, controls, batch.size = cut
-            for opcode, payload in controls:
+        while batch.close is None and (found := cut(data, batch.size)) is not None:
+            message, controls, batch.size = found
+            for control in controls:
                 batch.is_plain = False
-                if opcode == CLOSE:
-                    batch.close = int.from_bytes(payload[:2], "big") if payload else _NO_CODE
-                elif opcode == _PING:
-                    batch.pings.append(payload)
+                if control.opcode == CLOSE:
+                    batch.close = control.close_code
+                elif control.opcode == PING:
+                    batch.pings.append(control.payload)
             if message is not None:
                 self._read_message(message, batch)
         return batch
@@ -192,56 +168,3 @@ def _add_time(times: list[tuple[float, int]], time: float) -> None:
         times[-1] = (time, times[-1][1] + 1)
     else:
         times.append((time, 1))
-
-
-Control = tuple[int, bytes]
-
-
-def _cut(data: bytes, at: int) -> tuple[bytes | None, list[Control], int] | None:
-    """The next message or control frame: the message, the control frames before or amid it, where they end.
-
-    None when it is not complete. Raises `BadFrames`.
-    """
-    parts: list[bytes] = []
-    controls: list[Control] = []
-    is_deflated = False
-    while True:
-        if len(data) - at < 2:
-            return None
-        first, size = data[at], data[at + 1]
-        start = at + 2
-        if size > 125:
-            if size > 127:
-                raise BadFrames("a masked frame")
-            start = at + (4 if size == 126 else 10)
-            size = int.from_bytes(data[at + 2 : start], "big")
-        if size + sum(map(len, parts)) > MAX_MESSAGE:
-            raise BadFrames(f"a message of more than {MAX_MESSAGE} bytes")
-        at = start + size
-        if at > len(data):
-            return None
-        opcode = first & 0x0F
-        payload = data[start:at]
-        if opcode in (CLOSE, _PING, PONG):
-            controls.append((opcode, payload))
-            if not parts:
-                return None, controls, at
-            continue
-        if opcode not in (_TEXT, _BINARY, _CONTINUATION) or (opcode == _CONTINUATION) != bool(parts):
-            raise BadFrames(f"a frame that begins with {first:#04x}")
-        is_deflated = is_deflated or bool(first & _DEFLATED)
-        parts.append(payload)
-        if first & _FIN:
-            message = payload if len(parts) == 1 else b"".join(parts)
-            return (_inflate(message) if is_deflated else message), controls, at
-
-
-def _inflate(data: bytes) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        message = inflater.decompress(data + _END_OF_BLOCK, MAX_MESSAGE)
-    except zlib.error:
-        raise BadFrames("a message that cannot be inflated") from None
-    if inflater.unconsumed_tail:
-        raise BadFrames(f"a message of more than {MAX_MESSAGE} bytes")
-    return message

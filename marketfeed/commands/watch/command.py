@@ -129,7 +129,7 @@ def wants_colour(environment: Mapping[str, str]) -> bool:
 def _watch(address: ServerAddress, token: str | None, streams: list[str], screen: TextScreen) -> int:
     from twisted.internet import reactor as the_reactor
 
-    from marketfeed.commands.connection import dial
+    from marketfeed.commands.watch.connection import dial
     from marketfeed.commands.watch.watcher import Backoff, Watcher
 
     reactor: Any = the_reactor

@@ -17,13 +17,16 @@ from marketfeed.commands.address import parse_url
 from marketfeed.commands.bench.client import ClientFault, meet
 from marketfeed.commands.bench.crowd import Crowd, share_out
 from marketfeed.commands.bench.tally import ANY
-from tests.commands.bench.test_frames import CLOSE, PING, enveloped, frame, trade
-from tests.commands.test_connection import LOOPBACK, certificate
+from marketfeed.commands.frames import CLOSE, PING
+from tests.commands.bench.test_frames import enveloped, trade
+from tests.commands.test_frames import frame, unmasked
+from tests.commands.watch.test_connection import LOOPBACK, certificate
 from tests.guard import DEADLINE
 
+ACCEPT = b"(what the key asks for)"
 HEAD = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Accept: 3k3xaIDsimMH0HAfLToBvD6aKbs=\r\n"
+    b"Sec-WebSocket-Accept: " + ACCEPT + b"\r\n"
 )
 CONFIRMED = frame(b'{"result":null,"id":1}')
 
@@ -48,6 +51,7 @@ class Stage:
         self.time = 5.25
         address = parse_url(f"ws://127.0.0.1:{self.listener.getsockname()[1]}/stream?x=1")
         meeting = meet(address, compression=compression, token=token)
+        self.accept = meeting.handshake.accept
         self.listener.accept()[0].close()
         self.crowd = Crowd(
             self.selector,
@@ -78,15 +82,14 @@ class Stage:
             self.send(self.head + b"\r\n")
             self.poll(lambda: self.ready(-1))
             request = self.servers[-1].recv(65536)
-            start = request.index(bytes(4)) + 4
-            asked.append(msgspec.json.decode(request[start:])["params"])
+            asked.append(msgspec.json.decode(unmasked(request)[1])["params"])
             before = self.crowd.open
             self.send(CONFIRMED)
             self.poll(lambda before=before: self.crowd.open > before)  # type: ignore[misc]
         return asked
 
     def send(self, data: bytes, client: int = -1) -> None:
-        self.servers[client].sendall(data)
+        self.servers[client].sendall(data.replace(ACCEPT, self.accept))
 
     def ready(self, client: int) -> bool:
         """Whether the client has sent something that the server has not read."""
@@ -183,7 +186,7 @@ class TestOpening:
             (b"SSH-2.0-OpenSSH\r\n\r\n", "does not speak HTTP"),
             (b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\r\n", "does not speak WebSocket"),
             (HEAD + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n", "compresses with a context"),
-            (b"x" * 70_000, "no answer to the handshake"),
+            (b"x" * 70_000, "sends more than 65536 bytes of HTTP headers"),
             (HEAD + b"\r\n" + frame(b'{"error":{"code":2,"msg":"bad stream"},"id":1}'), "refuses the SUBSCRIBE: 2 bad"),
             (HEAD + b"\r\n" + frame(b"\x0f\xad", CLOSE), "closes client 1 at once, with 4013"),
             (HEAD + b"\r\n" + b"\x83\x00", "sends a frame that begins with 0x83"),
@@ -289,7 +292,7 @@ class TestCounting:
         stage.publish(1, clients=[0, 1])
         stage.send(frame(b"\x0f\xa8slow", CLOSE), 1)
         stage.poll(lambda: stage.crowd.closed)
-        assert stage.servers[1].recv(100) == b"\x88\x82\0\0\0\0\x0f\xa8"
+        assert unmasked(stage.servers[1].recv(100)) == (0x88, b"\x0f\xa8")
         assert (stage.crowd.open, stage.crowd.awaited, stage.crowd.subscribers) == (1, 1, [1])
         assert stage.crowd.closed == {4008: 1}
         stage.servers[0].close()
@@ -303,7 +306,7 @@ class TestCounting:
         gap = b'{"stream":"!gap","data":{"e":"gap","streams":["trade@A"],"reason":"source-down","from":1,"to":null}}'
         stage.send(frame(gap) + frame(b"well?", PING) + frame(b'{"unheard":"of"}'))
         stage.poll(lambda: stage.ready(0))
-        assert stage.servers[0].recv(100) == b"\x8a\x85\0\0\0\0well?"
+        assert unmasked(stage.servers[0].recv(100)) == (0x8A, b"well?")
         assert stage.crowd.events == {"gap": 1, "unknown message": 1}
 
     def test_how_slow_clients_ended_is_read_at_the_end(self, stages: Callable[..., Stage]) -> None:
@@ -339,6 +342,7 @@ class SecureServer(threading.Thread):
         self._listener = listener
         self._context = context
         self._sent = sent
+        self.accept = b""
 
     def run(self) -> None:
         self._listener.accept()[0].close()
@@ -346,7 +350,7 @@ class SecureServer(threading.Thread):
         try:
             with self._context.wrap_socket(link, server_side=True) as secure:
                 secure.recv(65536)
-                secure.sendall(HEAD + b"\r\n")
+                secure.sendall(HEAD.replace(ACCEPT, self.accept) + b"\r\n")
                 secure.recv(65536)
                 secure.sendall(CONFIRMED + self._sent)
                 secure.recv(65536)
@@ -371,6 +375,7 @@ def test_tls(is_trusted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         server.start()
         address = parse_url(f"wss://127.0.0.1:{listener.getsockname()[1]}")
         meeting = meet(address, compression=False)
+        server.accept = meeting.handshake.accept
         crowd = Crowd(selector, meeting, ["trade@A"], lambda: 0.0, per_client=1, slow=0, first_number=1)
         crowd.published = [len(messages)]
         crowd.begin()

@@ -1,28 +1,18 @@
-"""Frames cut and messages read: any chunks give what the whole gives, and what no server may send is refused."""
+"""Messages read: any chunks give what the whole gives, and what is alike is read once."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marketfeed.commands.bench.frames import MAX_MESSAGE, UNKNOWN, BadFrames, Batch, BatchReader, masked_frame
+from marketfeed.commands.bench.frames import UNKNOWN, Batch, BatchReader
+from marketfeed.commands.frames import CLOSE, PING, PONG, BadFrames
+from tests.commands.test_frames import CONTINUATION, frame
 
 STREAMS = ["trade@A", "depth@A", "trade@B"]
-TEXT, CONTINUATION, CLOSE, PING, PONG = 1, 0, 8, 9, 10
-
-
-def frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, deflated: bool = False) -> bytes:
-    """A frame as a server sends it."""
-    first = (0x80 if fin else 0) | (0x40 if deflated else 0) | opcode
-    if len(payload) < 126:
-        return bytes((first, len(payload))) + payload
-    if len(payload) < 65536:
-        return bytes((first, 126)) + len(payload).to_bytes(2, "big") + payload
-    return bytes((first, 127)) + len(payload).to_bytes(8, "big") + payload
 
 
 def trade(number: int, market: str = "A", padding: int = 0) -> bytes:
@@ -211,7 +201,7 @@ class TestMessages:
         assert seen == [{3, 9}, set(), set()]
 
 
-class TestFrames:
+class TestBatches:
     def test_the_same_bytes_are_read_once(self) -> None:
         """A thousand clients of a stream share what was read."""
         reader = BatchReader(STREAMS)
@@ -235,35 +225,3 @@ class TestFrames:
         batch = BatchReader(STREAMS).read(frame(b"\x0f\xa8slow", CLOSE) + frame(trade(1)))
         assert (batch.close, batch.publications, batch.is_plain) == (4008, 0, False)
         assert BatchReader(STREAMS).read(frame(b"", CLOSE)).close == 1005
-
-    @pytest.mark.parametrize(
-        ("sent", "why"),
-        [
-            (masked_frame(b"x"), "a masked frame"),
-            (frame(b"", 3), "a frame that begins with 0x83"),
-            (frame(b"x", CONTINUATION), "a frame that begins with 0x80"),
-            (frame(b"x", fin=False) + frame(b"y"), "a frame that begins with 0x81"),
-            (bytes((0x81, 127)) + (1 << 40).to_bytes(8, "big"), "a message of more than"),
-            (frame(b"\xff\xff", deflated=True), "a message that cannot be inflated"),
-        ],
-    )
-    def test_what_no_server_may_send(self, sent: bytes, why: str) -> None:
-        """It is refused with a word about what it was."""
-        with pytest.raises(BadFrames, match=why):
-            BatchReader(STREAMS).read(sent)
-
-    def test_a_message_that_inflates_without_bounds(self) -> None:
-        """A few bytes may not fill the memory."""
-        deflater = zlib.compressobj(wbits=-15)
-        bomb = deflater.compress(bytes(MAX_MESSAGE + 1)) + deflater.flush(zlib.Z_SYNC_FLUSH)
-        with pytest.raises(BadFrames, match="a message of more than"):
-            BatchReader(STREAMS).read(frame(bomb.removesuffix(b"\0\0\xff\xff"), deflated=True))
-
-    @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
-    def test_a_clients_frame_is_masked_with_nothing(self, size: int) -> None:
-        """Its length has the shortest form (RFC 6455, section 5.2)."""
-        sent = masked_frame(b"x" * size, PONG)
-        assert sent[0] == 0x8A
-        assert sent[1] & 0x80
-        assert sent.endswith(bytes(4) + b"x" * size)
-        assert len(sent) == size + 6 + (0 if size < 126 else 2 if size < 65536 else 8)

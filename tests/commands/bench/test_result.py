@@ -18,6 +18,7 @@ from marketfeed.commands.bench.machine import Usage
 from marketfeed.commands.bench.plan import Plan
 from marketfeed.commands.bench.report import Report
 from marketfeed.commands.bench.result import Course, Sample, make_report
+from marketfeed.commands.handshake import Handshake
 from marketfeed.redis.address import RedisAddress
 
 ADDRESS = parse_url("ws://h")
@@ -44,7 +45,7 @@ COURSE = Course(
 @pytest.fixture
 def crowd() -> Crowd:
     """Ten clients have connected; nothing came wrong."""
-    meeting = Meeting(ADDRESS, socket.AF_INET, ("127.0.0.1", 1), None, b"")
+    meeting = Meeting(ADDRESS, socket.AF_INET, ("127.0.0.1", 1), None, Handshake(ADDRESS))
     made = Crowd(selectors.DefaultSelector(), meeting, ["trade@A"], lambda: 0, per_client=1, slow=0, first_number=1)
     made.connects.add(1000, 10)
     return made

@@ -1,0 +1,107 @@
+"""WebSocket frames from a client's side (RFC 6455, section 5): cut out of what a server sends, and written. Pure.
+
+1. The server is not trusted: what one message may take is bounded, and what no server may send is refused.
+2. A message that is not complete is left for later, with whatever stands behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import NamedTuple
+
+__all__ = ["CLOSE", "MAX_MESSAGE", "NO_CODE", "PING", "PONG", "BadFrames", "Control", "Cut", "cut", "masked_frame"]
+
+MAX_MESSAGE = 16 * 1024 * 1024
+"""Bytes of a message; a server that sends a longer one is not believed."""
+NO_CODE = 1005  # RFC 6455, section 7.1.5
+
+_CONTINUATION, _TEXT, _BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+_FIN, _DEFLATED = 0x80, 0x40
+_END_OF_BLOCK = b"\x00\x00\xff\xff"  # which RFC 7692, section 7.2.1, leaves out
+
+
+class BadFrames(ValueError):
+    """The bytes are no frames that a server may send; the message says what they are."""
+
+
+class Control(NamedTuple):
+    """A control frame."""
+
+    opcode: int
+    payload: bytes
+
+    @property
+    def close_code(self) -> int:
+        """Of a close: its code, `NO_CODE` where it has none."""
+        return int.from_bytes(self.payload[:2], "big") if self.payload else NO_CODE
+
+
+class Cut(NamedTuple):
+    """A message, or None; the control frames before it or amid it; and where they end."""
+
+    message: bytes | None
+    controls: list[Control]
+    end: int
+
+
+def masked_frame(payload: bytes, opcode: int = _TEXT) -> bytes:
+    """A frame as a client sends it, with a mask that nobody foresees."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((_FIN | opcode, 0x80 | size))
+    elif size < 65536:
+        head = bytes((_FIN | opcode, 0xFE)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((_FIN | opcode, 0xFF)) + size.to_bytes(8, "big")
+    mask = os.urandom(4)
+    whole = (mask * (size // 4 + 1))[:size]
+    masked = int.from_bytes(payload, "big") ^ int.from_bytes(whole, "big")
+    return head + mask + masked.to_bytes(size, "big")
+
+
+def cut(data: bytes, at: int = 0) -> Cut | None:
+    """The next message or control frame from `at` on; None when it is not complete. Raises `BadFrames`."""
+    parts: list[bytes] = []
+    controls: list[Control] = []
+    is_deflated = False
+    while True:
+        if len(data) - at < 2:
+            return None
+        first, size = data[at], data[at + 1]
+        start = at + 2
+        if size > 125:
+            if size > 127:
+                raise BadFrames("a masked frame")
+            start = at + (4 if size == 126 else 10)
+            size = int.from_bytes(data[at + 2 : start], "big")
+        if size + sum(map(len, parts)) > MAX_MESSAGE:
+            raise BadFrames(f"a message of more than {MAX_MESSAGE} bytes")
+        at = start + size
+        if at > len(data):
+            return None
+        opcode = first & 0x0F
+        payload = data[start:at]
+        if opcode in (CLOSE, PING, PONG):
+            controls.append(Control(opcode, payload))
+            if not parts:
+                return Cut(None, controls, at)
+            continue
+        if opcode not in (_TEXT, _BINARY, _CONTINUATION) or (opcode == _CONTINUATION) != bool(parts):
+            raise BadFrames(f"a frame that begins with {first:#04x}")
+        is_deflated = is_deflated or bool(first & _DEFLATED)
+        parts.append(payload)
+        if first & _FIN:
+            message = payload if len(parts) == 1 else b"".join(parts)
+            return Cut(_inflate(message) if is_deflated else message, controls, at)
+
+
+def _inflate(data: bytes) -> bytes:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        message = inflater.decompress(data + _END_OF_BLOCK, MAX_MESSAGE)
+    except zlib.error:
+        raise BadFrames("a message that cannot be inflated") from None
+    if inflater.unconsumed_tail:
+        raise BadFrames(f"a message of more than {MAX_MESSAGE} bytes")
+    return message
