@@ -2,7 +2,7 @@
 
 It listens on loopback, says where, and echoes until it is ended. The suite's fuzzing client is pointed at it from
 outside, with all cases. With `--no-throttle` it reads as fast as a peer sends: the suite has cases of 131 MB in small
-messages, which take minutes otherwise (docs/security.md, "floods").
+messages, which take minutes otherwise (docs/security.md#what-the-pace-does-to-an-honest-peer).
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def merged(*messages: bytes) -> DepthMessage:
 
 
 def may_merge(earlier: bytes, later: bytes) -> bool:
-    """Whether the second message may merge into the first (docs/protocol.md)."""
+    """Whether the second message may merge into the first (docs/protocol.md#slow-clients)."""
     one, two = json.loads(earlier), json.loads(later)
     if two.get("snapshot") is True:
         return False
@@ -190,7 +190,7 @@ class _Item:
 
 
 class Waiting:
-    """What ought to wait for one client, by docs/protocol.md: the reference for backlogs and outboxes."""
+    """What ought to wait for one client, by docs/protocol.md#slow-clients: the reference for backlogs and outboxes."""
 
     def __init__(self) -> None:
         self.items: deque[_Item] = deque()

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import json
 import re
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,17 +49,19 @@ __all__ = [
     "is_for_the_machine",
     "links",
     "matches",
+    "mentions",
     "read_message",
     "steps",
     "tables",
 ]
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+DOCUMENTS = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))))
 
 _FENCE = re.compile(r"( *)```(\S*)")
 _HEADING = re.compile(r"(#+) +(.+)")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
+_MENTION = re.compile(r"\b(?:docs/[\w-]+|README|[A-Z]{4,})\.md\b(?:#[\w-]+)?")
 _STRING_OR_ANY = re.compile(r'"(?:[^"\\]|\\.)*"|…')
 
 
@@ -146,6 +149,19 @@ def anchors(document: str) -> set[str]:
 def links(document: str) -> list[str]:
     """What a document links to, pictures too."""
     return [target for line in _prose(document) for target in _LINK.findall(line)]
+
+
+def mentions(path: Path) -> list[str]:
+    """The documents that a Python file names in its docstrings and comments, as `docs/protocol.md#gaps`."""
+    found: list[str] = []
+    begins = True
+    with tokenize.open(path) as file:
+        for token in tokenize.generate_tokens(file.readline):
+            if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and begins):
+                found += _MENTION.findall(token.string)
+            else:
+                begins = token.type in (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT)
+    return found
 
 
 def _prose(document: str) -> Iterator[str]:

@@ -33,6 +33,7 @@ from tests.docs_runner import (
     is_for_the_machine,
     links,
     matches,
+    mentions,
     read_message,
     steps,
     tables,
@@ -85,12 +86,22 @@ class TestDocuments:
             if anchor:
                 assert anchor in anchors(str(target.resolve().relative_to(ROOT))), f"{document}: {link}"
 
+    @pytest.mark.parametrize("directory", ["marketfeed", "tests", "benchmarks", "tools", "twisted", "stubs"])
+    def test_what_docstrings_and_comments_cite_exists(self, directory: str) -> None:
+        """Every document that a Python file names is there, with the heading."""
+        known = {document: anchors(document) for document in DOCUMENTS}
+        for path in (ROOT / directory).rglob("*.py"):
+            for mention in mentions(path):
+                document, _, anchor = mention.partition("#")
+                assert document in known, f"{path}: {mention}"
+                assert not anchor or anchor in known[document], f"{path}: {mention}"
+
     @pytest.mark.parametrize("document", DOCUMENTS)
     def test_options_and_goals_that_the_prose_names_exist(self, document: str) -> None:
         """What stands between backquotes and looks like an option of the daemon, or a goal of make, is one."""
         known = {f"--{option.flag}" for option in OPTIONS}
         known |= options_of_commands()
-        known |= {"--json", "--logfile", "--syslog", "--uid", "--gid", "--pidfile", "--help"}
+        known |= {"--json", "--logfile", "--syslog", "--uid", "--gid", "--pidfile", "--help", "--version"}
         known |= {"--no-throttle", "--experimental-websocket"}  # of tests.autobahn, and of Node
         for code in inline_code(document):
             for option in re.findall(r"--[a-z][a-z-]*", code):

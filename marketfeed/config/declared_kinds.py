@@ -1,4 +1,4 @@
-"""The kinds of streams that an operator declares, in the tables `[streams.<kind>]` of the file (docs/operations.md)."""
+"""Kinds of streams that an operator declares: tables `[streams.<kind>]` (docs/operations.md#kinds-of-streams)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of the daemon's options, and what each of them accepts (docs/operations.md)."""
+"""The table of the daemon's options, and what each of them accepts (docs/operations.md#options)."""
 
 from __future__ import annotations
 

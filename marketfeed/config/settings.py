@@ -1,4 +1,5 @@
-"""The daemon's settings: one table of options, one place for defaults, one rule for precedence (docs/operations.md).
+"""The daemon's settings: one table of options, one place for defaults, one rule of precedence, as
+docs/operations.md#options has them.
 
 1. A flag beats the environment, which beats the file, which beats the default.
 2. The options that say where Redis is are taken together: any of them in one place beats all of them in a lower one.

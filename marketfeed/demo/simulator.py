@@ -1,5 +1,5 @@
 """A trading engine that makes a live market up, for demos, benchmarks and tests. It publishes what a real one does
-(docs/protocol.md).
+(docs/protocol.md#what-the-engine-publishes).
 
 1. The same seed and the same steps make the same bytes. Time is passed in, and only stamped on trades.
 2. Every trade is an execution of a matching engine. Replayed from any snapshot on, the depth publications of a market

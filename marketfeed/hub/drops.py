@@ -1,4 +1,7 @@
-"""Publications that do not go their way: each stream's are logged at most once a second (docs/protocol.md)."""
+"""Publications that do not go their way (docs/protocol.md#what-the-engine-publishes).
+
+Those of one stream are logged at most once a second.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients are told about publications that may be missing (docs/protocol.md).
+"""What clients are told about publications that may be missing (docs/protocol.md#gaps).
 
 1. A gap that is open is told to who is there as it opens, and to who joins while it lasts. It is closed, by an event
    with the same beginning, before the next publication.

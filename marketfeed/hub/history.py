@@ -1,4 +1,4 @@
-"""The past publications of streams, for resume and HISTORY (docs/protocol.md).
+"""The past publications of streams, for resume and HISTORY (docs/protocol.md#resume).
 
 1. What `since` returns is everything behind that offset, in order, or it returns nothing: never a part.
 2. Text that is no offset of the stream is an offset that is not reached; whatever it is, it does no harm.

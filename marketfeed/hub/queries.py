@@ -23,7 +23,7 @@ from marketfeed.model.streams import StreamName
 __all__ = ["BOOK_SECONDS", "KEPT_SECONDS", "Queries"]
 
 BOOK_SECONDS = 5.0
-"""How long somebody who asks for a book waits for it (docs/protocol.md)."""
+"""How long somebody who asks for a book waits for it (docs/protocol.md#an-order-book-in-one-answer)."""
 KEPT_SECONDS = 60.0
 """How long a stream is wanted after its book was asked for, besides `--linger`."""
 _MOST_KEPT = 1000

@@ -18,7 +18,7 @@ from marketfeed.runtime.logs import Log
 __all__ = ["CONFIRM_SECONDS", "Readiness", "Wait"]
 
 CONFIRM_SECONDS = 5.0
-"""How long a client waits for the source's confirmation before it is answered without (docs/protocol.md)."""
+"""How long a client waits for the source's confirmation before it is answered without (docs/protocol.md#gaps)."""
 
 _PORTION = 50
 """Those who go on in one turn of the reactor."""

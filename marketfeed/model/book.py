@@ -1,4 +1,4 @@
-"""Order books: reading a depth message, and merging the ones that wait for a slow client (docs/protocol.md).
+"""Order books: a depth message is read; those that wait for a slow client are merged (docs/protocol.md#slow-clients).
 
 1. Prices are compared as decimals; prices and quantities are written as the engine wrote them.
 2. A later level replaces an earlier one of the same price. A level of quantity zero stays in an update, where it says

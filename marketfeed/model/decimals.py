@@ -1,4 +1,4 @@
-"""Prices and quantities: what they may be, and which are the same (docs/protocol.md).
+"""Prices and quantities: what they may be, and which are the same (docs/protocol.md#what-the-engine-publishes).
 
 1. Text is a decimal of at most 64 characters whose exponent, if it has one, is from -99 to 99. No price has more, and
    whatever is computed with one stays small.

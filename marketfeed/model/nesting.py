@@ -1,4 +1,4 @@
-"""How deep JSON may nest (docs/protocol.md): the same for every Python, whose own limits differ.
+"""How deep JSON may nest, the same for every Python, whose limits differ (docs/protocol.md#what-the-engine-publishes).
 
 1. The outermost object or list is the first level. Brackets inside strings are text.
 2. What is JSON is measured exactly. Of what is none, `is_too_deep` may say either; but when it says no, a decoder

@@ -1,4 +1,4 @@
-"""The source for an engine that PUBLISHes to Redis (docs/protocol.md).
+"""The source for an engine that PUBLISHes to Redis (docs/protocol.md#what-the-engine-publishes).
 
 1. The channels subscribed on the server follow the wanted streams through `DesiredChannels`.
 2. The sink hears things in the order in which they happened on the link, and `flush` after each read.

@@ -3,7 +3,7 @@
 1. Frames leave in the order in which they came, and whole.
 2. `keep`: everything waits. `latest`: only the newest of a stream waits. `merge`: depth updates are merged into the
    one that waits, where nothing is missing between them; a snapshot discards what waited before it
-   (docs/protocol.md).
+   (docs/protocol.md#slow-clients).
 3. Nothing is merged or replaced across a control event, so that a gap is told where it is; nor across a change of the
    stream's shape, so that within a stream the order stays what it was.
 4. `size` is what the waiting frames take; for merged ones an estimate, from above (`DepthMessage.size`).

@@ -6,7 +6,7 @@
 3. What waits are whole frames: the rest of a frame that was cut goes to the transport first, and in one piece. Which
    of them are left out is the backlog's to say.
 4. At most `limit` bytes wait, or the rest of a single frame that was cut. One more, and the client is a slow consumer:
-   nothing of what waits is sent any more, except for the close (docs/protocol.md).
+   nothing of what waits is sent any more, except for the close (docs/protocol.md#slow-clients).
 5. A TLS connection is never direct. The transport is told to buffer until it pauses the outbox, its push producer.
 """
 

@@ -13,7 +13,7 @@ __all__ = ["NOTICE", "TokenExpiry"]
 _LOOK_SECONDS = 300.0
 """How long it takes at most to notice that the clock of the tokens was set."""
 NOTICE = 60.0
-"""Seconds before the end at which the client hears of it (docs/protocol.md)."""
+"""Seconds before the end at which the client hears of it (docs/protocol.md#auth-and-the-end-of-a-token)."""
 
 
 class TokenExpiry:

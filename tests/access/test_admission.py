@@ -345,7 +345,7 @@ class Trial:
 
     @property
     def expected(self) -> int:
-        """docs/protocol.md, in the order of what it costs to find out."""
+        """docs/protocol.md#refusals-and-closes, in the order of what it costs to find out."""
         checks = (
             (429, self.is_late),
             (503, self.state != "open"),

@@ -1,4 +1,4 @@
-"""The tables `[streams.<kind>]`: what they declare, and the one line for what they cannot (docs/operations.md)."""
+"""The tables `[streams.<kind>]` (docs/operations.md#kinds-of-streams), and the one line for what is wrong there."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_kinds_in_the_order_of_the_file() -> None:
 
 @pytest.mark.parametrize("name", ["a", "Z9_", "x" * 32])
 def test_names(name: str) -> None:
-    """Whatever can be the kind of a stream's name (docs/protocol.md)."""
+    """Whatever can be the kind of a stream's name (docs/protocol.md#streams)."""
     (kind,) = read(f"[streams.{name}]\nloss = 'keep'")
     assert str(StreamKinds([kind]).parse(f"{name}@TATA_INR")) == f"{name}@TATA_INR"
 

@@ -1,4 +1,4 @@
-"""Settings: where each comes from, which source wins, and the one line for what cannot be used (docs/operations.md)."""
+"""Settings: which source wins, and the one line for what cannot be used (docs/operations.md#options)."""
 
 from __future__ import annotations
 

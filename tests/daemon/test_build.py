@@ -276,7 +276,7 @@ def tree(service: IService, depth: int = 0) -> list[str]:
 
 
 def described(conditions: set[str]) -> list[str]:
-    """The tree of docs/architecture.md, without what stands there only where other conditions hold."""
+    """The tree of docs/architecture.md#the-tree-of-services, without what stands there only under other conditions."""
     (block,) = (block for block in blocks("diagram") if block.text.startswith("Daemon\n"))
     lines, left_out = [], None
     for line in block.text.splitlines():
@@ -312,7 +312,7 @@ TREES = [
 class TestTree:
     @pytest.mark.parametrize(("settings", "conditions"), TREES)
     def test_it_is_the_one_that_is_described(self, settings: Settings, conditions: set[str]) -> None:
-        """docs/architecture.md shows it, with what is there only under some settings."""
+        """docs/architecture.md#the-tree-of-services shows it, with what is there only under some settings."""
         assert tree(build(FakeReactor(), settings, IN_FRONT)) == described(conditions)
 
     @pytest.mark.parametrize("settings", [settings for settings, _ in TREES])
@@ -326,7 +326,7 @@ class TestTree:
 
 class TestBuild:
     def test_the_parts_of_a_daemon(self) -> None:
-        """In the order of docs/architecture.md: what is needed starts before what needs it, and stops after it."""
+        """docs/architecture.md#the-tree-of-services: what is needed starts before what needs it, and stops after it."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
         assert names(list(daemon)) == [
             *(

@@ -55,7 +55,7 @@ def audience() -> Audience:
 
 @pytest.mark.parametrize("is_enveloped", [False, True])
 def test_a_gap_is_one_text_in_the_clients_dialect(is_enveloped: bool) -> None:
-    """The shape of docs/protocol.md."""
+    """The shape of docs/protocol.md#gaps."""
     (text,) = payloads(gap_frame(["a@depth"], "sequence", 5, None, is_enveloped))
     data = {"e": "gap", "streams": ["a@depth"], "reason": "sequence", "from": 5, "to": None}
     assert msgspec.json.decode(text) == ({"stream": "!gap", "data": data} if is_enveloped else data)

@@ -1,4 +1,4 @@
-"""Publications of an engine: what is let through, byte for byte, and why the rest is not (docs/protocol.md)."""
+"""Publications: what is let through to the byte, and why not the rest (docs/protocol.md#what-the-engine-publishes)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams: their names, kinds and spellings (docs/protocol.md)."""
+"""Streams: their names, kinds and spellings (docs/protocol.md#streams)."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_declared_kinds() -> None:
 
 
 def test_a_private_kind_has_no_other_spelling() -> None:
-    """docs/protocol.md has the reversed form for public kinds; a user's name is in its token's case."""
+    """docs/protocol.md#streams has the reversed form for public kinds; a user's name is in its token's case."""
     orders = StreamKind("orders", LossPolicy.KEEP, private=True)
     kinds = StreamKinds((*BUILT_IN, orders))
     assert kinds.parse("orders@alice") == StreamName(orders, "alice")

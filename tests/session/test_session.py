@@ -1,4 +1,4 @@
-"""The conversation: every method and every error as docs/protocol.md has them, and requests in any order.
+"""The conversation: every method and every error as docs/protocol.md#requests has them, and requests in any order.
 
 The hub is the real one, over a source that the test drives.
 """
@@ -443,7 +443,7 @@ class TestErrors:
         ids=lambda value: repr(value)[:60],
     )
     def test_what_is_wrong_is_said(self, dialect: Dialect, request_text: bytes, code: int, says: str) -> None:
-        """The code of docs/protocol.md, and what would be right; the connection stays as it was."""
+        """The code of docs/protocol.md#errors, and what would be right; the connection stays as it was."""
         client = Client(dialect)
         answer = client.ask(request_text)
         fault = answer["data"] if dialect is Dialect.HOUSE else answer["error"]
@@ -1394,7 +1394,7 @@ ALICE = Identity("alice", None, 2e9)
 
 
 class TestTokens:
-    """What a client may have is what its token says (docs/protocol.md)."""
+    """What a client may have is what its token says (docs/protocol.md#tokens)."""
 
     def test_what_is_not_permitted_is_refused(self) -> None:
         """As a whole, with the first stream that is not; nothing of the rest is subscribed."""

@@ -85,7 +85,7 @@ def _publish(stream: str, payload: bytes) -> tuple[Any, ...]:
 class LossWatcher(Watcher):
     """A client that believes what it is told, and keeps account of it.
 
-    `asks_again`: after a gap it asks whether anything was missed, as docs/protocol.md advises those who lose nothing.
+    `asks_again`: after a gap it asks whether anything was missed, as docs/protocol.md#a-client-that-loses-nothing does.
     """
 
     def __init__(self, cast: Cast, rng: random.Random, publisher: Publisher, streams: list[str]) -> None:

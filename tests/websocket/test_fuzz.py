@@ -92,7 +92,7 @@ def assert_http(sent: bytes) -> int:
 
 
 def assert_frames(sent: bytes) -> list[tuple[int, bytes]]:
-    """`sent` is whole frames, the texts of which are JSON, and a close with a code of docs/protocol.md ends them."""
+    """`sent` is whole frames, texts of JSON and then a close with a code of docs/protocol.md#refusals-and-closes."""
     frames = list(frames_of(sent))
     for at, (opcode, payload) in enumerate(frames):
         if opcode == CLOSE:

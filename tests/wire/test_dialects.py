@@ -1,4 +1,4 @@
-"""The three dialects, word for word as in docs/protocol.md."""
+"""The three dialects, word for word as in docs/protocol.md#paths-and-dialects."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A control event (docs/protocol.md)."""
+    """A control event (docs/protocol.md#paths-and-dialects)."""
 
     name: str
     data: dict[str, Any]
