@@ -57,75 +57,18 @@ def envelope(stream: str, data: bytes) -> bytes:
     return b'{"stream":"%b","data":%b}' % (stream.encode(), data)
 
 
-def content(message: Any, path: str) -> Any:
-    """What a reply, an error or an event says, whatever it is wrapped in."""
-    if path == "/":
-        assert message["stream"] == "!" + message["data"]["e"]
-        return {name: value for name, value in message["data"].items() if name != "e"}
-    return message
-
-
-paths = pytest.mark.parametrize("path", ["/", "/stream", "/ws"])
-
-
-# Section 1: the names of streams.
-
-
-@pytest.mark.parametrize(
-    ("spelling", "stream", "data"),
-    [
-        ("trade@{0}", "trade@{0}", trade()),
-        ("{1}@trade", "trade@{0}", trade()),
-        ("ticker@{0}", "ticker@{0}", TICKER),
-        ("{1}@ticker", "ticker@{0}", TICKER),
-        ("depth@{0}", "depth@{0}", DEPTH),
-        ("depth@{0}@100ms", "depth@{0}", DEPTH),
-        ("{1}@depth", "depth@{0}", DEPTH),
-        ("{1}@depth@1000ms", "depth@{0}", DEPTH),
-        ("trade@{1}", "trade@{1}", trade()),
-        ("trade@a.-_Z9{0}", "trade@a.-_Z9{0}", trade()),
-    ],
-)
 @pytest_twisted.ensureDeferred
-async def test_a_stream_has_several_spellings(stage: Stage, spelling: str, stream: str, data: bytes) -> None:
-    """All lead to one channel, and each client sees its own; the engine's bytes come through as they are."""
-    market = stage.market()
-    spelling, stream = (text.format(market, market.lower()) for text in (spelling, stream))
-    client = await stage.client("/stream")
-    assert await client.subscribe(spelling) == {"result": None, "id": 1}
-    assert await client.ask({"method": "LIST_SUBSCRIPTIONS", "id": 2}) == {"result": [spelling], "id": 2}
-    assert await stage.engine.publish(stream, data) == [1]
-    assert await client.next_bytes() == envelope(spelling, data)
-
-
-@pytest_twisted.ensureDeferred
-async def test_two_spellings_are_two_subscriptions(stage: Stage) -> None:
-    """Each publication comes under both, until one of them is left."""
-    market = stage.market()
-    one, other = f"trade@{market}", f"{market.lower()}@trade"
-    client = await stage.client("/stream")
-    await client.subscribe(one, other)
-    await stage.engine.publish(one, trade(number=1), trade(number=2))
-    received = [await client.next_bytes() for _ in range(4)]
-    for spelling in (one, other):
-        assert [each for each in received if each.startswith(b'{"stream":"%b"' % spelling.encode())] == [
-            envelope(spelling, trade(number=number)) for number in (1, 2)
-        ]
-    assert await client.ask({"method": "UNSUBSCRIBE", "params": [one], "id": 1}) == {"result": None, "id": 1}
-    await stage.engine.publish(one, trade(number=3), trade(number=4))
-    assert [await client.next_bytes() for _ in range(2)] == [envelope(other, trade(number=n)) for n in (3, 4)]
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_publication_that_is_wrapped_is_not_wrapped_again(stage: Stage) -> None:
-    """Each dialect gets what it would get of a bare one."""
+async def test_a_publication_reaches_each_dialect_as_it_speaks(stage: Stage) -> None:
+    """The engine's bytes come through unchanged, in the envelope that the path calls for."""
     stream = f"trade@{stage.market()}"
-    clients = [await stage.client(path) for path in ("/", "/stream", "/ws")]
-    for client in clients:
-        await client.subscribe(stream)
-    await stage.engine.publish(stream, b' { "stream" : "%b" , "data" : %b } ' % (stream.encode(), trade()))
-    for client, expected in zip(clients, (envelope(stream, trade()), envelope(stream, trade()), trade()), strict=True):
-        assert await client.next_bytes() == expected
+    house = await stage.client()
+    combined, raw = await stage.client(f"/stream?streams={stream}"), await stage.client(f"/ws/{stream}")
+    assert await house.subscribe(stream) == {"stream": "!reply", "data": {"e": "reply", "id": 1, "result": None}}
+    for client in (combined, raw):
+        assert (await client.ask({"method": "LIST_SUBSCRIPTIONS", "id": 1})) == {"result": [stream], "id": 1}
+    await stage.engine.publish(stream, trade())
+    assert await house.next_bytes() == await combined.next_bytes() == envelope(stream, trade())
+    assert await raw.next_bytes() == trade()
 
 
 # Section 3: every frame of the house dialect has what existing front ends read without asking.
@@ -180,116 +123,6 @@ async def test_every_frame_on_the_house_path_has_a_stream_and_an_event(harness: 
 
 
 # Section 4: requests.
-
-
-@paths
-@pytest_twisted.ensureDeferred
-async def test_each_method_is_answered(stage: Stage, path: str) -> None:
-    """In the shape of the path, with the id of the request."""
-    market = stage.market()
-    one, two = f"trade@{market}", f"depth@{market}"
-    client = await stage.client(path)
-    conversation: list[tuple[dict[str, object], object]] = [
-        ({"method": "PING"}, "PONG"),
-        ({"method": "LIST_SUBSCRIPTIONS"}, []),
-        ({"method": "SUBSCRIBE", "params": [one, two]}, None),
-        ({"method": "SUBSCRIBE", "params": [two, one]}, None),
-        ({"method": "LIST_SUBSCRIPTIONS", "params": "whatever"}, [one, two]),
-        ({"method": "UNSUBSCRIBE", "params": [one, f"ticker@{market}"]}, None),
-        ({"method": "UNSUBSCRIBE", "params": [one]}, None),
-        ({"method": "LIST_SUBSCRIPTIONS"}, [two]),
-        ({"method": "GET_PROPERTY", "params": ["combined"]}, path != "/ws"),
-    ]
-    for number, (request, _) in enumerate(conversation):
-        client.send({**request, "id": number, "unknown": {"ignored": True}})
-    for number, (_, result) in enumerate(conversation):
-        assert content(await client.next(), path) == {"result": result, "id": number}
-
-
-@paths
-@pytest.mark.parametrize("request_id", [0, -(2**63), 2**63 - 1, "", "x" * 36, "é", None])
-@pytest_twisted.ensureDeferred
-async def test_an_id_comes_back_as_it_was(stage: Stage, path: str, request_id: object) -> None:
-    """A number, a text, null."""
-    client = await stage.client(path)
-    assert content(await client.ask({"method": "PING", "id": request_id}), path) == {"result": "PONG", "id": request_id}
-    error = content(await client.ask({"method": "PONG", "id": request_id}), path)
-    assert error["id"] == request_id
-
-
-@paths
-@pytest_twisted.ensureDeferred
-async def test_without_an_id_there_is_none(stage: Stage, path: str) -> None:
-    """And on the house path a change of subscription that succeeds is not answered at all."""
-    client = await stage.client(path)
-    streams = [f"trade@{stage.market()}"]
-    answers = [] if path == "/" else [{"result": None}, {"result": None}, {"result": None}]
-    for method in ("SUBSCRIBE", "SUBSCRIBE", "UNSUBSCRIBE"):
-        client.send({"method": method, "params": streams})
-    client.send({"method": "PING"})
-    for answer in [*answers, {"result": "PONG"}]:
-        assert content(await client.next(), path) == answer
-    error = content(await client.ask({"method": "SUBSCRIBE"}), path)
-    assert "id" not in error
-
-
-@paths
-@pytest.mark.parametrize(
-    ("request_text", "code", "says"),
-    [
-        ({"method": "SET_PROPERTY", "params": ["colour", True], "id": 1}, 0, "combined"),
-        ({"method": "GET_PROPERTY", "params": ["colour"], "id": 1}, 0, "combined"),
-        ({"method": "NONSENSE", "id": 1}, 2, "method"),
-        ({"id": 1}, 2, "method"),
-        ({"method": "SUBSCRIBE", "id": 1}, 2, "params"),
-        ({"method": "SUBSCRIBE", "params": ["trade@A", "trade@"], "id": 1}, 2, "params[1]"),
-        ({"method": "PING", "id": [1]}, 2, "id"),
-        (b'{"method":"PING" "id":1}', 3, "byte 17"),
-    ],
-)
-@pytest_twisted.ensureDeferred
-async def test_what_is_wrong_has_a_code(stage: Stage, path: str, request_text: Any, code: int, says: str) -> None:
-    """The text names the field or the place, the connection stays open."""
-    client = await stage.client(path)
-    answer = content(await client.ask(request_text), path)
-    fault = answer if path == "/" else answer["error"]
-    assert fault["code"] == code
-    assert says in fault["msg"]
-    assert answer.get("id") == (1 if isinstance(request_text, dict) and request_text["id"] == 1 else None)
-    assert content(await client.ask({"method": "PING", "id": 2}), path) == {"result": "PONG", "id": 2}
-
-
-@pytest_twisted.ensureDeferred
-async def test_the_shape_of_publications_can_be_changed(stage: Stage) -> None:
-    """On the Binance paths, both ways; the value has a type; on the house path it cannot be changed."""
-    stream = f"trade@{stage.market()}"
-    client = await stage.client("/ws")
-    await client.subscribe(stream)
-    assert await client.ask({"method": "SET_PROPERTY", "params": ["combined", True], "id": 4}) == {
-        "result": None,
-        "id": 4,
-    }
-    assert await client.ask({"method": "GET_PROPERTY", "params": ["combined"], "id": 5}) == {"result": True, "id": 5}
-    await stage.engine.publish(stream, trade())
-    assert await client.next_bytes() == envelope(stream, trade())
-    answer = await client.ask({"method": "SET_PROPERTY", "params": ["combined", "false"], "id": 4})
-    assert answer["error"]["code"] == 1
-    await client.ask({"method": "SET_PROPERTY", "params": ["combined", False], "id": 4})
-    await stage.engine.publish(stream, trade())
-    assert await client.next_bytes() == trade()
-    client = await stage.client("/")
-    answer = await client.ask({"method": "SET_PROPERTY", "params": ["combined", False], "id": 4})
-    assert answer["data"]["code"] == 0
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_subscribe_takes_effect_whole_or_not_at_all(stage: Stage) -> None:
-    """One bad name, and Redis never hears of the good one."""
-    stream = f"trade@{stage.market()}"
-    client = await stage.client("/ws")
-    await client.subscribe(stream, "nonsense")
-    assert await client.ask({"method": "LIST_SUBSCRIPTIONS", "id": 2}) == {"result": [], "id": 2}
-    assert await stage.engine.publish(stream, trade()) == [0]
 
 
 @pytest_twisted.ensureDeferred
@@ -368,18 +201,17 @@ async def test_one_address_cannot_take_all_streams(harness: Harness) -> None:
     assert await daemon.stop() == 0
 
 
-@paths
 @pytest_twisted.ensureDeferred
-async def test_there_are_limits_to_subscriptions(harness: Harness, path: str) -> None:
+async def test_there_are_limits_to_subscriptions(harness: Harness) -> None:
     """Of a connection, and of distinct streams of the whole process: error 4, and what was there stays."""
     redis = await harness.redis()
     daemon = await harness.daemon("--max-streams", "3", "--max-distinct-streams", "4", "--linger", "0", redis=redis)
 
     async def ask(client: Client, method: str, *streams: str) -> object:
-        answer = content(await client.ask({"method": method, "params": streams, "id": 1}), path)
-        return answer["error"]["code"] if "error" in answer else answer.get("code")
+        answer = await client.ask({"method": method, "params": streams, "id": 1})
+        return answer["error"]["code"] if "error" in answer else None
 
-    one, two = await harness.client(daemon, path), await harness.client(daemon, path)
+    one, two = await harness.client(daemon, "/ws"), await harness.client(daemon, "/ws")
     assert await ask(one, "SUBSCRIBE", "trade@A", "trade@B", "a@trade", "trade@C") == 4
     assert await ask(one, "SUBSCRIBE", "trade@A", "trade@B", "a@trade") is None
     assert await ask(one, "SUBSCRIBE", "trade@C") == 4
@@ -391,21 +223,19 @@ async def test_there_are_limits_to_subscriptions(harness: Harness, path: str) ->
     assert await daemon.stop() == 0
 
 
-@paths
 @pytest_twisted.ensureDeferred
-async def test_too_many_requests(harness: Harness, path: str) -> None:
+async def test_too_many_requests(harness: Harness) -> None:
     """Error 7 with the id; the twentieth in a row is one too many, and closes with 4029."""
     daemon = await harness.daemon("--request-burst", "2", "--request-rate", "0.001")
-    client = await harness.client(daemon, path)
+    client = await harness.client(daemon, "/ws")
     for number in range(2 + 20):
         client.send({"method": "PING", "id": number})
     for number in range(2):
-        assert content(await client.next(), path) == {"result": "PONG", "id": number}
+        assert await client.next() == {"result": "PONG", "id": number}
     for number in range(2, 2 + 19):
-        answer = content(await client.next(), path)
-        fault = answer if path == "/" else answer["error"]
-        assert (fault["code"], answer["id"]) == (7, number)
-        assert "0.001 a second" in fault["msg"]
+        answer = await client.next()
+        assert (answer["error"]["code"], answer["id"]) == (7, number)
+        assert "0.001 a second" in answer["error"]["msg"]
     assert await client.closed == (4029, "too many requests")
     assert not client.received
     await daemon.expect(r"client \S+-1 disconnected after .* closed by the server with 4029 too many requests")
@@ -451,51 +281,46 @@ async def test_a_gap_is_announced_when_it_begins_and_when_it_ends(harness: Harne
     assert await daemon.stop() == 0
 
 
-@paths
 @pytest_twisted.ensureDeferred
-async def test_a_subscribe_while_the_source_is_down(harness: Harness, path: str) -> None:
+async def test_a_subscribe_while_the_source_is_down(harness: Harness) -> None:
     """Is accepted and answered at once; the gap says that nothing flows yet, and ends when it does."""
     redis = RedisServer(harness, harness.directory)
     daemon = await harness.daemon("--redis-url", redis.url)
     await daemon.expect("no connection to")
-    client = await harness.client(daemon, path)
-    assert content(await client.subscribe("trade@A", "a@trade"), path) == {"result": None, "id": 1}
+    client = await harness.client(daemon, "/ws")
+    assert await client.subscribe("trade@A", "a@trade") == {"result": None, "id": 1}
     begun = await client.next()
-    begun = begun if path == "/ws" else begun["data"]
     assert (begun["e"], begun["reason"], begun["to"]) == ("gap", "source-down", None)
     assert begun["streams"] == ["trade@A", "a@trade"]
     await redis.start()
     ended = await client.next()
-    ended = ended if path == "/ws" else ended["data"]
     assert {**ended, "to": None} == begun
     engine = await redis.connect()
     await engine.publish("trade@A", trade())
-    assert json.loads(trade()) in ((message := await client.next()), message.get("data"))
+    assert await client.next_bytes() == trade()
     assert await daemon.stop() == 0
 
 
-async def farewells(clients: list[Client], path: str = "/ws") -> list[Any]:
+async def farewells(clients: list[Client]) -> list[Any]:
     """What each was told last, and see that it was closed with 1012 and knew why."""
     closed = await gatherResults([client.closed for client in clients])
     assert closed == [(1012, "shutting down or restarting")] * len(clients)
     events = []
     for client in clients:
-        (message,) = map(json.loads, client.received)
-        event = message if path == "/ws" else message["data"]
+        (event,) = map(json.loads, client.received)
         assert event["e"] == "serverShutdown"
         assert 0 < event["reconnectAfter"] <= 5000
         events.append(event)
     return events
 
 
-@paths
 @pytest_twisted.ensureDeferred
-async def test_a_shutdown_is_announced_and_spread(harness: Harness, path: str) -> None:
+async def test_a_shutdown_is_announced_and_spread(harness: Harness) -> None:
     """At SIGTERM clients are sent away one by one, a random pause each before they come back; the status is 0."""
     daemon = await harness.daemon("--drain-seconds", "60")
-    clients = [await harness.client(daemon, path) for _ in range(10)]
+    clients = [await harness.client(daemon, "/ws") for _ in range(10)]
     assert await daemon.stop("TERM") == 0
-    events = await farewells(clients, path)
+    events = await farewells(clients)
     moments = sorted(event["E"] for event in events)
     assert moments[-1] - moments[0] >= 800  # ten ticks of 100 ms
     assert len({event["reconnectAfter"] for event in events}) > 1
@@ -513,16 +338,15 @@ async def test_a_second_signal_hurries_a_shutdown(harness: Harness) -> None:
     assert moments[-1] - moments[-21] < 1500  # otherwise twenty ticks of 100 ms
 
 
-@paths
 @pytest_twisted.ensureDeferred
-async def test_sigint_ends_at_once(harness: Harness, path: str) -> None:
+async def test_sigint_ends_at_once(harness: Harness) -> None:
     """Everybody is told all the same."""
     redis = await harness.redis()
     daemon = await harness.daemon("--drain-seconds", "1000", redis=redis)
-    clients = [await harness.client(daemon, path) for _ in range(50)]
+    clients = [await harness.client(daemon, "/ws") for _ in range(50)]
     await clients[0].subscribe("trade@A")
     assert await daemon.stop("INT") == 0
-    moments = [event["E"] for event in await farewells(clients, path)]
+    moments = [event["E"] for event in await farewells(clients)]
     assert max(moments) - min(moments) < 4000
 
 

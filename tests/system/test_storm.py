@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.system.harness import DEADLINE, DaemonProcess, Harness, Redis, RedisServer, trade
+from tests.system.harness import DEADLINE, DaemonProcess, Harness, Redis, trade
 from tests.system.witness import Witness
 
 CLIENTS, STREAMS, OPERATIONS, CHECKPOINTS = 60, 100, 2_000, 5
@@ -185,41 +185,11 @@ async def calls(engine: Redis, command: str) -> int:
     return int(found[1]) if found else 0
 
 
-async def start(harness: Harness, linger: str) -> tuple[RedisServer, DaemonProcess, Redis]:
-    redis = await harness.redis()
-    return redis, await harness.daemon("--linger", linger, redis=redis), await redis.connect()
-
-
-@pytest_twisted.ensureDeferred
-async def test_the_first_client_subscribes_and_the_last_unsubscribes(harness: Harness) -> None:
-    """When a client has its reply the channel is there; those between first and last cost the server nothing."""
-    _, daemon, engine = await start(harness, "0.1")
-    first = await harness.client(daemon)
-    assert await engine.channels() == set()
-    await first.subscribe("trade@A")
-    assert await engine.channels() == {"trade@A"}
-    others = [await harness.client(daemon, path) for path in ("/", "/stream", "/ws")]
-    for other in others:
-        await other.subscribe("trade@A", "a@trade")
-    for client in (first, *others[1:]):
-        client.sendClose()
-        await client.closed
-    await others[0].ask({"method": "UNSUBSCRIBE", "params": ["trade@A"], "id": 2})
-    assert (await others[0].ask({"method": "LIST_SUBSCRIPTIONS", "id": 3}))["data"]["result"] == ["a@trade"]
-    assert await engine.publish("trade@A", trade("A")) == [1]
-    assert (await others[0].next())["stream"] == "a@trade"
-    assert await calls(engine, "subscribe") == 1
-    assert await calls(engine, "unsubscribe") == 0
-    await others[0].ask({"method": "UNSUBSCRIBE", "params": ["a@trade"], "id": 4})
-    await harness.eventually(lambda: _is_silent(engine))
-    assert await calls(engine, "subscribe") == 1
-    assert await calls(engine, "unsubscribe") == 1
-
-
 @pytest_twisted.ensureDeferred
 async def test_a_page_that_is_loaded_again_does_not_flap_the_channel(harness: Harness) -> None:
     """Within the linger time a client may leave and come back, and the server hears nothing of it."""
-    _, daemon, engine = await start(harness, "600")
+    redis = await harness.redis()
+    daemon, engine = await harness.daemon("--linger", "600", redis=redis), await redis.connect()
     for _ in range(5):
         client = await harness.client(daemon)
         await client.subscribe("trade@A")
@@ -230,24 +200,3 @@ async def test_a_page_that_is_loaded_again_does_not_flap_the_channel(harness: Ha
     assert await engine.channels() == {"trade@A"}
     assert await calls(engine, "subscribe") == 1
     assert await calls(engine, "unsubscribe") == 0
-
-
-@pytest_twisted.ensureDeferred
-async def test_without_a_linger_the_channel_goes_with_its_last_client(harness: Harness) -> None:
-    """And comes back with the next one, who misses nothing after its reply, however quickly that happens."""
-    _, daemon, engine = await start(harness, "0")
-    client = await harness.client(daemon)
-    for number in range(50):
-        client.send({"method": "SUBSCRIBE", "params": ["trade@A", "trade@B"], "id": number})
-        client.send({"method": "UNSUBSCRIBE", "params": ["trade@A"], "id": number})
-        client.send({"method": "SUBSCRIBE", "params": ["trade@A"], "id": number})
-        for _ in range(3):
-            assert (await client.next())["data"] == {"e": "reply", "id": number, "result": None}
-        assert await engine.publish("trade@A", trade("A", number)) == [1]
-        assert (await client.next())["data"]["t"] == number
-        await client.ask({"method": "UNSUBSCRIBE", "params": ["trade@A", "trade@B"], "id": number})
-    await harness.eventually(lambda: _is_silent(engine))
-
-
-async def _is_silent(engine: Redis) -> bool:
-    return await engine.channels() == set()
