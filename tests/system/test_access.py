@@ -16,7 +16,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from tests.by_hand import CLOSE, close_code, frames_of, handshake
+from tests.by_hand import handshake
 from tests.system.browser import CHROMIUM, Browser
 from tests.system.harness import Client, DaemonProcess, Harness, RawConnection, Redis, trade
 from tests.tokens import SECRET, jwk, private_key, signed, write_jwks
@@ -131,39 +131,7 @@ async def test_pages_of_other_hosts_are_refused(harness: Harness) -> None:
     assert f"--allowed-origin {EVIL} would admit it" in warnings[0]
 
 
-@pytest_twisted.ensureDeferred
-async def test_the_flag_admits_them(harness: Harness) -> None:
-    """As the log has it; a pattern too; and then nobody else, not even pages of this machine."""
-    daemon = await harness.daemon("--allowed-origin", EVIL, "--allowed-origin", "https://*.example.com")
-    for origin, status in (
-        (EVIL, 101),
-        ("https://EVIL.example:443", 101),
-        ("https://app.example.com", 101),
-        ("https://a.b.example.com", 403),
-        ("http://evil.example", 403),
-        ("http://localhost", 403),
-        ("null", 403),
-    ):
-        assert (await knock(harness, daemon, Origin=origin)).status == status, origin
-
-
 # Tokens.
-
-
-@pytest.mark.parametrize("where", ["header", "query", "subprotocol"])
-@pytest_twisted.ensureDeferred
-async def test_a_token_may_come_in_three_places(stage: Stage, where: str) -> None:
-    """And makes its bearer known; of the subprotocols only ours is agreed to."""
-    if where == "header":
-        answer = await knock(stage.harness, stage.daemon, Authorization=f"Bearer {stage.token()}")
-    elif where == "query":
-        answer = await knock(stage.harness, stage.daemon, f"/ws?token={stage.token()}")
-    else:
-        offers = f"marketfeed, bearer.{stage.token()}"
-        answer = await knock(stage.harness, stage.daemon, Sec_WebSocket_Protocol=offers)
-    assert answer.status == 101
-    assert answer.header(b"Sec-WebSocket-Protocol") == (b"marketfeed" if where == "subprotocol" else None)
-    await stage.daemon.expect(r'connected from 127\.0\.0\.1:\d+, raw, user alice"')
 
 
 @pytest_twisted.ensureDeferred
@@ -182,21 +150,6 @@ async def test_who_has_no_good_token_is_refused(stage: Stage) -> None:
         assert refused.answer.endswith(b"\r\n\r\n" + text)
     both = await knock(stage.harness, stage.daemon, f"/ws?token={old}", Authorization=f"Bearer {stage.token()}")
     assert both.status == 400
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_page_is_told_in_a_way_that_it_can_read(stage: Stage) -> None:
-    """101, close 4401, and nothing else; but 403 for a page of another origin."""
-    for offers in (None, f"marketfeed, bearer.{stage.token(-HOUR)}"):
-        page = await knock(
-            stage.harness, stage.daemon, "/ws/trade@A", Origin="http://localhost", Sec_WebSocket_Protocol=offers
-        )
-        assert page.status == 101
-        await page.raw.until(lambda data: b"expired" in data)
-        ((opcode, payload),) = frames_of(page.raw.data.partition(b"\r\n\r\n")[2])
-        assert (opcode, close_code(payload)) == (CLOSE, 4401)
-    other = await knock(stage.harness, stage.daemon, f"/ws?token={stage.token()}", Origin=EVIL)
-    assert other.status == 403
 
 
 @pytest_twisted.ensureDeferred
@@ -279,20 +232,6 @@ async def test_no_token_is_shown_wherever_it_is_put(stage: Stage) -> None:
         {"method": "AUTH", "params": [stage.token(sub="bob")]},
     ):
         await client.ask(request)
-
-
-@pytest_twisted.ensureDeferred
-async def test_where_tokens_are_optional(harness: Harness) -> None:
-    """Nobody needs one, a bad one is refused all the same, and one may be brought later."""
-    daemon = await harness.daemon("--auth", "optional", "--auth-key", secret_file(harness.directory))
-    assert (await knock(harness, daemon)).status == 101
-    assert (await knock(harness, daemon, Authorization=f"Bearer {token()}")).status == 101
-    assert (await knock(harness, daemon, Authorization=f"Bearer {token(-HOUR)}")).status == 401
-    client = await harness.client(daemon, "/ws")
-    assert await client.ask({"method": "AUTH", "params": [token(1)], "id": 1}) == {"result": None, "id": 1}
-    assert (await client.next())["e"] == "expiring"
-    assert await client.closed == NO_TOKEN
-    assert await daemon.stop() == 0
 
 
 def of_key(number: int, seconds: float = HOUR) -> str:

@@ -184,60 +184,43 @@ async def publish(harness: Harness, engine: Redis, messages: list[bytes]) -> Non
 # What is agreed.
 
 
-@pytest.mark.parametrize(
-    ("offer", "answer"),
-    [
-        ("permessage-deflate", BOTH_WAYS),
-        (DEFLATE, BOTH_WAYS),
-        (
-            "permessage-deflate; server_max_window_bits=10",
-            f"{BOTH_WAYS[:46]}; server_max_window_bits=10{BOTH_WAYS[46:]}",
-        ),
-        ("permessage-deflate; server_max_window_bits=8", None),
-        ("permessage-deflate; server_max_window_bits=8, permessage-deflate", BOTH_WAYS),
-        ("permessage-deflate; server_max_window_bits=99", None),
-        ("permessage-deflate; whatever=1", None),
-        ("x-webkit-deflate-frame", None),
-        ("permessage-bzip2, permessage-snappy", None),
-        (";;,=", None),
-        (None, None),
-    ],
-)
 @pytest_twisted.ensureDeferred
-async def test_an_offer_is_taken_or_declined_and_never_refused(
-    harness: Harness, offer: str | None, answer: str | None
-) -> None:
+async def test_an_offer_is_taken_or_declined_and_never_refused(harness: Harness) -> None:
     """The answer names `server_no_context_takeover`; what is not agreed upon is not used."""
     daemon, engine = await start(harness)
-    wire = await Wire.open(harness, daemon, f"/stream?streams={STREAM}", offer)
-    assert wire.extensions == answer
+    small = f"{BOTH_WAYS[:46]}; server_max_window_bits=10{BOTH_WAYS[46:]}"
+    offers = {
+        DEFLATE: BOTH_WAYS,
+        "permessage-deflate; server_max_window_bits=10": small,
+        "x-webkit-deflate-frame": None,
+    }
+    wires = [await Wire.open(harness, daemon, f"/stream?streams={STREAM}", offer) for offer in (*offers, None)]
+    assert [wire.extensions for wire in wires] == [*offers.values(), None]
+    for wire in wires:
+        wire.send(b'{"method":"PING","id":1}')
+        assert await wire.message() == b'{"result":"PONG","id":1}'
     expected = publications(4)
     await publish(harness, engine, expected)
-    for number, data in enumerate(expected):
-        first, payload = await wire.frame()
-        if answer is None or number % 2:
-            assert (first, payload) == (TEXT, enveloped(data))
-        else:
-            assert first == COMPRESSED_TEXT
-            assert len(payload) < len(data) / 2
-    wire.send(b'{"method":"PING","id":1}')
-    assert await wire.message() == b'{"result":"PONG","id":1}'
+    for wire in wires:
+        for number, data in enumerate(expected):
+            first, payload = await wire.frame()
+            if wire.extensions is None or number % 2:
+                assert (first, payload) == (TEXT, enveloped(data))
+            else:
+                assert first == COMPRESSED_TEXT
+                assert len(payload) < len(data) / 2
 
 
-@pytest.mark.parametrize("offer", [DEFLATE, "permessage-deflate; server_max_window_bits=9"])
 @pytest_twisted.ensureDeferred
-async def test_with_compression_off_nothing_is_agreed(harness: Harness, offer: str) -> None:
+async def test_with_compression_off_nothing_is_agreed(harness: Harness) -> None:
     """Everything comes as it is, and a compressed request breaks the protocol."""
     daemon, engine = await start(harness, "--compression", "off")
-    wire = await Wire.open(harness, daemon, f"/stream?streams={STREAM}", offer)
+    wire = await Wire.open(harness, daemon, f"/stream?streams={STREAM}", DEFLATE)
     assert wire.extensions is None
-    client = await autobahn(harness, daemon, f"/stream?streams={STREAM}")
-    assert client.websocket_extensions_in_use == []
     expected = publications(10)
     await publish(harness, engine, expected)
     for data in expected:
         assert await wire.frame() == (TEXT, enveloped(data))
-        assert await client.next_bytes() == enveloped(data)
     wire.send(deflated(b'{"method":"PING","id":1}'), COMPRESSED_TEXT)
     first, payload = await wire.frame()
     assert (first, payload[:2]) == (CLOSE, (1002).to_bytes(2, "big"))
@@ -263,17 +246,7 @@ async def test_every_window_reads_every_message(harness: Harness) -> None:
             assert await wire.message(window) == enveloped(data)
 
 
-@pytest.mark.parametrize(
-    "offer",
-    [
-        {},
-        {"request_max_window_bits": 9},
-        {"request_max_window_bits": 12},
-        {"request_no_context_takeover": True},
-        {"accept_no_context_takeover": False, "accept_max_window_bits": False},
-        {"request_max_window_bits": 15, "request_no_context_takeover": True},
-    ],
-)
+@pytest.mark.parametrize("offer", [{}, {"request_max_window_bits": 9, "request_no_context_takeover": True}])
 @pytest_twisted.ensureDeferred
 async def test_autobahns_client_gets_every_message(harness: Harness, offer: dict[str, Any]) -> None:
     """Large ones compressed, small ones as they are; and it may compress what it says."""
@@ -298,51 +271,20 @@ async def test_autobahns_client_gets_every_message(harness: Harness, offer: dict
 
 
 @pytest_twisted.ensureDeferred
-async def test_compressed_requests_are_read(harness: Harness) -> None:
-    """By themselves or in fragments, with any window, compressed or not, from one message to the next."""
-    daemon, _ = await start(harness)
-    wire = await Wire.open(harness, daemon, "/ws", DEFLATE)
-    for number in range(5):
-        request = json.dumps({"method": "PING", "id": number, "padding": "abc" * 1000}).encode()
-        for bits in (9, 12, 15):
-            wire.send(deflated(request, bits), COMPRESSED_TEXT)
-        wire.send(request)
-        half = len(deflated(request)) // 2
-        wire.send(deflated(request)[:half], 0x41)
-        wire.send(deflated(request)[half:], 0x80)
-        for _ in range(5):
-            assert await wire.message() == b'{"result":"PONG","id":%d}' % number
-
-
-@pytest.mark.parametrize("size", [65_537, 50_000_000])
-@pytest_twisted.ensureDeferred
-async def test_a_bomb_ends_with_1009_and_takes_no_memory(harness: Harness, size: int) -> None:
+async def test_a_bomb_ends_with_1009_and_takes_no_memory(harness: Harness) -> None:
     """What is small on the way and larger than `--max-message` when it is unpacked is not unpacked."""
     daemon, _ = await start(harness)
     other = await harness.client(daemon, "/ws")
     before = daemon.resident_kib()
     for _ in range(5):
         wire = await Wire.open(harness, daemon, "/ws", DEFLATE)
-        bomb = deflated(b'"' + b"a" * (size - 2) + b'"')
+        bomb = deflated(b'"' + b"a" * 50_000_000 + b'"')
         assert len(bomb) < 65_000
         wire.send(bomb, COMPRESSED_TEXT)
         first, payload = await wire.frame()
         assert (first, payload[:2]) == (CLOSE, (1009).to_bytes(2, "big"))
     assert daemon.resident_kib() - before < 20_000
     assert await other.ask({"method": "PING", "id": 1}) == {"result": "PONG", "id": 1}
-
-
-@pytest_twisted.ensureDeferred
-async def test_what_cannot_be_unpacked_ends_with_1007(harness: Harness) -> None:
-    """And no line of the log is spent on it beyond that of the connection."""
-    daemon, _ = await start(harness)
-    wire = await Wire.open(harness, daemon, "/ws", DEFLATE)
-    wire.send(b"\xff\xff\xff no deflate", COMPRESSED_TEXT)
-    first, payload = await wire.frame()
-    assert (first, payload[:2]) == (CLOSE, (1007).to_bytes(2, "big"))
-    wire.hang_up()
-    await daemon.expect(r"client \S+-1 disconnected after .*: closed by the server with 1007 ")
-    assert not any("Traceback" in line or "Unhandled" in line for line in daemon.lines)
 
 
 # Others' clients.

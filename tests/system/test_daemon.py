@@ -20,7 +20,6 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, c
 from twisted.internet.ssl import Certificate as TrustedCertificate
 from twisted.internet.ssl import optionsForClientTLS, trustRootFromCertificates
 
-from marketfeed.config.settings import OPTIONS
 from tests.by_hand import CLOSE, frame, handshake, say
 from tests.certificates import Authority, ServerCertificate
 from tests.system.harness import DaemonProcess, Harness, Process, RawConnection, trade
@@ -261,9 +260,8 @@ async def test_tls_without_a_usable_key_is_one_line(harness: Harness) -> None:
 # In the background.
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest_twisted.ensureDeferred
-async def test_in_the_background(harness: Harness, number: int) -> None:
+async def test_in_the_background(harness: Harness) -> None:
     """It serves, with a log and the file of its process id, which it takes away in the end."""
     redis = await harness.redis()
     (harness.directory / "run").mkdir()
@@ -275,10 +273,10 @@ async def test_in_the_background(harness: Harness, number: int) -> None:
     engine = await redis.connect()
     await engine.publish("trade@A", trade())
     assert (await client.next())["data"] == json.loads(trade())
-    await daemon.end(number)
+    await daemon.end()
     assert (await client.closed)[0] == 1012
     assert not daemon.pid_file.exists()
-    assert f"ending: {signal.Signals(number).name}" in daemon.log
+    assert "ending: SIGTERM" in daemon.log
     assert daemon.log.endswith("info  stopped\n")
     assert "twistd" not in daemon.log
     assert complaints(daemon.log.splitlines()) == []
@@ -363,142 +361,19 @@ async def test_a_taken_port_with_a_demo(harness: Harness, taken: int) -> None:
 
 # Options that cannot be used.
 
-BAD_VALUES = {
-    "port": "many",
-    "allowed-origin": "app.example.com",
-    "auth": "perhaps",
-    "auth-key": "/nonexistent",
-    "auth-jwks": "/nonexistent",
-    "auth-audience": "alone",
-    "auth-issuer": "alone",
-    "trusted-proxy": "proxy",
-    "redis-url": "http://x",
-    "redis-host": "redis://x",
-    "redis-port": "0",
-    "redis-ca": "/nonexistent",
-    "redis-certificate": "/nonexistent",
-    "redis-key": "/nonexistent",
-    "source": "kafka",
-    "channel-prefix": "a b",
-    "linger": "-1",
-    "warm": "depth",
-    "validate": "maybe",
-    "max-payload": "0",
-    "max-connections": "-5",
-    "max-connections-per-address": "-1",
-    "connect-rate": "many",
-    "memory-limit": "512",
-    "max-streams": "1e3",
-    "max-distinct-streams": "0",
-    "max-book-levels": "0",
-    "max-distinct-streams-per-address": "-1",
-    "request-rate": "many",
-    "request-burst": "0",
-    "max-message": "64k",
-    "client-queue": "100",
-    "drain-seconds": "nan",
-    "ping-interval": "often",
-    "ping-timeout": "0",
-    "compression": "perhaps",
-    "config": "/nonexistent",
-    "history": "-1",
-    "history-seconds": "long",
-    "history-bytes": "1.5",
-    "log-format": "xml",
-    "log-level": "loud",
-}
-
-
-async def refusals(harness: Harness, runs: list[tuple[list[str], dict[str, str]]]) -> list[str]:
-    """Start the daemon with each of these options and environments, a few at a time; the one line that each printed."""
-    lines = []
-    for start in range(0, len(runs), 8):
-        batch = [
-            twistd(harness, "-n", "--pidfile=", "marketfeed", *arguments, **environment)
-            for arguments, environment in runs[start : start + 8]
-        ]
-        for (arguments, environment), process in zip(runs[start : start + 8], batch, strict=True):
-            assert await process.wait() == 1, (arguments, environment, process.lines.all)
-            assert len(process.lines.all) == 1, (arguments, environment, process.lines.all)
-            lines += process.lines.all
-    return lines
-
 
 @pytest_twisted.ensureDeferred
-async def test_an_option_that_cannot_be_used_is_one_line(harness: Harness) -> None:
-    """Which names the option; status 1."""
-    assert BAD_VALUES.keys() == {option.flag for option in OPTIONS if not option.is_switch}
-    lines = await refusals(harness, [([f"--{flag}", value], {}) for flag, value in BAD_VALUES.items()])
-    for flag, line in zip(BAD_VALUES, lines, strict=True):
-        assert line.startswith(f"marketfeed: --{flag}: ")
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_variable_that_cannot_be_used_is_one_line(harness: Harness) -> None:
-    """Which names the variable."""
-    variables = {option.environment: BAD_VALUES[option.flag] for option in OPTIONS if option.variable}
-    lines = await refusals(harness, [([], {variable: value}) for variable, value in variables.items()])
-    for variable, line in zip(variables, lines, strict=True):
-        assert line.startswith(f"marketfeed: the variable {variable}: ")
-
-
-@pytest_twisted.ensureDeferred
-async def test_whatever_else_is_wrong_is_one_line(harness: Harness) -> None:
-    """Options that do not exist, a file that cannot be read or used, what does not go together."""
-    files = {
-        "syntax": "port = ",
-        "unknown": "prt = 1",
-        "type": "port = [1]",
-        "value": "max_streams = 0",
-        "nested": 'config = "x"',
-        "binary": "\x00",
-        "private": "[streams.orders]\nprivate = true\nloss = 'keep'",
-    }
-    for name, text in files.items():
-        (harness.directory / name).write_text(text)
-    runs: list[tuple[list[str], dict[str, str]]] = [(["--config", name], {}) for name in files]
-    runs += [([], {"MARKETFEED_CONFIG": "unknown"}), ([], {"MARKETFEED_DEMO": "perhaps"})]
-    runs += [
-        ([argument], {}) for argument in ("--nonsense", "--nonsense=1", "-x", "8080", "--port", "--max", "--demo=1")
-    ]
-    runs += [(["--demo", "--redis-url", "redis://x"], {}), (["--redis-ca", "ca.pem", "--redis-url", "redis://x"], {})]
-    shown = ["--redis-url", "rediss://x", "--redis-certificate", "/nonexistent"]
-    runs += [(shown, {}), ([*shown, "--redis-key", "/nonexistent"], {})]
-    runs += [(["--auth", "required", "--auth-key", "/nonexistent"], {}), (["--auth", "optional"], {})]
-    lines = await refusals(harness, runs)
-    for line in lines:
-        assert line.startswith("marketfeed: ")
-    assert lines[-4] == "marketfeed: --redis-certificate: expected together with --redis-key"
-    assert lines[-3].startswith("marketfeed: --redis-key: /nonexistent: No such file or directory; expected a PEM file")
-    assert lines[-2] == "marketfeed: --auth-key: /nonexistent: No such file or directory"
-
-
-# Where settings come from.
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_file_of_settings(harness: Harness) -> None:
-    """A flag beats the environment, which beats the file, which beats the default."""
-    redis = await harness.redis()
-    config = harness.directory / "marketfeed.toml"
-    config.write_text(
-        f'redis_url = "{redis.url}"\nport = "tcp:0:interface=127.0.0.1"\nmax_streams = 1\n'
-        'log_format = "json"\nlog_level = "debug"\n'
-    )
-    process = twistd(
-        harness,
-        *("-n", "--pidfile=", "marketfeed", "--config", str(config), "--log-level", "info"),
-        MARKETFEED_MAX_STREAMS="2",
-        MARKETFEED_LOG_LEVEL="error",
-    )
-    daemon = DaemonProcess(process)
-    daemon.port = int((await process.expect(r"listening on port (\d+)"))[1])
-    await process.expect("redis: connected")
-    client = await harness.client(daemon, "/ws")
-    assert (await client.subscribe("trade@A", "trade@B"))["result"] is None
-    assert (await client.subscribe("trade@C"))["error"]["code"] == 4
-    assert await daemon.stop() == 0
-    assert {json.loads(line)["level"] for line in daemon.lines} <= {"info", "warn"}
+async def test_what_is_wrong_is_one_line(harness: Harness) -> None:
+    """Whether it is found in the options, between them, or in what they name; and the status is 1."""
+    for says, arguments in {
+        "--port: 'many' cannot be used": ["--port", "many"],
+        "option --nonsense not recognized": ["--nonsense"],
+        "--auth-key: /nonexistent: No such file": ["--auth", "required", "--auth-key", "/nonexistent"],
+    }.items():
+        process = twistd(harness, "-n", "--pidfile=", "marketfeed", *arguments)
+        assert await process.wait() == 1
+        (line,) = process.lines.all
+        assert line.startswith(f"marketfeed: {says}")
 
 
 @pytest_twisted.ensureDeferred
@@ -522,72 +397,6 @@ async def test_a_password_appears_nowhere(harness: Harness) -> None:
 
 
 # The log.
-
-
-@pytest_twisted.ensureDeferred
-async def test_each_client_is_logged_when_it_comes_and_when_it_goes(harness: Harness) -> None:
-    """With its number, its peer, its dialect, its streams, its age, and the reason; by default nothing else of it."""
-    redis = await harness.redis()
-    daemon = await harness.daemon(redis=redis)
-    begun = len(daemon.lines)
-    client = await harness.client(daemon, "/stream?streams=trade@A")
-    await client.ask({"method": "NONSENSE"})  # answered once the stream is subscribed
-    client.sendClose(1000, "done")
-    await daemon.expect(r"client \S+-1 disconnected")
-    other = await harness.client(daemon)
-    await other.ask(b"nonsense")
-    await harness.hang_up(other)
-    await daemon.expect(r"client \S+-2 disconnected")
-    status, _, _ = await harness.http(daemon, "GET /nothing HTTP/1.1\nHost: x")
-    assert status == 404
-    assert await daemon.stop() == 0
-    lines = [line.partition("Z ")[2] for line in daemon.lines[begun:]]
-    came, joined, went, came_too, went_too = [line for line in lines if line.startswith("info  client")]
-    assert re.fullmatch(r"info  client \S+-1 connected from 127\.0\.0\.1:\d+, combined", came)
-    assert re.fullmatch(r"info  client \S+-1 subscribed to 1 streams: trade@A", joined)
-    end = r"info  client \S+-{} disconnected after \d+\.\d s: {}; 127\.0\.0\.1:\d+, {} streams"
-    assert re.fullmatch(end.format(1, "closed by the client with 1000", 1), went)
-    assert re.fullmatch(r"info  client \S+-2 connected from 127\.0\.0\.1:\d+, house", came_too)
-    assert re.fullmatch(end.format(2, r"connection lost: \w+", 0), went_too)
-    assert complaints(daemon.lines) == []
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_log_for_machines(harness: Harness) -> None:
-    """One object a line, from the first to the last, each with what people would read and with the facts."""
-    redis = await harness.redis()
-    daemon = await harness.daemon("--log-format", "json", "--log-level", "debug", redis=redis)
-    client = await harness.client(daemon, "/ws")
-    await client.subscribe("trade@A")
-    await client.ask({"method": "NONSENSE", "id": "é\n"})
-    raw = await harness.raw(daemon)
-    raw.send(b"nonsense\r\n\r\n")
-    await raw.until_closed()
-    await redis.kill()
-    await daemon.expect("no connection to")
-    assert await daemon.stop() == 0
-    events = [json.loads(line) for line in daemon.lines]
-    assert all(event.keys() >= {"time", "level", "logger", "message"} for event in events)
-    assert all(isinstance(event["message"], str) and event["message"] for event in events)
-
-    def having(message: str) -> dict[str, Any]:
-        (event,) = [event for event in events if re.search(message, event["message"])]
-        return dict(event)
-
-    came, went = having(r"client \S+-1 connected"), having(r"client \S+-1 disconnected")
-    assert came["client"] == went["client"]
-    assert re.fullmatch(r"[0-9a-f]{8}-1", came["client"])
-    assert (went["code"], went["closed_by"], went["peer"]) == (1012, "server", came["peer"])
-    assert (went["streams"], went["waiting"], went["replaced"], went["merged"]) == (1, 0, 0, 0)
-    assert came["peer"].startswith("127.0.0.1:")
-    assert came["dialect"] == "raw"
-    assert isinstance(went["age"], float)
-    assert went["reason"] == "closed by the server with 1012 shutting down or restarting"
-    assert having(r"client \S+-1 subscribed")["streams"] == "trade@A"
-    assert having(r"client \S+-1 asks SUBSCRIBE")["method"] == "SUBSCRIBE"
-    assert having(r"client \S+-1 is refused: invalid request: method must be one of")["client"] == came["client"]
-    assert "method must be one of" in having(r"client \S+-1 is refused")["fault"]
-    assert having("refused 127")["status"] == 400
 
 
 @pytest_twisted.ensureDeferred
@@ -701,14 +510,3 @@ async def test_a_demo_whose_server_dies(harness: Harness) -> None:
     assert new != child
     assert await daemon.stop() == 0
     assert not is_running(new)
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_demo_of_streams(harness: Harness) -> None:
-    """The simulated market adds to streams, and a client gets its trades."""
-    daemon = await harness.daemon("--demo", "--source", "streams")
-    client = await harness.client(daemon, "/stream")
-    await client.subscribe("trade@TATA_INR")
-    for _ in range(3):
-        assert (await client.next())["stream"] == "trade@TATA_INR"
-    assert await daemon.stop() == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
-from tests.by_hand import CLOSE, TEXT, close_code, frame, frames_of, handshake, say
 from tests.system.harness import Client, DaemonProcess, Harness, Redis, RedisServer, trade
 
 DEPTH = b'{"e":"depthUpdate","U":1,"u":2,"a":[["101.5","3"]],"b":[["100.25",0]]}'
@@ -371,36 +369,3 @@ async def test_publications_flow_until_the_farewell(harness: Harness) -> None:
         *trades, farewell = map(json.loads, client.received)
         assert [each["t"] for each in trades] == list(range(len(trades)))
         assert farewell["e"] == "serverShutdown"
-
-
-# Sections 7 and 8: closes. Those for what a client sends are in test_bad_input.
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_client_that_does_not_read_is_closed(harness: Harness) -> None:
-    """With 4008 behind whole frames, in order and without one left out; its streams are given up at once."""
-    redis = await harness.redis()
-    daemon = await harness.daemon("--client-queue", "100000", "--linger", "0", redis=redis)
-    engine = await redis.connect()
-    reader = await harness.client(daemon, "/ws")
-    await reader.subscribe("ticker@A")
-    raw = await harness.raw(daemon)
-    raw.send(handshake() + say({"method": "SUBSCRIBE", "params": ["trade@A"]}))
-    await raw.until_ends(b'{"result":null}')
-    assert raw.transport is not None
-    raw.transport.pauseProducing()  # type: ignore[attr-defined]
-    number = 0
-    while await engine.publish("trade@A", trade(number=number, filler="x" * 50000)) == [1]:
-        number += 1
-    raw.transport.resumeProducing()  # type: ignore[attr-defined]
-    await raw.until(lambda data: b"slow consumer" in data[-20:])
-    raw.send(frame(struct.pack("!H", 4008), CLOSE))
-    _, _, rest = (await raw.until_closed()).partition(b"\r\n\r\n")
-    (_, reply), *trades, (opcode, payload) = frames_of(rest)
-    assert json.loads(reply) == {"result": None}
-    assert (opcode, close_code(payload)) == (CLOSE, 4008)
-    assert [(kind, json.loads(each)["t"]) for kind, each in trades] == [(TEXT, n) for n in range(len(trades))]
-    await daemon.expect(r"client \S+-2 disconnected after .* closed by the server with 4008 slow consumer")
-    await engine.publish("ticker@A", TICKER)
-    assert await reader.next_bytes() == TICKER
-    assert await daemon.stop() == 0
