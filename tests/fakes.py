@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -36,6 +36,7 @@ from marketfeed.model.streams import StreamKinds, StreamName
 from marketfeed.websocket.connections import UserManager
 from marketfeed.websocket.outbox import OutboxTransport
 from marketfeed.wire.dialects import Shape
+from tests.by_hand import frames_of
 
 __all__ = [
     "AT",
@@ -106,23 +107,7 @@ def make_group(name: str = "trade@A", *, shape: Shape = Shape.DATA, window: int 
 
 def payloads(received: bytes | bytearray) -> list[bytes]:
     """The payloads of the frames that a server sent. Fails where the bytes are not whole, final, unmasked frames."""
-    return list(_payloads(bytes(received)))
-
-
-def _payloads(received: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(received):
-        first, size = received[at], received[at + 1]
-        assert first & 0xF0 == 0x80, f"not the head of a final frame at byte {at}"
-        at += 2
-        extended = {126: 2, 127: 8}.get(size, 0)
-        if extended:
-            size = int.from_bytes(received[at : at + extended], "big")
-            at += extended
-        payload = received[at : at + size]
-        assert len(payload) == size, "the last frame is cut"
-        yield payload
-        at += size
+    return [payload for _, payload in frames_of(bytes(received))]
 
 
 class FakeBook:

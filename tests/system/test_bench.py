@@ -26,7 +26,7 @@ def bench(daemon: DaemonProcess, capsys: pytest.CaptureFixture[str], *arguments:
     return status, msgspec.json.decode(out, type=Report)
 
 
-@pytest.mark.parametrize("options", [(), ("--raw",), ("--path", "/stream"), ("--rate", "1000")])
+@pytest.mark.parametrize("options", [(), ("--raw", "--rate", "1000")])
 @pytest_twisted.ensureDeferred
 async def test_every_client_gets_everything(
     harness: Harness, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
@@ -54,15 +54,6 @@ async def test_order_books(harness: Harness, capsys: pytest.CaptureFixture[str])
     status, report = bench(daemon, capsys, *options)
     assert (status, report.lost, report.events) == (0, 0, {})
     assert report.deliveries + report.merged == (CLIENTS - 2) * 100
-
-
-@pytest_twisted.ensureDeferred
-async def test_for_some_time(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a warm-up before, and whatever is on its way at the end waited for."""
-    redis = await harness.redis()
-    daemon = await harness.daemon(redis=redis)
-    status, report = bench(daemon, capsys, "--redis-url", redis.url, "--seconds", "0.2", "--warm-up", "0.1")
-    assert (status, report.lost, report.closed) == (0, 0, {})
 
 
 @pytest_twisted.ensureDeferred
@@ -181,15 +172,3 @@ async def test_an_interruption_ends_it_with_a_report(harness: Harness) -> None:
     assert report.interrupted
     assert "interrupted: this is the report so far" in report.warnings
     assert report.opened <= CLIENTS
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_server_that_is_full(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
-    """The refusal is told as the server words it, and there is no report."""
-    redis = await harness.redis()
-    daemon = await harness.daemon("--max-connections", "10", redis=redis)
-    assert main(["bench", f"ws://127.0.0.1:{daemon.port}", "--streams", "trade@A", "--clients", "20"]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith(f"marketfeed bench: ws://127.0.0.1:{daemon.port}/ answers 503 Service Unavailable: ")
-    assert err.count("\n") == 1

@@ -477,19 +477,6 @@ async def test_a_demo_needs_nothing(harness: Harness) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_demo_that_is_killed(harness: Harness) -> None:
-    """Leaves no server behind."""
-    daemon = await harness.daemon("--demo")
-    own = (await daemon.expect(r"redis: connected to unix://(/\S+)/server\.sock"))[1]
-    try:
-        (child,) = children(daemon.process.pid)
-        assert await daemon.stop("KILL") == -signal.SIGKILL
-        await harness.eventually(lambda: not is_running(child))
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
-
-
-@pytest_twisted.ensureDeferred
 async def test_a_demo_whose_server_dies(harness: Harness) -> None:
     """Starts it again, and the market goes on; clients hear of the gap."""
     daemon = await harness.daemon("--demo")

@@ -235,20 +235,25 @@ def interpreter(kind: str) -> list[str] | None:
     return None
 
 
+def start_program(block: Block, harness: Harness, port: int) -> Process:
+    """Run the program, which connects to this port."""
+    run = interpreter(block.kind)
+    if run is None:
+        pytest.skip("needs Node 20.10 or later")
+    program = harness.directory / "program"
+    program.write_text(block.text.replace("localhost", "127.0.0.1").replace("8080", str(port)), encoding="utf-8")
+    return harness.spawn([*run, str(program)])
+
+
 @pytest.mark.parametrize("block", blocks("python", "js"), ids=str)
 @pytest_twisted.ensureDeferred
 async def test_programs_print_what_is_published(block: Block, harness: Harness) -> None:
     """A program subscribes and shows trades; one that says it comes back does so, when the daemon goes away."""
-    run = interpreter(block.kind)
-    if run is None:
-        pytest.skip("needs Node 20.10 or later")
     server = await harness.redis()
     redis = await server.connect()
     daemon, path = await daemon_on_a_socket(harness, server, "one")
     door = Forwarder(harness, path)
-    program = harness.directory / "program"
-    program.write_text(block.text.replace("localhost", "127.0.0.1").replace("8080", str(door.port)), encoding="utf-8")
-    process = harness.spawn([*run, str(program)])
+    process = start_program(block, harness, door.port)
     await Engine(harness, redis).publish_until(process, r"1000\.50")
     if "onclose" in block.text:
         _, door.path = await daemon_on_a_socket(harness, server, "another")
@@ -261,16 +266,11 @@ async def test_programs_print_what_is_published(block: Block, harness: Harness) 
 @pytest_twisted.ensureDeferred
 async def test_a_program_that_loses_nothing(block: Block, harness: Harness) -> None:
     """Its link cut again and again, it has every trade once, in order; what nobody has, it says that it has not."""
-    run = interpreter(block.kind)
-    if run is None:
-        pytest.skip("needs Node 20.10 or later")
     server = await harness.redis()
     redis = await server.connect()
     daemon, path = await daemon_on_a_socket(harness, server, "one")
     door = Forwarder(harness, path)
-    program = harness.directory / "program"
-    program.write_text(block.text.replace("localhost", "127.0.0.1").replace("8080", str(door.port)), encoding="utf-8")
-    process = harness.spawn([*run, str(program)])
+    process = start_program(block, harness, door.port)
 
     def printed() -> list[str]:
         """The ids of trades and of depth messages, and the complaints, in order."""
