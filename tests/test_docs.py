@@ -234,6 +234,28 @@ class TestDiagrams:
         assert named == modules | {f"{path.split('/')[0]}/" for path in modules if "/" in path} | {"commands/"}
 
 
+class TestNames:
+    """What the pages for those who change marketfeed name in their prose."""
+
+    @pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/architecture.md"])
+    def test_modules_and_classes_that_are_named_exist(self, document: str) -> None:
+        """A path that ends in .py is below the package or the checkout; a name in capitals is a class or a type."""
+        source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "marketfeed").rglob("*.py"))
+        for code in inline_code(document):
+            if re.fullmatch(r"[a-z_/]+\.py", code):
+                assert (ROOT / "marketfeed" / code).is_file() or (ROOT / code).is_file(), f"{document}: {code}"
+            elif re.fullmatch(r"[A-Z][a-z]\w+", code):
+                assert re.search(rf"^(class )?{code}\b", source, re.MULTILINE), f"{document}: {code}"
+
+    def test_the_order_of_the_rooms_is_the_one_that_is_held(self) -> None:
+        """From the top, rooms that stand side by side between two semicolons, as the contract has them."""
+        text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+        (told,) = re.findall(r"From the top: ([^.]+)\.", text)
+        contract = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+        layers = [set(layer.split(" | ")) for layer in contract["contracts"][0]["layers"]]
+        assert [set(re.findall(r"`(\w+)`", layer)) for layer in told.split(";")] == layers
+
+
 class TestTranscripts:
     """The language of transcripts does not let a wrong example pass."""
 
