@@ -245,6 +245,21 @@ def test_a_beginning_that_is_no_offset_is_an_error(offset: str) -> None:
         history.add(b"x", 0.0)
 
 
+def test_what_was_never_heard_stays_void_until_ids_are_set_back() -> None:
+    """Also where the source goes on from just there; ids from before that are new ones."""
+    history = EntryHistory(Histories(10, SECONDS, 1 << 20))
+    history.make_void()
+    assert not history.is_void("0-0")
+    history.begin("5-5")
+    history.make_void()
+    history.add(b"x", 0.0, "9-0")
+    for after in ("5-5", "7-0", "5-5"):
+        history.reset(after)
+        assert [history.is_void(offset) for offset in ("0-0", "5-4", "5-5", "9-0", "x")] == [True, True, *[False] * 3]
+    history.reset("5-4")
+    assert not history.is_void("5-3")
+
+
 # Bounds.
 
 

@@ -117,6 +117,7 @@ def test_who_goes_while_books_are_written_leaves_nothing(count: int) -> None:
     for _ in range(count):
         room.turn()
     client.end()
+    assert not len(room.hub.portions)
     turns(room)
     assert client.answers == client.outbox.writes.count(b"") == 0 or count > 4
     end(room, keeper)

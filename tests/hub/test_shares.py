@@ -105,6 +105,33 @@ def test_what_is_kept_ready_costs_nobody() -> None:
     assert share.paid == 1
 
 
+@pytest.mark.parametrize("count", range(1, 7))
+def test_who_joins_takes_over_until_both_pay_alike(count: int) -> None:
+    """And not more: otherwise a stream would go from one to the other with each who joins."""
+    room = Room()
+    share, other = Share(10), Share(10)
+    names = [f"trade@{number}" for number in range(count)]
+    one, two = client_of(room, share).join(*names), client_of(room, other)
+    room.source.confirm()
+    two.join(*names)
+    assert (share.paid, other.paid) == ((count + 1) // 2, count // 2)
+    for client in (one, two):
+        client.end()
+
+
+def test_who_goes_before_all_of_many_is_asked_for_gives_it_back() -> None:
+    """What was set aside for it, of the room and of its share."""
+    room = Room(max_distinct_streams=200)
+    share = Share(200)
+    client = client_of(room, share).join(*[f"trade@{number}" for number in range(200)])
+    room.turn()
+    assert share.paid > 0
+    client.end()
+    room.clock.advance(LINGER)
+    assert (share.paid, len(share.reserved)) == (0, 0)
+    room.assert_empty()
+
+
 NAMES = [f"trade@{letter}" for letter in "ABCDE"]
 slots = st.integers(0, 4)
 
