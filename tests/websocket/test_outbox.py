@@ -245,6 +245,24 @@ def test_a_frame_that_is_larger_than_all_that_may_wait(sent: int) -> None:
     assert box.outbox.stalled(data, sent) == (sent >= len(frame(0)))
 
 
+@pytest.mark.parametrize("taken", [0, 7, 999, 1000])
+def test_an_answer_of_http_waits_whatever_its_size(taken: int) -> None:
+    """There are no frames yet, so that nothing could be left out of it; and its client is no slow consumer."""
+    box, answer = Box(limit=10), bytes(range(250)) * 4
+    box.socket.script.append(taken)
+    box.outbox.write_plain(answer)
+    assert box.outbox.waiting_bytes == 1000 - taken
+    box.drain()
+    assert bytes(box.socket.received) == answer
+    assert box.overflows == 0
+    broken, encrypted = Box(limit=10), Box(limit=10, tls=True)
+    broken.socket.script.append(BrokenPipeError())
+    broken.outbox.write_plain(answer)
+    assert (broken.transport.aborted, broken.transport.written) == (True, [])
+    encrypted.outbox.write_plain(answer)
+    assert encrypted.transport.buffered == answer
+
+
 def test_a_client_is_behind_when_half_of_what_may_wait_does() -> None:
     """What the transport has is on its way."""
     box = Box(limit=2 * CHUNK)
