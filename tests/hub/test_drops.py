@@ -1,4 +1,4 @@
-"""What the log says of publications that do not go their way."""
+"""What the log says, word for word, of publications that do not go their way, and of streams that are refused."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def test_the_log_says_what_was_wrong_and_with_which_stream(logged: LogCapture) -
         f"{failed}: ZeroDivisionError: integer division or modulo by zero",
     ]
     logged.flush_failures(ZeroDivisionError)
+
+
+def test_the_log_says_which_stream_is_refused_and_why(room: Room, logged: LogCapture) -> None:
+    """In the source's words."""
+    member(room, "trade@A")
+    room.source.refuse("trade@A", "no such channel")
+    (event,) = [event for event in logged.events if event["log_level"].name == "error"]
+    assert formatEvent(event) == "the source refuses trade@A: no such channel"

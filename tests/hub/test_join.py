@@ -167,6 +167,35 @@ def test_what_is_recovered_may_fall_behind_while_books_are_written() -> None:
     end(room, client, keeper)
 
 
+@pytest.mark.parametrize("at_once", [-1, 1 << 30])
+def test_whoever_is_let_in_has_room_for_all_of_it(at_once: int) -> None:
+    """However much may wait for a client that takes nothing, and whether its books are written at once or in turns."""
+    names = [f"depth@M{number}" for number in range(30)]
+    room, keeper = room_with(*names, levels=1)
+    refused = []
+    for queue in range(1000, 8000, 100):
+        client = Client(room, queue=queue)
+        client.outbox.takes.append(0)
+        with patch("marketfeed.hub.portions.AT_ONCE", at_once):
+            client.join(*names, **STATE)
+            turns(room)
+        assert client.outbox.overflows == 0
+        refused.append(bool(client.refusal))
+        client.end()
+    assert refused == sorted(refused, reverse=True)
+    assert set(refused) == {True, False}
+    end(room, keeper)
+
+
+def test_where_there_is_no_state_no_room_is_needed() -> None:
+    """A client for whom nothing may wait is let in: there is nothing to refuse."""
+    room = Room()
+    client = Client(room, queue=1).join("depth@A", "trade@A", **STATE)
+    room.source.confirm()
+    assert client.take() == [["joined", "depth@A", "trade@A"]]
+    end(room, client)
+
+
 EVENTS = st.sampled_from(
     ("next", "next", "next", "jump", "snapshot", "unordered", "bad", "loss", "confirm", "turn", "turn", "turn")
 )

@@ -251,6 +251,14 @@ def test_prices_that_a_double_would_not_tell_apart_are_two(one: str, other: str)
     ]
 
 
+@pytest.mark.parametrize("digits", range(13, 20))
+def test_levels_that_are_read_together_are_told_apart_to_the_last_digit(digits: int) -> None:
+    """Also where a double would not: the levels are read one by one then."""
+    whole = [str(99 * 10 ** (digits - 2) + number) for number in range(30)]
+    for prices in (whole, [f"{price[:-1]}.{price[-1]}" for price in whole]):
+        assert len(DepthMessage.parse(update(a=[[price, "1"] for price in prices])).asks) == len(prices)
+
+
 def test_decimals_of_any_length_are_not_remembered() -> None:
     """What an engine writes once stays nowhere: only what is short is worth a place."""
     before = book._remembered.cache_info().currsize

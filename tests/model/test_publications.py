@@ -319,6 +319,20 @@ def test_long_decimals_take_linear_time(tail: str) -> None:
     assert refusal("ticker", changed("ticker", "c", f'"{"1" * 100000}{tail}"')).reason == DropReason.BAD_FIELD
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{", "Input data was truncated"),
+        ('{"e":"trade",}', "JSON is malformed: trailing comma in object (byte 13)"),
+        ("[]", "not a JSON object"),
+        ('{"e":"trade"}', "Object missing required field `t`"),
+    ],
+)
+def test_the_fault_is_said(text: str, fault: str) -> None:
+    """In the words of who found it."""
+    assert refusal("trade", text).fault == fault
+
+
 def test_reasons() -> None:
     """The names under which drops are counted are a contract with whoever reads the counters."""
     assert DropReason.ALL == ("too-large", "not-utf8", "not-json", "not-object", "wrong-stream", "bad-field")

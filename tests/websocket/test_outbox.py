@@ -243,6 +243,7 @@ def test_a_frame_that_is_larger_than_all_that_may_wait(sent: int) -> None:
     box = Box(limit=100)
     data = frame(0) + frame(1, 500)
     assert box.outbox.stalled(data, sent) == (sent >= len(frame(0)))
+    assert box.outbox.room == max(0, 100 - box.outbox.waiting_bytes)
 
 
 @pytest.mark.parametrize("taken", [0, 7, 999, 1000])
