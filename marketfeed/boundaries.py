@@ -64,7 +64,7 @@ class Source(Protocol):
         """The past of its streams; None where it keeps none, but passes publications on."""
 
     @property
-    def snapshots(self) -> Seeds | None:
+    def snapshots(self) -> Snapshots | None:
         """Their states; None where nobody keeps any."""
 
     def want(self, stream: str) -> None:

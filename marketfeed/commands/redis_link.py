@@ -13,7 +13,6 @@ from collections.abc import Iterator
 import hiredis
 
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.resp import pack
 from marketfeed.redis.tls import RedisTls, explain_refusal
 
 __all__ = ["RedisFault", "RedisLink"]
@@ -121,7 +120,7 @@ def _connect(address: RedisAddress, tls: RedisTls) -> socket.socket:
 
 def _ask(link: socket.socket, reader: hiredis.Reader, *command: str) -> None:
     try:
-        _send(link, pack(*command))
+        _send(link, hiredis.pack_command(command))
         while (reply := reader.gets()) is False:
             data = link.recv(_READ)
             if not data:

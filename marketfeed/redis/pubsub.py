@@ -22,7 +22,7 @@ import hiredis
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Clock, Seeds, Sink
+from marketfeed.boundaries import Clock, Sink, Snapshots
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channels import Batch, DesiredChannels, Verb
 from marketfeed.redis.commands import Commands
@@ -112,7 +112,7 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
         channel_prefix: str = "",
         now: Callable[[], float] = time.time,
         *,
-        snapshots: Seeds | None = None,
+        snapshots: Snapshots | None = None,
     ) -> None:
         super().__init__(clock, endpoint, address, "redis")
         self._prefix = channel_prefix.encode()

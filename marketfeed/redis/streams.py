@@ -32,7 +32,7 @@ from hiredis import ReplyError, pack_command
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Archive, Clock, Seeds, Sink
+from marketfeed.boundaries import Archive, Clock, Sink, Snapshots
 from marketfeed.model.entry_ids import before, write_id
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
@@ -77,7 +77,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         now: Callable[[], float] = time.time,
         *,
         archive: Archive | None = None,
-        snapshots: Seeds | None = None,
+        snapshots: Snapshots | None = None,
     ) -> None:
         super().__init__(clock, endpoint, address, "redis")
         self._prefix = channel_prefix.encode()

@@ -255,7 +255,7 @@ def names(services: list[IService]) -> list[str]:
 
 def asked(daemon: Daemon, path: str) -> Any:
     """What the daemon answers a request for a WebSocket with this path."""
-    return part(daemon, Listener)._factory.router.ask(Head("GET", path, "", {"upgrade": "websocket"}), None)
+    return part(daemon, Listener)._factory.handshakes.router.ask(Head("GET", path, "", {"upgrade": "websocket"}), None)
 
 
 def is_ready(daemon: Daemon) -> bool:
@@ -547,7 +547,7 @@ class TestBuild:
 
 def admit(daemon: Daemon, peer: str | None = "203.0.113.7", path: str = "/", **headers: str) -> Admitted | Response:
     """What becomes of a request from `peer`. Names of headers have underscores."""
-    admission = part(daemon, Listener)._factory.admission
+    admission = part(daemon, Listener)._factory.handshakes.admission
     path, _, query = path.partition("?")
     fields = {name.replace("_", "-"): value for name, value in {"host": "feed.example", **headers}.items()}
     head = Head("GET", path, query, fields)

@@ -248,10 +248,10 @@ def test_a_beginning_that_is_no_offset_is_an_error(offset: str) -> None:
 def test_what_was_never_heard_stays_void_until_ids_are_set_back() -> None:
     """Also where the source goes on from just there; ids from before that are new ones."""
     history = EntryHistory(Histories(10, SECONDS, 1 << 20))
-    history.make_void()
+    history.miss()
     assert not history.is_void("0-0")
-    history.begin("5-5")
-    history.make_void()
+    history.confirm("5-5")
+    history.miss()
     history.add(b"x", 0.0, "9-0")
     for after in ("5-5", "7-0", "5-5"):
         history.reset(after)

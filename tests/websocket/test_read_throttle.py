@@ -139,7 +139,7 @@ class TestReadThrottle:
         """A peer waits for as long as if it had sent the most that it may, and is read at its rate again."""
         peer = Peer()
         peer.clock.rightNow = 2e9
-        assert all([peer.admits() for _ in range(8)])
+        assert all(peer.admits() for _ in range(8))
         peer.clock.rightNow -= back
         assert not peer.admits()
         peer.clock.pump([REST_SECONDS] * 20)

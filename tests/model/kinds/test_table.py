@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from marketfeed.commands.watch.display import Publication, read_message, show_publication
-from marketfeed.hub.history import CountedHistory, Histories
+from marketfeed.hub.history import Histories
+from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.kinds.columns import Column, word
 from marketfeed.model.kinds.fields import Level, Plain, Shape, Short, are_good_decimals, bad_decimal
