@@ -52,13 +52,11 @@ class Histories:
         """An epoch that there has never been, in no other process either."""
         return f"{self._epoch}.{next(self._epochs):x}"
 
-    def expire(self, now: float) -> None:
-        """Drop what is older than it may be. `now`: seconds of the clock that `add` has been told."""
-        for _ in self.expiring(now):
-            pass
-
     def expiring(self, now: float) -> Iterator[int]:
-        """The same for a few histories at a time. Yields what the next of them take, in µs, about."""
+        """Drop what is older than it may be, of a few histories at a time. `now`: s of the clock that `add` is told.
+
+        Yields what the next of them take, in µs, about.
+        """
         until = now - self.seconds
         while self._with_older(until) is not None:
             yield _EXPIRED_TOGETHER * _EXPIRED_IN_US

@@ -27,7 +27,6 @@ from marketfeed.hub.groups import Audiences, Group, Shared, end_faulty, is_membe
 from marketfeed.hub.join import Join
 from marketfeed.hub.portions import Portions, Work
 from marketfeed.hub.queries import Queries
-from marketfeed.hub.shares import pay
 from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.subscribe import Subscriptions
 from marketfeed.hub.upstream import HubLimits, Upstream
@@ -140,7 +139,7 @@ class Hub(Service):
             other = group.stream.group(group.spelling, shape, group.window, group.wants_state)
             moved[group.spelling] = other
             if other is not group:
-                self._registry.hold_again(group.stream)
+                group.stream.hold(None)
                 left.append(group)
         self.change(subscriber, moved.values(), left)
         return moved
@@ -152,7 +151,7 @@ class Hub(Service):
             group.stream.drop_if_empty(group)
         for group in join:
             if group.stream.payer is None:  # as who paid left, this client was not in it yet
-                pay(group.stream, subscriber)
+                group.stream.pay(subscriber)
         if left:
             self._registry.release_all([group.stream for group in left], subscriber)
 

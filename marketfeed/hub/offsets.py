@@ -45,19 +45,16 @@ class CountedHistory(History):
         return len(self._data) - missed if 0 <= missed <= self.kept else None
 
     def confirm(self, after: str | None) -> bool:
-        self._begin_epoch()
-        return True
-
-    def fail(self, offset: str | None) -> None:
-        self._begin_epoch()
-
-    def _begin_epoch(self) -> None:
-        """Drop everything: something may have been missed, and no offset from before holds any more."""
+        """Drop everything, in any case: no offset from before holds any more."""
         if self._data:
             self._drop(self.kept)
         self._count = 0
         self._epoch = self._histories.new_epoch()
         self._head = self._epoch + "-"
+        return True
+
+    def fail(self, offset: str | None) -> None:
+        self.confirm(None)
 
     def _entries(self, at: int) -> list[tuple[str, bytes]]:
         first = self._count - len(self._data) + at + 1

@@ -18,7 +18,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Clock, Subscriber, TooManyStreams
-from marketfeed.hub.shares import Share, hand_over, pay, stop_paying
+from marketfeed.hub.shares import Share
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.streams import StreamName
 from marketfeed.runtime.logs import Log
@@ -97,12 +97,9 @@ class StreamRegistry:
             and not share.has_room(self._count_unpaid(names, share))
         ):
             raise TooManyStreams(f"clients of one address may have {share.most} streams that nobody else has")
-        if not self._has_room(names):
+        room = self._max_distinct - len(self._streams) + len(self._lingering) - self._fresh
+        if len(names) > room and self._count_fresh(names) > room:
             raise TooManyStreams("this server has no room for another one")
-
-    def _has_room(self, names: Collection[StreamName]) -> bool:
-        taken = len(self._streams) - len(self._lingering) + self._fresh
-        return taken + len(names) <= self._max_distinct or taken + self._count_fresh(names) <= self._max_distinct
 
     def _count_fresh(self, names: Collection[StreamName]) -> int:
         """How many of `names` have no holder yet, nor room set aside."""
@@ -147,37 +144,28 @@ class StreamRegistry:
         if stream is None:
             stream = self._streams[key] = self._source.make(name, key)
             self.log.debug("wanted: {stream}", stream=key)
-            stream.holders = 1
-            if payer is not None:
-                pay(stream, payer)
+            stream.hold(payer)
             self._source.want(stream)
             return stream
         if stream.holders == 0:
             del self._lingering[stream]
             if not self._lingering:
                 self._set_timer()
-        stream.holders += 1
-        if payer is not None:
-            pay(stream, payer)
+        stream.hold(payer)
         return stream
 
     def hold_if_room(self, name: StreamName) -> LiveStream | None:
         """The same, by itself; None without the room."""
-        return self.hold(name) if self._has_room((name,)) else None
-
-    @staticmethod
-    def hold_again(stream: LiveStream) -> None:
-        """One holder more for a stream that has some."""
-        stream.holders += 1
+        try:
+            self.check((name,), None)
+        except TooManyStreams:
+            return None
+        return self.hold(name)
 
     def release(self, stream: LiveStream, payer: Subscriber | None = None) -> None:
         """One holder less. `payer`: whose wish it was."""
-        stream.holders -= 1
-        if stream.holders:
-            if payer is not None:
-                hand_over(stream, payer)
+        if stream.release(payer):
             return
-        stop_paying(stream)
         if self._reserved and stream.name in self._reserved:
             self._fresh += 1
         self._lingering[stream] = self._clock.seconds() + self._linger

@@ -13,10 +13,7 @@ from collections import Counter
 from collections.abc import Hashable
 from weakref import WeakValueDictionary
 
-from marketfeed.boundaries import Subscriber
-from marketfeed.hub.stream import LiveStream
-
-__all__ = ["Share", "Shares", "hand_over", "keep", "pay", "stop_paying"]
+__all__ = ["Share", "Shares"]
 
 
 class Share:
@@ -53,39 +50,3 @@ class Shares:
         if share is None:
             share = self._shares[key] = Share(self._most)
         return share
-
-
-def pay(stream: LiveStream, subscriber: Subscriber) -> None:
-    """`subscriber` is in `stream`, or on its way: it pays, where nobody does, or somebody who has paid for more."""
-    share, present = subscriber.share, stream.share
-    if stream.payer is None or (share is not None and present is not None and share.paid + 1 < present.paid):
-        _set(stream, subscriber, share)
-
-
-def hand_over(stream: LiveStream, subscriber: Subscriber) -> None:
-    """`subscriber` has left: if it paid, another pays. One on its way will, when it is in."""
-    if stream.payer is subscriber:
-        stop_paying(stream)
-        for group in stream.groups.values():
-            for audience in group.audiences:
-                heir = next(iter(audience.members))
-                _set(stream, heir, heir.share)
-                return
-
-
-def keep(stream: LiveStream) -> None:
-    """The operator has the stream, for good: no client pays for it."""
-    _set(stream, keep, None)
-
-
-def stop_paying(stream: LiveStream) -> None:
-    """Nobody has the stream any more."""
-    _set(stream, None, None)
-
-
-def _set(stream: LiveStream, payer: object, share: Share | None) -> None:
-    if stream.share is not None:
-        stream.share.paid -= 1
-    stream.payer, stream.share = payer, share
-    if share is not None:
-        share.paid += 1

@@ -13,16 +13,16 @@ newest or the sum counts, its state (docs/protocol.md). Whether it flows is chan
 | `refuse`   | any        | gap   | it is not permitted; a gap that was open keeps its beginning           |
 
 `jump` and `untold` say what of a jump of the ids is to be told now, `seek` and `found` whether the state is looked for.
-Besides, its holders are the registry's to count, who pays for it is said by `shares`, and what every publication
-changes, `heard` and `was_lost`, by `Hub.publish`, which has no time to ask.
+`hold` and `release` count for how many it is there, and see who pays (`shares`). What every publication changes,
+`heard` and `was_lost`, is written by `Hub.publish` as well, which has no time to ask.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
+from marketfeed.boundaries import Subscriber
 from marketfeed.hub.groups import Group
 from marketfeed.hub.history import History
+from marketfeed.hub.shares import Share
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.sequence import recorder
 from marketfeed.model.streams import StreamKind
@@ -33,6 +33,8 @@ __all__ = ["LiveStream", "OpenGap"]
 
 _TOLD_SECONDS = 1.0
 """A gap in the ids of a stream is told this often at most."""
+
+_OPERATOR = object()
 
 OpenGap = tuple[str, int]
 """The reason, and since when in ms since 1970."""
@@ -70,8 +72,8 @@ class LiveStream:
         self.record = recorder(self.state, kind.ids)
         self.groups: dict[tuple[str, Shape, int, bool], Group] = {}
         self.holders = 0  # memberships and joins, one for each spelling
-        self.payer: Any = None  # the subscriber who pays for it, and out of which share: see `shares`
-        self.share: Any = None
+        self.payer: object = None  # the subscriber who pays for it, and out of which share
+        self.share: Share | None = None
         self.confirmed = False
         self.is_sought = False  # its state is being looked for
         self.gap: OpenGap | None = None
@@ -171,6 +173,44 @@ class LiveStream:
         if snapshot is not None:
             self.was_lost = False
         return snapshot
+
+    # For whom it is there.
+
+    def hold(self, payer: Subscriber | None) -> None:
+        """One holder more, on this client's wish."""
+        self.holders += 1
+        if payer is not None:
+            self.pay(payer)
+
+    def release(self, payer: Subscriber | None) -> bool:
+        """One holder less, which was this client's wish. Whether there are others; if it paid, one of them does."""
+        self.holders -= 1
+        if not self.holders:
+            self._pay_out_of(None, None)
+        elif payer is not None and payer is self.payer:
+            members = (
+                each for group in self.groups.values() for audience in group.audiences for each in audience.members
+            )
+            heir = next(members, None)  # None: one on its way will pay, when it is in
+            self._pay_out_of(heir, None if heir is None else heir.share)
+        return self.holders > 0
+
+    def pay(self, subscriber: Subscriber) -> None:
+        """`subscriber` is in, or on its way: it pays, where nobody does, or somebody who has paid for more."""
+        share, present = subscriber.share, self.share
+        if self.payer is None or (share is not None and present is not None and share.paid + 1 < present.paid):
+            self._pay_out_of(subscriber, share)
+
+    def keep(self) -> None:
+        """The operator has the stream, for good: no client pays for it."""
+        self._pay_out_of(_OPERATOR, None)
+
+    def _pay_out_of(self, payer: object, share: Share | None) -> None:
+        if self.share is not None:
+            self.share.paid -= 1
+        self.payer, self.share = payer, share
+        if share is not None:
+            share.paid += 1
 
     # Its subscribers.
 

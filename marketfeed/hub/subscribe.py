@@ -13,20 +13,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from marketfeed.boundaries import Archive, Clock, Subscriber
+from marketfeed.boundaries import Archive, Clock
 from marketfeed.hub.gaps import tell_open
-from marketfeed.hub.groups import Group, is_member, overhead
+from marketfeed.hub.groups import is_member, overhead
 from marketfeed.hub.join import Join, TooLarge
 from marketfeed.hub.portions import Portions, Work
 from marketfeed.hub.recovery import Recovery, ReplayRoom
-from marketfeed.hub.upstream import Upstream
+from marketfeed.hub.upstream import Fanout, Upstream
 from marketfeed.model.streams import StreamName
 from marketfeed.runtime.logs import Log
 
@@ -39,30 +38,18 @@ _FEW = 100
 _PORTION = 50
 
 
-class Membership(Protocol):
-    """Who is in which groups, and what is pending for them."""
-
-    def flush(self) -> None:
-        """Send what is pending."""
-
-    def change(self, subscriber: Subscriber, join: Collection[Group]) -> None:
-        """Put a client into groups, whose streams are held for it."""
-
-
 class Subscriptions:
     """All the joins of a process. `portions` does what takes long."""
 
     log = Log()
 
-    def __init__(
-        self, clock: Clock, upstream: Upstream, portions: Portions, membership: Membership, strict: bool
-    ) -> None:
+    def __init__(self, clock: Clock, upstream: Upstream, portions: Portions, fanout: Fanout, strict: bool) -> None:
         self._clock = clock
         self._upstream = upstream
         self._registry = upstream.registry
         self._readiness = upstream.readiness
         self._portions = portions
-        self._membership = membership
+        self._fanout = fanout
         self._strict = strict
         self._queue: deque[Join] = deque()
         self._turn: IDelayedCall | None = None
@@ -209,7 +196,7 @@ class Subscriptions:
     # Joining.
 
     def _complete(self, join: Join) -> None:
-        self._membership.flush()
+        self._fanout.flush()
         if join.finished:
             return  # the flush has ended this client
         frames: list[bytes] = []
@@ -225,7 +212,7 @@ class Subscriptions:
         for spelling, stream in join.streams.items():
             groups[spelling] = stream.group(spelling, join.shape, subscriber.window, join.wants_state)
         self._finish(join)
-        self._membership.change(subscriber, groups.values())
+        self._fanout.change(subscriber, groups.values())
         join.answers.joined(groups, {each: each in recovered for each in join.since} if join.since else None)
         if frames and any(is_member(subscriber, group) for group in groups.values()):
             subscriber.write(b"".join(frames))

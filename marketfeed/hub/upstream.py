@@ -8,20 +8,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Protocol
 
 import msgspec
 
-from marketfeed.boundaries import Archive, Clock, Snapshots, Source
+from marketfeed.boundaries import Archive, Clock, Snapshots, Source, Subscriber
 from marketfeed.hub.drops import Drops
 from marketfeed.hub.gaps import Gaps
+from marketfeed.hub.groups import Group
 from marketfeed.hub.history import Histories
 from marketfeed.hub.offsets import CountedHistory, EntryHistory
 from marketfeed.hub.readiness import Readiness
 from marketfeed.hub.registry import StreamRegistry
-from marketfeed.hub.shares import keep
 from marketfeed.hub.snapshots import SnapshotFinder
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.rate import TokenBucket
@@ -31,7 +31,7 @@ from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.runtime.logs import Log
 from marketfeed.wire.messages import GapReason
 
-__all__ = ["HubLimits", "Upstream"]
+__all__ = ["Fanout", "HubLimits", "Upstream"]
 
 _REFUSAL_LINES = 100
 """Refused streams that are logged one after the other, before it is one a second: which they are, clients say."""
@@ -52,10 +52,13 @@ class HubLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fanout(Protocol):
-    """What brings to the subscribers what the source has said."""
+    """Who is in which groups, and what is on its way to them."""
 
     def flush(self) -> None:
         """Send what is pending."""
+
+    def change(self, subscriber: Subscriber, join: Collection[Group]) -> None:
+        """Put a client into groups, whose streams are held for it."""
 
     def push(self, stream: LiveStream, snapshot: bytes) -> None:
         """Publish a state to those who want states."""
@@ -149,7 +152,7 @@ class Upstream:
         gap = stream.confirm(now, after)
         if gap is not None:
             self.gaps.over[stream] = gap
-        self.look_for(stream)
+        self.finder.look_for(stream)
         self.readiness.settled(stream)
 
     def missed(self, name: str, seconds: float) -> None:
@@ -198,7 +201,7 @@ class Upstream:
             return  # a channel that is none of ours
         kept = self.registry.hold_if_room(parsed) if str(parsed) == name else None
         if kept is not None:
-            keep(kept)
+            kept.keep()
             self._kept.add(name)
 
     # The states.

@@ -28,6 +28,11 @@ offset_texts = (
 )
 
 
+def expire(histories: Histories, now: float) -> None:
+    """Drop what is older than it may be."""
+    assert all(cost > 0 for cost in histories.expiring(now))
+
+
 class Stream:
     """A history, and what it ought to keep."""
 
@@ -141,7 +146,7 @@ def test_histories_answer_as_plain_lists_do(
             streams[at] = Stream(histories, is_counted=kinds[at])
         else:
             now += number / 3
-            histories.expire(now)
+            expire(histories, now)
             for each in streams:
                 while each.kept and each.kept[0][0] < now - SECONDS:
                     each.drop()
@@ -274,7 +279,7 @@ def test_a_closed_history_keeps_nothing_any_more() -> None:
         history.close()
         history.add(b"x", 0.0, "2-0")
         assert (histories.size, history.kept, history.since(history.latest or "")) == (0, 0, [])
-    histories.expire(99.0)
+    expire(histories, 99.0)
     assert histories._oldest == []
 
 
@@ -311,9 +316,9 @@ def test_a_clock_that_is_set_back_does_no_harm() -> None:
     history = CountedHistory(histories, "e")
     for now in (50.0, 20.0, 60.0):
         history.add(b"x", now)
-    histories.expire(55.0)
+    expire(histories, 55.0)
     assert history.kept == 3
-    histories.expire(65.0)
+    expire(histories, 65.0)
     assert history.kept == 1
 
 
@@ -347,9 +352,9 @@ def test_quiet_streams_are_not_looked_at() -> None:
     for number, history in enumerate(streams):
         history.add(b"x", float(number))
     before = list(histories._oldest)
-    histories.expire(SECONDS)
+    expire(histories, SECONDS)
     assert histories._oldest == before
-    histories.expire(SECONDS + 2.5)
+    expire(histories, SECONDS + 2.5)
     assert [history.kept for history in streams[:5]] == [0, 0, 0, 1, 1]
 
 
