@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     _sink: Sink = Hub(Clock(), HubLimits())
     _answers: Answers = cast("Client", None)
 
-__all__ = ["EPOCH", "KINDS", "LINGER", "Client", "Room", "member", "trade", "turn_of"]
+__all__ = ["EPOCH", "KINDS", "LINGER", "Client", "Room", "depth", "member", "offsets", "ticker", "trade", "turn_of"]
 
 EPOCH = 1_700_000_000
 LINGER = 5.0
@@ -30,6 +30,16 @@ KINDS = StreamKinds()
 
 def trade(number: int = 1) -> bytes:
     return b'{"e":"trade","t":%d,"m":true,"p":"100.10","q":"2","s":"A"}' % number
+
+
+def depth(first: int, last: int | None = None, *, is_snapshot: bool = False) -> bytes:
+    snapshot = b',"snapshot":true' if is_snapshot else b""
+    last = first if last is None else last
+    return b'{"e":"depth","t":%d,"a":[],"b":[["1","%d"]],"U":%d,"u":%d%b}' % (last, last, first, last, snapshot)
+
+
+def ticker(number: int) -> bytes:
+    return b'{"e":"ticker","t":%d,"c":"1","s":"A"}' % number
 
 
 def turn_of(clock: Clock) -> None:
@@ -168,3 +178,10 @@ def member(room: Room, *spellings: str, **options: Any) -> Client:
     client.take()
     client.answers = client.settlings = 0
     return client
+
+
+def offsets(client: Client) -> list[str]:
+    """The offsets of the publications that a client has got since the last call."""
+    got = [each["offset"] for each in client.outbox.messages if isinstance(each, dict) and "offset" in each]
+    client.outbox.writes.clear()
+    return got

@@ -1,14 +1,62 @@
-"""What the log says, word for word, of publications that do not go their way, and of streams that are refused."""
+"""Publications that do not go their way: counted, logged, and passed over or forwarded."""
 
 from __future__ import annotations
 
+from collections import Counter
 from unittest.mock import patch
 
 from twisted.logger import formatEvent
 
 from marketfeed.hub.stream import Group
+from marketfeed.wire.dialects import Shape
 from tests.conftest import LogCapture
 from tests.rooms import Room, member, trade
+
+
+def test_bad_publications_are_dropped_and_counted_by_reason(room: Room) -> None:
+    """Strict: only what its kind requires is forwarded."""
+    client = member(room, "trade@A")
+    room.source.publish("trade@A", b"{", b"[]", b'{"e":"trade"}', trade(1), b'{"e":"ticker"}', b"\xff")
+    assert client.take() == [("trade@A", 1)]
+    assert room.hub.drops == Counter({"not-json": 1, "not-object": 1, "bad-field": 2, "not-utf8": 1})
+    assert room.hub.published == 1
+
+
+def test_drops_are_logged_once_a_second_for_each_stream(room: Room, logged: LogCapture) -> None:
+    """The line says what was wrong and how many there were; another stream has a line of its own."""
+    member(room, "trade@A", "trade@B")
+
+    def lines() -> list[tuple[str, int]]:
+        events = [event for event in logged.events if str(event.get("log_format")).startswith("bad publication")]
+        logged.events.clear()
+        assert all(event["reason"] == "not-json" and event["what"] == "dropped" for event in events)
+        return [(event["stream"], event["count"]) for event in events]
+
+    room.source.publish("trade@A", *[b"{"] * 50)
+    assert lines() == [("trade@A", 1)]
+    room.source.publish("trade@B", b"{")
+    assert lines() == [("trade@B", 1)]
+    room.clock.advance(0.9)
+    room.source.publish("trade@A", b"{")
+    assert lines() == []
+    room.clock.advance(0.1)
+    assert lines() == [("trade@A", 50)]  # without waiting for the next
+    room.source.publish("trade@A", b"{")
+    room.hub.stopService()
+    assert lines() == [("trade@A", 1)]
+
+
+def test_a_lenient_server_forwards_any_object_and_counts_all_the_same(logged: LogCapture) -> None:
+    """`--validate warn`: defects are counted and logged; what is no JSON object is dropped even so."""
+    room = Room(strict=False)
+    client = member(room, "trade@A", shape=Shape.DATA)
+    room.source.publish("trade@A", b'{"e":"new"}', b"[]")
+    room.clock.advance(1)
+    room.source.publish("trade@A", b"7")
+    assert client.outbox.texts == [b'{"e":"new"}']
+    assert room.hub.drops == Counter({"bad-field": 1, "not-object": 2})
+    lines = [event["what"] for event in logged.events if str(event.get("log_format")).startswith("bad publication")]
+    assert lines == ["forwarded", "dropped"]
 
 
 def test_the_log_says_what_was_wrong_and_with_which_stream(logged: LogCapture) -> None:

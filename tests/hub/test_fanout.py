@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from marketfeed.boundaries import Subscriber
 from marketfeed.hub.fanout import send_group, send_groups
-from marketfeed.hub.groups import Audience, Audiences, Group, is_member
+from marketfeed.hub.groups import Audience, Audiences, Group
 from marketfeed.wire.deflate import compressed_frame
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame
@@ -293,35 +293,6 @@ def test_each_member_gets_its_share_whatever_the_others_do(
 
 
 # Audiences.
-
-changes = st.lists(
-    st.tuples(st.integers(0, 4), st.sets(st.integers(0, 3)), st.sets(st.integers(0, 3))), min_size=1, max_size=25
-)
-
-
-@property_test
-@given(changes)
-def test_audiences_beside_a_dict_of_sets(script: list[tuple[int, set[int], set[int]]]) -> None:
-    """Whoever joins and leaves: each set of groups that somebody is in has one audience, and all know of each other."""
-    audiences = Audiences()
-    groups = [make_group(f"trade@{number}") for number in range(4)]
-    members = [FakeSubscriber() for _ in range(5)]
-    model: list[set[int]] = [set() for _ in members]
-    for who, join, leave in script:
-        left = audiences.change(members[who], [groups[each] for each in join], [groups[each] for each in leave])
-        assert {groups.index(group) for group in left} == model[who] & leave
-        model[who] = (model[who] | join) - (model[who] & leave)
-        for number, group in enumerate(groups):
-            watching = [member for member, sets in zip(members, model, strict=True) if number in sets]
-            assert [is_member(member, group) for member in members] == [number in sets for sets in model]
-            assert group.size == len(watching)
-            assert {member for audience in group.audiences for member in audience.members} == set(watching)
-        assert len(audiences) == len({frozenset(each) for each in model if each})
-    for member in members:
-        audiences.change(member, [], groups)
-        assert member.audience is None
-    assert not len(audiences)
-    assert not any(group.audiences or group.size for group in groups)
 
 
 def test_those_who_watch_the_same_share_what_is_put_together() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import zlib
+from collections.abc import Iterator
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.hub.groups import Audience, is_member, overhead
+from marketfeed.hub.groups import Audience, Audiences, is_member, overhead
 from marketfeed.model.book import DepthMessage
+from marketfeed.wire.deflate import compressed_body, compressed_frame, inflate
 from marketfeed.wire.dialects import Shape
 from tests.fakes import AT, FakeSubscriber, make_group, make_stream, payloads
+from tests.rooms import LINGER, Client, Room, member, trade
 from tests.strategies import property_test, publications
 
 
@@ -114,3 +118,148 @@ def test_who_is_in_a_group_is_known_by_its_audience() -> None:
     client.audience = Audience(frozenset((group,)))
     assert is_member(client, group)
     assert not is_member(client, other)
+
+
+changes = st.lists(
+    st.tuples(st.integers(0, 4), st.sets(st.integers(0, 3)), st.sets(st.integers(0, 3))), min_size=1, max_size=25
+)
+
+
+@property_test
+@given(changes)
+def test_audiences_beside_a_dict_of_sets(script: list[tuple[int, set[int], set[int]]]) -> None:
+    """Whoever joins and leaves: each set of groups that somebody is in has one audience, and all know of each other."""
+    audiences = Audiences()
+    groups = [make_group(f"trade@{number}") for number in range(4)]
+    members = [FakeSubscriber() for _ in range(5)]
+    model: list[set[int]] = [set() for _ in members]
+    for who, join, leave in script:
+        left = audiences.change(members[who], [groups[each] for each in join], [groups[each] for each in leave])
+        assert {groups.index(group) for group in left} == model[who] & leave
+        model[who] = (model[who] | join) - (model[who] & leave)
+        for number, group in enumerate(groups):
+            watching = [member for member, sets in zip(members, model, strict=True) if number in sets]
+            assert [is_member(member, group) for member in members] == [number in sets for sets in model]
+            assert group.size == len(watching)
+            assert {member for audience in group.audiences for member in audience.members} == set(watching)
+        assert len(audiences) == len({frozenset(each) for each in model if each})
+    for each in members:
+        audiences.change(each, [], groups)
+        assert each.audience is None
+    assert not len(audiences)
+    assert not any(group.audiences or group.size for group in groups)
+
+
+def test_each_client_gets_what_it_can_inflate(room: Room) -> None:
+    """Clients who differ in their windows are in different groups; a change of shape does not change the window."""
+    clients = {window: member(room, "trade@A", window=window) for window in (0, 9, 15)}
+    other = member(room, "trade@A", window=9)
+    assert clients[9].groups == other.groups
+    assert len({client.groups["trade@A"] for client in clients.values()}) == 3
+    large = trade()[:-1] + b',"x":"%b"}' % (b"x" * 1000)
+    for enveloped in (True, False):
+        room.source.publish("trade@A", large)
+        frames = {window: client.outbox.writes.pop() for window, client in clients.items()}
+        assert other.outbox.writes.pop() is frames[9]
+        (payload,) = payloads(frames[0])
+        assert payload == (b'{"stream":"trade@A","data":%b}' % large if enveloped else large)
+        for window in (9, 15):
+            assert frames[window][0] == 0xC1
+            assert inflate(frames[window]) == payload
+        for client in (*clients.values(), other):
+            client.reshape(Shape.DATA)
+            assert client.groups["trade@A"].window == client.outbox.window
+    for client in (*clients.values(), other):
+        client.end()
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def test_what_is_the_same_is_compressed_once(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who spells a stream alike shares the compressed bytes, whatever else differs; so do all who want data alone."""
+    spellings = ("depth@A", "a@depth", "depth@A@100ms", "depth@A@1000ms", "a@depth@100ms", "a@depth@1000ms")
+    windows = (0, *range(9, 16))
+    clients = [
+        (client, shape, window)
+        for shape in Shape
+        for window in windows
+        for wants_state in (False, True)
+        for client in [Client(room, shape=shape, window=window)]
+        if client.join(*spellings, wants_state=wants_state)
+    ]
+    room.source.confirm()
+    for client, _, _ in clients:
+        client.outbox.writes.clear()
+    compressed: list[bytes] = []
+
+    def counting(payload: bytes, window: int) -> bytes | None:
+        compressed.append(payload)
+        return compressed_frame(payload, window)
+
+    monkeypatch.setattr("marketfeed.hub.groups.compressed_frame", counting)
+    rows = b",".join([b'["10%d.50","%d"]' % (number, number) for number in range(45)])
+    data = b'{"e":"depth","t":1,"a":[%b],"b":[]}' % rows
+    for _ in range(2):
+        compressed.clear()
+        room.source.publish("depth@A", data)
+        assert len(data).bit_length() == 10
+        assert len(set(compressed)) == 1 + 2 * len(spellings)
+        assert len(compressed) == 2 * (1 + 2 * len(spellings)), "for windows of 9 bits, and for all larger ones"
+    for client, shape, window in clients:
+        frames = list(each_frame(b"".join(client.outbox.writes)))
+        assert len(frames) == 2 * len(spellings)
+        for frame in frames:
+            assert (frame[0] == 0xC1) == bool(window)
+            body = frame[4:] + b"\0\0\xff\xff"
+            text = zlib.decompressobj(-window).decompress(body) if window else frame[4:]
+            assert data in text
+            assert (text == data) == (shape is Shape.DATA)
+            assert (b'"offset"' in text) == (shape is Shape.OFFSET)
+
+
+def test_a_large_publication_is_compressed_a_few_times_whatever_is_asked_for(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for each spelling: with 48 connections that would be for longer than a turn may take."""
+    spellings = ("depth@A", "a@depth", "depth@A@100ms", "a@depth@100ms", "depth@A@1000ms", "a@depth@1000ms")
+    clients = [
+        Client(room, shape=shape, window=window).join(*spellings) for shape in Shape for window in (0, *range(9, 16))
+    ]
+    room.source.confirm()
+    for client in clients:
+        client.outbox.writes.clear()
+    compressed: list[int] = []
+
+    def counting(data: bytes, window: int) -> bytes:
+        compressed.append(window)
+        return compressed_body(data, window)
+
+    monkeypatch.setattr("marketfeed.hub.groups.compressed_body", counting)
+    monkeypatch.setattr("marketfeed.hub.groups.compressed_frame", None)
+    rows = b",".join([b'["10%d.50","%d"]' % (number, number) for number in range(200)])
+    data = b'{"e":"depth","t":1,"a":[%b],"b":[]}' % rows
+    room.source.publish("depth@A", data)
+    assert len(compressed) == 3
+    for client in clients:
+        frames = list(each_frame(b"".join(client.outbox.writes)))
+        assert len(frames) == len(spellings)
+        for frame, spelling in zip(frames, spellings, strict=True):
+            body = frame[4:] + b"\0\0\xff\xff"
+            window = client.outbox.window
+            text = zlib.decompressobj(-window).decompress(body) if window else frame[4:]
+            assert len(frame) < len(data) / 2 or not window
+            if client.shape is Shape.DATA:
+                assert text == data
+            else:
+                message = json.loads(text)
+                assert (message["stream"], message["data"]) == (spelling, json.loads(data))
+                assert ("offset" in message) == (client.shape is Shape.OFFSET)
+
+
+def each_frame(received: bytes) -> Iterator[bytes]:
+    """The frames, each of 126 to 65535 bytes."""
+    while received:
+        size = 4 + (received[1] if received[1] < 126 else int.from_bytes(received[2:4], "big"))
+        assert received[1] == 126
+        yield received[:size]
+        received = received[size:]

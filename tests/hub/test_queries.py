@@ -1,13 +1,149 @@
-"""What was, for those who ask once and do not watch."""
+"""Past publications and books, for those who ask once."""
 
 from __future__ import annotations
 
 import pytest
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
-from marketfeed.hub.queries import KEPT_SECONDS
+from marketfeed.boundaries import Entry, NoBook
+from marketfeed.hub.queries import BOOK_SECONDS, KEPT_SECONDS
+from marketfeed.model.state import BookState
+from marketfeed.wire.dialects import Shape
 from tests.fakes import FakeArchive
-from tests.rooms import KINDS, LINGER, Room, trade
+from tests.rooms import KINDS, LINGER, Client, Room, depth, member, offsets, trade
+
+
+def entries(result: Deferred[list[Entry] | None]) -> list[Entry] | None:
+    found: list[list[Entry] | None] = []
+    result.addCallback(found.append)
+    return found[0]
+
+
+def found(result: Deferred[BookState | None]) -> list[BookState | None]:
+    """The book when it is there."""
+    books: list[BookState | None] = []
+    result.addCallback(books.append)
+    return books
+
+
+def test_history_is_the_newest_that_are_kept(room: Room) -> None:
+    """Of a stream that is wanted; of another there is none. Old ones go by themselves."""
+    client = member(room, "trade@A", shape=Shape.OFFSET)
+    room.source.publish("trade@A", trade(1), trade(2), trade(3))
+    known = offsets(client)
+    kept = list(zip(known, (trade(1), trade(2), trade(3)), strict=True))
+    name = KINDS.parse("trade@A")
+    assert entries(room.hub.history(name, 100, 1 << 20)) == kept
+    assert entries(room.hub.history(name, 2, 1 << 20)) == kept[1:]
+    assert entries(room.hub.history(name, 100, len(trade(1)))) == kept[2:]
+    assert entries(room.hub.history(KINDS.parse("trade@B"), 100, 1 << 20)) == []
+    for _ in range(302):
+        room.clock.advance(1)
+    assert entries(room.hub.history(name, 100, 1 << 20)) == []
+    assert room.source.calls == [("want", "trade@A")]
+
+
+def test_history_is_the_archives_where_there_is_one() -> None:
+    """Read as publications are, whether the stream is wanted or not."""
+    archive = FakeArchive()
+    room = Room(archive)
+    archive.add("trade@A", "5-0", b'{"stream":"trade@A","data":' + trade(1) + b"}")
+    archive.add("trade@A", "6-0", b"bad")
+    name = KINDS.parse("trade@A")
+    assert entries(room.hub.history(name, 10, 1 << 20)) == [("5-0", trade(1))]
+    Client(room).join("trade@A")
+    assert entries(room.hub.history(name, 10, 1 << 20)) == [("5-0", trade(1))]
+    assert archive.asked == [("trade@A", 10, 1 << 20)] * 2
+    archive.reached = False
+    assert entries(room.hub.history(name, 10, 1 << 20)) is None
+
+
+def test_who_waits_for_a_book_may_go(room: Room) -> None:
+    """Nothing of its wait is left, and the stream goes as others do."""
+    book = room.hub.book(KINDS.parse("depth@A"))
+    book.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    assert room.hub.streams == {"depth@A"}
+    book.cancel()
+    room.source.confirm()
+    room.clock.advance(KEPT_SECONDS)
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def test_a_book_is_given_as_soon_as_it_is_complete() -> None:
+    """Whoever asks waits for it; without room there is none."""
+    room = Room(max_distinct_streams=1)
+    name = KINDS.parse("depth@A")
+    early = found(room.hub.book(name))
+    room.source.confirm()
+    room.clock.advance(2)
+    late = found(room.hub.book(name))
+    room.source.publish("depth@A", depth(1, is_snapshot=True))
+    assert early == late == []
+    room.clock.advance(0.1)
+    assert early == late != []
+    (book,) = found(room.hub.book(name))
+    assert [book] == early
+    assert isinstance(book, BookState)
+    assert book.last == 1
+    assert found(room.hub.book(KINDS.parse("depth@B"))) == [NoBook.INCOMPLETE]
+    room.source.lose(5)
+    lost = found(room.hub.book(name))
+    room.clock.advance(BOOK_SECONDS)
+    assert lost == [NoBook.INCOMPLETE]
+
+
+@pytest.mark.parametrize("every", [7, 13, 59])
+def test_who_polls_gets_a_book(every: int) -> None:
+    """However seldom: the stream is wanted until the next time, and a snapshot of its engine is remembered."""
+    room = Room()
+    name, answers = KINDS.parse("depth@A"), []
+    snapshots = iter(range(1, 10_000))
+    for second in range(max(4 * every, 120)):
+        if second % every == 0:
+            answers.append(found(room.hub.book(name)))
+            room.source.confirm()
+        if second % 31 == 30:
+            room.source.publish("depth@A", depth(next(snapshots), is_snapshot=True))
+        room.clock.advance(0.5)
+        room.clock.advance(0.5)
+    assert isinstance(answers[-1][0], BookState)
+    assert room.source.calls == [("want", "depth@A")]
+    for _ in range(2):
+        room.clock.advance(KEPT_SECONDS)
+    room.assert_empty()
+
+
+def test_a_book_that_cannot_be_had() -> None:
+    """After five seconds, which is said of a market of which nothing is known; at the end of the hub at once."""
+    room = Room()
+    confirmed = [found(room.hub.book(KINDS.parse(f"depth@{market}"))) for market in "AB"]
+    room.source.confirm()
+    room.source.publish("depth@A", depth(1))
+    other = found(room.hub.book(KINDS.parse("depth@C")))
+    assert found(room.hub.book(KINDS.parse("ticker@A"))) == [NoBook.INCOMPLETE]
+    room.clock.advance(BOOK_SECONDS - 0.01)
+    assert confirmed == [[], []]
+    room.clock.advance(0.1)
+    assert confirmed == [[NoBook.INCOMPLETE], [NoBook.UNKNOWN]]
+    assert other == [NoBook.INCOMPLETE]
+    at_end = Room(linger=0)
+    books = [found(at_end.hub.book(KINDS.parse(f"depth@{market}"))) for market in "ABC"]
+    at_end.hub.stopService()
+    assert books == [[NoBook.INCOMPLETE]] * 3
+    at_end.assert_empty()
+
+
+def test_streams_that_are_kept_for_those_who_ask_are_not_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of very many, the one that was asked for longest ago is kept no longer."""
+    monkeypatch.setattr("marketfeed.hub.queries._MOST_KEPT", 2)
+    room = Room(linger=0)
+    for market in "ABAC":
+        found(room.hub.book(KINDS.parse(f"depth@{market}")))
+    room.clock.advance(BOOK_SECONDS + 1)
+    assert room.hub.streams == {"depth@A", "depth@C"}
+    room.clock.advance(KEPT_SECONDS)
+    room.assert_empty()
 
 
 @pytest.mark.parametrize("strict", [True, False])

@@ -7,33 +7,17 @@ import gc
 import msgspec
 import pytest
 
-import marketfeed.hub.recovery
 from marketfeed.boundaries import Entry, TooManyStreams
+from marketfeed.hub.groups import Group
 from marketfeed.hub.join import Join
 from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.readiness import CONFIRM_SECONDS
 from marketfeed.wire.dialects import Shape
 from tests.conftest import LogCapture
-from tests.fakes import FakeArchive, FakeSnapshots
-from tests.rooms import KINDS, LINGER, Client, Room, member, trade
+from tests.fakes import FakeArchive, FakeSnapshots, FakeSubscriber
+from tests.rooms import KINDS, LINGER, Client, Room, depth, member, offsets, ticker, trade
 
 STATE = {"wants_state": True}
-
-
-def depth(last: int, *, is_snapshot: bool = False) -> bytes:
-    snapshot = b',"snapshot":true' if is_snapshot else b""
-    return b'{"e":"depth","t":%d,"a":[],"b":[["1","%d"]],"U":%d,"u":%d%b}' % (last, last, last, last, snapshot)
-
-
-def ticker(number: int) -> bytes:
-    return b'{"e":"ticker","t":%d,"c":"1","s":"A"}' % number
-
-
-def offsets(client: Client) -> list[str]:
-    """The offsets that a client has got since the last call."""
-    messages = client.outbox.messages
-    client.outbox.writes.clear()
-    return [message["offset"] for message in messages if isinstance(message, dict) and "offset" in message]
 
 
 def publish(room: Room, archive: FakeArchive, *numbers: int, stream: str = "trade@A") -> None:
@@ -308,20 +292,6 @@ def test_what_the_archive_does_not_have_is_not_recovered(fault: str) -> None:
     client = Client(room).join("trade@A", since={"trade@A": offset})
     assert client.recovered == {"trade@A": False}
     assert client.take() == [["joined", "trade@A"]]
-
-
-def test_a_recovery_that_never_reaches_the_ring_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client is answered all the same."""
-    monkeypatch.setattr(marketfeed.hub.recovery, "_ROUNDS", 5)
-    room = Archived(most=1)
-    room.archive.late = True
-    client = Client(room).join("trade@A", since={"trade@A": "2-0"})
-    number = 9
-    while room.archive.waiting:
-        room.publish(number := number + 1)
-        room.archive.answer(1)
-    assert client.recovered == {"trade@A": False}
-    assert number == 15
 
 
 def test_a_recovery_that_falls_behind_while_others_are_made_is_taken_up_again() -> None:
@@ -635,3 +605,133 @@ def test_who_stays_ahead_has_not_recovered() -> None:
     room.clock.pump([0.05] * 70)
     assert client.recovered == {"trade@A": False}
     room.end(client)
+
+
+# At the moment of the answer.
+
+
+class Faulty:
+    """A session that has a fault in what it does at one point of a join."""
+
+    def __init__(self, point: str) -> None:
+        self.point = point
+
+    def _reach(self, point: str) -> None:
+        if point == self.point:
+            raise ZeroDivisionError("a fault in a session")
+
+    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+        self._reach("joined")
+
+    def refused(self, why: str) -> None:
+        self._reach("refused")
+
+    def settled(self) -> None:
+        self._reach("settled")
+
+
+def test_who_leaves_before_the_confirmation_leaves_nothing_behind(room: Room) -> None:
+    """A cancelled join gives back its streams, its timer and its place."""
+    client, other = Client(room).join("trade@A", "depth@A"), Client(room).join("trade@A")
+    client.end()
+    client.end()
+    assert room.hub.streams == {"trade@A"}
+    room.source.confirm("trade@A")
+    assert client.take() == []
+    assert other.take() == [["joined", "trade@A"]]
+    other.end()
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def test_a_server_at_its_limit_takes_all_of_a_request_or_nothing() -> None:
+    """`--max-distinct-streams` counts streams that have clients; those that are there already cost nothing."""
+    room = Room(max_distinct_streams=2)
+    client = member(room, "trade@A")
+    with pytest.raises(TooManyStreams):
+        Client(room).join("trade@A", "trade@B", "trade@C")
+    assert list(room.source.wanted) == ["trade@A"]
+    other = Client(room).join("trade@A", "a@trade", "trade@B")
+    with pytest.raises(TooManyStreams):
+        Client(room).join("trade@C")
+    client.end()
+    other.end()
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+def test_who_joins_gets_what_comes_after_the_reply_and_nothing_before_it(room: Room) -> None:
+    """Publications that arrived before the join are flushed to the others first."""
+    first = member(room, "trade@A")
+    room.hub.publish("trade@A", trade(1))
+    second = Client(room).join("trade@A")
+    room.hub.publish("trade@A", trade(2))
+    room.hub.flush()
+    assert first.take() == [("trade@A", 1), ("trade@A", 2)]
+    assert second.take() == [["joined", "trade@A"], ("trade@A", 2)]
+
+
+def test_a_join_that_need_not_wait_is_answered_before_it_returns(room: Room) -> None:
+    """`settled` is for joins that were waited for; an empty one is no exception."""
+    member(room, "trade@A")
+    client = Client(room).join("trade@A")
+    empty = Client(room).join()
+    assert client.take() == [["joined", "trade@A"]]
+    assert empty.take() == [["joined"]]
+    assert client.settlings == empty.settlings == 0
+
+
+def test_a_late_confirmation_is_not_waited_for(room: Room, logged: LogCapture) -> None:
+    """After five seconds the client is answered, and told that nothing flows; the gap ends before a publication."""
+    client = Client(room).join("trade@A", "depth@A")
+    began = room.now_ms
+    room.source.confirm("depth@A")
+    room.clock.advance(CONFIRM_SECONDS - 0.1)
+    assert client.take() == []
+    room.clock.advance(0.1)
+    gap = ("gap", ["trade@A"], "source-down", began)
+    assert client.take() == [["joined", "trade@A", "depth@A"], (*gap, None)]
+    assert client.settlings == 1
+    room.clock.advance(2)
+    room.hub.confirmed("trade@A")
+    room.source.publish("trade@A", trade(1))
+    assert client.take() == [(*gap, room.now_ms), ("trade@A", 1)]
+    assert len([text for text in logged.formats() if text.startswith("no confirmation within")]) == 1
+
+
+def test_a_client_that_is_ended_inside_its_join_can_leave_in_the_answer(room: Room) -> None:
+    """The flush inside `join` may end the client before its session knows of the join: `answer` still gets groups."""
+    member(room, "trade@B").end()
+    client = member(room, "trade@A", queue=1)
+    client.outbox.stall()
+    room.hub.publish("trade@A", trade(1))
+    client.join("trade@B")
+    assert client.outbox.overflows == 1
+    assert client.outbox.late == []
+    room.clock.advance(LINGER)
+    room.assert_empty()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_fault_in_a_waiting_session_ends_that_client_only(room: Room, logged: LogCapture, late: bool) -> None:
+    """What a session raises when its join completes does not reach the source, nor keep the others waiting."""
+    streams = {"trade@A": KINDS.parse("trade@A")}
+    broken, careless = [FakeSubscriber(), FakeSubscriber()], FakeSubscriber()
+    room.hub.join(broken[0], Shape.ENVELOPE, streams, Faulty("joined"))
+    room.hub.join(careless, Shape.ENVELOPE, streams, Faulty(""))
+    room.hub.join(broken[1], Shape.ENVELOPE, streams, Faulty("settled"))
+    healthy = Client(room).join("trade@A")
+    if late:
+        room.clock.advance(CONFIRM_SECONDS)
+    else:
+        room.source.confirm("trade@A")
+    assert healthy.take()[0] == ["joined", "trade@A"]
+    assert [subscriber.failures for subscriber in (*broken, careless)] == [1, 1, 0]
+    assert len(logged.flush_failures(ZeroDivisionError)) == 2
+
+
+def test_a_fault_in_a_session_that_need_not_wait_is_its_own(room: Room) -> None:
+    """Inside `join` there is a caller to tell."""
+    member(room, "trade@A")
+    with pytest.raises(ZeroDivisionError):
+        room.hub.join(FakeSubscriber(), Shape.ENVELOPE, {"trade@A": KINDS.parse("trade@A")}, Faulty("joined"))
