@@ -10,15 +10,16 @@ from twisted.internet.task import Clock
 
 from marketfeed.boundaries import Answers, Sink
 from marketfeed.hub.groups import Group
-from marketfeed.hub.hub import Hub, HubLimits
+from marketfeed.hub.hub import Hub
 from marketfeed.hub.join import Join
 from marketfeed.model.streams import StreamKinds
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame
 from tests.fakes import FakeArchive, FakeSnapshots, FakeSource, FakeSubscriber
+from tests.limits import hub_limits
 
 if TYPE_CHECKING:
-    _sink: Sink = Hub(Clock(), HubLimits())
+    _sink: Sink = Hub(Clock(), hub_limits())
     _answers: Answers = cast("Client", None)
 
 __all__ = ["EPOCH", "KINDS", "LINGER", "Client", "Room", "depth", "member", "offsets", "ticker", "trade", "turn_of"]
@@ -58,7 +59,7 @@ class Room:
         self, archive: FakeArchive | None = None, snapshots: FakeSnapshots | None = None, **limits: Any
     ) -> None:
         self.clock = Clock()
-        self.hub = Hub(self.clock, HubLimits(**{"linger": LINGER, **limits}), lambda: EPOCH + self.clock.seconds())
+        self.hub = Hub(self.clock, hub_limits(**{"linger": LINGER, **limits}), lambda: EPOCH + self.clock.seconds())
         self.source = FakeSource(self.hub)
         self.hub.feed_from(self.source, archive, snapshots)
         self.hub.startService()

@@ -19,6 +19,7 @@ from marketfeed.access.addresses import Network
 from marketfeed.access.origins import OriginPattern
 from marketfeed.config.declared_kinds import BadSetting, read_kinds
 from marketfeed.config.options import OPTIONS, Option
+from marketfeed.model.state import MAX_LEVELS
 from marketfeed.model.stream_globs import BadGlob, parse_glob
 from marketfeed.model.streams import BUILT_IN, StreamKind
 from marketfeed.redis.address import EMBEDDED, BadRedisUrl, RedisAddress
@@ -56,7 +57,7 @@ class Settings(msgspec.Struct, frozen=True):
     max_streams: int = 1024
     max_distinct_streams: int = 50000
     max_distinct_streams_per_address: int = 5000
-    max_book_levels: int = 10000
+    max_book_levels: int = MAX_LEVELS
     request_rate: float = 10.0
     request_burst: int = 200
     validate: str = "strict"
@@ -79,6 +80,11 @@ class Settings(msgspec.Struct, frozen=True):
     kinds: tuple[StreamKind, ...] = ()
     """The kinds of streams that are declared besides the built-in ones."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def strict(self) -> bool:
+        """Whether a publication that is not what its kind requires is dropped."""
+        return self.validate == "strict"
 
     @property
     def all_kinds(self) -> tuple[StreamKind, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 from OpenSSL import SSL
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -34,7 +35,8 @@ from marketfeed.runtime.garbage import Collector
 from marketfeed.runtime.listener import CannotServe, Listener, server_endpoint
 from marketfeed.runtime.logs import Log, make_observer
 from marketfeed.runtime.memory import MemoryGuard
-from marketfeed.session.context import SessionContext, SessionLimits
+from marketfeed.session.context import SessionContext
+from marketfeed.session.limits import SessionLimits
 from marketfeed.websocket.connection import ClientFactory
 from marketfeed.websocket.connections import UserManager
 from marketfeed.websocket.handshake import Handshakes
@@ -180,21 +182,7 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     """The tree of services. `twistd`: twistd's own options. Raises `StartFault`."""
     notes: list[str] = []
     kinds = StreamKinds(settings.all_kinds)
-    hub = Hub(
-        reactor,
-        HubLimits(
-            channel_prefix=settings.channel_prefix,
-            strict=settings.validate == "strict",
-            max_payload=settings.max_payload,
-            max_distinct_streams=settings.max_distinct_streams,
-            max_book_levels=settings.max_book_levels,
-            linger=settings.linger,
-            history=settings.history,
-            history_seconds=settings.history_seconds,
-            history_bytes=settings.history_bytes,
-        ),
-        kinds=kinds,
-    )
+    hub = Hub(reactor, msgspec.convert(settings, HubLimits, from_attributes=True), kinds=kinds)
     drain_seconds = 0.0 if settings.demo else settings.drain_seconds
     room = room_for_connections(raise_file_limit())
     max_connections = _fitting(settings, room.clients, notes)
@@ -247,12 +235,7 @@ def _clients(
     max_handshakes: int,
 ) -> ClientFactory:
     admission = _admission(reactor, settings, users, memory)
-    limits = SessionLimits(
-        max_streams=settings.max_streams,
-        request_rate=settings.request_rate,
-        request_burst=settings.request_burst,
-        client_queue=settings.client_queue,
-    )
+    limits = msgspec.convert(settings, SessionLimits, from_attributes=True)
     context = SessionContext(
         hub=hub, kinds=kinds, limits=limits, now=reactor.seconds, verify=admission.verify, refusals=refusals
     )

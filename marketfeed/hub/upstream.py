@@ -26,7 +26,7 @@ from marketfeed.hub.snapshots import SnapshotFinder
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.rate import TokenBucket
 from marketfeed.model.sequence import new_reader
-from marketfeed.model.state import MAX_LEVELS, BookState
+from marketfeed.model.state import BookState
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.runtime.logs import Log
 from marketfeed.wire.messages import GapReason
@@ -40,15 +40,15 @@ _REFUSAL_LINES = 100
 class HubLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a hub is told by the operator; see the options of the same names."""
 
-    channel_prefix: str = ""
-    strict: bool = True
-    max_payload: int = 262144
-    max_distinct_streams: int = 50000
-    max_book_levels: int = MAX_LEVELS
-    linger: float = 5.0
-    history: int = 1000
-    history_seconds: float = 300.0
-    history_bytes: int = 268435456
+    channel_prefix: str
+    strict: bool
+    max_payload: int
+    max_distinct_streams: int
+    max_book_levels: int
+    linger: float
+    history: int
+    history_seconds: float
+    history_bytes: int
 
 
 class Fanout(Protocol):

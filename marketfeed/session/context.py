@@ -11,9 +11,10 @@ from marketfeed.access.refusals import Refusals
 from marketfeed.boundaries import HubPort, Subscriber
 from marketfeed.model.identity import Identity
 from marketfeed.model.streams import StreamKinds
+from marketfeed.session.limits import SessionLimits
 from marketfeed.wire.messages import CloseReason
 
-__all__ = ["Connection", "SessionContext", "SessionLimits"]
+__all__ = ["Connection", "SessionContext"]
 
 
 class Connection(Protocol):
@@ -35,15 +36,6 @@ class Connection(Protocol):
 
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
-
-
-class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session is told by the operator; see the options of the same names."""
-
-    max_streams: int = 1024
-    request_rate: float = 10.0
-    request_burst: int = 200
-    client_queue: int = 1048576
 
 
 class SessionContext(msgspec.Struct, frozen=True, kw_only=True):

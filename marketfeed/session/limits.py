@@ -9,9 +9,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from marketfeed.model.rate import TokenBucket
 
-__all__ = ["MOST_REFUSED", "RequestBudget"]
+__all__ = ["MOST_REFUSED", "RequestBudget", "SessionLimits"]
 
 MOST_REFUSED = 20
 """Requests in a row that are refused before their client is ended."""
@@ -21,6 +23,15 @@ _TEXT_OF_REQUEST = 2048
 _TRIES_OF_REQUEST = 1000
 _BYTES_OF_REQUEST = 16384
 _VERIFICATION = 4
+
+
+class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session is told by the operator; see the options of the same names."""
+
+    max_streams: int
+    request_rate: float
+    request_burst: int
+    client_queue: int
 
 
 class RequestBudget(TokenBucket):

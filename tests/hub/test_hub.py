@@ -23,12 +23,13 @@ from twisted.internet.task import Clock
 from marketfeed.boundaries import TooManyStreams
 from marketfeed.hub.groups import Group
 from marketfeed.hub.history import Histories
-from marketfeed.hub.hub import Hub, HubLimits
+from marketfeed.hub.hub import Hub
 from marketfeed.hub.readiness import CONFIRM_SECONDS
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
 from marketfeed.wire.dialects import Shape
 from tests.conftest import LogCapture
 from tests.fakes import FakeSource
+from tests.limits import hub_limits
 from tests.rooms import KINDS, LINGER, Client, Room, depth, member, trade
 from tests.strategies import machine_test
 
@@ -343,7 +344,7 @@ def test_what_is_too_old_in_many_streams_goes_in_several_turns(room: Room) -> No
 
 def test_a_hub_that_was_never_started_can_be_stopped() -> None:
     """A start may fail before its turn comes."""
-    hub = Hub(Clock(), HubLimits())
+    hub = Hub(Clock(), hub_limits())
     hub.feed_from(FakeSource(hub))
     hub.stopService()
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from marketfeed.hub.groups import Group
-from marketfeed.hub.hub import Hub, HubLimits
+from marketfeed.hub.hub import Hub
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.state import BookState
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
@@ -25,6 +25,7 @@ from marketfeed.wire.dialects import Shape
 from tests.books import replay, update
 from tests.conftest import LogCapture
 from tests.fakes import FakeSource, FakeTransport, payloads
+from tests.limits import hub_limits
 from tests.rooms import trade
 from tests.strategies import bad_decimals, decimals, property_test
 
@@ -76,7 +77,7 @@ class Market:
 
     def __init__(self, name: str, *, strict: bool) -> None:
         self.name = name
-        self.hub = Hub(Clock(), HubLimits(strict=strict, max_payload=1 << 20), kinds=KINDS)
+        self.hub = Hub(Clock(), hub_limits(strict=strict, max_payload=1 << 20), kinds=KINDS)
         self.source = FakeSource(self.hub)
         self.source.at_once = True
         self.hub.feed_from(self.source)

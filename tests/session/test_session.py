@@ -20,23 +20,25 @@ from twisted.internet.task import Clock
 from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import BadToken
 from marketfeed.boundaries import Archive, Entry
-from marketfeed.hub.hub import Hub, HubLimits
+from marketfeed.hub.hub import Hub
 from marketfeed.hub.readiness import CONFIRM_SECONDS
 from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
 from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
 from marketfeed.runtime.logs import Log
-from marketfeed.session.context import Connection, SessionContext, SessionLimits
+from marketfeed.session.context import Connection, SessionContext
+from marketfeed.session.limits import SessionLimits
 from marketfeed.session.session import Session
 from marketfeed.wire.dialects import Dialect
 from marketfeed.wire.frames import text_frame
 from marketfeed.wire.messages import INTERNAL_ERROR, TOO_MANY_REQUESTS, CloseReason, ServerShutdown
 from tests.conftest import LogCapture
 from tests.fakes import FakeSource, FakeSubscriber
+from tests.limits import hub_limits, session_limits
 from tests.rooms import turn_of
 from tests.strategies import json_texts, property_test
 
 A, B, C = "trade@A", "depth@A", "ticker@B"
-MANY = SessionLimits(request_burst=100_000)
+MANY = session_limits(request_burst=100_000)
 KINDS = StreamKinds((*BUILT_IN, StreamKind("orders", LossPolicy.KEEP, private=True)))
 QUEUED = 16  # requests that may wait behind a SUBSCRIBE before the client is not read from
 
@@ -56,13 +58,13 @@ class Client:
         tokens: dict[str, Identity] | None = None,
         archive: Archive | None = None,
         beside: Client | None = None,
-        **hub_limits: Any,
+        **hub: Any,
     ) -> None:
         if beside is not None:
             self.clock, self.hub, self.source = beside.clock, beside.hub, beside.source
         else:
             self.clock = Clock()
-            self.hub = Hub(self.clock, HubLimits(**{"linger": 0.0, **hub_limits}), lambda: 1e9 + self.clock.seconds())
+            self.hub = Hub(self.clock, hub_limits(**{"linger": 0.0, **hub}), lambda: 1e9 + self.clock.seconds())
             self.source = FakeSource(self.hub)
             self.hub.feed_from(self.source, archive)
             Service.startService(self.hub)
@@ -485,7 +487,7 @@ class TestErrors:
 
     def test_the_limit_of_a_connection(self) -> None:
         """As many as allowed, counting each spelling and none twice; one more is error 4, and changes nothing."""
-        client = Client(limits=SessionLimits(max_streams=3))
+        client = Client(limits=session_limits(max_streams=3))
         client.subscribe(A, A, "a@trade")
         client.source.confirm()
         client.subscribe(A, C)
@@ -785,7 +787,7 @@ class TestHistory:
 
     def test_it_takes_half_of_the_queue_at_most(self) -> None:
         """The newest that fit."""
-        client = self.kept(Dialect.RAW, limits=SessionLimits(request_burst=1000, client_queue=4096))
+        client = self.kept(Dialect.RAW, limits=session_limits(request_burst=1000, client_queue=4096))
         answer = client.ask({"method": "HISTORY", "params": [A], "limit": 1000})
         assert 2048 - 150 < len(json.dumps(answer["result"], separators=(",", ":"))) <= 2048
         assert answer["result"][-1]["data"]["t"] == 149
@@ -810,7 +812,7 @@ class TestHistory:
     @pytest.mark.parametrize(("limit", "cost"), [(99, 1), (100, 2), (1000, 11)])
     def test_it_costs_by_what_it_asks_for(self, limit: int, cost: int) -> None:
         """One more for each hundred."""
-        client = Client(limits=SessionLimits(request_rate=1, request_burst=20))
+        client = Client(limits=session_limits(request_rate=1, request_burst=20))
         client.ask({"method": "HISTORY", "params": [A], "limit": limit})
         left = sum(["result" in client.ask({"method": "PING"}) for _ in range(20)])
         assert left == 20 - cost
@@ -819,7 +821,7 @@ class TestHistory:
     def test_it_costs_by_what_it_finds(self, is_late: bool) -> None:
         """A few large ones are dear, too: what they cost more is owed."""
         archive = PendingArchive()
-        limits = SessionLimits(request_rate=1, request_burst=20)
+        limits = session_limits(request_rate=1, request_burst=20)
         client = Client(limits=limits, archive=archive if is_late else None)
         large = trade()[:-1] + b" " * 40_000 + b"}"
         if is_late:
@@ -1055,7 +1057,7 @@ class TestBeginning:
 
     def test_too_many_streams_in_the_path_are_an_error(self) -> None:
         """Which the client hears of."""
-        client = Client(limits=SessionLimits(max_streams=1))
+        client = Client(limits=session_limits(max_streams=1))
         client.session.begin([A, B])
         (answer,) = client.got
         assert without_text(answer) == error(Dialect.RAW, 4)
@@ -1065,7 +1067,7 @@ class TestRate:
     @dialects
     def test_a_burst_and_then_a_steady_rate(self, dialect: Dialect) -> None:
         """What is too much gets error 7 with the id of the request, even one that is wrong."""
-        client = Client(dialect, SessionLimits(request_rate=2, request_burst=3))
+        client = Client(dialect, session_limits(request_rate=2, request_burst=3))
         for number in range(3):
             assert client.ask({"method": "PING", "id": number}) == reply(dialect, "PONG", id=number)
         assert without_text(client.ask({"method": "PING", "id": 3})) == error(dialect, 7, id=3)
@@ -1077,7 +1079,7 @@ class TestRate:
 
     def test_twenty_refusals_in_a_row_end_the_connection(self) -> None:
         """Nineteen do not, and one request that is accepted begins a new row."""
-        client = Client(limits=SessionLimits(request_rate=1, request_burst=1))
+        client = Client(limits=session_limits(request_rate=1, request_burst=1))
         client.ask({"method": "PING"})
         for _ in range(19):
             client.ask({"method": "PING"})
@@ -1094,7 +1096,7 @@ class TestRate:
         """Once for each twenty; what there is no room for is owed. It does not matter how the streams are written."""
         streams = [f"trade@M{number}" for number in range(60)]
         text = json.dumps({"method": "UNSUBSCRIBE", "params": streams}).replace("@", "\\u0040").encode()
-        client = Client(limits=SessionLimits(request_rate=1, request_burst=5))
+        client = Client(limits=session_limits(request_rate=1, request_burst=5))
         assert client.ask(text) == {"result": None}
         assert client.ask({"method": "PING"}) == {"result": "PONG"}
         assert without_text(client.ask({"method": "PING"})) == error(Dialect.RAW, 7)
@@ -1107,7 +1109,7 @@ class TestRate:
 
     def test_the_streams_of_the_path_count_too(self) -> None:
         """A path is as good as a request."""
-        client = Client(limits=SessionLimits(request_rate=1, request_burst=2))
+        client = Client(limits=session_limits(request_rate=1, request_burst=2))
         client.session.begin([f"trade@M{number}" for number in range(40)])
         client.source.confirm(*client.source.wanted)
         assert without_text(client.ask({"method": "PING"})) == error(Dialect.RAW, 7)
@@ -1129,7 +1131,7 @@ class TestRate:
         """Only where something is done; here there are sixty, and patterns that are tried on each."""
         tried = parse_patterns([f"*@M*{number}*" for number in range(50)], "alice")
         tokens = {"good": ALICE, "tried": Identity("alice", tried, 2e9)}
-        client = Client(limits=SessionLimits(request_rate=0.001, request_burst=60), tokens=tokens)
+        client = Client(limits=session_limits(request_rate=0.001, request_burst=60), tokens=tokens)
         client.watch(*[f"trade@M{number}" for number in range(50)])
         client.watch(*[f"trade@M{number}" for number in range(50, 60)])
         client.say(asks)
@@ -1139,7 +1141,7 @@ class TestRate:
     def test_patterns_that_are_tried_count_when_streams_are_asked_for(self) -> None:
         """Once for each thousand tries."""
         tried = parse_patterns([f"*@M*{number}*" for number in range(100)], "alice")
-        limits = SessionLimits(request_rate=0.001, request_burst=60)
+        limits = session_limits(request_rate=0.001, request_burst=60)
         client = Client(limits=limits, identity=Identity("alice", tried, 2e9))
         client.subscribe(*[f"trade@M{number}" for number in range(40)])
         turns(client)
@@ -1149,7 +1151,7 @@ class TestRate:
 
     def test_what_was_put_together_for_a_client_counts(self) -> None:
         """Once for each 16 KiB."""
-        limits = SessionLimits(request_rate=0.001, request_burst=60)
+        limits = session_limits(request_rate=0.001, request_burst=60)
         for late in (False, True):
             client = Client(limits=limits)
             client.set("snapshot")
@@ -1164,7 +1166,7 @@ class TestRate:
     @pytest.mark.parametrize("method", ["SUBSCRIBE", "UNSUBSCRIBE"])
     def test_more_streams_than_there_can_be_are_not_read(self, method: str) -> None:
         """Not one of them, or a single request would take as long as thousands."""
-        client = Client(limits=SessionLimits(max_streams=3, request_burst=100))
+        client = Client(limits=session_limits(max_streams=3, request_burst=100))
         answer = client.ask({"method": method, "params": ["no stream"] * 4, "id": 1})
         assert without_text(answer) == error(Dialect.RAW, 4, id=1)
         assert without_text(client.ask({"method": method, "params": ["no stream"] * 3, "id": 1})) == error(
@@ -1173,7 +1175,7 @@ class TestRate:
 
     def test_a_refusal_keeps_its_place(self) -> None:
         """It is not answered before the request that it came after."""
-        client = Client(limits=SessionLimits(request_rate=1, request_burst=1))
+        client = Client(limits=session_limits(request_rate=1, request_burst=1))
         client.subscribe(A)
         client.say({"method": "PING", "id": 2})
         assert not client.got

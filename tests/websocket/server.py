@@ -15,14 +15,16 @@ from marketfeed.access.keys import KeySet, VerifyKey
 from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.depth import Books
-from marketfeed.hub.hub import Hub, HubLimits
+from marketfeed.hub.hub import Hub
 from marketfeed.model.streams import BUILT_IN, StreamKind, StreamKinds
-from marketfeed.session.context import SessionContext, SessionLimits
+from marketfeed.session.context import SessionContext
+from marketfeed.session.limits import SessionLimits
 from marketfeed.websocket.connection import ClientFactory, ClientProtocol
 from marketfeed.websocket.connections import UserManager
 from marketfeed.websocket.handshake import Handshakes
 from tests.by_hand import CLOSE, TEXT, close_code, frames_of, handshake, say
 from tests.fakes import FakeBooks, FakeSource, FakeTransport, make_admission
+from tests.limits import hub_limits, session_limits
 from tests.tokens import SECRET, signed
 
 __all__ = ["CLIENT_QUEUE", "MAX_MESSAGE", "NOW", "PEER", "SECONDS_TO_CLOSE", "Server", "Wire", "trade"]
@@ -145,7 +147,7 @@ class Server:
         **admission: Any,
     ) -> None:
         self.clock = clock or Clock()
-        self.hub = Hub(self.clock, HubLimits(linger=0.0), lambda: 1e9)
+        self.hub = Hub(self.clock, hub_limits(linger=0.0), lambda: 1e9)
         self.source = FakeSource(self.hub)
         self.hub.feed_from(self.source)
         Service.startService(self.hub)
@@ -174,7 +176,7 @@ class Server:
         context = SessionContext(
             hub=self.hub,
             kinds=known,
-            limits=limits or SessionLimits(request_burst=100_000),
+            limits=limits or session_limits(request_burst=100_000),
             now=self.clock.seconds,
             verify=self.admission.verify,
             refusals=self.refusals,

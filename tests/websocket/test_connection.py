@@ -12,13 +12,13 @@ from twisted.python.failure import Failure
 
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.model.streams import LossPolicy, StreamKind
-from marketfeed.session.context import SessionLimits
 from marketfeed.session.session import Session
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame
 from marketfeed.wire.messages import CLOSE_REASONS, CloseReason, ServerShutdown
 from tests.by_hand import BINARY, CLOSE, PING, TEXT, close_code, frame, frames_of, handshake, say
 from tests.conftest import LogCapture
+from tests.limits import session_limits
 from tests.tokens import key_set, signed
 from tests.websocket.server import CLIENT_QUEUE, MAX_MESSAGE, NOW, SECONDS_TO_CLOSE, Server, Wire, trade
 
@@ -283,7 +283,7 @@ class TestClosing:
 
     def test_too_many_requests(self, logged: LogCapture) -> None:
         """4029, and what comes after it is not looked at."""
-        server = Server(limits=SessionLimits(request_burst=1, request_rate=1))
+        server = Server(limits=session_limits(request_burst=1, request_rate=1))
         wire = server.open()
         wire.receive(30 * say({"method": "PING", "id": 1}))
         *answers, (opcode, payload) = wire.frames

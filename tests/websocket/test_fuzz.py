@@ -26,12 +26,12 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from marketfeed.runtime.logs import _Json, _Text
-from marketfeed.session.context import SessionLimits
 from marketfeed.wire.messages import CLOSE_REASONS, ErrorCode
 from tests.by_hand import CLOSE, PONG, TEXT, close_code, frame, frames_of, handshake, say
 from tests.conftest import LogCapture
 from tests.fakes import FakeMemory
 from tests.guard import DEADLINE
+from tests.limits import session_limits
 from tests.noise import GOOD, SECRETS, SOON, guards, handshakes, paths, pieces, requests, streams_of_frames
 from tests.strategies import property_test
 from tests.websocket.server import SECONDS_TO_CLOSE, Server, Wire, trade
@@ -187,7 +187,7 @@ class TestRequests:
         self, path: str, said: list[bytes], at_once: bool, burst: int, max_streams: int, end: str
     ) -> None:
         """Each is answered with at most one reply: a result, or an error with a documented code and the same id."""
-        limits = SessionLimits(request_burst=burst, max_streams=max_streams)
+        limits = session_limits(request_burst=burst, max_streams=max_streams)
         server = Server(limits=limits, auth="optional", max_message=65536)
         server.source.at_once = at_once
         with nothing_left(server):
@@ -273,7 +273,7 @@ class TestFrames:
         self, path: str, script: list[bytes | str], cuts: list[int], deflate: bool, end: str, token: str | None
     ) -> None:
         """Whole frames come back, a documented close ends them, and other clients do not notice."""
-        server = Server(limits=SessionLimits(request_burst=20), auth="optional", per_address=2)
+        server = Server(limits=session_limits(request_burst=20), auth="optional", per_address=2)
         with nothing_left(server):
             other = server.open()
             server.watch(other, "ticker@B")

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
 
-from marketfeed.session.context import SessionLimits
 from marketfeed.websocket.read_throttle import REST_SECONDS, ReadRate, ReadThrottle
 from tests.by_hand import CLOSE, CONTINUATION, PING, PONG, TEXT, close_code, frame, say
+from tests.limits import session_limits
 from tests.strategies import property_test
 from tests.websocket.server import SECONDS_TO_CLOSE, Server, Wire
 
 BURST = 250
 """Frames that the default limits let one peer send at once."""
-FEW = SessionLimits(request_rate=10, request_burst=200)
+FEW = session_limits(request_rate=10, request_burst=200)
 
 
 def answered(server: Server, wire: Wire) -> int:
@@ -36,7 +36,7 @@ class TestReadRate:
     @pytest.mark.parametrize(("rate", "burst"), [(10, 200), (0.001, 1), (1000, 5000)])
     def test_who_may_send_requests_is_not_held_up(self, rate: float, burst: int) -> None:
         """All at once, and then as many a second as are permitted, each with a ping behind it."""
-        server = Server(limits=SessionLimits(request_rate=rate, request_burst=burst))
+        server = Server(limits=session_limits(request_rate=rate, request_burst=burst))
         wire = server.open()
         wire.receive(burst * say({"method": "PING"}))
         assert wire.reading
@@ -166,7 +166,7 @@ class TestFloods:
     @pytest.mark.parametrize("what", ["pings", "pongs", "fragments", "empty fragments", "texts"])
     def test_a_flood_is_read_slowly_and_to_its_end(self, what: str) -> None:
         """Any frame counts; when all is read the peer is read from again, and has lost nothing."""
-        server = Server(limits=SessionLimits(request_rate=10, request_burst=200))
+        server = Server(limits=session_limits(request_rate=10, request_burst=200))
         wire = server.open()
         flood = {
             "pings": frame(b"", PING) * 600,
@@ -267,7 +267,7 @@ class TestFloods:
         """However tight the pace, the answers are those of a peer that is not held up."""
         replies = []
         for burst in (100_000, 1):
-            server = Server(limits=SessionLimits(request_rate=10, request_burst=100_000))
+            server = Server(limits=session_limits(request_rate=10, request_burst=100_000))
             server.factory.read_rate = ReadRate(0.01, 0.01 * burst, 0.01 * burst)
             wire = server.open()
             data = b"".join(said)
