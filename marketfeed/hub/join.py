@@ -54,24 +54,6 @@ class WrittenBook(msgspec.Struct, frozen=True, gc=False):
 class Join:
     """A client's wish to join streams."""
 
-    __slots__ = (
-        "answers",
-        "asked",
-        "books",
-        "finished",
-        "is_late",
-        "pause",
-        "recoveries",
-        "shape",
-        "since",
-        "streams",
-        "subscriber",
-        "wait",
-        "wants_state",
-        "work",
-        "written",
-    )
-
     def __init__(
         self, subscriber: Subscriber, shape: Shape, answers: Answers, since: Mapping[str, str], wants_state: bool
     ) -> None:

@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
@@ -30,6 +29,15 @@ _MOST_KEPT = 1000
 _LOOK_SECONDS = 0.05
 
 
+class _Question(msgspec.Struct, frozen=True, eq=False):
+    """Somebody asks for a book, until a moment of the clock."""
+
+    stream: LiveStream
+    state: BookState
+    until: float
+    answer: Deferred[BookState | NoBook]
+
+
 class Queries:
     """Answers questions about the streams of a process."""
 
@@ -44,7 +52,7 @@ class Queries:
         self._keeping: IDelayedCall | None = None
 
     def history(self, name: StreamName, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
-        """See `Hub.history`."""
+        """See `HubPort`."""
         key, archive = str(name), self._upstream.archive
         stream = self._registry.find(key)
         if archive is None:
@@ -64,12 +72,13 @@ class Queries:
                 self._registry.release(stream)
             return succeed(NoBook.INCOMPLETE)
         self._keep(name, stream)
-        question = _Question(stream, stream.state, self._clock.seconds() + BOOK_SECONDS, self._cancel)
+        answer = Deferred[BookState | NoBook](lambda _: self._cancel(question))
+        question = _Question(stream, stream.state, self._clock.seconds() + BOOK_SECONDS, answer)
         self._questions[question] = None
         if stream.is_settled(with_state=True):
             self._look_at(question)
         self._go_on_looking()
-        return question.answer
+        return answer
 
     def close(self) -> None:
         """Nobody asks any more, and no stream is kept."""
@@ -134,15 +143,3 @@ class Queries:
                 break
             del self._kept[name]
             self._registry.release(stream)
-
-
-class _Question:
-    """Somebody asks for a book, until a moment of the clock."""
-
-    __slots__ = ("answer", "state", "stream", "until")
-
-    def __init__(self, stream: LiveStream, state: BookState, until: float, cancel: Callable[[_Question], None]) -> None:
-        self.stream = stream
-        self.state = state
-        self.until = until
-        self.answer = Deferred[BookState | NoBook](lambda _: cancel(self))

@@ -36,20 +36,6 @@ class ReplayRoom:
 class Recovery:
     """What one stream has published behind `offset`, with `overhead` bytes for each publication."""
 
-    __slots__ = (
-        "_last",
-        "_offset",
-        "_overhead",
-        "_replay_room",
-        "_rounds",
-        "_size",
-        "_taken",
-        "entries",
-        "frames",
-        "is_possible",
-        "stream",
-    )
-
     def __init__(self, stream: LiveStream, offset: str, replay_room: ReplayRoom, overhead: int) -> None:
         self.stream = stream
         self.entries: list[Entry] = []
