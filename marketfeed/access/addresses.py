@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from socket import AF_INET6, inet_ntoa, inet_pton
 from typing import Literal
 
+from marketfeed.model.numbers import whole
 from marketfeed.model.rate import TokenBuckets
 
 __all__ = [
@@ -54,7 +55,7 @@ def parse_network(text: str) -> Network:
     if text == "unix":
         return "unix"
     address, slash, prefix = text.partition("/")
-    if "%" in address or (slash and not (prefix.isascii() and prefix.isdigit())):
+    if "%" in address or (slash and whole(prefix, 3) is None):
         raise ValueError(_EXPECTED)
     try:
         network = ip_network(text, strict=False)

@@ -16,6 +16,7 @@ from marketfeed.api.market_data import ILLEGAL, MISSING, as_json
 from marketfeed.boundaries import NoBook
 from marketfeed.http.response import Response
 from marketfeed.model.identity import Identity
+from marketfeed.model.numbers import whole
 from marketfeed.model.streams import StreamKinds, StreamName, is_market
 
 __all__ = ["INCOMPLETE", "UNKNOWN", "Book", "Books", "Depth", "DepthQuery", "read_query"]
@@ -70,7 +71,7 @@ def read_query(query: str, kinds: StreamKinds) -> DepthQuery | Response:
 
 
 def _is_limit(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= _MOST_LEVELS
+    return 1 <= (whole(text, 10) or 0) <= _MOST_LEVELS
 
 
 class Depth:

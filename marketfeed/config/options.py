@@ -9,6 +9,7 @@ import msgspec
 
 from marketfeed.access.addresses import parse_network
 from marketfeed.access.origins import parse_origin
+from marketfeed.model.numbers import whole
 from marketfeed.model.stream_globs import EXPECTED, is_glob
 from marketfeed.redis.address import is_host, parse_redis_url
 from marketfeed.runtime.memory import parse_memory_limit
@@ -44,9 +45,10 @@ _DIGITS = 15
 
 def _whole(least: int, unit: str = "") -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (_is_digits(text) and int(text) >= least):
+        number = whole(text, _DIGITS)
+        if number is None or number < least:
             raise ValueError(f"a whole number{unit and f' of {unit}'}, {least} or more (up to {_DIGITS} digits)")
-        return int(text)
+        return number
 
     return parse
 
@@ -110,11 +112,7 @@ def _redis_port(text: str) -> tuple[str | None, int]:
 
 
 def _is_port(text: str) -> bool:
-    return _is_digits(text) and 0 < int(text) < 65536
-
-
-def _is_digits(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= _DIGITS
+    return 0 < (whole(text, _DIGITS) or 0) < 65536
 
 
 _port = _text(

@@ -12,6 +12,8 @@ from urllib.parse import SplitResult, parse_qs, quote, unquote_to_bytes, urlspli
 
 import msgspec
 
+from marketfeed.model.numbers import whole
+
 __all__ = ["EMBEDDED", "BadRedisUrl", "RedisAddress", "is_host", "parse_redis_url"]
 
 FORMS = "redis://[user:password@]host:port[/db], rediss://…, unix:///path, embedded:"
@@ -114,6 +116,7 @@ def _decoded(text: str | None) -> str | None:
 def _database(parts: SplitResult, in_path: str) -> int:
     """The number of the database: `db` of the query, or else what stands in the path."""
     text = parse_qs(parts.query).get("db", [in_path])[-1]
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
+    number = whole(text, 9)
+    if number is None:
         raise BadRedisUrl("the database cannot be read; expected a number, as in redis://host:6379/1")
-    return int(text)
+    return number

@@ -19,6 +19,7 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock
+from marketfeed.model.numbers import whole
 from marketfeed.runtime.logs import Log
 
 __all__ = [
@@ -112,9 +113,9 @@ def _limits_upwards(mount: Path, path: str, name: str) -> Iterator[int]:
     """`max` is no limit; version 1 writes a number beyond every host's memory in its place."""
     parts = [part for part in path.split("/") if part not in ("", ".", "..")]
     for depth in range(len(parts), -1, -1):
-        text = _read(mount.joinpath(*parts[:depth], name)).strip()
-        if text.isascii() and text.isdigit():
-            yield int(text)
+        limit = whole(_read(mount.joinpath(*parts[:depth], name)).strip(), 20)
+        if limit is not None:
+            yield limit
 
 
 def _read(path: Path) -> str:

@@ -27,6 +27,7 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion
 from zope.interface import implementer
 
 from marketfeed.boundaries import Clock
+from marketfeed.model.numbers import whole
 from marketfeed.runtime.tls_connections import TlsFactory
 from marketfeed.runtime.tls_files import A_KEY, CertificateFiles, KeyAndChain, Renewable, shown
 
@@ -98,9 +99,10 @@ def _plain(text: str) -> str:
 
 
 def _number(field: str, text: str, least: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and least <= int(text) < 65536):
+    number = whole(text, 5)
+    if number is None or not least <= number < 65536:
         raise ValueError(f"{field}: {shown(text) or 'missing'}; expected a number from {least} to 65535")
-    return int(text)
+    return number
 
 
 @implementer(IOpenSSLServerConnectionCreator)
