@@ -1,5 +1,4 @@
-"""The daemon's settings: one table of options, one place for defaults, one rule of precedence, as
-docs/operations.md#options has them.
+"""The daemon's settings: the one place for defaults, and the one rule for precedence (docs/operations.md#options).
 
 1. A flag beats the environment, which beats the file, which beats the default.
 2. The options that say where Redis is are taken together: any of them in one place beats all of them in a lower one.
@@ -160,10 +159,11 @@ def _is_one_edit(one: str, other: str) -> bool:
 def _settle_redis(values: dict[str, Any], given: dict[str, _Given], from_flags: dict[str, _Given]) -> list[str]:
     """Put one address in place of all that says where Redis is. Returns what the operator should be warned of."""
     warnings = []
-    host, port = values.pop("redis_host", None), values.pop("redis_port", (None, 6379))
+    host, (host_of_port, port) = values.pop("redis_host", None), values.pop("redis_port", (None, None))
     url = values.pop("redis_url", None)
-    if url is None and (host is not None or "redis_port" in given):
-        url = RedisAddress(host=host or port[0] or "localhost", port=port[1])
+    parts = {"host": host or host_of_port, "port": port}
+    if url is None and any(parts.values()):
+        url = RedisAddress(**{name: part for name, part in parts.items() if part is not None})
     if url is not None:
         values["redis"] = url
         if url.password is not None and "redis_url" in from_flags:
