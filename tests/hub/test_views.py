@@ -91,6 +91,7 @@ class View:
             self.known |= dict.fromkeys(data["streams"])
             (self.open.update if data["to"] is None else self.open.difference_update)(data["streams"])
             return
+        self.offsets.pop(stream, None)  # of an earlier one: who resumes from there gets this one again
         if "offset" in message:
             self.offsets[stream] = message["offset"]
         known = self.known[stream]
