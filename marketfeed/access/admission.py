@@ -1,4 +1,6 @@
-"""Who may connect: a request for a WebSocket is let in, or refused (docs/protocol.md#refusals-and-closes).
+"""Who may connect: who asks for a WebSocket is let in, or refused in plain HTTP.
+
+What there is to be refused for: docs/protocol.md#refusals-and-closes.
 
 1. What costs least is looked at first, and what was counted for a client is given back when it is gone.
 2. Who is refused learns why, but nothing about anybody else. No token reaches an answer or a log.

@@ -1,4 +1,7 @@
-"""Kinds of streams that an operator declares: tables `[streams.<kind>]` (docs/operations.md#kinds-of-streams)."""
+"""The kinds of streams that an operator declares, in the tables `[streams.<kind>]` of the file.
+
+What they may hold, and what it means: docs/operations.md#kinds-of-streams.
+"""
 
 from __future__ import annotations
 

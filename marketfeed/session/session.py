@@ -44,6 +44,8 @@ _RESHAPING = 2
 """µs for each stream."""
 _LONGEST_LOGGED = 200
 _FEW_STREAMS = 5  # of one change, the most that the log names
+_NO_SUBSCRIBE: tuple[RequestId, bool] = (msgspec.UNSET, True)
+"""In place of the id of the one that is under way, and whether it gets no reply."""
 _ANSWERED = object()
 """In place of a result: the reply has been sent, or comes later."""
 
@@ -80,7 +82,7 @@ class Session:
         self._groups: dict[str, Group] = {}
         self._waiting: deque[tuple[bytes, bool]] | None = None  # requests, and whether each came too fast
         self._join: Join | None = None
-        self._joining: tuple[RequestId, bool] = msgspec.UNSET, True  # the id of the SUBSCRIBE, and whether it is quiet
+        self._joining = _NO_SUBSCRIBE
         self._work: Work | None = None
         self._awaits = False  # a request has not been answered yet
         self._ended = False
@@ -238,10 +240,10 @@ class Session:
             )
         except TooManyStreams as fault:
             raise requests.too_many(f"too many streams: {fault}") from None
+        self._join = join
         if join.finished:
-            self._budget.charge_written(join.written)
+            self._join_is_over()
         else:
-            self._join = join
             self._awaits = True
 
     def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
@@ -252,7 +254,7 @@ class Session:
             return
         self._groups.update(groups)
         self._log_change("subscribed to", list(groups))
-        request_id, quiet = self._joining
+        (request_id, quiet), self._joining = self._joining, _NO_SUBSCRIBE
         if recovered is not None:
             self._reply(None, request_id, recovered=recovered)
         elif not quiet:
@@ -266,7 +268,7 @@ class Session:
 
     def _join_is_over(self) -> None:
         join, self._join = self._join, None
-        if join is not None:
+        if join is not None and join.written:
             self._budget.charge_written(join.written)
 
     def settled(self) -> None:

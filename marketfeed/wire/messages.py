@@ -1,6 +1,6 @@
 """What clients and the server say to each other: requests, error codes, control events, close reasons.
 
-The shapes are those of docs/protocol.md. How each is spelled for a connection is in `dialects`.
+The shapes are those of docs/protocol.md#requests. How each is spelled for a connection is in `dialects`.
 """
 
 from __future__ import annotations
