@@ -23,7 +23,7 @@ FIRST, CYCLES, AT_ONCE = 2_000, 20_000, 50
 MORE_KIB = 5 * 1024
 """How much the daemon may grow after the first cycles."""
 MARKETS = [f"M{number:03}" for number in range(100)]
-KINDS = {"ClientProtocol", "Deferred", "Group", "Join", "LiveStream", "Outbox", "Server", "Session", "TokenBucket"}
+KINDS = {"ClientProtocol", "Deferred", "Group", "Join", "LiveStream", "Outbox", "RequestBudget", "Server", "Session"}
 KINDS |= {"Connection", "_TlsConnection"}
 """The types of the objects that a connection consists of; `Server` is the transport's, the last two are of TLS."""
 AUTHORITY = Authority()
