@@ -46,6 +46,7 @@ class Option(msgspec.Struct, frozen=True):
 
 
 _DIGITS = 15
+_ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def _whole(least: int, unit: str = "") -> Callable[[str], int]:
@@ -71,15 +72,6 @@ def _number(least: float, unit: str = "") -> Callable[[str], float]:
     return parse
 
 
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(" or ".join(words))
-        return text
-
-    return parse
-
-
 def _text(accepted: str, is_good: Callable[[str], bool]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if not is_good(text):
@@ -89,11 +81,15 @@ def _text(accepted: str, is_good: Callable[[str], bool]) -> Callable[[str], str]
     return parse
 
 
+def _one_of(*words: str) -> Callable[[str], str]:
+    return _text(" or ".join(words), words.__contains__)
+
+
 def _switch(accepted: str) -> Callable[[str], bool]:
     def parse(text: str) -> bool:
-        if text.lower() not in ("1", "true", "yes", "on", "0", "false", "no", "off"):
+        if text.lower() not in (*_ON, *_OFF):
             raise ValueError(accepted)
-        return text.lower() in ("1", "true", "yes", "on")
+        return text.lower() in _ON
 
     return parse
 

@@ -228,16 +228,10 @@ class Session:
             if not quiet:
                 self._reply(None, request.id)
             return
+        outbox, shape, wants_state = self._connection.outbox, self._properties.shape, self._properties.snapshot
         self._joining = request.id, quiet
         try:
-            join = self._hub.join(
-                self._connection.outbox,
-                self._properties.shape,
-                new,
-                self,
-                since=since,
-                wants_state=self._properties.snapshot,
-            )
+            join = self._hub.join(outbox, shape, new, self, since=since, wants_state=wants_state)
         except TooManyStreams as fault:
             raise requests.too_many(f"too many streams: {fault}") from None
         self._join = join
@@ -293,16 +287,9 @@ class Session:
             self._log_change("unsubscribed from", [group.spelling for group in groups])
 
     def _log_change(self, verb: str, spellings: list[str]) -> None:
-        _log.info(
-            "client {client} {verb} {count} streams: {streams}",
-            client=self._connection.client_id,
-            verb=verb,
-            count=len(spellings),
-            streams=", ".join(spellings[:_FEW_STREAMS]) + (", …" if len(spellings) > _FEW_STREAMS else ""),
-        )
-
-    def _list_subscriptions(self, request: Request, quiet: bool) -> list[str]:
-        return self.subscriptions
+        few = ", ".join(spellings[:_FEW_STREAMS]) + (", …" if len(spellings) > _FEW_STREAMS else "")
+        line = "client {client} {verb} {count} streams: {streams}"
+        _log.info(line, client=self._connection.client_id, verb=verb, count=len(spellings), streams=few)
 
     # What was.
 
@@ -343,9 +330,6 @@ class Session:
         self._groups = self._hub.reshape(self._connection.outbox, self._groups.values(), properties.shape)
         self._reply(None, request.id)
 
-    def _get_property(self, request: Request, quiet: bool) -> bool:
-        return self._properties.get(requests.property_of(request))
-
     def _auth(self, request: Request, quiet: bool) -> object:
         self._budget.charge_verification()
         identity = renewed(self._identity, requests.token_of(request), self._context.verify)
@@ -362,17 +346,14 @@ class Session:
             self._leave(lost)
             self._send_error(streams_lost(lost))
 
-    def _ping(self, request: Request, quiet: bool) -> str:
-        return "PONG"
-
 
 _METHODS: dict[str, Callable[[Session, Request, bool], Any]] = {
     "AUTH": Session._auth,
     "SUBSCRIBE": Session._subscribe,
     "UNSUBSCRIBE": Session._unsubscribe,
-    "LIST_SUBSCRIPTIONS": Session._list_subscriptions,
+    "LIST_SUBSCRIPTIONS": lambda session, request, quiet: session.subscriptions,
     "SET_PROPERTY": Session._set_property,
-    "GET_PROPERTY": Session._get_property,
+    "GET_PROPERTY": lambda session, request, quiet: session._properties.get(requests.property_of(request)),
     "HISTORY": Session._history,
-    "PING": Session._ping,
+    "PING": lambda session, request, quiet: "PONG",
 }
