@@ -38,7 +38,7 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.delivery import Delivery, Found
 from marketfeed.redis.link_keeper import LinkKeeper
-from marketfeed.redis.reader_link import Exchange, ReaderLink
+from marketfeed.redis.reader_link import BLOCKED, NONE, ReaderLink
 from marketfeed.redis.server_role import RoleLink, RoleWatch
 from marketfeed.redis.stream_checks import LOOK_SECONDS, REFUSALS, StreamChecks, entry_id
 from marketfeed.redis.stream_entries import Extent
@@ -153,7 +153,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         link = self.link
         if link is None:
             return
-        if link.exchange is not Exchange.NONE:
+        if link.exchange is not NONE:
             if self._is_in_the_way(link):
                 self._unblocker.unblock(lambda: self._is_in_the_way(link))
         elif not (self._is_narrowing and self._check(link)):
@@ -164,7 +164,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
 
     def _is_in_the_way(self, link: ReaderLink) -> bool:
         """Whether a read waits, and something should not."""
-        return link.exchange is Exchange.BLOCKED and self._checks.are_urgent
+        return link.exchange is BLOCKED and self._checks.are_urgent
 
     def _check(self, link: ReaderLink) -> bool:
         if not self._checks:
