@@ -10,11 +10,22 @@
    lost.
 5. Where it is not known whether the server takes entries, on a new link and after a refusal, one is sent first.
 6. What was refused is lost when a later one of its stream was added, or may have been.
+
+    state      what is sent                 ends with                              and then
+    AWAY       nothing                      a link                                 PROBING
+    PROBING    one entry, and waits for it  an entry added, or refused for itself  TAKING
+    TAKING     `UNDER_WAY` bytes            an entry refused for now               REFUSED
+    REFUSED    nothing                      all answered: busy / not to write to   RESTING / AWAY
+    RESTING    nothing                      `BUSY_SECONDS`                         PROBING
+
+PROBING becomes REFUSED, too; REFUSED becomes TAKING where nothing that was refused is left to be sent again (6). A link
+that is lost is AWAY, from every state.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from enum import Enum, auto
 from typing import Any
 
 import hiredis
@@ -42,6 +53,16 @@ _BUSY = "BUSY"
 
 _Entry = tuple[str, bytes]
 """Its key, and its payload."""
+
+
+class _State(Enum):
+    """See the table above."""
+
+    AWAY = auto()
+    PROBING = auto()
+    TAKING = auto()
+    REFUSED = auto()
+    RESTING = auto()
 
 
 class _AppenderLink(RedisLink):
@@ -72,7 +93,7 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
 
     def __init__(self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, maxlen: int) -> None:
         super().__init__(clock, endpoint, address, "appender")
-        self._link: RedisLink | None = None
+        self._state = _State.AWAY
         self._limit = ("MAXLEN", "~", maxlen) if maxlen else ()
         self._waiting: deque[_Entry] = deque()
         self._under_way: deque[_Entry | None] = deque()  # None: a PING
@@ -80,7 +101,6 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         self._refused_keys: set[str] = set()
         self._fault = ""  # why they were
         self._bytes = self._bytes_under_way = 0
-        self._takes_entries = False
         self._pause: IDelayedCall | None = None
         self._idle: Deferred[None] | None = None
         self._loss_lines = TokenBucket(1, 5, clock.seconds())
@@ -90,7 +110,7 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
     @property
     def ready(self) -> bool:
         """There is a link, and the server does not refuse to take entries."""
-        return self._link is not None and not self._refused and self._pause is None
+        return self._state in (_State.PROBING, _State.TAKING)
 
     def stopService(self) -> Deferred[None]:
         return super().stopService().addCallback(self._give_up)
@@ -119,13 +139,14 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         return _AppenderLink(self._clock, self)
 
     def link_up(self, link: _AppenderLink) -> None:
-        self._link = link
+        self._state = _State.PROBING
         self.go_on()
 
     def link_down(self, link: _AppenderLink | None) -> None:
-        self._link = None
-        self._takes_entries = False
-        self._end_pause()
+        self._state = _State.AWAY
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         unanswered = [entry for entry in self._under_way if entry is not None]
         self._under_way.clear()
         self._bytes_under_way = 0
@@ -142,14 +163,13 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
     def answered(self, reply: Any) -> None:
         """The server answers the oldest of what is under way."""
         if not self._under_way:
-            self._fail("an answer that nobody asked for")
+            self._end("an answer that nobody asked for")
             return
         entry = self._under_way.popleft()
         if entry is None:
             return  # whatever it is, the server lives
         self._bytes_under_way -= _size(entry)
         if not isinstance(reply, hiredis.ReplyError):
-            self._takes_entries = True
             self._bytes -= _size(entry)
             self.added += 1
             self._lose_refused(entry[0])
@@ -158,23 +178,23 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
             self._refused_keys.add(entry[0])
             self._fault = fault
         else:
-            self._takes_entries = True
             self._forget([entry], f"Redis refuses an entry: {fault}")
+        self._state = _State.REFUSED if self._refused else _State.TAKING
 
     def go_on(self) -> None:
         """Send what waits, as far as that may be."""
-        if self._refused:
-            if not self._bytes_under_way:
-                self._wait_for_the_server()
-        elif self._link is not None and self._pause is None:
-            self._send(self._link)
+        if self._state is _State.REFUSED and not self._bytes_under_way:
+            self._wait_for_the_server()
+        elif self.link is not None and self.ready:
+            self._send(self.link)
         self._look_whether_idle()
 
     def _send(self, link: RedisLink) -> None:
         parts = []
+        most = UNDER_WAY if self._state is _State.TAKING else 0
         while self._waiting:
             size = _size(self._waiting[0])
-            if self._bytes_under_way and not (self._takes_entries and self._bytes_under_way + size <= UNDER_WAY):
+            if self._bytes_under_way and self._bytes_under_way + size > most:
                 break
             entry = self._waiting.popleft()
             self._under_way.append(entry)
@@ -186,25 +206,21 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
     def _wait_for_the_server(self) -> None:
         """It has refused some entries for now, and nothing is under way any more."""
         self._put_back()
-        self._takes_entries = False
         if self._fault.split(" ", 1)[0] == _BUSY:
-            self._pause = self._clock.callLater(BUSY_SECONDS, self._paused)
+            self._state = _State.RESTING
+            self._pause = self._clock.callLater(BUSY_SECONDS, self._rested)
         else:
-            self._fail(self._fault)
-            self._link = None
+            self._end(self._fault)
 
-    def _paused(self) -> None:
+    def _rested(self) -> None:
+        self._state = _State.PROBING
         self._pause = None
         self.go_on()
 
-    def _end_pause(self) -> None:
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
-
-    def _fail(self, cause: str) -> None:
-        if self._link is not None:
-            self._link.fail(cause)
+    def _end(self, cause: str) -> None:
+        self._state = _State.AWAY
+        if self.link is not None:
+            self.link.fail(cause)
 
     # What becomes of entries.
 
