@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
-from OpenSSL import SSL
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
-from marketfeed import __version__
 from marketfeed.access.addresses import ConnectionCounts, ConnectRate, TrustedProxies
 from marketfeed.access.admission import Admission
 from marketfeed.access.keys import BadKey, KeyFiles, load_keys
@@ -27,6 +23,7 @@ from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.config.settings import Settings
 from marketfeed.daemon.redis_side import CannotFeed, make_feed
+from marketfeed.daemon.report import Report
 from marketfeed.hub.hub import Hub, HubLimits
 from marketfeed.hub.shares import Shares
 from marketfeed.model.streams import StreamKinds
@@ -50,24 +47,30 @@ class StartFault(Exception):
 
 
 class Daemon(MultiService):
-    """The root of the tree. It drains the clients first, then stops its services one after the other."""
+    """The root of the tree. It drains the clients first, then stops its services one after the other.
+
+    `in_front`: twistd has not gone to the background; `pid_file`: which twistd writes, "" for none; `observer`: what
+    is to write the log, in place of twistd's own.
+    """
 
     log = Log()
 
-    def __init__(self, reactor: Any, users: UserManager, in_front: bool, pid_file: str) -> None:
+    def __init__(
+        self, reactor: Any, users: UserManager, in_front: bool, pid_file: str, observer: ILogObserver | None = None
+    ) -> None:
         MultiService.__init__(self)
         self._reactor = reactor
         self._users = users
         self._in_front = in_front
         self._pid_file = pid_file
+        self._observer = observer
         self._stops: list[IService] = []
         self._stopping = False
-        self.observer: ILogObserver | None = None
 
     def setServiceParent(self, parent: Any) -> None:
         """twistd makes us part of its application, and asks that for an observer of the log."""
-        if self.observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self.observer)
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
         MultiService.setServiceParent(self, parent)
 
     def privilegedStartService(self) -> None:
@@ -128,65 +131,18 @@ class Daemon(MultiService):
         self.log.info("stopped")
 
 
-class _Report(Service):
-    """Says what the daemon is and what can be done with it, once everything runs."""
-
-    log = Log()
-
-    def __init__(
-        self, reactor: Any, settings: Settings, listener: Listener, max_connections: int, notes: list[str]
-    ) -> None:
-        self._reactor = reactor
-        self._settings = settings
-        self._listener = listener
-        self._max_connections = max_connections
-        self._notes = notes
-
-    def startService(self) -> None:
-        Service.startService(self)
-        self._reactor.callWhenRunning(self._report)
-
-    def _report(self) -> None:
-        settings = self._settings
-        for note in (*settings.warnings, *self._notes):
-            self.log.warn("{note}", note=note)
-        self.log.info(
-            "marketfeed {version}, Python {python}, Twisted {twisted}, Autobahn {autobahn}, OpenSSL {openssl}: "
-            "up to {max_connections} clients on {address}, market data from {redis}",
-            version=__version__,
-            python=platform.python_version(),
-            twisted=version("Twisted"),
-            autobahn=version("autobahn"),
-            openssl=SSL.SSLeay_version(SSL.SSLEAY_VERSION).split()[1].decode(),
-            max_connections=self._max_connections,
-            address=self._listener.address,
-            redis=settings.redis,
-        )
-        port = self._listener.port_number
-        if settings.demo and port is not None:
-            command = os.path.join(os.path.dirname(sys.argv[0]), "marketfeed")
-            url = f"ws://localhost:{port}"
-            self.log.info(
-                "A simulated market is open. In another terminal:\n"
-                "  {command} watch {url} trade@TATA_INR ticker@TATA_INR depth@TATA_INR\n"
-                "or in a browser's console, on the page http://localhost:{port}/healthz:\n"
-                "  new WebSocket('{url}/stream?streams=trade@TATA_INR').onmessage = m => console.log(m.data)\n"
-                "Ctrl-C ends it.",
-                command=command,
-                url=url,
-                port=port,
-            )
-
-
 def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon:
     """The tree of services. `twistd`: twistd's own options. Raises `StartFault`."""
     notes: list[str] = []
-    kinds = StreamKinds(settings.all_kinds)
-    hub = Hub(reactor, msgspec.convert(settings, HubLimits, from_attributes=True), kinds=kinds)
-    drain_seconds = 0.0 if settings.demo else settings.drain_seconds
     room = room_for_connections(raise_file_limit())
     max_connections = _fitting(settings, room.clients, notes)
-    users = UserManager(reactor, max_connections, drain_seconds, time.time)
+    kinds = StreamKinds(settings.all_kinds)
+    users = UserManager(reactor, max_connections, 0.0 if settings.demo else settings.drain_seconds, time.time)
+    collector = Collector(reactor, lambda: len(users))
+    memory = MemoryGuard(reactor, settings.memory_limit)
+    hub = Hub(reactor, msgspec.convert(settings, HubLimits, from_attributes=True), kinds=kinds)
+    refusals = Refusals(reactor)
+    heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
     try:
         feed = make_feed(reactor, settings, hub)
     except CannotFeed as fault:
@@ -195,31 +151,19 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
         public = server_endpoint(reactor, settings.port)
     except ValueError as fault:
         raise StartFault(f"--port: expected a number or a Twisted endpoint description: {fault}") from None
-    memory = MemoryGuard(reactor, settings.memory_limit)
-    refusals = Refusals(reactor)
     clients = _clients(reactor, settings, hub, kinds, users, memory, refusals, room.handshakes)
     listener = Listener(public, clients, settings.port)
-    daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "")
+    report = Report(reactor, settings, listener, max_connections, notes)
+    observer = None
     if not twistd.get("logger") and not twistd.get("syslog"):
-        daemon.observer = make_observer(reactor, twistd, settings.log_format, settings.log_level)
-    heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
-    collector = Collector(reactor, lambda: len(users))
-    report = _Report(reactor, settings, listener, max_connections, notes)
+        observer = make_observer(reactor, twistd, settings.log_format, settings.log_level)
+    daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "", observer)
     daemon.add_in_order(
         *feed.server, collector, memory, hub, refusals, users, heartbeat, *feed.readers, *feed.market, listener, report
     )
     daemon.stop_in_order(
-        heartbeat,
-        *feed.market,
-        *reversed(feed.readers),
-        hub,
-        users,
-        listener,
-        refusals,
-        report,
-        memory,
-        collector,
-        *feed.server,
+        *(heartbeat, *feed.market, *reversed(feed.readers), hub, users, listener),
+        *(refusals, report, memory, collector, *feed.server),
     )
     return daemon
 

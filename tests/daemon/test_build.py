@@ -340,11 +340,11 @@ class TestBuild:
                 "RedisSnapshots",
                 "RedisPubSub",
             ),
-            *("Listener", "_Report"),
+            *("Listener", "Report"),
         ]
         assert names(daemon._stops) == [
             *("Heartbeat", "RedisPubSub", "RedisSnapshots", "RedisCommands", "Hub", "UserManager", "Listener"),
-            *("Refusals", "_Report", "MemoryGuard", "Collector"),
+            *("Refusals", "Report", "MemoryGuard", "Collector"),
         ]
 
     def test_the_parts_of_a_demo(self) -> None:
@@ -353,7 +353,7 @@ class TestBuild:
         assert names(list(daemon)) == [
             *("EmbeddedServer", "Collector", "MemoryGuard", "Hub", "Refusals", "UserManager", "Heartbeat"),
             *("RedisCommands", "RedisSnapshots", "RedisPubSub", "Preload"),
-            *("MarketSimulation", "RedisPublisher", "Listener", "_Report"),
+            *("MarketSimulation", "RedisPublisher", "Listener", "Report"),
         ]
         assert names(daemon._stops) == [
             *(
@@ -365,7 +365,7 @@ class TestBuild:
                 "RedisSnapshots",
                 "RedisCommands",
             ),
-            *("Hub", "UserManager", "Listener", "Refusals", "_Report", "MemoryGuard", "Collector", "EmbeddedServer"),
+            *("Hub", "UserManager", "Listener", "Refusals", "Report", "MemoryGuard", "Collector", "EmbeddedServer"),
         ]
         assert part(daemon, UserManager).drain_seconds == 0
         for kind in (EmbeddedServer, MarketSimulation, RedisPublisher):

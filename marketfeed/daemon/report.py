@@ -1,0 +1,69 @@
+"""What the log says once everything runs: what this daemon is, and what can be done with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.application.service import Service
+
+from marketfeed import __version__
+from marketfeed.config.settings import Settings
+from marketfeed.runtime.listener import Listener
+from marketfeed.runtime.logs import Log
+
+__all__ = ["Report"]
+
+
+class Report(Service):
+    """The last service to start. `notes`: what is to be said besides the settings' own warnings."""
+
+    log = Log()
+
+    def __init__(
+        self, reactor: Any, settings: Settings, listener: Listener, max_connections: int, notes: list[str]
+    ) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self._listener = listener
+        self._max_connections = max_connections
+        self._notes = notes
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._reactor.callWhenRunning(self._report)
+
+    def _report(self) -> None:
+        settings = self._settings
+        for note in (*settings.warnings, *self._notes):
+            self.log.warn("{note}", note=note)
+        self.log.info(
+            "marketfeed {version}, Python {python}, Twisted {twisted}, Autobahn {autobahn}, OpenSSL {openssl}: "
+            "up to {max_connections} clients on {address}, market data from {redis}",
+            version=__version__,
+            python=platform.python_version(),
+            twisted=version("Twisted"),
+            autobahn=version("autobahn"),
+            openssl=SSL.SSLeay_version(SSL.SSLEAY_VERSION).split()[1].decode(),
+            max_connections=self._max_connections,
+            address=self._listener.address,
+            redis=settings.redis,
+        )
+        port = self._listener.port_number
+        if settings.demo and port is not None:
+            command = os.path.join(os.path.dirname(sys.argv[0]), "marketfeed")
+            url = f"ws://localhost:{port}"
+            self.log.info(
+                "A simulated market is open. In another terminal:\n"
+                "  {command} watch {url} trade@TATA_INR ticker@TATA_INR depth@TATA_INR\n"
+                "or in a browser's console, on the page http://localhost:{port}/healthz:\n"
+                "  new WebSocket('{url}/stream?streams=trade@TATA_INR').onmessage = m => console.log(m.data)\n"
+                "Ctrl-C ends it.",
+                command=command,
+                url=url,
+                port=port,
+            )
