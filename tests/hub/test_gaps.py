@@ -140,17 +140,6 @@ def test_a_jump_is_told_at_once_and_then_once_a_second_in_full(audience: Audienc
     assert told(member) == []
 
 
-def test_a_jump_that_comes_when_its_second_is_over_takes_the_earlier_ones_along(audience: Audience) -> None:
-    """It is told before its publication, with the beginning of those that had to wait."""
-    first, _ = audience.streams
-    member = audience.member("depth@A")
-    audience.gaps.jumped(first, 1000, 1100, 10.0)
-    audience.gaps.jumped(first, 1200, 1300, 10.3)
-    audience.gaps.jumped(first, 2000, 2100, 11.1)
-    assert told(member)[1:] == [(["depth@A"], "sequence", 1200, 2100)]
-    assert not audience.gaps
-
-
 def test_of_a_stream_that_is_wanted_no_longer_nothing_is_told(audience: Audience) -> None:
     """Neither that its gap is over, nor that it jumped."""
     first, second = audience.streams

@@ -173,18 +173,6 @@ def test_room_is_set_aside_for_all_names_or_for_none() -> None:
     assert wanted.reserve("E", "F")
 
 
-def test_room_that_is_taken_is_not_counted_twice() -> None:
-    """While one client's streams are taken up, others may have what is there, and what is left."""
-    wanted = Wanted(most=3)
-    assert wanted.reserve("A", "B")
-    (stream,) = wanted.hold("A")
-    assert wanted.reserve("A")
-    assert wanted.reserve("C")
-    assert not wanted.reserve("D")
-    wanted.release(stream)
-    assert not wanted.reserve("D"), "A is still asked for"
-
-
 def test_one_stream_by_itself_is_held_only_where_there_is_room() -> None:
     """It is a holder like others, and nothing stays set aside."""
     wanted = Wanted(most=1)

@@ -281,19 +281,6 @@ def test_the_archive_and_the_ring_make_one_replay(most: int, late: bool) -> None
     room.end(client)
 
 
-@pytest.mark.parametrize("fault", ["trimmed", "down", "other"])
-def test_what_the_archive_does_not_have_is_not_recovered(fault: str) -> None:
-    """Not the part that the ring has, either."""
-    room = Archived()
-    if fault == "trimmed":
-        room.archive.trim("trade@A", 4)
-    room.archive.reached = fault != "down"
-    offset = "nonsense" if fault == "other" else "2-0"
-    client = Client(room).join("trade@A", since={"trade@A": offset})
-    assert client.recovered == {"trade@A": False}
-    assert client.take() == [["joined", "trade@A"]]
-
-
 def test_a_recovery_that_falls_behind_while_others_are_made_is_taken_up_again() -> None:
     """Several streams are recovered one after the other; in the end all of them reach the ring at one moment."""
     room = Archived(most=2)

@@ -12,18 +12,6 @@ from tests.fakes import FakeArchive, FakeSnapshots
 from tests.rooms import EPOCH, LINGER, Client, Room, depth, member, offsets, ticker, trade
 
 
-def test_the_reply_waits_for_the_confirmation_of_every_stream(room: Room) -> None:
-    """One reply, once all of a request's streams flow; later work is taken up after it."""
-    client = Client(room).join("trade@A", "depth@A")
-    room.source.confirm("trade@A")
-    assert client.take() == []
-    assert client.settlings == 0
-    room.source.confirm("depth@A")
-    assert client.take() == [["joined", "trade@A", "depth@A"]]
-    assert client.settlings == 1
-    assert not room.timers
-
-
 def test_a_source_may_confirm_at_once(room: Room) -> None:
     """A stream that is subscribed still is confirmed inside `want`: the join need not wait, even after a loss."""
     room.source.at_once = True
@@ -76,18 +64,6 @@ def test_a_source_that_was_never_good_is_lost_since_now(room: Room) -> None:
     assert room.hub.source_reached
 
 
-def test_a_loss_is_told_to_every_client_once_for_all_of_its_streams(room: Room) -> None:
-    """Each gets its own spellings in its own dialect, after what arrived before the loss."""
-    one, two = member(room, "trade@A", "a@trade", "depth@A"), member(room, "depth@A", shape=Shape.DATA)
-    room.hub.publish("trade@A", trade(1))
-    room.source.lose(5)
-    before = [("trade@A", 1), ("a@trade", 1)]
-    assert one.take() == [*before, ("gap", ["trade@A", "a@trade", "depth@A"], "source-down", 5, None)]
-    assert two.outbox.texts == [b'{"e":"gap","streams":["depth@A"],"reason":"source-down","from":5,"to":null}']
-    room.source.lose(9)
-    assert one.take() == []
-
-
 def test_gaps_are_control_events(room: Room) -> None:
     """What waits for a slow client before such an event, and what comes after it, is kept apart."""
     client = member(room, "trade@A")
@@ -123,17 +99,6 @@ def test_a_gap_ends_before_the_next_publication_with_the_same_from(room: Room) -
     assert client.take() == []
 
 
-def test_a_loss_right_after_a_recovery_is_told_in_order(room: Room) -> None:
-    """Found and lost again before anything was published: the first gap ends, the second begins."""
-    client = member(room, "trade@A")
-    room.source.lose(5)
-    room.source.confirm()
-    room.clock.advance(1)
-    room.source.lose(700)
-    first, second = ("gap", ["trade@A"], "source-down", 5), ("gap", ["trade@A"], "source-down", 700)
-    assert client.take() == [(*first, None), (*first, room.now_ms), (*second, None)]
-
-
 def test_who_joins_between_a_recovery_and_its_flush_hears_of_no_gap(room: Room) -> None:
     """The gap of the others ends before the newcomer is there."""
     client = member(room, "trade@A")
@@ -143,17 +108,6 @@ def test_who_joins_between_a_recovery_and_its_flush_hears_of_no_gap(room: Room) 
     room.source.publish("trade@A", trade(1))
     assert newcomer.take() == [["joined", "trade@A"], ("trade@A", 1)]
     assert client.take()[1:] == [("gap", ["trade@A"], "source-down", 5, room.now_ms), ("trade@A", 1)]
-
-
-def test_a_gap_that_ended_while_the_stream_was_dropped_is_told_to_nobody() -> None:
-    """A recovery that nobody is left to hear of is forgotten with its stream."""
-    room = Room(linger=0)
-    client = member(room, "trade@A")
-    room.source.lose(5)
-    room.source.confirm()
-    client.end()
-    room.assert_empty()
-    room.hub.flush()
 
 
 def test_a_refused_stream_is_answered_and_never_waited_for(room: Room, logged: LogCapture) -> None:
