@@ -14,7 +14,8 @@ from typing import Any
 from marketfeed.commands.arguments import cannot_be_used, number, whole_number
 from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
 from marketfeed.config.settings import BadSetting, Settings
-from marketfeed.demo.simulator import INSTRUMENTS, MOST_RATE, MarketSimulation, SimulatedEngine
+from marketfeed.demo.market import INSTRUMENTS
+from marketfeed.demo.simulator import MOST_RATE, MarketSimulation, SimulatedEngine
 from marketfeed.model.streams import BadStreamName, StreamKinds
 from marketfeed.runtime.logs import log_to_stderr
 

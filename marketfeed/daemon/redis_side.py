@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from marketfeed.boundaries import Sink, Source
 from marketfeed.config.settings import Settings
 from marketfeed.demo.embedded import EmbeddedServer, NoServerFound, find_server
-from marketfeed.demo.simulator import INSTRUMENTS, MarketSimulation, SimulatedEngine
+from marketfeed.demo.market import INSTRUMENTS
+from marketfeed.demo.simulator import MarketSimulation, SimulatedEngine
 from marketfeed.hub.hub import Hub
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import BUILT_IN, StreamKinds

@@ -13,8 +13,8 @@ from itertools import pairwise
 import pytest
 import pytest_twisted
 
+from marketfeed.demo.market import Instrument, SimulatedMarket
 from marketfeed.demo.matching import Side
-from marketfeed.demo.simulator import Instrument, SimulatedMarket
 from tests.books import may_merge, replay
 from tests.system.forwarder import Authority
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, Redis, trade
