@@ -18,7 +18,6 @@ from twisted.logger import globalLogBeginner
 import marketfeed
 from marketfeed.commands import simulate
 from marketfeed.demo.market import INSTRUMENTS, Publication
-from marketfeed.demo.simulator import TICK_SECONDS
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.tls import RedisTls
 from marketfeed.runtime.logs import Log

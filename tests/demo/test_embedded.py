@@ -169,23 +169,14 @@ def test_two_servers_do_not_meet() -> None:
     assert World().directory != World().directory
 
 
-def test_it_is_asked_to_end() -> None:
-    """Stopping waits until the child is gone, then takes the directory away."""
-    world = World().start()
-    world.stop()
-    assert world.child.signals == ["TERM"]
-    assert world.ended == []
-    assert world.directory.exists()
-    world.child.end()
-    assert world.is_gone()
-
-
 def test_it_is_made_to_end() -> None:
-    """A child that does not listen to TERM is killed less than a second later."""
+    """It is asked first, and killed less than a second later; its directory is there as long as it is."""
     world = World().start()
     world.stop()
     world.reactor.advance(0.6)
     assert world.child.signals == ["TERM"]
+    assert world.ended == []
+    assert world.directory.exists()
     world.reactor.advance(0.2)
     assert world.child.signals == ["TERM", "KILL"]
     world.child.end(signal=9)

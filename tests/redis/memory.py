@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import hiredis
+from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectingCancelledError, ConnectionAborted, ConnectionLost
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -15,7 +16,18 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["Connection", "Endpoint", "commands_in"]
+__all__ = ["PONG", "Connection", "Endpoint", "commands_in", "stop"]
+
+PONG = b"+PONG\r\n"
+
+
+def stop(service: IService, clock: Clock) -> None:
+    """Stop it, and see that nothing is left."""
+    ended: list[object] = []
+    service.stopService().addBoth(ended.append)
+    clock.advance(0)
+    assert ended == [None]
+    assert clock.getDelayedCalls() == []
 
 
 def commands_in(data: bytes) -> list[tuple[bytes, ...]]:
@@ -104,6 +116,14 @@ class Endpoint:
         if at_once is not None:
             at_once(connection)
         done.callback(protocol)
+        return connection
+
+    def link(self, *answers: bytes) -> Connection:
+        """The next attempt succeeds; its login gets these answers, or that to a PING."""
+        while not self.is_waiting:
+            self._clock.advance(0.05)
+        connection = self.accept()
+        connection.answer(*(answers or (PONG,)))
         return connection
 
     def _take(self) -> tuple[Factory, Deferred[Any]]:

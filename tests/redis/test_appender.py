@@ -12,7 +12,7 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.appender import RedisAppender
 from marketfeed.redis.link_keeper import QUIET_SECONDS
 from tests.conftest import LogCapture
-from tests.redis.memory import Connection, Endpoint
+from tests.redis.memory import Connection, Endpoint, stop
 from tests.strategies import property_test
 
 ADDED = b"$3\r\n1-0\r\n"
@@ -28,18 +28,10 @@ class World:
         self.appender.startService()
 
     def connect(self) -> Connection:
-        while not self.endpoint.is_waiting:
-            self.clock.advance(0.05)
-        connection = self.endpoint.accept()
-        connection.answer(b"+PONG\r\n")
-        return connection
+        return self.endpoint.link()
 
     def stop(self) -> None:
-        ended: list[object] = []
-        self.appender.stopService().addBoth(ended.append)
-        self.clock.advance(0)
-        assert ended == [None]
-        assert self.clock.getDelayedCalls() == []
+        stop(self.appender, self.clock)
 
 
 def test_what_is_sent() -> None:

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channel_sampler import LISTEN_SECONDS, PERIOD_SECONDS, ChannelSampler
 from tests.conftest import LogCapture
-from tests.redis.memory import Connection, Endpoint
+from tests.redis.memory import Connection, Endpoint, stop
 
 PATTERNS = (b"depth@*", b"ticker@?")
 LISTEN = [(b"PSUBSCRIBE", pattern) for pattern in PATTERNS]
@@ -34,11 +34,7 @@ class World:
 
     def connect(self) -> Connection:
         """A link whose login is done."""
-        while not self.endpoint.is_waiting:
-            self.clock.advance(0.05)
-        connection = self.endpoint.accept()
-        connection.answer(b"+PONG\r\n")
-        return connection
+        return self.endpoint.link()
 
     def wait(self, connection: Connection, seconds: float) -> list[tuple[bytes, ...]]:
         """What the server is asked meanwhile, signs of life left out."""
@@ -53,12 +49,7 @@ class World:
         return asked
 
     def stop(self) -> None:
-        """Stop it, and see that nothing is left."""
-        ended: list[object] = []
-        self.sampler.stopService().addBoth(ended.append)
-        self.clock.advance(0)
-        assert ended == [None]
-        assert self.clock.getDelayedCalls() == []
+        stop(self.sampler, self.clock)
 
 
 def test_it_listens_for_a_part_of_the_time() -> None:

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import CommandRefused, OutOfReach, RedisCommands
 from marketfeed.redis.link_keeper import QUIET_SECONDS, SILENT_SECONDS
-from tests.redis.memory import Connection, Endpoint
+from tests.redis.memory import Connection, Endpoint, stop
 
 
 class World:
@@ -23,11 +23,7 @@ class World:
         self.commands.startService()
 
     def connect(self) -> Connection:
-        while not self.endpoint.is_waiting:
-            self.clock.advance(0.05)
-        connection = self.endpoint.accept()
-        connection.answer(b"+PONG\r\n")
-        return connection
+        return self.endpoint.link()
 
     def ask(self, *words: bytes | str) -> list[Any]:
         """What the question fires with, once it does; a fault as itself."""
@@ -37,11 +33,7 @@ class World:
         return outcome
 
     def stop(self) -> None:
-        ended: list[object] = []
-        self.commands.stopService().addBoth(ended.append)
-        self.clock.advance(0)
-        assert ended == [None]
-        assert self.clock.getDelayedCalls() == []
+        stop(self.commands, self.clock)
 
 
 def test_replies_belong_to_questions_in_order() -> None:

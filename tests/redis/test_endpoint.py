@@ -108,24 +108,6 @@ def test_a_renewed_certificate_is_shown_from_the_next_connection_on(
     assert len(lines(logged)) == 1
 
 
-def test_what_is_unfit_changes_nothing(certificate: ServerCertificate, here: Path, logged: LogCapture) -> None:
-    """As between the writing of the one file and of the other; it is said once."""
-    world = World()
-    renewed = BELOW.issue("feed")
-    (here / "server.pem").write_bytes(renewed.pem + renewed.pem_between)
-    for _ in range(3):
-        world.reactor.advance(2)
-        assert world.shown() == chain(certificate)
-    (line,) = lines(logged)
-    assert line.startswith(
-        "redis: the certificate in use stays, for its renewal is unfit: --redis-certificate: "
-        f"{here / 'server.pem'}: its first certificate is not of the key in --redis-key"
-    )
-    renewed.write(here)
-    world.reactor.advance(2)
-    assert world.shown() == chain(renewed)
-
-
 def test_files_can_be_looked_at_before(certificate: ServerCertificate) -> None:
     """By who will connect by other means. A server without TLS needs none."""
     ROOT.write(Path("ca.pem"))

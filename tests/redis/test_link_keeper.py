@@ -21,9 +21,9 @@ from marketfeed.redis.address import RedisAddress, parse_redis_url
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_keeper import LinkKeeper
 from tests.conftest import LogCapture
-from tests.redis.memory import Connection, Endpoint
+from tests.redis.memory import PONG, Connection, Endpoint, stop
 
-OK, PONG = b"+OK\r\n", b"+PONG\r\n"
+OK = b"+OK\r\n"
 SECRET = "a secret"
 PLAIN = parse_redis_url("redis://cache.example:6379")
 FULL = RedisAddress(username="feed", password=SECRET, database=3)
@@ -66,11 +66,7 @@ class World:
 
     def connect(self) -> Connection:
         """A link that is up; one that waits for a new attempt gets it."""
-        if not self.endpoint.is_waiting:
-            self.next_attempt()
-        connection = self.endpoint.accept()
-        connection.answer(PONG)
-        return connection
+        return self.endpoint.link()
 
     def next_attempt(self) -> float:
         """Wait for the next attempt; the pause before it, in seconds."""
@@ -90,11 +86,7 @@ class World:
 
     def stop(self) -> None:
         """Stop it, and see that nothing is left: no timer, no connection, no further attempt."""
-        ended: list[object] = []
-        self.keeper.stopService().addBoth(ended.append)
-        self.clock.advance(0)
-        assert ended == [None]
-        assert self.clock.getDelayedCalls() == []
+        stop(self.keeper, self.clock)
         assert not any(connection.is_open for connection in self.endpoint.connections)
         assert not self.endpoint.is_waiting
         events, attempts = list(self.keeper.events), len(self.endpoint.attempts)
@@ -573,19 +565,11 @@ MOMENTS = [
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_it_can_be_stopped_at_any_moment(moment: Callable[[World], None]) -> None:
-    """Stopping ends whatever goes on, waits until the connection is closed, and leaves no timer."""
+    """That ends whatever goes on, the connection too, and leaves no timer; afterwards it is as good as new."""
     world = World(FULL)
     moment(world)
     world.stop()
     assert world.keeper.events.count("up") == world.keeper.events.count("down")
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_it_can_be_started_again(moment: Callable[[World], None]) -> None:
-    """A keeper that was stopped is as good as new."""
-    world = World(FULL)
-    moment(world)
-    world.stop()
     world.start()
     world.endpoint.accept().answer(OK, OK, PONG)
     assert world.keeper.events[-1] == "up"

@@ -13,7 +13,7 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.link_keeper import QUIET_SECONDS, SILENT_SECONDS
 from marketfeed.redis.listener import ASK_SECONDS, BUSY_SECONDS, ListenerSink, RedisListener
-from tests.redis.memory import Connection, Endpoint
+from tests.redis.memory import PONG, Connection, Endpoint, stop
 
 COMMANDS = [(b"PSUBSCRIBE", b"depth@*"), (b"SUBSCRIBE", b"trade@A")]
 ONE = b"*3\r\n$10\r\npsubscribe\r\n$7\r\ndepth@*\r\n:1\r\n"
@@ -87,10 +87,7 @@ class World:
 
     def connect(self, role: bytes = MASTER) -> Connection:
         """A link that has asked for its subscriptions."""
-        while not self.endpoint.is_waiting:
-            self.clock.advance(0.05)
-        connection = self.endpoint.accept()
-        connection.answer(b"+PONG\r\n", INFO, role)
+        connection = self.endpoint.link(PONG, INFO, role)
         assert connection.asked() == COMMANDS
         return connection
 
@@ -102,12 +99,7 @@ class World:
         return connection
 
     def stop(self) -> None:
-        """Stop it, and see that nothing is left."""
-        ended: list[object] = []
-        self.listener.stopService().addBoth(ended.append)
-        self.clock.advance(0)
-        assert ended == [None]
-        assert self.clock.getDelayedCalls() == []
+        stop(self.listener, self.clock)
         assert ("lost",) not in self.sink.take()
 
 
@@ -178,10 +170,7 @@ def test_a_replica_that_loses_its_master_is_a_loss() -> None:
     assert not connection.is_open
     assert world.sink.take()[-2:] == [("flush",), ("lost",)]
     assert world.sink.good_at == pytest.approx(world.clock.seconds() - 3 * ASK_SECONDS)
-    while not world.endpoint.is_waiting:
-        world.clock.advance(0.05)
-    again = world.endpoint.accept()
-    again.answer(b"+PONG\r\n", INFO, replica(-1, b"connect"))
+    again = world.endpoint.link(PONG, INFO, replica(-1, b"connect"))
     world.clock.advance(0)
     assert not again.is_open
     assert world.sink.take() == [("lost",)]

@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent
 
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.endpoint import redis_endpoint
 from marketfeed.redis.publisher import RedisPublisher
-from marketfeed.redis.tls import RedisTls
 from tests.conftest import LogCapture
-from tests.redis.memory import Connection
-
-ADDRESS = RedisAddress(path="/run/engine.sock", password="a secret")
+from tests.redis.memory import PONG, Connection, Endpoint, stop
 
 
 class World:
     """A publisher, and the server that it meets."""
 
     def __init__(self) -> None:
-        self.reactor = MemoryReactorClock()
-        self.publisher = RedisPublisher(self.reactor, redis_endpoint(self.reactor, ADDRESS, RedisTls()), ADDRESS)
+        self.clock = Clock()
+        self.endpoint = Endpoint(self.clock)
+        self.publisher = RedisPublisher(self.clock, self.endpoint, RedisAddress(password="a secret"))
         self.publisher.startService()
-
-    def accept(self) -> Connection:
-        """Let the next attempt succeed."""
-        while not self.reactor.unixClients:
-            self.reactor.advance(0.05)
-        _, factory, _, _ = self.reactor.unixClients.pop()
-        protocol = factory.buildProtocol(None)
-        connection = Connection(self.reactor, protocol)
-        protocol.makeConnection(connection)
-        return connection
 
     def connect(self) -> Connection:
         """A link that is ready."""
-        connection = self.accept()
-        connection.answer(b"+OK\r\n", b"+PONG\r\n")
-        return connection
+        return self.endpoint.link(b"+OK\r\n", PONG)
 
     def stop(self) -> None:
-        """Stop it, and see that nothing is left."""
-        ended: list[object] = []
-        self.publisher.stopService().addBoth(ended.append)
-        self.reactor.advance(0)
-        assert ended == [None]
-        assert self.reactor.getDelayedCalls() == []
+        stop(self.publisher, self.clock)
         assert not self.publisher.ready
 
 
@@ -61,11 +38,11 @@ def test_it_is_ready_between_login_and_loss() -> None:
     """Not before the server has taken the login, and again after the next one."""
     world = World()
     assert not world.publisher.ready
-    connection = world.accept()
+    connection = world.endpoint.accept()
     assert not world.publisher.ready
     connection.answer(b"+OK\r\n")
     assert not world.publisher.ready
-    connection.answer(b"+PONG\r\n")
+    connection.answer(PONG)
     assert world.publisher.ready
     connection.cut()
     assert not world.publisher.ready
@@ -94,9 +71,9 @@ def test_what_is_published_without_a_link_is_nobody_s() -> None:
     """A market does not wait: nothing is kept for later."""
     world = World()
     world.publisher.publish([("trade@A", b"1")])
-    connection = world.accept()
+    connection = world.endpoint.accept()
     world.publisher.publish([("trade@A", b"2")])
-    connection.answer(b"+OK\r\n", b"+PONG\r\n")
+    connection.answer(b"+OK\r\n", PONG)
     assert connection.asked() == []
     connection.cut()
     world.publisher.publish([("trade@A", b"3")])
@@ -127,15 +104,9 @@ def test_a_quiet_link_is_kept_alive() -> None:
     world = World()
     connection = world.connect()
     for _ in range(3):
-        world.reactor.advance(5)
+        world.clock.advance(5)
         assert connection.asked() == [(b"PING",)]
-        world.reactor.advance(0.5)
-        connection.say(b"+PONG\r\n")
+        world.clock.advance(0.5)
+        connection.say(PONG)
     assert world.publisher.ready
     world.stop()
-
-
-def test_a_file_of_certificates_that_cannot_be_used_is_refused_at_once(tmp_path: Path) -> None:
-    """Not at the first attempt to connect, when nobody looks."""
-    with pytest.raises(ValueError, match="No such file or directory"):
-        redis_endpoint(MemoryReactorClock(), RedisAddress(tls=True), RedisTls(str(tmp_path / "none.pem")))

@@ -18,7 +18,7 @@ from marketfeed.boundaries import Sink, Source, Subscriber
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.pubsub import RedisPubSub
 from tests.conftest import LogCapture
-from tests.redis.memory import Connection, Endpoint
+from tests.redis.memory import PONG, Connection, Endpoint, stop
 
 A, B, C = "trade@A", "trade@B", "depth@C"
 NOPERM = b"-NOPERM No permissions to access a channel\r\n"
@@ -106,10 +106,7 @@ class World:
 
     def connect(self) -> World:
         """The server answers; the link is up."""
-        while not self.endpoint.is_waiting:
-            self.clock.advance(0.05)
-        self.server = self.endpoint.accept()
-        self.server.answer(b"+PONG\r\n", INFO, MASTER)
+        self.server = self.endpoint.link(PONG, INFO, MASTER)
         return self
 
     def up(self, *streams: str) -> World:
@@ -126,12 +123,7 @@ class World:
         return [tuple(word.decode() for word in command) for command in self.server.asked()]
 
     def stop(self) -> None:
-        """Stop it, and see that nothing is left."""
-        ended: list[object] = []
-        self.source.stopService().addBoth(ended.append)
-        self.clock.advance(0)
-        assert ended == [None]
-        assert self.clock.getDelayedCalls() == []
+        stop(self.source, self.clock)
 
 
 # Subscriptions.

@@ -10,7 +10,7 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.unblocker import Unblocker
 from tests.conftest import LogCapture
-from tests.redis.memory import Connection, Endpoint
+from tests.redis.memory import Connection, Endpoint, stop
 
 WHO = (b"INFO", b"server")
 UNBLOCK = (b"CLIENT", b"UNBLOCK", b"7")
@@ -35,10 +35,7 @@ class World:
         self.connection: Connection
 
     def connect(self) -> None:
-        while not self.endpoint.is_waiting:
-            self.clock.advance(0.05)
-        self.connection = self.endpoint.accept()
-        self.connection.answer(b"+PONG\r\n")
+        self.connection = self.endpoint.link()
 
     def answer(self, question: tuple[bytes, ...], answer: bytes) -> None:
         """One question, which is this one, has come; answer it."""
@@ -68,12 +65,8 @@ class World:
         self.unblocker.unblock(lambda: self.is_blocked)
 
     def stop(self) -> None:
-        ended: list[object] = []
         self.unblocker.rest()
-        self.commands.stopService().addBoth(ended.append)
-        self.clock.advance(0)
-        assert ended == [None]
-        assert self.clock.getDelayedCalls() == []
+        stop(self.commands, self.clock)
 
 
 def test_it_is_tried_out_before_it_is_relied_upon() -> None:
