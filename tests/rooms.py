@@ -74,11 +74,12 @@ class Room:
 
     def assert_empty(self) -> None:
         """Nothing is left of anything that ever was."""
-        hub, histories = self.hub, self.hub._upstream.histories
+        hub, upstream = self.hub, self.hub._upstream
         assert not self.timers
         assert not self.source.wanted
         assert not hub.streams
-        assert not any((*hub._registry.all, hub._gaps, hub._dirty, histories.size, hub._registry._reserved))
+        assert not any((*hub._registry.all, hub._gaps, hub._dirty, upstream.histories.size, hub._registry._reserved))
+        assert not any((upstream.readiness._waiting, upstream.finder._tries, hub._audiences))
 
     @property
     def timers(self) -> list[float]:
