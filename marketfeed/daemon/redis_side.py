@@ -48,25 +48,15 @@ class Feed(msgspec.Struct, frozen=True):
 
 
 class _Redis(NamedTuple):
-    """Where Redis is, and what is asked there whatever the source."""
+    """What is there whatever the source. `where`: the reactor, how to connect to the server, and its address."""
 
-    reactor: Any
-    endpoint: IStreamClientEndpoint
-    address: RedisAddress
+    where: tuple[Any, IStreamClientEndpoint, RedisAddress]
     commands: RedisCommands
     snapshots: RedisSnapshots
 
 
 def _pubsub(redis: _Redis, settings: Settings, sink: Sink) -> Source:
-    return RedisPubSub(
-        redis.reactor,
-        redis.endpoint,
-        redis.address,
-        sink,
-        redis.commands,
-        settings.channel_prefix,
-        snapshots=redis.snapshots,
-    )
+    return RedisPubSub(*redis.where, sink, redis.commands, settings.channel_prefix, snapshots=redis.snapshots)
 
 
 def _streams(redis: _Redis, settings: Settings, sink: Sink) -> Source:
@@ -80,15 +70,7 @@ def _streams(redis: _Redis, settings: Settings, sink: Sink) -> Source:
         max_payload=settings.max_payload,
         max_levels=settings.max_book_levels,
     )
-    return RedisStreams(
-        redis.reactor,
-        redis.endpoint,
-        redis.address,
-        sink,
-        settings.channel_prefix,
-        archive=archive,
-        snapshots=snapshots,
-    )
+    return RedisStreams(*redis.where, sink, settings.channel_prefix, archive=archive, snapshots=snapshots)
 
 
 _SOURCES: dict[str, Callable[[_Redis, Settings, Sink], Source]] = {"pubsub": _pubsub, "streams": _streams}
@@ -100,7 +82,7 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub) -> Feed:
     server, endpoint, address = _server(reactor, settings)
     commands = RedisCommands(reactor, endpoint, address)
     snapshots = RedisSnapshots(reactor, commands, settings.channel_prefix, settings.max_payload)
-    redis = _Redis(reactor, endpoint, address, commands, snapshots)
+    redis = _Redis((reactor, endpoint, address), commands, snapshots)
     source = _SOURCES[settings.source](redis, settings, hub)
     hub.feed_from(source, source.archive, source.snapshots)
     readers = [commands, snapshots, cast(IService, source)]
@@ -128,9 +110,7 @@ def _preload(redis: _Redis, settings: Settings, hub: Hub, source: Source) -> Pre
     markets = [instrument.market for instrument in INSTRUMENTS] if settings.demo else []
     texts = (*settings.warm, *[f"{kind.name}@{market}" for market in markets for kind in BUILT_IN])
     return Preload(
-        redis.reactor,
-        redis.endpoint,
-        redis.address,
+        *redis.where,
         redis.commands,
         hub.discovered,
         [parse_glob(text, settings.all_kinds) for text in texts],
@@ -141,9 +121,9 @@ def _preload(redis: _Redis, settings: Settings, hub: Hub, source: Source) -> Pre
 
 def _market(redis: _Redis, settings: Settings, source: Source) -> list[IService]:
     """A market that publishes as an engine would for this source."""
-    engine, prefix = SimulatedEngine(), settings.channel_prefix
+    clock, engine, prefix = redis.where[0], SimulatedEngine(), settings.channel_prefix
     if source.archive is not None:
-        appender = RedisAppender(redis.reactor, redis.endpoint, redis.address, _DEMO_ENTRIES)
-        return [MarketSimulation(redis.reactor, appender, engine, channel_prefix=prefix), appender]
-    publisher = RedisPublisher(redis.reactor, redis.endpoint, redis.address)
-    return [MarketSimulation(redis.reactor, publisher, engine, channel_prefix=prefix, keeper=publisher), publisher]
+        appender = RedisAppender(*redis.where, _DEMO_ENTRIES)
+        return [MarketSimulation(clock, appender, engine, channel_prefix=prefix), appender]
+    publisher = RedisPublisher(*redis.where)
+    return [MarketSimulation(clock, publisher, engine, channel_prefix=prefix, keeper=publisher), publisher]
