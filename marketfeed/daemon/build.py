@@ -28,7 +28,7 @@ from marketfeed.hub.hub import Hub, HubLimits
 from marketfeed.hub.shares import Shares
 from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.file_limit import raise_file_limit, room_for_connections
-from marketfeed.runtime.garbage import Collector
+from marketfeed.runtime.garbage import GarbageCollector
 from marketfeed.runtime.listener import CannotServe, Listener, server_endpoint
 from marketfeed.runtime.logs import Log, make_observer
 from marketfeed.runtime.memory import MemoryGuard
@@ -138,7 +138,7 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     max_connections = _fitting(settings, room.clients, notes)
     kinds = StreamKinds(settings.all_kinds)
     users = UserManager(reactor, max_connections, 0.0 if settings.demo else settings.drain_seconds, time.time)
-    collector = Collector(reactor, lambda: len(users))
+    collector = GarbageCollector(reactor, lambda: len(users))
     memory = MemoryGuard(reactor, settings.memory_limit)
     hub = Hub(reactor, msgspec.convert(settings, HubLimits, from_attributes=True), kinds=kinds)
     refusals = Refusals(reactor)

@@ -19,7 +19,7 @@ from twisted.internet.task import LoopingCall
 from marketfeed.boundaries import Clock
 from marketfeed.runtime.logs import Log
 
-__all__ = ["Collector"]
+__all__ = ["GarbageCollector"]
 
 _LOOK_SECONDS = 0.1
 _YOUNG = 2000
@@ -30,7 +30,7 @@ _PER_CLIENT = 200
 _REST = 200_000
 
 
-class Collector(Service):
+class GarbageCollector(Service):
     """Takes Python's garbage collector over while it runs. `clients`: how many there are."""
 
     log = Log()

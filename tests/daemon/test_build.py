@@ -329,7 +329,7 @@ class TestBuild:
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
         assert names(daemon._stops) == [
             *("Heartbeat", "RedisPubSub", "RedisSnapshots", "RedisCommands", "Hub", "UserManager", "Listener"),
-            *("Refusals", "Report", "MemoryGuard", "Collector"),
+            *("Refusals", "Report", "MemoryGuard", "GarbageCollector"),
         ]
 
     def test_in_which_order_a_demo_stops(self) -> None:
@@ -345,7 +345,16 @@ class TestBuild:
                 "RedisSnapshots",
                 "RedisCommands",
             ),
-            *("Hub", "UserManager", "Listener", "Refusals", "Report", "MemoryGuard", "Collector", "EmbeddedServer"),
+            *(
+                "Hub",
+                "UserManager",
+                "Listener",
+                "Refusals",
+                "Report",
+                "MemoryGuard",
+                "GarbageCollector",
+                "EmbeddedServer",
+            ),
         ]
         assert part(daemon, UserManager).drain_seconds == 0
         for kind in (EmbeddedServer, MarketSimulation, RedisPublisher):

@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from marketfeed.runtime import garbage
-from marketfeed.runtime.garbage import Collector
+from marketfeed.runtime.garbage import GarbageCollector
 from tests.conftest import LogCapture
 
 LOOK_SECONDS = 0.1
@@ -29,7 +29,7 @@ class World:
     def __init__(self) -> None:
         self.clock = Clock()
         self.clients = 0
-        self.collector = Collector(self.clock, lambda: self.clients)
+        self.collector = GarbageCollector(self.clock, lambda: self.clients)
         self.collector.startService()
 
     def look(self) -> int:
