@@ -62,14 +62,14 @@ class Backlog:
     def __bool__(self) -> bool:
         return bool(self._entries)
 
-    def put(self, frames: bytes) -> None:
-        """Whole frames that are not publications, or the rest of one that was cut."""
-        self._append(_Entry(None, frames))
+    def put(self, frames: bytes, *, is_event: bool = False) -> None:
+        """Whole frames that are not publications, or the rest of one that was cut.
 
-    def put_event(self, frame: bytes) -> None:
-        """A control event: what comes after it does not touch what came before."""
-        self._thinned.clear()
-        self.put(frame)
+        `is_event`: a control event, so that what comes after it does not touch what came before.
+        """
+        if is_event:
+            self._thinned.clear()
+        self._append(_Entry(None, frames))
 
     def add(self, group: Group, frame: bytes, room: int) -> bool:
         """A publication. False: it takes more than `room` bytes, and what waits is of no use any more."""

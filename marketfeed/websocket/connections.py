@@ -17,7 +17,7 @@ from typing import Protocol
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock
 from marketfeed.http.response import Response
@@ -119,15 +119,14 @@ class UserManager(Service):
         waiting = [number for bucket in self._buckets for number in bucket]
         ticks = max(1, int(self.drain_seconds / _TICK))
         share = -(-len(waiting) // ticks)
-        done = Deferred[None]()
-        spread = LoopingCall(self._send_some_away, waiting, share, done)
-        spread.clock = self._clock
-        spread.start(_TICK)
-        await done
-        spread.stop()
+        while True:
+            self._send_some_away(waiting, share)
+            if not waiting:
+                break
+            await deferLater(self._clock, _TICK)
         await self._all_gone(_TICK if self._hurry else _GRACE)
 
-    def _send_some_away(self, waiting: list[int], share: int, done: Deferred[None]) -> None:
+    def _send_some_away(self, waiting: list[int], share: int) -> None:
         at_once = self._hurry or self.drain_seconds == 0
         left = len(waiting) if at_once else share
         while left and waiting:
@@ -143,8 +142,6 @@ class UserManager(Service):
             except Exception:
                 self.log.failure("a client could not be sent away")
                 connection.abort()
-        if not waiting and not done.called:
-            done.callback(None)
 
     def _all_gone(self, grace: float) -> Deferred[None]:
         if not self._count:

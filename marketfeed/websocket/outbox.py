@@ -286,15 +286,10 @@ class Outbox:
     def _put(self, frames: bytes, *, is_event: bool) -> None:
         if self._is_passing():
             self._transport.write(frames)
-            return
-        if self.waiting_bytes + len(frames) > self._limit:
+        elif self.waiting_bytes + len(frames) > self._limit:
             self.overflow()
-            return
-        backlog = self._backlog(len(frames))
-        if is_event:
-            backlog.put_event(frames)
         else:
-            backlog.put(frames)
+            self._backlog(len(frames)).put(frames, is_event=is_event)
 
     def _is_passing(self) -> bool:
         """TLS: the transport takes more, and nothing waits before it."""

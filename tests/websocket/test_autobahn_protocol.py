@@ -242,7 +242,8 @@ def endless(size: int = 2**40) -> bytes:
     return bytes((0x80 | PING, 0xFF)) + size.to_bytes(8, "big") + b"\0\0\0\0"
 
 
-def messages(server: Server) -> list[Any]:
+def read_by(server: Server) -> list[Any]:
+    """The messages that have been read."""
     return [event[1] for event in server.protocol.events if event[0] == "message"]
 
 
@@ -271,7 +272,7 @@ class TestWithoutEnd:
         server.receive(frame(b"a" * size, TEXT, fin=False))
         self.flood(server, 20 * frame(b"", CONTINUATION, fin=False))
         server.receive(frame(b"b", CONTINUATION))
-        assert messages(server) == [b"a" * size + b"b"]
+        assert read_by(server) == [b"a" * size + b"b"]
 
     @pytest.mark.parametrize("whole", [True, False], ids=["one frame", "fragments"])
     def test_tiny_pieces(self, whole: bool) -> None:
@@ -291,7 +292,7 @@ class TestWithoutEnd:
             most = max(most, len(protocol.message_data or ()), len(protocol.frame_data or ()))
         if not whole:
             server.receive(frame(b"", CONTINUATION))
-        assert messages(server) == [text]
+        assert read_by(server) == [text]
         assert 100 < most <= 257
 
     def test_compressed_fragments_that_hold_nothing(self) -> None:
@@ -301,7 +302,7 @@ class TestWithoutEnd:
         server.receive(frame(nothing, TEXT, rsv=COMPRESSED, fin=False))
         self.flood(server, 20 * frame(b"\0\0\0\xff\xff", CONTINUATION, fin=False))
         server.receive(frame(deflated(b"text"), CONTINUATION))
-        assert messages(server) == [b"text"]
+        assert read_by(server) == [b"text"]
 
     def test_data_behind_the_last_block(self) -> None:
         """What follows a finished stream of deflate would be ignored, and kept: 1007."""
@@ -310,7 +311,7 @@ class TestWithoutEnd:
         server.receive(frame(last.compress(b"text") + last.flush(), TEXT, rsv=COMPRESSED, fin=False))
         self.flood(server, frame(b"x" * 900, CONTINUATION, fin=False))
         assert server.protocol.localCloseCode == 1007
-        assert messages(server) == []
+        assert read_by(server) == []
 
     def test_a_message_of_a_finished_stream(self) -> None:
         """As RFC 7692, section 7.2.3.4, has it: the last block, and one byte of an empty one behind it."""
@@ -318,7 +319,7 @@ class TestWithoutEnd:
         for text in (b"one", b"two"):
             last = zlib.compressobj(6, zlib.DEFLATED, -15)
             server.receive(frame(last.compress(text) + last.flush() + b"\0", TEXT, rsv=COMPRESSED))
-        assert messages(server) == [b"one", b"two"]
+        assert read_by(server) == [b"one", b"two"]
 
     @pytest.mark.parametrize(
         "data",
@@ -373,7 +374,7 @@ class TestAfterAViolation:
         assert server.transport.disconnecting
         assert server.protocol.wasClean
         assert server.transport.value().count(b"\x88") == 1
-        assert messages(server) == []
+        assert read_by(server) == []
 
     def test_a_close_in_the_same_read_counts(self) -> None:
         """It stands behind the message that was not read to its end."""
@@ -408,7 +409,7 @@ class TestTheLimit:
         for at in range(0, len(sent), chunk):
             server.receive(sent[at : at + chunk])
         if size <= MAX_MESSAGE:
-            assert messages(server) == [payload]
+            assert read_by(server) == [payload]
         else:
             assert server.protocol.localCloseCode == 1009
 
@@ -421,7 +422,7 @@ class TestTheLimit:
         sent = frame(deflated(b"a" * (limit + beyond)), TEXT, rsv=COMPRESSED)
         for at in range(0, len(sent), chunk):
             server.receive(sent[at : at + chunk])
-        assert messages(server) == ([] if beyond else [b"a" * limit])
+        assert read_by(server) == ([] if beyond else [b"a" * limit])
         assert server.protocol.localCloseCode == (1009 if beyond else None)
 
     def test_a_compressed_frame_that_announces_too_much(self) -> None:

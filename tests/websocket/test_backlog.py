@@ -214,7 +214,7 @@ def test_nothing_is_thinned_across_a_control_event(name: str) -> None:
     """A gap is told where it is: what came before it and what came after it both wait."""
     backlog, group = Backlog(), make_group(name)
     add(backlog, group, update(U=1, u=1), update(U=2, u=2))
-    backlog.put_event(event(1))
+    backlog.put(event(1), is_event=True)
     add(backlog, group, update(U=3, u=3, snapshot=True), update(U=4, u=4))
     ids = [data if isinstance(data, str) else data["u"] for data in messages(backlog)]
     assert ids == [2, "event 1", 4]
@@ -344,7 +344,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 99))
     def event(self, number: int) -> None:
-        self.backlog.put_event(event(number))
+        self.backlog.put(event(number), is_event=True)
         self.waiting.put(event(number), is_event=True)
 
     @rule(names=st.lists(names, max_size=3))
