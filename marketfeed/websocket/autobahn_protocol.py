@@ -212,8 +212,8 @@ class AutobahnProtocol(FrameReader):
 
     def _finish(self, *, is_patient: bool) -> None:
         self.outbox.finish()
-        self.transport.loseConnection()
         self._send_timeout = SendTimeout(self.factory.clock, self.transport, is_patient=is_patient)
+        self.transport.loseConnection()
 
     def ending(self, lost: Failure) -> Ending:
         """How it has ended. Without a close the code is RFC 6455's for that."""

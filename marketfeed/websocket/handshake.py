@@ -88,17 +88,17 @@ class Handshake:
     `counted`: what is to be given back to the admission when the connection is gone.
     """
 
-    __slots__ = ("_all", "_asking", "_connection", "_late", "_unread", "counted")
+    __slots__ = ("_asking", "_connection", "_handshakes", "_late", "_unread", "counted")
 
-    def __init__(self, connection: AutobahnProtocol, all_of_them: Handshakes) -> None:
+    def __init__(self, connection: AutobahnProtocol, handshakes: Handshakes) -> None:
         self._connection = connection
-        self._all = all_of_them
+        self._handshakes = handshakes
         self._unread = 0
         self.counted: Admitted | None = None
         self._asking: Deferred[Response] | None = None
         self._late: tuple[Response, bool, str] | None = None  # what is answered if that takes too long
-        all_of_them.waiting.add(self)
-        all_of_them.make_room()
+        handshakes.waiting.add(self)
+        handshakes.make_room()
 
     def read(self) -> Opened | None:
         """Take the request off the connection's `data`, once it is complete, and answer it unless it is granted."""
@@ -108,9 +108,9 @@ class Handshake:
             return None
         end = data.find(b"\r\n\r\n")
         if end < 0 and len(data) <= MAX_HEAD:
-            self._all.unread += len(data) - self._unread
+            self._handshakes.unread += len(data) - self._unread
             self._unread = len(data)
-            self._all.make_room()
+            self._handshakes.make_room()
             return None
         self._forget_unread()
         if end < 0 or end > MAX_HEAD:
@@ -122,8 +122,8 @@ class Handshake:
             self._refuse(Response(400, str(error)))
             return None
         connection.data = data[end + 4 :]
-        address = self._all.admission.address(peer_address(connection.transport), head)
-        asked = self._all.router.ask(head, address)
+        address = self._handshakes.admission.address(peer_address(connection.transport), head)
+        asked = self._handshakes.router.ask(head, address)
         if isinstance(asked, Upgrade):
             return self._let_in(asked, head, address)
         if isinstance(asked, LateResponse):
@@ -147,13 +147,13 @@ class Handshake:
 
     def end(self) -> None:
         """The connection is gone."""
-        self._all.waiting.discard(self)
+        self._handshakes.waiting.discard(self)
         self._forget()
         if self.counted is not None:
-            self._all.admission.leave(self.counted)
+            self._handshakes.admission.leave(self.counted)
 
     def _let_in(self, upgrade: Upgrade, head: Head, address: str | None) -> Opened | None:
-        admission, peer = self._all.admission, self._connection.transport
+        admission, peer = self._handshakes.admission, self._connection.transport
         answer = admission.admit(address, head)
         if isinstance(answer, Response):
             self._refuse(answer, client=shown(peer, address))
@@ -161,18 +161,20 @@ class Handshake:
         if answer.key is not None and admission.counts:
             self.counted = answer
         protocol = subprotocol(head.headers) if "sec-websocket-protocol" in head.headers else None
-        switch = switch_protocols(head.headers, compress=self._all.compression, protocol=protocol, version=head.version)
+        switch = switch_protocols(
+            head.headers, compress=self._handshakes.compression, protocol=protocol, version=head.version
+        )
         if switch is None:
             self._refuse(_NO_HANDSHAKE)
             return None
-        self._all.waiting.discard(self)
+        self._handshakes.waiting.discard(self)
         return Opened(answer, upgrade, switch)
 
     def _wait_for(self, late: LateResponse, is_head: bool, client: str) -> None:
         """The answer is being found out; the request is complete, so that the time begins anew."""
         self._connection.data = b""
-        self._all.waiting.discard(self)
-        self._all.waiting.add(self)
+        self._handshakes.waiting.discard(self)
+        self._handshakes.waiting.add(self)
         self._late = late.too_late, is_head, client
         self._asking = late.found
         self._asking.addCallback(self._found_out, is_head, client)
@@ -190,12 +192,12 @@ class Handshake:
             asking.cancel()
 
     def _forget_unread(self) -> None:
-        self._all.unread -= self._unread
+        self._handshakes.unread -= self._unread
         self._unread = 0
 
     def _refuse(self, refusal: Response, *, is_head: bool = False, client: str = "") -> None:
         peer = self._connection.transport
-        self._all.refusals.of_request(client or shown(peer, peer_address(peer)), refusal)
+        self._handshakes.refusals.of_request(client or shown(peer, peer_address(peer)), refusal)
         self._connection.end_with(refusal.encode(is_head=is_head))
 
 
