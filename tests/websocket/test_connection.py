@@ -150,15 +150,6 @@ class TestConversation:
         for wire in wires:
             wire.hang_up()
 
-    def test_a_refusal_is_logged(self, logged: LogCapture) -> None:
-        """With its status, and nothing of the request."""
-        server = Server()
-        wire = server.connect()
-        wire.receive(b"GET /secret HTTP/1.1\r\n\r\n")
-        (event,) = logged.events
-        assert (event["log_level"].name, event["status"], event["peer"]) == ("info", 404, "192.0.2.7:50007")
-        assert "secret" not in repr(logged.events)
-
 
 class TestClosing:
     @pytest.mark.parametrize(
@@ -519,19 +510,6 @@ class TestToken:
         assert [opcode for opcode, _ in wire.frames] == [TEXT, CLOSE]
         assert wire.protocol.localCloseCode == 4401
 
-    def test_private_streams(self) -> None:
-        """Each user has its own, and hears when it is not its any more."""
-        server = Server(auth="required", kinds=(ORDERS,))
-        alice, bob = with_token(server, 600), with_token(server, 600, sub="bob")
-        server.source.at_once = True
-        for wire, code in ((alice, None), (bob, 5)):
-            wire.receive(say({"method": "SUBSCRIBE", "params": ["orders@alice"]}))
-            assert [message.get("error", {}).get("code") for message in wire.messages] == [code]
-        alice.receive(say({"method": "AUTH", "params": [server.token(600, streams=["trade@*"])], "id": 2}))
-        reply, error = alice.messages
-        assert (reply, error["error"]["code"]) == ({"result": None, "id": 2}, 5)
-        assert "orders@alice" not in server.hub.streams
-
     def test_the_streams_of_a_path_need_permission_too(self) -> None:
         """The client hears that they are not subscribed."""
         server = Server(auth="required", kinds=(ORDERS,))
@@ -586,12 +564,3 @@ class TestToken:
         wire.settle()
         assert not wire.sent
         server.assert_empty()
-
-    def test_why_a_client_left_is_logged(self, logged: LogCapture) -> None:
-        """With the meaning of the code, not with the token."""
-        server = Server(auth="required")
-        wire = with_token(server, 1)
-        pass_by(server, 2)
-        wire.receive(frame(b"\x11\x31", CLOSE))
-        wire.settle()
-        assert logged.events[-1]["reason"] == "closed by the server with 4401 token missing, bad or expired"

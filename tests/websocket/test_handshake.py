@@ -17,7 +17,6 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
 import marketfeed.websocket.handshake
-from marketfeed.access.addresses import address_key
 from marketfeed.boundaries import NoBook
 from marketfeed.http.head import MAX_HEAD
 from marketfeed.websocket.connection import ClientProtocol
@@ -25,7 +24,7 @@ from marketfeed.websocket.handshake import HANDSHAKE_SECONDS
 from marketfeed.wire.messages import ServerShutdown
 from tests.by_hand import BINARY, CLOSE, KEY, PING, TEXT, frame, frames_of, handshake, say
 from tests.conftest import LogCapture
-from tests.fakes import FakeBook, FakeBooks, FakeMemory
+from tests.fakes import FakeBook, FakeBooks
 from tests.strategies import property_test
 from tests.websocket.server import PEER, SECONDS_TO_CLOSE, Server, Wire, trade
 
@@ -495,22 +494,8 @@ class TestAccess:
     @pytest.mark.parametrize(
         ("more", "headers", "status", "expected"),
         [
-            ({"connect_rate": 1}, {}, b"429 Too Many Requests", b"\r\nRetry-After: 300\r\n"),
             ({"per_address": 1}, {}, b"429 Too Many Requests", b"\r\nRetry-After: 30\r\n"),
-            ({"max_connections": 1}, {}, b"503 Service Unavailable", b"\r\nRetry-After: 30\r\n"),
             ({"auth": "required"}, {"Authorization": None}, b"401 Unauthorized", b"\r\nWWW-Authenticate: Bearer\r\n"),
-            (
-                {"auth": "required"},
-                {"Authorization": "Bearer x"},
-                b"401 Unauthorized",
-                b"\r\nWWW-Authenticate: Bearer\r\n",
-            ),
-            (
-                {"auth": "required"},
-                {"Authorization": "Bearer x, Bearer y"},
-                b"400 Bad Request",
-                b"two different tokens",
-            ),
             ({"origins": ()}, {"Origin": "https://evil.example"}, b"403 Forbidden", b"pages of this origin may not"),
         ],
     )
@@ -535,24 +520,6 @@ class TestAccess:
         assert before.messages == [{"result": "PONG"}]
         before.hang_up()
         server.assert_empty()
-
-    @pytest.mark.parametrize("what", ["draining", "memory"])
-    def test_a_server_that_takes_nobody(self, what: str) -> None:
-        """503; those who are there stay."""
-        memory = FakeMemory()
-        server = Server(memory=memory)
-        before = server.open()
-        if what == "draining":
-            server.users.draining = True
-        else:
-            memory.is_full = True
-        wire = server.connect()
-        wire.receive(handshake())
-        answer = wire.sent
-        assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
-        assert b"\r\nRetry-After: " in answer
-        before.receive(say({"method": "PING"}))
-        assert before.messages == [{"result": "PONG"}]
 
     def test_plain_requests_are_not_counted(self) -> None:
         """A load balancer may ask as often as it likes."""
@@ -785,41 +752,6 @@ class TestGivenBack:
         first.hang_up()
         server.assert_empty()
 
-    @property_test
-    @given(
-        st.lists(
-            st.tuples(
-                st.sampled_from((PEER, "::ffff:192.0.2.7", "2001:db8::1", "2001:db8::2", None)),
-                st.sampled_from(("open", "bad handshake", "no request", "leave", "leave")),
-            ),
-            max_size=30,
-        )
-    )
-    def test_beside_a_list(self, script: list[tuple[str | None, str]]) -> None:
-        """Of who is here: nobody comes in above the limit, nobody is refused below it, in the end nobody is counted."""
-        server = Server(per_address=2)
-        here: list[tuple[str | bytes | None, Wire]] = []
-        silent: list[Wire] = []
-        for peer, what in script:
-            if what == "leave":
-                if here:
-                    here.pop(0)[1].hang_up()
-                continue
-            key = address_key(peer)
-            wire = server.connect(peer)
-            if what == "no request":
-                silent.append(wire)
-                continue
-            wire.receive(handshake(Sec_WebSocket_Key=KEY if what == "open" else None))
-            is_full = key is not None and [each for each, _ in here].count(key) == 2
-            assert int(wire.sent[9:12]) == (429 if is_full else 101 if what == "open" else 400)
-            wire.settle()
-            if wire.lost is None:
-                here.append((key, wire))
-        for wire in (*silent, *(wire for _, wire in here)):
-            wire.hang_up()
-        server.assert_empty()
-
 
 class TestLog:
     def test_a_client_behind_a_proxy_is_shown(self, logged: LogCapture) -> None:
@@ -836,24 +768,6 @@ class TestLog:
             server.connect(peer).receive(handshake(X_Forwarded_For=forwarded))
         assert [event["peer"] for event in logged.events] == [shown for _, _, shown in SHOWN]
         assert {event["status"] for event in logged.events} == {503}
-
-    def test_a_refused_origin_is_logged_once(self, logged: LogCapture) -> None:
-        """With the flag that would admit it."""
-        server = Server(origins=())
-        for _ in range(3):
-            server.connect().receive(handshake(Origin="https://app.example.com"))
-        (event,) = [event for event in logged.events if event["log_level"].name == "warn"]
-        assert event["log_format"].format_map(event) == (
-            "a page of another origin was refused; --allowed-origin https://app.example.com would admit it"
-        )
-
-    def test_users_are_shown(self, logged: LogCapture) -> None:
-        """By the name in their token; nobody in particular has none."""
-        server = Server(auth="optional")
-        server.open()
-        server.open(Authorization=f"Bearer {server.token()}")
-        texts = [event["log_format"].format_map(event) for event in logged.events]
-        assert [text.partition(", ")[2] for text in texts] == ["raw", "raw, user alice"]
 
     @pytest.mark.parametrize(
         ("path", "headers"),
