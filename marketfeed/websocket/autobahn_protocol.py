@@ -219,11 +219,11 @@ class AutobahnProtocol(FrameReader):
         """How it has ended. Without a close the code is RFC 6455's for that."""
         if self.localCloseCode is not None and self.closedByMe:
             said = f"{self.localCloseCode} {(self.localCloseReason or b'').decode('utf-8', 'replace')}".rstrip()
-            return Ending(self.localCloseCode, "server", f"closed by the server with {said}")
+            return Ending(f"closed by the server with {said}", self.localCloseCode, "server")
         if self.wasClean:
             code = self.remoteCloseCode or 1005
-            return Ending(code, "client", f"closed by the client with {code}")
-        return Ending(1006, "nobody", f"connection lost: {lost.value.__class__.__name__}")
+            return Ending(f"closed by the client with {code}", code, "client")
+        return Ending(f"connection lost: {lost.value.__class__.__name__}", 1006, "nobody")
 
     # What is read.
 

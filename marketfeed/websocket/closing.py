@@ -53,19 +53,19 @@ class SendTimeout:
 
 
 class Ending(NamedTuple):
-    """`code`: of the close; `reason`: both in words."""
+    """`reason`: in words; `code`: of the close."""
 
+    reason: str
     code: int
     closed_by: str
-    reason: str
 
 
 class Parting(NamedTuple):
-    """What a client had as its session ended: streams, bytes that waited, and its user."""
+    """What a client had as its session ended: its user, streams, bytes that waited."""
 
+    user: str = ""
     streams: int = 0
     waiting: int = 0
-    user: str = ""
 
 
 def log_end(
@@ -77,17 +77,7 @@ def log_end(
     line += "user {user}, {streams} streams" if parting.user else "{streams} streams"
     if parting.waiting or replaced or merged:
         line += ", {waiting} bytes waiting, {replaced} publications replaced, {merged} merged"
-    log.info(
-        line,
-        client=client,
-        age=age,
-        reason=end.reason,
-        code=end.code,
-        closed_by=end.closed_by,
-        peer=peer,
-        **({"user": parting.user} if parting.user else {}),
-        streams=parting.streams,
-        waiting=parting.waiting,
-        replaced=replaced,
-        merged=merged,
-    )
+    facts = {"client": client, "age": age, **end._asdict(), "peer": peer, **parting._asdict()}
+    if not parting.user:
+        del facts["user"]
+    log.info(line, **facts, replaced=replaced, merged=merged)

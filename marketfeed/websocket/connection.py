@@ -150,7 +150,7 @@ class ClientProtocol(AutobahnProtocol):
         self._forget_token()
         session, self._session = self._session, None
         if session is not None:
-            self._parting = Parting(len(session.subscriptions), self.outbox.left_bytes, session.user)
+            self._parting = Parting(session.user, len(session.subscriptions), self.outbox.left_bytes)
             session.end()
 
     def _forget_token(self) -> None:
