@@ -26,6 +26,7 @@ from websockets.frames import Frame, Opcode
 
 from tests.by_hand import frame as raw
 from tests.strategies import property_test
+from tests.websocket.beside import COMPRESSED, deflated
 from tests.websocket.driver import Driver, Peer
 from tests.websocket.echo import EchoServer
 
@@ -489,12 +490,6 @@ FACTORIES = [
     ClientPerMessageDeflateFactory(compress_settings={"strategy": zlib.Z_HUFFMAN_ONLY}),
 ]
 DEFLATE = FACTORIES[0]
-RSV1 = 4
-
-
-def deflated(payload: bytes) -> bytes:
-    deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
-    return (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 def noise(size: int) -> bytes:
@@ -525,11 +520,11 @@ class TestCompression:
         assert driver.extensions == 0
         driver.say(Frame(TEXT, b"*" * 1000))
         assert_echoed(driver, b"*" * 1000)
-        driver.say(raw(deflated(b"*"), rsv=RSV1))
+        driver.say(raw(deflated(b"*"), rsv=COMPRESSED))
         driver.assert_closed(1002)
 
     def test_the_echo_is_compressed(self) -> None:
-        """Where it is worth while, with RSV1 on its frame."""
+        """Where it is worth while, with COMPRESSED on its frame."""
         driver = Driver(extensions=[DEFLATE])
         driver.wire.receive(raw(b"*" * 1000) + raw(b"*" * 10))
         large, small = driver.wire.sent.split(b"\x81", 1)
@@ -539,13 +534,13 @@ class TestCompression:
 
     @pytest.mark.parametrize("size", [1, 10, 1000])
     def test_fragments(self, size: int) -> None:
-        """A message is compressed as a whole: only its first frame has RSV1, and it may be cut anywhere."""
+        """A message is compressed as a whole: only its first frame has COMPRESSED, and it may be cut anywhere."""
         driver = Driver(extensions=[DEFLATE])
         payload = noise(3000)
         data = deflated(payload)
         pieces = [data[at : at + size] for at in range(0, len(data), size)]
         for at, piece in enumerate(pieces):
-            driver.say(raw(piece, CONTINUATION if at else TEXT, rsv=0 if at else RSV1, fin=at == len(pieces) - 1))
+            driver.say(raw(piece, CONTINUATION if at else TEXT, rsv=0 if at else COMPRESSED, fin=at == len(pieces) - 1))
             if at < 3 and at < len(pieces) - 1:
                 driver.say(Frame(PING, b"p"))
                 assert driver.received == [(PONG, b"p")]
@@ -556,7 +551,13 @@ class TestCompression:
     def test_a_message_that_is_not_compressed(self) -> None:
         """Each may or may not be."""
         driver = Driver(extensions=[DEFLATE])
-        driver.say(raw(b"one"), raw(deflated(b"two"), rsv=RSV1), raw(b"three", BINARY), raw(b"", rsv=RSV1), raw(b""))
+        driver.say(
+            raw(b"one"),
+            raw(deflated(b"two"), rsv=COMPRESSED),
+            raw(b"three", BINARY),
+            raw(b"", rsv=COMPRESSED),
+            raw(b""),
+        )
         assert driver.received == [(TEXT, b"one"), (TEXT, b"two"), (BINARY, b"three"), (TEXT, b""), (TEXT, b"")]
 
     @pytest.mark.parametrize("rsv", [1, 2, 3, 5, 6, 7])
@@ -570,14 +571,14 @@ class TestCompression:
     def test_a_compressed_control_frame(self, opcode: Opcode) -> None:
         """1002 (RFC 7692, section 6.1)."""
         driver = Driver(extensions=[DEFLATE])
-        driver.say(raw(deflated(b"\x03\xe8"), opcode, rsv=RSV1))
+        driver.say(raw(deflated(b"\x03\xe8"), opcode, rsv=COMPRESSED))
         driver.assert_closed(1002)
 
-    @pytest.mark.parametrize("first", [raw(b"x", fin=False), raw(deflated(b"x"), rsv=RSV1, fin=False)])
+    @pytest.mark.parametrize("first", [raw(b"x", fin=False), raw(deflated(b"x"), rsv=COMPRESSED, fin=False)])
     def test_a_continuation_that_says_it_is_compressed(self, first: bytes) -> None:
         """1002 (RFC 7692, section 6.1)."""
         driver = Driver(extensions=[DEFLATE])
-        driver.say(first, raw(deflated(b"x"), CONTINUATION, rsv=RSV1))
+        driver.say(first, raw(deflated(b"x"), CONTINUATION, rsv=COMPRESSED))
         driver.assert_closed(1002)
 
     @pytest.mark.parametrize(
@@ -587,14 +588,14 @@ class TestCompression:
     def test_what_is_no_deflate(self, data: bytes, fin: bool) -> None:
         """1007; also where it is only the first of several frames."""
         driver = Driver(extensions=[DEFLATE])
-        driver.say(raw(data, rsv=RSV1, fin=fin))
+        driver.say(raw(data, rsv=COMPRESSED, fin=fin))
         driver.assert_closed(1007)
 
     def test_text_that_is_none_when_it_is_inflated(self) -> None:
         """1007, without waiting for the end."""
         for invalid in INVALID:
             driver = Driver(extensions=[DEFLATE])
-            driver.say(raw(deflated(b"text" + invalid + b"text"), rsv=RSV1, fin=False))
+            driver.say(raw(deflated(b"text" + invalid + b"text"), rsv=COMPRESSED, fin=False))
             driver.assert_closed(1007)
 
     @pytest.mark.parametrize("size", [MAX_MESSAGE + 1, 50_000_000])
@@ -607,7 +608,7 @@ class TestCompression:
         driver = Driver(extensions=[DEFLATE], cut=chopped(chunk))
         driver.say(
             *(
-                raw(piece, CONTINUATION if at else TEXT, rsv=0 if at else RSV1, fin=at == len(pieces) - 1)
+                raw(piece, CONTINUATION if at else TEXT, rsv=0 if at else COMPRESSED, fin=at == len(pieces) - 1)
                 for at, piece in enumerate(pieces)
             )
         )
@@ -641,7 +642,7 @@ anything = st.lists(
         | st.text(max_size=300).map(lambda said: deflated(said.encode())),
         st.sampled_from((TEXT, TEXT, BINARY, CONTINUATION, PING, PONG, CLOSE, 3)),
         fin=st.booleans(),
-        rsv=st.sampled_from((0, 0, RSV1)),
+        rsv=st.sampled_from((0, 0, COMPRESSED)),
         mask=st.just(b"mask") | st.just(b"mask") | st.none(),
     )
     | st.just(closing(1000)),
@@ -723,7 +724,7 @@ class TestOverTcp:
     @pytest_twisted.ensureDeferred
     async def test_compressed_messages(self) -> None:
         """As `websockets` compresses them, and inflates ours; what it sends before the answer it does not compress."""
-        compressed = [raw(deflated(noise(size)), rsv=RSV1) for size in SIZES]
+        compressed = [raw(deflated(noise(size)), rsv=COMPRESSED) for size in SIZES]
         peer = await self.converse(*compressed, closing(1000), extensions=[DEFLATE])
         assert peer.extensions == 1
         assert peer.received[:-1] == [(TEXT, noise(size)) for size in SIZES]
