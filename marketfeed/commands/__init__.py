@@ -2,8 +2,9 @@
 
 The daemon has its own: `twistd marketfeed`.
 
-A command is a module with `add_parser`, which sets `run` as the parser's default. Nothing heavy, and no reactor, is
-imported before a command runs.
+A command is a module with `add_parser`, which sets `run` as the parser's default. That returns the exit status, or
+raises `BadSetting` or `BadSelection`, which become one line and status 2. Nothing heavy, and no reactor, is
+imported before.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from collections.abc import Sequence
 
 from marketfeed import __version__
 from marketfeed.commands import bridge, simulate, token
+from marketfeed.commands.arguments import note
 from marketfeed.commands.bench import command as bench_command
 from marketfeed.commands.recording import record, replay
 from marketfeed.commands.watch import command as watch_command
+from marketfeed.config.settings import BadSetting
+from marketfeed.model.kinds.columns import clean
+from marketfeed.model.selection import BadSelection
 
 __all__ = ["main"]
 
@@ -32,12 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="The daemon is started with: twistd -n marketfeed (its options: twistd marketfeed --help)",
     )
     parser.add_argument("--version", action="version", version=f"marketfeed {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in (watch_command, simulate, record, replay, bridge, bench_command, token):
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     if "run" not in arguments:
         parser.print_help(sys.stderr)
         return 2
-    status: int = arguments.run(arguments)
+    try:
+        status: int = arguments.run(arguments)
+    except (BadSetting, BadSelection) as error:
+        note(arguments.command, clean(str(error)))
+        return 2
     return status

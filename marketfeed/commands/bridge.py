@@ -16,7 +16,7 @@ from typing import Any
 
 from marketfeed.commands.arguments import note, whole_number
 from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
-from marketfeed.config.settings import BadSetting, Settings
+from marketfeed.config.settings import Settings
 from marketfeed.demo.simulator import Publisher
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
 from marketfeed.model.streams import StreamKinds
@@ -128,16 +128,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Copy until SIGINT or SIGTERM; returns the exit status."""
-    try:
-        settings = redis_settings(arguments)
-        selection = parse_selection(arguments.patterns, StreamKinds(settings.all_kinds))
-        maxlen = whole_number("--maxlen", arguments.maxlen, 0, _MOST_ENTRIES, "a whole number of entries, or 0 for all")
-        for warning in settings.warnings:
-            print(warning, file=sys.stderr)
-        return _copy(settings, selection, maxlen)
-    except (BadSetting, BadSelection) as error:
-        note("bridge", str(error))
-        return 2
+    settings = redis_settings(arguments)
+    selection = parse_selection(arguments.patterns, StreamKinds(settings.all_kinds))
+    maxlen = whole_number("--maxlen", arguments.maxlen, 0, _MOST_ENTRIES, "a whole number of entries, or 0 for all")
+    for warning in settings.warnings:
+        print(warning, file=sys.stderr)
+    return _copy(settings, selection, maxlen)
 
 
 def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:

@@ -55,17 +55,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a token; returns the exit status."""
-    try:
-        claims = None if arguments.user is None else _claims(arguments, int(time.time()))
-        if claims is None and arguments.new_key is None:
-            raise BadSetting("--user: expected the name of the user whom the token is for")
-        if arguments.new_key is not None:
-            _make_secret(arguments.new_key)
-        if claims is not None:
-            print(_signed(claims, arguments), flush=True)
-    except BadSetting as error:
-        note("token", str(error))
-        return 2
+    claims = None if arguments.user is None else _claims(arguments, int(time.time()))
+    if claims is None and arguments.new_key is None:
+        raise BadSetting("--user: expected the name of the user whom the token is for")
+    if arguments.new_key is not None:
+        _make_secret(arguments.new_key)
+    if claims is not None:
+        print(_signed(claims, arguments), flush=True)
     return 0
 
 

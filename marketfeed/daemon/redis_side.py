@@ -62,7 +62,7 @@ def _pubsub(redis: _Redis, settings: Settings, sink: Sink) -> Source:
 def _streams(redis: _Redis, settings: Settings, sink: Sink) -> Source:
     archive = RedisArchive(redis.commands, settings.channel_prefix)
     snapshots = StreamSnapshots(
-        redis.reactor,
+        redis.where[0],
         redis.snapshots,
         archive,
         StreamKinds(settings.all_kinds),

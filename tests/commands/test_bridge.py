@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_twisted
 
-from marketfeed.commands import bridge
+from marketfeed.commands import bridge, main
 from marketfeed.commands.bridge import Bridge
 from marketfeed.model.selection import parse_selection
 from marketfeed.model.streams import StreamKinds
@@ -97,9 +96,7 @@ def test_losses_and_refusals(logged: LogCapture) -> None:
 )
 def test_a_bad_value_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], line: str) -> None:
     """It names the option and what would be accepted."""
-    parser = argparse.ArgumentParser(prog="marketfeed")
-    bridge.add_parser(parser.add_subparsers())
-    assert bridge.run(parser.parse_args(["bridge", *arguments])) == 2
+    assert main(["bridge", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"marketfeed bridge: {line}")
 
 

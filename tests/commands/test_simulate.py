@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import globalLogBeginner
 
 import marketfeed
-from marketfeed.commands import simulate
+from marketfeed.commands import main
 from marketfeed.demo.market import INSTRUMENTS, Publication
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.tls import RedisTls
@@ -80,9 +79,7 @@ def reactor(monkeypatch: pytest.MonkeyPatch) -> ShortReactor:
 
 def simulated(*arguments: str) -> int:
     """Run the command with these arguments; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="marketfeed")
-    simulate.add_parser(parser.add_subparsers())
-    return simulate.run(parser.parse_args(["simulate", *arguments]))
+    return main(["simulate", *arguments])
 
 
 def test_a_market_is_published_until_the_end(reactor: ShortReactor, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import stat
 import time
@@ -15,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from marketfeed.access.keys import load_keys
 from marketfeed.access.tokens import TokenVerifier
-from marketfeed.commands import token as command
+from marketfeed.commands import main
 from marketfeed.model.identity import Identity, parse_patterns
 from tests.tokens import HOUR, NOW, SECRET, jwk, private_key, private_pem, public_bytes, write_jwks
 
@@ -38,9 +37,7 @@ def key(tmp_path: Path) -> Path:
 
 def signed(*arguments: str | Path) -> int:
     """Run the command with these arguments; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="marketfeed")
-    command.add_parser(parser.add_subparsers())
-    return command.run(parser.parse_args(["token", *map(str, arguments)]))
+    return main(["token", *map(str, arguments)])
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:

@@ -98,11 +98,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do the load test; returns the exit status."""
-    try:
-        plan = _plan(arguments, secrets.token_hex(3).upper())
-    except BadSetting as error:
-        note("bench", clean(str(error)))
-        return 2
+    plan = _plan(arguments, secrets.token_hex(3).upper())
     try:
         return _test(plan, as_json=arguments.json)
     except KeyboardInterrupt:  # before the signal had its handler

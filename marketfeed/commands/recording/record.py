@@ -20,7 +20,7 @@ from marketfeed.commands.recording.output import BadOutput, FileNames, OutputFil
 from marketfeed.commands.recording.recorder import Moments, Recorder, Rotation
 from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
 from marketfeed.config.settings import BadSetting, Settings
-from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
+from marketfeed.model.selection import StreamSelection, parse_selection
 from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.logs import log_to_stderr
 from marketfeed.runtime.memory import parse_memory_limit
@@ -64,17 +64,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Record until SIGINT or SIGTERM; returns the exit status."""
-    try:
-        settings = redis_settings(arguments)
-        selection = parse_selection(arguments.patterns, StreamKinds(settings.all_kinds))
-        rotation = _rotation(arguments)
-        new_file = _files(arguments)
-        for warning in settings.warnings:
-            print(warning, file=sys.stderr)
-        return _record(settings, selection, rotation, new_file)
-    except (BadSetting, BadSelection) as error:
-        note("record", str(error))
-        return 2
+    settings = redis_settings(arguments)
+    selection = parse_selection(arguments.patterns, StreamKinds(settings.all_kinds))
+    rotation = _rotation(arguments)
+    new_file = _files(arguments)
+    for warning in settings.warnings:
+        print(warning, file=sys.stderr)
+    return _record(settings, selection, rotation, new_file)
 
 
 def _record(

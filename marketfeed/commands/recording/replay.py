@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from marketfeed.commands.arguments import note, number
+from marketfeed.commands.arguments import number
 from marketfeed.commands.recording.files import BadRecording, Place, check, recorded
 from marketfeed.commands.recording.format import Publication, Record
 from marketfeed.commands.recording.player import Pace, Player
@@ -61,17 +61,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Replay until the end, or until SIGINT or SIGTERM; returns the exit status."""
-    try:
-        settings = redis_settings(arguments)
-        selection = _selection(arguments.streams, settings)
-        pace = _pace(arguments)
-        if arguments.loop and "-" in arguments.files:
-            raise BadSetting("--loop: expected with files; standard input can be read once")
-        check_redis_files(settings.redis, settings.redis_tls)
-    except (BadSetting, BadSelection) as error:
-        option = "--streams: " if isinstance(error, BadSelection) else ""
-        note("replay", f"{option}{error}")
-        return 2
+    settings = redis_settings(arguments)
+    selection = _selection(arguments.streams, settings)
+    pace = _pace(arguments)
+    if arguments.loop and "-" in arguments.files:
+        raise BadSetting("--loop: expected with files; standard input can be read once")
+    check_redis_files(settings.redis, settings.redis_tls)
     for warning in settings.warnings:
         print(warning, file=sys.stderr)
     for each in (signal.SIGINT, signal.SIGTERM):
@@ -171,7 +166,10 @@ def _counts(player: Player, publisher: ReplayPublisher) -> str:
 
 
 def _selection(patterns: list[str] | None, settings: Settings) -> StreamSelection | None:
-    return None if patterns is None else parse_selection(patterns, StreamKinds(settings.all_kinds))
+    try:
+        return None if patterns is None else parse_selection(patterns, StreamKinds(settings.all_kinds))
+    except BadSelection as error:
+        raise BadSetting(f"--streams: {error}") from None
 
 
 def _pace(arguments: argparse.Namespace) -> Pace | None:

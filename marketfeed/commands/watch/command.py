@@ -47,11 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(arguments: argparse.Namespace) -> int:
     """Watch until SIGINT or SIGTERM, or until the server refuses; returns the exit status."""
-    try:
-        address, token = parse_url(arguments.url), check_token(arguments.token)
-    except ValueError as error:
-        print(f"marketfeed watch: {clean(str(error))}", file=sys.stderr)
-        return 2
+    address, token = parse_url(arguments.url), check_token(arguments.token)
     try:
         screen = TextScreen(
             sys.stdout.buffer,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import io
 import os
@@ -16,6 +15,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import globalLogBeginner
 
+from marketfeed.commands import main
 from marketfeed.commands.recording import record
 from marketfeed.commands.recording.format import Begin, End, Publication, read_records
 from marketfeed.commands.recording.recorder import Recorder
@@ -85,9 +85,7 @@ def reactor(monkeypatch: pytest.MonkeyPatch) -> ShortReactor:
 
 def recorded(*arguments: str) -> int:
     """Run the command with these arguments; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="marketfeed")
-    record.add_parser(parser.add_subparsers())
-    return record.run(parser.parse_args(["record", *arguments]))
+    return main(["record", *arguments])
 
 
 def content(path: Path) -> list[object]:

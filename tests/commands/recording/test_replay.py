@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import signal
 import socket
@@ -14,6 +13,7 @@ from typing import Any
 import hiredis
 import pytest
 
+from marketfeed.commands import main
 from marketfeed.commands.recording import replay
 from marketfeed.commands.recording.format import Begin, End, Gap, Publication, write_record
 from marketfeed.commands.redis_link import RedisFault, RedisLink
@@ -98,9 +98,7 @@ def file(tmp_path: Path) -> Path:
 
 def replayed(*arguments: str | Path) -> int:
     """Run the command with these arguments; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="marketfeed")
-    replay.add_parser(parser.add_subparsers())
-    return replay.run(parser.parse_args(["replay", *map(str, arguments)]))
+    return main(["replay", *map(str, arguments)])
 
 
 @pytest.mark.parametrize("flags", [(), ("--fast",), ("--speed=0.5",)])

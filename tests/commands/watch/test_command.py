@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -20,7 +19,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 import marketfeed
-from marketfeed.commands.watch.command import TextScreen, run, wants_colour
+from marketfeed.commands import main
+from marketfeed.commands.watch.command import TextScreen, wants_colour
 from marketfeed.commands.watch.display import Message, read_message
 from tests.commands.server import CONFIRMED, TRADE, Happenings, PlainServer, WatchedServer, listening
 
@@ -124,29 +124,22 @@ def test_stderr_that_is_gone() -> None:
         os.close(devnull)
 
 
-def test_bad_url(capsys: pytest.CaptureFixture[str]) -> None:
-    """A URL that cannot be used is one line that says what would be accepted, and status 2."""
-    arguments = argparse.Namespace(
-        url="http://localhost\x1b", streams=["trade@A"], token=None, json=False, no_color=False
-    )
-    assert run(arguments) == 2
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["http://localhost\x1b"], "ws://host[:port]"),
+        (["ws://h", "--token=secret\r\nX: y"], "--token: expected a signed token, as `marketfeed token` prints it\n"),
+    ],
+)
+def test_what_cannot_be_used(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Is one line that says what would be accepted, and status 2; what may be a secret is not repeated."""
+    assert main(["watch", *arguments, "trade@A"]) == 2
     out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
+    assert (out, err.count("\n")) == ("", 1)
     assert err.rstrip("\n").isprintable()
     assert err.startswith("marketfeed watch: ")
-    assert "ws://host[:port]" in err
-
-
-def test_bad_token(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is no token, for it would end the header, is one line that does not repeat it, and status 2."""
-    arguments = argparse.Namespace(
-        url="ws://h", streams=["trade@A"], token="secret\r\nX: y", json=False, no_color=False
-    )
-    assert run(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err == "marketfeed watch: --token: expected a signed token, as `marketfeed token` prints it\n"
+    assert told in err
+    assert "secret" not in err
 
 
 # The command as a process.
