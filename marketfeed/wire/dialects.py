@@ -51,16 +51,18 @@ class Dialect(Enum):
 
     def reply(self, result: Any, request_id: RequestId, **further: Any) -> bytes:
         """The answer to a request that succeeded; `further` stands beside its result."""
+        repeated = {} if request_id is msgspec.UNSET else {"id": request_id}
         if self is Dialect.HOUSE:
-            return _house("reply", {**_id(request_id), "result": result, **further})
-        return _encode({"result": result, **_id(request_id), **further})
+            return _encode({"stream": "!reply", "data": {"e": "reply", **repeated, "result": result, **further}})
+        return _encode({"result": result, **repeated, **further})
 
     def error(self, error: RequestError) -> bytes:
         """The answer to a request that failed."""
         fault = {"code": int(error.code), "msg": error.message}
+        repeated = {} if error.request_id is msgspec.UNSET else {"id": error.request_id}
         if self is Dialect.HOUSE:
-            return _house("error", {**fault, **_id(error.request_id)})
-        return _encode({"error": fault, **_id(error.request_id)})
+            return _encode({"stream": "!error", "data": {"e": "error", **fault, **repeated}})
+        return _encode({"error": fault, **repeated})
 
     def event(self, event: msgspec.Struct) -> bytes:
         """A control event."""
@@ -91,11 +93,3 @@ def event_text(event: msgspec.Struct, enveloped: bool) -> bytes:
     if not enveloped:
         return data
     return publication_head(f"!{event.__struct_config__.tag}") + data + b"}"
-
-
-def _house(name: str, fields: dict[str, Any]) -> bytes:
-    return _encode({"stream": f"!{name}", "data": {"e": name, **fields}})
-
-
-def _id(request_id: RequestId) -> dict[str, Any]:
-    return {} if request_id is msgspec.UNSET else {"id": request_id}
