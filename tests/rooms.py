@@ -72,6 +72,13 @@ class Room:
         """One turn of the reactor."""
         turn_of(self.clock)
 
+    def end(self, *clients: Client) -> None:
+        """They go, and nothing is left of them once their streams have lingered."""
+        for client in clients:
+            client.end()
+        self.clock.advance(LINGER)
+        self.assert_empty()
+
     def assert_empty(self) -> None:
         """Nothing is left of anything that ever was."""
         hub, upstream = self.hub, self.hub._upstream
@@ -79,7 +86,7 @@ class Room:
         assert not self.source.wanted
         assert not hub.streams
         assert not any((*hub._registry.all, hub._gaps, hub._dirty, upstream.histories.size, hub._registry._reserved))
-        assert not any((upstream.readiness._waiting, upstream.finder._tries, hub._audiences))
+        assert not any((upstream.readiness._waiting, upstream.finder._tries, hub._audiences, hub.portions))
 
     @property
     def timers(self) -> list[float]:

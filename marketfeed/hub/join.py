@@ -129,7 +129,8 @@ class Join:
             return frames, set()
         for spelling, stream in self.streams.items():
             if spelling in replays:
-                frames += self._missed(spelling)
+                group, recovery = self._group(spelling, stream), self.recoveries[spelling]
+                frames += recovery.frames + [group.framed(data, offset) for offset, data in recovery.rest()]
             elif self.wants_state:
                 size = 0
                 for more, frame in self._state(spelling, self._group(spelling, stream)):
@@ -169,12 +170,6 @@ class Join:
                 replays[spelling] = size
                 room -= size
         return replays
-
-    def _missed(self, spelling: str) -> list[bytes]:
-        """What a client has missed of a stream, framed; most of it has been before."""
-        recovery = self.recoveries[spelling]
-        group = self._group(spelling, recovery.stream)
-        return recovery.frames + [group.framed(data, offset) for offset, data in recovery.rest()]
 
     def _group(self, spelling: str, stream: LiveStream) -> Group:
         """A group that frames as the client's own will, and has no members."""

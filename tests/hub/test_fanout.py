@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from marketfeed.boundaries import Subscriber
 from marketfeed.hub.fanout import send_group, send_groups
 from marketfeed.hub.groups import Audience, Audiences, Group
-from marketfeed.wire.deflate import compressed_frame
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame
 from tests.conftest import LogCapture
@@ -120,27 +119,6 @@ def test_one_publication_is_the_same_object_for_everyone(send: Send) -> None:
     send([group])
     assert len(given_out) == 3
     assert all(data is frame for data in given_out)
-
-
-def test_a_publication_is_compressed_once_for_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And each member, keeping up or not, has the very same bytes."""
-    compressed: list[bytes] = []
-
-    def counting(payload: bytes, window: int) -> bytes | None:
-        compressed.append(payload)
-        return compressed_frame(payload, window)
-
-    monkeypatch.setattr("marketfeed.hub.groups.compressed_frame", counting)
-    members = [*(FakeSubscriber() for _ in range(3)), *(backlogged() for _ in range(3))]
-    group = group_of(*members, shape=Shape.ENVELOPE, window=15)
-    publish(group, data := b'{"e":"trade","x":"' + b"x" * 1000 + b'"}')
-    (frame,) = group.frames
-    assert send_group(group) == []
-    got = [*(write for member in members for write in member.writes), *(item[1] for m in members for item in m.waiting)]
-    assert len(got) == 6
-    assert frame[0] == 0xC1
-    assert all(each is frame for each in got)
-    assert compressed == [b'{"stream":"trade@A","data":' + data + b"}"]
 
 
 @either_way

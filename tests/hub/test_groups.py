@@ -16,7 +16,7 @@ from marketfeed.model.book import DepthMessage
 from marketfeed.wire.deflate import compressed_body, compressed_frame, inflate
 from marketfeed.wire.dialects import Shape
 from tests.fakes import AT, FakeSubscriber, make_group, make_stream, payloads
-from tests.rooms import LINGER, Client, Room, member, trade
+from tests.rooms import Client, Room, member, trade
 from tests.strategies import property_test, publications
 
 
@@ -169,10 +169,7 @@ def test_each_client_gets_what_it_can_inflate(room: Room) -> None:
         for client in (*clients.values(), other):
             client.reshape(Shape.DATA)
             assert client.groups["trade@A"].window == client.outbox.window
-    for client in (*clients.values(), other):
-        client.end()
-    room.clock.advance(LINGER)
-    room.assert_empty()
+    room.end(*clients.values(), other)
 
 
 def test_what_is_the_same_is_compressed_once(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,17 +58,6 @@ def test_spellings_and_shapes_get_the_same_publication_each_in_its_own_frame(roo
     assert raw.outbox.texts == [trade(7)]
 
 
-def test_two_spellings_of_one_client_get_each_publication_twice(room: Room) -> None:
-    """Leaving one spelling keeps the other."""
-    client = member(room, "trade@A", "a@trade")
-    room.source.publish("trade@A", trade(1))
-    assert client.take() == [("trade@A", 1), ("a@trade", 1)]
-    client.unsubscribe("trade@A")
-    client.take()
-    room.source.publish("trade@A", trade(2))
-    assert client.take() == [("a@trade", 2)]
-
-
 # Flushing, and the order.
 
 
@@ -168,10 +157,7 @@ def test_reshaping_changes_how_publications_look_and_misses_none(room: Room) -> 
     raw = [(None, 2)] * 2 + [(None, 3)] * 2
     assert client.take() == [("trade@A", 1), ("a@trade", 1), *raw, ("trade@A", 4), ("a@trade", 4)]
     assert other.take() == [("trade@A", number) for number in (1, 2, 3, 4)]
-    client.end()
-    other.end()
-    room.clock.advance(LINGER)
-    room.assert_empty()
+    room.end(client, other)
 
 
 def test_leaving_many_streams_at_once_is_one_request_to_the_outbox(room: Room) -> None:
@@ -225,9 +211,7 @@ def test_a_client_that_is_ended_inside_its_reshape_leaves_nothing_behind(room: R
     client.reshape(Shape.DATA)
     assert client.outbox.overflows == 1
     assert not client.groups
-    other.end()
-    room.clock.advance(LINGER)
-    room.assert_empty()
+    room.end(other)
 
 
 def test_a_client_that_is_ended_inside_its_unsubscribe_leaves_nothing_behind(room: Room) -> None:
@@ -271,9 +255,7 @@ def test_a_publication_without_the_ids_of_its_kind_is_bad() -> None:
     for payload in (b'{"seq":1}', b"{}", b'{"seq":"2"}', b'{"seq":2}'):
         room.source.publish("orders@A", payload)
     assert client.hub.published == 2
-    client.end()
-    room.clock.advance(LINGER)
-    room.assert_empty()
+    room.end(client)
 
 
 def test_ids_of_any_kind_that_jump_are_told() -> None:
@@ -298,9 +280,7 @@ def test_ids_of_any_kind_that_jump_are_told() -> None:
     room.source.confirm()
     room.source.publish("trade@A", trade(9))
     assert [message[-1] for message in client.take()] == [None, room.now_ms, 9]
-    client.end()
-    room.clock.advance(LINGER)
-    room.assert_empty()
+    room.end(client)
 
 
 def test_a_stream_that_keeps_jumping_is_told_once_a_second_and_in_full(room: Room) -> None:

@@ -16,7 +16,7 @@ from marketfeed.wire.dialects import Shape
 from tests.books import replay, update
 from tests.conftest import LogCapture
 from tests.fakes import FakeArchive
-from tests.rooms import LINGER, Client, Room, member, trade
+from tests.rooms import Client, Room, member, trade
 from tests.strategies import property_test
 
 STATE = {"wants_state": True}
@@ -50,14 +50,6 @@ def data_of(messages: list[Any]) -> list[Any]:
     return [message["data"] for message in messages if isinstance(message, dict)]
 
 
-def end(room: Room, *clients: Client) -> None:
-    for client in clients:
-        client.end()
-    room.clock.advance(LINGER)
-    room.assert_empty()
-    assert not len(room.hub.portions)
-
-
 def test_books_that_take_long_are_written_in_turns_of_their_own() -> None:
     """And what is published meanwhile follows the book that it changes."""
     names = [f"depth@M{number}" for number in range(4)]
@@ -80,7 +72,7 @@ def test_books_that_take_long_are_written_in_turns_of_their_own() -> None:
         *[(name, 1) for name in names[1:]],
     ]
     assert all(message["data"].get("snapshot", False) == (message["data"]["u"] == 1) for message in messages)
-    end(room, client, keeper)
+    room.end(client, keeper)
 
 
 def test_small_books_are_answered_at_once() -> None:
@@ -89,7 +81,7 @@ def test_small_books_are_answered_at_once() -> None:
     client = Client(room).join("depth@A", **STATE)
     assert client.waiting is None
     assert len(client.outbox.messages) == 2
-    end(room, client, keeper)
+    room.end(client, keeper)
 
 
 def test_no_more_is_written_than_there_is_room_for() -> None:
@@ -105,7 +97,7 @@ def test_no_more_is_written_than_there_is_room_for() -> None:
     assert client.outbox.messages == []
     assert 1 <= len(written) <= 2
     assert client.settlings == 1
-    end(room, client, keeper)
+    room.end(client, keeper)
 
 
 @pytest.mark.parametrize("count", range(8))
@@ -120,7 +112,7 @@ def test_who_goes_while_books_are_written_leaves_nothing(count: int) -> None:
     assert not len(room.hub.portions)
     turns(room)
     assert client.answers == client.outbox.writes.count(b"") == 0 or count > 4
-    end(room, keeper)
+    room.end(keeper)
 
 
 def test_a_fault_in_writing_is_that_clients_end(logged: LogCapture) -> None:
@@ -135,7 +127,7 @@ def test_a_fault_in_writing_is_that_clients_end(logged: LogCapture) -> None:
     assert len(logged.flush_failures(ZeroDivisionError)) == 1
     assert client.outbox.failures == 1
     assert len(other.outbox.messages) == 2
-    end(room, client, other, keeper)
+    room.end(client, other, keeper)
 
 
 def test_what_is_recovered_may_fall_behind_while_books_are_written() -> None:
@@ -164,7 +156,7 @@ def test_what_is_recovered_may_fall_behind_while_books_are_written() -> None:
     assert [message["t"] for message in messages if message["e"] == "trade"] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [message["u"] for message in messages if message["e"] == "depth"] == [1]
     assert len(written) == 1
-    end(room, client, keeper)
+    room.end(client, keeper)
 
 
 @pytest.mark.parametrize("at_once", [-1, 1 << 30])
@@ -219,7 +211,7 @@ def test_a_book_is_the_one_of_the_moment_of_the_reply(history: int, before: list
     for event in ("confirm", "next", "jump", "snapshot", "next"):
         machine.happen(event)
     machine.check()
-    end(room, machine.client, machine.keeper)
+    room.end(machine.client, machine.keeper)
 
 
 class _Engine:

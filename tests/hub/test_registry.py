@@ -159,20 +159,6 @@ def test_what_lingers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert small.dropped == ["trade@B"]
 
 
-def test_room_is_set_aside_for_all_names_or_for_none() -> None:
-    """Names that have holders take no room, a name twice takes it once; what lingers has no claim."""
-    wanted = Wanted(most=3)
-    wanted.hold("A")
-    wanted.release(*wanted.hold("L"))
-    assert not wanted.reserve("A", "B", "C", "D")
-    assert wanted.reserve("A", "B", "B", "L")
-    assert not wanted.reserve("E")
-    assert wanted.reserve("B", "L")
-    for name in names("A", "B", "B", "L", "B", "L"):
-        wanted.streams.unreserve(name)
-    assert wanted.reserve("E", "F")
-
-
 def test_one_stream_by_itself_is_held_only_where_there_is_room() -> None:
     """It is a holder like others, and nothing stays set aside."""
     wanted = Wanted(most=1)

@@ -41,10 +41,7 @@ class Archived(Room):
         publish(self, self.archive, *numbers)
 
     def end(self, *clients: Client) -> None:
-        for client in (self.first, *clients):
-            client.end()
-        self.clock.advance(LINGER)
-        self.assert_empty()
+        super().end(self.first, *clients)
 
 
 def member_behind(room: Room, after: str, *spellings: str) -> Client:
@@ -112,10 +109,7 @@ def test_states_that_do_not_fit_are_refused_whole(room: Room, late: bool) -> Non
     assert small.take() == []
     small.join("ticker@A", wants_state=True)
     assert small.take() == [["joined", "ticker@A"], ("ticker@A", 1)]
-    small.end()
-    keeper.end()
-    room.clock.advance(LINGER)
-    room.assert_empty()
+    room.end(small, keeper)
 
 
 def test_seeds_are_read_after_the_confirmation_and_waited_for() -> None:
@@ -363,10 +357,7 @@ def test_many_who_wait_for_one_stream_go_on_a_portion_at_a_time(room: Room) -> N
     gap = ("gap", ["trade@A"], "source-down", 5, None)
     assert clients[0].take() == [["joined", "trade@A"], ("trade@A", 1), gap]
     assert clients[-1].take() == [["joined", "trade@A"], gap]
-    for client in clients:
-        client.end()
-    room.clock.advance(LINGER)
-    room.assert_empty()
+    room.end(*clients)
 
 
 def test_a_portion_is_everybodys(room: Room) -> None:
@@ -430,9 +421,7 @@ def test_a_client_with_many_streams_may_go_between_any_two_portions(turns: int) 
     room.source.confirm()
     assert client.take() == []
     assert len(other.groups) == 100
-    other.end()
-    room.clock.advance(LINGER)
-    room.assert_empty()
+    room.end(other)
 
 
 def test_stopping_ends_what_is_taken_up_in_portions() -> None:
@@ -515,9 +504,7 @@ def test_a_client_that_its_reply_or_a_gap_ends_is_written_no_more(room: Room) ->
         client.outbox.stall()
         client.join("trade@A", "trade@B", since={"trade@A": known[1]})
         assert (client.outbox.overflows, len(client.outbox.late)) == (1, late)
-    first.end()
-    room.clock.advance(LINGER)
-    room.assert_empty()
+    room.end(first)
 
 
 def test_a_client_that_the_flush_before_its_answer_ends_is_not_answered(room: Room) -> None:
@@ -626,9 +613,7 @@ def test_who_leaves_before_the_confirmation_leaves_nothing_behind(room: Room) ->
     room.source.confirm("trade@A")
     assert client.take() == []
     assert other.take() == [["joined", "trade@A"]]
-    other.end()
-    room.clock.advance(LINGER)
-    room.assert_empty()
+    room.end(other)
 
 
 def test_a_server_at_its_limit_takes_all_of_a_request_or_nothing() -> None:
@@ -641,10 +626,7 @@ def test_a_server_at_its_limit_takes_all_of_a_request_or_nothing() -> None:
     other = Client(room).join("trade@A", "a@trade", "trade@B")
     with pytest.raises(TooManyStreams):
         Client(room).join("trade@C")
-    client.end()
-    other.end()
-    room.clock.advance(LINGER)
-    room.assert_empty()
+    room.end(client, other)
 
 
 def test_who_joins_gets_what_comes_after_the_reply_and_nothing_before_it(room: Room) -> None:

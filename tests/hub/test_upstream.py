@@ -99,17 +99,6 @@ def test_a_gap_ends_before_the_next_publication_with_the_same_from(room: Room) -
     assert client.take() == []
 
 
-def test_who_joins_between_a_recovery_and_its_flush_hears_of_no_gap(room: Room) -> None:
-    """The gap of the others ends before the newcomer is there."""
-    client = member(room, "trade@A")
-    room.source.lose(5)
-    room.source.confirm()
-    newcomer = Client(room).join("trade@A")
-    room.source.publish("trade@A", trade(1))
-    assert newcomer.take() == [["joined", "trade@A"], ("trade@A", 1)]
-    assert client.take()[1:] == [("gap", ["trade@A"], "source-down", 5, room.now_ms), ("trade@A", 1)]
-
-
 def test_a_refused_stream_is_answered_and_never_waited_for(room: Room, logged: LogCapture) -> None:
     """The client is told why nothing flows: who waited at the refusal, and who asks afterwards."""
     client = Client(room).join("trade@A", "trade@B")
