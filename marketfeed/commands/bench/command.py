@@ -17,10 +17,9 @@ from urllib.parse import urlsplit
 from marketfeed.commands.address import ServerAddress, check_token, parse_url
 from marketfeed.commands.arguments import cannot_be_used, note, number, whole_number
 from marketfeed.commands.redis_options import check_redis_files
-from marketfeed.config.settings import BadSetting
+from marketfeed.config.settings import BadSetting, Settings, load
 from marketfeed.model.kinds.columns import clean
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
-from marketfeed.redis.address import BadRedisUrl, RedisAddress, parse_redis_url
 from marketfeed.redis.tls import REDIS_TLS, RedisTls
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ def _plan(arguments: argparse.Namespace, tag: str) -> Plan:
     from marketfeed.commands.bench.machine import is_known
     from marketfeed.commands.bench.plan import Plan
 
-    redis = _redis(arguments.redis_url)
+    redis = None if arguments.redis_url is None else _redis(arguments)
     if redis is None:
         for name in (*REDIS_TLS, "window", "rate", "depth", "messages", "stream_count"):
             if getattr(arguments, name) is not None:
@@ -156,8 +155,8 @@ def _plan(arguments: argparse.Namespace, tag: str) -> Plan:
         messages=None if arguments.messages is None else whole_number("--messages", arguments.messages, 1, 1 << 40),
         token=check_token(arguments.token),
         compression=arguments.compression,
-        redis=redis,
-        redis_tls=_redis_tls(arguments, redis),
+        redis=redis.redis if redis else None,
+        redis_tls=redis.redis_tls if redis else RedisTls(),
         channel_prefix=arguments.channel_prefix,
         window=whole_number("--window", arguments.window, 1, 1_000_000, default=16),
         rate=None if arguments.rate is None else number("--rate", arguments.rate, 0.01, _MOST_RATE),
@@ -178,31 +177,16 @@ def _address(arguments: argparse.Namespace) -> ServerAddress:
     return parse_url(f"{parts.scheme}://{parts.netloc}{path}")
 
 
-def _redis(url: str | None) -> RedisAddress | None:
-    if url is None:
-        return None
-    try:
-        address = parse_redis_url(url)
-    except BadRedisUrl as error:
-        raise BadSetting(f"--redis-url: {error}") from None
-    if address.embedded:
+def _redis(arguments: argparse.Namespace) -> Settings:
+    """Where to publish: what the daemon would make of these flags, and of nothing else."""
+    fields = ("redis_url", *REDIS_TLS, "channel_prefix")
+    settings = load({field: text for field in fields if (text := getattr(arguments, field)) is not None}, {}, fields)
+    if settings.redis.embedded:
         raise BadSetting(
             "--redis-url: embedded: is a daemon's own server; expected redis://, rediss:// or unix:///path"
         )
-    return address
-
-
-def _redis_tls(arguments: argparse.Namespace, redis: RedisAddress | None) -> RedisTls:
-    """The files for TLS to that server, which can be used."""
-    tls = RedisTls(*(getattr(arguments, field) for field in REDIS_TLS))
-    if redis is None:
-        return tls
-    misfit = tls.misfit(has_tls=redis.tls)
-    if misfit is not None:
-        field, needed = misfit
-        raise BadSetting(f"--{field.replace('_', '-')}: expected together with {needed}")
-    check_redis_files(redis, tls)
-    return tls
+    check_redis_files(settings.redis, settings.redis_tls)
+    return settings
 
 
 def _streams(arguments: argparse.Namespace, tag: str, *, is_published: bool) -> list[str]:

@@ -136,17 +136,12 @@ def stages() -> Iterator[Callable[..., Stage]]:
 
 
 class TestOpening:
-    def test_a_handshake_is_a_whole_request_for_the_urls_path(self, stages: Callable[..., Stage]) -> None:
-        """As RFC 6455, section 4.1, asks for it."""
-        head = stages().begin()
-        assert head.startswith(b"GET /stream?x=1 HTTP/1.1\r\nHost: 127.0.0.1:")
-        assert b"\r\nSec-WebSocket-Version: 13\r\n" in head
-        assert head.endswith(b"\r\n\r\n")
-
-    def test_a_token_is_shown_in_a_header(self, stages: Callable[..., Stage]) -> None:
-        """Where no proxy logs it."""
-        assert b"\r\nAuthorization: Bearer abc.def.ghi\r\n" in stages(token="abc.def.ghi").begin()
-        assert b"Authorization" not in stages().begin()
+    def test_a_client_shows_its_token(self, stages: Callable[..., Stage]) -> None:
+        """And asks for the URL's path, in a request that is whole."""
+        request = stages(token="abc.def.ghi").begin()
+        assert request.startswith(b"GET /stream?x=1 HTTP/1.1\r\n")
+        assert b"\r\nAuthorization: Bearer abc.def.ghi\r\n" in request
+        assert request.endswith(b"\r\n\r\n")
 
     def test_each_client_asks_for_its_streams(self, stages: Callable[..., Stage]) -> None:
         """Two of three for each: every stream has as many clients as any other."""
@@ -184,9 +179,6 @@ class TestOpening:
         [
             (b"HTTP/1.1 503 Service Unavailable\r\n\r\nthe server is full\n", "503 Service Unavailable: the server is"),
             (b"SSH-2.0-OpenSSH\r\n\r\n", "does not speak HTTP"),
-            (b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n\r\n", "does not speak WebSocket"),
-            (HEAD + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n", "compresses with a context"),
-            (b"x" * 70_000, "sends more than 65536 bytes of HTTP headers"),
             (HEAD + b"\r\n" + frame(b'{"error":{"code":2,"msg":"bad stream"},"id":1}'), "refuses the SUBSCRIBE: 2 bad"),
             (HEAD + b"\r\n" + frame(b"\x0f\xad", CLOSE), "closes client 1 at once, with 4013"),
             (HEAD + b"\r\n" + b"\x83\x00", "sends a frame that begins with 0x83"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import sys
@@ -226,19 +225,6 @@ async def test_watch_for_another_program() -> None:
         assert await server.closed.next() == 1000
         assert await command.status.next() == 0
         assert command.told == b"connected to ws://127.0.0.1:%d/\n" % port
-
-
-@pytest_twisted.ensureDeferred
-async def test_watch_refused_stream() -> None:
-    """A stream that the server does not have: status 1, and the server's words on stderr."""
-    server = WatchedServer()
-    async with listening(server) as port, running(f"ws://127.0.0.1:{port}", "nonsense") as command:
-        connection = await server.opened.next()
-        await server.received.next()
-        error = {"stream": "!error", "data": {"e": "error", "code": 2, "msg": "bad stream name 'nonsense'", "id": 1}}
-        connection.say(json.dumps(error).encode())
-        assert await command.status.next() == 1
-        assert command.told.splitlines()[1:] == [b"error 2: bad stream name 'nonsense'"]
 
 
 @pytest_twisted.ensureDeferred
