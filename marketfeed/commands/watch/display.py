@@ -149,7 +149,7 @@ def show_refusal(refusal: Refusal) -> str:
 
 
 def _market(publication: Publication, kinds: Mapping[str, StreamKind]) -> str:
-    """From the stream's name, which may be reversed (docs/protocol.md), or else from the data."""
+    """From the stream's name, which may be reversed (docs/protocol.md#streams), or else from the data."""
     left, at, rest = publication.stream.partition("@")
     if not at:
         return word(publication.data.get("s"))

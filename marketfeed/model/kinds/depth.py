@@ -8,18 +8,8 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal as Number
 from typing import Any, Literal
 
-import msgspec
-
 from marketfeed.model.kinds.columns import Column, number, word
-from marketfeed.model.kinds.fields import (
-    Level,
-    Plain,
-    Shape,
-    ShortDecimal,
-    are_good_decimals,
-    are_plain,
-    bad_decimal,
-)
+from marketfeed.model.kinds.fields import Plain, Shape, ShortLevel, are_good_decimals, are_plain
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.nesting import MAX_NESTING
 
@@ -28,16 +18,10 @@ __all__ = ["DEPTH"]
 _FEW = 64  # levels; more of them are looked at together
 
 
-class _Depth(msgspec.Struct):
+class _Depth(Plain, gc=True):
     e: Literal["depth", "depthUpdate"]
-    a: list[Level]
-    b: list[Level]
-
-
-class _PlainDepth(Plain, gc=True):
-    e: Literal["depth", "depthUpdate"]
-    a: list[tuple[ShortDecimal, ShortDecimal]]
-    b: list[tuple[ShortDecimal, ShortDecimal]]
+    a: list[ShortLevel]
+    b: list[ShortLevel]
 
     def is_good(self) -> bool:
         if len(self.a) + len(self.b) > _FEW and are_plain(self.a, self.b):
@@ -46,17 +30,6 @@ class _PlainDepth(Plain, gc=True):
 
     def has_few_lists(self, data: bytes) -> bool:
         return data.count(b"[") - len(self.a) - len(self.b) < MAX_NESTING - 3  # no level is in another one
-
-
-def _fault(depth: _Depth) -> str | None:
-    if are_plain(depth.a, depth.b):
-        return None
-    for side, levels in (("a", depth.a), ("b", depth.b)):
-        for price, quantity in levels:
-            fault = bad_decimal(side, price) or bad_decimal(side, quantity)
-            if fault is not None:
-                return fault
-    return None
 
 
 def _columns(data: Mapping[str, Any]) -> list[Column]:
@@ -90,8 +63,7 @@ def _count(levels: list[Any], noun: str) -> str:
 DEPTH = StreamKind(
     "depth",
     LossPolicy.MERGE,
-    shape=Shape(_Depth, _fault, _PlainDepth),
-    events=("depth", "depthUpdate"),
+    shape=Shape.of(_Depth),
     speeds=("100ms", "1000ms"),
     columns=_columns,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 
@@ -18,16 +18,13 @@ from marketfeed.model.decimals import ACCEPTED, is_decimal, read_plain
 
 __all__ = [
     "ANYTHING",
-    "Decimal",
-    "Level",
     "Plain",
     "Shape",
-    "Short",
     "ShortDecimal",
+    "ShortLevel",
+    "ShortMarket",
     "are_good_decimals",
     "are_plain",
-    "bad_decimal",
-    "bad_market",
     "good_decimals",
     "good_markets",
     "is_good_decimal",
@@ -44,13 +41,17 @@ Decimal = str | int | float
 Level = tuple[Decimal, Decimal]
 """A price and a quantity."""
 
-Short = Annotated[str, msgspec.Meta(max_length=_CACHED)]
-ShortDecimal = Short | int | float
+ShortMarket = Annotated[str, msgspec.Meta(max_length=_CACHED)]
+ShortDecimal = ShortMarket | int | float
+ShortLevel = tuple[ShortDecimal, ShortDecimal]
 """What is worth remembering."""
 
 
 class Plain(msgspec.Struct, gc=False):
-    """A publication that is plainly written: decimals are `ShortDecimal`, integers are written as such."""
+    """A publication that is plainly written, as nearly all are; of a kind, its required fields.
+
+    Their types are `ShortDecimal`, `ShortMarket`, `int`, `list[ShortLevel]`, or any that msgspec decodes.
+    """
 
     def is_good(self) -> bool:
         """Whether it is sure that nothing is wrong with it."""
@@ -65,12 +66,29 @@ class Shape(msgspec.Struct, frozen=True):
     """What the publications of a kind must hold.
 
     `fields`: a type that msgspec decodes, of the required ones. `fault`: what is wrong with such an object besides, or
-    None. `plain`: the same for what is plainly written, as nearly all is, where both agree; None: only the careful way.
+    None. `plain`: a quicker way to see that nothing is; None: there is none. `events`: what they may have as `e`.
     """
 
     fields: Any
     fault: Callable[[Any], str | None]
     plain: type[Plain] | None
+    events: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, plain: type[Plain]) -> Shape:
+        """What `plain` requires, however it is written. One of its fields is `e`, a Literal."""
+        hints = get_type_hints(plain, include_extras=True)
+        types = [(name, _AS_WRITTEN[hint][0] if hint in _AS_WRITTEN else hint) for name, hint in hints.items()]
+        checks = [(name, _AS_WRITTEN[hint][1]) for name, hint in hints.items() if hint in _AS_WRITTEN]
+
+        def fault(publication: Any) -> str | None:
+            for name, check in checks:
+                found = check(name, getattr(publication, name))
+                if found is not None:
+                    return found
+            return None
+
+        return cls(msgspec.defstruct(plain.__name__, types), fault, plain, get_args(hints["e"]))
 
 
 ANYTHING = Shape(dict[str, msgspec.Raw], lambda _: None, None)
@@ -106,23 +124,22 @@ def is_market(text: str) -> bool:
     return _MARKET.fullmatch(text) is not None
 
 
-def are_good_decimals(levels: list[Level]) -> bool:
+def are_good_decimals(levels: list[ShortLevel]) -> bool:
     """Whether all prices and quantities, which are worth remembering, are decimals."""
     if good_decimals.issuperset(chain.from_iterable(levels)):
         return True
     return all(value in good_decimals or is_good_decimal(value) for value in chain.from_iterable(levels))
 
 
-def are_plain(asks: Iterable[Level], bids: Iterable[Level]) -> bool:
+def are_plain(*sides: Iterable[ShortLevel]) -> bool:
     """Whether these levels are sure to be good. All of them are looked at together."""
     try:
-        return read_plain(list(chain.from_iterable(chain(asks, bids)))) is not None  # type: ignore[arg-type]
+        return read_plain(list(chain.from_iterable(chain(*sides)))) is not None  # type: ignore[arg-type]
     except TypeError:  # some are numbers
         return False
 
 
-def bad_decimal(field: str, value: Decimal) -> str | None:
-    """What is wrong with the value of a field that is to be a decimal, or None."""
+def _bad_decimal(field: str, value: Decimal) -> str | None:
     if type(value) is not str or value in good_decimals:
         return None
     if not (is_good_decimal(value) if len(value) <= _CACHED else is_decimal(value)):
@@ -130,6 +147,25 @@ def bad_decimal(field: str, value: Decimal) -> str | None:
     return None
 
 
-def bad_market(value: str) -> str | None:
-    """What is wrong with the value of `s`, or None."""
-    return None if is_market(value) else f"expected a market, got {value[:_SHOWN]!r} - at `$.s`"
+def _bad_levels(field: str, levels: list[Level]) -> str | None:
+    if are_plain(levels):
+        return None
+    return next((fault for value in chain.from_iterable(levels) if (fault := _bad_decimal(field, value))), None)
+
+
+def _bad_market(field: str, value: str) -> str | None:
+    return None if is_market(value) else f"expected a market, got {value[:_SHOWN]!r} - at `$.{field}`"
+
+
+def _bad_integer(field: str, value: float) -> str | None:
+    """Some encoders write 17.0."""
+    return f"expected an integer - at `$.{field}`" if type(value) is float and not value.is_integer() else None
+
+
+_AS_WRITTEN: dict[Any, tuple[Any, Callable[[str, Any], str | None]]] = {
+    ShortDecimal: (Decimal, _bad_decimal),
+    ShortMarket: (str, _bad_market),
+    int: (int | float, _bad_integer),
+    list[ShortLevel]: (list[Level], _bad_levels),
+}
+"""What fields of a `Plain` may be where they are not plainly written, and what is wrong with a value, if anything."""

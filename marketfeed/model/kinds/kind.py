@@ -1,8 +1,8 @@
 """A kind of stream, and all that there is to say about one (docs/protocol.md#streams).
 
 1. A built-in kind is one module of this package and one line of `table`.
-2. A kind that the file declares (docs/operations.md) has the same description. Nothing is required of what is
-   published on it, and `marketfeed watch` shows that as it is.
+2. A kind that the file declares (docs/operations.md#kinds-of-streams) has the same description. Nothing is required of
+   what is published on it, and `marketfeed watch` shows that as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["LossPolicy", "StreamKind"]
 
 
 class LossPolicy(Enum):
-    """What may be left out for a client that does not keep up (docs/protocol.md)."""
+    """What may be left out for a client that does not keep up (docs/protocol.md#slow-clients)."""
 
     KEEP = "keep"
     LATEST = "latest"
@@ -33,8 +33,8 @@ class StreamKind(msgspec.Struct, frozen=True):
     """One kind. The streams of a private one are for those alone whom their token names.
 
     `ids`: the field of its publications that counts up by one, if that is to be watched (`sequence`). `shape`: what
-    they must hold. `events`: what they may have as `e`, the kind's own name first. `speeds`: what may stand behind the
-    name of a stream. `columns`: what `marketfeed watch` shows of one, from its fields with every number as text.
+    they must hold. `speeds`: what may stand behind the name of a stream. `columns`: what `marketfeed watch` shows of
+    one, from its fields with every number as text.
     """
 
     name: str
@@ -42,7 +42,6 @@ class StreamKind(msgspec.Struct, frozen=True):
     private: bool = False
     ids: str | None = None
     shape: Shape = ANYTHING
-    events: tuple[str, ...] = ()
     speeds: tuple[str, ...] = ()
     columns: Callable[[Mapping[str, Any]], Sequence[Column]] | None = None
 

@@ -20,7 +20,7 @@ BUILT_IN = (
 
 def by_event(kinds: Iterable[StreamKind]) -> dict[str, StreamKind]:
     """Kinds by what their publications may have as `e`."""
-    return {event: kind for kind in kinds for event in kind.events}
+    return {event: kind for kind in kinds for event in kind.shape.events}
 
 
 EVENTS = by_event(BUILT_IN)

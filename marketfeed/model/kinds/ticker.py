@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import msgspec
-
 from marketfeed.model.kinds.columns import Column, number, word
 from marketfeed.model.kinds.fields import (
-    Decimal,
     Plain,
     Shape,
-    Short,
     ShortDecimal,
-    bad_decimal,
-    bad_market,
+    ShortMarket,
     good_decimals,
     good_markets,
     is_good_decimal,
@@ -26,25 +21,15 @@ from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 __all__ = ["TICKER"]
 
 
-class _Ticker(msgspec.Struct, gc=False):
-    e: Literal["ticker", "24hrTicker"]
-    c: Decimal
-    s: str
-
-
-class _PlainTicker(Plain, gc=False):
+class _Ticker(Plain, gc=False):
     e: Literal["ticker", "24hrTicker"]
     c: ShortDecimal
-    s: Short
+    s: ShortMarket
 
     def is_good(self) -> bool:
         return (self.c in good_decimals or is_good_decimal(self.c)) and (
             self.s in good_markets or is_good_market(self.s)
         )
-
-
-def _fault(ticker: _Ticker) -> str | None:
-    return bad_decimal("c", ticker.c) or bad_market(ticker.s)
 
 
 def _columns(data: Mapping[str, Any]) -> list[Column]:
@@ -65,7 +50,6 @@ def _signed(value: Any, unit: str = "") -> str:
 TICKER = StreamKind(
     "ticker",
     LossPolicy.LATEST,
-    shape=Shape(_Ticker, _fault, _PlainTicker),
-    events=("ticker", "24hrTicker"),
+    shape=Shape.of(_Ticker),
     columns=_columns,
 )

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import msgspec
-
 from marketfeed.model.kinds.columns import Column, word
 from marketfeed.model.kinds.fields import (
-    Decimal,
     Plain,
     Shape,
-    Short,
     ShortDecimal,
-    bad_decimal,
-    bad_market,
+    ShortMarket,
     good_decimals,
     good_markets,
     is_good_decimal,
@@ -26,22 +21,13 @@ from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 __all__ = ["TRADE"]
 
 
-class _Trade(msgspec.Struct, gc=False):
-    e: Literal["trade"]
-    t: int | float
-    m: bool
-    p: Decimal
-    q: Decimal
-    s: str
-
-
-class _PlainTrade(Plain, gc=False):
+class _Trade(Plain, gc=False):
     e: Literal["trade"]
     t: int
     m: bool
     p: ShortDecimal
     q: ShortDecimal
-    s: Short
+    s: ShortMarket
 
     def is_good(self) -> bool:
         return (
@@ -51,12 +37,6 @@ class _PlainTrade(Plain, gc=False):
         )
 
 
-def _fault(trade: _Trade) -> str | None:
-    if type(trade.t) is float and not trade.t.is_integer():  # some encoders write 17.0
-        return "expected an integer - at `$.t`"
-    return bad_decimal("p", trade.p) or bad_decimal("q", trade.q) or bad_market(trade.s)
-
-
 def _columns(data: Mapping[str, Any]) -> list[Column]:
     """Price, quantity, and what the taker has done, who sold where the buyer is the maker."""
     is_maker = data.get("m")
@@ -64,6 +44,4 @@ def _columns(data: Mapping[str, Any]) -> list[Column]:
     return [Column(f"{word(data.get('p')):>14}"), Column(f"{word(data.get('q')):>14}"), Column(side, side)]
 
 
-TRADE = StreamKind(
-    "trade", LossPolicy.KEEP, shape=Shape(_Trade, _fault, _PlainTrade), events=("trade",), columns=_columns
-)
+TRADE = StreamKind("trade", LossPolicy.KEEP, shape=Shape.of(_Trade), columns=_columns)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import msgspec
 import pytest
 
 from marketfeed.commands.watch.display import Publication, read_message, show_publication
@@ -15,7 +14,7 @@ from marketfeed.hub.history import Histories
 from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.kinds.columns import Column, word
-from marketfeed.model.kinds.fields import Level, Plain, Shape, Short, are_good_decimals, bad_decimal
+from marketfeed.model.kinds.fields import Plain, Shape, ShortLevel, are_good_decimals
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.kinds.table import BUILT_IN, EVENTS, by_event
 from marketfeed.model.publications import BadPublication, DropReason
@@ -27,27 +26,14 @@ from marketfeed.wire.dialects import Shape as Envelope
 # What would be a module.
 
 
-class _Ladder(msgspec.Struct):
+class _Ladder(Plain, gc=True):
     e: Literal["ladder"]
     rungs: int
-    a: list[Level]
-    b: list[Level]
-
-
-class _PlainLadder(Plain, gc=True):
-    e: Literal["ladder"]
-    rungs: int
-    a: list[tuple[Short, Short]]
-    b: list[tuple[Short, Short]]
+    a: list[ShortLevel]
+    b: list[ShortLevel]
 
     def is_good(self) -> bool:
-        return self.rungs > 0 and are_good_decimals(self.a) and are_good_decimals(self.b)  # type: ignore[arg-type]
-
-
-def _fault(ladder: _Ladder) -> str | None:
-    if ladder.rungs <= 0:
-        return "expected some rungs - at `$.rungs`"
-    return next((fault for level in ladder.a + ladder.b for value in level if (fault := bad_decimal("a", value))), None)
+        return are_good_decimals(self.a) and are_good_decimals(self.b)
 
 
 def _columns(data: Mapping[str, Any]) -> list[Column]:
@@ -58,8 +44,7 @@ LADDER = StreamKind(
     "ladder",
     LossPolicy.MERGE,
     ids="n",
-    shape=Shape(_Ladder, _fault, _PlainLadder),
-    events=("ladder",),
+    shape=Shape.of(_Ladder),
     speeds=("1s",),
     columns=_columns,
 )
@@ -88,7 +73,7 @@ def test_a_new_kind_is_checked() -> None:
     read = live().reader.read
     assert read(ladder()) == ladder()
     assert read(b'{"stream":"ladder@A","data":%b}' % ladder()) == ladder()
-    for field, bad in (("rungs", 0), ("rungs", "3"), ("a", [["x", "1"]]), ("b", [[1]]), ("n", "one")):
+    for field, bad in (("rungs", 0.5), ("rungs", "3"), ("a", [["x", "1"]]), ("b", [[1]]), ("n", "one")):
         with pytest.raises(BadPublication, match=rf"`\$\.{field}[`\[]") as caught:
             read(ladder(**{field: bad}))
         assert caught.value.reason == DropReason.BAD_FIELD
@@ -132,6 +117,6 @@ def test_a_new_kind_is_shown() -> None:
 def test_the_table() -> None:
     """Each kind is there once, and what stands in `e` belongs to one of them, its own name to itself."""
     assert [kind.name for kind in BUILT_IN] == ["trade", "depth", "ticker"]
-    assert len(EVENTS) == sum(len(kind.events) for kind in BUILT_IN)
-    assert all(EVENTS[kind.name] is kind and kind.events[0] == kind.name for kind in BUILT_IN)
+    assert len(EVENTS) == sum(len(kind.shape.events) for kind in BUILT_IN)
+    assert all(EVENTS[kind.name] is kind and kind.shape.events[0] == kind.name for kind in BUILT_IN)
     assert all(kind.columns is not None and kind.shape.plain is not None for kind in BUILT_IN)
