@@ -19,7 +19,7 @@ from marketfeed.commands import main
 from marketfeed.commands.bench import command
 from marketfeed.commands.bench.plan import Plan
 from marketfeed.commands.bench.report import Report
-from tests.commands.bench.test_command import REPORT
+from tests.commands.bench.test_report import REPORT
 
 SVG = "{http://www.w3.org/2000/svg}"
 

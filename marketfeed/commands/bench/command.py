@@ -11,19 +11,16 @@ from __future__ import annotations
 import argparse
 import secrets
 import signal
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from marketfeed.commands.address import ServerAddress, check_token, parse_url
 from marketfeed.commands.arguments import cannot_be_used, note, number, whole_number
+from marketfeed.commands.bench.plan import DEFAULTS, Plan
 from marketfeed.commands.redis_options import check_redis_files
 from marketfeed.config.settings import BadSetting, Settings, load
 from marketfeed.model.kinds.columns import clean
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.redis.tls import REDIS_TLS, RedisTls
-
-if TYPE_CHECKING:
-    from marketfeed.commands.bench.plan import Plan
 
 __all__ = ["add_parser", "run"]
 
@@ -49,7 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("url", metavar="URL", help="of the server, such as ws://localhost:8080 or wss://host/stream")
     clients = parser.add_argument_group("clients")
-    clients.add_argument("--clients", metavar="N", default="1000", help="how many (default: %(default)s)")
+    clients.add_argument("--clients", metavar="N", default=DEFAULTS["clients"], help="how many (default: %(default)s)")
     clients.add_argument("--streams", metavar="NAMES", help="with commas between them, as in trade@TATA_INR")
     clients.add_argument(
         "--stream-count", metavar="N", help="instead of --streams: so many made-up ones, to publish on (default: 1)"
@@ -58,7 +55,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--per-client", metavar="K", help="streams of each client (default: 1, with --streams all of them)"
     )
     clients.add_argument(
-        "--slow", metavar="N", default="0", help="clients among them that subscribe and then never read (default: 0)"
+        "--slow",
+        metavar="N",
+        default=DEFAULTS["slow"],
+        help="clients among them that subscribe and then never read (default: %(default)s)",
     )
     how = clients.add_mutually_exclusive_group()
     how.add_argument("--raw", action="store_true", help="connect to /ws, where messages have no envelope")
@@ -76,14 +76,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     published.add_argument("--redis-key", metavar="FILE", help="of the key of that certificate")
     published.add_argument("--channel-prefix", metavar="PREFIX", default="", help="before the stream's name in Redis")
     pace = published.add_mutually_exclusive_group()
-    pace.add_argument("--window", metavar="W", help="as fast as it goes, with W messages under way (default: 16)")
+    pace.add_argument(
+        "--window",
+        metavar="W",
+        help=f"as fast as it goes, with W messages under way (default: {DEFAULTS['window']})",
+    )
     pace.add_argument("--rate", metavar="R", help="R messages a second, over all streams")
     published.add_argument("--depth", metavar="LEVELS", help="order books, so many levels changed on each side")
-    published.add_argument("--payload-bytes", metavar="N", default="0", help="that a message has at least")
+    published.add_argument(
+        "--payload-bytes", metavar="N", default=DEFAULTS["payload_bytes"], help="that a message has at least"
+    )
     published.add_argument("--messages", metavar="N", help="publish N in all, for as long as it takes")
     measuring = parser.add_argument_group("measuring")
-    measuring.add_argument("--seconds", metavar="S", default="10", help="for how long (default: %(default)s)")
-    measuring.add_argument("--warm-up", metavar="S", default="1", help="seconds before (default: %(default)s)")
+    measuring.add_argument(
+        "--seconds", metavar="S", default=DEFAULTS["seconds"], help="for how long (default: %(default)s)"
+    )
+    measuring.add_argument(
+        "--warm-up", metavar="S", default=DEFAULTS["warm_up"], help="seconds before (default: %(default)s)"
+    )
     measuring.add_argument(
         "--server-pid",
         metavar="PID",
@@ -129,7 +139,6 @@ def _test(plan: Plan, *, as_json: bool) -> int:
 def _plan(arguments: argparse.Namespace, tag: str) -> Plan:
     """What the options ask for. `tag`: what the markets that are made up for this test have in their names."""
     from marketfeed.commands.bench.machine import is_known
-    from marketfeed.commands.bench.plan import Plan
 
     redis = None if arguments.redis_url is None else _redis(arguments)
     if redis is None:
@@ -158,9 +167,9 @@ def _plan(arguments: argparse.Namespace, tag: str) -> Plan:
         redis=redis.redis if redis else None,
         redis_tls=redis.redis_tls if redis else RedisTls(),
         channel_prefix=arguments.channel_prefix,
-        window=whole_number("--window", arguments.window, 1, 1_000_000, default=16),
+        window=whole_number("--window", arguments.window, 1, 1_000_000, default=int(DEFAULTS["window"])),
         rate=None if arguments.rate is None else number("--rate", arguments.rate, 0.01, _MOST_RATE),
-        levels=whole_number("--depth", arguments.depth, 1, _MOST_LEVELS, default=10),
+        levels=whole_number("--depth", arguments.depth, 1, _MOST_LEVELS, default=int(DEFAULTS["levels"])),
         payload_bytes=whole_number("--payload-bytes", arguments.payload_bytes, 0, _MOST_BYTES),
         server_pids=pids,
     )

@@ -10,7 +10,7 @@ from marketfeed.commands.address import ServerAddress
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.tls import RedisTls
 
-__all__ = ["Plan"]
+__all__ = ["DEFAULTS", "Plan"]
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -37,3 +37,9 @@ class Plan(msgspec.Struct, frozen=True):
     levels: int = 10
     payload_bytes: int = 0
     server_pids: Sequence[int] = ()
+
+
+DEFAULTS = {
+    field.name: f"{field.default:g}" for field in msgspec.structs.fields(Plan) if isinstance(field.default, int | float)
+}
+"""How the numbers are spelled on the command line that stand in a plan where nothing else is asked for."""

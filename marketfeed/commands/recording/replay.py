@@ -179,10 +179,3 @@ def _pace(arguments: argparse.Namespace) -> Pace | None:
     least = 1 / _MOST_SPEED
     speed = number("--speed", arguments.speed, least, _MOST_SPEED, f"a number of times, {least:g} to {_MOST_SPEED:g}")
     return None if arguments.fast else Pace(speed, longest)
-
-
-if TYPE_CHECKING:
-    from marketfeed.commands.recording.player import Publisher
-
-    def _fits(publisher: ReplayPublisher) -> Publisher:
-        return publisher

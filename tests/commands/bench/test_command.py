@@ -1,11 +1,11 @@
-"""`marketfeed bench`: what its options ask for, the one line for what cannot be used, and how a report reads."""
+"""`marketfeed bench`: what its options ask for, the one line for what cannot be used, and how it ends."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +15,16 @@ import pytest
 from marketfeed.commands import main
 from marketfeed.commands.bench import command
 from marketfeed.commands.bench.client import ClientFault
-from marketfeed.commands.bench.load import LoadTest, Patience
-from marketfeed.commands.bench.machine import Usage, core_share, is_known, resident_kib, usage_of
+from marketfeed.commands.bench.load import LoadTest
 from marketfeed.commands.bench.plan import Plan
-from marketfeed.commands.bench.report import Report, ServerReport, lines
-from marketfeed.commands.bench.tally import Percentiles
+from marketfeed.commands.bench.report import Report, lines
 from marketfeed.redis.tls import RedisTls
 from tests.certificates import Authority
+from tests.commands.bench.test_report import REPORT
 
 URL = "ws://localhost:8080"
 REDIS = ["--redis-url", "redis://localhost"]
 TLS = ["--redis-url", "rediss://localhost"]
-
-REPORT = Report(
-    url="ws://localhost:8080/",
-    publishes=True,
-    clients=1000,
-    streams=200,
-    per_client=10,
-    slow=0,
-    compressed=0,
-    opened=1000,
-    connect_seconds=0.2,
-    connects_per_second=5000.0,
-    connect_ms=Percentiles(1.0, 2.0, 3.0, 4.0, 5.0),
-    seconds=10.0,
-    published=40_000,
-    published_per_second=4000.0,
-    deliveries=2_000_000,
-    deliveries_per_second=200_000.0,
-    bytes_per_second=22e6,
-    latency_ms=Percentiles(1.234, 5.678, 12.34, 123.4, 1234.5),
-    timed=2_000_000,
-    lost=0,
-    duplicated=0,
-    out_of_order=0,
-    unasked=0,
-    merged=0,
-    events={},
-    closed={},
-    slow_open=0,
-    slow_closed={},
-    generator_cpu=0.5,
-    generator_busy=0.6,
-    generator_busy_connecting=0.7,
-    server=ServerReport(0.4, 100.0, 2.0, 40_000, 48_000, 50_000, 8.0),
-    interrupted=False,
-    warnings=[],
-)
 
 
 @pytest.fixture
@@ -252,89 +214,6 @@ class TestEnds:
         monkeypatch.setattr("marketfeed.commands.bench.load.raise_file_limit", lambda: 256)
         assert main(["bench", URL, "--streams", "trade@A", "--clients", "500"]) == 1
         assert "grants 256 open files, too few for 500 clients" in capsys.readouterr().err
-
-
-class TestReport:
-    def test_all_of_it(self) -> None:
-        """One line for each thing that a reader wants to know."""
-        assert lines(REPORT) == [
-            "ws://localhost:8080/",
-            "clients   1,000 on 10 of 200 streams each; 5,000 connects/s, "
-            "p50 1.00  p90 2.00  p99 3.00  p99.9 4.00  max 5.00 ms",
-            "published 40,000 messages, 4,000/s",
-            "delivered 2,000,000 messages in 10.0 s, 200,000/s, 22.0 MB/s",
-            "latency   p50 1.23  p90 5.68  p99 12.3  p99.9 123  max 1,234 ms",
-            "order     nothing lost, duplicated or out of order",
-            "closed    none",
-            "generator 50% of a core",
-            "server    40% of a core, 2.00 µs per delivery, 100 µs per connect; 48.8 MiB, 8.00 KiB per client",
-        ]
-
-    def test_what_went_wrong(self) -> None:
-        """Faults are named with their counts, and what is not known is not guessed."""
-        report = msgspec.structs.replace(
-            REPORT,
-            publishes=False,
-            slow=5,
-            compressed=1000,
-            lost=1234,
-            out_of_order=2,
-            merged=7,
-            events={"gap": 3},
-            closed={"1006": 1, "4008": 5},
-            slow_open=2,
-            slow_closed={"1006": 1, "4008": 2},
-            latency_ms=None,
-            server=None,
-            warnings=["interrupted"],
-        )
-        shown = lines(report)
-        assert "published" not in "".join(shown)
-        assert shown[1].startswith("clients   1,000 on 10 of 200 streams each, 5 of them slow, compressed; ")
-        assert shown[3:] == [
-            "latency   unknown: no message told its time",
-            "order     1,234 lost, 2 out of order; 7 updates merged into others",
-            "closed    1 with 1006, 5 with 4008",
-            "slow      closed: 1 with 1006, 2 with 4008; 2 still open",
-            "events    3 gap",
-            "generator 50% of a core",
-            "warning: interrupted",
-        ]
-
-
-class TestMachine:
-    def test_this_process_is_known(self) -> None:
-        """It uses time and memory; one that is not there uses nothing."""
-        pid = os.getpid()
-        assert is_known(pid)
-        assert not is_known(1 << 30)
-        assert resident_kib([pid]) > 1000
-        assert resident_kib([1 << 30]) == 0
-        assert usage_of([1 << 30]).server == 0
-        assert usage_of([pid]).server > 0
-
-    def test_the_share_of_a_core_is_that_of_the_time_between(self) -> None:
-        """None when there is more than one, or no time has passed."""
-        first, last = Usage(0, 0, (100, 1000)), Usage(0, 0, (160, 1080))
-        assert core_share(first, last) == 0.75
-        assert core_share(first, first) is None
-        assert core_share(Usage(0, 0, None), last) is None
-
-    def test_a_pinned_process_has_a_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whoever may use two cores has none of its own."""
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-        core = usage_of([]).core
-        assert core is not None
-        assert 0 < core[0] <= core[1]
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-        assert usage_of([]).core is None
-
-
-def test_patience_runs_out_when_nothing_changes() -> None:
-    """Each change begins it anew."""
-    times: Iterator[float] = iter([0, 2, 4, 5.5, 7.5])
-    patience = Patience(lambda: next(times), 3)
-    assert [patience.has_run_out(number) for number in (1, 1, 2, 2, 2)] == [False, False, False, False, True]
 
 
 def test_the_parser_is_complete() -> None:
