@@ -37,12 +37,8 @@ class Control(NamedTuple):
         return int.from_bytes(self.payload[:2], "big") if self.payload else NO_CODE
 
 
-class Cut(NamedTuple):
-    """A message, or None; the control frames before it or amid it; and where they end."""
-
-    message: bytes | None
-    controls: list[Control]
-    end: int
+Cut = tuple[bytes | None, list[Control], int]
+"""A message, or None; the control frames before it or amid it; and where they end."""
 
 
 def masked_frame(payload: bytes, opcode: int = _TEXT) -> bytes:
@@ -85,7 +81,7 @@ def cut(data: bytes, at: int = 0) -> Cut | None:
         if opcode in (CLOSE, PING, PONG):
             controls.append(Control(opcode, payload))
             if not parts:
-                return Cut(None, controls, at)
+                return None, controls, at
             continue
         if opcode not in (_TEXT, _BINARY, _CONTINUATION) or (opcode == _CONTINUATION) != bool(parts):
             raise BadFrames(f"a frame that begins with {first:#04x}")
@@ -93,7 +89,7 @@ def cut(data: bytes, at: int = 0) -> Cut | None:
         parts.append(payload)
         if first & _FIN:
             message = payload if len(parts) == 1 else b"".join(parts)
-            return Cut(_inflate(message) if is_deflated else message, controls, at)
+            return (_inflate(message) if is_deflated else message), controls, at
 
 
 def _inflate(data: bytes) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import hiredis
 
@@ -59,14 +59,14 @@ class RedisLink:
     def fileno(self) -> int:
         return self._link.fileno()
 
-    def publish(self, channel: bytes, payload: bytes) -> None:
-        """Let it wait until the next `flush`."""
-        self.waiting += b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-            len(channel),
-            channel,
-            len(payload),
-            payload,
-        )
+    @staticmethod
+    def head(channel: bytes) -> bytes:
+        """What a publication on `channel` begins with."""
+        return b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n" % (len(channel), channel)
+
+    def publish(self, publications: Iterable[tuple[bytes, bytes]]) -> None:
+        """Let them wait until the next `flush`, each with the `head` of its channel and its payload."""
+        self.waiting += b"".join([b"%b$%d\r\n%b\r\n" % (head, len(data), data) for head, data in publications])
 
     def flush(self) -> None:
         """Send what waits, as far as the server takes it. Raises `RedisFault`."""

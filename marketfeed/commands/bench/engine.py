@@ -64,7 +64,7 @@ class NumberedEngine:
     @staticmethod
     def _target(stream: str, prefix: str) -> tuple[bytes, bool, str]:
         kind, _, market = stream.partition("@")
-        return (prefix + stream).encode(), kind == "depth", market
+        return RedisLink.head((prefix + stream).encode()), kind == "depth", market
 
     @property
     def is_behind(self) -> bool:
@@ -83,14 +83,15 @@ class NumberedEngine:
 
         Returns the stream of each. Raises `RedisFault`.
         """
-        streams = []
+        streams, publications = [], []
         for place in range(count):
             stream = self._next
             self._next = (stream + 1) % len(self._targets)
             self.published[stream] += 1
             payload = self._payload(stream, self.published[stream], time + place * step)
-            self._link.publish(self._targets[stream][0], payload)
+            publications.append((self._targets[stream][0], payload))
             streams.append(stream)
+        self._link.publish(publications)
         self.total += count
         self.flush()
         return streams

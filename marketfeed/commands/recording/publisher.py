@@ -55,7 +55,7 @@ class ReplayPublisher:
             self._last_answer = self._clock()
         self._asked.append((size, place))
         self._asked_bytes += size
-        self._link.publish(channel, payload)
+        self._link.publish([(self._link.head(channel), payload)])
         if len(self._link.waiting) >= _CHUNK:
             self._exchange(0)
 

@@ -134,11 +134,11 @@ class Connection(Protocol):
     def _read_frames(self) -> None:
         at = 0
         while self._loss is None and (found := cut(self._received, at)) is not None:
-            at = found.end
-            for control in found.controls:
+            message, controls, at = found
+            for control in controls:
                 self._heed(control)
-            if found.message is not None:
-                self._watcher.received(found.message)
+            if message is not None:
+                self._watcher.received(message)
         self._received = self._received[at:]
 
     def _heed(self, control: Control) -> None:
