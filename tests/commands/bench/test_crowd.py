@@ -332,7 +332,7 @@ class SecureServer(threading.Thread):
     def __init__(self, listener: socket.socket, context: ssl.SSLContext, sent: bytes) -> None:
         super().__init__()
         self._listener = listener
-        self._context = context
+        self._tls = context
         self._sent = sent
         self.accept = b""
 
@@ -340,7 +340,7 @@ class SecureServer(threading.Thread):
         self._listener.accept()[0].close()
         link = self._listener.accept()[0]
         try:
-            with self._context.wrap_socket(link, server_side=True) as secure:
+            with self._tls.wrap_socket(link, server_side=True) as secure:
                 secure.recv(65536)
                 secure.sendall(HEAD.replace(ACCEPT, self.accept) + b"\r\n")
                 secure.recv(65536)
