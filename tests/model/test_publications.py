@@ -103,7 +103,7 @@ def is_json_object(data: bytes) -> bool:
     ],
 )
 def test_good(kind: str, text: str) -> None:
-    """What the table of section 2 permits is forwarded as it was written."""
+    """What the table of docs/protocol.md#what-the-engine-publishes permits is forwarded as it was written."""
     assert read(kind, text) == text.encode()
 
 

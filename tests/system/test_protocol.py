@@ -69,7 +69,7 @@ async def test_a_publication_reaches_each_dialect_as_it_speaks(stage: Stage) -> 
     assert await raw.next_bytes() == trade()
 
 
-# Section 3: every frame of the house dialect has what existing front ends read without asking.
+# What existing front ends read without asking.
 
 
 @pytest_twisted.ensureDeferred
@@ -120,7 +120,7 @@ async def test_every_frame_on_the_house_path_has_a_stream_and_an_event(harness: 
     ]
 
 
-# Section 4: requests.
+# Requests, while publications flow and Redis is slow.
 
 
 @pytest_twisted.ensureDeferred
@@ -240,7 +240,7 @@ async def test_too_many_requests(harness: Harness) -> None:
     assert await daemon.stop() == 0
 
 
-# Section 5: control events.
+# Control events, and the end.
 
 
 @pytest_twisted.ensureDeferred
