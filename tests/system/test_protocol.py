@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 import pytest_twisted
-from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
 from tests.system.harness import Client, DaemonProcess, Harness, Redis, RedisServer, trade
@@ -19,36 +16,10 @@ DEPTH = b'{"e":"depthUpdate","U":1,"u":2,"a":[["101.5","3"]],"b":[["100.25",0]]}
 TICKER = b'{ "e" : "24hrTicker", "c" : 1.10, "s" : "A", "extra" : {"\\u00e9": "\xc3\xa9"} }'
 
 
-class Stage:
-    """A daemon with its server and an engine."""
-
-    def __init__(self, harness: Harness, redis: RedisServer, daemon: DaemonProcess, engine: Redis) -> None:
-        self.harness = harness
-        self.redis = redis
-        self.daemon = daemon
-        self.engine = engine
-        self.markets = 0
-
-    def market(self) -> str:
-        """One that nobody has used yet."""
-        self.markets += 1
-        return f"M{self.markets}_INR"
-
-    async def client(self, path: str = "/") -> Client:
-        return await self.harness.client(self.daemon, path)
-
-
-@pytest_twisted.async_yield_fixture(scope="module")
-async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    """What most tests of this module share."""
-    harness = Harness(reactor, tmp_path_factory.mktemp("stage"))
-    try:
-        redis = await harness.redis()
-        daemon = await harness.daemon(redis=redis)
-        yield Stage(harness, redis, daemon, await redis.connect())
-        assert await daemon.stop() == 0
-    finally:
-        await harness.close()
+async def start(harness: Harness) -> tuple[DaemonProcess, Redis]:
+    """A daemon with its server, and an engine."""
+    redis = await harness.redis()
+    return await harness.daemon(redis=redis), await redis.connect()
 
 
 def envelope(stream: str, data: bytes) -> bytes:
@@ -56,16 +27,17 @@ def envelope(stream: str, data: bytes) -> bytes:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_publication_reaches_each_dialect_as_it_speaks(stage: Stage) -> None:
+async def test_a_publication_reaches_each_dialect_as_it_speaks(harness: Harness) -> None:
     """The engine's bytes come through unchanged, in the envelope that the path calls for."""
-    stream = f"trade@{stage.market()}"
-    house = await stage.client()
-    combined, raw = await stage.client(f"/stream?streams={stream}"), await stage.client(f"/ws/{stream}")
-    assert await house.subscribe(stream) == {"stream": "!reply", "data": {"e": "reply", "id": 1, "result": None}}
+    daemon, engine = await start(harness)
+    house, combined, raw = [
+        await harness.client(daemon, path) for path in ("/", "/stream?streams=trade@A", "/ws/trade@A")
+    ]
+    assert await house.subscribe("trade@A") == {"stream": "!reply", "data": {"e": "reply", "id": 1, "result": None}}
     for client in (combined, raw):
-        assert (await client.ask({"method": "LIST_SUBSCRIPTIONS", "id": 1})) == {"result": [stream], "id": 1}
-    await stage.engine.publish(stream, trade())
-    assert await house.next_bytes() == await combined.next_bytes() == envelope(stream, trade())
+        assert (await client.ask({"method": "LIST_SUBSCRIPTIONS", "id": 1})) == {"result": ["trade@A"], "id": 1}
+    await engine.publish("trade@A", trade())
+    assert await house.next_bytes() == await combined.next_bytes() == envelope("trade@A", trade())
     assert await raw.next_bytes() == trade()
 
 
@@ -124,25 +96,26 @@ async def test_every_frame_on_the_house_path_has_a_stream_and_an_event(harness: 
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_is_missed_behind_a_reply(stage: Stage) -> None:
+async def test_nothing_is_missed_behind_a_reply(harness: Harness) -> None:
     """Once a SUBSCRIBE is answered, every publication comes, each time."""
-    client = await stage.client("/ws")
+    daemon, engine = await start(harness)
+    client = await harness.client(daemon, "/ws")
     for number in range(30):
-        stream = f"trade@{stage.market()}"
+        stream = f"trade@M{number}"
         assert await client.subscribe(stream) == {"result": None, "id": 1}
-        assert await stage.engine.publish(stream, trade(number=number)) == [1]
+        assert await engine.publish(stream, trade(number=number)) == [1]
         assert await client.next_bytes() == trade(number=number)
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_comes_behind_the_reply_to_an_unsubscribe(stage: Stage) -> None:
+async def test_nothing_comes_behind_the_reply_to_an_unsubscribe(harness: Harness) -> None:
     """While the engine publishes without a pause."""
-    stream = f"trade@{stage.market()}"
-    client = await stage.client("/stream")
+    daemon, engine = await start(harness)
+    client = await harness.client(daemon, "/stream")
     for _ in range(10):
-        await client.subscribe(stream)
-        published = stage.engine.publish(stream, *(trade(number=number) for number in range(200)))
-        client.send({"method": "UNSUBSCRIBE", "params": [stream], "id": 2})
+        await client.subscribe("trade@A")
+        published = engine.publish("trade@A", *(trade(number=number) for number in range(200)))
+        client.send({"method": "UNSUBSCRIBE", "params": ["trade@A"], "id": 2})
         client.send({"method": "PING", "id": 3})
         await published
         received = []
