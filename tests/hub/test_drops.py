@@ -87,3 +87,11 @@ def test_the_log_says_which_stream_is_refused_and_why(room: Room, logged: LogCap
     room.source.refuse("trade@A", "no such channel")
     (event,) = [event for event in logged.events if event["log_level"].name == "error"]
     assert formatEvent(event) == "the source refuses trade@A: no such channel"
+
+
+def test_the_log_of_debugging_says_which_streams_are_wanted(logged: LogCapture) -> None:
+    """From when to when."""
+    room = Room(linger=0)
+    member(room, "trade@A").end()
+    room.assert_empty()
+    assert [formatEvent(event) for event in logged.events] == ["wanted: trade@A", "wanted no longer: trade@A"]

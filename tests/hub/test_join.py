@@ -176,7 +176,7 @@ def test_whoever_is_let_in_has_room_for_all_of_it(at_once: int) -> None:
         client.end()
     assert refused == sorted(refused, reverse=True)
     assert set(refused) == {True, False}
-    end(room, keeper)
+    room.end(keeper)
 
 
 def test_where_there_is_no_state_no_room_is_needed() -> None:
@@ -185,7 +185,7 @@ def test_where_there_is_no_state_no_room_is_needed() -> None:
     client = Client(room, queue=1).join("depth@A", "trade@A", **STATE)
     room.source.confirm()
     assert client.take() == [["joined", "depth@A", "trade@A"]]
-    end(room, client)
+    room.end(client)
 
 
 EVENTS = st.sampled_from(

@@ -97,6 +97,14 @@ def test_prices_and_quantities_are_spelled_as_the_engine_spelled_them_last() -> 
     assert one.to_bytes() == b'{"e":"depth","a":[["1.000","7.50"],["2","1.10"]],"b":[["0.50","0.0"]]}'
 
 
+def test_escapes_are_written_as_the_engine_wrote_them() -> None:
+    """Among many levels too: they are the same prices."""
+    rows = [b'["1\\u002e%d","5"]' % number for number in range(10, 40)]
+    one = b'{"e":"depth","a":[%b],"b":[]}' % b",".join(rows)
+    assert DepthMessage.parse(one).to_bytes() == one
+    assert merged(one, update(a=[[f"1.{number}0", "0"] for number in range(10, 40)], snapshot=False)).level_count == 30
+
+
 def test_a_price_that_comes_back_to_a_snapshot_is_a_level_again() -> None:
     """Gone with one update, there again with the next."""
     whole = update(a=[["1", "5"], ["2", "0"]], snapshot=True)

@@ -312,6 +312,14 @@ def test_a_seed_that_the_stream_does_not_continue_is_a_gap() -> None:
     assert (state.is_complete, state.last) == (True, 7)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_what_came_before_a_jump_is_merged_into_no_seed(seed: int) -> None:
+    """For what is missing in between is not in it: the seed has to be as new as what came behind the jump."""
+    state = recorded(update(U=1, u=1), update(U=2, u=2))
+    assert state.record(update(U=9, u=9))
+    assert state.seed(update(u=seed)) == (seed >= 8)
+
+
 @pytest.mark.parametrize(
     ("seed", "live"),
     [

@@ -13,6 +13,24 @@ def test_a_number_too_small_for_a_double_is_zero(text: str) -> None:
     assert place_of(text, is_number=True) == 0
 
 
+@pytest.mark.parametrize("is_number", [True, False])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("9007199254740993", "9007199254740992"),
+        ("0.30000000000000004", "0.3"),
+        ("1e22", "10000000000000000000001"),
+        ("0.1", "0.1000000000000000055511151231257827021181583404541015625"),
+    ],
+)
+def test_what_a_double_would_not_tell_apart_has_two_places(one: str, other: str, is_number: bool) -> None:
+    """And each has one, in whatever spelling."""
+    assert place_of(one, is_number=is_number) != place_of(other, is_number=is_number)
+    for text in (one, other):
+        again = f"{text}e+00" if "e" not in text else text.upper()
+        assert place_of(again, is_number=is_number) == place_of(text, is_number=is_number)
+
+
 @pytest.mark.parametrize(
     ("text", "is_number"), [("1e400", True), ("-1e400", True), ("1e100", False), ("1" * 65, False)]
 )

@@ -382,6 +382,8 @@ def test_what_waits_is_thinned_out_by_its_streams_loss_policy() -> None:
     box.drain()
     depths = text_frame(b'{"e":"depth","a":[["1","1"],["2","1"],["3","1"]],"b":[],"U":1,"u":3}')
     assert bytes(box.socket.received) == cut + frame(1) + frame(13) + depths + frame(2) + frame(3)
+    assert box.outbox.thinned is not None
+    assert (box.outbox.thinned.replaced, box.outbox.thinned.merged) == (2, 2)
 
 
 def test_a_control_event_keeps_before_and_after_apart() -> None:
