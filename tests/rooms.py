@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from twisted.internet.task import Clock
 
-from marketfeed.boundaries import Answers, Sink
+from marketfeed.boundaries import Answers, HubPort, Sink
 from marketfeed.hub.groups import Group
 from marketfeed.hub.hub import Hub
 from marketfeed.hub.join import Join
@@ -20,6 +20,7 @@ from tests.limits import hub_limits
 
 if TYPE_CHECKING:
     _sink: Sink = Hub(Clock(), hub_limits())
+    _port: HubPort = Hub(Clock(), hub_limits())
     _answers: Answers = cast("Client", None)
 
 __all__ = ["EPOCH", "KINDS", "LINGER", "Client", "Room", "depth", "member", "offsets", "ticker", "trade", "turn_of"]

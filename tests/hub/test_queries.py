@@ -19,9 +19,9 @@ def entries(result: Deferred[list[Entry] | None]) -> list[Entry] | None:
     return found[0]
 
 
-def found(result: Deferred[BookState | None]) -> list[BookState | None]:
+def found(result: Deferred[BookState | NoBook]) -> list[BookState | NoBook]:
     """The book when it is there."""
-    books: list[BookState | None] = []
+    books: list[BookState | NoBook] = []
     result.addCallback(books.append)
     return books
 
