@@ -38,6 +38,10 @@ class Gaps:
         """Say that these streams have a gap now, if they have."""
         _tell({stream: stream.gap for stream in streams if stream.gap is not None}, None)
 
+    def closed(self, stream: LiveStream, gap: OpenGap) -> None:
+        """The stream had this gap; `tell_over` says that it is over."""
+        self.over[stream] = gap
+
     def tell_over(self, now: int) -> None:
         """Say which gaps are over. `now`: ms since 1970."""
         over, self.over = self.over, {}

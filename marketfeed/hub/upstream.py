@@ -151,7 +151,7 @@ class Upstream:
                 return
         gap = stream.confirm(now, after)
         if gap is not None:
-            self.gaps.over[stream] = gap
+            self.gaps.closed(stream, gap)
         self.finder.look_for(stream)
         self.readiness.settled(stream)
 

@@ -45,7 +45,7 @@ def open_gaps(audience: Audience, since: int, *streams: LiveStream) -> None:
 def heal(audience: Audience, stream: LiveStream) -> None:
     gap = stream.confirm(0.0, None)
     if gap is not None:
-        audience.gaps.over[stream] = gap
+        audience.gaps.closed(stream, gap)
 
 
 @pytest.fixture
