@@ -1,14 +1,11 @@
-"""One connection to a Redis server, in memory: the login, every way to fail, signs of life, attempts without end."""
+"""A link that is kept, in memory: when it is used, signs of life, attempts without end, and its end at any moment."""
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, UNIXClientEndpoint
@@ -27,6 +24,7 @@ OK = b"+OK\r\n"
 SECRET = "a secret"
 PLAIN = parse_redis_url("redis://cache.example:6379")
 FULL = RedisAddress(username="feed", password=SECRET, database=3)
+REFUSED = error.ConnectionRefusedError()
 
 
 class Keeper(LinkKeeper[RedisLink]):
@@ -106,100 +104,46 @@ def text_of(logged: LogCapture) -> str:
 # The login.
 
 
-@pytest.mark.parametrize(
-    ("url", "asked"),
-    [
-        ("redis://h", [(b"PING",)]),
-        ("redis://:p%40ss@h", [(b"AUTH", b"p@ss"), (b"PING",)]),
-        ("redis://feed:pass@h", [(b"AUTH", b"feed", b"pass"), (b"PING",)]),
-        ("redis://feed@h", [(b"PING",)]),
-        ("redis://h/7", [(b"SELECT", b"7"), (b"PING",)]),
-        ("unix://feed:pass@/run/r?db=2", [(b"AUTH", b"feed", b"pass"), (b"SELECT", b"2"), (b"PING",)]),
-    ],
-)
-def test_a_link_is_up_when_all_of_the_login_was_answered(url: str, asked: list[tuple[bytes, ...]]) -> None:
-    """The commands go one by one, as the address says; it is used after the answer to PING."""
-    world = World(parse_redis_url(url)).start()
+WRONGPASS = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+
+
+def test_a_link_is_used_when_its_login_is_done() -> None:
+    """Not before."""
+    world = World(FULL).start()
     connection = world.endpoint.accept()
-    for command in asked:
-        assert connection.asked() == [command]
+    for answer in (OK, OK, PONG):
         assert world.keeper.events == []
-        connection.say(PONG if command == (b"PING",) else OK)
-    assert connection.asked() == []
+        connection.answer(answer)
     assert world.keeper.events == ["up"]
     world.stop()
     assert world.keeper.events == ["up", "down"]
 
 
-def test_an_answer_may_come_in_pieces() -> None:
-    """Where the network cuts the bytes does not matter."""
-    world = World().start()
-    connection = world.endpoint.accept()
-    for byte in b"+PONG\r\n":
-        assert world.keeper.events == []
-        connection.say(bytes([byte]))
-    assert world.keeper.events == ["up"]
-    world.stop()
-
-
-WRONGPASS = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
-NOT_REDIS = "the answer is not in Redis' protocol, is it a Redis server?"
-
-
-@pytest.mark.parametrize(
-    ("answers", "cause"),
-    [
-        ([WRONGPASS], "the login was refused: WRONGPASS invalid username-password pair or user is disabled."),
-        ([OK, b"-ERR DB index is out of range\r\n"], "database 3 cannot be used: ERR DB index is out of range"),
-        (
-            [OK, OK, b"-NOAUTH Authentication required.\r\n"],
-            "the server does not serve us: NOAUTH Authentication required.",
-        ),
-        (
-            [OK, OK, b"-LOADING Redis is loading the dataset in memory\r\n"],
-            "the server does not serve us: LOADING Redis is loading the dataset in memory",
-        ),
-        ([b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\n"], NOT_REDIS),
-        ([OK, b"\x15\x03\x03\x00\x02\x02\x46"], NOT_REDIS),
-        ([OK, OK, b"SSH-2.0-OpenSSH_9.2\r\n"], NOT_REDIS),
-    ],
-)
-def test_a_login_that_fails_is_one_line(answers: list[bytes], cause: str, logged: LogCapture) -> None:
+def test_a_login_that_fails_is_one_line(logged: LogCapture) -> None:
     """What the server objects to is said, with the server's own words; the link is closed, and tried again."""
     world = World(FULL).start()
     connection = world.endpoint.accept()
-    connection.answer(*answers)
+    connection.answer(WRONGPASS)
     world.clock.advance(0)
     assert not connection.is_open
     assert world.keeper.events == ["none"]
-    assert causes(logged) == [cause]
+    assert causes(logged) == ["the login was refused: WRONGPASS invalid username-password pair or user is disabled."]
     assert len([event for event in logged.events if event["log_level"] > LogLevel.debug]) == 1
     world.next_attempt()
     world.stop()
     assert SECRET not in text_of(logged)
 
 
-@pytest.mark.parametrize("answered", [0, 1, 2])
-def test_a_silent_server_is_given_up(answered: int, logged: LogCapture) -> None:
-    """Whichever command it leaves unanswered, ten seconds later somebody else gets a chance."""
+def test_a_silent_server_is_given_up(logged: LogCapture) -> None:
+    """Ten seconds later somebody else gets a chance."""
     world = World(FULL).start()
     connection = world.endpoint.accept()
-    connection.answer(*[OK] * answered)
     world.clock.advance(9.9)
     assert connection.is_open
     world.clock.advance(0.2)
     world.clock.advance(0)
     assert not connection.is_open
     assert causes(logged) == ["no answer within 10 s, is it a Redis server?"]
-    world.stop()
-
-
-def test_a_server_without_tls_may_be_silent(logged: LogCapture) -> None:
-    """A plain server waits for the end of a line in what is a handshake to us: the log asks the right question."""
-    world = World(RedisAddress(tls=True)).start()
-    world.endpoint.accept()
-    world.clock.advance(10)
-    assert causes(logged) == ["no answer within 10 s, is it a Redis server with TLS?"]
     world.stop()
 
 
@@ -226,52 +170,18 @@ def test_a_connection_that_ends_before_the_login(logged: LogCapture) -> None:
 
 # The ways to fail.
 
-TLS_FAULT = SSL.Error([("SSL routines", "", "certificate verify failed")])
 
-
-@pytest.mark.parametrize(
-    ("fault", "cause"),
-    [
-        (error.DNSLookupError("no results for hostname lookup: x"), "the host name is not known"),
-        (error.ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "connection refused"),
-        (error.TimeoutError(), "no connection within the time-out"),
-        (error.NoRouteError(errno.EHOSTUNREACH, "No route to host"), "No route to host"),
-        (error.ConnectError(errno.ENOENT, "No such file or directory"), "No such file or directory"),
-        (error.ConnectError(), "ConnectError: An error occurred while connecting."),
-        (OSError("AF_UNIX path too long"), "OSError: AF_UNIX path too long"),
-        (RuntimeError("first\n  second"), "RuntimeError: first second"),
-        (RuntimeError("x" * 1000), "RuntimeError: " + "x" * 186),
-    ],
-)
-def test_a_connection_that_cannot_be_made_is_one_line(fault: Exception, cause: str, logged: LogCapture) -> None:
-    """Each cause is said in words that an operator knows."""
+@pytest.mark.parametrize("moment", ["connecting", "logging in", "up"])
+def test_a_connection_that_fails_is_one_line(moment: str, logged: LogCapture) -> None:
+    """It is not made, it is lost during the login, or later."""
     world = World().start()
-    world.endpoint.refuse(fault)
-    assert causes(logged) == [cause]
-    assert world.keeper.events == ["none"]
-    world.stop()
-
-
-@pytest.mark.parametrize(
-    ("fault", "cause"),
-    [
-        (error.ConnectionDone(), "the connection was closed"),
-        (error.ConnectionLost(), "the connection was closed"),
-        (TLS_FAULT, "TLS: SSL routines: certificate verify failed"),
-        (SSL.Error([]), "TLS: the handshake failed"),
-        (SSL.Error(), "TLS: the handshake failed"),
-        (SSL.SysCallError(-1, "Unexpected EOF"), "TLS: Unexpected EOF"),
-        (VerificationError(errors=[]), "TLS: the certificate is for another host"),
-    ],
-)
-@pytest.mark.parametrize("is_up", [False, True])
-def test_a_connection_that_is_lost_is_one_line(fault: Exception, cause: str, is_up: bool, logged: LogCapture) -> None:
-    """During the login, where TLS fails, as well as later."""
-    world = World().start()
-    connection = world.connect() if is_up else world.endpoint.accept()
-    connection.cut(fault)
-    assert causes(logged) == [cause]
-    assert world.keeper.events == (["up", "down"] if is_up else ["none"])
+    if moment == "connecting":
+        world.endpoint.refuse(REFUSED)
+    else:
+        connection = world.connect() if moment == "up" else world.endpoint.accept()
+        connection.cut(REFUSED)
+    assert causes(logged) == ["connection refused"]
+    assert world.keeper.events == (["up", "down"] if moment == "up" else ["none"])
     world.stop()
 
 
@@ -282,7 +192,7 @@ def test_what_a_link_says_against_the_protocol_ends_it(logged: LogCapture) -> No
     connection.say(b"?\r\n")
     world.clock.advance(0)
     assert not connection.is_open
-    assert causes(logged) == [NOT_REDIS]
+    assert causes(logged) == ["the answer is not in Redis' protocol, is it a Redis server?"]
     assert world.keeper.events == ["up", "down"]
     world.stop()
 
@@ -308,8 +218,6 @@ def test_a_fault_of_ours_is_logged_and_costs_one_link(logged: LogCapture) -> Non
 
 
 # Attempts.
-
-REFUSED = error.ConnectionRefusedError()
 
 
 def test_the_pauses_grow_to_a_limit_and_are_jittered() -> None:
