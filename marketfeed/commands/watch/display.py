@@ -1,6 +1,6 @@
-"""What `marketfeed watch` shows: a message of the server is read, then spelled as one line. Pure.
+"""What `marketfeed watch` shows: a message of the server, spelled as one line. Pure.
 
-1. The server is not trusted. Any bytes are read as some message, any message is spelled as a line; neither raises.
+1. The server is not trusted. Any message is spelled as a line, without an exception.
 2. A line holds only printable characters and, where colour is asked for, the codes of `COLOURS`: nothing that a
    server sends can move the cursor, hide text or start a new line.
 3. Numbers are shown in the engine's own spelling, never converted first.
@@ -8,25 +8,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime, tzinfo
 from typing import Any
 
 import msgspec
 
-from marketfeed.model.kinds.columns import WORD, as_text, clean, number, word
+from marketfeed.commands.messages import Event, Publication, Refusal
+from marketfeed.model.kinds.columns import WORD, as_text, clean, word
 from marketfeed.model.kinds.kind import StreamKind
 from marketfeed.model.kinds.table import EVENTS
 
 __all__ = [
     "COLOURS",
-    "Event",
-    "Message",
-    "Publication",
-    "Refusal",
-    "Reply",
-    "read_message",
     "show_event",
     "show_publication",
     "show_refusal",
@@ -35,85 +29,10 @@ __all__ = [
 COLOURS = {"buy": "\x1b[32m", "sell": "\x1b[31m", "time": "\x1b[2m", "end": "\x1b[0m"}
 
 _LISTED = 5
-_EVENTS = ("gap", "serverShutdown", "expiring")
-
-
-class Publication(msgspec.Struct, frozen=True):
-    """What was published on a stream, or anything else that is none of the other messages.
-
-    `stream` is empty where the dialect names none. `data` has every number as text. `text`: the message as it came.
-    """
-
-    stream: str
-    data: dict[str, Any]
-    text: str
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """A request has succeeded."""
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """A request has failed."""
-
-    code: Any
-    message: Any
-
-
-class Event(msgspec.Struct, frozen=True):
-    """A control event (docs/protocol.md#paths-and-dialects)."""
-
-    name: str
-    data: dict[str, Any]
-    text: str
-
-    @property
-    def reconnect_after(self) -> float | None:
-        """Seconds that the server asks to stay away, where it does."""
-        milliseconds = number(self.data.get("reconnectAfter"))
-        return None if milliseconds is None else float(milliseconds) / 1000
-
-
-Message = Publication | Reply | Refusal | Event
 
 
 class _Envelope(msgspec.Struct):
     data: msgspec.Raw
-
-
-_read_json = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str).decode
-
-
-def read_message(payload: bytes) -> Message:
-    """Read one message of any dialect."""
-    text = payload.decode("utf-8", "replace")
-    try:
-        fields = _read_json(text)
-    except (ValueError, RecursionError):
-        return Publication("", {}, text)
-    if not isinstance(fields, dict):
-        return Publication("", {}, text)
-    stream, data = fields.get("stream"), fields.get("data")
-    if isinstance(stream, str) and isinstance(data, dict):
-        return _read_envelope(stream, data, text)
-    name = fields.get("e")
-    if name in _EVENTS:
-        return Event(name, fields, text)
-    if name is None and isinstance(fields.get("error"), dict):
-        return Refusal(fields["error"].get("code"), fields["error"].get("msg"))
-    if name is None and "result" in fields:
-        return Reply()
-    return Publication("", fields, text)
-
-
-def _read_envelope(stream: str, data: dict[str, Any], text: str) -> Message:
-    if stream == "!reply":
-        return Reply()
-    if stream == "!error":
-        return Refusal(data.get("code"), data.get("msg"))
-    if stream.startswith("!"):
-        return Event(stream[1:], data, text)
-    return Publication(stream, data, text)
 
 
 def show_publication(

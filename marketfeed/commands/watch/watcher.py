@@ -20,7 +20,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from marketfeed.boundaries import Clock
-from marketfeed.commands.watch.display import Event, Message, Refusal, Reply, read_message, show_refusal
+from marketfeed.commands.messages import Event, Message, Refusal, Reply, read_message
+from marketfeed.commands.watch.display import show_refusal
 from marketfeed.model.kinds.columns import clean
 
 __all__ = ["Backoff", "Link", "Loss", "Screen", "Watcher"]

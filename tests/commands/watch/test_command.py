@@ -19,8 +19,8 @@ from twisted.python.failure import Failure
 
 import marketfeed
 from marketfeed.commands import main
+from marketfeed.commands.messages import Message, read_message
 from marketfeed.commands.watch.command import TextScreen, wants_colour
-from marketfeed.commands.watch.display import Message, read_message
 from tests.commands.server import CONFIRMED, TRADE, Happenings, PlainServer, WatchedServer, listening
 
 EVENT = b'{"stream":"!expiring","data":{"e":"expiring","E":1}}'

@@ -24,8 +24,8 @@ from twisted.internet.task import Clock
 from marketfeed.commands.address import parse_url
 from marketfeed.commands.frames import MAX_MESSAGE
 from marketfeed.commands.handshake import MAX_HEAD
+from marketfeed.commands.messages import Message
 from marketfeed.commands.watch.connection import dial
-from marketfeed.commands.watch.display import Message
 from marketfeed.commands.watch.watcher import SILENCE_SECONDS, Backoff, Watcher
 from tests.commands.server import CONFIRMED, TRADE, Happenings, PlainServer, WatchedConnection, WatchedServer, listening
 

@@ -10,18 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from marketfeed.commands.watch.display import (
-    COLOURS,
-    Event,
-    Message,
-    Publication,
-    Refusal,
-    Reply,
-    read_message,
-    show_event,
-    show_publication,
-    show_refusal,
-)
+from marketfeed.commands.messages import Event, Message, Publication, Refusal, Reply, read_message
+from marketfeed.commands.watch.display import COLOURS, show_event, show_publication, show_refusal
 from tests.strategies import property_test
 
 NOON = datetime(2026, 3, 4, 12, 0, 0, 5_000, tzinfo=UTC)
@@ -192,19 +182,6 @@ def test_colours_change_nothing_else(payload: bytes) -> None:
 @pytest.mark.parametrize(
     "payload",
     [
-        envelope("!reply", e="reply", id=1, result=None),
-        encode({"result": None, "id": 1}),
-        encode({"id": "1", "result": ["trade@A"]}),
-    ],
-)
-def test_reply(payload: bytes) -> None:
-    """A reply is known in every dialect."""
-    assert read_message(payload) == Reply()
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [
         envelope("!error", e="error", code=2, msg="bad stream name 'x'", id=1),
         encode({"error": {"code": 2, "msg": "bad stream name 'x'"}, "id": 1}),
     ],
@@ -217,15 +194,6 @@ def test_refusal(payload: bytes) -> None:
 def test_refusal_without_a_message() -> None:
     """An error that says nothing is still an error."""
     assert line(encode({"error": {}})) == "error -: -"
-
-
-@pytest.mark.parametrize(
-    "data",
-    [{"e": "trade", "result": 1}, {"e": "trade", "error": {}}, {"error": "text"}, {"stream": "!reply", "data": []}],
-)
-def test_publications_that_look_like_answers(data: dict[str, Any]) -> None:
-    """Data is data, whatever further fields it has."""
-    assert isinstance(read_message(encode(data)), Publication)
 
 
 def test_gap() -> None:

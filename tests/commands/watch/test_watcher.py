@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 
-from marketfeed.commands.watch.display import Message
+from marketfeed.commands.messages import Message
 from marketfeed.commands.watch.watcher import (
     FIRST_WAIT,
     GOODBYE_SECONDS,

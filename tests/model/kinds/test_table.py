@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import pytest
 
-from marketfeed.commands.watch.display import Publication, read_message, show_publication
+from marketfeed.commands.messages import Publication, read_message
+from marketfeed.commands.watch.display import show_publication
 from marketfeed.hub.history import Histories
 from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
