@@ -104,9 +104,11 @@ class Connection(Protocol):
         try:
             if self._is_open or self._opened():
                 self._read_frames()
-        except (BadAnswer, BadFrames) as fault:
-            is_refusal = isinstance(fault, BadAnswer)
-            self._end(Loss(f"it {fault}" if is_refusal else f"it sends {fault}", is_refusal))
+        except BadAnswer as fault:
+            self._end(Loss(f"it {fault}", is_refusal=True))
+        except BadFrames as fault:
+            self._loss = Loss(f"it sends {fault}")
+            self.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         loss = self._loss or Loss(
