@@ -574,3 +574,14 @@ def test_a_complete_book_is_within_its_limit(messages: list[bytes], most: int, a
             state.snapshot()
     assert state.is_complete == all(size <= most for size in sizes)
     assert state.is_complete or said == [True]
+
+
+@pytest.mark.parametrize("message", [WHOLE, update(), update(U=1, u=1), b"bad"])
+def test_a_state_is_blank_until_something_comes(message: bytes) -> None:
+    """Whatever it is; and again after a loss behind which nothing tells where it is."""
+    state = BookState()
+    assert state.is_blank
+    state.record(message)
+    assert not state.is_blank
+    state.lose()
+    assert state.is_blank == (b"U" not in message)
