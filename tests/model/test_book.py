@@ -273,6 +273,8 @@ def test_decimals_of_any_length_are_not_remembered() -> None:
     rows = [["9" * 50 + str(number), "0" * 60] for number in range(50)]
     DepthMessage.parse(update(a=rows, snapshot=True))
     assert book._remembered.cache_info().currsize == before
+    for cache in (book._remembered, book._remembered_amount):
+        assert 0 < (cache.cache_info().maxsize or 0) < 1 << 16
 
 
 def test_levels_that_are_read_together_are_what_each_is() -> None:

@@ -352,6 +352,14 @@ def test_tls_is_never_direct_and_waits_when_the_transport_has_enough() -> None:
     assert box.transport.producer is box.outbox
 
 
+def test_a_pause_of_tls_in_which_nothing_came_is_no_backlog() -> None:
+    """The owner hears nothing of it."""
+    box = Box(tls=True)
+    box.outbox.pauseProducing()
+    box.outbox.resumeProducing()
+    assert box.backlogs == []
+
+
 def test_tls_resumes_in_the_midst_of_a_backlog_until_paused_again() -> None:
     """A resumed producer writes until the transport says that it is enough, and keeps the rest."""
     box = Box(tls=True, limit=10 * LIMIT)
