@@ -48,7 +48,7 @@ class _SamplerLink(SubscriberLink):
 
 
 class ChannelSampler(LinkKeeper[_SamplerLink]):
-    """Calls `heard` with channels that `patterns` match, with each as often as something is heard on it."""
+    """Calls `heard` with channels that `patterns` (as PSUBSCRIBE has them) match, as often as something comes there."""
 
     log = Log()
 

@@ -1,4 +1,4 @@
-"""Listens to channels and patterns of a Redis server that never change, for a recorder.
+"""Listens to channels and patterns of a Redis server that never change, for the recorder and the bridge.
 
 1. Every subscription is a command of its own, so that the server says which of them it refuses.
 2. The sink hears things in the order in which they happened on the link: `arrived` before what came in one read, and

@@ -39,7 +39,10 @@ _STEP = b"500"
 
 
 class Preload(MultiService):
-    """Calls `discovered` with the streams that `globs` cover. `by_streams`: Redis keeps them as Redis Streams."""
+    """Calls `discovered` with the canonical names of the streams that `globs` cover, with each once.
+
+    `by_streams`: Redis keeps them as Redis Streams; otherwise somebody listens, through `endpoint`, as a child of this.
+    """
 
     log = Log()
 

@@ -1,4 +1,4 @@
-"""PUBLISHes to Redis, for the simulated engine. While there is no link, publications are nobody's."""
+"""PUBLISHes to Redis, for the simulated engine. While there is no link, what is to be published is dropped."""
 
 from __future__ import annotations
 

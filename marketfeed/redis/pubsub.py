@@ -95,9 +95,10 @@ class _PubSubLink(RoleLink, SubscriberLink):
 
 
 class RedisPubSub(LinkKeeper[_PubSubLink]):
-    """Redis PUBLISH/SUBSCRIBE as a `Source`. `commands`: another link to the server, which is asked for its role.
+    """Redis PUBLISH/SUBSCRIBE as a `Source`, which tells `sink`.
 
-    `streams`: those that are delivered, by their channels.
+    `commands`: another link to the server, which is asked for its role; `channel_prefix`: what stands before a stream's
+    name in that of its channel; `now`: the time, in s since 1970. `streams`: what is delivered, by its channel.
     """
 
     log = Log()

@@ -63,7 +63,11 @@ class _SourceLink(RoleLink, ReaderLink):
 
 
 class RedisStreams(LinkKeeper[_SourceLink]):
-    """Redis streams as a `Source`."""
+    """Redis streams as a `Source`, which tells `sink`.
+
+    `channel_prefix`: what stands before a stream's name in its key; `now`: the time, in s since 1970. A second link of
+    its own ends waits, and is asked for the server's role.
+    """
 
     log = Log()
 
