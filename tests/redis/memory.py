@@ -16,7 +16,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["PONG", "Connection", "Endpoint", "commands_in", "stop"]
+__all__ = ["PONG", "Connection", "Endpoint", "commands_in", "resp", "stop"]
 
 PONG = b"+PONG\r\n"
 
@@ -28,6 +28,15 @@ def stop(service: IService, clock: Clock) -> None:
     clock.advance(0)
     assert ended == [None]
     assert clock.getDelayedCalls() == []
+
+
+def resp(reply: Any) -> bytes:
+    """A reply as the server writes it; a text is an error."""
+    if isinstance(reply, list):
+        return b"*%d\r\n" % len(reply) + b"".join(map(resp, reply))
+    if isinstance(reply, str):
+        return b"-%b\r\n" % reply.encode()
+    return b":%d\r\n" % reply if isinstance(reply, int) else b"$%d\r\n%b\r\n" % (len(reply), reply)
 
 
 def commands_in(data: bytes) -> list[tuple[bytes, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hiredis
 import pytest
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
@@ -10,16 +9,12 @@ from twisted.internet.task import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channel_sampler import LISTEN_SECONDS, PERIOD_SECONDS, ChannelSampler
 from tests.conftest import LogCapture
-from tests.redis.memory import Connection, Endpoint, stop
+from tests.redis.memory import Connection, Endpoint, resp, stop
 
 PATTERNS = (b"depth@*", b"ticker@?")
 LISTEN = [(b"PSUBSCRIBE", pattern) for pattern in PATTERNS]
 PAUSE = [(b"PUNSUBSCRIBE", pattern) for pattern in PATTERNS]
 NOPERM = b"-NOPERM No permissions to access a channel\r\n"
-
-
-def packed(*words: bytes) -> bytes:
-    return hiredis.pack_command(words)
 
 
 class World:
@@ -70,11 +65,11 @@ def test_the_channels_are_heard() -> None:
     connection = world.connect()
     connection.say(b"*3\r\n$10\r\npsubscribe\r\n$7\r\ndepth@*\r\n:1\r\n")
     connection.say(
-        packed(b"pmessage", b"depth@*", b"depth@A", b"{}") + packed(b"pmessage", b"depth@*", b"depth@\xff", b"")
+        resp([b"pmessage", b"depth@*", b"depth@A", b"{}"]) + resp([b"pmessage", b"depth@*", b"depth@\xff", b""])
     )
     world.wait(connection, LISTEN_SECONDS + 0.1)
-    connection.say(packed(b"pmessage", b"ticker@?", b"ticker@A", b"{}"))
-    connection.say(packed(b"message", b"ticker@B", b"{}") + b"+PONG\r\n")
+    connection.say(resp([b"pmessage", b"ticker@?", b"ticker@A", b"{}"]))
+    connection.say(resp([b"message", b"ticker@B", b"{}"]) + b"+PONG\r\n")
     assert world.heard == [b"depth@A", b"depth@\xff", b"ticker@A"]
     world.stop()
 
@@ -100,7 +95,7 @@ def test_a_refusal_is_logged_once(logged: LogCapture) -> None:
     """The link is good all the same, and what is permitted is heard."""
     world = World()
     connection = world.connect()
-    connection.say(NOPERM + packed(b"pmessage", b"ticker@?", b"ticker@A", b"{}"))
+    connection.say(NOPERM + resp([b"pmessage", b"ticker@?", b"ticker@A", b"{}"]))
     world.wait(connection, PERIOD_SECONDS)
     connection.say(NOPERM)
     assert world.heard == [b"ticker@A"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import hiredis
 import pytest
 from twisted.internet.task import Clock
 
@@ -13,7 +12,7 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.link_keeper import QUIET_SECONDS, SILENT_SECONDS
 from marketfeed.redis.listener import ASK_SECONDS, BUSY_SECONDS, ListenerSink, RedisListener
-from tests.redis.memory import PONG, Connection, Endpoint, stop
+from tests.redis.memory import PONG, Connection, Endpoint, resp, stop
 
 COMMANDS = [(b"PSUBSCRIBE", b"depth@*"), (b"SUBSCRIBE", b"trade@A")]
 ONE = b"*3\r\n$10\r\npsubscribe\r\n$7\r\ndepth@*\r\n:1\r\n"
@@ -103,16 +102,12 @@ class World:
         assert ("lost",) not in self.sink.take()
 
 
-def packed(*words: bytes) -> bytes:
-    return hiredis.pack_command(words)
-
-
 def test_publications_come_byte_for_byte_in_order() -> None:
     """With the subscription that they come for; those of one read between `arrived` and `flush`."""
     world = World()
     connection = world.subscribe()
-    one = packed(b"pmessage", b"depth@*", b"depth@\xff", b"\x00\r\n")
-    another = packed(b"message", b"trade@A", b"")
+    one = resp([b"pmessage", b"depth@*", b"depth@\xff", b"\x00\r\n"])
+    another = resp([b"message", b"trade@A", b""])
     connection.say(one + another + one[:9])
     connection.say(one[9:])
     assert world.sink.take() == [
@@ -160,11 +155,11 @@ def test_a_replica_that_loses_its_master_is_a_loss() -> None:
     roles.answer(b"+PONG\r\n")
     for offset in (8, 9, 9):
         world.clock.advance(ASK_SECONDS)
-        connection.answer(packed(b"pong", b""))
+        connection.answer(resp([b"pong", b""]))
         roles.answer(INFO, replica(offset))
     world.sink.take()
     world.clock.advance(ASK_SECONDS)
-    connection.answer(packed(b"pong", b""))
+    connection.answer(resp([b"pong", b""]))
     roles.answer(INFO, replica(9, b"connect"))
     world.clock.advance(0)
     assert not connection.is_open
@@ -221,7 +216,7 @@ def test_a_quiet_link_is_kept_alive_and_a_silent_one_is_lost() -> None:
     for _ in range(int(2 * QUIET_SECONDS)):
         world.clock.advance(ASK_SECONDS)
         assert connection.asked() == [(b"PING",)]
-        connection.say(packed(b"pong", b""))
+        connection.say(resp([b"pong", b""]))
         assert world.sink.take() == [("asked",), ("arrived",), ("answered",), ("flush",)]
     world.clock.advance(QUIET_SECONDS)
     assert connection.asked() == [(b"PING",), (b"PING",)], "ours, and the one that its keeper wants answered"
@@ -236,7 +231,7 @@ def test_a_busy_server_has_not_answered() -> None:
     busy = b"-BUSY Redis is busy running a script.\r\n"
     world = World()
     connection = world.connect()
-    connection.say(busy + packed(b"subscribe", b"trade@A"))
+    connection.say(busy + resp([b"subscribe", b"trade@A"]))
     assert world.sink.take() == [("arrived",), ("flush",)]
     world.clock.advance(BUSY_SECONDS)
     assert connection.asked() == [COMMANDS[0]]
@@ -247,7 +242,7 @@ def test_a_busy_server_has_not_answered() -> None:
     world.clock.advance(ASK_SECONDS)
     connection.answer(busy)
     world.clock.advance(ASK_SECONDS)
-    connection.answer(packed(b"pong", b""))
+    connection.answer(resp([b"pong", b""]))
     assert world.sink.take() == [
         ("asked",),
         ("arrived",),

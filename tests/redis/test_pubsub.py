@@ -18,7 +18,7 @@ from marketfeed.boundaries import Sink, Source, Subscriber
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.pubsub import RedisPubSub
 from tests.conftest import LogCapture
-from tests.redis.memory import PONG, Connection, Endpoint, stop
+from tests.redis.memory import PONG, Connection, Endpoint, resp, stop
 
 A, B, C = "trade@A", "trade@B", "depth@C"
 NOPERM = b"-NOPERM No permissions to access a channel\r\n"
@@ -61,18 +61,12 @@ class RecordingSink:
         return events
 
 
-def array(*items: bytes | int) -> bytes:
-    """An array as the server writes it."""
-    parts = [b":%d\r\n" % item if isinstance(item, int) else b"$%d\r\n%b\r\n" % (len(item), item) for item in items]
-    return b"*%d\r\n" % len(items) + b"".join(parts)
-
-
 def message(channel: str, payload: bytes) -> bytes:
-    return array(b"message", channel.encode(), payload)
+    return resp([b"message", channel.encode(), payload])
 
 
 def confirmation(verb: str, *channels: str) -> bytes:
-    return b"".join(array(verb.encode(), channel.encode(), at + 1) for at, channel in enumerate(channels))
+    return b"".join(resp([verb.encode(), channel.encode(), at + 1]) for at, channel in enumerate(channels))
 
 
 INFO = b"$18\r\nrun_id:a1b2c3d4e5f\r\n"
@@ -279,7 +273,7 @@ def test_what_still_comes_of_a_subscription_that_is_ended_does_not_count() -> No
 def test_what_is_neither_message_nor_confirmation_is_ignored() -> None:
     """The answers to our own PING above all, with subscriptions and without."""
     world = World().up(A)
-    world.server.say(array(b"pong", b"") + b"+PONG\r\n" + b":1\r\n" + array(b"pmessage", b"*", b"x", b"1"))
+    world.server.say(resp([b"pong", b""]) + b"+PONG\r\n" + b":1\r\n" + resp([b"pmessage", b"*", b"x", b"1"]))
     assert world.sink.take() == []
     assert world.server.is_open
     world.stop()

@@ -17,7 +17,7 @@ from marketfeed.redis.commands import CommandRefused, OutOfReach
 from marketfeed.redis.link import LinkError
 from marketfeed.redis.server_role import RoleLink, RoleWatch, Server, read_server, server_of
 from tests.conftest import LogCapture
-from tests.redis.memory import commands_in
+from tests.redis.memory import commands_in, resp
 
 CUT_OFF = "the server is a replica that has lost its master"
 CHANGED = "the server has become another one's replica, or a master"
@@ -61,14 +61,6 @@ def test_what_says_nothing(info: object, role: object) -> None:
 
 
 # The login.
-
-
-def resp(reply: Any) -> bytes:
-    if isinstance(reply, list):
-        return b"*%d\r\n" % len(reply) + b"".join(map(resp, reply))
-    if isinstance(reply, str):
-        return b"-%b\r\n" % reply.encode()
-    return b":%d\r\n" % reply if isinstance(reply, int) else b"$%d\r\n%b\r\n" % (len(reply), reply)
 
 
 def log_in(*replies: Any) -> tuple[RoleLink, list[Any]]:

@@ -12,14 +12,10 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.stream_checks import CHECKS
 from marketfeed.redis.stream_reads import BYTES, LEAST
 from marketfeed.redis.streams import LATE_SECONDS, RedisStreams
-from tests.redis.memory import Connection, Endpoint
+from tests.redis.memory import Connection, Endpoint, resp
 from tests.redis.streams import Heard
 
 Command = tuple[bytes, ...]
-
-
-def bulk(data: bytes) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
 def array(parts: Iterable[bytes]) -> bytes:
@@ -28,14 +24,14 @@ def array(parts: Iterable[bytes]) -> bytes:
 
 
 def entry(number: int, size: int = 1) -> bytes:
-    return array([bulk(b"%d-0" % number), array([bulk(b"d"), bulk(b"x" * size)])])
+    return array([resp(b"%d-0" % number), array([resp(b"d"), resp(b"x" * size)])])
 
 
 def extent(last: int, count: int = 1) -> bytes:
     """XINFO of a stream from which nothing was ever removed."""
-    fields: list[bytes] = [bulk(b"length"), b":%d\r\n" % count, bulk(b"last-generated-id"), bulk(b"%d-0" % last)]
-    fields += [bulk(b"max-deleted-entry-id"), bulk(b"0-0"), bulk(b"entries-added"), b":%d\r\n" % count]
-    return array([*fields, bulk(b"first-entry"), entry(1)])
+    fields: list[bytes] = [resp(b"length"), b":%d\r\n" % count, resp(b"last-generated-id"), resp(b"%d-0" % last)]
+    fields += [resp(b"max-deleted-entry-id"), resp(b"0-0"), resp(b"entries-added"), b":%d\r\n" % count]
+    return array([*fields, resp(b"first-entry"), entry(1)])
 
 
 GONE = b"-ERR no such key\r\n"
@@ -58,7 +54,7 @@ class World:
         self.link = self.connect()
         self.link.answer(ROLELESS)
         assert self.link.asked() == [(b"CLIENT", b"ID"), (b"INFO", b"server")]
-        self.link.say(b":7\r\n" + bulk(b"run_id:1\r\n"))
+        self.link.say(b":7\r\n" + resp(b"run_id:1\r\n"))
         self.other = self.connect()
 
     def connect(self) -> Connection:
@@ -131,7 +127,7 @@ def test_a_hot_stream_among_many_is_read_by_itself() -> None:
     world.check(extent(5))
     command = world.read()
     assert command[2] == b"%d" % LEAST
-    world.link.say(array([array([bulk(b"trade@7"), array(entry(6 + at) for at in range(LEAST))])]))
+    world.link.say(array([array([resp(b"trade@7"), array(entry(6 + at) for at in range(LEAST))])]))
     last, counts = 5 + LEAST, []
     for _ in range(3):
         read, look = world.link.asked()
@@ -140,7 +136,7 @@ def test_a_hot_stream_among_many_is_read_by_itself() -> None:
         assert look == (b"XREVRANGE", b"trade@7", b"%d-0" % last, b"-", b"COUNT", b"1")
         counts.append(int(read[2]))
         found = array(entry(last + 1 + at) for at in range(counts[-1]))
-        world.link.say(array([array([bulk(b"trade@7"), found])]) + array([entry(last)]))
+        world.link.say(array([array([resp(b"trade@7"), found])]) + array([entry(last)]))
         last += counts[-1]
         while not world.link.value():
             world.clock.advance(0)
@@ -155,7 +151,7 @@ def test_large_entries_are_read_in_small_numbers() -> None:
     world = World(1)
     world.check(extent(5))
     assert int(world.read()[2]) == 1000
-    world.link.say(array([array([bulk(b"trade@0"), array([entry(6, 100_000)])])]))
+    world.link.say(array([array([resp(b"trade@0"), array([entry(6, 100_000)])])]))
     world.clock.advance(0.1)
     assert int(world.read()[2]) <= BYTES // 100_000
     world.stop()
@@ -167,14 +163,14 @@ def test_a_late_answer_is_left_and_asked_for_again() -> None:
     world.check(extent(5))
     world.link.asked()
     world.clock.advance(LATE_SECONDS + 0.1)
-    world.link.say(array([array([bulk(b"trade@1"), array([entry(9)])])]))
+    world.link.say(array([array([resp(b"trade@1"), array([entry(9)])])]))
     assert world.heard.count("publish") == 0
     assert [command[0] for command in world.link.asked()] == [b"XREVRANGE", b"XINFO"] * 2  # it is their turn, too
     world.link.say(2 * (array([entry(5)]) + extent(9)))
     commands = world.link.asked()
     assert commands[0][3:] == (b"STREAMS", b"trade@0", b"trade@1", b"5-0", b"5-0")
     assert [command[0] for command in commands[1:]] == [b"XREVRANGE", b"XINFO"] * 2
-    found = array([array([bulk(b"trade@1"), array([entry(9)])])])
+    found = array([array([resp(b"trade@1"), array([entry(9)])])])
     world.link.say(found + 2 * (array([entry(5)]) + extent(9)))
     assert world.heard.of("publish") == [("x", "9-0")]
     assert world.heard.count("confirmed") == 2
@@ -187,7 +183,7 @@ def test_a_link_that_is_lost_between_two_slices() -> None:
     world = World(1)
     world.check(extent(5))
     world.link.asked()
-    world.link.say(array([array([bulk(b"trade@0"), array(entry(6 + at, 50_000) for at in range(3))])]))
+    world.link.say(array([array([resp(b"trade@0"), array(entry(6 + at, 50_000) for at in range(3))])]))
     assert world.heard.of("publish")[-1][1] == "6-0"
     world.link.cut()
     assert world.heard.events[-1] == ("lost",)
@@ -195,7 +191,7 @@ def test_a_link_that_is_lost_between_two_slices() -> None:
     world.link = world.connect()
     world.link.answer(ROLELESS)
     world.link.asked()
-    world.link.say(b":8\r\n" + bulk(b"run_id:1\r\n"))
+    world.link.say(b":8\r\n" + resp(b"run_id:1\r\n"))
     assert (b"XREVRANGE", b"trade@0", b"6-0", b"-", b"COUNT", b"1") in world.link.asked()
     assert world.heard.count("publish") == 1
     world.stop()
@@ -219,17 +215,17 @@ def test_a_stream_that_never_rests_is_counted_all_the_same(lost: int) -> None:
     world = World(1)
     world.check(extent(5))
     world.read()
-    world.link.say(array([array([bulk(b"trade@0"), array([entry(6)])])]))
+    world.link.say(array([array([resp(b"trade@0"), array([entry(6)])])]))
     world.read()
     turn(world, 6, 9 + lost, 5 + lost)  # 5 to 9, of which 7 to 9 are not read yet
     for numbers in ((7,), (8, 9 + lost, 11)):
         assert world.heard.count("missed") == 0
-        world.link.say(array([array([bulk(b"trade@0"), array(map(entry, numbers))])]))
+        world.link.say(array([array([resp(b"trade@0"), array(map(entry, numbers))])]))
         world.read()
     assert world.heard.events[-1][0] == ("missed" if lost else "publish")
     turn(world, 11, 11, 6 + lost)
     assert world.heard.count("missed") == lost, "it is told once, and what came behind the count is not forgotten"
-    world.link.say(array([array([bulk(b"trade@0"), array([entry(12)])])]))
+    world.link.say(array([array([resp(b"trade@0"), array([entry(12)])])]))
     world.read()
     turn(world, 12, 12, 8 + lost)
     assert world.heard.count("missed") == lost + 1

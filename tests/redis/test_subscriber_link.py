@@ -12,6 +12,7 @@ from txredisapi import SubscriberProtocol
 
 from marketfeed.redis.pubsub import RedisPubSub
 from marketfeed.redis.subscriber_link import SubscriberLink
+from tests.redis.memory import resp
 
 Heard = tuple[object, ...]
 
@@ -47,10 +48,6 @@ class Theirs(SubscriberProtocol):
         self.told.append((pattern, channel, message))
 
 
-def array(*items: bytes) -> bytes:
-    return b"*%d\r\n" % len(items) + b"".join(b"$%d\r\n%b\r\n" % (len(item), item) for item in items)
-
-
 def up() -> Link:
     link = Link()
     link.makeConnection(StringTransport())
@@ -69,7 +66,7 @@ publications = st.one_of(
 def test_it_dispatches_as_txredisapi_does(replies: list[tuple[bytes, ...]]) -> None:
     """Every publication comes to `messageReceived` with what txredisapi would pass to it."""
     link, theirs = up(), Theirs()
-    link.dataReceived(b"".join(array(*reply) for reply in replies))
+    link.dataReceived(b"".join(resp([*reply]) for reply in replies))
     for reply in replies:
         theirs.replyReceived(list(reply))
     assert link.told == [("begins",), *theirs.told, ("ends",)]
@@ -78,7 +75,7 @@ def test_it_dispatches_as_txredisapi_does(replies: list[tuple[bytes, ...]]) -> N
 def test_what_is_no_publication_is_heard_in_its_place() -> None:
     """Between the publications around it."""
     link = up()
-    link.dataReceived(array(b"message", b"a", b"1") + b"+PONG\r\n" + array(b"message", b"a", b"2"))
+    link.dataReceived(resp([b"message", b"a", b"1"]) + b"+PONG\r\n" + resp([b"message", b"a", b"2"]))
     assert link.told[1:-1] == [(None, b"a", b"1"), ("heard", b"PONG"), (None, b"a", b"2")]
 
 
@@ -100,5 +97,5 @@ def test_the_source_of_the_daemon_is_told_by_messageReceived() -> None:
     link.is_up = True
     received = link.messageReceived
     link.messageReceived = lambda *what: (told.append(what), received(*what))  # type: ignore[method-assign,assignment]
-    link.dataReceived(array(b"message", b"trade@A", b"1"))
+    link.dataReceived(resp([b"message", b"trade@A", b"1"]))
     assert told == [(None, b"trade@A", b"1"), ("trade@A", b"1"), ("flush",)]

@@ -10,16 +10,12 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.unblocker import Unblocker
 from tests.conftest import LogCapture
-from tests.redis.memory import Connection, Endpoint, stop
+from tests.redis.memory import Connection, Endpoint, resp, stop
 
 WHO = (b"INFO", b"server")
 UNBLOCK = (b"CLIENT", b"UNBLOCK", b"7")
 INFO = b"# Server\r\nredis_version:7.2.4\r\nrun_id:1234abcd\r\ntcp_port:0\r\n"
 OTHER = INFO.replace(b"1234", b"5678")
-
-
-def bulk(data: bytes) -> bytes:
-    return b"$%d\r\n%b\r\n" % (len(data), data)
 
 
 class World:
@@ -58,7 +54,7 @@ class World:
 
     def try_out(self, answer: bytes) -> None:
         self.unblocker.try_out()
-        self.answer(WHO, bulk(INFO))
+        self.answer(WHO, resp(INFO))
         self.answer(UNBLOCK, answer)
 
     def unblock(self) -> None:
@@ -90,14 +86,14 @@ def test_it_is_repeated_until_it_was_of_use() -> None:
     """Or until nothing waits any more."""
     world = World().ready()
     world.unblock()
-    world.answer(WHO, bulk(INFO))
+    world.answer(WHO, resp(INFO))
     for answer in (b":0\r\n", b":0\r\n", b":1\r\n"):
         world.answer(UNBLOCK, answer)
         world.clock.advance(0.05)
     assert not world.is_asked()
     world.unblock()
     world.is_blocked = False
-    world.answer(WHO, bulk(INFO))
+    world.answer(WHO, resp(INFO))
     world.answer(UNBLOCK, b":0\r\n")
     world.clock.advance(1)
     assert not world.is_asked()
@@ -108,7 +104,7 @@ def test_it_does_not_repeat_as_fast_as_it_is_answered() -> None:
     """A server that knows no such client, for whatever reason, is asked some twenty times a second."""
     world = World().ready()
     world.unblock()
-    world.answer(WHO, bulk(INFO))
+    world.answer(WHO, resp(INFO))
     count = 0
     for _ in range(10_000):
         if world.is_asked():
@@ -124,7 +120,7 @@ def test_who_asks_meanwhile_has_it_asked_again() -> None:
     """An answer that is on its way may be about an earlier wait."""
     world = World().ready()
     world.unblock()
-    world.answer(WHO, bulk(INFO))
+    world.answer(WHO, resp(INFO))
     world.unblock()
     world.answer(UNBLOCK, b":1\r\n")
     world.unblock()
@@ -140,7 +136,7 @@ def test_a_stranger_is_not_unblocked(logged: LogCapture) -> None:
     world.connect()
     world.aim()
     world.unblocker.try_out()
-    world.answer(WHO, bulk(OTHER))
+    world.answer(WHO, resp(OTHER))
     assert not world.is_asked()
     assert not world.unblocker.ready
     assert sum("wishes are followed" in text for text in logged.formats()) == 1
@@ -149,7 +145,7 @@ def test_a_stranger_is_not_unblocked(logged: LogCapture) -> None:
     world.connection.cut()
     world.connect()
     world.unblock()
-    world.answer(WHO, bulk(OTHER))
+    world.answer(WHO, resp(OTHER))
     world.unblock()
     assert not world.is_asked()
     world.stop()
@@ -201,7 +197,7 @@ def test_answers_about_a_client_that_is_gone_say_nothing_of_the_next() -> None:
     for answer in (b":0\r\n", b"-NOPERM no\r\n"):
         world.unblocker.aim(8, INFO)
         world.unblocker.try_out()
-        world.answer(WHO, bulk(INFO))
+        world.answer(WHO, resp(INFO))
         world.aim()
         world.answer((b"CLIENT", b"UNBLOCK", b"8"), answer)
         assert not world.unblocker.ready
@@ -227,7 +223,7 @@ def test_it_can_be_stopped_in_the_midst_of_a_pause() -> None:
     """No timer is left."""
     world = World().ready()
     world.unblock()
-    world.answer(WHO, bulk(INFO))
+    world.answer(WHO, resp(INFO))
     world.answer(UNBLOCK, b":0\r\n")
     assert world.clock.getDelayedCalls()
     world.stop()
