@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import marketfeed
-from marketfeed.commands import main, simulate, token
+from marketfeed.commands import main
 from marketfeed.commands.watch import command
 
 ROOT = Path(marketfeed.__file__).parent.parent
@@ -74,20 +74,6 @@ def test_watch(arguments: list[str], is_json: bool, no_color: bool, monkeypatch:
     (namespace,) = got
     assert (namespace.url, namespace.streams) == ("ws://h", ["trade@A", "depth@A"])
     assert (namespace.json, namespace.no_color) == (is_json, no_color)
-
-
-def test_simulate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So it is for `simulate`."""
-    monkeypatch.setattr(simulate, "run", lambda arguments: 3)
-    assert main(["simulate"]) == 3
-
-
-def test_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And for `token`, which needs a key."""
-    monkeypatch.setattr(token, "run", lambda arguments: 3)
-    assert main(["token", "--key", "FILE", "--user", "alice"]) == 3
-    with pytest.raises(SystemExit):
-        main(["token"])
 
 
 def test_as_a_module() -> None:

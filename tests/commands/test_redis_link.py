@@ -101,3 +101,15 @@ class TestConnect:
             free.bind(("127.0.0.1", 0))
             with pytest.raises(RedisFault, match="Connection refused"):
                 RedisLink.connect(RedisAddress(host="127.0.0.1", port=free.getsockname()[1]))
+
+
+def test_a_server_that_is_gone() -> None:
+    """Writing tells so, as does reading."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with contextlib.closing(RedisLink(ours)) as link:
+        with pytest.raises(RedisFault, match=r"^Redis has closed the connection$"):
+            list(link.replies())
+        link.publish([(link.head(b"trade@A"), b"1")])
+        with pytest.raises(RedisFault, match=r"^the connection to Redis is lost: Broken pipe$"):
+            link.flush()
