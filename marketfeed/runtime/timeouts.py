@@ -1,4 +1,8 @@
-"""A time-out that is the same for many: one timer for all of them, and next to nothing for one that is met."""
+"""A time-out that is the same for many: one timer for all of them, and next to nothing for one that is met.
+
+Where the process itself has stood still, what it waits for may have come long ago and wait to be read: after such a
+pause there is one more turn of the reactor, in which it is, before anybody is late.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,9 @@ __all__ = ["Deadlines"]
 
 _Item = TypeVar("_Item", bound=Hashable)
 _log = Log()
+
+_STANDSTILL = 1.0
+"""Seconds by which the timer is too late, from which on the process is taken to have stood still."""
 
 
 class Deadlines(Generic[_Item]):
@@ -45,9 +52,12 @@ class Deadlines(Generic[_Item]):
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
-        self._timer = None
+    def _look(self, *, again: bool = False) -> None:
         now = self._clock.seconds()
+        if not again and now - next(iter(self._times.values())) >= _STANDSTILL:
+            self._timer = self._clock.callLater(0, self._look, again=True)
+            return
+        self._timer = None
         overdue = []
         for item, time in self._times.items():
             if time > now:
