@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 
 from marketfeed.runtime.timeouts import Deadlines
 from tests.conftest import LogCapture
+from tests.rooms import turn_of
 from tests.strategies import property_test
 
 SECONDS = 10.0
@@ -103,3 +104,19 @@ def test_one_that_fails_does_not_keep_the_others_from_their_turn(count: int, log
     clock.pump([SECONDS - 1, 1])
     assert late == list(range(count + 1))
     assert len(logged.flush_failures(ZeroDivisionError)) == count + 1
+
+
+def test_after_a_standstill_there_is_one_more_turn_before_anybody_is_late() -> None:
+    """What has come meanwhile is read in it, and what was waited for has come."""
+    clock = Clock()
+    late: list[str] = []
+    deadlines = Deadlines[str](clock, SECONDS, late.append)
+    for item in ("came", "gone"):
+        deadlines.add(item)
+    clock.rightNow += SECONDS + 1  # and nothing has been called
+    turn_of(clock)
+    assert late == []
+    deadlines.discard("came")
+    turn_of(clock)
+    assert late == ["gone"]
+    assert not clock.getDelayedCalls()

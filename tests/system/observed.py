@@ -3,8 +3,8 @@
 It runs the same daemon as twistd does, and tells on the Unix socket SOCKET what cannot be seen from outside a process.
 A line that it is sent is a question, and a line of JSON the answer:
 
-    look        the timers that are pending, connections, clients, streams, living objects by type, and
-                blocks of memory
+    look        the timers that are pending, connections, clients, streams, questions that Redis has not answered,
+                living objects by type, and blocks of memory
     disable     collect what only the collector of cycles can free, and let it do nothing more
     collect     the objects that only the collector can free, by type, and free them
 """
@@ -26,6 +26,7 @@ from twisted.scripts import twistd
 
 from marketfeed.daemon import tap
 from marketfeed.hub.hub import Hub
+from marketfeed.redis.commands import _CommandLink
 from marketfeed.websocket.connections import UserManager
 
 
@@ -48,13 +49,15 @@ class Window(Service):
     def look(self) -> dict[str, Any]:
         calls = [call.func for call in self._reactor.getDelayedCalls()]
         open_files = {*self._reactor.getReaders(), *self._reactor.getWriters()}
+        objects = _all_objects()
         protocols = _types(getattr(file, "protocol", None) for file in open_files)
         return {
             "timers": sorted(getattr(call, "__qualname__", str(call)) for call in calls),
             "connections": protocols["ClientProtocol"],
             "clients": len(self._users),
             "streams": len(self._hub.streams),
-            "objects": _types(_all_objects()),
+            "asked": sum(len(each._waiting) for each in objects if isinstance(each, _CommandLink)),
+            "objects": _types(objects),
             "blocks": sys.getallocatedblocks(),
         }
 

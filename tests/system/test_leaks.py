@@ -7,6 +7,7 @@ import random
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest_twisted
@@ -112,7 +113,8 @@ class Stage:
 
     async def cycle(self, way: Way) -> None:
         guest = await self.clients.connect(Guest())
-        await way(self, guest)
+        with suppress(TooLate):
+            await way(self, guest)
         await guest.lost
 
     async def at_rest(self) -> dict[str, Any]:
@@ -123,6 +125,8 @@ class Stage:
             seen.update(await self.ask(b"look"), files=self.daemon.open_files(), kib=self.daemon.resident_kib())
             if seen["clients"] or seen["connections"] or seen["streams"] or not MOMENTARY.isdisjoint(seen["timers"]):
                 return False  # somebody is there still, or has not been gone for long
+            if seen["asked"]:
+                return False  # an answer is under way
             if not any("RoleWatch" in timer for timer in seen["timers"]):
                 return False  # an answer is under way, behind which it asks again
             return not await self.engine.channels()
@@ -140,6 +144,17 @@ Way = Callable[[Stage, Guest], Awaitable[None]]
 """What a client does from its TCP connection on, until it goes or is sent away."""
 
 
+class TooLate(Exception):
+    """The machine is so busy that the request came when nobody waited for it any more: one more way to go."""
+
+
+async def _answered_with(guest: Guest, status: int) -> None:
+    answer = await guest.handshake
+    if answer == 408:
+        raise TooLate
+    assert answer == status
+
+
 def _request(method: str, *params: object) -> bytes:
     return json.dumps({"method": method, "params": params, "id": 1}).encode()
 
@@ -150,7 +165,7 @@ def _a_stream(stage: Stage) -> str:
 
 async def _open(guest: Guest, path: bytes = b"/") -> None:
     guest.transport.write(HANDSHAKE % path)
-    assert await guest.handshake == 101
+    await _answered_with(guest, 101)
 
 
 async def _watch(stage: Stage, guest: Guest, path: bytes = b"/") -> None:
@@ -211,7 +226,7 @@ async def hangs_up_in_the_handshake(stage: Stage, guest: Guest) -> None:
 async def is_refused(stage: Stage, guest: Guest) -> None:
     path, status = stage.rng.choice(((b"/nothing", 404), (b"/ws/a@b", 400), (b"/healthz", 200), (b"/a b", 400)))
     guest.transport.write(HANDSHAKE % path)
-    assert await guest.handshake == status
+    await _answered_with(guest, status)
 
 
 async def breaks_the_protocol(stage: Stage, guest: Guest) -> None:
