@@ -17,19 +17,8 @@ if TYPE_CHECKING:
     from marketfeed.model.streams import StreamName
     from marketfeed.wire.dialects import Shape
 
-__all__ = [
-    "Answers",
-    "Archive",
-    "Clock",
-    "Entry",
-    "HubPort",
-    "NoBook",
-    "Sink",
-    "Snapshots",
-    "Source",
-    "Subscriber",
-    "TooManyStreams",
-]
+__all__ = ["Answers", "Archive", "Clock", "Entry", "HubPort", "NoBook", "Sink", "Snapshots", "Source", "Subscriber"]
+__all__ += ["TooManyStreams"]
 
 
 Clock = IReactorTime

@@ -1,3 +1,1 @@
 """What plain requests get."""
-
-__all__: list[str] = []

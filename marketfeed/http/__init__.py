@@ -1,3 +1,1 @@
 """Plain requests: what stands before a WebSocket, and what is answered without one."""
-
-__all__: list[str] = []

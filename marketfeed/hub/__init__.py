@@ -1,3 +1,1 @@
 """Subscriptions and fan-out: what comes from the source, on its way to everybody who watches."""
-
-__all__: list[str] = []

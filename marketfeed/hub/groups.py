@@ -46,22 +46,9 @@ class Group:
     """The subscribers of one stream who get the same bytes."""
 
     __slots__ = (
-        "_is_plain",
-        "_text",
-        "audiences",
-        "data",
-        "depths",
-        "frames",
-        "has_offsets",
-        "head",
-        "leaving",
-        "shape",
-        "size",
-        "spelling",
-        "stream",
-        "wants_state",
-        "window",
-    )
+        "_is_plain", "_text", "audiences", "data", "depths", "frames", "has_offsets", "head", "leaving", "shape",
+        "size", "spelling", "stream", "wants_state", "window",
+    )  # fmt: skip
 
     def __init__(self, stream: LiveStream, spelling: str, shape: Shape, window: int, wants_state: bool) -> None:
         self.window = window  # of deflate, in bits; 0: nothing is compressed

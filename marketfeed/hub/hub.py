@@ -47,11 +47,7 @@ class Hub(Service):
     log = Log()
 
     def __init__(
-        self,
-        clock: Clock,
-        limits: HubLimits,
-        now: Callable[[], float] = time.time,
-        kinds: StreamKinds | None = None,
+        self, clock: Clock, limits: HubLimits, now: Callable[[], float] = time.time, kinds: StreamKinds | None = None
     ) -> None:
         self._clock = clock
         self._is_strict = limits.strict

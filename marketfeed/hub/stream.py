@@ -44,24 +44,9 @@ class LiveStream:
     """A stream of which something may come, or is known not to."""
 
     __slots__ = (
-        "_missed",
-        "_told",
-        "confirmed",
-        "gap",
-        "groups",
-        "heard",
-        "history",
-        "holders",
-        "is_sought",
-        "loss",
-        "name",
-        "payer",
-        "reader",
-        "record",
-        "share",
-        "state",
-        "was_lost",
-    )
+        "_missed", "_told", "confirmed", "gap", "groups", "heard", "history", "holders", "is_sought", "loss", "name",
+        "payer", "reader", "record", "share", "state", "was_lost",
+    )  # fmt: skip
 
     def __init__(self, name: str, reader: PublicationReader, kind: StreamKind, history: History) -> None:
         self.name = name

@@ -76,12 +76,7 @@ class Upstream:
     log = Log()
 
     def __init__(
-        self,
-        clock: Clock,
-        limits: HubLimits,
-        now: Callable[[], float],
-        kinds: StreamKinds,
-        fanout: Fanout,
+        self, clock: Clock, limits: HubLimits, now: Callable[[], float], kinds: StreamKinds, fanout: Fanout
     ) -> None:
         self._clock = clock
         self._limits = limits

@@ -54,20 +54,9 @@ class Session:
     """One client's conversation. It is what its joins are answered to (`hub.join.Answers`)."""
 
     __slots__ = (
-        "_awaits",
-        "_budget",
-        "_connection",
-        "_context",
-        "_ended",
-        "_groups",
-        "_hub",
-        "_identity",
-        "_join",
-        "_joining",
-        "_properties",
-        "_waiting",
-        "_work",
-    )
+        "_awaits", "_budget", "_connection", "_context", "_ended", "_groups", "_hub", "_identity", "_join", "_joining",
+        "_properties", "_waiting", "_work",
+    )  # fmt: skip
 
     def __init__(
         self, connection: Connection, dialect: Dialect, context: SessionContext, identity: Identity = ANONYMOUS

@@ -1,3 +1,1 @@
 """What stands on the wire: frames, compression, and the spelling of requests, replies and events. No Twisted."""
-
-__all__: list[str] = []

@@ -12,19 +12,8 @@ import msgspec
 
 from marketfeed.model.nesting import TOO_DEEP, is_too_deep
 
-__all__ = [
-    "CLOSE_REASONS",
-    "CloseReason",
-    "ErrorCode",
-    "Expiring",
-    "Gap",
-    "GapReason",
-    "Request",
-    "RequestError",
-    "RequestId",
-    "ServerShutdown",
-    "parse_request",
-]
+__all__ = ["CLOSE_REASONS", "CloseReason", "ErrorCode", "Expiring", "Gap", "GapReason", "Request", "RequestError"]
+__all__ += ["RequestId", "ServerShutdown", "parse_request"]
 
 RequestId = int | str | None | msgspec.UnsetType
 
@@ -195,14 +184,6 @@ TOO_MANY_REQUESTS = CloseReason(4029, "too many requests", "reconnect later")
 NO_TOKEN = CloseReason(4401, "token missing, bad or expired", "get a new token")
 
 CLOSE_REASONS = (
-    PROTOCOL_ERROR,
-    BINARY_FRAME,
-    NOT_UTF8,
-    TOO_LARGE,
-    INTERNAL_ERROR,
-    RESTART,
-    SLOW_CONSUMER,
-    NO_PONG,
-    TOO_MANY_REQUESTS,
-    NO_TOKEN,
-)
+    PROTOCOL_ERROR, BINARY_FRAME, NOT_UTF8, TOO_LARGE, INTERNAL_ERROR, RESTART, SLOW_CONSUMER, NO_PONG,
+    TOO_MANY_REQUESTS, NO_TOKEN,
+)  # fmt: skip
