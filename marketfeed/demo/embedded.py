@@ -184,11 +184,7 @@ class EmbeddedServer(Service):
         for name, value in settings.items():
             command += [f"--{name}", value]
         self._process = self._reactor.spawnProcess(
-            _Child(self),
-            command[0],
-            command,
-            env={"PATH": os.environ.get("PATH", os.defpath)},
-            childFDs=_FILES,
+            _Child(self), command[0], command, env={"PATH": os.environ.get("PATH", os.defpath)}, childFDs=_FILES
         )
 
     def _signal(self, name: str) -> None:

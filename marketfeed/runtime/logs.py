@@ -21,15 +21,7 @@ from time import time
 from typing import Any, ClassVar, Protocol
 
 import msgspec
-from twisted.logger import (
-    ILogObserver,
-    LogEvent,
-    Logger,
-    LogLevel,
-    eventAsText,
-    formatEvent,
-    globalLogBeginner,
-)
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, formatEvent, globalLogBeginner
 from twisted.python.threadable import isInIOThread
 from zope.interface import implementer
 

@@ -118,11 +118,7 @@ class RenewableTls:
 
 
 def _options(read: KeyAndChain) -> CertificateOptions:
-    options = CertificateOptions(
-        **read.as_options(),
-        raiseMinimumTo=TLSVersion.TLSv1_2,
-        enableSessionTickets=True,
-    )
+    options = CertificateOptions(**read.as_options(), raiseMinimumTo=TLSVersion.TLSv1_2, enableSessionTickets=True)
     options.getContext().set_alpn_select_callback(_choose_protocol)
     return options
 
