@@ -116,16 +116,11 @@ class AutobahnProtocol(FrameReader):
 
     # Its options, which Autobahn would copy onto every instance.
     CONFIG_ATTRS: list[str] = []
-    applyMask = True
-    autoPingInterval = 0
-    autoPingRestartOnAnyTraffic = True
-    closeHandshakeTimeout = CLOSE_SECONDS  # Autobahn cuts fractions off: shorter ones may be over at once
-    echoCloseCodeReason = False
+    applyMask = autoPingRestartOnAnyTraffic = requireMaskedClientFrames = utf8validateIncoming = True
+    echoCloseCodeReason = logFrames = maskServerFrames = False
     failByDrop = False  # say why with a close code
-    logFrames = False
-    maskServerFrames = False
-    requireMaskedClientFrames = True
-    utf8validateIncoming = True
+    autoPingInterval = 0
+    closeHandshakeTimeout = CLOSE_SECONDS  # Autobahn cuts fractions off: shorter ones may be over at once
 
     # What it would set on every instance.
     log: Any = txaio.tx.make_logger(level="error")  # type: ignore[no-untyped-call]  # it logs every violation
@@ -134,23 +129,13 @@ class AutobahnProtocol(FrameReader):
     trafficStats = TrafficStats()  # everybody's: it is only ever added to
     websocket_version = 13
     data = b""
-    inside_message = False
+    inside_message = closedByMe = failedByMe = droppedByMe = wasClean = wasServingFlashSocketPolicyFile = False
+    localCloseCode = localCloseReason = remoteCloseCode = remoteCloseReason = None
+    autoPingTimeoutCall = autoPingPending = autoPingPendingCall = None
     trackedTimings: Any = None
-    closedByMe = False
-    failedByMe = False
-    droppedByMe = False
-    wasClean = False
     wasNotCleanReason: Any = None
-    wasServingFlashSocketPolicyFile = False
-    localCloseCode = None
-    localCloseReason = None
-    remoteCloseCode = None
-    remoteCloseReason = None
     openHandshakeTimeoutCall: Any = None
     closeHandshakeTimeoutCall: Any = None
-    autoPingTimeoutCall = None
-    autoPingPending = None
-    autoPingPendingCall = None
 
     def __init__(self) -> None:
         """Autobahn's would make two Deferreds and a table of listeners."""

@@ -4,8 +4,8 @@
 2. Nothing follows a close.
 3. A connection that is gone leaves no timer and no reference cycle behind.
 
-It has an `Outbox` and a `ReadThrottle` from the beginning; a `Handshake` until the WebSocket is open; then a `Session`,
-its `Liveness` and its `TokenExpiry`; and at the end a `SendTimeout`.
+It has an `Outbox` and a `ReadThrottle` from the beginning; a `Handshake` until the WebSocket is open; then a `Session`
+and its `TokenExpiry`; and at the end a `SendTimeout`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from marketfeed.websocket.autobahn_protocol import AutobahnFactory, AutobahnProt
 from marketfeed.websocket.closing import Parting, log_end
 from marketfeed.websocket.connections import UserManager
 from marketfeed.websocket.handshake import Handshake, Handshakes, Opened, shown
-from marketfeed.websocket.heartbeat import Liveness
 from marketfeed.websocket.read_throttle import ReadRate
 from marketfeed.websocket.token_expiry import TokenExpiry
 from marketfeed.wire.frames import text_frame
@@ -47,6 +46,7 @@ from marketfeed.wire.messages import (
 __all__ = ["ClientFactory", "ClientProtocol"]
 
 _log = Log()
+_PING = b"\x89\x00"
 
 
 class ClientProtocol(AutobahnProtocol):
@@ -58,7 +58,7 @@ class ClientProtocol(AutobahnProtocol):
     _number = 0
     _peer = ""
     _opened = 0.0
-    _liveness: Liveness
+    _pinged: float | None = None  # when, by a ping that is unanswered
     _session: Session | None = None
     _expiry: TokenExpiry | None = None
     _parting = Parting()
@@ -105,16 +105,10 @@ class ClientProtocol(AutobahnProtocol):
         self._opened = factory.clock.seconds()
         self._number = factory.users.add(self)
         self._peer = shown(self.transport, admitted.address)
-        self._liveness = Liveness()
         identity = admitted.identity
         user = {"user": identity.user} if identity is not None and identity.user else {}
-        _log.info(
-            "client {client} connected from {peer}, {dialect}" + (", user {user}" if user else ""),
-            client=self.client_id,
-            peer=self._peer,
-            dialect=dialect.value,
-            **user,
-        )
+        facts = {"client": self.client_id, "peer": self._peer, "dialect": dialect.value, **user}
+        _log.info("client {client} connected from {peer}, {dialect}" + (", user {user}" if user else ""), **facts)
         if identity is None:
             self.close_with(NO_TOKEN)
             return
@@ -131,7 +125,7 @@ class ClientProtocol(AutobahnProtocol):
             self._guarded(self._session.receive, payload)
 
     def onPong(self, payload: bytes) -> None:
-        self._liveness.answered()
+        self._pinged = None
         super().onPong(payload)
 
     def _guarded(self, call: Callable[[Any], None], argument: Any) -> None:
@@ -206,7 +200,15 @@ class ClientProtocol(AutobahnProtocol):
     # What the register of connections asks for, besides `abort`.
 
     def beat(self, now: float, patience: float) -> None:
-        if self.state == self.STATE_OPEN and not self._liveness.beat(self.outbox, now, patience):
+        if self.state != self.STATE_OPEN:
+            return
+        has_moved = self.outbox.take_progress()
+        if self._pinged is None:
+            self._pinged = now
+            self.outbox.write(_PING)
+        elif has_moved:
+            self._pinged = now
+        elif now - self._pinged >= patience:
             self.close_with(NO_PONG)
 
     def send_away(self, farewell: ServerShutdown, *, at_once: bool) -> None:

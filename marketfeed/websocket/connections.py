@@ -15,7 +15,7 @@ from itertools import count
 from typing import Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 
@@ -124,7 +124,12 @@ class UserManager(Service):
             if not waiting:
                 break
             await deferLater(self._clock, _TICK)
-        await self._all_gone(_TICK if self._hurry else _GRACE)
+        if self._count:
+            self._gone = Deferred[None]()
+            self._late = self._clock.callLater(_TICK if self._hurry else _GRACE, self._abort_all)
+            await self._gone
+            if self._late.active():
+                self._late.cancel()
 
     def _send_some_away(self, waiting: list[int], share: int) -> None:
         at_once = self._hurry or self.drain_seconds == 0
@@ -135,25 +140,12 @@ class UserManager(Service):
             if connection is None:
                 continue
             left -= 1
-            at = int(self._now() * 1000)
-            farewell = ServerShutdown(at, random.randrange(500, _LATEST_RETURN))
+            farewell = ServerShutdown(int(self._now() * 1000), random.randrange(500, _LATEST_RETURN))
             try:
                 connection.send_away(farewell, at_once=at_once)
             except Exception:
                 self.log.failure("a client could not be sent away")
                 connection.abort()
-
-    def _all_gone(self, grace: float) -> Deferred[None]:
-        if not self._count:
-            return succeed(None)
-        gone = self._gone = Deferred[None]()
-        late = self._late = self._clock.callLater(grace, self._abort_all)
-
-        def in_time(_: None) -> None:
-            if late.active():
-                late.cancel()
-
-        return gone.addCallback(in_time)
 
     def _abort_all(self) -> None:
         for connection in self:

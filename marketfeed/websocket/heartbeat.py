@@ -13,36 +13,8 @@ from twisted.internet.task import LoopingCall
 from marketfeed.boundaries import Clock
 from marketfeed.runtime.logs import Log
 from marketfeed.websocket.connections import BUCKETS, UserManager
-from marketfeed.websocket.outbox import Outbox
 
-__all__ = ["Heartbeat", "Liveness"]
-
-_PING = b"\x89\x00"
-
-
-class Liveness:
-    """What is known of one client's being there."""
-
-    __slots__ = ("_pinged",)
-
-    def __init__(self) -> None:
-        self._pinged: float | None = None
-
-    def answered(self) -> None:
-        """A pong has come."""
-        self._pinged = None
-
-    def beat(self, outbox: Outbox, now: float, patience: float) -> bool:
-        """Ping, or see what has become of the last ping. False: it has been unanswered for `patience` seconds."""
-        has_moved = outbox.take_progress()
-        if self._pinged is None:
-            self._pinged = now
-            outbox.write(_PING)
-        elif has_moved:
-            self._pinged = now
-        else:
-            return now - self._pinged < patience
-        return True
+__all__ = ["Heartbeat"]
 
 
 class Heartbeat(Service):

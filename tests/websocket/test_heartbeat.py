@@ -258,7 +258,7 @@ def test_the_time_is_up_though_a_tick_comes_early(clients: Clients) -> None:
     """Timers are late by a little, now more, now less: that is not worth another interval."""
     wire = clients.connect()
     clients.wait(INTERVAL - TICK)
-    while wire.protocol._liveness._pinged is None:
+    while wire.protocol._pinged is None:
         clients.clock.advance(TICK / 7)  # so that the ping is late by up to that
     clients.wait(PATIENCE)
     assert wire.sent == PING + CLOSE_4009
