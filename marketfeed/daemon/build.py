@@ -22,7 +22,7 @@ from marketfeed.access.origins import AllowedOrigins
 from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.config.settings import Settings
-from marketfeed.daemon.redis_side import CannotFeed, make_feed
+from marketfeed.daemon.redis_side import StartFault, make_feed
 from marketfeed.daemon.report import Report
 from marketfeed.hub.hub import Hub, HubLimits
 from marketfeed.hub.shares import Shares
@@ -40,10 +40,6 @@ from marketfeed.websocket.handshake import Handshakes
 from marketfeed.websocket.heartbeat import Heartbeat
 
 __all__ = ["Daemon", "StartFault", "build"]
-
-
-class StartFault(Exception):
-    """The daemon cannot start; the message is one line."""
 
 
 class Daemon(MultiService):
@@ -64,7 +60,8 @@ class Daemon(MultiService):
         self._in_front = in_front
         self._pid_file = pid_file
         self._observer = observer
-        self._stops: list[IService] = []
+        self.stops: tuple[IService, ...] = ()
+        """The services in the order in which they stop."""
         self._stopping = False
 
     def setServiceParent(self, parent: Any) -> None:
@@ -86,11 +83,8 @@ class Daemon(MultiService):
             raise SystemExit(f"marketfeed: {fault}") from None
 
     def startService(self) -> None:
-        self._reactor.callWhenRunning(self._running)
+        self._reactor.callWhenRunning(self._take_signals)  # the reactor sets its own as it begins to run
         MultiService.startService(self)
-
-    def _running(self) -> None:
-        self._take_signals()  # the reactor has set its own as it began to run
 
     def _take_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -108,22 +102,13 @@ class Daemon(MultiService):
             self._stopping = True
             self._reactor.stop()
 
-    def add_in_order(self, *services: IService) -> None:
-        """Add services in the order in which they start."""
-        for service in services:
-            service.setServiceParent(self)
-
-    def stop_in_order(self, *services: IService) -> None:
-        """Say in which order they stop."""
-        self._stops = list(services)
-
     def stopService(self) -> Deferred[None]:
         Service.stopService(self)
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
         await self._users.drain()
-        for service in self._stops:
+        for service in self.stops:
             try:
                 await maybeDeferred(service.stopService)
             except Exception:
@@ -143,10 +128,7 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     hub = Hub(reactor, msgspec.convert(settings, HubLimits, from_attributes=True), kinds=kinds)
     refusals = Refusals(reactor)
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
-    try:
-        feed = make_feed(reactor, settings, hub)
-    except CannotFeed as fault:
-        raise StartFault(str(fault)) from None
+    feed = make_feed(reactor, settings, hub)
     try:
         public = server_endpoint(reactor, settings.port)
     except ValueError as fault:
@@ -158,13 +140,11 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     if not twistd.get("logger") and not twistd.get("syslog"):
         observer = make_observer(reactor, twistd, settings.log_format, settings.log_level)
     daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "", observer)
-    daemon.add_in_order(
-        *feed.server, collector, memory, hub, refusals, users, heartbeat, *feed.readers, *feed.market, listener, report
-    )
-    daemon.stop_in_order(
-        *(heartbeat, *feed.market, *reversed(feed.readers), hub, users, listener),
-        *(refusals, report, memory, collector, *feed.server),
-    )
+    own = (collector, memory, hub, refusals, users, heartbeat)
+    for service in (*feed.server, *own, *feed.readers, *feed.market, listener, report):
+        service.setServiceParent(daemon)
+    last = (refusals, report, memory, collector, *feed.server)
+    daemon.stops = (heartbeat, *feed.market, *reversed(feed.readers), hub, users, listener, *last)
     return daemon
 
 

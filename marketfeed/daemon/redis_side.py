@@ -29,14 +29,14 @@ from marketfeed.redis.snapshots import RedisSnapshots
 from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.streams import RedisStreams
 
-__all__ = ["CannotFeed", "Feed", "make_feed"]
+__all__ = ["Feed", "StartFault", "make_feed"]
 
 _DEMO_ENTRIES = 10_000
 """Entries of each stream that the simulated market leaves in the server."""
 
 
-class CannotFeed(Exception):
-    """The Redis side cannot be made; the message is one line."""
+class StartFault(Exception):
+    """The daemon cannot start; the message is one line."""
 
 
 class Feed(msgspec.Struct, frozen=True):
@@ -78,7 +78,7 @@ _SOURCES: dict[str, Callable[[_Redis, Settings, Sink], Source]] = {"pubsub": _pu
 
 
 def make_feed(reactor: Any, settings: Settings, hub: Hub) -> Feed:
-    """What feeds `hub`, which it tells. Raises `CannotFeed`."""
+    """What feeds `hub`, which it tells. Raises `StartFault`."""
     server, endpoint, address = _server(reactor, settings)
     commands = RedisCommands(reactor, endpoint, address)
     snapshots = RedisSnapshots(reactor, commands, settings.channel_prefix, settings.max_payload)
@@ -97,12 +97,12 @@ def _server(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamCl
         try:
             server = EmbeddedServer(reactor, find_server())
         except NoServerFound as fault:
-            raise CannotFeed(str(fault)) from None
-        return [server], server.endpoint, server.address
+            raise StartFault(str(fault)) from None
+        return [server], server, server.address
     try:
         return [], redis_endpoint(reactor, settings.redis, settings.redis_tls), settings.redis
     except ValueError as fault:
-        raise CannotFeed(str(fault)) from None
+        raise StartFault(str(fault)) from None
 
 
 def _preload(redis: _Redis, settings: Settings, hub: Hub, source: Source) -> Preload:

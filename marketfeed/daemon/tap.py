@@ -116,28 +116,20 @@ def _shown(default: Any) -> str:
 
 def makeService(options: Options) -> MultiService:
     """The daemon as a tree of services."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
     from marketfeed.daemon.build import StartFault, build
 
-    _on_a_clock_of_its_own(reactor)
-    _tell_faults_plainly()
+    reactor: Any = installed
+    runner: Any = UnixApplicationRunner
+    if not reactor.getDelayedCalls():  # timers that exist count by the clock that they were made with
+        reactor.seconds = time.monotonic
+    # What ends the start in the background is told on the terminal by twistd, as `b'OSError: …'`: tell it as it is.
+    runner._waitForStart = _wait_for_start
     try:
         return build(reactor, options.settings, options.parent or {})
     except StartFault as fault:
         raise SystemExit(f"marketfeed: {fault}") from None
-
-
-def _on_a_clock_of_its_own(reactor: Any) -> None:
-    """Timers that exist already count by the clock that they were made with, so it is changed before there are any."""
-    if not reactor.getDelayedCalls():
-        reactor.seconds = time.monotonic
-
-
-def _tell_faults_plainly() -> None:
-    """What ends the start in the background is told on the terminal by twistd, as `b'OSError: …'`: tell it as it is."""
-    runner: Any = UnixApplicationRunner
-    runner._waitForStart = _wait_for_start
 
 
 def _wait_for_start(_: object, pipe: int) -> int:

@@ -87,8 +87,9 @@ class _Child(ProcessProtocol):
         self._server.ended(reason, self._output.decode(errors="replace"))
 
 
+@implementer(IStreamClientEndpoint)
 class EmbeddedServer(Service):
-    """The server. Its `address` is known from the start; `endpoint` connects once somebody answers there."""
+    """The server, and the endpoint that connects to it. Its `address` is known from the start."""
 
     log = Log()
 
@@ -102,6 +103,7 @@ class EmbeddedServer(Service):
         self._is_listening = False
         self._waiting: list[Deferred[None]] = []
         self.address = RedisAddress(path=str(self._directory / "server.sock"))
+        self._endpoint = UNIXClientEndpoint(reactor, self.address.path)
 
     def startService(self) -> None:
         Service.startService(self)
@@ -127,10 +129,9 @@ class EmbeddedServer(Service):
 
         return self._stopped.addCallback(done)
 
-    @property
-    def endpoint(self) -> IStreamClientEndpoint:
-        """Connects to the server, as soon as it listens."""
-        return _Patient(self, UNIXClientEndpoint(self._reactor, self.address.path))
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect to the server, as soon as it listens."""
+        return self.when_listening().addCallback(lambda _: self._endpoint.connect(factory))
 
     def when_listening(self) -> Deferred[None]:
         """Fires when the server listens, now or later."""
@@ -196,15 +197,3 @@ class EmbeddedServer(Service):
 
     def _clean_up(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
-
-
-@implementer(IStreamClientEndpoint)
-class _Patient:
-    """An endpoint that connects when the embedded server listens."""
-
-    def __init__(self, server: EmbeddedServer, endpoint: IStreamClientEndpoint) -> None:
-        self._server = server
-        self._endpoint = endpoint
-
-    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
-        return self._server.when_listening().addCallback(lambda _: self._endpoint.connect(factory))

@@ -184,8 +184,9 @@ class TestOrder:
         rig, notes = Rig(), []
         slow: Deferred[None] = Deferred()
         first, second, third = Part("first", notes), Part("second", notes, slow), Part("third", notes)
-        rig.daemon.add_in_order(first, second, third)
-        rig.daemon.stop_in_order(second, third, first)
+        for part in (first, second, third):
+            part.setServiceParent(rig.daemon)
+        rig.daemon.stops = (second, third, first)
         rig.daemon.startService()
         assert notes == ["start first", "start second", "start third"]
         notes.clear()
@@ -203,7 +204,7 @@ class TestOrder:
         rig, notes = Rig(), []
         later: Deferred[None] = Deferred()
         parts = [Part("a", notes, ZeroDivisionError()), Part("b", notes, later), Part("c", notes)]
-        rig.daemon.stop_in_order(*parts)
+        rig.daemon.stops = tuple(parts)
         rig.users.drained.callback(None)
         stopped = rig.daemon.stopService()
         later.errback(ZeroDivisionError())
@@ -224,7 +225,7 @@ class TestNoPort:
         if exists:
             pid_file.write_text("1")
         rig = Rig(pid_file=str(pid_file))
-        rig.daemon.add_in_order(self.Taken())
+        self.Taken().setServiceParent(rig.daemon)
         with pytest.raises(SystemExit) as caught:
             rig.daemon.privilegedStartService()
         assert caught.value.code == "marketfeed: port 8080 is taken"
@@ -234,7 +235,7 @@ class TestNoPort:
         """Which shows it in the foreground. SystemExit would leave that waiting for ever."""
         monkeypatch.setattr(sys, "tracebacklimit", 1000, raising=False)
         rig = Rig(in_front=False)
-        rig.daemon.add_in_order(self.Taken())
+        self.Taken().setServiceParent(rig.daemon)
         with pytest.raises(OSError, match=r"^port 8080 is taken$"):
             rig.daemon.privilegedStartService()
         assert sys.tracebacklimit == 0
@@ -327,7 +328,7 @@ class TestBuild:
     def test_in_which_order_a_daemon_stops(self) -> None:
         """What is needed stops after what needs it, as it starts before: docs/architecture.md shows in which order."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
-        assert names(daemon._stops) == [
+        assert names(daemon.stops) == [
             *("Heartbeat", "RedisPubSub", "RedisSnapshots", "RedisCommands", "Hub", "UserManager", "Listener"),
             *("Refusals", "Report", "MemoryGuard", "GarbageCollector"),
         ]
@@ -335,7 +336,7 @@ class TestBuild:
     def test_in_which_order_a_demo_stops(self) -> None:
         """The server is there first and last; the market ends before the link that brings it."""
         daemon = build(FakeReactor(), Settings(demo=True, redis=EMBEDDED), IN_FRONT)
-        assert names(daemon._stops) == [
+        assert names(daemon.stops) == [
             *(
                 "Heartbeat",
                 "MarketSimulation",
@@ -377,7 +378,7 @@ class TestBuild:
         daemon = build(
             FakeReactor(), Settings(source="streams", demo=True, redis=EMBEDDED, channel_prefix="p:"), IN_FRONT
         )
-        assert set(daemon._stops) == set(daemon)
+        assert set(daemon.stops) == set(daemon)
         assert part(daemon, RedisStreams)._prefix == b"p:"
         archive = part(daemon, Hub)._upstream.archive
         assert isinstance(archive, RedisArchive)
@@ -395,7 +396,7 @@ class TestBuild:
         """None is forgotten in the second list."""
         for settings in (Settings(), Settings(demo=True, redis=EMBEDDED), Settings(warm=("depth@*",))):
             daemon = build(FakeReactor(), settings, IN_FRONT)
-            assert set(daemon._stops) == set(daemon)
+            assert set(daemon.stops) == set(daemon)
 
     def test_the_settings_reach_the_parts(self) -> None:
         """Each where it is used."""

@@ -249,15 +249,15 @@ READY = b"1:M * Ready to accept connections unix\n"
 def test_it_is_connected_to_once_it_listens() -> None:
     """Nobody dials in vain: not while it starts, and not while it is started anew."""
     world = World().start()
-    world.server.endpoint.connect(Factory())
+    world.server.connect(Factory())
     assert world.reactor.unixClients == []
     world.child.protocol.childDataReceived(1, READY[:20])
     world.child.protocol.childDataReceived(1, READY[20:])
     assert [client[0] for client in world.reactor.unixClients] == [world.server.address.path]
-    world.server.endpoint.connect(Factory())
+    world.server.connect(Factory())
     assert len(world.reactor.unixClients) == 2
     world.child.end(signal=9)
-    world.server.endpoint.connect(Factory())
+    world.server.connect(Factory())
     world.reactor.advance(1.5)
     assert len(world.reactor.unixClients) == 2
     world.child.protocol.childDataReceived(2, READY)
@@ -269,7 +269,7 @@ def test_it_is_connected_to_once_it_listens() -> None:
 def test_whoever_waits_for_it_may_be_stopped() -> None:
     """And connects no more."""
     world = World().start()
-    publisher = RedisPublisher(world.reactor, world.server.endpoint, world.server.address)
+    publisher = RedisPublisher(world.reactor, world.server, world.server.address)
     publisher.startService()
     ended: list[object] = []
     publisher.stopService().addBoth(ended.append)
