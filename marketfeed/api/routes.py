@@ -6,12 +6,25 @@ from collections.abc import Callable
 
 from marketfeed.access.admission import Admission
 from marketfeed.api.depth import INCOMPLETE, Books, Depth
-from marketfeed.api.health import alive, readiness
 from marketfeed.api.market_data import MarketData
+from marketfeed.http.head import Head
+from marketfeed.http.response import Response
 from marketfeed.http.router import PlainAnswer
 from marketfeed.model.streams import StreamKinds
 
-__all__ = ["plain_answers"]
+__all__ = ["alive", "plain_answers", "readiness"]
+
+_NOT_READY = Response(503, "not ready", (("Retry-After", "1"),))
+
+
+def alive(head: Head, address: str | None) -> Response:
+    """It answers, so it lives. A process that cannot serve yet need not be restarted (docs/operations.md#health)."""
+    return Response(200, "ok")
+
+
+def readiness(is_ready: Callable[[], bool]) -> PlainAnswer:
+    """Answers whether clients should come here at this moment."""
+    return lambda head, address: Response(200, "ready") if is_ready() else _NOT_READY
 
 
 def plain_answers(

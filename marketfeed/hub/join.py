@@ -51,27 +51,24 @@ class WrittenBook(msgspec.Struct, frozen=True, gc=False):
     frame: bytes
 
 
-class Join:
+class Join(msgspec.Struct, eq=False, weakref=True):
     """A client's wish to join streams."""
 
-    def __init__(
-        self, subscriber: Subscriber, shape: Shape, answers: Answers, since: Mapping[str, str], wants_state: bool
-    ) -> None:
-        self.subscriber = subscriber
-        self.shape = shape
-        self.answers = answers
-        self.since = since
-        self.wants_state = wants_state
-        self.asked: deque[tuple[str, StreamName]] = deque()
-        self.streams: dict[str, LiveStream] = {}
-        self.recoveries: dict[str, Recovery] = {}
-        self.books: dict[str, WrittenBook] = {}  # by spelling
-        self.wait: Wait | None = None
-        self.work: Work | None = None
-        self.pause: tuple[IDelayedCall, Deferred[None]] | None = None
-        self.is_late = False
-        self.finished = False
-        self.written = 0  # bytes of states, and of what was missed, that were put together
+    subscriber: Subscriber
+    shape: Shape
+    answers: Answers
+    since: Mapping[str, str]
+    wants_state: bool
+    asked: deque[tuple[str, StreamName]] = msgspec.field(default_factory=deque)
+    streams: dict[str, LiveStream] = {}
+    recoveries: dict[str, Recovery] = {}
+    books: dict[str, WrittenBook] = {}  # by spelling
+    wait: Wait | None = None
+    work: Work | None = None
+    pause: tuple[IDelayedCall, Deferred[None]] | None = None
+    is_late: bool = False
+    finished: bool = False
+    written: int = 0  # bytes of states, and of what was missed, that were put together
 
     def write(self) -> Work:
         """Write what takes long of what the client gets. Raises `TooLarge`."""

@@ -9,6 +9,7 @@ from bisect import bisect_right
 
 from marketfeed.hub.history import Histories, History
 from marketfeed.model.entry_ids import ORIGIN, parse_id, read_id
+from marketfeed.model.numbers import whole
 
 __all__ = ["CountedHistory", "EntryHistory"]
 
@@ -18,15 +19,14 @@ _DIGITS = 20  # of the largest number in 64 bits
 class CountedHistory(History):
     """The history of a stream whose source knows no offsets: they are `<epoch>-<number of the publication>`."""
 
-    __slots__ = ("_count", "_epoch", "_head")
+    __slots__ = ("_count", "_head")
 
     is_counted = True
 
     def __init__(self, histories: Histories, epoch: str | None = None) -> None:
         super().__init__(histories)
         self._count = 0
-        self._epoch = histories.new_epoch() if epoch is None else epoch
-        self._head = self._epoch + "-"
+        self._head = f"{histories.new_epoch() if epoch is None else epoch}-"
 
     @property
     def latest(self) -> str:
@@ -38,10 +38,10 @@ class CountedHistory(History):
             self._keep(data, now)
 
     def _behind(self, offset: str) -> int | None:
-        epoch, dash, number = offset.rpartition("-")
-        if not dash or epoch != self._epoch or not _is_number(number):
+        number = whole(offset.removeprefix(self._head), _DIGITS) if offset.startswith(self._head) else None
+        if number is None:
             return None
-        missed = self._count - int(number)
+        missed = self._count - number
         return len(self._data) - missed if 0 <= missed <= self.kept else None
 
     def confirm(self, after: str | None) -> bool:
@@ -49,8 +49,7 @@ class CountedHistory(History):
         if self._data:
             self._drop(self.kept)
         self._count = 0
-        self._epoch = self._histories.new_epoch()
-        self._head = self._epoch + "-"
+        self._head = self._histories.new_epoch() + "-"
         return True
 
     def fail(self, offset: str | None) -> None:
@@ -153,7 +152,3 @@ class EntryHistory(History):
     def _move(self, count: int) -> None:
         super()._move(count)
         del self._offsets[:count]
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= _DIGITS

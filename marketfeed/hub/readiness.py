@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import msgspec
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Clock
@@ -24,17 +25,14 @@ _PORTION = 50
 """Those who go on in one turn of the reactor."""
 
 
-class Wait:
+class Wait(msgspec.Struct, eq=False):
     """One who waits, until `done` is called."""
 
-    __slots__ = ("begun", "done", "missing", "timer", "with_state")
-
-    def __init__(self, done: Callable[[], None], with_state: bool, begun: int) -> None:
-        self.done = done
-        self.with_state = with_state
-        self.begun = begun  # ms since 1970
-        self.missing: dict[LiveStream, None] = {}
-        self.timer: IDelayedCall | None = None
+    done: Callable[[], None]
+    with_state: bool
+    begun: int  # ms since 1970
+    missing: dict[LiveStream, None] = {}
+    timer: IDelayedCall | None = None
 
 
 class Readiness:

@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from marketfeed.boundaries import Archive, Entry
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.publications import BadPublication
@@ -24,13 +26,10 @@ _ROUNDS = 64
 """Portions after which a recovery that does not reach the history, which moves on, is given up."""
 
 
-class ReplayRoom:
+class ReplayRoom(msgspec.Struct):
     """The bytes that the recoveries of one client may take from the archive, all together."""
 
-    __slots__ = ("left",)
-
-    def __init__(self, left: int) -> None:
-        self.left = left
+    left: int
 
 
 class Recovery:

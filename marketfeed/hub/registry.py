@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IDelayedCall
 
@@ -23,6 +23,9 @@ from marketfeed.hub.stream import LiveStream
 from marketfeed.model.streams import StreamName
 from marketfeed.runtime.logs import Log
 
+if TYPE_CHECKING:
+    from marketfeed.hub.upstream import Upstream
+
 __all__ = ["StreamRegistry"]
 
 _MOST_LINGERING = 4096
@@ -30,29 +33,16 @@ _PORTION = 100
 """Streams that are released in one turn of the reactor, of more than this."""
 
 
-class StreamSource(Protocol):
-    """Where the registry has its streams from."""
-
-    def make(self, name: StreamName, key: str) -> LiveStream:
-        """A stream that is not wanted yet; `key` is its canonical name."""
-
-    def want(self, stream: LiveStream) -> None:
-        """It is wanted from now on: the registry has it."""
-
-    def unwant(self, stream: LiveStream) -> None:
-        """It is wanted no longer: the registry does not have it any more."""
-
-
 class StreamRegistry:
     """All streams of a process by name. `linger`: seconds; `max_distinct`: streams that may have holders."""
 
     log = Log()
 
-    def __init__(self, clock: Clock, linger: float, max_distinct: int, source: StreamSource) -> None:
+    def __init__(self, clock: Clock, linger: float, max_distinct: int, upstream: Upstream) -> None:
         self._clock = clock
         self._linger = linger
         self._max_distinct = max_distinct
-        self._source = source
+        self._upstream = upstream
         self._streams: dict[str, LiveStream] = {}
         self.find: Callable[[str], LiveStream | None] = self._streams.get
         """The stream of that name, if it is wanted. Every publication asks for one: this is the dict's own method."""
@@ -142,10 +132,10 @@ class StreamRegistry:
         if self._reserved and key in self._reserved and not self._has_holder(key):
             self._fresh -= 1
         if stream is None:
-            stream = self._streams[key] = self._source.make(name, key)
+            stream = self._streams[key] = self._upstream.make(name, key)
             self.log.debug("wanted: {stream}", stream=key)
             stream.hold(payer)
-            self._source.want(stream)
+            self._upstream.want(stream)
             return stream
         if stream.holders == 0:
             del self._lingering[stream]
@@ -216,4 +206,4 @@ class StreamRegistry:
         del self._lingering[stream]
         del self._streams[stream.name]
         self.log.debug("wanted no longer: {stream}", stream=stream.name)
-        self._source.unwant(stream)
+        self._upstream.unwant(stream)

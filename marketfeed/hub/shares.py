@@ -13,18 +13,17 @@ from collections import Counter
 from collections.abc import Hashable
 from weakref import WeakValueDictionary
 
+import msgspec
+
 __all__ = ["Share", "Shares"]
 
 
-class Share:
+class Share(msgspec.Struct, eq=False, weakref=True):
     """What the clients of one address pay for. `most`: streams."""
 
-    __slots__ = ("__weakref__", "most", "paid", "reserved")
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.paid = 0
-        self.reserved: Counter[str] = Counter()  # names that nobody has yet, as often as they are asked for
+    most: int
+    paid: int = 0
+    reserved: Counter[str] = msgspec.field(default_factory=Counter)  # names that nobody has, as often as asked for
 
     def has_room(self, count: int) -> bool:
         """Whether `count` more streams may be paid for."""

@@ -14,6 +14,8 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol
 
+import msgspec
+
 from marketfeed.boundaries import Clock, Snapshots
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.publications import BadPublication
@@ -26,14 +28,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
 _LEAST_PAUSE = 1.0
 
 
-class _Try:
-    __slots__ = ("begun", "is_taken", "pause", "stream")
-
-    def __init__(self, stream: LiveStream, begun: float) -> None:
-        self.stream: LiveStream | None = stream  # until nobody asks for it any more
-        self.begun = begun
-        self.pause = _FIRST_PAUSE  # until it is looked again
-        self.is_taken = False  # a seed was, but the stream has not come as far
+class _Try(msgspec.Struct, eq=False):
+    stream: LiveStream | None  # until nobody asks for it any more
+    begun: float
+    pause: float = _FIRST_PAUSE  # until it is looked again
+    is_taken: bool = False  # a seed was, but the stream has not come as far
 
 
 class Seeker(Protocol):

@@ -104,7 +104,7 @@ class Upstream:
         self.archive = archive
         self.finder = SnapshotFinder(self._clock, snapshots, self)
 
-    # What the registry asks for.
+    # What the registry asks for, as it begins to have a stream, and has it no longer.
 
     def make(self, name: StreamName, key: str) -> LiveStream:
         """A stream that is not wanted yet; `key` is its canonical name."""

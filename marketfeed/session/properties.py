@@ -14,7 +14,7 @@ from marketfeed.session.requests import Property
 from marketfeed.wire.dialects import Dialect, Shape
 from marketfeed.wire.messages import ErrorCode, RequestError
 
-__all__ = ["Properties", "default_properties"]
+__all__ = ["DEFAULTS", "Properties"]
 
 
 class Properties(msgspec.Struct, frozen=True):
@@ -48,9 +48,5 @@ class Properties(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, **{name.value: value})
 
 
-_DEFAULTS = {dialect: Properties(dialect) for dialect in Dialect}
-
-
-def default_properties(dialect: Dialect) -> Properties:
-    """Those of a client that has set nothing."""
-    return _DEFAULTS[dialect]
+DEFAULTS = {dialect: Properties(dialect) for dialect in Dialect}
+"""Those of a client that has set nothing."""

@@ -13,7 +13,7 @@ import msgspec
 
 from marketfeed.boundaries import Entry
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
-from marketfeed.wire.messages import ErrorCode, Request, RequestError, RequestId, parse_request
+from marketfeed.wire.messages import ErrorCode, Request, RequestError, RequestId, invalid_request, parse_request
 
 __all__ = ["MOST_HISTORY", "Property", "as_history", "history_of", "property_of", "refusal_of", "refused", "since_of"]
 __all__ += ["streams_of", "token_of", "too_many", "too_many_streams", "unknown_method", "value_of"]
@@ -41,17 +41,17 @@ def streams_of(request: Request, kinds: StreamKinds, most: int) -> dict[str, Str
     params = request.params
     if not isinstance(params, list):
         fault = "params is missing" if params is msgspec.UNSET else "params must be a list"
-        raise _invalid(f'{fault}; expected streams, as ["trade@TATA_INR"]')
+        raise invalid_request(f'{fault}; expected streams, as ["trade@TATA_INR"]')
     if len(params) > most:
         raise too_many_streams(most)
     streams = {}
     for index, spelling in enumerate(params):
         if not isinstance(spelling, str):
-            raise _invalid(f"params[{index}] must be the name of a stream")
+            raise invalid_request(f"params[{index}] must be the name of a stream")
         try:
             streams[spelling] = kinds.parse(spelling)
         except BadStreamName as error:
-            raise _invalid(f"params[{index}]: {error}") from None
+            raise invalid_request(f"params[{index}]: {error}") from None
     return streams
 
 
@@ -61,15 +61,15 @@ def since_of(request: Request, streams: Container[str], present: Container[str])
     if since is msgspec.UNSET or since is None:
         return {}
     if not isinstance(since, dict):
-        raise _invalid('since must be an object, as {"trade@TATA_INR":"<offset>"}')
+        raise invalid_request('since must be an object, as {"trade@TATA_INR":"<offset>"}')
     for spelling, offset in since.items():
         shown = repr(spelling[:_SHOWN])
         if spelling not in streams:
-            raise _invalid(f"since names {shown}, which params does not")
+            raise invalid_request(f"since names {shown}, which params does not")
         if spelling in present:
-            raise _invalid(f"since names {shown}, which is subscribed already; unsubscribe first")
+            raise invalid_request(f"since names {shown}, which is subscribed already; unsubscribe first")
         if not isinstance(offset, str):
-            raise _invalid(f"since: the offset of {shown} must be a string")
+            raise invalid_request(f"since: the offset of {shown} must be a string")
     return since
 
 
@@ -77,10 +77,10 @@ def history_of(request: Request, kinds: StreamKinds) -> tuple[dict[str, StreamNa
     """The one stream of a HISTORY, by its spelling, and the most publications that it asks for."""
     params = request.params
     if not isinstance(params, list) or len(params) != 1:
-        raise _invalid('params must be one stream, as ["trade@TATA_INR"]')
+        raise invalid_request('params must be one stream, as ["trade@TATA_INR"]')
     limit = _HISTORY if request.limit is msgspec.UNSET else request.limit
     if type(limit) is not int or not 1 <= limit <= MOST_HISTORY:
-        raise _invalid(f"limit must be a whole number from 1 to {MOST_HISTORY}")
+        raise invalid_request(f"limit must be a whole number from 1 to {MOST_HISTORY}")
     return streams_of(request, kinds, 1), limit
 
 
@@ -99,7 +99,7 @@ def property_of(request: Request) -> Property:
     """The property that GET_PROPERTY asks for."""
     params = request.params
     if not isinstance(params, list) or len(params) != 1:
-        raise _invalid('params must be one property, as ["combined"]')
+        raise invalid_request('params must be one property, as ["combined"]')
     return _property(params[0])
 
 
@@ -107,20 +107,20 @@ def value_of(request: Request) -> tuple[Property, Any]:
     """What SET_PROPERTY sets; whether the value fits it is not looked at."""
     params = request.params
     if not isinstance(params, list) or len(params) != 2:
-        raise _invalid('params must be a property and its value, as ["combined",true]')
+        raise invalid_request('params must be a property and its value, as ["combined",true]')
     return _property(params[0]), params[1]
 
 
 def unknown_method(known: Iterable[str]) -> RequestError:
     """What a client is told of a method that is none of these; it is not repeated."""
-    return _invalid(f"method must be one of {', '.join(known)}")
+    return invalid_request(f"method must be one of {', '.join(known)}")
 
 
 def token_of(request: Request) -> str:
     """The token of an AUTH."""
     params = request.params
     if not isinstance(params, list) or len(params) != 1 or not isinstance(params[0], str):
-        raise _invalid('params must be one token, as ["eyJ…"]')
+        raise invalid_request('params must be one token, as ["eyJ…"]')
     return params[0]
 
 
@@ -149,12 +149,8 @@ def refused(request_id: RequestId, why: str) -> RequestError:
 
 def _property(name: Any) -> Property:
     if not isinstance(name, str):
-        raise _invalid("params[0] must be the name of a property")
+        raise invalid_request("params[0] must be the name of a property")
     try:
         return Property(name)
     except ValueError:
         raise RequestError(ErrorCode.PROPERTY_NAME, f"unknown property: expected one of {_PROPERTIES}") from None
-
-
-def _invalid(fault: str) -> RequestError:
-    return RequestError(ErrorCode.INVALID_REQUEST, f"invalid request: {fault}")

@@ -30,7 +30,7 @@ from marketfeed.session import requests
 from marketfeed.session.context import Connection, SessionContext
 from marketfeed.session.limits import MOST_REFUSED, RequestBudget
 from marketfeed.session.permission import check_in_portions, check_permission, lost_streams, renewed, streams_lost
-from marketfeed.session.properties import Properties, default_properties
+from marketfeed.session.properties import DEFAULTS, Properties
 from marketfeed.wire.dialects import Dialect
 from marketfeed.wire.messages import INTERNAL_ERROR, TOO_MANY_REQUESTS, Request, RequestError, RequestId, parse_request
 
@@ -62,7 +62,7 @@ class Session:
         self, connection: Connection, dialect: Dialect, context: SessionContext, identity: Identity = ANONYMOUS
     ) -> None:
         self._connection = connection
-        self._properties = default_properties(dialect)
+        self._properties = DEFAULTS[dialect]
         self._context = context
         self._hub = context.hub
         self._identity = identity
@@ -289,10 +289,10 @@ class Session:
         (name,) = streams.values()
         entries = self._hub.history(name, limit, self._context.limits.client_queue // 2)
         self._awaits = not entries.called
-        entries.addCallback(self._answer_history, request, limit, self._awaits).addErrback(self._failed)
+        entries.addCallback(self._answer_history, request, limit).addErrback(self._failed)
         return _ANSWERED
 
-    def _answer_history(self, entries: list[Entry] | None, request: Request, limit: int, is_late: bool) -> None:
+    def _answer_history(self, entries: list[Entry] | None, request: Request, limit: int) -> None:
         if self._ended:
             return
         if entries is None:
@@ -300,7 +300,7 @@ class Session:
         else:
             self._budget.charge_kept(limit, sum([len(data) for _, data in entries]))
             self._reply(requests.as_history(entries, self._context.limits.client_queue // 2), request.id)
-        if is_late:
+        if self._awaits:
             self.settled()
 
     # Properties, and tokens.

@@ -13,7 +13,7 @@ import msgspec
 from marketfeed.model.nesting import TOO_DEEP, is_too_deep
 
 __all__ = ["CLOSE_REASONS", "CloseReason", "ErrorCode", "Expiring", "Gap", "GapReason", "Request", "RequestError"]
-__all__ += ["RequestId", "ServerShutdown", "parse_request"]
+__all__ += ["RequestId", "ServerShutdown", "invalid_request", "parse_request"]
 
 RequestId = int | str | None | msgspec.UnsetType
 
@@ -51,17 +51,14 @@ class RequestError(Exception):
         self.request_id = request_id
 
 
+def invalid_request(fault: str, request_id: RequestId = msgspec.UNSET) -> RequestError:
+    """What a client is told of a request in which a field is missing or wrong."""
+    return RequestError(ErrorCode.INVALID_REQUEST, f"invalid request: {fault}", request_id)
+
+
 class Request(msgspec.Struct, frozen=True):
     """A well-formed request; whether the method exists and its params fit is the session's to say."""
 
-    method: str
-    params: Any
-    id: RequestId
-    since: Any = msgspec.UNSET
-    limit: Any = msgspec.UNSET
-
-
-class _Fields(msgspec.Struct):
     method: str
     params: Any = msgspec.UNSET
     id: _Id | msgspec.UnsetType = msgspec.UNSET
@@ -69,7 +66,7 @@ class _Fields(msgspec.Struct):
     limit: Any = msgspec.UNSET
 
 
-_request = msgspec.json.Decoder(_Fields)
+_request = msgspec.json.Decoder(Request)
 
 
 def parse_request(payload: bytes) -> Request:
@@ -77,12 +74,10 @@ def parse_request(payload: bytes) -> Request:
     if is_too_deep(payload):
         raise RequestError(ErrorCode.INVALID_JSON, f"invalid JSON: {TOO_DEEP}")
     try:
-        fields = _request.decode(payload)
+        request = _request.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _parse_carefully(payload)
-    if not payload.isascii():
-        return _parse_carefully(payload)
-    return Request(fields.method, fields.params, fields.id, fields.since, fields.limit)
+    return request if payload.isascii() else _parse_carefully(payload)
 
 
 def _parse_carefully(payload: bytes) -> Request:
@@ -94,7 +89,7 @@ def _parse_carefully(payload: bytes) -> Request:
     except UnicodeDecodeError as error:
         raise RequestError(ErrorCode.INVALID_JSON, f"invalid JSON: not UTF-8 (byte {error.start})") from None
     except msgspec.ValidationError:
-        raise RequestError(ErrorCode.INVALID_REQUEST, "invalid request: expected a JSON object with a method") from None
+        raise invalid_request("expected a JSON object with a method") from None
     except msgspec.DecodeError as error:
         raise RequestError(ErrorCode.INVALID_JSON, _json_fault(str(error), len(payload))) from None
     request_id = _field(fields, "id", msgspec.UNSET)
@@ -102,14 +97,12 @@ def _parse_carefully(payload: bytes) -> Request:
         if request_id is not msgspec.UNSET:
             msgspec.convert(request_id, _Id)
     except msgspec.ValidationError:
-        raise RequestError(
-            ErrorCode.INVALID_REQUEST,
-            f"invalid request: id must be a signed 64-bit integer, a string of up to {_ID_LENGTH} characters, or null",
-        ) from None
+        fault = f"id must be a signed 64-bit integer, a string of up to {_ID_LENGTH} characters, or null"
+        raise invalid_request(fault) from None
     method = _field(fields, "method", request_id)
     if not isinstance(method, str):
         fault = "method is missing" if method is msgspec.UNSET else "method must be a string"
-        raise RequestError(ErrorCode.INVALID_REQUEST, f"invalid request: {fault}", request_id)
+        raise invalid_request(fault, request_id)
     params, since, limit = [_field(fields, name, request_id) for name in ("params", "since", "limit")]
     return Request(method, params, request_id, since, limit)
 
@@ -119,8 +112,7 @@ def _field(fields: dict[str, msgspec.Raw], name: str, request_id: RequestId) -> 
     try:
         return msgspec.json.decode(fields[name]) if name in fields else msgspec.UNSET
     except msgspec.DecodeError:  # well-formed all the same
-        fault = f"invalid request: {name} has a number out of range"
-        raise RequestError(ErrorCode.INVALID_REQUEST, fault, request_id) from None
+        raise invalid_request(f"{name} has a number out of range", request_id) from None
 
 
 def _json_fault(error: str, size: int) -> str:

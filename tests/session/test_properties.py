@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marketfeed.session.properties import Properties, default_properties
+from marketfeed.session.properties import DEFAULTS, Properties
 from marketfeed.session.requests import Property
 from marketfeed.wire.dialects import Dialect, Shape
 from marketfeed.wire.messages import ErrorCode, RequestError
@@ -13,8 +13,8 @@ from marketfeed.wire.messages import ErrorCode, RequestError
 @pytest.mark.parametrize("dialect", Dialect)
 def test_in_the_beginning(dialect: Dialect) -> None:
     """Envelopes by the path, nothing else; everybody shares them."""
-    properties = default_properties(dialect)
-    assert properties is default_properties(dialect)
+    properties = DEFAULTS[dialect]
+    assert properties is DEFAULTS[dialect]
     assert [properties.get(name) for name in Property] == [dialect is not Dialect.RAW, False, False]
 
 
@@ -22,11 +22,11 @@ def test_in_the_beginning(dialect: Dialect) -> None:
 @pytest.mark.parametrize("name", [Property.OFFSETS, Property.SNAPSHOT])
 def test_one_is_set(dialect: Dialect, name: Property) -> None:
     """That one and no other, back and forth; the defaults stay what they are."""
-    before = default_properties(dialect)
+    before = DEFAULTS[dialect]
     after = before.changed(name, True)
     assert [other for other in Property if before.get(other) != after.get(other)] == [name]
     assert after.changed(name, False) == before
-    assert not default_properties(dialect).get(name)
+    assert not DEFAULTS[dialect].get(name)
 
 
 def test_combined_changes_the_dialect() -> None:
@@ -42,8 +42,8 @@ def test_combined_changes_the_dialect() -> None:
 )
 def test_offsets_stand_in_envelopes(dialect: Dialect, shape: Shape) -> None:
     """Bare data have no place for them."""
-    assert default_properties(dialect).changed(Property.OFFSETS, True).shape is shape
-    assert default_properties(dialect).shape is (Shape.DATA if dialect is Dialect.RAW else Shape.ENVELOPE)
+    assert DEFAULTS[dialect].changed(Property.OFFSETS, True).shape is shape
+    assert DEFAULTS[dialect].shape is (Shape.DATA if dialect is Dialect.RAW else Shape.ENVELOPE)
 
 
 @pytest.mark.parametrize("name", Property)
@@ -51,7 +51,7 @@ def test_offsets_stand_in_envelopes(dialect: Dialect, shape: Shape) -> None:
 def test_the_values_are_true_and_false(name: Property, value: object) -> None:
     """Anything else is named."""
     with pytest.raises(RequestError) as caught:
-        default_properties(Dialect.RAW).changed(name, value)
+        DEFAULTS[Dialect.RAW].changed(name, value)
     assert caught.value.code is ErrorCode.PROPERTY_VALUE
     assert caught.value.message == f"the property {name.value} must be true or false"
 
@@ -60,5 +60,5 @@ def test_the_values_are_true_and_false(name: Property, value: object) -> None:
 def test_combined_cannot_be_set_on_the_house_path(value: object) -> None:
     """Whatever the value."""
     with pytest.raises(RequestError) as caught:
-        default_properties(Dialect.HOUSE).changed(Property.COMBINED, value)
+        DEFAULTS[Dialect.HOUSE].changed(Property.COMBINED, value)
     assert caught.value.code is ErrorCode.PROPERTY_NAME
