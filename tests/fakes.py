@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
 from marketfeed.access.addresses import ConnectionCounts, ConnectRate, TrustedProxies, parse_network
-from marketfeed.access.admission import Admission, Memory
+from marketfeed.access.admission import Admission
 from marketfeed.access.origins import AllowedOrigins, parse_origin
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.depth import Book, Books
@@ -71,7 +71,7 @@ def make_admission(
     proxies: Collection[str] = (),
     connect_rate: int = 0,
     per_address: int = 0,
-    memory: Memory | None = None,
+    memory: FakeMemory | None = None,
     verifier: TokenVerifier | None = None,
     needs_token: bool = False,
 ) -> Admission:

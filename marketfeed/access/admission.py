@@ -10,6 +10,7 @@ What there is to be refused for: docs/protocol.md#refusals-and-closes.
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
 
 import msgspec
@@ -23,18 +24,13 @@ from marketfeed.http.response import Response
 from marketfeed.hub.shares import Share, Shares
 from marketfeed.model.identity import ANONYMOUS, Identity
 from marketfeed.runtime.logs import Log
+from marketfeed.runtime.memory import MemoryGuard
 
-__all__ = ["Admission", "Admitted", "Memory"]
+__all__ = ["Admission", "Admitted"]
 
 _log = Log()
 
 _UNAUTHORISED = (("WWW-Authenticate", "Bearer"),)
-
-
-class Memory(Protocol):
-    """What the admission asks of a `MemoryGuard`."""
-
-    is_full: bool
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -57,47 +53,31 @@ class Capacity(Protocol):
         """Why no further client may come in at this moment, or None. `stays`: not just for one answer."""
 
 
+@dataclass(frozen=True, eq=False)
 class Admission:
     """Decides about every client of this process. `verifier`: None when nobody has a token."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        capacity: Capacity,
-        memory: Memory,
-        *,
-        origins: AllowedOrigins,
-        proxies: TrustedProxies,
-        rate: ConnectRate,
-        counts: ConnectionCounts,
-        verifier: TokenVerifier | None = None,
-        needs_token: bool = False,
-        shares: Shares | None = None,
-    ) -> None:
-        self._clock = clock
-        self._capacity = capacity
-        self._memory = memory
-        self._origins = origins
-        self._proxies = proxies
-        self._rate = rate
-        self._counts = counts
-        self._verifier = verifier
-        self._needs_token = needs_token
-        self._shares = shares
-
-    @property
-    def counts(self) -> bool:
-        """Whether `leave` is worth calling."""
-        return self._counts.is_limited
+    clock: Clock
+    capacity: Capacity
+    memory: MemoryGuard
+    _: KW_ONLY
+    origins: AllowedOrigins
+    proxies: TrustedProxies
+    rate: ConnectRate
+    counts: ConnectionCounts
+    """Where they are not limited, `leave` need not be called."""
+    verifier: TokenVerifier | None = None
+    needs_token: bool = False
+    shares: Shares | None = None
 
     @property
     def takes_clients(self) -> bool:
         """Whether anybody is let in at this moment."""
-        return not (self._capacity.draining or self._memory.is_full)
+        return not (self.capacity.draining or self.memory.is_full)
 
     def address(self, peer: str | None, head: Head) -> str | None:
         """Where the client is whose connection comes from `peer`; None: a Unix socket."""
-        return self._proxies.client_address(peer, head.headers.get("x-forwarded-for"))
+        return self.proxies.client_address(peer, head.headers.get("x-forwarded-for"))
 
     def admit(self, address: str | None, head: Head) -> Admitted | Response:
         """Decide about a client at `address`. If it is admitted, call `leave` when it is gone."""
@@ -106,13 +86,13 @@ class Admission:
         if refusal is not None:
             return refusal
         key = address_key(address)
-        if not self._counts.enter(key):
+        if not self.counts.enter(key):
             return Response(429, "too many connections from this address", (("Retry-After", "30"),))
         identity = self._identify(address, token)
         if isinstance(identity, Response):
             if identity.status == 401 and "origin" in head.headers:
                 return Admitted(address, key, None)
-            self._counts.leave(key)
+            self.counts.leave(key)
             return identity
         return Admitted(address, key, identity)
 
@@ -123,28 +103,28 @@ class Admission:
 
     def share(self, admitted: Admitted) -> Share | None:
         """Out of which share a client's streams are paid for; None for those of proxies and of Unix sockets."""
-        if self._shares is None or self._proxies.contains(admitted.address):
+        if self.shares is None or self.proxies.contains(admitted.address):
             return None
-        return self._shares.of(admitted.key)
+        return self.shares.of(admitted.key)
 
     def leave(self, admitted: Admitted) -> None:
         """The client is gone."""
-        self._counts.leave(admitted.key)
+        self.counts.leave(admitted.key)
 
     def verify(self, token: str) -> Identity:
         """Who the bearer of a token is. Raises `BadToken`."""
-        if self._verifier is None:
+        if self.verifier is None:
             raise BadToken("this server takes no tokens")
-        return self._verifier.verify(token)
+        return self.verifier.verify(token)
 
     def permits_origin(self, address: str | None, head: Head) -> bool:
         """Whether the request names no origin, or one whose pages may connect."""
         origin = head.headers.get("origin")
-        if origin is None:
+        if origin is None or self.origins.permits(
+            origin, head.headers.get("host"), peer_is_loopback=is_loopback(address)
+        ):
             return True
-        if self._origins.permits(origin, head.headers.get("host"), peer_is_loopback=is_loopback(address)):
-            return True
-        if self._origins.first_refusal(origin):
+        if self.origins.first_refusal(origin):
             flag = admitting_flag(origin)
             if flag is None:
                 _log.warn("a page was refused: its origin cannot be read")
@@ -154,30 +134,29 @@ class Admission:
 
     def _token(self, head: Head) -> str | Response | None:
         """The token that is to be verified; or why none is; None: there is none that matters."""
-        if self._verifier is None:
+        if self.verifier is None:
             return None
         try:
-            found = token_from(head.headers, head.query)
+            return token_from(head.headers, head.query)
         except BadRequest as fault:
             return Response(400, str(fault))
-        return None if found is None else found.token
 
     def _refusal(
         self, address: str | None, head: Head, token: str | Response | None, *, stays: bool
     ) -> Response | None:
         """Why nobody who comes from there, or nobody at all, is let in now; None: the token decides."""
         if not isinstance(token, str):
-            wait = self._rate.attempt(address, self._clock.seconds())
+            wait = self.rate.attempt(address, self.clock.seconds())
         else:
-            wait = self._rate.wait_for_token(address, self._clock.seconds())
-            if wait and self._verifier is not None and self._verifier.knows(token):
+            wait = self.rate.wait_for_token(address, self.clock.seconds())
+            if wait and self.verifier is not None and self.verifier.knows(token):
                 wait = 0
         if wait:
             return _too_often(wait)
-        refusal = self._capacity.refusal(stays=stays)
+        refusal = self.capacity.refusal(stays=stays)
         if refusal is not None:
             return refusal
-        if self._memory.is_full:
+        if self.memory.is_full:
             return Response(503, "this server is short of memory", (("Retry-After", "30"),))
         if not self.permits_origin(address, head):
             return Response(403, "pages of this origin may not connect")
@@ -185,7 +164,7 @@ class Admission:
 
     def _identify(self, address: str | None, token: str | Response | None) -> Identity | Response:
         if token is None:
-            if self._needs_token and self._verifier is not None:
+            if self.needs_token and self.verifier is not None:
                 return Response(401, "a token is needed", _UNAUTHORISED)
             return ANONYMOUS
         if isinstance(token, Response):
@@ -193,9 +172,9 @@ class Admission:
         try:
             identity = self.verify(token)
         except BadToken as fault:
-            wait = self._rate.bad_token(address, self._clock.seconds())
+            wait = self.rate.bad_token(address, self.clock.seconds())
             return _too_often(wait) if wait else Response(401, str(fault), _UNAUTHORISED)
-        wait = self._rate.attempt_of(identity.user, address, self._clock.seconds())
+        wait = self.rate.attempt_of(identity.user, address, self.clock.seconds())
         return _too_often(wait, "of this user") if wait else identity
 
 

@@ -26,6 +26,7 @@ from jwt import PyJWK, PyJWTError
 
 from marketfeed.model.nesting import is_too_deep
 from marketfeed.runtime.logs import Log
+from marketfeed.runtime.tls_files import file_stamp
 
 __all__ = [
     "CHECK_SECONDS",
@@ -139,8 +140,8 @@ class KeyFiles:
             _log.info("the keys for tokens were read anew")
             self._seen, self._fault = state, ""
 
-    def _state(self) -> list[tuple[int, int, int] | None]:
-        return [_file_state(path) for path in self._paths if path is not None]
+    def _state(self) -> list[tuple[int, int, int]]:
+        return [file_stamp(path) for path in self._paths if path is not None]
 
 
 def algorithm_of(key: object) -> str | None:
@@ -274,14 +275,6 @@ def _base64(content: bytes) -> bytes:
         return base64.b64decode(content)
     except ValueError:
         return b""
-
-
-def _file_state(path: str) -> tuple[int, int, int] | None:
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _bad(path: str, why: str) -> BadKey:

@@ -27,7 +27,7 @@ from marketfeed.http.head import BadRequest
 from marketfeed.model.identity import BadPattern, Identity, parse_patterns
 from marketfeed.model.nesting import TOO_DEEP, is_too_deep
 
-__all__ = ["LEEWAY", "MAX_SUBJECT", "MAX_TOKEN", "BadToken", "TokenFound", "TokenVerifier", "subprotocol", "token_from"]
+__all__ = ["LEEWAY", "MAX_SUBJECT", "MAX_TOKEN", "BadToken", "TokenVerifier", "subprotocol", "token_from"]
 
 LEEWAY = 30.0
 """Seconds by which the issuer's clock may be ahead of this machine's: a token may be shown as soon as it is made."""
@@ -47,16 +47,7 @@ class BadToken(Exception):
     """A token is not accepted; the message is fit for a client."""
 
 
-class TokenFound(msgspec.Struct, frozen=True):
-    """A request's token. It is never logged, so it has no part in the `repr`."""
-
-    token: str
-
-    def __repr__(self) -> str:
-        return "TokenFound(…)"
-
-
-def token_from(headers: Mapping[str, str], query: str) -> TokenFound | None:
+def token_from(headers: Mapping[str, str], query: str) -> str | None:
     """The token of a request: ``Authorization: Bearer …``, ``bearer.…`` in Sec-WebSocket-Protocol, or ``?token=…``.
 
     Names of `headers` are in lower case, repeated ones joined. An empty token is none. Raises `BadRequest` when there
@@ -67,7 +58,7 @@ def token_from(headers: Mapping[str, str], query: str) -> TokenFound | None:
         found += parse_qs(query).get("token", [])
     if any(token != found[0] for token in found):
         raise BadRequest("there are two different tokens in the request")
-    return TokenFound(found[0]) if found else None
+    return found[0] if found else None
 
 
 def subprotocol(headers: Mapping[str, str]) -> str | None:

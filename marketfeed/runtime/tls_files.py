@@ -24,7 +24,7 @@ from OpenSSL.crypto import X509, PKey
 from marketfeed.runtime.logs import Log
 from marketfeed.runtime.tls_connections import cause
 
-__all__ = ["A_KEY", "CertificateFiles", "KeyAndChain", "Renewable", "shown"]
+__all__ = ["A_KEY", "CertificateFiles", "KeyAndChain", "Renewable", "file_stamp", "shown"]
 
 A_KEY = "a PEM file with an unencrypted private key"
 _A_CHAIN = "a PEM file of certificates"
@@ -53,8 +53,8 @@ class CertificateFiles(msgspec.Struct, frozen=True):
         return CertificateFiles(key, certificate, chain, self.names)
 
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
-        """Something that is another one as soon as any of the files has been written or replaced."""
-        return tuple(_stamp(path) for path in self._paths if path)
+        """The `file_stamp` of each."""
+        return tuple(file_stamp(path) for path in self._paths if path)
 
     def read(self) -> KeyAndChain:
         """What is in them, which fits together. Raises ValueError."""
@@ -70,7 +70,8 @@ class CertificateFiles(msgspec.Struct, frozen=True):
         return KeyAndChain(key, tuple(chain))
 
 
-def _stamp(path: str) -> tuple[int, int, int]:
+def file_stamp(path: str) -> tuple[int, int, int]:
+    """Something that is another one as soon as a file has been written or replaced."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -158,7 +158,7 @@ class Handshake:
         if isinstance(answer, Response):
             self._refuse(answer, client=shown(peer, address))
             return None
-        if answer.key is not None and admission.counts:
+        if answer.key is not None and admission.counts.is_limited:
             self.counted = answer
         protocol = subprotocol(head.headers) if "sec-websocket-protocol" in head.headers else None
         switch = switch_protocols(

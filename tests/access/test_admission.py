@@ -61,7 +61,7 @@ class Door:
     @property
     def counted(self) -> int:
         """How many addresses have connections."""
-        return len(self.admission._counts)
+        return len(self.admission.counts)
 
 
 class TestOrigin:
@@ -268,7 +268,7 @@ class TestLimits:
     def test_what_leaving_is_worth(self, per_address: int) -> None:
         """Nothing, where nothing is counted."""
         door = Door(per_address=per_address)
-        assert door.admission.counts == bool(per_address)
+        assert door.admission.counts.is_limited == bool(per_address)
         admitted = door.come_in()
         assert door.counted == per_address
         door.admission.leave(admitted)
@@ -372,7 +372,7 @@ class Trial:
 
     def spend(self, door: Door) -> None:
         """Let others make the attempts that are made already, of two that are permitted."""
-        rate = door.admission._rate
+        rate = door.admission.rate
         for _ in range(1 if self.has_attempts else 2):
             rate.attempt(PEER, 0.0)
         for _ in range(1 if self.has_tokens else 2):
@@ -408,7 +408,7 @@ AUTHORIZATIONS = {"none": None, "good": f"Bearer {GOOD}", "bad": f"Bearer {BAD}"
 def test_the_first_thing_that_is_the_matter_decides(trial: Trial) -> None:
     """By the order of what it costs to find out, and nobody is counted who does not come in."""
     door = Door(auth=trial.auth, connect_rate=2, per_address=1, max_connections=0 if trial.state == "full" else 9)
-    counts = door.admission._counts
+    counts = door.admission.counts
     trial.spend(door)
     if not trial.has_place:
         counts.enter(PEER)

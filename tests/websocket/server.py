@@ -213,6 +213,6 @@ class Server:
         """No client has left anything behind."""
         assert len(self.users) == 0
         assert not self.hub.streams
-        assert len(self.admission._counts) == 0
+        assert len(self.admission.counts) == 0
         self.refusals.stopService()
         assert not self.clock.getDelayedCalls()

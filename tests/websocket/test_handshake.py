@@ -721,7 +721,7 @@ class TestGivenBack:
             assert gone() is None
         finally:
             gc.enable()
-        assert server.admission._counts._counts == {PEER: 1}
+        assert server.admission.counts._counts == {PEER: 1}
         third, fourth = server.open(), server.connect()
         fourth.receive(handshake())
         assert fourth.sent.startswith(b"HTTP/1.1 429 ")
@@ -748,7 +748,7 @@ class TestGivenBack:
         first, half = server.open(), server.connect()
         half.receive(handshake()[:-1])
         half.hang_up()
-        assert server.admission._counts._counts == {PEER: 1}
+        assert server.admission.counts._counts == {PEER: 1}
         first.hang_up()
         server.assert_empty()
 
