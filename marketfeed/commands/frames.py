@@ -18,6 +18,8 @@ NO_CODE = 1005  # RFC 6455, section 7.1.5
 
 _CONTINUATION, _TEXT, _BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 _FIN, _DEFLATED = 0x80, 0x40
+_CONTROLS = (_FIN | CLOSE, _FIN | PING, _FIN | PONG)
+_BEGINNINGS = (_TEXT, _BINARY, _DEFLATED | _TEXT, _DEFLATED | _BINARY)
 _END_OF_BLOCK = b"\x00\x00\xff\xff"  # which RFC 7692, section 7.2.1, leaves out
 
 
@@ -56,11 +58,14 @@ def masked_frame(payload: bytes, opcode: int = _TEXT) -> bytes:
     return head + mask + masked.to_bytes(size, "big")
 
 
-def cut(data: bytes, at: int = 0) -> Cut | None:
-    """The next message or control frame from `at` on; None when it is not complete. Raises `BadFrames`."""
+def cut(data: bytes, at: int = 0, *, may_deflate: bool = True) -> Cut | None:
+    """The next message or control frame from `at` on; None when it is not complete. Raises `BadFrames`.
+
+    `may_deflate`: the server may, for it was asked to.
+    """
     parts: list[bytes] = []
     controls: list[Control] = []
-    is_deflated = False
+    kind = _CONTINUATION
     while True:
         if len(data) - at < 2:
             return None
@@ -76,20 +81,32 @@ def cut(data: bytes, at: int = 0) -> Cut | None:
         at = start + size
         if at > len(data):
             return None
-        opcode = first & 0x0F
         payload = data[start:at]
-        if opcode in (CLOSE, PING, PONG):
-            controls.append(Control(opcode, payload))
+        if first in _CONTROLS and size <= 125:
+            controls.append(Control(first & 0x0F, payload))
             if not parts:
                 return None, controls, at
             continue
-        if opcode not in (_TEXT, _BINARY, _CONTINUATION) or (opcode == _CONTINUATION) != bool(parts):
+        opcode = first & 0x7F
+        if not parts and opcode in _BEGINNINGS and (may_deflate or not opcode & _DEFLATED):
+            kind = opcode
+        elif not parts or opcode != _CONTINUATION:
             raise BadFrames(f"a frame that begins with {first:#04x}")
-        is_deflated = is_deflated or bool(first & _DEFLATED)
         parts.append(payload)
         if first & _FIN:
             message = payload if len(parts) == 1 else b"".join(parts)
-            return (_inflate(message) if is_deflated else message), controls, at
+            if kind & _DEFLATED:
+                message = _inflate(message)
+            if kind & _TEXT and not message.isascii():
+                _check_text(message)
+            return message, controls, at
+
+
+def _check_text(message: bytes) -> None:
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        raise BadFrames("a text that is not UTF-8") from None
 
 
 def _inflate(data: bytes) -> bytes:

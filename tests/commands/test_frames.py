@@ -9,7 +9,7 @@ from autobahn.websocket.xormasker import create_xor_masker
 
 from marketfeed.commands.frames import CLOSE, MAX_MESSAGE, PING, PONG, BadFrames, cut, masked_frame
 
-CONTINUATION, TEXT = 0, 1
+CONTINUATION, TEXT, BINARY = 0, 1, 2
 
 
 def frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, deflated: bool = False) -> bytes:
@@ -56,6 +56,12 @@ def test_a_close_may_have_a_code() -> None:
     [
         (b"\x81\x81maskx", "a masked frame"),
         (frame(b"", 3), "a frame that begins with 0x83"),
+        (frame(b"x", fin=False) + frame(b"", PING, fin=False), "a frame that begins with 0x09"),
+        (frame(b"", PING, deflated=True), "a frame that begins with 0xc9"),
+        (frame(bytes(126), PING), "a frame that begins with 0x89"),
+        (bytes((0xA1, 0)), "a frame that begins with 0xa1"),
+        (frame(b"x", fin=False) + frame(b"x", CONTINUATION, deflated=True), "a frame that begins with 0xc0"),
+        (frame(b"\xc3", fin=False) + frame(b"(", CONTINUATION), "a text that is not UTF-8"),
         (frame(b"x", CONTINUATION), "a frame that begins with 0x80"),
         (frame(b"x", fin=False) + frame(b"y"), "a frame that begins with 0x81"),
         (bytes((0x81, 127)) + (1 << 40).to_bytes(8, "big"), "a message of more than"),
@@ -66,6 +72,19 @@ def test_what_no_server_may_send(sent: bytes, why: str) -> None:
     """It is refused with a word about what it was."""
     with pytest.raises(BadFrames, match=why):
         cut(sent)
+
+
+def test_compression_that_was_not_offered() -> None:
+    """A frame that is deflated all the same is refused."""
+    with pytest.raises(BadFrames, match="a frame that begins with 0xc1"):
+        cut(frame(b"\x03\0", deflated=True), may_deflate=False)
+
+
+def test_text_and_binary() -> None:
+    """A character may be in two frames; what is no text may be anything."""
+    data = frame(b"\xc3", fin=False) + frame(b"\xa9", CONTINUATION)
+    assert cut(data) == ("\N{LATIN SMALL LETTER E WITH ACUTE}".encode(), [], len(data))
+    assert cut(frame(b"\xff", BINARY)) == (b"\xff", [], 3)
 
 
 def test_a_message_that_inflates_without_bounds() -> None:

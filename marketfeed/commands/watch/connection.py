@@ -135,7 +135,7 @@ class Connection(Protocol):
 
     def _read_frames(self) -> None:
         at = 0
-        while self._loss is None and (found := cut(self._received, at)) is not None:
+        while self._loss is None and (found := cut(self._received, at, may_deflate=False)) is not None:
             message, controls, at = found
             for control in controls:
                 self._heed(control)

@@ -162,13 +162,21 @@ async def test_close_without_a_code() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_message_beyond_the_limit() -> None:
-    """A message without an end is not collected."""
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (b"\x81\x7f" + (MAX_MESSAGE + 1).to_bytes(8, "big"), f"a message of more than {MAX_MESSAGE} bytes"),
+        (b"\xc1\x02\x03\x00", "a frame that begins with 0xc1"),  # compressed, which nobody has asked for
+        (b"\x81\x02\xc3(", "a text that is not UTF-8"),
+    ],
+)
+async def test_what_no_server_may_send(sent: bytes, told: str) -> None:
+    """It ends the connection, and is not shown; a message without an end is not collected."""
     server = WatchedServer()
     async with listening(server) as port, watching(f"ws://127.0.0.1:{port}") as it:
         connection = await open_connection(server, it)
-        connection.sendData(b"\x81\x7f" + (MAX_MESSAGE + 1).to_bytes(8, "big"))
-        assert f"it sends a message of more than {MAX_MESSAGE} bytes" in await it.screen.next()
+        connection.sendData(sent)
+        assert (await it.screen.next()).startswith(f"lost {it.url}: it sends {told}; trying again")
 
 
 @pytest_twisted.ensureDeferred
