@@ -77,9 +77,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     published.add_argument("--channel-prefix", metavar="PREFIX", default="", help="before the stream's name in Redis")
     pace = published.add_mutually_exclusive_group()
     pace.add_argument(
-        "--window",
-        metavar="W",
-        help=f"as fast as it goes, with W messages under way (default: {DEFAULTS['window']})",
+        "--window", metavar="W", help=f"as fast as it goes, with W messages under way (default: {DEFAULTS['window']})"
     )
     pace.add_argument("--rate", metavar="R", help="R messages a second, over all streams")
     published.add_argument("--depth", metavar="LEVELS", help="order books, so many levels changed on each side")

@@ -19,12 +19,7 @@ from marketfeed.model.kinds.columns import WORD, as_text, clean, word
 from marketfeed.model.kinds.kind import StreamKind
 from marketfeed.model.kinds.table import EVENTS
 
-__all__ = [
-    "COLOURS",
-    "show_event",
-    "show_publication",
-    "show_refusal",
-]
+__all__ = ["COLOURS", "show_event", "show_publication", "show_refusal"]
 
 COLOURS = {"buy": "\x1b[32m", "sell": "\x1b[31m", "time": "\x1b[2m", "end": "\x1b[0m"}
 

@@ -11,11 +11,7 @@ from marketfeed.model.kinds.trade import TRADE
 
 __all__ = ["BUILT_IN", "EVENTS", "by_event"]
 
-BUILT_IN = (
-    TRADE,
-    DEPTH,
-    TICKER,
-)
+BUILT_IN = (TRADE, DEPTH, TICKER)
 
 
 def by_event(kinds: Iterable[StreamKind]) -> dict[str, StreamKind]:

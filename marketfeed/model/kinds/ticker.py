@@ -47,9 +47,4 @@ def _signed(value: Any, unit: str = "") -> str:
     return text if text.startswith(("-", "+")) else f"+{text}"
 
 
-TICKER = StreamKind(
-    "ticker",
-    LossPolicy.LATEST,
-    shape=Shape.of(_Ticker),
-    columns=_columns,
-)
+TICKER = StreamKind("ticker", LossPolicy.LATEST, shape=Shape.of(_Ticker), columns=_columns)
