@@ -1,3 +1,1 @@
 """What the daemon is told to do: options, settings, and the kinds that the file declares."""
-
-__all__: list[str] = []

@@ -1,3 +1,1 @@
 """What twistd asks for, and the tree of services that it gets."""
-
-__all__: list[str] = []

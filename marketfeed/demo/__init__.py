@@ -1,3 +1,1 @@
 """A market without an engine: a server of its own, and a simulated market."""
-
-__all__: list[str] = []

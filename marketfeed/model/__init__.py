@@ -1,3 +1,1 @@
 """What the daemon talks about: streams, publications, requests, replies. Pure: no reactor, no sockets, no clock."""
-
-__all__: list[str] = []

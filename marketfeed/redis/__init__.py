@@ -1,3 +1,1 @@
 """Everything that speaks to Redis."""
-
-__all__: list[str] = []

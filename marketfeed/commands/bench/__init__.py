@@ -1,3 +1,1 @@
 """`marketfeed bench`: a load of known size, and what became of it."""
-
-__all__: list[str] = []

@@ -1,3 +1,1 @@
 """`marketfeed watch`: what is published, in a terminal."""
-
-__all__: list[str] = []
