@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from marketfeed.hub.groups import Group
+from marketfeed.hub.groups import Group, overhead
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.streams import LossPolicy
 from marketfeed.wire.deflate import inflate
@@ -170,7 +170,7 @@ class _Item:
         rows = all_rows(written)
         longest = max((row for part in self.parts for row in all_rows(part)), default=0)
         most = len(written) + len(rows) * longest - sum(rows) + 3  # if all levels were as long as the longest
-        return len(written), most + group.overhead
+        return len(written), most + overhead(group.spelling, group.shape)
 
     def check(self, frame: bytes) -> None:
         """See that this is what the client is to get."""

@@ -65,13 +65,10 @@ def read_query(query: str, kinds: StreamKinds) -> DepthQuery | Response:
         return _bad("symbol is mandatory: a market as in its streams' names, such as TATA_INR", MISSING)
     if len(symbols) > 1 or not is_market(symbols[0]):
         return _bad("symbol: expected one market, 1 to 64 of the characters A-Z a-z 0-9 . _ -")
-    if len(limits) > 1 or not _is_limit(limits[0]):
+    limit = whole(limits[0], 10) or 0
+    if len(limits) > 1 or not 1 <= limit <= _MOST_LEVELS:
         return _bad(f"limit: expected one whole number from 1 to {_MOST_LEVELS}")
-    return DepthQuery(kinds.parse(f"depth@{symbols[0]}"), int(limits[0]))
-
-
-def _is_limit(text: str) -> bool:
-    return 1 <= (whole(text, 10) or 0) <= _MOST_LEVELS
+    return DepthQuery(kinds.parse(f"depth@{symbols[0]}"), limit)
 
 
 class Depth:

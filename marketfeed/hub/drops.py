@@ -43,8 +43,7 @@ class Drops:
 
     def failed(self, stream: LiveStream) -> None:
         """One has raised, which is being handled."""
-        key = stream.name, "failed"
-        self._lines.failure(key, "internal error in a publication on {stream}", stream=stream.name)
+        self._lines.failure((stream.name, "failed"), "internal error in a publication on {stream}", stream=stream.name)
 
     def close(self) -> None:
         """Tell what has not been told yet."""

@@ -107,11 +107,6 @@ class Group:
             return frame_around(b"", body, b"")
         return frame_around(self.head, body, offset_tail(offset) if self.has_offsets else b"}")
 
-    @property
-    def overhead(self) -> int:
-        """The most bytes that a frame has besides a publication's data."""
-        return overhead(self.spelling, self.shape)
-
     def depth(self, frame: bytes) -> DepthMessage | None:
         """What a frame of this group, a depth stream's, holds; None if that cannot be read.
 

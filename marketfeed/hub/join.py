@@ -117,13 +117,13 @@ class Join(msgspec.Struct, eq=False, weakref=True):
         Raises `TooLarge` where the states are more than there is room for; of what it has missed it gets what there is
         room for.
         """
+        if not self.recoveries and not self.wants_state:
+            return [], set()
         room = self._room()
         replays = self._replays(room)
         used = sum(replays.values())
         self.written += used
         frames: list[bytes] = []
-        if not replays and not self.wants_state:
-            return frames, set()
         for spelling, stream in self.streams.items():
             if spelling in replays:
                 group, recovery = self._group(spelling, stream), self.recoveries[spelling]
@@ -146,11 +146,11 @@ class Join(msgspec.Struct, eq=False, weakref=True):
             if since is not None and state.is_complete:
                 yield written.size, written.frame
                 for offset, data in since:
-                    yield len(data) + group.overhead, group.framed(data, offset)
+                    yield len(data) + overhead(spelling, self.shape), group.framed(data, offset)
                 return
         snapshot = None if state is None else state.snapshot()
         if snapshot is not None:
-            size = len(snapshot) + group.overhead
+            size = len(snapshot) + overhead(spelling, self.shape)
             self.written += size
             yield size, group.framed(snapshot, stream.history.latest or "")
 

@@ -79,7 +79,8 @@ class Subscriptions:
         """The client of an unfinished join is gone."""
         if not join.finished:
             self._finish(join)
-            self._release(join)
+            for stream in join.streams.values():
+                self._registry.release(stream, join.subscriber)
 
     def close(self) -> None:
         """Nobody joins any more."""
@@ -199,14 +200,11 @@ class Subscriptions:
         self._fanout.flush()
         if join.finished:
             return  # the flush has ended this client
-        frames: list[bytes] = []
-        recovered: set[str] = set()
-        if join.recoveries or join.wants_state:
-            try:
-                frames, recovered = join.prelude()
-            except TooLarge:
-                self._refuse_too_large(join)
-                return
+        try:
+            frames, recovered = join.prelude()
+        except TooLarge:
+            self._refuse_too_large(join)
+            return
         subscriber = join.subscriber
         groups = {}
         for spelling, stream in join.streams.items():
@@ -221,8 +219,7 @@ class Subscriptions:
             join.answers.settled()
 
     def _refuse_too_large(self, join: Join) -> None:
-        self._finish(join)
-        self._release(join)
+        self.cancel(join)
         join.answers.refused("the states of these streams are larger than --client-queue; subscribe to fewer")
         if join.is_late:
             join.answers.settled()
@@ -243,10 +240,6 @@ class Subscriptions:
         for _, name in join.asked:
             self._registry.unreserve(name, join.subscriber.share)
         join.asked.clear()
-
-    def _release(self, join: Join) -> None:
-        for stream in join.streams.values():
-            self._registry.release(stream, join.subscriber)
 
     def _guarded(self, join: Join, step: Callable[[Join], None]) -> None:
         """A step outside of the client's own request: a fault in it is the end of that client only."""

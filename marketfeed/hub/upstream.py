@@ -132,8 +132,7 @@ class Upstream:
     # What the source says, as `Sink` has it.
 
     def confirmed(self, name: str, after: str | None) -> None:
-        self._down_since = None
-        self.is_reached = True
+        self.reached()
         stream = self.registry.find(name)
         if stream is None:
             return

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 
-from marketfeed.hub.groups import Group
+from marketfeed.hub.groups import Group, overhead
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.streams import LossPolicy
 
@@ -169,7 +169,7 @@ class Backlog:
             entry.frame = b""
         earlier.take(later)
         self._left_out.merged += 1
-        self._resize(entry, earlier.size + group.overhead)
+        self._resize(entry, earlier.size + overhead(group.spelling, group.shape))
 
     def _discard(self, waiting: list[_Entry]) -> None:
         """Drop what waits of a stream, before its snapshot. What waits of others is not looked at: it may be much."""
