@@ -11,14 +11,12 @@ from functools import lru_cache
 
 __all__ = ["frame_end", "masked_text", "text_frame", "text_header"]
 
-_SHORT = [bytes((0x81, size)) for size in range(126)]
-
 
 @lru_cache(maxsize=4096)
 def text_header(size: int) -> bytes:
     """The header of a final text frame whose payload has `size` bytes."""
     if size < 126:
-        return _SHORT[size]
+        return bytes((0x81, size))
     if size < 65536:
         return b"\x81\x7e" + size.to_bytes(2, "big")
     return b"\x81\x7f" + size.to_bytes(8, "big")
