@@ -95,15 +95,12 @@ class TrustedProxies:
         reading: skipped, an empty one too, it would give way to what the client itself has sent.
         """
         client = peer
-        if not forwarded or not self.contains(peer):
-            return client
-        for hop in reversed(forwarded.split(",")):
-            address = _parsed(_without_port(hop.strip()))
+        hops = forwarded.split(",") if forwarded else []
+        while hops and self.contains(client):
+            address = _parsed(_without_port(hops.pop().strip()))
             if address is None:
-                return client
+                break
             client = str(address)
-            if not self.contains(client):
-                return client
         return client
 
 

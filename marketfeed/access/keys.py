@@ -29,7 +29,6 @@ from marketfeed.runtime.logs import Log
 from marketfeed.runtime.tls_files import file_stamp
 
 __all__ = [
-    "CHECK_SECONDS",
     "BadKey",
     "KeyFiles",
     "KeySet",

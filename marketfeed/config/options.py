@@ -125,6 +125,8 @@ _prefix = _text(
 )
 _path = _text("the path of a file", bool)
 _name = _text("a name", bool)
+_flag = _switch("true or false")
+_source = _one_of("pubsub", "streams")
 
 _SERVING, _ACCESS, _REDIS, _RESUME, _LIMITS, _RUNNING = "Serving", "Access", "Redis", "Resume", "Limits", "Running"
 
@@ -166,12 +168,7 @@ OPTIONS = (
     Option("redis-ca", _REDIS, "file of the CA that signed the server's certificate, for rediss://", _path),
     Option("redis-certificate", _REDIS, "file of the certificate to show to a rediss:// server that asks", _path),
     Option("redis-key", _REDIS, "file of the key of --redis-certificate", _path),
-    Option(
-        "source",
-        _REDIS,
-        "pubsub: the engine publishes; streams: it adds to Redis streams",
-        _one_of("pubsub", "streams"),
-    ),
+    Option("source", _REDIS, "pubsub: the engine publishes; streams: it adds to Redis streams", _source),
     Option("channel-prefix", _REDIS, "before the stream's name in Redis", _prefix),
     Option("linger", _REDIS, "seconds that a channel stays subscribed after its last client", _number(0, "seconds")),
     Option(
@@ -218,13 +215,7 @@ OPTIONS = (
         "resident memory above which no client is let in: 512MiB, or a share of what there is, or off",
         parse_memory_limit,
     ),
-    Option(
-        "demo",
-        _RUNNING,
-        "an embedded Redis-compatible server and a simulated market",
-        _switch("true or false"),
-        is_switch=True,
-    ),
+    Option("demo", _RUNNING, "an embedded Redis-compatible server and a simulated market", _flag, is_switch=True),
     Option("config", _RUNNING, "TOML file with these names, underscores for hyphens", _path),
     Option("log-format", _RUNNING, "text, or json for one object a line", _one_of("text", "json")),
     Option("log-level", _RUNNING, "debug, info, warn or error", _one_of("debug", "info", "warn", "error")),

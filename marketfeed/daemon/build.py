@@ -119,8 +119,8 @@ class Daemon(MultiService):
 def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon:
     """The tree of services. `twistd`: twistd's own options. Raises `StartFault`."""
     notes: list[str] = []
-    room = room_for_connections(raise_file_limit())
-    max_connections = _fitting(settings, room.clients, notes)
+    room, most = room_for_connections(raise_file_limit())  # of clients, and of handshakes
+    max_connections = _fitting(settings, room, notes)
     kinds = StreamKinds(settings.all_kinds)
     users = UserManager(reactor, max_connections, 0.0 if settings.demo else settings.drain_seconds, time.time)
     collector = GarbageCollector(reactor, lambda: len(users))
@@ -133,7 +133,19 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
         public = server_endpoint(reactor, settings.port)
     except ValueError as fault:
         raise StartFault(f"--port: expected a number or a Twisted endpoint description: {fault}") from None
-    clients = _clients(reactor, settings, hub, kinds, users, memory, refusals, room.handshakes)
+    admission = _admission(reactor, settings, users, memory)
+    limits = msgspec.convert(settings, SessionLimits, from_attributes=True)
+    context = SessionContext(
+        hub=hub, kinds=kinds, limits=limits, now=reactor.seconds, verify=admission.verify, refusals=refusals
+    )
+
+    def is_ready() -> bool:
+        return hub.source_reached and admission.takes_clients
+
+    handshakes = Handshakes(
+        reactor, admission, kinds, is_ready, compression=settings.compression, most=most, books=hub, refusals=refusals
+    )
+    clients = ClientFactory(reactor, handshakes, users, context, settings.max_message)
     listener = Listener(public, clients, settings.port)
     report = Report(reactor, settings, listener, max_connections, notes)
     observer = None
@@ -146,34 +158,6 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     last = (refusals, report, memory, collector, *feed.server)
     daemon.stops = (heartbeat, *feed.market, *reversed(feed.readers), hub, users, listener, *last)
     return daemon
-
-
-def _clients(
-    reactor: Any,
-    settings: Settings,
-    hub: Hub,
-    kinds: StreamKinds,
-    users: UserManager,
-    memory: MemoryGuard,
-    refusals: Refusals,
-    max_handshakes: int,
-) -> ClientFactory:
-    admission = _admission(reactor, settings, users, memory)
-    limits = msgspec.convert(settings, SessionLimits, from_attributes=True)
-    context = SessionContext(
-        hub=hub, kinds=kinds, limits=limits, now=reactor.seconds, verify=admission.verify, refusals=refusals
-    )
-    handshakes = Handshakes(
-        reactor,
-        admission,
-        kinds,
-        lambda: hub.source_reached and admission.takes_clients,
-        compression=settings.compression,
-        most=max_handshakes,
-        books=hub,
-        refusals=refusals,
-    )
-    return ClientFactory(reactor, handshakes, users, context, settings.max_message)
 
 
 def _admission(reactor: Any, settings: Settings, users: UserManager, memory: MemoryGuard) -> Admission:

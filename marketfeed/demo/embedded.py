@@ -172,15 +172,8 @@ class EmbeddedServer(Service):
 
     def _spawn(self) -> None:
         self._again = None
-        settings = {
-            "port": "0",
-            "unixsocket": self.address.path,
-            "unixsocketperm": "700",
-            "save": "",
-            "appendonly": "no",
-            "daemonize": "no",
-            "dir": str(self._directory),
-        }
+        settings = {"port": "0", "unixsocket": self.address.path, "unixsocketperm": "700", "save": ""}
+        settings |= {"appendonly": "no", "daemonize": "no", "dir": str(self._directory)}
         command = ["/bin/sh", "-c", _START, "sh", self._executable]
         for name, value in settings.items():
             command += [f"--{name}", value]

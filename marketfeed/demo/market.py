@@ -47,10 +47,8 @@ class Instrument(msgspec.Struct, frozen=True):
     @classmethod
     def named(cls, market: str) -> Instrument:
         """One of `INSTRUMENTS`, or one made up, whose opening price depends on its name alone."""
-        for instrument in INSTRUMENTS:
-            if instrument.market == market:
-                return instrument
-        return cls(market, f"{100 + crc32(market.encode()) % 2900}.00")
+        known = (instrument for instrument in INSTRUMENTS if instrument.market == market)
+        return next(known, None) or cls(market, f"{100 + crc32(market.encode()) % 2900}.00")
 
 
 INSTRUMENTS = (

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import resource
 
-import msgspec
-
-__all__ = ["RESERVED_FILES", "Room", "raise_file_limit", "room_for_connections"]
+__all__ = ["RESERVED_FILES", "raise_file_limit", "room_for_connections"]
 
 RESERVED_FILES = 128
 """File descriptors that are no connections of clients: listeners, links, logs, the reactor's own."""
 _MAX_HANDSHAKES = 4096
 
 
-class Room(msgspec.Struct, frozen=True):
-    """How many connections there may be at a time: of clients, and of those who have not sent their request yet."""
+def room_for_connections(files: int) -> tuple[int, int]:
+    """How many clients there may be at a time with this many open files, and how many who have not sent their request.
 
-    clients: int
-    handshakes: int
-
-
-def room_for_connections(files: int) -> Room:
-    """What there is room for with this many open files. Handshakes take a share, so that no flood of them takes all."""
+    The latter get a share, so that no flood of them takes all.
+    """
     room = max(2, files - RESERVED_FILES)
     handshakes = min(_MAX_HANDSHAKES, max(1, room // 8))
-    return Room(room - handshakes, handshakes)
+    return room - handshakes, handshakes
 
 
 def raise_file_limit() -> int:

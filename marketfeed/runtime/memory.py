@@ -22,15 +22,7 @@ from marketfeed.boundaries import Clock
 from marketfeed.model.numbers import whole
 from marketfeed.runtime.logs import Log
 
-__all__ = [
-    "MemoryBound",
-    "MemoryGuard",
-    "MemoryLimit",
-    "available_memory",
-    "parse_memory_limit",
-    "resident_memory",
-    "trim_memory",
-]
+__all__ = ["MemoryBound", "MemoryGuard", "MemoryLimit", "available_memory", "parse_memory_limit", "resident_memory"]
 
 _LOOK_SECONDS = 1.0
 _TRIM_SECONDS = 10.0
@@ -204,14 +196,17 @@ class MemoryGuard(Service):
         try:
             resident = self._resident_trimmed()
         except Exception as fault:
-            self._see_nothing(fault)
+            self.is_full = False
+            if not self._blind:
+                self._blind = True
+                self.log.warn("memory: it cannot be read, and counts as enough: {fault}", fault=fault)
             return
         self._blind = False
         was_full, self.is_full = self.is_full, resident > self._line
-        if self.is_full and not was_full:
-            self._say("memory: {resident_mib} MiB of {limit_mib} MiB: new clients are refused", resident)
-        elif was_full and not self.is_full:
-            self._say("memory: {resident_mib} MiB of {limit_mib} MiB: new clients are welcome again", resident)
+        if self.is_full != was_full:
+            news = "refused" if self.is_full else "welcome again"
+            line = "memory: {resident_mib} MiB of {limit_mib} MiB: new clients are " + news
+            self.log.warn(line, resident_mib=resident // _MIB, limit_mib=self.limit // _MIB)
 
     @property
     def _line(self) -> int:
@@ -226,12 +221,3 @@ class MemoryGuard(Service):
             self._trim()
             resident = self._resident()
         return resident
-
-    def _see_nothing(self, fault: Exception) -> None:
-        self.is_full = False
-        if not self._blind:
-            self._blind = True
-            self.log.warn("memory: it cannot be read, and counts as enough: {fault}", fault=fault)
-
-    def _say(self, message: str, resident: int) -> None:
-        self.log.warn(message, resident_mib=resident // _MIB, limit_mib=self.limit // _MIB)

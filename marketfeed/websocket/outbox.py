@@ -66,23 +66,8 @@ class Outbox:
     """One client's outbox, in which at most `limit` bytes wait."""
 
     __slots__ = (
-        "_closed",
-        "_handed",
-        "_has_moved",
-        "_left",
-        "_limit",
-        "_owner",
-        "_paused",
-        "_tls",
-        "_transport",
-        "_unsent",
-        "_waiting",
-        "audience",
-        "direct",
-        "send",
-        "share",
-        "thinned",
-        "window",
+        *("_closed", "_handed", "_has_moved", "_left", "_limit", "_owner", "_paused", "_tls", "_transport", "_unsent"),
+        *("_waiting", "audience", "direct", "send", "share", "thinned", "window"),
     )
 
     def __init__(self, transport: OutboxTransport, limit: int, owner: OutboxOwner) -> None:
