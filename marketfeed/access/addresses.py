@@ -156,10 +156,9 @@ class ConnectRate:
     def bad_token(self, address: str | None, now: float) -> int:
         """A token was bad, which is an attempt of who comes from `address`."""
         key = self._key(address)
-        if key is None:
-            return 0
-        self._bad_tokens.take(key, now)
-        return self._by_address.take(key, now)
+        if key is not None:
+            self._bad_tokens.take(key, now)
+        return self.attempt(address, now)
 
     def _key(self, address: str | None) -> Key | None:
         """Under what an address is counted; None: it is not."""

@@ -104,9 +104,7 @@ class AllowedOrigins:
             return False
         if self._patterns:
             return self._lists(read)
-        if read.host == _host_of_header(host):
-            return True
-        return peer_is_loopback and _LOOPBACK.fullmatch(read.host) is not None
+        return read.host == _host_of_header(host) or (peer_is_loopback and bool(_LOOPBACK.fullmatch(read.host)))
 
     def first_refusal(self, origin: str) -> bool:
         """Whether this refused origin is to be logged: it has not been, or so many others have been since that it is

@@ -106,15 +106,12 @@ class TokenVerifier:
             self._verified.clear()
             self._verified_with = keys
         digest = _digest(token)
-        verified = self._verified.get(digest)
-        if verified is None:
-            verified = self._read(token, keys)
-            self._check_times(verified)
+        verified = self._verified.get(digest) or self._read(token, keys)
+        self._check_times(verified)
+        if digest not in self._verified:
             if len(self._verified) >= _REMEMBERED:
                 del self._verified[next(iter(self._verified))]
             self._verified[digest] = verified
-        else:
-            self._check_times(verified)
         return verified.identity
 
     def knows(self, token: str) -> bool:

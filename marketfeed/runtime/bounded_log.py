@@ -84,9 +84,7 @@ class BoundedLog:
     def _may_be_told(self, key: Hashable) -> bool:
         if self._is_closed:
             return True
-        second = self._seconds.get(key)
-        if second is None:
-            second = self._begin(key, self._at_once)
+        second = self._seconds.get(key) or self._begin(key, self._at_once)
         second.left -= 1
         return second.left >= 0
 
@@ -109,10 +107,8 @@ class BoundedLog:
             if second.held:
                 self._begin(key, 0)
                 self._tell(second)
-        self._timer = None
-        for second in self._seconds.values():
-            self._timer = self._clock.callLater(second.ends - now, self._look)
-            break
+        first = next(iter(self._seconds.values()), None)
+        self._timer = None if first is None else self._clock.callLater(first.ends - now, self._look)
 
     def _tell(self, second: _Second) -> None:
         if second.tell is not None:

@@ -69,17 +69,12 @@ class GarbageCollector(Service):
             gc.freeze()
             self.longest = max(self.longest, time.perf_counter() - began)
         self._looks += 1
-        if self._looks % _AUDIT_LOOKS == 0 and self._has_grown():
-            self.log.warn(
-                "garbage collection: {count} objects are alive, more than {clients} clients account for; "
-                "all of them are looked through",
-                count=gc.get_freeze_count(),
-                clients=self._clients(),
-            )
-            self._collect_all()
-
-    def _has_grown(self) -> bool:
-        return gc.get_freeze_count() > self._base + _REST + _PER_CLIENT * self._clients()
+        if self._looks % _AUDIT_LOOKS == 0:
+            count, clients = gc.get_freeze_count(), self._clients()
+            if count > self._base + _REST + _PER_CLIENT * clients:
+                line = "garbage collection: {count} objects are alive, more than {clients} clients account for; "
+                self.log.warn(line + "all of them are looked through", count=count, clients=clients)
+                self._collect_all()
 
     @staticmethod
     def _collect_all() -> None:

@@ -133,13 +133,10 @@ class Renewable(Generic[_Made]):
         try:
             self._made, until = self._load(self._files)
         except ValueError as error:
-            if str(error) != self._fault:
-                self.log.warn(
-                    "{name}: the certificate in use stays, for its renewal is unfit: {fault}",
-                    name=self._name,
-                    fault=str(error),
-                )
-            self._fault = str(error)
+            before, self._fault = self._fault, str(error)
+            if self._fault != before:
+                line = "{name}: the certificate in use stays, for its renewal is unfit: {fault}"
+                self.log.warn(line, name=self._name, fault=self._fault)
             return
         self._fault = ""
         self.log.info(

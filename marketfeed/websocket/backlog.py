@@ -112,10 +112,7 @@ class Backlog:
             self._dropped -= not entry.size
             self.size -= entry.size
             taken += entry.size
-            if entry.group is not None:
-                frames.append(self._leave(entry.group, entry))
-            else:
-                frames.append(entry.frame)
+            frames.append(entry.frame if entry.group is None else self._leave(entry.group, entry))
         return b"".join(frames)
 
     def _leave(self, group: Group, entry: _Entry) -> bytes:

@@ -2,7 +2,6 @@
 
 1. The session ends when the first close frame is sent or the connection is gone, whichever comes first.
 2. Nothing follows a close.
-3. A connection that is gone leaves no timer and no reference cycle behind.
 
 It has an `Outbox` and a `ReadThrottle` from the beginning; a `Handshake` until the WebSocket is open; then a `Session`
 and its `TokenExpiry`; and at the end a `SendTimeout`.

@@ -264,9 +264,7 @@ class Outbox:
         """The transport, TLS, has more than it likes."""
         self._paused = True
 
-    def stopProducing(self) -> None:
-        """The transport is gone."""
-        self.close()
+    stopProducing = close  # the transport is gone
 
     def _put(self, frames: bytes, *, is_event: bool) -> None:
         if self._is_passing():
