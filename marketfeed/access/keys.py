@@ -81,9 +81,7 @@ class KeySet(msgspec.Struct, frozen=True):
 
     def choose(self, kid: str | None) -> VerifyKey | None:
         """The key for a token with this ``kid``, or None. The token's algorithm has no say in it."""
-        if kid is not None and self.named:
-            return self.named.get(kid)
-        return self.unnamed
+        return self.named.get(kid) if kid is not None and self.named else self.unnamed
 
 
 def load_keys(key_path: str | None, jwks_path: str | None) -> KeySet:
@@ -219,7 +217,10 @@ def _read_jwks(path: str) -> list[tuple[str | None, VerifyKey]]:
             raise _bad(path, f"key {number} is private; expected public keys, which have no d")
         algorithm = _algorithm(entry)
         if algorithm is not None:
-            keys.append((_kid(entry, path, number), _from_jwk(entry, algorithm, path, number)))
+            kid = entry.get("kid")
+            if kid is not None and not isinstance(kid, str):
+                raise _bad(path, f"key {number} has a kid that is no string")
+            keys.append((kid, _from_jwk(entry, algorithm, path, number)))
     if not keys:
         raise _bad(path, f"has no key that verifies tokens; expected {_ACCEPTED}")
     return keys
@@ -232,13 +233,6 @@ def _algorithm(entry: dict[str, Any]) -> str | None:
     operations = entry.get("key_ops", ["verify"])
     for_signatures = entry.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
     return algorithm if for_signatures and entry.get("alg", algorithm) == algorithm else None
-
-
-def _kid(entry: dict[str, Any], path: str, number: int) -> str | None:
-    kid = entry.get("kid")
-    if kid is not None and not isinstance(kid, str):
-        raise _bad(path, f"key {number} has a kid that is no string")
-    return kid
 
 
 def _from_jwk(entry: dict[str, Any], algorithm: str, path: str, number: int) -> VerifyKey:

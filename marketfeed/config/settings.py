@@ -170,10 +170,8 @@ def _settle_redis(values: dict[str, Any], given: dict[str, _Given], from_flags: 
             warnings.append("--redis-url holds a password, which other users of this host can read: use REDIS_URL")
     if values.get("demo"):
         if any(field in from_flags for field in (*_WHERE_REDIS_IS, *REDIS_TLS)):
-            raise BadSetting(
-                f"{given['demo'].source}: it brings its own server; "
-                "for a market on yours run: marketfeed simulate --redis-url …"
-            )
+            remedy = "for a market on yours run: marketfeed simulate --redis-url …"
+            raise BadSetting(f"{given['demo'].source}: it brings its own server; {remedy}")
         values["redis"] = EMBEDDED
         for field in REDIS_TLS:
             values.pop(field, None)
@@ -190,16 +188,14 @@ def _check_auth(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[S
         if not ("auth_key" in values or "auth_jwks" in values):
             raise BadSetting(f"{given['auth'].source}: expected together with --auth-key or --auth-jwks")
         return
+    needed = "expected together with --auth optional or --auth required"
     for field in ("auth_key", "auth_jwks", "auth_audience", "auth_issuer"):
         if field in given:
-            raise BadSetting(f"{given[field].source}: expected together with --auth optional or --auth required")
+            raise BadSetting(f"{given[field].source}: {needed}")
     for kind in kinds:
         if kind.private:
             path = repr(given["config"].text)[1:-1]
-            raise BadSetting(
-                f"streams.{kind.name} in {path}: private streams are for the bearers of tokens; "
-                "expected together with --auth optional or --auth required"
-            )
+            raise BadSetting(f"streams.{kind.name} in {path}: private streams are for the bearers of tokens; {needed}")
 
 
 def _check_warm(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:

@@ -163,11 +163,8 @@ class EmbeddedServer(Service):
             return
         fault: Any = reason.value
         last = output.strip().rpartition("\n")[2]
-        self.log.error(
-            "the embedded server ended {how}, starting it again{last}",
-            how=f"by signal {fault.signal}" if fault.signal else f"with status {fault.exitCode}",
-            last=last and f": {last}",
-        )
+        how = f"by signal {fault.signal}" if fault.signal else f"with status {fault.exitCode}"
+        self.log.error("the embedded server ended {how}, starting it again{last}", how=how, last=last and f": {last}")
         self._again = self._reactor.callLater(_AGAIN_SECONDS, self._spawn)
 
     def _spawn(self) -> None:

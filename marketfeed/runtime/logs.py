@@ -277,11 +277,8 @@ def _open(reactor: Any, path: str, in_front: bool) -> _Out:
         try:
             file.reopen()
         except OSError as error:
-            out.log.error(
-                "the log goes on in the file that was moved, for {path} cannot be opened: {fault}",
-                path=file.path,
-                fault=error.strerror,
-            )
+            line = "the log goes on in the file that was moved, for {path} cannot be opened: {fault}"
+            out.log.error(line, path=file.path, fault=error.strerror)
 
     # A handler may interrupt anything, also the writing of a line.
     signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(reopen))

@@ -63,12 +63,9 @@ class TlsFactory(TLSMemoryBIOFactory):
         self.failures += 1
         if self._lines.take(self._clock.seconds()):
             peer = connection.getPeer()
-            self.log.info(
-                "TLS: the handshake with {peer} failed: {fault} ({count} since the start)",
-                peer=f"{peer.host}:{peer.port}",
-                fault="the client hung up" if hung_up else cause(error),
-                count=self.failures,
-            )
+            fault = "the client hung up" if hung_up else cause(error)
+            line = "TLS: the handshake with {peer} failed: {fault} ({count} since the start)"
+            self.log.info(line, peer=f"{peer.host}:{peer.port}", fault=fault, count=self.failures)
 
 
 def cause(error: BaseException) -> str:
