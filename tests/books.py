@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from marketfeed.hub.groups import Group, overhead
 from marketfeed.model.book import DepthMessage
-from marketfeed.model.streams import LossPolicy
+from marketfeed.model.kinds.kind import LossPolicy
 from marketfeed.wire.deflate import inflate
 from marketfeed.wire.dialects import Shape, split_tail
 from tests.fakes import AT

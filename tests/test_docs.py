@@ -18,7 +18,7 @@ from marketfeed.commands.recording import record, replay
 from marketfeed.commands.recording.format import read_line, write_record
 from marketfeed.config.options import OPTIONS, Option
 from marketfeed.config.settings import DEFAULTS, Settings, load
-from marketfeed.model.streams import BUILT_IN
+from marketfeed.model.kinds import BUILT_IN
 from marketfeed.redis.address import RedisAddress
 from marketfeed.wire.messages import CLOSE_REASONS, ErrorCode
 from tests.docs_runner import (

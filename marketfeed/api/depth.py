@@ -16,8 +16,9 @@ from marketfeed.api.market_data import ILLEGAL, MISSING, as_json
 from marketfeed.boundaries import NoBook
 from marketfeed.http.response import Response
 from marketfeed.model.identity import Identity
+from marketfeed.model.kinds.fields import is_market
 from marketfeed.model.numbers import whole
-from marketfeed.model.streams import StreamKinds, StreamName, is_market
+from marketfeed.model.streams import StreamKinds, StreamName
 
 __all__ = ["INCOMPLETE", "UNKNOWN", "Book", "Books", "Depth", "DepthQuery", "read_query"]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 
 __all__ = ["BadSetting", "read_kinds"]
 

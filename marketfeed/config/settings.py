@@ -18,9 +18,10 @@ from marketfeed.access.addresses import Network
 from marketfeed.access.origins import OriginPattern
 from marketfeed.config.declared_kinds import BadSetting, read_kinds
 from marketfeed.config.options import OPTIONS, Option
-from marketfeed.model.state import MAX_LEVELS
+from marketfeed.model.book_state import MAX_LEVELS
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import StreamKind
 from marketfeed.model.stream_globs import BadGlob, parse_glob
-from marketfeed.model.streams import BUILT_IN, StreamKind
 from marketfeed.redis.address import EMBEDDED, BadRedisUrl, RedisAddress
 from marketfeed.redis.tls import REDIS_TLS, RedisTls
 from marketfeed.runtime.memory import MemoryLimit

@@ -15,8 +15,9 @@ from marketfeed.demo.embedded import EmbeddedServer, NoServerFound, find_server
 from marketfeed.demo.market import INSTRUMENTS
 from marketfeed.demo.simulator import MarketSimulation, SimulatedEngine
 from marketfeed.hub.hub import Hub
+from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.stream_globs import parse_glob
-from marketfeed.model.streams import BUILT_IN, StreamKinds
+from marketfeed.model.streams import StreamKinds
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.appender import RedisAppender
 from marketfeed.redis.archive import RedisArchive

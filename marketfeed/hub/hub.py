@@ -30,8 +30,8 @@ from marketfeed.hub.queries import Queries
 from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.subscribe import Subscriptions
 from marketfeed.hub.upstream import HubLimits, Upstream
+from marketfeed.model.book_state import BookState
 from marketfeed.model.publications import BadPublication
-from marketfeed.model.state import BookState
 from marketfeed.model.streams import StreamKinds, StreamName
 from marketfeed.runtime.logs import Log
 from marketfeed.wire.dialects import Shape

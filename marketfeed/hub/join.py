@@ -22,7 +22,7 @@ from marketfeed.hub.portions import Work
 from marketfeed.hub.readiness import Wait
 from marketfeed.hub.recovery import Recovery
 from marketfeed.hub.stream import LiveStream
-from marketfeed.model.state import BookState
+from marketfeed.model.book_state import BookState
 from marketfeed.model.streams import StreamName
 from marketfeed.wire.dialects import Shape
 

@@ -16,7 +16,7 @@ from marketfeed.boundaries import Archive, Clock, Entry, NoBook
 from marketfeed.hub.recovery import read_entries
 from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.upstream import Upstream
-from marketfeed.model.state import BookState
+from marketfeed.model.book_state import BookState
 from marketfeed.model.streams import StreamName
 
 __all__ = ["BOOK_SECONDS", "KEPT_SECONDS", "Queries"]

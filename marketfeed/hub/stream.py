@@ -23,9 +23,9 @@ from marketfeed.boundaries import Subscriber
 from marketfeed.hub.groups import Group
 from marketfeed.hub.history import History
 from marketfeed.hub.shares import Share
+from marketfeed.model.kinds.kind import StreamKind
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.sequence import recorder
-from marketfeed.model.streams import StreamKind
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.messages import GapReason
 

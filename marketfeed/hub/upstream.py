@@ -24,9 +24,9 @@ from marketfeed.hub.readiness import Readiness
 from marketfeed.hub.registry import StreamRegistry
 from marketfeed.hub.snapshots import SnapshotFinder
 from marketfeed.hub.stream import LiveStream
+from marketfeed.model.book_state import BookState
 from marketfeed.model.rate import TokenBucket
 from marketfeed.model.sequence import new_reader
-from marketfeed.model.state import BookState
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.runtime.logs import Log
 from marketfeed.wire.messages import GapReason

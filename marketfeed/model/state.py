@@ -5,9 +5,9 @@ A state is given only while it is complete: what a subscriber who had been there
 
 from __future__ import annotations
 
-from marketfeed.model.book_state import MAX_LEVELS, BookState
+from marketfeed.model.book_state import BookState
 
-__all__ = ["MAX_LEVELS", "BookState", "LatestState", "State"]
+__all__ = ["LatestState", "State"]
 
 
 class LatestState:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable
 from fnmatch import translate
 
-from marketfeed.model.streams import BadStreamName, StreamKind, StreamKinds
+from marketfeed.model.kinds.kind import StreamKind
+from marketfeed.model.streams import BadStreamName, StreamKinds
 
 __all__ = ["EXPECTED", "BadGlob", "StreamGlob", "is_glob", "parse_glob"]
 

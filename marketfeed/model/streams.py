@@ -11,20 +11,11 @@ from collections.abc import Iterable
 
 import msgspec
 
+from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.fields import is_market
-from marketfeed.model.kinds.kind import LossPolicy, StreamKind
-from marketfeed.model.kinds.table import BUILT_IN
+from marketfeed.model.kinds.kind import StreamKind
 
-__all__ = [
-    "BUILT_IN",
-    "BadStreamName",
-    "LossPolicy",
-    "StreamKind",
-    "StreamKinds",
-    "StreamName",
-    "is_market",
-    "snapshot_key",
-]
+__all__ = ["BadStreamName", "StreamKinds", "StreamName", "snapshot_key"]
 
 _SHOWN = 80  # of a name that a client sent, the most that an error repeats
 

@@ -15,9 +15,10 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Archive, Clock, Entry, Snapshots
+from marketfeed.model.book_state import BookState
+from marketfeed.model.kinds.kind import LossPolicy
 from marketfeed.model.publications import BadPublication, PublicationReader
-from marketfeed.model.state import BookState
-from marketfeed.model.streams import LossPolicy, StreamKinds
+from marketfeed.model.streams import StreamKinds
 
 __all__ = ["StreamSnapshots"]
 

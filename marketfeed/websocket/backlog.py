@@ -16,7 +16,7 @@ from collections.abc import Collection
 
 from marketfeed.hub.groups import Group, overhead
 from marketfeed.model.book import DepthMessage
-from marketfeed.model.streams import LossPolicy
+from marketfeed.model.kinds.kind import LossPolicy
 
 __all__ = ["Backlog", "Thinned"]
 

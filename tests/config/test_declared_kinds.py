@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.config.declared_kinds import BadSetting, read_kinds
-from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.streams import StreamKinds
 from tests.strategies import json_values, property_test
 
 PATH = "marketfeed.toml"

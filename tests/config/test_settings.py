@@ -17,7 +17,7 @@ from marketfeed.access.origins import ANY, NULL, OriginPattern
 from marketfeed.config.options import OPTIONS, Option
 from marketfeed.config.settings import DEFAULTS as ACTUAL
 from marketfeed.config.settings import BadSetting, Settings, load
-from marketfeed.model.streams import LossPolicy, StreamKind
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.redis.address import EMBEDDED, RedisAddress
 from marketfeed.redis.tls import RedisTls
 from marketfeed.runtime.memory import MemoryLimit

@@ -25,7 +25,9 @@ from marketfeed.hub.groups import Group
 from marketfeed.hub.history import Histories
 from marketfeed.hub.hub import Hub
 from marketfeed.hub.readiness import CONFIRM_SECONDS
-from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.streams import StreamKinds
 from marketfeed.wire.dialects import Shape
 from tests.conftest import LogCapture
 from tests.fakes import FakeSource

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from marketfeed.model.state import BookState
+from marketfeed.model.book_state import BookState
 from marketfeed.wire.dialects import Shape
 from tests.books import replay, update
 from tests.conftest import LogCapture

@@ -18,8 +18,10 @@ from twisted.internet.task import Clock
 from marketfeed.hub.groups import Group
 from marketfeed.hub.hub import Hub
 from marketfeed.model.book import DepthMessage
-from marketfeed.model.state import BookState
-from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
+from marketfeed.model.book_state import BookState
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.streams import StreamKinds
 from marketfeed.websocket.outbox import Outbox
 from marketfeed.wire.dialects import Shape
 from tests.books import replay, update

@@ -7,7 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from marketfeed.boundaries import Entry, NoBook
 from marketfeed.hub.queries import BOOK_SECONDS, KEPT_SECONDS
-from marketfeed.model.state import BookState
+from marketfeed.model.book_state import BookState
 from marketfeed.wire.dialects import Shape
 from tests.fakes import FakeArchive
 from tests.rooms import KINDS, LINGER, Client, Room, depth, member, offsets, trade

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.model.state import BookState, LatestState
+from marketfeed.model.book_state import BookState
+from marketfeed.model.state import LatestState
 from tests.fakes import make_stream
 from tests.strategies import property_test
 

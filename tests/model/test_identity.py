@@ -19,7 +19,9 @@ from marketfeed.model.identity import (
     StreamPattern,
     parse_patterns,
 )
-from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds, StreamName
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.streams import StreamKinds, StreamName
 from tests.strategies import MARKET_CHARACTERS, json_values, markets, property_test
 
 ORDERS = StreamKind("orders", LossPolicy.KEEP, private=True)

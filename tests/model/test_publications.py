@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.model.decimals import ACCEPTED
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.nesting import MAX_NESTING, TOO_DEEP
 from marketfeed.model.publications import BadPublication, DropReason, PublicationReader
-from marketfeed.model.streams import LossPolicy, StreamKind, StreamKinds, StreamName
+from marketfeed.model.streams import StreamKinds, StreamName
 from tests.strategies import (
     KINDS,
     bad_decimals,

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
-from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
+from marketfeed.model.streams import StreamKinds
 from tests.strategies import MARKET_CHARACTERS, canonical_names, property_test, spellings
 
 KINDS = StreamKinds()

@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from marketfeed.model.book_state import BookState
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.publications import BadPublication, DropReason, PublicationReader
 from marketfeed.model.sequence import Sequence, new_reader, recorder
-from marketfeed.model.state import BookState, LatestState
-from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
+from marketfeed.model.state import LatestState
+from marketfeed.model.streams import StreamKinds
 from tests.strategies import json_texts, property_test
 
 ids = st.integers(-3, 9) | st.integers()

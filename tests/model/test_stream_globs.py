@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.stream_globs import EXPECTED, BadGlob, is_glob, parse_glob
-from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind
 from tests.strategies import canonical_names, property_test
 
 KINDS = (*BUILT_IN, StreamKind("orders", LossPolicy.KEEP, private=True))

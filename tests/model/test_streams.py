@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.model.streams import BUILT_IN, BadStreamName, LossPolicy, StreamKind, StreamKinds, StreamName
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from tests.strategies import almost_names, canonical_names, markets, property_test, spellings
 
 KINDS = StreamKinds()

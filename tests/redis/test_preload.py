@@ -11,8 +11,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 
 import marketfeed.redis.preload
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.stream_globs import parse_glob
-from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import CommandRefused, OutOfReach
 from marketfeed.redis.preload import LOOK_SECONDS, Preload

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from marketfeed.boundaries import Snapshots
-from marketfeed.model.state import BookState
+from marketfeed.model.book_state import BookState
 from marketfeed.model.streams import StreamKinds
 from marketfeed.redis.stream_snapshots import StreamSnapshots
 from tests.fakes import FakeArchive, FakeSnapshots

@@ -9,7 +9,9 @@ import pytest
 
 from marketfeed.access.tokens import BadToken
 from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
-from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds, StreamName
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.streams import StreamKinds, StreamName
 from marketfeed.session.permission import check_in_portions, check_permission, lost_streams, renewed, streams_lost
 from marketfeed.wire.messages import ErrorCode, RequestError
 

@@ -23,7 +23,9 @@ from marketfeed.boundaries import Archive, Entry
 from marketfeed.hub.hub import Hub
 from marketfeed.hub.readiness import CONFIRM_SECONDS
 from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
-from marketfeed.model.streams import BUILT_IN, LossPolicy, StreamKind, StreamKinds
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.logs import Log
 from marketfeed.session.context import Connection, SessionContext
 from marketfeed.session.limits import SessionLimits

@@ -11,8 +11,8 @@ from twisted.application.service import Service
 from twisted.internet.defer import gatherResults
 from twisted.internet.endpoints import UNIXClientEndpoint
 
+from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.stream_globs import parse_glob
-from marketfeed.model.streams import BUILT_IN
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.preload import Preload

@@ -16,7 +16,9 @@ from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.depth import Books
 from marketfeed.hub.hub import Hub
-from marketfeed.model.streams import BUILT_IN, StreamKind, StreamKinds
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import StreamKind
+from marketfeed.model.streams import StreamKinds
 from marketfeed.session.context import SessionContext
 from marketfeed.session.limits import SessionLimits
 from marketfeed.websocket.connection import ClientFactory, ClientProtocol

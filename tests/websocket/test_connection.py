@@ -11,7 +11,7 @@ from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
 from marketfeed.access.tokens import TokenVerifier
-from marketfeed.model.streams import LossPolicy, StreamKind
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.session.session import Session
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame

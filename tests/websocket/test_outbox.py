@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from marketfeed.hub.groups import Group
-from marketfeed.model.streams import LossPolicy
+from marketfeed.model.kinds.kind import LossPolicy
 from marketfeed.websocket.outbox import Outbox
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame

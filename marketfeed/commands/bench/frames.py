@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from marketfeed.commands.frames import CLOSE, PING, cut
-from marketfeed.model.kinds.table import EVENTS
+from marketfeed.model.kinds import EVENTS
 from marketfeed.model.streams import BadStreamName, StreamKinds
 
 __all__ = ["UNKNOWN", "Batch", "BatchReader"]

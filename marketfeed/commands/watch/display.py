@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from marketfeed.commands.messages import Event, Publication, Refusal
+from marketfeed.model.kinds import EVENTS
 from marketfeed.model.kinds.columns import WORD, as_text, clean, word
 from marketfeed.model.kinds.kind import StreamKind
-from marketfeed.model.kinds.table import EVENTS
 
 __all__ = ["COLOURS", "show_event", "show_publication", "show_refusal"]
 

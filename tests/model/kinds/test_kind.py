@@ -14,10 +14,10 @@ from marketfeed.commands.watch.display import show_publication
 from marketfeed.hub.history import Histories
 from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
+from marketfeed.model.kinds import BUILT_IN, EVENTS, by_event
 from marketfeed.model.kinds.columns import Column, word
 from marketfeed.model.kinds.fields import Plain, Shape, ShortLevel, are_good_decimals
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
-from marketfeed.model.kinds.table import BUILT_IN, EVENTS, by_event
 from marketfeed.model.publications import BadPublication, DropReason
 from marketfeed.model.sequence import new_reader
 from marketfeed.model.streams import StreamKinds
