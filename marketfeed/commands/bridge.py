@@ -16,6 +16,7 @@ from typing import Any
 
 from marketfeed.commands.arguments import note, whole_number
 from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
+from marketfeed.commands.running import Hearing, end, run_until_ended
 from marketfeed.config.settings import Settings
 from marketfeed.demo.simulator import Publisher
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
@@ -29,7 +30,7 @@ _MOST_ENTRIES = 10**15 - 1
 _MOST_NAMES = 65536
 
 
-class Bridge:
+class Bridge(Hearing):
     """Hands what a `RedisListener` hears to `publisher`. `ended`: called when a subscription is refused."""
 
     log = Log()
@@ -37,35 +38,25 @@ class Bridge:
     def __init__(
         self, selection: StreamSelection, prefix: str, publisher: Publisher, ended: Callable[[], None]
     ) -> None:
-        self._selection = selection
-        self._prefix = prefix
-        self._index = {argument: index for index, (_, argument) in enumerate(selection.commands(prefix.encode()))}
+        super().__init__(selection, prefix.encode(), ended)
+        self._key_prefix = prefix
         self._publisher = publisher
-        self._ended = ended
         self._keys: dict[bytes, str | None] = {}
         self._batch: list[tuple[str, bytes]] = []
-        self._is_listening = False
-        self.fault = ""
         self.heard = 0
 
-    def arrived(self) -> None:
-        """Nothing depends on when something came."""
+    # Nothing depends on when something came, or on when the server was asked, and answered.
 
-    def asked(self) -> None:
-        """Nor on when the server was asked."""
+    def arrived(self) -> None: ...
+    def asked(self) -> None: ...
+    def answered(self) -> None: ...
 
-    def answered(self) -> None:
-        """Nor on when it answered."""
-
-    def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
-        stream = channel[len(self._prefix.encode()) :]
-        if self._selection.first(stream) != self._index[subscription]:
-            return
-        if channel not in self._keys:
+    def _hear(self, stream: bytes, payload: bytes) -> None:
+        if stream not in self._keys:
             if len(self._keys) >= _MOST_NAMES:
                 self._keys.clear()
-            self._keys[channel] = self._key(stream)
-        key = self._keys[channel]
+            self._keys[stream] = self._key(stream)
+        key = self._keys[stream]
         if key is not None:
             self.heard += 1
             self._batch.append((key, payload))
@@ -76,18 +67,12 @@ class Bridge:
             self._publisher.publish(batch)
 
     def complete(self) -> None:
-        self._is_listening = True
+        self._has_begun = True
         self.log.info("bridge: every channel is listened to")
 
-    def refused(self, subscription: bytes, why: str) -> bool:
-        if not self._is_listening and not self.fault:
-            self.fault = f"Redis refuses the subscription to {self._selection.texts[self._index[subscription]]}: {why}"
-            self._ended()
-        return self._is_listening
-
     def lost(self, good_at: float) -> None:
-        if self._is_listening:
-            self._is_listening = False
+        if self._has_begun:
+            self._has_begun = False
             self.log.error("bridge: what is published from now on is lost, until every channel is listened to again")
 
     def _key(self, stream: bytes) -> str | None:
@@ -95,7 +80,7 @@ class Bridge:
         try:
             name = stream.decode()
             if "*" not in name and parse_selection([name], StreamKinds(())).texts == (name,):
-                return self._prefix + name
+                return self._key_prefix + name
         except (UnicodeDecodeError, BadSelection):
             pass
         self.log.error(
@@ -139,7 +124,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
     from twisted.internet import reactor as the_reactor
 
-    from marketfeed.commands.running import end, run_until_ended
     from marketfeed.redis.appender import RedisAppender
     from marketfeed.redis.commands import RedisCommands
     from marketfeed.redis.listener import RedisListener

@@ -1,14 +1,49 @@
-"""A command that keeps connections to Redis and runs until it is told to end."""
+"""A command that keeps connections to Redis and runs until it is told to end, and what it hears of some streams."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
-__all__ = ["end", "run_until_ended"]
+from marketfeed.model.selection import StreamSelection
+
+__all__ = ["Hearing", "end", "run_until_ended"]
+
+
+class Hearing:
+    """The part of a `ListenerSink` that follows from a selection: each publication once, and what is refused.
+
+    `ended`: called when it cannot go on; then `fault` says why.
+    """
+
+    def __init__(self, selection: StreamSelection, prefix: bytes, ended: Callable[[], None]) -> None:
+        self._selection = selection
+        self._prefix = len(prefix)
+        self._index = {argument: index for index, (_, argument) in enumerate(selection.commands(prefix))}
+        self._ended = ended
+        self._has_begun = False  # from then on, what is refused is asked for again
+        self.fault = ""
+
+    def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
+        stream = channel[self._prefix :]
+        if self._selection.first(stream) == self._index[subscription]:
+            self._hear(stream, payload)
+
+    def _hear(self, stream: bytes, payload: bytes) -> None:
+        raise NotImplementedError
+
+    def refused(self, subscription: bytes, why: str) -> bool:
+        if not (self._has_begun or self.fault):
+            self._end(f"Redis refuses the subscription to {self._selection.texts[self._index[subscription]]}: {why}")
+        return self._has_begun
+
+    def _end(self, fault: str) -> None:
+        self.fault = fault
+        self._ended()
 
 
 def run_until_ended(reactor: Any, start: Callable[[], None], stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -32,7 +67,5 @@ def end(reactor: Any) -> None:
     """Let it end."""
     from twisted.internet.error import ReactorNotRunning
 
-    try:
+    with suppress(ReactorNotRunning):  # something else has ended it at the same time
         reactor.stop()
-    except ReactorNotRunning:
-        pass  # something else has ended it at the same time

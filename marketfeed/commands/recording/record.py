@@ -19,6 +19,7 @@ from marketfeed.commands.arguments import cannot_be_used, note, whole_number
 from marketfeed.commands.recording.output import BadOutput, FileNames, OutputFile
 from marketfeed.commands.recording.recorder import Moments, Recorder, Rotation
 from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
+from marketfeed.commands.running import end, run_until_ended
 from marketfeed.config.settings import BadSetting, Settings
 from marketfeed.model.selection import StreamSelection, parse_selection
 from marketfeed.model.streams import StreamKinds
@@ -79,7 +80,6 @@ def _record(
     from twisted.internet import reactor as the_reactor
     from twisted.internet.task import LoopingCall
 
-    from marketfeed.commands.running import end, run_until_ended
     from marketfeed.redis.commands import RedisCommands
     from marketfeed.redis.listener import RedisListener
 

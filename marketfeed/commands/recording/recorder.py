@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from marketfeed.commands.recording.format import Begin, End, Gap, write_publication, write_record
 from marketfeed.commands.recording.output import OutputFile
+from marketfeed.commands.running import Hearing
 from marketfeed.model.selection import StreamSelection
 
 __all__ = ["Moments", "Recorder", "Rotation"]
@@ -60,7 +61,7 @@ class Rotation:
         return bool(self._size) and size >= self._size
 
 
-class Recorder:
+class Recorder(Hearing):
     """Writes what a `RedisListener` hears. `new_file`: opens the next file, for a time; may raise OSError.
 
     `ended`: called once, when the recording cannot go on, before `close`; then `fault` says why, or is empty where the
@@ -76,19 +77,14 @@ class Recorder:
         moments: Moments,
         ended: Callable[[], None],
     ) -> None:
-        self._selection = selection
-        self._index = {argument: index for index, (_, argument) in enumerate(selection.commands(prefix))}
-        self._prefix = len(prefix)
+        super().__init__(selection, prefix, ended)
         self._new_file = new_file
         self._rotation = rotation
         self._moments = moments
-        self._ended = ended
         self._now = self._good = self._asked = self._complete_at = moments.now()
         self._gap_since: int | None = None
-        self._has_begun = False
         self._is_over = False
         self._in_file = 0
-        self.fault = ""
         self.publications = 0
         self.payload_bytes = 0
         self.gaps = 0
@@ -113,9 +109,8 @@ class Recorder:
     def answered(self) -> None:
         self._good = self._asked
 
-    def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
-        stream = channel[self._prefix :]
-        if self._is_over or not self._has_begun or self._selection.first(stream) != self._index[subscription]:
+    def _hear(self, stream: bytes, payload: bytes) -> None:
+        if self._is_over or not self._has_begun:
             return
         self._file.write(write_publication(self._now, stream, payload))
         self._in_file += 1
@@ -134,12 +129,6 @@ class Recorder:
             self._admit_gap()
             self._gap_since = None
             self.gaps += 1
-
-    def refused(self, subscription: bytes, why: str) -> bool:
-        if not self._has_begun:
-            text = self._selection.texts[self._index[subscription]]
-            self._end(f"Redis refuses the subscription to {text}: {why}")
-        return self._has_begun
 
     def lost(self, good_at: float) -> None:
         if self._has_begun and self._gap_since is None:
@@ -220,5 +209,4 @@ class Recorder:
 
     def _end(self, fault: str) -> None:
         self._is_over = True
-        self.fault = fault
-        self._ended()
+        super()._end(fault)
