@@ -10,23 +10,11 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.config.options import OPTIONS
 from marketfeed.config.settings import BadSetting, Settings, load
-from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.tls import RedisTls
+from marketfeed.redis.tls import REDIS_TLS
 
-__all__ = ["add_redis_options", "check_redis_files", "endpoint_of", "redis_settings"]
+__all__ = ["add_redis_options", "add_server_options", "check_redis_files", "endpoint_of", "redis_settings"]
 
-_SHARED = (
-    "redis_url",
-    "redis_host",
-    "redis_port",
-    "redis_ca",
-    "redis_certificate",
-    "redis_key",
-    "channel_prefix",
-    "log_format",
-    "log_level",
-    "config",
-)
+_SHARED = ("redis_url", "redis_host", "redis_port", *REDIS_TLS, "channel_prefix", "log_format", "log_level", "config")
 """The daemon's options that say where Redis is, and what the log looks like. Its others may be set, even badly, and
 mean nothing here."""
 
@@ -36,10 +24,15 @@ _FOR_PRIVATE_KINDS = {"auth": "optional", "auth_key": "none"}
 
 def add_redis_options(parser: argparse.ArgumentParser) -> None:
     """Add them to a command."""
-    group = parser.add_argument_group("Redis")
+    add_server_options(parser.add_argument_group("Redis"), has_default=True)
+
+
+def add_server_options(group: argparse._ArgumentGroup, *, has_default: bool) -> None:
+    """Add them to a group. `has_default`: without a URL there is a server as well."""
     group.add_argument("--redis-url", metavar="URL", help="redis://[user:password@]host:port[/db], rediss://, unix://")
-    group.add_argument("--redis-host", metavar="HOST", help="used when no URL is given (default: localhost)")
-    group.add_argument("--redis-port", metavar="PORT", help="used when no URL is given (default: 6379)")
+    if has_default:
+        group.add_argument("--redis-host", metavar="HOST", help="used when no URL is given (default: localhost)")
+        group.add_argument("--redis-port", metavar="PORT", help="used when no URL is given (default: 6379)")
     group.add_argument("--redis-ca", metavar="FILE", help="of the CA that signed the server's certificate, for rediss")
     group.add_argument(
         "--redis-certificate", metavar="FILE", help="of the certificate to show to a rediss server that asks for one"
@@ -72,12 +65,12 @@ def endpoint_of(reactor: Any, settings: Settings) -> IStreamClientEndpoint:
         raise BadSetting(str(error)) from None
 
 
-def check_redis_files(address: RedisAddress, tls: RedisTls) -> None:
+def check_redis_files(settings: Settings) -> None:
     """See that TLS to the server can be made, for a command that connects by itself. Raises `BadSetting`."""
-    if address.tls:
+    if settings.redis.tls:
         from marketfeed.redis.endpoint import check_files
 
         try:
-            check_files(address, tls)
+            check_files(settings.redis, settings.redis_tls)
         except ValueError as error:
             raise BadSetting(str(error)) from None

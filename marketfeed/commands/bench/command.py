@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from marketfeed.commands.address import ServerAddress, check_token, parse_url
 from marketfeed.commands.arguments import cannot_be_used, note, number, whole_number
 from marketfeed.commands.bench.plan import DEFAULTS, Plan
-from marketfeed.commands.redis_options import check_redis_files
+from marketfeed.commands.redis_options import add_server_options, check_redis_files
 from marketfeed.config.settings import BadSetting, Settings, load
 from marketfeed.model.kinds.columns import clean
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
@@ -66,15 +66,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     clients.add_argument("--token", metavar="TOKEN", help="of all of them, for a server with --auth")
     clients.add_argument("--compression", action="store_true", help="offer permessage-deflate")
     published = parser.add_argument_group("publishing")
-    published.add_argument(
-        "--redis-url", metavar="URL", help="redis://[user:password@]host:port[/db], rediss://, unix://"
-    )
-    published.add_argument("--redis-ca", metavar="FILE", help="of the CA that signed the server's certificate")
-    published.add_argument(
-        "--redis-certificate", metavar="FILE", help="of the certificate to show to a rediss server that asks for one"
-    )
-    published.add_argument("--redis-key", metavar="FILE", help="of the key of that certificate")
-    published.add_argument("--channel-prefix", metavar="PREFIX", default="", help="before the stream's name in Redis")
+    add_server_options(published, has_default=False)
     pace = published.add_mutually_exclusive_group()
     pace.add_argument(
         "--window", metavar="W", help=f"as fast as it goes, with W messages under way (default: {DEFAULTS['window']})"
@@ -164,7 +156,7 @@ def _plan(arguments: argparse.Namespace, tag: str) -> Plan:
         compression=arguments.compression,
         redis=redis.redis if redis else None,
         redis_tls=redis.redis_tls if redis else RedisTls(),
-        channel_prefix=arguments.channel_prefix,
+        channel_prefix=redis.channel_prefix if redis else "",
         window=whole_number("--window", arguments.window, 1, 1_000_000, default=int(DEFAULTS["window"])),
         rate=None if arguments.rate is None else number("--rate", arguments.rate, 0.01, _MOST_RATE),
         levels=whole_number("--depth", arguments.depth, 1, _MOST_LEVELS, default=int(DEFAULTS["levels"])),
@@ -192,7 +184,7 @@ def _redis(arguments: argparse.Namespace) -> Settings:
         raise BadSetting(
             "--redis-url: embedded: is a daemon's own server; expected redis://, rediss:// or unix:///path"
         )
-    check_redis_files(settings.redis, settings.redis_tls)
+    check_redis_files(settings)
     return settings
 
 

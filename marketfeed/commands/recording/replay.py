@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     pace = _pace(arguments)
     if arguments.loop and "-" in arguments.files:
         raise BadSetting("--loop: expected with files; standard input can be read once")
-    check_redis_files(settings.redis, settings.redis_tls)
+    check_redis_files(settings)
     for warning in settings.warnings:
         print(warning, file=sys.stderr)
     for each in (signal.SIGINT, signal.SIGTERM):
