@@ -1,20 +1,21 @@
 """What a command's arguments may be, and the one line that says what they may not be.
 
-1. A value that cannot be used raises `BadSetting`, as the daemon's own settings do: it names the option, repeats the
-   beginning of the value, and says what would be accepted.
-2. No number is longer than `_DIGITS` digits: reading more takes long, or cannot be done.
+A value that cannot be used raises `BadSetting`, as the daemon's own settings do: it names the option, repeats the
+beginning of the value, and says what would be accepted.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 from marketfeed.config.settings import BadSetting
+from marketfeed.model.numbers import whole
 
 __all__ = ["cannot_be_used", "note", "number", "whole_number"]
 
 _SHOWN = 80
-_DIGITS = 15
+_DIGITS = 15  # reading more takes long, or cannot be done
 
 
 def cannot_be_used(option: str, text: str, accepted: str) -> BadSetting:
@@ -29,9 +30,10 @@ def whole_number(option: str, text: str | None, least: int, most: int, accepted:
     """
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and least <= int(text) <= most):
+    found = whole(text, _DIGITS)
+    if found is None or not least <= found <= most:
         raise cannot_be_used(option, text, accepted or f"a whole number from {least} to {most}")
-    return int(text)
+    return found
 
 
 def number(option: str, text: str, least: float, most: float, accepted: str = "") -> float:
@@ -47,7 +49,5 @@ def number(option: str, text: str, least: float, most: float, accepted: str = ""
 
 def note(command: str, line: str) -> None:
     """Say something on stderr, where nobody need read it."""
-    try:
+    with suppress(OSError):
         print(f"marketfeed {command}: {line}", file=sys.stderr, flush=True)
-    except OSError:
-        pass

@@ -1,9 +1,8 @@
 """`marketfeed bridge`: what is published on some channels, into Redis streams of the same names.
 
-1. Where the server is comes from the flags, else from the daemon's own variables and file.
-2. Every publication that is heard is appended once, in the order in which it came, or counted as lost.
-3. What is published while no bridge listens is lost, and nobody can count it: that is said when it happens.
-4. The end waits for what is under way. The exit status is 0 for whoever ended it, 1 when the server refuses a
+1. Every publication that is heard is appended once, in the order in which it came, or counted as lost.
+2. What is published while no bridge listens is lost, and nobody can count it: that is said when it happens.
+3. The end waits for what is under way. The exit status is 0 for whoever ended it, 1 when the server refuses a
    subscription, 2 for a command line that cannot be used.
 """
 
@@ -12,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from marketfeed.commands.arguments import note, whole_number
@@ -77,12 +77,10 @@ class Bridge(Hearing):
 
     def _key(self, stream: bytes) -> str | None:
         """The key of a stream; None, and a line, where the channel has no name that a stream can have."""
-        try:
+        with suppress(UnicodeDecodeError, BadSelection):
             name = stream.decode()
             if "*" not in name and parse_selection([name], StreamKinds(())).texts == (name,):
                 return self._key_prefix + name
-        except (UnicodeDecodeError, BadSelection):
-            pass
         self.log.error(
             "bridge: the channel {channel} is skipped: expected a name such as trade@TATA_INR",
             channel=repr(stream[:80])[1:],

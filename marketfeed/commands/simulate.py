@@ -1,7 +1,6 @@
 """`marketfeed simulate`: a simulated trading engine that publishes to a Redis server until it is interrupted.
 
-1. Where the server is comes from the flags, else from the daemon's own variables and file (`settings`).
-2. A value that cannot be used is one line on stderr, which names the option and what would be accepted; status 2.
+A value that cannot be used is one line on stderr, which names the option and what would be accepted; status 2.
 """
 
 from __future__ import annotations

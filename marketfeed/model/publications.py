@@ -59,8 +59,6 @@ class BadPublication(ValueError):
 
 _envelope = msgspec.json.Decoder(_Envelope)
 _any_json = msgspec.json.Decoder(msgspec.Raw)
-
-
 _WRAPPED = b'{"stream"'
 _BRACES = b"}}"
 _BRACKET = ord("[")
@@ -147,7 +145,7 @@ class PublicationReader:
         if is_too_deep(payload):
             raise BadPublication(DropReason.NOT_JSON, TOO_DEEP)
         try:
-            if self._is_shaped and not payload.startswith(b'{"stream"') and self._fault(payload) is None:
+            if self._is_shaped and not payload.startswith(_WRAPPED) and self._fault(payload) is None:
                 return payload
             return self._unwrapped(payload)
         except msgspec.DecodeError as error:
@@ -155,7 +153,10 @@ class PublicationReader:
 
     def _unwrapped(self, payload: bytes) -> bytes:
         """The data of a payload that is wrapped for this stream, in any layout, or else the payload itself."""
-        envelope = _unwrap(payload)
+        try:
+            envelope: _Envelope | None = _envelope.decode(payload)
+        except msgspec.ValidationError:
+            envelope = None
         data = bytes(envelope.data) if envelope is not None and envelope.stream in self._names else payload
         fault = self._fault(data)
         if fault is None:
@@ -181,13 +182,6 @@ def _head(name: str, blank: bytes) -> bytes:
     """What stands before the data, without blanks or with those of Python's encoder; and the brace that begins it."""
     stream = msgspec.json.encode(name)
     return b'{"stream":%b%b,%b"data":%b{' % (blank, stream, blank, blank)
-
-
-def _unwrap(payload: bytes) -> _Envelope | None:
-    try:
-        return _envelope.decode(payload)
-    except msgspec.ValidationError:
-        return None
 
 
 def _is_object(data: bytes | msgspec.Raw) -> bool:

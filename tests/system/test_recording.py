@@ -17,7 +17,8 @@ from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from marketfeed.commands.recording.format import Begin, CutOff, End, Gap, Publication, Record, read_line, read_records
+from marketfeed.commands.recording.format import Begin, End, Gap, Publication, Record, read_line, read_records
+from marketfeed.commands.recording.gzip_members import CutOff
 from tests.system.harness import Harness, Process, Redis, RedisServer, trade
 
 ROOT = Path(__file__).parent.parent.parent

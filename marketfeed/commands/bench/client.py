@@ -12,6 +12,7 @@ import selectors
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -94,9 +95,8 @@ class Client:
         if self.is_slow:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BUFFER)
         try:
-            self.socket.connect(self._meeting.endpoint)
-        except BlockingIOError:
-            pass
+            with suppress(BlockingIOError):
+                self.socket.connect(self._meeting.endpoint)
         except OSError as fault:
             raise self._fault(fault) from None
 

@@ -16,6 +16,7 @@ import ssl
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from marketfeed.commands.bench.client import Client, ClientFault, Meeting
@@ -197,13 +198,11 @@ class Crowd:
     def _answer(self, client: Client, batch: Batch) -> None:
         for message in batch.others:
             self._hear(client, message)
-        try:
+        with suppress(OSError):  # the end of this connection is read soon
             for payload in batch.pings:
                 client.send(masked_frame(payload, PONG))
             if batch.close is not None:
                 client.send(masked_frame(batch.close.to_bytes(2, "big"), CLOSE))
-        except OSError:
-            pass  # the end of this connection is read soon
         if batch.close is not None:
             self._gone(client, batch.close)
 

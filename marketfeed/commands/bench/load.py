@@ -28,7 +28,7 @@ from marketfeed.commands.bench.tally import ANY
 from marketfeed.commands.redis_link import RedisLink
 from marketfeed.runtime.file_limit import RESERVED_FILES, raise_file_limit
 
-__all__ = ["LoadTest", "Plan"]
+__all__ = ["LoadTest", "Patience"]
 
 _AT_ONCE = 128  # clients that are connecting
 _PATIENCE = 10.0

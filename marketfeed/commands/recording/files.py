@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from marketfeed.commands.recording.format import BadLine, CutOff, Damaged, End, Record, read_records
+from marketfeed.commands.recording.format import BadLine, End, Record, read_records
+from marketfeed.commands.recording.gzip_members import CutOff, Damaged
 
 __all__ = ["BadRecording", "Place", "check", "recorded"]
 

@@ -21,11 +21,8 @@ from marketfeed.commands.recording.gzip_members import CutOff, Damaged, unpacked
 from marketfeed.model.nesting import TOO_DEEP, is_too_deep
 
 __all__ = [
-    "VERSION",
     "BadLine",
     "Begin",
-    "CutOff",
-    "Damaged",
     "End",
     "Gap",
     "Publication",

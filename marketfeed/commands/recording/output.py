@@ -41,10 +41,6 @@ class OutputFile:
         self.size = 0
         """Bytes that were written."""
 
-    @property
-    def is_packed(self) -> bool:
-        return self._member is not None
-
     def write(self, line: bytes) -> None:
         """Take a line, which is not written yet."""
         if self._member is None:

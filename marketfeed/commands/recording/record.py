@@ -1,8 +1,7 @@
 """`marketfeed record`: what is published on some streams, into a file or a row of files, until it is interrupted.
 
-1. Where the server is comes from the flags, else from the daemon's own variables and file.
-2. On stdout is the recording and nothing else. What the recording itself has to say is on stderr, counts at the end.
-3. The exit status is 0 for whoever ended it, the reader of stdout included, 1 when the output cannot be written or
+1. On stdout is the recording and nothing else. What the recording itself has to say is on stderr, counts at the end.
+2. The exit status is 0 for whoever ended it, the reader of stdout included, 1 when the output cannot be written or
    the server refuses a subscription, 2 for a command line that cannot be used.
 """
 
@@ -13,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from marketfeed.commands.arguments import cannot_be_used, note, whole_number
@@ -132,10 +132,8 @@ def _counts(recorder: Recorder, seconds: float) -> str:
 def _rotation(arguments: argparse.Namespace) -> Rotation:
     size, seconds = 0, 0
     if arguments.rotate_size is not None:
-        try:
+        with suppress(ValueError):
             size = parse_memory_limit(arguments.rotate_size).size
-        except ValueError:
-            pass
         if not size:
             raise cannot_be_used("--rotate-size", arguments.rotate_size, "a size from 1MiB up, such as 100MiB or 2GiB")
     if arguments.rotate_seconds is not None:

@@ -1,9 +1,8 @@
 """`marketfeed replay`: recorded publications, byte for byte, to a Redis server again.
 
-1. Where the server is comes from the flags, else from the daemon's own variables and file.
-2. The exit status is 0 for a replay that is over and for whoever ended it, 1 when a file cannot be read or the server
+1. The exit status is 0 for a replay that is over and for whoever ended it, 1 when a file cannot be read or the server
    does not take what it holds, 2 for a command line that cannot be used.
-3. Everything that it has to say is on stderr: a line about each odd file, counts at the end.
+2. Everything that it has to say is on stderr: a line about each odd file, counts at the end.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from marketfeed.commands.arguments import number
@@ -148,11 +148,9 @@ class _Notes:
 
     @staticmethod
     def _write(text: str) -> None:
-        try:
+        with suppress(OSError):  # nobody reads them
             sys.stderr.write(text)
             sys.stderr.flush()
-        except OSError:
-            pass  # nobody reads them
 
 
 def _counts(player: Player, publisher: ReplayPublisher) -> str:

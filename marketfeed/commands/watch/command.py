@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from threading import Thread
@@ -105,10 +106,8 @@ class TextScreen:
             self.note(show_event(message, received.tzinfo))
 
     def note(self, line: str) -> None:
-        try:
+        with suppress(OSError):  # nobody reads them
             print(line, file=self._err, flush=True)
-        except OSError:
-            pass  # nobody reads them
 
     def _write_text(self, line: str) -> None:
         self._write(line.encode(self._encoding, "backslashreplace"))

@@ -48,29 +48,25 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 class Link(Protocol):
-    """A connection, as the watcher sees it. When it is gone, and not before, it calls `Watcher.lost`."""
+    """A connection, as the watcher sees it. When it is gone, and not before, it calls `Watcher.lost`.
 
-    def send(self, text: bytes) -> None:
-        """Send one text message."""
+    `leave`: with a close frame, as far as there is a WebSocket already; `abort`: without a word.
+    """
 
-    def ping(self) -> None:
-        """Let the server show a sign of life."""
-
-    def leave(self) -> None:
-        """Close with a close frame, as far as there is a WebSocket already."""
-
-    def abort(self) -> None:
-        """End the connection without a word."""
+    def send(self, text: bytes) -> None: ...
+    def ping(self) -> None: ...
+    def leave(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 class Screen(Protocol):
-    """Where things are shown. `message` raises OSError when nobody can be shown anything any more."""
+    """Where is shown what comes, as it came and as it was read, and what there is to `note` about the watching itself.
 
-    def message(self, payload: bytes, message: Message) -> None:
-        """A publication or an event, as it came and as it was read."""
+    `message` raises OSError when nobody can be shown anything any more.
+    """
 
-    def note(self, line: str) -> None:
-        """Something about the watching itself."""
+    def message(self, payload: bytes, message: Message) -> None: ...
+    def note(self, line: str) -> None: ...
 
 
 class Backoff:

@@ -17,7 +17,6 @@ import msgspec
 from marketfeed.model.decimals import ACCEPTED, is_decimal, read_plain
 
 __all__ = [
-    "ANYTHING",
     "Plain",
     "Shape",
     "ShortDecimal",
@@ -63,15 +62,15 @@ class Plain(msgspec.Struct, gc=False):
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """What the publications of a kind must hold.
+    """What the publications of a kind must hold; by default any JSON object.
 
     `fields`: a type that msgspec decodes, of the required ones. `fault`: what is wrong with such an object besides, or
     None. `plain`: a quicker way to see that nothing is; None: there is none. `events`: what they may have as `e`.
     """
 
-    fields: Any
-    fault: Callable[[Any], str | None]
-    plain: type[Plain] | None
+    fields: Any = dict[str, msgspec.Raw]
+    fault: Callable[[Any], str | None] = lambda _: None
+    plain: type[Plain] | None = None
     events: tuple[str, ...] = ()
 
     @classmethod
@@ -91,31 +90,24 @@ class Shape(msgspec.Struct, frozen=True):
         return cls(msgspec.defstruct(plain.__name__, types), fault, plain, get_args(hints["e"]))
 
 
-ANYTHING = Shape(dict[str, msgspec.Raw], lambda _: None, None)
-"""Any JSON object."""
-
-
 good_decimals: set[Decimal] = set()
 good_markets: set[str] = set()
 
 
 def is_good_decimal(value: Decimal) -> bool:
     """Whether `value`, which is worth remembering, is a decimal."""
-    if isinstance(value, str) and not is_decimal(value):
-        return False
-    if len(good_decimals) >= _REMEMBERED:
-        good_decimals.clear()
-    good_decimals.add(value)
-    return True
+    return (not isinstance(value, str) or is_decimal(value)) and _remember(value, good_decimals)
 
 
 def is_good_market(text: str) -> bool:
     """`is_market`, of what is worth remembering."""
-    if _MARKET.fullmatch(text) is None:
-        return False
-    if len(good_markets) >= _REMEMBERED:
-        good_markets.clear()
-    good_markets.add(text)
+    return is_market(text) and _remember(text, good_markets)
+
+
+def _remember(value: Any, good: set[Any]) -> bool:
+    if len(good) >= _REMEMBERED:
+        good.clear()
+    good.add(value)
     return True
 
 

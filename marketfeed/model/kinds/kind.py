@@ -15,7 +15,7 @@ import msgspec
 
 from marketfeed.model.book_state import BookState
 from marketfeed.model.kinds.columns import Column
-from marketfeed.model.kinds.fields import ANYTHING, Shape
+from marketfeed.model.kinds.fields import Shape
 from marketfeed.model.state import LatestState, State
 
 __all__ = ["LossPolicy", "StreamKind"]
@@ -41,7 +41,7 @@ class StreamKind(msgspec.Struct, frozen=True):
     loss: LossPolicy
     private: bool = False
     ids: str | None = None
-    shape: Shape = ANYTHING
+    shape: Shape = Shape()
     speeds: tuple[str, ...] = ()
     columns: Callable[[Mapping[str, Any]], Sequence[Column]] | None = None
 

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from marketfeed.commands.recording.format import (
     BadLine,
     Begin,
-    CutOff,
-    Damaged,
     End,
     Gap,
     Publication,
@@ -22,6 +20,7 @@ from marketfeed.commands.recording.format import (
     read_records,
     write_record,
 )
+from marketfeed.commands.recording.gzip_members import CutOff, Damaged
 from tests.strategies import canonical_names, property_test
 
 moments = st.integers(0, (1 << 62) - 1)

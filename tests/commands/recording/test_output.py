@@ -43,10 +43,10 @@ class TestNames:
         """Directories are made; a directory's files have a name of their own."""
         names = FileNames(str(tmp_path / pattern) if pattern != "new/" else f"{tmp_path}/new/")
         file = names.open(MOMENT)
+        file.write(b"\n")
         file.close()
         assert file.shown == str(tmp_path / name)
-        assert (tmp_path / name).is_file()
-        assert file.is_packed == names.is_packed == is_packed
+        assert (tmp_path / name).read_bytes().startswith(b"\x1f\x8b") == names.is_packed == is_packed
         assert names.is_many == ("plain" not in pattern)
 
     @pytest.mark.parametrize(
