@@ -20,7 +20,8 @@ from marketfeed.config.options import OPTIONS, Option
 from marketfeed.config.settings import DEFAULTS, Settings, load
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.redis.address import RedisAddress
-from marketfeed.wire.messages import CLOSE_REASONS, ErrorCode
+from marketfeed.wire.close_codes import CLOSE_REASONS
+from marketfeed.wire.messages import ErrorCode
 from tests.docs_runner import (
     DOCUMENTS,
     ROOT,

@@ -12,7 +12,7 @@ from marketfeed.boundaries import HubPort, Subscriber
 from marketfeed.model.identity import Identity
 from marketfeed.model.streams import StreamKinds
 from marketfeed.session.limits import SessionLimits
-from marketfeed.wire.messages import CloseReason
+from marketfeed.wire.close_codes import CloseReason
 
 __all__ = ["Connection", "SessionContext"]
 

@@ -31,8 +31,9 @@ from marketfeed.session.context import Connection, SessionContext
 from marketfeed.session.limits import MOST_REFUSED, RequestBudget
 from marketfeed.session.permission import check_in_portions, check_permission, lost_streams, renewed, streams_lost
 from marketfeed.session.properties import DEFAULTS, Properties
+from marketfeed.wire.close_codes import INTERNAL_ERROR, TOO_MANY_REQUESTS
 from marketfeed.wire.dialects import Dialect
-from marketfeed.wire.messages import INTERNAL_ERROR, TOO_MANY_REQUESTS, Request, RequestError, RequestId, parse_request
+from marketfeed.wire.messages import Request, RequestError, RequestId, parse_request
 
 __all__ = ["Session"]
 

@@ -29,8 +29,7 @@ from marketfeed.websocket.connections import UserManager
 from marketfeed.websocket.handshake import Handshake, Handshakes, Opened, shown
 from marketfeed.websocket.read_throttle import ReadRate
 from marketfeed.websocket.token_expiry import TokenExpiry
-from marketfeed.wire.frames import text_frame
-from marketfeed.wire.messages import (
+from marketfeed.wire.close_codes import (
     BINARY_FRAME,
     INTERNAL_ERROR,
     NO_PONG,
@@ -38,9 +37,9 @@ from marketfeed.wire.messages import (
     RESTART,
     SLOW_CONSUMER,
     CloseReason,
-    Expiring,
-    ServerShutdown,
 )
+from marketfeed.wire.frames import text_frame
+from marketfeed.wire.messages import Expiring, ServerShutdown
 
 __all__ = ["ClientFactory", "ClientProtocol"]
 

@@ -13,15 +13,7 @@ from hypothesis import strategies as st
 
 from marketfeed.access import tokens as auth
 from marketfeed.access.keys import KeySet, VerifyKey
-from marketfeed.access.tokens import (
-    LEEWAY,
-    MAX_SUBJECT,
-    MAX_TOKEN,
-    BadToken,
-    TokenVerifier,
-    subprotocol,
-    token_from,
-)
+from marketfeed.access.tokens import LEEWAY, MAX_SUBJECT, MAX_TOKEN, BadToken, TokenVerifier, subprotocol, token_from
 from marketfeed.http.head import BadRequest
 from marketfeed.model.identity import Identity, StreamPattern
 from tests.conftest import LogCapture

@@ -30,9 +30,10 @@ from marketfeed.runtime.logs import Log
 from marketfeed.session.context import Connection, SessionContext
 from marketfeed.session.limits import SessionLimits
 from marketfeed.session.session import Session
+from marketfeed.wire.close_codes import INTERNAL_ERROR, TOO_MANY_REQUESTS, CloseReason
 from marketfeed.wire.dialects import Dialect
 from marketfeed.wire.frames import text_frame
-from marketfeed.wire.messages import INTERNAL_ERROR, TOO_MANY_REQUESTS, CloseReason, ServerShutdown
+from marketfeed.wire.messages import ServerShutdown
 from tests.conftest import LogCapture
 from tests.fakes import FakeSource, FakeSubscriber
 from tests.limits import hub_limits, session_limits

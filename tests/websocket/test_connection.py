@@ -13,9 +13,10 @@ from twisted.python.failure import Failure
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.session.session import Session
+from marketfeed.wire.close_codes import CLOSE_REASONS, CloseReason
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame
-from marketfeed.wire.messages import CLOSE_REASONS, CloseReason, ServerShutdown
+from marketfeed.wire.messages import ServerShutdown
 from tests.by_hand import BINARY, CLOSE, PING, TEXT, close_code, frame, frames_of, handshake, say
 from tests.conftest import LogCapture
 from tests.limits import session_limits

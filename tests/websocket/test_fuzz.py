@@ -26,7 +26,8 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from marketfeed.runtime.logs import _Json, _Text
-from marketfeed.wire.messages import CLOSE_REASONS, ErrorCode
+from marketfeed.wire.close_codes import CLOSE_REASONS
+from marketfeed.wire.messages import ErrorCode
 from tests.by_hand import CLOSE, PONG, TEXT, close_code, frame, frames_of, handshake, say
 from tests.conftest import LogCapture
 from tests.fakes import FakeMemory

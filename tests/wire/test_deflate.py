@@ -10,14 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.wire.deflate import (
-    LEAST,
-    compressed_body,
-    compressed_frame,
-    frame_around,
-    inflate,
-    useful_window,
-)
+from marketfeed.wire.deflate import LEAST, compressed_body, compressed_frame, frame_around, inflate, useful_window
 from marketfeed.wire.frames import text_frame
 from tests.strategies import property_test
 

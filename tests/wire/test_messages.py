@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from marketfeed.model.nesting import MAX_NESTING
 from marketfeed.wire.messages import (
-    CLOSE_REASONS,
     ErrorCode,
     Expiring,
     Gap,
@@ -286,18 +285,6 @@ def test_expiring() -> None:
         "E": 1700000000000,
         "expiresAt": 1700000060000,
     }
-
-
-def test_close_reasons() -> None:
-    """No code twice, each one that a server may send, and the meaning fits a close frame (RFC 6455, section 5.5)."""
-    codes = [reason.code for reason in CLOSE_REASONS]
-    assert len(set(codes)) == len(codes)
-    assert {1002, 1003, 1007, 1009, 1011, 1012, 4008, 4029, 4401} <= set(codes)
-    for reason in CLOSE_REASONS:
-        assert reason.code in range(1000, 1015) or reason.code in range(4000, 5000)
-        assert reason.code not in (1004, 1005, 1006)
-        assert 0 < len(reason.meaning.encode()) <= 123
-        assert reason.advice
 
 
 @property_test

@@ -21,7 +21,7 @@ from marketfeed.commands.frames import CLOSE, PING, PONG, BadFrames, Control, cu
 from marketfeed.commands.handshake import BadAnswer, Handshake
 from marketfeed.commands.watch.watcher import Loss, Watcher
 from marketfeed.model.kinds.columns import clean
-from marketfeed.wire.messages import CLOSE_REASONS
+from marketfeed.wire.close_codes import CLOSE_REASONS
 
 __all__ = ["Connection", "dial"]
 
