@@ -40,14 +40,11 @@ _texts = msgspec.json.Decoder(list[tuple[str, str]])
 _string = msgspec.json.Decoder(str)
 
 
-class Side:
+class Side(msgspec.Struct, eq=False):
     """The levels of one side by the places of their prices, and which of them have a quantity of zero."""
 
-    __slots__ = ("levels", "zeros")
-
-    def __init__(self, levels: dict[Place, Level], zeros: set[Place]) -> None:
-        self.levels = levels
-        self.zeros = zeros
+    levels: dict[Place, Level]
+    zeros: set[Place]
 
     def __len__(self) -> int:
         return len(self.levels)
@@ -88,28 +85,16 @@ _remembered = lru_cache(maxsize=16384)(_place)
 _remembered_amount = lru_cache(maxsize=4096)(_place)  # apart, for they are many, and would leave no room for prices
 
 
-class DepthMessage:
+class DepthMessage(msgspec.Struct, eq=False):
     """One depth message, or several merged into one."""
 
-    __slots__ = ("asks", "bids", "fields", "first", "is_snapshot", "last", "level_size")
-
-    def __init__(
-        self,
-        fields: dict[bytes, bytes],
-        asks: Side,
-        bids: Side,
-        first: float | None,
-        last: float | None,
-        is_snapshot: bool,
-        level_size: int,
-    ) -> None:
-        self.fields = fields  # names and values as JSON, but for the levels
-        self.asks = asks
-        self.bids = bids
-        self.first = first
-        self.last = last
-        self.is_snapshot = is_snapshot
-        self.level_size = level_size  # of the longest level that was merged into this
+    fields: dict[bytes, bytes]  # names and values as JSON, but for the levels
+    asks: Side
+    bids: Side
+    first: float | None
+    last: float | None
+    is_snapshot: bool
+    level_size: int  # of the longest level that was merged into this
 
     @classmethod
     def parse(cls, data: bytes) -> DepthMessage:
@@ -131,15 +116,8 @@ class DepthMessage:
 
     def copy(self) -> DepthMessage:
         """A message of the same content, to merge others into."""
-        return DepthMessage(
-            dict(self.fields),
-            self.asks.copy(),
-            self.bids.copy(),
-            self.first,
-            self.last,
-            self.is_snapshot,
-            self.level_size,
-        )
+        asks, bids = self.asks.copy(), self.bids.copy()
+        return msgspec.structs.replace(self, fields=dict(self.fields), asks=asks, bids=bids)
 
     def can_take(self, later: DepthMessage) -> bool:
         """Whether `later` may be merged into this one."""

@@ -40,6 +40,9 @@ class _Ids(msgspec.Struct, gc=False):
 _ids = msgspec.json.Decoder(_Ids).decode
 
 
+def _ignore() -> None: ...
+
+
 class BookState:
     """The state of a stream of depth messages: the order book."""
 
@@ -60,8 +63,8 @@ class BookState:
 
     def __init__(self) -> None:
         self.max_levels = MAX_LEVELS  # of both sides
-        self.too_large: Callable[[], object] | None = None  # called when the book, or a seed, has more
-        self.reached: Callable[[], object] | None = None  # called when the stream has come as far as a seed ahead of it
+        self.too_large: Callable[[], object] = _ignore  # called when the book, or a seed, has more
+        self.reached: Callable[[], object] = _ignore  # called when the stream has come as far as a seed ahead of it
         self._book: DepthMessage | None = None  # without what waits; None: there is no book
         self._pending: list[bytes] = []
         self._size = 0  # bytes that wait
@@ -112,7 +115,7 @@ class BookState:
         """What it takes to write the book, in µs, about; nothing while it is as it was last written."""
         if self._written is not None or self._book is None:
             return 0
-        return (len(self._book.asks) + len(self._book.bids)) // _WRITTEN_IN_US
+        return self._book.level_count // _WRITTEN_IN_US
 
     def record(self, data: bytes) -> bool:
         """A publication has come. Whether its ids jump, so that something before it is missing."""
@@ -148,7 +151,7 @@ class BookState:
         except Exception:  # of any other data it may raise what it likes
             return False
         if book.level_count > self.max_levels:
-            self._say_too_large()
+            self.too_large()
             return False
         if type(last) is not int:
             last = None
@@ -214,7 +217,7 @@ class BookState:
                 return False  # the seed has it in it
             seeded, self._seeded = self._seeded, None
             jumps = first > seeded + 1
-            if not jumps and self.reached is not None:
+            if not jumps:
                 self.reached()
             if last == seeded:
                 return False
@@ -253,17 +256,13 @@ class BookState:
                 book.take(DepthMessage.parse(data))
                 if book.level_count > self.max_levels:
                     self._spoil()
-                    self._say_too_large()
+                    self.too_large()
                     return
         except Exception:  # of data that `--validate warn` let through it may raise what it likes
             self._spoil()
             return
         del self._pending[: len(settled)]
         self._size -= sum(map(len, settled))
-
-    def _say_too_large(self) -> None:
-        if self.too_large is not None:
-            self.too_large()
 
     def _spoil(self) -> None:
         """The book has in it what cannot be kept. What has ids is ordered by the last one."""

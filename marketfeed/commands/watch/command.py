@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from threading import Thread
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         _settle_stdout()
 
 
+@dataclass(frozen=True)
 class TextScreen:
     """Shows messages on `out` and notes on `err`.
 
@@ -73,48 +75,37 @@ class TextScreen:
     neither control characters nor, unless `colour`, colours.
     """
 
-    def __init__(
-        self,
-        out: BinaryIO,
-        err: TextIO,
-        *,
-        encoding: str = "utf-8",
-        json: bool = False,
-        is_terminal: bool = False,
-        colour: bool = False,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._out = out
-        self._err = err
-        self._encoding = encoding
-        self._json = json
-        self._is_terminal = is_terminal
-        self._colour = colour and is_terminal
-        self._now = now
+    out: BinaryIO
+    err: TextIO
+    encoding: str = "utf-8"
+    json: bool = False
+    is_terminal: bool = False
+    colour: bool = False
+    now: Callable[[], float] = time.time
 
     def message(self, payload: bytes, message: Message) -> None:
         """Raises OSError, such as BrokenPipeError when nobody reads `out`."""
-        received = datetime.fromtimestamp(self._now()).astimezone()
-        if self._json and not self._is_terminal:
+        received = datetime.fromtimestamp(self.now()).astimezone()
+        if self.json and not self.is_terminal:
             self._write(payload.translate(_LINE_BREAKS))
-        elif self._json:
+        elif self.json:
             self._write_text(clean(payload.translate(_LINE_BREAKS).decode("utf-8", "replace"), len(payload)))
         elif isinstance(message, Publication):
-            self._write_text(show_publication(message, received, colour=self._colour))
+            self._write_text(show_publication(message, received, colour=self.colour and self.is_terminal))
         elif isinstance(message, Event):
             assert received.tzinfo is not None
             self.note(show_event(message, received.tzinfo))
 
     def note(self, line: str) -> None:
         with suppress(OSError):  # nobody reads them
-            print(line, file=self._err, flush=True)
+            print(line, file=self.err, flush=True)
 
     def _write_text(self, line: str) -> None:
-        self._write(line.encode(self._encoding, "backslashreplace"))
+        self._write(line.encode(self.encoding, "backslashreplace"))
 
     def _write(self, line: bytes) -> None:
-        self._out.write(line + b"\n")
-        self._out.flush()
+        self.out.write(line + b"\n")
+        self.out.flush()
 
 
 def wants_colour(environment: Mapping[str, str]) -> bool:
