@@ -42,7 +42,7 @@ class Crowd:
     """The clients of one server.
 
     `first_number`: what each client waits for of each of its streams, ANY for whatever comes first. `now`: the time
-    in ms since 1970. `begun`, `open`: clients so far. `published`: messages that each stream had, kept by the engine.
+    in ms since 1970. `clients`: so far, `open` of them. `published`: messages that each stream had, kept by the engine.
     `awaited`: numbers that open clients wait for. `publications`, `size`: what they got, in messages and in bytes.
     `slow_open`: slow clients that the server has not ended, as far as they have read; `slow_size`: how many bytes
     that is; `slow_closed`: the others, by the code of their close.
@@ -88,13 +88,9 @@ class Crowd:
         self.events: Counter[str] = Counter()
         self.closed: Counter[int] = Counter()
 
-    @property
-    def begun(self) -> int:
-        return len(self.clients)
-
     def begin(self) -> None:
         """Let one more client connect. Raises `ClientFault`."""
-        number = self.begun
+        number = len(self.clients)
         wanted = share_out(number, self._per_client, len(self._streams))
         client = Client(
             number,

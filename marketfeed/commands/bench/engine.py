@@ -53,16 +53,18 @@ class NumberedEngine:
         self, link: RedisLink, streams: Sequence[str], prefix: str = "", levels: int = 10, payload_bytes: int = 0
     ) -> None:
         self._link = link
-        names = [(stream, *stream.split("@", 1)) for stream in streams]
-        self._targets = [
-            (RedisLink.head((prefix + stream).encode()), kind == "depth", market) for stream, kind, market in names
-        ]
+        self._targets = [self._target(stream, prefix) for stream in streams]
         self._levels = levels
         self._payload_bytes = payload_bytes
         self._next = 0
         self.published = [0] * len(streams)
         self.total = 0
         self.unheard = 0
+
+    @staticmethod
+    def _target(stream: str, prefix: str) -> tuple[bytes, bool, str]:
+        kind, _, market = stream.partition("@")
+        return RedisLink.head((prefix + stream).encode()), kind == "depth", market
 
     @property
     def is_behind(self) -> bool:

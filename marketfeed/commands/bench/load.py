@@ -134,7 +134,7 @@ class LoadTest:
         crowd, clients = self._crowd, self._plan.clients
         patience = Patience(self._clock, _PATIENCE)
         while crowd.open < clients and not self._interruptions:
-            while crowd.begun < clients and crowd.begun - crowd.open < _AT_ONCE:
+            while (begun := len(crowd.clients)) < clients and begun - crowd.open < _AT_ONCE:
                 crowd.begin()
             self._poll(_TICK)
             if patience.has_run_out(crowd.open):
@@ -144,19 +144,15 @@ class LoadTest:
                 )
 
     def _measure(self) -> tuple[Sample, Sample]:
-        plan, crowd = self._plan, self._crowd
-        if plan.messages is not None:
-            first = self._sample()
-            self._flow(math.inf)
-            self._drain()
-            return first, self._sample()
-        self._flow(plan.warm_up)
-        crowd.measure_from(self._now() if self._engine is not None else -math.inf)
+        plan = self._plan
+        if plan.messages is None:
+            self._flow(plan.warm_up)
+            self._crowd.measure_from(self._now() if self._engine is not None else -math.inf)
         first = self._sample()
-        self._flow(plan.seconds)
+        self._flow(plan.seconds if plan.messages is None else math.inf)
         last = self._sample()
         self._drain()
-        return first, last
+        return first, last if plan.messages is None else self._sample()
 
     def _flow(self, seconds: float, *, is_publishing: bool = True) -> None:
         """Let things happen for so long, or until all is published."""

@@ -34,10 +34,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     `lost`, `duplicated`, `out_of_order`, `unasked`: numbers, over the whole test, each for each client. `closed`: how
     many connections the server ended, by close code; `slow_closed`: the same of the slow clients, of whom `slow_open`
-    were left. `timed`: how many deliveries told when they were due, which `latency_ms` is of; None
-    in a report of an earlier version, which left out the last ones. `generator_cpu`: the
-    share of a core that this program used; `generator_busy`: the same, or where it may use one core only, what anybody
-    used of that.
+    were left. `timed`: how many deliveries told when they were due, which `latency_ms` is of; None in a report of an
+    earlier version, which left out the last ones. `generator_cpu`: the share of a core that this program used;
+    `generator_busy`: the same, or where it may use one core only, what anybody used of that.
     """
 
     url: str
