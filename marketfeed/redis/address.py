@@ -85,14 +85,9 @@ def parse_redis_url(url: str) -> RedisAddress:
         raise BadRedisUrl("the host is missing; expected redis://host:port")
     if not is_host(host):
         raise BadRedisUrl("the host is neither a name nor an address; expected redis://host:port")
-    return RedisAddress(
-        host=host.lower(),
-        port=port or 6379,
-        tls=parts.scheme == "rediss",
-        username=username,
-        password=password,
-        database=_database(parts, parts.path.strip("/") or "0"),
-    )
+    tls = parts.scheme == "rediss"
+    database = _database(parts, parts.path.strip("/") or "0")
+    return RedisAddress(host.lower(), port or 6379, tls=tls, username=username, password=password, database=database)
 
 
 def is_host(text: str) -> bool:

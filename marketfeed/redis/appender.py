@@ -25,7 +25,7 @@ that is lost is AWAY, from every state.
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum, auto
+from enum import Enum
 from typing import Any
 
 import hiredis
@@ -50,19 +50,8 @@ BUSY_SECONDS = 0.25
 
 _ELSEWHERE = frozenset({"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN"})
 _BUSY = "BUSY"
-
-_Entry = tuple[str, bytes]
-"""Its key, and its payload."""
-
-
-class _State(Enum):
-    """See the table above."""
-
-    AWAY = auto()
-    PROBING = auto()
-    TAKING = auto()
-    REFUSED = auto()
-    RESTING = auto()
+_Entry = tuple[str, bytes]  # its key, and its payload
+_State = Enum("_State", "AWAY PROBING TAKING REFUSED RESTING")  # see the table above
 
 
 class _AppenderLink(RedisLink):

@@ -59,9 +59,7 @@ class RedisArchive:
     async def _newest(self, key: bytes, limit: int, max_bytes: int) -> list[Entry] | None:
         portion = _Portion(max_bytes, limit)
         try:
-            await self._read(
-                portion, lambda last, count: ("XREVRANGE", key, f"({last}" if last else "+", "-", "COUNT", count)
-            )
+            await self._read(portion, lambda last, n: ("XREVRANGE", key, f"({last}" if last else "+", "-", "COUNT", n))
         except CommandFault:
             return None
         return portion.entries[::-1]

@@ -38,12 +38,12 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class DesiredChannels:
-    """The desired set and how far the present link has come with it."""
+    """The desired set and how far the present link has come with it. `refused`: what the server does not permit."""
 
     def __init__(self) -> None:
         self.wanted: set[bytes] = set()
         self.confirmed: set[bytes] = set()
-        self._refused = Rotation[bytes]()
+        self.refused = Rotation[bytes]()
         self._retried: set[bytes] = set()  # of the refused ones
         self._linked = False
         self._changed: dict[bytes, None] = {}  # channels whose state may differ from the wish, oldest first
@@ -51,22 +51,13 @@ class DesiredChannels:
         self._unanswered: set[bytes] = set()
         self._halves: deque[list[bytes]] = deque()
 
-    @property
-    def refused(self) -> set[bytes]:
-        """The channels that the server does not permit."""
-        return set(self._refused)
-
-    @property
-    def refusals(self) -> int:
-        """How many they are."""
-        return len(self._refused)
-
     def want(self, channel: bytes) -> bool:
         """Subscribe to this channel. True: it is subscribed still, so that no answer will come."""
         self.wanted.add(channel)
         self._forget_refusal(channel)
         self._mark(channel)
-        return channel in self.confirmed and not self._is_ending(channel)
+        is_ending = self._flight is not None and self._flight.verb is Verb.UNSUBSCRIBE and channel in self._unanswered
+        return channel in self.confirmed and not is_ending
 
     def unwant(self, channel: bytes) -> None:
         """Do not stay subscribed to this channel."""
@@ -76,7 +67,7 @@ class DesiredChannels:
 
     def retry(self, most: int) -> None:
         """Ask again for at most so many of those that are refused, whose turn it is."""
-        for channel in self._refused.next(most):
+        for channel in self.refused.next(most):
             self._retried.add(channel)
             self._mark(channel)
 
@@ -90,7 +81,7 @@ class DesiredChannels:
         """The link is gone, and every subscription with it."""
         self._linked = False
         self.confirmed.clear()
-        self._refused.clear()
+        self.refused.clear()
         self._retried.clear()
         self._changed.clear()
         self._halves.clear()
@@ -139,23 +130,19 @@ class DesiredChannels:
             return None
         if flight.verb is Verb.UNSUBSCRIBE or left[0] not in self.wanted:
             return None
-        if left[0] in self._refused:
+        if left[0] in self.refused:
             self._retried.discard(left[0])
             return None
-        self._refused.add(left[0])
+        self.refused.add(left[0])
         return left[0]
 
     def _forget_refusal(self, channel: bytes) -> None:
-        self._refused.discard(channel)
+        self.refused.discard(channel)
         self._retried.discard(channel)
 
     def _mark(self, channel: bytes) -> None:
         if self._linked:  # without a link nothing is sent, and a new one begins with all that is wanted
             self._changed[channel] = None
-
-    def _is_ending(self, channel: bytes) -> bool:
-        flight = self._flight
-        return flight is not None and flight.verb is Verb.UNSUBSCRIBE and channel in self._unanswered
 
     def _end_flight(self) -> None:
         self._flight = None
@@ -193,5 +180,5 @@ class DesiredChannels:
         return verb, channels
 
     def _is_missing(self, channel: bytes) -> bool:
-        is_refused = channel in self._refused and channel not in self._retried
+        is_refused = channel in self.refused and channel not in self._retried
         return channel in self.wanted and channel not in self.confirmed and not is_refused

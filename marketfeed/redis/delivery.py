@@ -104,15 +104,12 @@ class Delivery:
         for entry, fields in entries:
             payload = fields[1] if fields[0] == b"d" else payload_of(fields)
             if payload is None:
-                self._nameless(stream, entry)
+                if self._nameless_lines.take(self._clock.seconds()):
+                    self.log.warn("{stream}: the entry {entry} has no field d", stream=stream, entry=entry.decode())
             else:
                 reading.told = entry.decode()
                 publish(stream, payload, reading.told)
         self._publisher.has_published(reading, entries)
-
-    def _nameless(self, stream: str, entry: bytes) -> None:
-        if self._nameless_lines.take(self._clock.seconds()):
-            self.log.warn("{stream}: the entry {entry} has no field d", stream=stream, entry=entry.decode())
 
     def stop(self) -> None:
         """What has not been published yet never is; `delivered` is not called."""

@@ -78,12 +78,10 @@ class RedisLink(SubscriberProtocol):
         """Ask one thing during the login; its reply. Raises hiredis' ReplyError, or `LinkError`."""
         try:
             return await self.execute_command(*words).addTimeout(LOGIN_SECONDS, self._clock)
-        except hiredis.ReplyError:
+        except (hiredis.ReplyError, CancelledError):
             raise
         except DeferredTimeout:
             raise LinkError(f"no answer within {LOGIN_SECONDS:g} s, is it {self._expected}?") from None
-        except CancelledError:
-            raise
         except Exception:
             raise self._fault or LinkError("the connection was closed") from None
 

@@ -173,23 +173,17 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
         silence = self._clock.seconds() - link.last_heard
         if silence >= QUIET_SECONDS:
             link.ping()
-            self._watch = self._clock.callLater(
-                SILENT_SECONDS - QUIET_SECONDS, self._see_whether_it_lives, link, link.last_heard
-            )
+            delay, asked_after = SILENT_SECONDS - QUIET_SECONDS, link.last_heard
         else:
-            self._watch = self._clock.callLater(QUIET_SECONDS - silence, self._see_whether_it_lives, link)
+            delay, asked_after = QUIET_SECONDS - silence, None
+        self._watch = self._clock.callLater(delay, self._see_whether_it_lives, link, asked_after)
 
     def _report(self, cause: LinkError, pause: float) -> None:
         text = str(cause)
         say = self.log.debug if text == self._last_cause else self.log.error
         self._last_cause = text
-        say(
-            "{name}: no connection to {address}: {cause}; trying again, next in {pause:.1f} s",
-            name=self._called,
-            address=self._address,
-            cause=text,
-            pause=pause,
-        )
+        line = "{name}: no connection to {address}: {cause}; trying again, next in {pause:.1f} s"
+        say(line, name=self._called, address=self._address, cause=text, pause=pause)
 
 
 class _Pauses:

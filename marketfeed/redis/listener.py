@@ -25,12 +25,11 @@ from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.link_keeper import LinkKeeper
-from marketfeed.redis.server_role import RoleLink, RoleWatch
+from marketfeed.redis.server_role import ASK_SECONDS, BUSY, RoleLink, RoleWatch
 from marketfeed.redis.subscriber_link import SubscriberLink
 
 __all__ = ["ListenerSink", "RedisListener"]
 
-ASK_SECONDS = 1.0
 BUSY_SECONDS = 0.25
 """After which a busy server is asked again for a subscription."""
 _CONFIRMATIONS = (b"subscribe", b"psubscribe")
@@ -68,21 +67,16 @@ class ListenerSink(Protocol):
 
 
 class _ListenerLink(RoleLink, SubscriberLink):
-    """A link that subscribes once it is up."""
+    """A link that is complete with so many subscriptions."""
 
-    def __init__(self, clock: Clock, commands: Sequence[tuple[bytes, bytes]], sink: ListenerSink) -> None:
+    def __init__(self, clock: Clock, missing: int, sink: ListenerSink) -> None:
         super().__init__(clock)
         self._sink = sink
-        self._commands = commands
-        self._missing = len(commands)
+        self._missing = missing
         self._unanswered: deque[tuple[bytes, bytes] | None] = deque()  # None: a PING
         self._is_asked = False
         self._again: list[tuple[bytes, bytes]] = []
         self._pause: IDelayedCall | None = None
-
-    def subscribe(self) -> None:
-        """Ask for everything that is listened to."""
-        self._subscribe(self._commands)
 
     def ask(self) -> None:
         """Ask for an answer, unless one is awaited."""
@@ -101,14 +95,14 @@ class _ListenerLink(RoleLink, SubscriberLink):
             self._pause.cancel()
             self._pause = None
 
-    def _subscribe(self, commands: Sequence[tuple[bytes, bytes]]) -> None:
+    def subscribe(self, commands: Sequence[tuple[bytes, bytes]]) -> None:
         self._unanswered.extend(commands)
         self.transport.write(b"".join(map(hiredis.pack_command, commands)))
 
     def _subscribe_again(self) -> None:
         self._pause = None
         again, self._again = self._again, []
-        self._subscribe(again)
+        self.subscribe(again)
 
     def read_begins(self) -> None:
         self._sink.arrived()
@@ -137,7 +131,7 @@ class _ListenerLink(RoleLink, SubscriberLink):
                 self._sink.complete()
 
     def _refused(self, asked: tuple[bytes, bytes] | None, fault: str) -> None:
-        if fault.split(" ", 1)[0] != "BUSY":
+        if fault.split(" ", 1)[0] != BUSY:
             if asked is None or self._sink.refused(asked[1], fault):
                 self.fail(fault)
         elif asked is None:
@@ -174,11 +168,11 @@ class RedisListener(LinkKeeper[_ListenerLink]):
         self._asking.clock = clock
 
     def make_link(self) -> _ListenerLink:
-        return _ListenerLink(self._clock, self._commands, self._sink)
+        return _ListenerLink(self._clock, len(self._commands), self._sink)
 
     def link_up(self, link: _ListenerLink) -> None:
         self._role.begin(link)
-        link.subscribe()
+        link.subscribe(self._commands)
         self._asking.start(ASK_SECONDS, now=False)
 
     def link_down(self, link: _ListenerLink | None) -> None:

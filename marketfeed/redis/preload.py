@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import CancelledError, Deferred
@@ -72,7 +73,8 @@ class Preload(MultiService):
         self._work: Deferred[None] | None = None
         if self._globs and not by_streams:
             channels = [glob.behind(channel_prefix) for glob in self._globs]
-            sampler: IService = ChannelSampler(clock, endpoint, address, channels, self._heard)
+            heard = partial(self._found, channel_prefix)
+            sampler: IService = ChannelSampler(clock, endpoint, address, channels, heard)
             sampler.setServiceParent(self)
 
     def startService(self) -> None:
@@ -89,9 +91,6 @@ class Preload(MultiService):
         stopped: Deferred[None] = MultiService.stopService(self)
         return stopped
 
-    def _heard(self, channel: bytes) -> None:
-        self._found(channel, self._prefix)
-
     async def _look_again_and_again(self) -> None:
         try:
             while True:
@@ -103,7 +102,10 @@ class Preload(MultiService):
                 except OutOfReach:
                     pause = _FIRST_LOOK_SECONDS  # whose link it is has said so
                 except CommandFault as fault:
-                    self._complain(str(fault))
+                    why = str(fault)
+                    if why != self._last_fault:
+                        self._last_fault = why
+                        self.log.error("redis: --warm cannot look for streams: {why}", why=why)
                 except CancelledError:
                     raise
                 except Exception:
@@ -122,11 +124,11 @@ class Preload(MultiService):
                 pattern = glob.behind(prefix)
                 cursor, keys = await self._commands.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _STEP, *more)
                 for key in keys:
-                    self._found(key, prefix)
+                    self._found(prefix, key)
                 if cursor == b"0":
                     break
 
-    def _found(self, key: bytes, prefix: str) -> None:
+    def _found(self, prefix: str, key: bytes) -> None:
         name = key.removeprefix(prefix.encode()).decode("latin-1")
         if name not in self._said and any(glob.covers(name) for glob in self._globs):
             self._say(name)
@@ -138,8 +140,3 @@ class Preload(MultiService):
         elif not self._is_full:
             self._is_full = True
             self.log.error("--warm covers more than {count} streams; no more are kept ready", count=MOST_STREAMS)
-
-    def _complain(self, why: str) -> None:
-        if why != self._last_fault:
-            self._last_fault = why
-            self.log.error("redis: --warm cannot look for streams: {why}", why=why)

@@ -44,7 +44,7 @@ class _PubSubLink(RoleLink, SubscriberLink):
 
     def __init__(self, clock: Clock, source: RedisPubSub, now: Callable[[], float]) -> None:
         super().__init__(clock)
-        self._source: RedisPubSub = source
+        self._source = source
         self._streams, self._publish = source.streams, source.sink.publish
         self._now = now
         self._asked: deque[float | Batch] = deque()  # and not answered, oldest first; of a PING the moment
@@ -204,19 +204,15 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
             return
         batch = self._desired.next_batch()
         if batch is not None:
-            self.log.debug(
-                "redis: {verb} sent for {count} channels, {channel} first",
-                verb=batch.verb.value,
-                count=len(batch.channels),
-                channel=batch.channels[0],
-            )
+            line = "redis: {verb} sent for {count} channels, {channel} first"
+            self.log.debug(line, verb=batch.verb.value, count=len(batch.channels), channel=batch.channels[0])
             self.link.send(batch)
 
     def _ask(self) -> None:
         if self.link is not None:
             if self.link.pinged_at is None:
                 self.link.ping()
-            self._desired.retry(self._retries.due(self._desired.refusals, self._clock.seconds()))
+            self._desired.retry(self._retries.due(len(self._desired.refused), self._clock.seconds()))
             self._go_on()
 
     def _good_at(self, link: _PubSubLink) -> int:

@@ -7,9 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 __all__ = ["MOST_A_SECOND", "ROUND_SECONDS", "Rotation", "Rounds"]
 
@@ -19,38 +18,23 @@ MOST_A_SECOND = 200
 T = TypeVar("T")
 
 
-class Rotation(Generic[T]):
-    """Hashable things in the order in which they have their turn."""
-
-    def __init__(self) -> None:
-        self._things: dict[T, None] = {}
-
-    def __len__(self) -> int:
-        return len(self._things)
-
-    def __contains__(self, thing: T) -> bool:
-        return thing in self._things
-
-    def __iter__(self) -> Iterator[T]:
-        return iter(self._things)
+class Rotation(dict[T, None]):
+    """Hashable things, the keys, in the order in which they have their turn."""
 
     def add(self, thing: T) -> None:
         """Let it have a turn; one that is here already keeps its place."""
-        self._things[thing] = None
+        self[thing] = None
 
     def discard(self, thing: T) -> None:
         """Forget it; nothing happens if it is not here."""
-        self._things.pop(thing, None)
-
-    def clear(self) -> None:
-        self._things.clear()
+        self.pop(thing, None)
 
     def next(self, most: int) -> list[T]:
         """Those whose turn it is, at most so many; they go to the end."""
-        turn = list(islice(self._things, most))
+        turn = list(islice(self, most))
         for thing in turn:
-            del self._things[thing]
-        self._things.update(dict.fromkeys(turn))
+            del self[thing]
+        self.update(dict.fromkeys(turn))
         return turn
 
 
@@ -61,11 +45,7 @@ class Rounds:
     """
 
     def __init__(
-        self,
-        now: float,
-        most_a_second: float = MOST_A_SECOND,
-        least_a_second: float = 0.0,
-        seconds: float | None = None,
+        self, now: float, most_a_second: float = MOST_A_SECOND, least_a_second: float = 0, seconds: float | None = None
     ) -> None:
         self._most = most_a_second
         self._least = least_a_second

@@ -100,8 +100,7 @@ class RedisSnapshots(Service):
 
     def _has_failed(self, failure: Failure, read: _Read) -> None:
         self._in_flight -= 1
-        is_early = self._clock.seconds() < read.until
-        if failure.check(OutOfReach) and is_early and self.running:
+        if failure.check(OutOfReach) and self._clock.seconds() < read.until and self.running:
             self._waiting.append(read)
             if self._retry is None:
                 self._retry = self._clock.callLater(_RETRY_SECONDS, self._try_again)
@@ -127,12 +126,8 @@ class RedisSnapshots(Service):
         if not self._lines.take(self._clock.seconds()):
             self._unsaid += 1
             return
-        self.log.warn(
-            "redis: the state at {key} cannot be used: {why} ({count} more since the last such line)",
-            key=snapshot_key(self._prefix, read.stream),
-            why=why,
-            count=self._unsaid,
-        )
+        line = "redis: the state at {key} cannot be used: {why} ({count} more since the last such line)"
+        self.log.warn(line, key=snapshot_key(self._prefix, read.stream), why=why, count=self._unsaid)
         self._unsaid = 0
 
 

@@ -130,7 +130,8 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self._looking.start(LOOK_SECONDS, now=False)
         self._read_at = self._clock.seconds()
         self.sink.reached()
-        link.ask(pack_command(("CLIENT", "ID")) + pack_command(("INFO", "server")), 2, self._identified)
+        who = pack_command(("CLIENT", "ID")) + pack_command(("INFO", "server"))
+        link.ask(who, 2, lambda answers: self._unblocker.aim(*answers))
 
     def link_down(self, link: _SourceLink | None) -> None:
         self._role.end()
@@ -140,12 +141,11 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self._reads.clear()
         self._checks.end()
         self._unblocker.rest()
-        self._end_rest()
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         if self.running:
             self.sink.lost(None if link is None else int(min(link.good_at, self._role.good_at) * 1000))
-
-    def _identified(self, answers: list[Any]) -> None:
-        self._unblocker.aim(*answers)
 
     # One exchange after the other.
 
@@ -265,8 +265,9 @@ class RedisStreams(LinkKeeper[_SourceLink]):
                 found.append((key, entries))
                 if len(entries) >= most:
                     self._reads.lagging.add(reading)
-        if found:
-            self._begin_rest()
+        seconds = len(self._reads) * REST_SECONDS
+        if found and seconds >= LEAST_REST:
+            self._rest = self._clock.callLater(min(seconds, MOST_REST), self._rested)
         return self._deliver(found)
 
     def _all_lag(self) -> None:
@@ -302,19 +303,9 @@ class RedisStreams(LinkKeeper[_SourceLink]):
             if is_looked_for:
                 self._checks.has_read(reading, entries)
 
-    def _begin_rest(self) -> None:
-        seconds = len(self._reads) * REST_SECONDS
-        if seconds >= LEAST_REST:
-            self._rest = self._clock.callLater(min(seconds, MOST_REST), self._rested)
-
     def _rested(self) -> None:
         self._rest = None
         self.go_on()
-
-    def _end_rest(self) -> None:
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
 
     def fail(self, fault: str) -> None:
         if self.link is not None:

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import hiredis
 
 from marketfeed.redis.link import RedisLink
@@ -43,10 +41,6 @@ class SubscriberLink(RedisLink):
 
     def messageReceived(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
         """One publication. `pattern`: the subscription that it comes for, where that is not the channel itself."""
-        raise NotImplementedError
-
-    def heard(self, reply: Any) -> None:
-        """Everything that is no publication."""
         raise NotImplementedError
 
     def read_ends(self) -> None:
