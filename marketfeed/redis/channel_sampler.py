@@ -16,8 +16,8 @@ from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 
 from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.link import SubscriberLink
 from marketfeed.redis.link_keeper import LinkKeeper
-from marketfeed.redis.subscriber_link import SubscriberLink
 from marketfeed.runtime.logs import Log
 
 __all__ = ["LISTEN_SECONDS", "PERIOD_SECONDS", "ChannelSampler"]

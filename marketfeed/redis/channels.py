@@ -24,8 +24,6 @@ _BATCH = 512
 
 
 class Verb(Enum):
-    """The command of a batch."""
-
     SUBSCRIBE = "subscribe"
     UNSUBSCRIBE = "unsubscribe"
 
@@ -91,8 +89,7 @@ class DesiredChannels:
         """What to send now; None while a batch is in flight, without a link, and when nothing differs."""
         if not self._linked or self._flight is not None:
             return None
-        channels = self._next_half()
-        verb = Verb.SUBSCRIBE
+        verb, channels = Verb.SUBSCRIBE, self._next_half()
         if not channels:
             verb, channels = self._next_changed()
         if not channels:

@@ -84,11 +84,6 @@ class RedisCommands(LinkKeeper[_CommandLink]):
     ) -> None:
         super().__init__(clock, endpoint, address, name)
 
-    @property
-    def ready(self) -> bool:
-        """There is a link: what is asked now is sent."""
-        return self.link is not None
-
     def ask(self, *words: bytes | str | int) -> Deferred[Any]:
         if self.link is None:
             return fail(OutOfReach("there is no connection"))

@@ -23,7 +23,7 @@ from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.tls import explain_refusal
 
-__all__ = ["LinkError", "RedisLink", "explain"]
+__all__ = ["LinkError", "RedisLink", "SubscriberLink", "explain"]
 
 LOGIN_SECONDS = 10.0
 READ_BYTES = 256 * 1024
@@ -117,6 +117,43 @@ class RedisLink(SubscriberProtocol):
         if self._fault is None:
             self._fault = LinkError(cause)
         self.transport.abortConnection()
+
+
+class SubscriberLink(RedisLink):
+    """A link that, once it is up, calls `messageReceived` for each publication and `heard` for all else.
+
+    A publication never becomes anything but a call. Things are told in the order in which they came.
+    """
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self.is_up:
+            super().dataReceived(data)
+            return
+        self.last_heard = self._clock.seconds()
+        self.read_begins()
+        replies, message_received = self._replies, self.messageReceived
+        try:
+            replies.feed(data)
+            while (reply := replies.gets()) is not False:
+                if type(reply) is list and reply[0] == b"message":
+                    message_received(None, reply[1], reply[2])
+                elif type(reply) is list and reply[0] == b"pmessage":
+                    message_received(reply[1], reply[2], reply[3])
+                else:
+                    self.heard(reply)
+        except hiredis.ProtocolError:
+            self.fail("the answer is not in Redis' protocol")
+        self.read_ends()
+
+    def read_begins(self) -> None:
+        """Something has come on the link; it is about to be told."""
+
+    def messageReceived(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
+        """One publication. `pattern`: the subscription that it comes for, where that is not the channel itself."""
+        raise NotImplementedError
+
+    def read_ends(self) -> None:
+        """All that came together has been told."""
 
 
 def explain(reason: Failure) -> LinkError:

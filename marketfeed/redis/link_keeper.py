@@ -60,10 +60,15 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
         self._called = name
         self._work: Deferred[None] | None = None
         self._open: _Link | None = None
-        self._pauses = _Pauses()
+        self._failures = 0
         self._watch: IDelayedCall | None = None
         self._last_cause = ""
         self.link: _Link | None = None
+
+    @property
+    def ready(self) -> bool:
+        """There is a link: what is asked now is sent."""
+        return self.link is not None
 
     @abstractmethod
     def make_link(self) -> _Link:
@@ -104,7 +109,7 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
                 cause, lasted = await self._one_link()
                 if not self.running:
                     return
-                pause = self._pauses.next(lasted)
+                pause = self._next_pause(lasted)
                 self._report(cause, pause)
                 await deferLater(self._clock, pause)
         except CancelledError:
@@ -185,15 +190,8 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
         line = "{name}: no connection to {address}: {cause}; trying again, next in {pause:.1f} s"
         say(line, name=self._called, address=self._address, cause=text, pause=pause)
 
-
-class _Pauses:
-    """How long to wait before the next attempt."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-
-    def next(self, lasted: float | None) -> float:
-        """Seconds. `lasted`: for how many the link was up that was lost; None: none could be made."""
+    def _next_pause(self, lasted: float | None) -> float:
+        """In seconds. `lasted`: for how many the link was up that was lost; None: none could be made."""
         if lasted is not None and lasted >= _GOOD_SECONDS:
             self._failures = 0
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self._failures) * random.uniform(0.75, 1.25)
@@ -204,7 +202,7 @@ class _Pauses:
 
 
 class _Ready(Factory):
-    """Gives out one link that exists already."""
+    """Gives out one link that exists already. Unlike Twisted's own it is not known to the link: that were a cycle."""
 
     noisy = False
 

@@ -24,15 +24,14 @@ from twisted.internet.task import LoopingCall
 from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
+from marketfeed.redis.link import SubscriberLink
 from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.server_role import ASK_SECONDS, BUSY, RoleLink, RoleWatch
-from marketfeed.redis.subscriber_link import SubscriberLink
 
 __all__ = ["ListenerSink", "RedisListener"]
 
 BUSY_SECONDS = 0.25
 """After which a busy server is asked again for a subscription."""
-_CONFIRMATIONS = (b"subscribe", b"psubscribe")
 
 
 class ListenerSink(Protocol):
@@ -125,7 +124,7 @@ class _ListenerLink(RoleLink, SubscriberLink):
             if self._is_asked:
                 self._sink.answered()
             self._is_asked = False
-        elif type(reply) is list and reply[0] in _CONFIRMATIONS:
+        elif type(reply) is list and reply[0] in (b"subscribe", b"psubscribe"):
             self._missing -= 1
             if not self._missing:
                 self._sink.complete()

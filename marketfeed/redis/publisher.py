@@ -31,14 +31,10 @@ class _PublisherLink(RedisLink):
 
 
 class RedisPublisher(LinkKeeper[_PublisherLink]):
-    """Keeps a link to publish through. `ready`: there is one."""
+    """Keeps a link to publish through."""
 
     def __init__(self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress) -> None:
         super().__init__(clock, endpoint, address, "publisher")
-
-    @property
-    def ready(self) -> bool:
-        return self.link is not None
 
     def publish(self, batch: list[tuple[str, bytes]]) -> None:
         """Send (channel, payload) pairs in order."""

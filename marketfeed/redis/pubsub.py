@@ -26,10 +26,10 @@ from marketfeed.boundaries import Clock, Sink, Snapshots
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channels import Batch, DesiredChannels, Verb
 from marketfeed.redis.commands import Commands
+from marketfeed.redis.link import SubscriberLink
 from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.rotation import Rounds
 from marketfeed.redis.server_role import ASK_SECONDS, BUSY, RoleLink, RoleWatch
-from marketfeed.redis.subscriber_link import SubscriberLink
 from marketfeed.runtime.logs import Log
 
 __all__ = ["RedisPubSub"]

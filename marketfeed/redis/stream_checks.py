@@ -142,7 +142,7 @@ class StreamChecks:
         if reading in self._holes:
             return [pack_command(("XREAD", "COUNT", LEFT, "STREAMS", reading.key, reading.at))]
         asked = []
-        if is_narrowing or self._verification.is_refused(reading):
+        if is_narrowing or reading in self._verification.faults:
             asked.append(pack_command(("XREAD", "COUNT", 1, "STREAMS", reading.key, "$")))
         if reading.at:
             asked.append(pack_command(("XREVRANGE", reading.key, reading.at, "-", "COUNT", 1)))
@@ -246,19 +246,19 @@ class StreamChecks:
 
 
 class Verification:
-    """The streams of a link, and whose turn it is. `now`: s of any clock."""
+    """The streams of a link, and whose turn it is. `now`: s of any clock. `faults`: why which are refused."""
 
     def __init__(self, now: float) -> None:
         self._read = Rotation[Reading]()
         self._refused = Rotation[Reading]()
-        self._faults: dict[Reading, str] = {}
+        self.faults: dict[Reading, str] = {}
         self.begin(now)
 
     def begin(self, now: float) -> None:
         """There is a new link, on which nothing is read yet, and nothing refused."""
         self._read.clear()
         self._refused.clear()
-        self._faults.clear()
+        self.faults.clear()
         self._rounds = Rounds(now, least_a_second=LEAST_A_SECOND, seconds=TURN_SECONDS)
         self._retries = Rounds(now)
 
@@ -267,22 +267,19 @@ class Verification:
         self.forget(reading)
         self._read.add(reading)
 
-    def is_refused(self, reading: Reading) -> bool:
-        return reading in self._faults
-
     def refuse(self, reading: Reading, fault: str) -> bool:
         """The server does not permit the stream. True: that is news."""
         self._read.discard(reading)
         self._refused.add(reading)
-        is_news = self._faults.get(reading) != fault
-        self._faults[reading] = fault
+        is_news = self.faults.get(reading) != fault
+        self.faults[reading] = fault
         return is_news
 
     def forget(self, reading: Reading) -> None:
         """The stream is not wanted any more; nothing happens if it is not known."""
         self._read.discard(reading)
         self._refused.discard(reading)
-        self._faults.pop(reading, None)
+        self.faults.pop(reading, None)
 
     def due(self, now: float) -> list[Reading]:
         """The streams that are to be checked."""

@@ -210,9 +210,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         return True
 
     def _have_read_lagging(self, read: LaggingRead, answers: list[Any]) -> bool:
-        fault = _fault(answers)
-        if fault:
-            self._read_refused(fault)
+        if self._is_refused(answers):
             return False
         found: Found = []
         for reading, entries, is_whole in read.judged(answers):
@@ -249,9 +247,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         return True
 
     def _have_read(self, asked_at: float, most: int, answers: list[Any]) -> bool:
-        fault = _fault(answers)
-        if fault:
-            self._read_refused(fault)
+        if self._is_refused(answers):
             return False
         self._is_narrowing = False
         self._read_at = self._clock.seconds()
@@ -276,14 +272,18 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         for reading in self._reads:
             self._reads.lagging.add(reading)
 
-    def _read_refused(self, fault: str) -> None:
-        """Each stream is read by itself, once, to find the one that is to blame."""
+    def _is_refused(self, answers: list[Any]) -> bool:
+        """Whether there is an error, but for absent streams: then each is read by itself, once, to find which it is."""
+        fault = next((str(each) for each in answers if isinstance(each, ReplyError) and not is_absent(each)), "")
+        if not fault:
+            return False
         if self._is_narrowing or not fault.startswith(REFUSALS):
             self.fail(fault)
-            return
-        self._is_narrowing = True
-        self._checks.add_first(self._reads)
-        self._reads.clear()
+        else:
+            self._is_narrowing = True
+            self._checks.add_first(self._reads)
+            self._reads.clear()
+        return True
 
     def _deliver(self, found: Found) -> bool:
         """Whether there is something: the exchange goes on until it is published."""
@@ -310,9 +310,3 @@ class RedisStreams(LinkKeeper[_SourceLink]):
     def fail(self, fault: str) -> None:
         if self.link is not None:
             self.link.fail(fault)
-
-
-def _fault(answers: list[Any]) -> str:
-    """The first error among the answers, but for a stream that does not exist."""
-    faults = (answer for answer in answers if isinstance(answer, ReplyError) and not is_absent(answer))
-    return str(next(faults, ""))
