@@ -17,8 +17,19 @@ if TYPE_CHECKING:
     from marketfeed.model.streams import StreamName
     from marketfeed.wire.dialects import Shape
 
-__all__ = ["Answers", "Archive", "Clock", "Entry", "HubPort", "NoBook", "Sink", "Snapshots", "Source", "Subscriber"]
-__all__ += ["TooManyStreams"]
+__all__ = [
+    "Answers",
+    "Archive",
+    "Clock",
+    "Entry",
+    "HubPort",
+    "NoBook",
+    "Sink",
+    "Snapshots",
+    "Source",
+    "Subscriber",
+    "TooManyStreams",
+]
 
 
 Clock = IReactorTime

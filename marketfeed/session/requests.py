@@ -15,8 +15,22 @@ from marketfeed.boundaries import Entry
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from marketfeed.wire.messages import ErrorCode, Request, RequestError, RequestId, invalid_request, parse_request
 
-__all__ = ["MOST_HISTORY", "Property", "as_history", "history_of", "property_of", "refusal_of", "refused", "since_of"]
-__all__ += ["streams_of", "token_of", "too_many", "too_many_streams", "unknown_method", "value_of"]
+__all__ = [
+    "MOST_HISTORY",
+    "Property",
+    "as_history",
+    "history_of",
+    "property_of",
+    "refusal_of",
+    "refused",
+    "since_of",
+    "streams_of",
+    "token_of",
+    "too_many",
+    "too_many_streams",
+    "unknown_method",
+    "value_of",
+]
 
 MOST_HISTORY = 1000
 _HISTORY = 100

@@ -6,8 +6,16 @@ import zlib
 
 from marketfeed.wire.frames import text_header
 
-__all__ = ["LARGE", "LEAST", "compressed_body", "compressed_frame", "frame_around", "inflate"]
-__all__ += ["shared_window", "useful_window"]
+__all__ = [
+    "LARGE",
+    "LEAST",
+    "compressed_body",
+    "compressed_frame",
+    "frame_around",
+    "inflate",
+    "shared_window",
+    "useful_window",
+]
 
 LEAST = 200
 """Bytes below which a message is not worth compressing."""

@@ -12,8 +12,17 @@ import msgspec
 
 from marketfeed.model.nesting import TOO_DEEP, is_too_deep
 
-__all__ = ["ErrorCode", "Expiring", "Gap", "GapReason", "Request", "RequestError", "RequestId", "ServerShutdown"]
-__all__ += ["parse_request"]
+__all__ = [
+    "ErrorCode",
+    "Expiring",
+    "Gap",
+    "GapReason",
+    "Request",
+    "RequestError",
+    "RequestId",
+    "ServerShutdown",
+    "parse_request",
+]
 
 RequestId = int | str | None | msgspec.UnsetType
 
