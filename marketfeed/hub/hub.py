@@ -188,7 +188,7 @@ class Hub(Service):
             history.add(data, now, offset)
             record = live.record
             jumps = record is not None and record(data)
-            if jumps and not live.was_lost:  # otherwise it is part of a gap that was told
+            if jumps and not (live.was_lost or live.gap):  # otherwise it is part of a gap that was told
                 self.has_missed(live, live.heard, now)
             live.heard = now
             live.was_lost = False

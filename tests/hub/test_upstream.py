@@ -196,6 +196,15 @@ def test_a_jump_right_behind_a_loss_is_part_of_its_gap(room: Room) -> None:
     assert client.take() == [("gap", ["depth@A"], "sequence", room.now_ms, room.now_ms), ("depth@A", 11)]
 
 
+def test_a_jump_while_a_gap_is_open_is_part_of_it(room: Room) -> None:
+    """A stream that was never confirmed may be heard yet: whoever is in its gap is not told that one is over."""
+    client = Client(room).join("depth@A")
+    room.source.refuse("depth@A")
+    client.take()
+    room.source.publish("depth@A", depth(1), depth(9))
+    assert client.take() == [("depth@A", 1), ("depth@A", 9)]
+
+
 def test_a_jump_right_behind_a_seed_is_told(room: Room) -> None:
     """The client had a state, which does not lead to what comes next: nobody has told it of a gap."""
     snapshots = FakeSnapshots()
