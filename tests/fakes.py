@@ -156,7 +156,8 @@ class FakeSource:
 
     def __init__(self, sink: Sink | None = None) -> None:
         self._sink = sink
-        self.archive = self.snapshots = None
+        self.archive: Archive | None = None
+        self.snapshots: Snapshots | None = None
         self.at_once = False
         self.wanted: dict[str, None] = {}
         self.confirmed: set[str] = set()

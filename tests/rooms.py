@@ -62,7 +62,8 @@ class Room:
         self.clock = Clock()
         self.hub = Hub(self.clock, hub_limits(**{"linger": LINGER, **limits}), lambda: EPOCH + self.clock.seconds())
         self.source = FakeSource(self.hub)
-        self.hub.feed_from(self.source, archive, snapshots)
+        self.source.archive, self.source.snapshots = archive, snapshots
+        self.hub.feed_from(self.source)
         self.hub.startService()
 
     @property

@@ -85,7 +85,7 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub) -> Feed:
     snapshots = RedisSnapshots(reactor, commands, settings.channel_prefix, settings.max_payload)
     redis = _Redis((reactor, endpoint, address), commands, snapshots)
     source = _SOURCES[settings.source](redis, settings, hub)
-    hub.feed_from(source, source.archive, source.snapshots)
+    hub.feed_from(source)
     readers = [commands, snapshots, cast(IService, source)]
     if settings.warm or settings.demo:
         readers.append(_preload(redis, settings, hub, source))

@@ -29,17 +29,19 @@ class Drops:
         self._lines = BoundedLog(clock, self.log)
         self._large_lines = TokenBucket(1, 10, clock.seconds())
 
-    def count(self, stream: LiveStream, bad: BadPublication) -> None:
-        """One more that is bad."""
+    def count(self, stream: LiveStream, bad: BadPublication) -> bytes | None:
+        """One more that is bad. Returns the data that are forwarded all the same, or None."""
         self.counts[bad.reason] += 1
+        forwarded = None if self._strict else bad.data
         self._lines.warn(
             stream.name,
             "bad publication on {stream}, {what}: {reason}: {fault}",
             stream=stream.name,
-            what="dropped" if self._strict or bad.data is None else "forwarded",
+            what="dropped" if forwarded is None else "forwarded",
             reason=bad.reason,
             fault=bad.fault,
         )
+        return forwarded
 
     def failed(self, stream: LiveStream) -> None:
         """One has raised, which is being handled."""

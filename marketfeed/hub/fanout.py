@@ -5,6 +5,7 @@
    more would wait than may are named, and are to be ended once the loop is over. Whatever a member raises is the end of
    that member only.
 3. What a group has is taken before it is sent: a failure leaves no group that would not be sent any more.
+4. What is done for one member stands in both loops: a function of its own would be one more call for each member.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Answers, Archive, Clock, Entry, NoBook, Snapshots, Source, Subscriber
+from marketfeed.boundaries import Answers, Clock, Entry, NoBook, Source, Subscriber
 from marketfeed.hub.fanout import send_group, send_groups
 from marketfeed.hub.groups import Audiences, Group, Shared, end_faulty, is_member
 from marketfeed.hub.join import Join
@@ -50,7 +50,6 @@ class Hub(Service):
         self, clock: Clock, limits: HubLimits, now: Callable[[], float] = time.time, kinds: StreamKinds | None = None
     ) -> None:
         self._clock = clock
-        self._is_strict = limits.strict
         self._now = now
         self._upstream = upstream = Upstream(clock, limits, now, kinds or StreamKinds(), self)
         self._registry = upstream.registry
@@ -68,9 +67,9 @@ class Hub(Service):
         self.delivered = 0
         self.drops = upstream.drops.counts
 
-    def feed_from(self, source: Source, archive: Archive | None = None, snapshots: Snapshots | None = None) -> None:
-        """Say where publications come from, their past, and their states. Called once, before the first client."""
-        self._upstream.feed_from(source, archive, snapshots)
+    def feed_from(self, source: Source) -> None:
+        """Say where publications come from. Called once, before the first client."""
+        self._upstream.feed_from(source)
 
     def startService(self) -> None:
         Service.startService(self)
@@ -172,12 +171,12 @@ class Hub(Service):
         try:
             data = live.reader.read(payload)
         except BadPublication as bad:
-            self._upstream.drops.count(live, bad)
-            if self._is_strict or bad.data is None:
+            forwarded = self._upstream.drops.count(live, bad)
+            if forwarded is None:
                 if offset is not None:
                     live.history.pass_over(offset)
                 return
-            data = bad.data
+            data = forwarded
         except Exception:
             self._failed(live, offset)
             return

@@ -42,7 +42,7 @@ class TooLarge(Exception):
     """What a client would get is more than may wait for it."""
 
 
-class WrittenBook(msgspec.Struct, frozen=True, gc=False):
+class FramedBook(msgspec.Struct, frozen=True, gc=False):
     """A book as it was at `offset`, for one client. `beginning`: what it is a continuation of."""
 
     beginning: object
@@ -51,7 +51,7 @@ class WrittenBook(msgspec.Struct, frozen=True, gc=False):
     frame: bytes
 
 
-class Join(msgspec.Struct, eq=False, weakref=True):
+class Join(msgspec.Struct, eq=False):
     """A client's wish to join streams."""
 
     subscriber: Subscriber
@@ -62,7 +62,7 @@ class Join(msgspec.Struct, eq=False, weakref=True):
     asked: deque[tuple[str, StreamName]] = msgspec.field(default_factory=deque)
     streams: dict[str, LiveStream] = {}
     recoveries: dict[str, Recovery] = {}
-    books: dict[str, WrittenBook] = {}  # by spelling
+    books: dict[str, FramedBook] = {}  # by spelling
     wait: Wait | None = None
     work: Work | None = None
     pause: tuple[IDelayedCall, Deferred[None]] | None = None
@@ -109,7 +109,7 @@ class Join(msgspec.Struct, eq=False, weakref=True):
                 raise TooLarge
             yield size // (_COMPRESSED_IN_US if self.subscriber.window else _FRAMED_IN_US)
             frame = self._group(spelling, stream).framed(snapshot, offset)
-            self.books[spelling] = WrittenBook(beginning, offset, size, frame)
+            self.books[spelling] = FramedBook(beginning, offset, size, frame)
 
     def prelude(self) -> tuple[list[bytes], set[str]]:
         """All that the client gets at this moment, in the order in which it named its streams; and which are recovered.

@@ -90,15 +90,16 @@ class EntryHistory(History):
         return after is not None and after != self._latest
 
     def confirm(self, after: str | None) -> bool:
-        if after is None or after == self._latest:
+        if after is None or not self.skips(after):
             return False
         self.reset(after)
         return True
 
     def miss(self) -> bool:
         """All lower offsets are void, wherever the past is kept."""
-        self.reset(self._latest or "0-0")
-        self._void_before = read_id(self._latest or "0-0")
+        latest = self._latest or "0-0"
+        self.reset(latest)
+        self._void_before = read_id(latest)
         return True
 
     def fail(self, offset: str | None) -> None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from marketfeed.boundaries import Archive, Clock, Snapshots, Source, Subscriber
+from marketfeed.boundaries import Archive, Clock, Source, Subscriber
 from marketfeed.hub.drops import Drops
 from marketfeed.hub.gaps import Gaps
 from marketfeed.hub.groups import Group
@@ -98,11 +98,10 @@ class Upstream:
         self.source: Source
         self.finder: SnapshotFinder
 
-    def feed_from(self, source: Source, archive: Archive | None, snapshots: Snapshots | None) -> None:
+    def feed_from(self, source: Source) -> None:
         """See `Hub.feed_from`."""
-        self.source = source
-        self.archive = archive
-        self.finder = SnapshotFinder(self._clock, snapshots, self)
+        self.source, self.archive = source, source.archive
+        self.finder = SnapshotFinder(self._clock, source.snapshots, self)
 
     # What the registry asks for, as it begins to have a stream, and has it no longer.
 

@@ -1,1 +1,1 @@
-"""What the daemon talks about: streams, publications, requests, replies. Pure: no reactor, no sockets, no clock."""
+"""What the daemon talks about: streams, publications, books, identities. Pure: no reactor, no sockets, no clock."""

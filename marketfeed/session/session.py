@@ -52,7 +52,7 @@ _ANSWERED = object()
 
 
 class Session:
-    """One client's conversation. It is what its joins are answered to (`hub.join.Answers`)."""
+    """One client's conversation. It is what its joins are answered to (`boundaries.Answers`)."""
 
     __slots__ = (
         "_awaits", "_budget", "_connection", "_context", "_ended", "_groups", "_hub", "_identity", "_join", "_joining",
@@ -238,7 +238,7 @@ class Session:
             return
         self._groups.update(groups)
         self._log_change("subscribed to", list(groups))
-        (request_id, quiet), self._joining = self._joining, _NO_SUBSCRIBE
+        request_id, quiet = self._joining
         if recovered is not None:
             self._reply(None, request_id, recovered=recovered)
         elif not quiet:

@@ -21,6 +21,7 @@ __all__ = [
     "RequestError",
     "RequestId",
     "ServerShutdown",
+    "invalid_request",
     "parse_request",
 ]
 

@@ -69,7 +69,8 @@ class Client:
             self.clock = Clock()
             self.hub = Hub(self.clock, hub_limits(**{"linger": 0.0, **hub}), lambda: 1e9 + self.clock.seconds())
             self.source = FakeSource(self.hub)
-            self.hub.feed_from(self.source, archive)
+            self.source.archive = archive
+            self.hub.feed_from(self.source)
             Service.startService(self.hub)
         self.client_id = "7"
         self.outbox = FakeSubscriber(on_overflow=self._overflow)
