@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["BINARY", "CLOSE", "CONTINUATION", "KEY", "PING", "PONG", "TEXT", "close_code", "frame", "frames_of"]
-__all__ += ["handshake", "say"]
+__all__ = ["BINARY", "CLOSE", "CONTINUATION", "KEY", "PING", "PONG", "TEXT", "close_code", "deflated"]
+__all__ += ["frame", "frames_of", "handshake", "say"]
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -47,6 +48,12 @@ def frame(
     if mask is None:
         return head + payload
     return head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+
+
+def deflated(payload: bytes, level: int = 6, mode: int = zlib.Z_SYNC_FLUSH) -> bytes:
+    """As a client compresses a message by itself."""
+    deflate = zlib.compressobj(level, zlib.DEFLATED, -15)
+    return (deflate.compress(payload) + deflate.flush(mode))[:-4]
 
 
 def say(request: object, **options: Any) -> bytes:

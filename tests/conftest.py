@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
+from marketfeed.config.options import OPTIONS
 from tests.rooms import Room
 from tests.system.harness import Harness
 
@@ -82,6 +83,13 @@ def logged() -> Iterator[LogCapture]:
     assert not leftover, f"timers left over: {leftover}"
     failures = [_failure(event).getTraceback() for event in capture.failures()]
     assert not failures, "failures logged:\n" + "\n".join(failures)
+
+
+@pytest.fixture
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No option of the daemon has a value from where the tests run."""
+    for option in OPTIONS:
+        monkeypatch.delenv(option.environment, raising=False)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
-from tests.by_hand import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake, say
+from tests.by_hand import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, deflated, frame, handshake, say
 from tests.strategies import almost_names, json_texts, json_values, spellings
 from tests.tokens import forged, segment, signed
 from tests.websocket.server import NOW
@@ -291,19 +291,14 @@ handshakes: st.SearchStrategy[bytes] = (
 # Frames.
 
 
-def _deflated(payload: bytes, mode: int) -> bytes:
-    deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
-    return (deflate.compress(payload) + deflate.flush(mode))[:-4]
-
-
 _payloads = (
     requests
     | st.binary(max_size=20)
     | st.sampled_from((b"x" * 125, b"x" * 126, b"x" * 999, b"x" * 1001))
     | st.builds(
-        _deflated,
+        deflated,
         requests | st.sampled_from((b"x" * 1000, b"x" * 1001, b"x" * 100_000)),
-        st.sampled_from((zlib.Z_SYNC_FLUSH, zlib.Z_SYNC_FLUSH, zlib.Z_FINISH)),
+        mode=st.sampled_from((zlib.Z_SYNC_FLUSH, zlib.Z_SYNC_FLUSH, zlib.Z_FINISH)),
     )
 )
 _closes = st.builds(
@@ -333,7 +328,7 @@ _talk = st.sampled_from(
         say({"method": "SUBSCRIBE", "params": ["trade@A", "a@trade"], "since": {"trade@A": "0-0"}, "id": 3}),
         say({"method": "HISTORY", "params": ["trade@A"], "limit": 1000, "id": 4}),
         30 * say({"method": "HISTORY", "params": ["trade@A"]}),
-        frame(_deflated(b'{"method":"PING","id":3}', zlib.Z_SYNC_FLUSH), rsv=4),
+        frame(deflated(b'{"method":"PING","id":3}'), rsv=4),
         frame(b"", CONTINUATION, fin=False),
         frame(b"p", PING),
         30 * frame(b'{"method":"PING"}'),

@@ -8,18 +8,13 @@ import pytest
 from autobahn.websocket.xormasker import create_xor_masker
 
 from marketfeed.commands.frames import CLOSE, MAX_MESSAGE, PING, PONG, BadFrames, cut, masked_frame
-
-CONTINUATION, TEXT, BINARY = 0, 1, 2
+from tests import by_hand
+from tests.by_hand import BINARY, CONTINUATION, TEXT
 
 
 def frame(payload: bytes, opcode: int = TEXT, *, fin: bool = True, deflated: bool = False) -> bytes:
     """A frame as a server sends it."""
-    first = (0x80 if fin else 0) | (0x40 if deflated else 0) | opcode
-    if len(payload) < 126:
-        return bytes((first, len(payload))) + payload
-    if len(payload) < 65536:
-        return bytes((first, 126)) + len(payload).to_bytes(2, "big") + payload
-    return bytes((first, 127)) + len(payload).to_bytes(8, "big") + payload
+    return by_hand.frame(payload, opcode, fin=fin, rsv=4 if deflated else 0, mask=None)
 
 
 def unmasked(sent: bytes) -> tuple[int, bytes]:

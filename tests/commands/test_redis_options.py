@@ -8,16 +8,11 @@ from pathlib import Path
 import pytest
 
 from marketfeed.commands.redis_options import add_redis_options, redis_settings
-from marketfeed.config.options import OPTIONS
 from marketfeed.config.settings import BadSetting, Settings
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.tls import RedisTls
 
-
-@pytest.fixture(autouse=True)
-def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for option in OPTIONS:
-        monkeypatch.delenv(option.environment, raising=False)
+pytestmark = pytest.mark.usefixtures("no_variables")
 
 
 def settings(*arguments: str) -> Settings:

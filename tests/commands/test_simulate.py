@@ -12,19 +12,13 @@ from typing import Any
 import pytest
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import globalLogBeginner
 
 import marketfeed
 from marketfeed.commands import main
 from marketfeed.demo.market import INSTRUMENTS, Publication
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.tls import RedisTls
-from marketfeed.runtime.logs import Log
 from tests.commands.reactor import ShortReactor
 from tests.guard import DEADLINE
-
-VARIABLES = ("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "MARKETFEED_REDIS_CA", "MARKETFEED_CHANNEL_PREFIX")
-VARIABLES += ("MARKETFEED_REDIS_CERTIFICATE", "MARKETFEED_REDIS_KEY")
 
 
 class FakePublisher(Service):
@@ -56,25 +50,12 @@ class FakePublisher(Service):
         self.kept |= dict(states)
 
 
-def fake_endpoint(reactor: Any, address: RedisAddress, tls: RedisTls) -> str | None:
-    """The file is all that the tests look at."""
-    if tls.ca == "broken.pem":
-        raise ValueError("--redis-ca: broken.pem: expected certificates in PEM format")
-    return tls.ca
-
-
 @pytest.fixture
-def reactor(monkeypatch: pytest.MonkeyPatch) -> ShortReactor:
-    """The command's whole world: no variables, no server, no log, no real time."""
-    for variable in (*VARIABLES, "MARKETFEED_CONFIG"):
-        monkeypatch.delenv(variable, raising=False)
-    reactor = ShortReactor(monkeypatch, 2)
+def reactor(monkeypatch: pytest.MonkeyPatch, alone: None) -> ShortReactor:
+    """The command's whole world, without real time either."""
     monkeypatch.setattr("marketfeed.redis.publisher.RedisPublisher", FakePublisher)
-    monkeypatch.setattr("marketfeed.redis.endpoint.redis_endpoint", fake_endpoint)
-    monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
-    monkeypatch.setattr(Log, "debugging", Log.debugging)
     monkeypatch.setattr(FakePublisher, "made", [])
-    return reactor
+    return ShortReactor(monkeypatch, 2)
 
 
 def simulated(*arguments: str) -> int:
@@ -226,6 +207,7 @@ def test_a_bad_certificate_is_one_line(reactor: ShortReactor, capsys: pytest.Cap
     assert not reactor.hasRun
 
 
+@pytest.mark.usefixtures("no_variables")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_process_well(tmp_path: Path, number: signal.Signals) -> None:
     """A real process says its line, though its server does not exist, and exits with 0 when it is told to stop."""
@@ -237,8 +219,7 @@ def test_a_signal_ends_the_process_well(tmp_path: Path, number: signal.Signals) 
         "assert 'twisted.internet.reactor' not in sys.modules\n"
         "sys.exit(simulate.run(parser.parse_args()))\n"
     )
-    environment = {name: text for name, text in os.environ.items() if name not in VARIABLES}
-    environment["PYTHONPATH"] = str(Path(marketfeed.__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": str(Path(marketfeed.__file__).parent.parent)}
     server = f"unix://{tmp_path}/nobody.sock"
     with subprocess.Popen(
         [sys.executable, "-c", program, "simulate", "--redis-url", server, "--markets", "TATA_INR"],

@@ -19,11 +19,7 @@ from marketfeed.config.settings import Settings
 from marketfeed.daemon.build import StartFault
 from marketfeed.daemon.tap import Options, _shown, makeService
 
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for option in OPTIONS:
-        monkeypatch.delenv(option.environment, raising=False)
+pytestmark = pytest.mark.usefixtures("no_variables")
 
 
 def settings(*arguments: str) -> Settings:

@@ -23,6 +23,17 @@ class Waiting:
     def wait(self, name: str, *streams: LiveStream, with_state: bool = True) -> Wait | None:
         return self.readiness.wait_for(streams, with_state, lambda: self.called.append(name))
 
+    def wait_to_cancel(self, name: str, stream: LiveStream) -> list[Wait]:
+        """Who waits so cancels the first of these when it goes on."""
+        others: list[Wait] = []
+
+        def done() -> None:
+            self.called.append(name)
+            self.readiness.cancel(others[0])
+
+        self.readiness.wait_for([stream], True, done)
+        return others
+
     def confirm(self, *streams: LiveStream) -> None:
         for stream in streams:
             stream.confirm(0.0, None)
@@ -119,13 +130,7 @@ def test_who_waits_no_longer_is_not_called(waiting: Waiting) -> None:
 def test_who_is_cancelled_by_one_who_goes_on_is_not_called(waiting: Waiting) -> None:
     """What a client does as it goes on may be the end of the next one, in the same news."""
     stream = waiting.streams[0]
-    others: list[Wait] = []
-
-    def done() -> None:
-        waiting.called.append("one")
-        waiting.readiness.cancel(others[0])
-
-    waiting.readiness.wait_for([stream], True, done)
+    others = waiting.wait_to_cancel("one", stream)
     other = waiting.wait("two", stream)
     assert other is not None
     others.append(other)
@@ -152,13 +157,7 @@ def test_who_has_waited_too_long_releases_the_others(waiting: Waiting) -> None:
 def test_who_is_released_by_a_time_out_may_release_further_ones(waiting: Waiting) -> None:
     """Each is called once, whatever the others do as they go on."""
     late = waiting.streams[0]
-    others: list[Wait] = []
-
-    def done() -> None:
-        waiting.called.append("one")
-        waiting.readiness.cancel(others[0])
-
-    waiting.readiness.wait_for([late], True, done)
+    others = waiting.wait_to_cancel("one", late)
     waiting.clock.advance(1)
     gone = waiting.wait("gone", late)
     assert gone is not None

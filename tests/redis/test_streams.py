@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import pytest_twisted
 
@@ -39,6 +42,17 @@ async def cut(redis: Redis) -> None:
     """End the source's reading link."""
     for client in await readers(redis):
         await redis.command("CLIENT", "KILL", "ID", client)
+
+
+@asynccontextmanager
+async def amid_a_cut(harness: Harness, redis: Redis) -> AsyncIterator[None]:
+    """What is asked in here is done all at once, when the source's reading link has ended and before it has another."""
+    await harness.eventually(lambda: blocked_for(redis))
+    (client,) = await readers(redis)
+    await redis.command("MULTI")
+    redis.command("CLIENT", "KILL", "ID", client)
+    yield
+    await redis.command("EXEC")
 
 
 async def reading(harness: Harness, *streams: str, options: tuple[str, ...] = ()) -> tuple[RedisServer, Redis, Heard]:
@@ -262,14 +276,10 @@ async def test_a_server_that_has_lost_everything_and_got_more(harness: Harness) 
     _, redis, heard = await reading(harness, A, B)
     await redis.command("XADD", A, "5-0", "d", "1")
     await harness.eventually(lambda: heard.count("publish") == 1)
-    await harness.eventually(lambda: blocked_for(redis))
-    (client,) = await readers(redis)
-    await redis.command("MULTI")
-    redis.command("CLIENT", "KILL", "ID", client)
-    redis.command("FLUSHALL")
-    redis.command("XADD", A, "7-0", "d", "2")
-    redis.command("XADD", B, "7-0", "d", "2")
-    await redis.command("EXEC")
+    async with amid_a_cut(harness, redis):
+        redis.command("FLUSHALL")
+        redis.command("XADD", A, "7-0", "d", "2")
+        redis.command("XADD", B, "7-0", "d", "2")
     await harness.eventually(lambda: heard.count("publish") == 3)
     assert heard.of("confirmed", A) == [("0-0",), (f"6-{2**64 - 1}",)]
     assert heard.of("confirmed", B) == [("0-0",), ("0-0",)], "nothing of it had ever been there"
@@ -283,16 +293,12 @@ async def test_what_was_deleted_ahead_of_the_reader(harness: Harness) -> None:
     for stream in (A, B):
         await redis.command("XADD", stream, "3-0", "d", "3")
     await harness.eventually(lambda: heard.count("publish") == 2)
-    await harness.eventually(lambda: blocked_for(redis))
-    (client,) = await readers(redis)
-    await redis.command("MULTI")
-    redis.command("CLIENT", "KILL", "ID", client)
-    for number in range(4, 310):
-        redis.command("XADD", A, f"{number}-0", "d", str(number))
-        redis.command("XADD", B, f"{number}-0", "d", str(number))
-    redis.command("XDEL", A, "306-0")
-    redis.command("XDEL", B, "4-0", "309-0")
-    await redis.command("EXEC")
+    async with amid_a_cut(harness, redis):
+        for number in range(4, 310):
+            redis.command("XADD", A, f"{number}-0", "d", str(number))
+            redis.command("XADD", B, f"{number}-0", "d", str(number))
+        redis.command("XDEL", A, "306-0")
+        redis.command("XDEL", B, "4-0", "309-0")
     await harness.eventually(lambda: heard.count("publish") == 2 + 305 + 304)
     assert [entry for _, entry in heard.of("publish", A)] == [f"{n}-0" for n in range(3, 310) if n != 306]
     assert [entry for _, entry in heard.of("publish", B)] == [f"{n}-0" for n in range(3, 309) if n != 4]
@@ -309,14 +315,10 @@ async def test_entries_that_were_trimmed_meanwhile(harness: Harness) -> None:
     await redis.command("XADD", A, "1-0", "d", "1")
     await redis.command("XADD", B, "1-0", "d", "1")
     await harness.eventually(lambda: heard.count("publish") == 2)
-    await harness.eventually(lambda: blocked_for(redis))
-    (client,) = await readers(redis)
-    await redis.command("MULTI")
-    redis.command("CLIENT", "KILL", "ID", client)
-    for number in range(2, 10):
-        redis.command("XADD", A, "MAXLEN", "3", f"{number}-0", "d", str(number))
-        redis.command("XADD", B, f"{number}-0", "d", str(number))
-    await redis.command("EXEC")
+    async with amid_a_cut(harness, redis):
+        for number in range(2, 10):
+            redis.command("XADD", A, "MAXLEN", "3", f"{number}-0", "d", str(number))
+            redis.command("XADD", B, f"{number}-0", "d", str(number))
     await harness.eventually(lambda: heard.count("publish") == 2 + 3 + 8)
     assert heard.of("confirmed", A)[-1] == (f"6-{2**64 - 1}",)
     assert heard.of("confirmed", B)[-1] == ("1-0",)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -18,6 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from marketfeed.runtime.every_address import EveryAddress
+from tests.system.harness import RawConnection
 
 LOOPBACK = ("127.0.0.1", "::1")
 
@@ -28,18 +28,6 @@ class Greeter(Protocol):
         assert self.transport is not None
         self.transport.write(self.transport.getPeer().host.encode())
         self.transport.loseConnection()
-
-
-class Greeted(Protocol):
-    def __init__(self) -> None:
-        self.data = b""
-        self.lost: Deferred[bytes] = Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-
-    def connectionLost(self, reason: object = None) -> None:
-        self.lost.callback(self.data)
 
 
 class Greeters(Factory):
@@ -92,7 +80,7 @@ async def test_clients_of_both_families_come_to_one_number() -> None:
     number: int = port.getHost().port  # type: ignore[attr-defined]
     said = []
     for endpoint, host in ((TCP4ClientEndpoint, "127.0.0.1"), (TCP6ClientEndpoint, "::1")):
-        greeted = Greeted()
+        greeted = RawConnection(global_reactor)
         await connectProtocol(endpoint(global_reactor, host, number), greeted)
         said.append(await greeted.lost)
     assert said == [b"127.0.0.1", b"::1"]

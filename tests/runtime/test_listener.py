@@ -33,6 +33,7 @@ from marketfeed.runtime.every_address import EveryAddress
 from marketfeed.runtime.listener import CannotServe, Listener, server_endpoint
 from marketfeed.runtime.tls_connections import TlsFactory
 from tests.certificates import Authority
+from tests.system.harness import RawConnection
 
 LONGEST = 98 - len("OSError: ")  # of what a daemon's parent can show, see twistd's _formatChildException
 
@@ -42,18 +43,6 @@ class Greeter(Protocol):
         assert self.transport is not None
         self.transport.write(b"hello")
         self.transport.loseConnection()
-
-
-class Greeted(Protocol):
-    def __init__(self) -> None:
-        self.data = b""
-        self.lost: Deferred[bytes] = Deferred()
-
-    def dataReceived(self, data: bytes) -> None:
-        self.data += data
-
-    def connectionLost(self, reason: object = None) -> None:
-        self.lost.callback(self.data)
 
 
 class QuietFactory(Factory):
@@ -183,7 +172,7 @@ class TestFaults:
 
 class TestLife:
     async def _greeting(self, make: Callable[[Any], IStreamClientEndpoint]) -> bytes:
-        greeted = Greeted()
+        greeted = RawConnection(global_reactor)
         await connectProtocol(make(global_reactor), greeted)
         return await greeted.lost
 
@@ -263,7 +252,7 @@ async def test_the_kernel_takes_little_for_who_does_not_read() -> None:
     for endpoint in (TCP4ClientEndpoint, TCP6ClientEndpoint):
         address = "127.0.0.1" if endpoint is TCP4ClientEndpoint else "::1"
         try:
-            client = await connectProtocol(endpoint(global_reactor, address, number), Greeted())
+            client = await connectProtocol(endpoint(global_reactor, address, number), RawConnection(global_reactor))
         except ConnectError:  # no IPv6 here
             continue
         assert await client.lost == b"hello"

@@ -37,17 +37,13 @@ from marketfeed.wire.messages import ServerShutdown
 from tests.conftest import LogCapture
 from tests.fakes import FakeSource, FakeSubscriber
 from tests.limits import hub_limits, session_limits
-from tests.rooms import turn_of
+from tests.rooms import trade, turn_of
 from tests.strategies import json_texts, property_test
 
 A, B, C = "trade@A", "depth@A", "ticker@B"
 MANY = session_limits(request_burst=100_000)
 KINDS = StreamKinds((*BUILT_IN, StreamKind("orders", LossPolicy.KEEP, private=True)))
 QUEUED = 16  # requests that may wait behind a SUBSCRIBE before the client is not read from
-
-
-def trade(number: int = 1) -> bytes:
-    return b'{"e":"trade","t":%d,"m":true,"p":"100.10","q":"2","s":"A"}' % number
 
 
 class Client:

@@ -20,6 +20,7 @@ from autobahn.websocket.compress import (
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
 from tests.books import update
+from tests.by_hand import deflated, frame
 from tests.system.browser import CHROMIUM, Browser
 from tests.system.harness import DEADLINE, Client, DaemonProcess, Harness, RawConnection, Redis
 from tests.system.lean import HANDSHAKE
@@ -54,21 +55,6 @@ def enveloped(data: bytes) -> bytes:
     return b'{"stream":"%b","data":%b}' % (STREAM.encode(), data)
 
 
-def deflated(payload: bytes, bits: int = 15) -> bytes:
-    """As a client compresses a message by itself."""
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -bits)
-    return (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-
-def client_frame(payload: bytes, first: int) -> bytes:
-    """A client's frame, with a mask that changes nothing."""
-    size = len(payload)
-    if size < 126:
-        return bytes((first, 0x80 | size)) + b"\0\0\0\0" + payload
-    head = bytes((first, 0xFE)) + size.to_bytes(2, "big") if size < 65536 else bytes((first, 0xFF)) + size.to_bytes(8)
-    return head + b"\0\0\0\0" + payload
-
-
 class Wire:
     """A client's bytes by hand, and zlib: nothing that the daemon uses too."""
 
@@ -91,7 +77,7 @@ class Wire:
         return wire
 
     def send(self, payload: bytes, first: int = TEXT) -> None:
-        self._raw.send(client_frame(payload, first))
+        self._raw.send(frame(payload, first & 0x0F, rsv=first >> 4 & 7))
 
     def hang_up(self) -> None:
         assert self._raw.transport is not None
@@ -278,7 +264,7 @@ async def test_a_bomb_ends_with_1009_and_takes_no_memory(harness: Harness) -> No
     before = daemon.resident_kib()
     for _ in range(5):
         wire = await Wire.open(harness, daemon, "/ws", DEFLATE)
-        bomb = deflated(b'"' + b"a" * 50_000_000 + b'"')
+        bomb = deflated(b'"' + b"a" * 50_000_000 + b'"', 9)
         assert len(bomb) < 65_000
         wire.send(bomb, COMPRESSED_TEXT)
         first, payload = await wire.frame()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from functools import cached_property
 from typing import Any, cast
 
@@ -23,7 +22,7 @@ from marketfeed.websocket.read_throttle import ReadRate
 from marketfeed.websocket.upgrade import switch_protocols
 from tests.by_hand import TEXT, handshake
 
-__all__ = ["COMPRESSED", "DEFLATE", "MAX_MESSAGE", "Ours", "Plain", "Server", "Transport", "act", "deflated", "opened"]
+__all__ = ["COMPRESSED", "DEFLATE", "MAX_MESSAGE", "Ours", "Plain", "Server", "Transport", "act", "opened"]
 
 MAX_MESSAGE = 1000
 COMPRESSED = 4  # of the three reserved bits, the first
@@ -162,12 +161,6 @@ def opened(kind: type[Recorder] = Ours, extensions: str | None = DEFLATE, max_me
     assert server.transport.value().startswith(b"HTTP/1.1 101 ")
     server.transport.clear()
     return server
-
-
-def deflated(payload: bytes) -> bytes:
-    """As a client compresses a message by itself."""
-    deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
-    return (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 def act(server: Server, what: str) -> None:

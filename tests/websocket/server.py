@@ -29,7 +29,7 @@ from tests.fakes import FakeBooks, FakeSource, FakeTransport, make_admission
 from tests.limits import hub_limits, session_limits
 from tests.tokens import SECRET, signed
 
-__all__ = ["CLIENT_QUEUE", "MAX_MESSAGE", "NOW", "PEER", "SECONDS_TO_CLOSE", "Server", "Wire", "trade"]
+__all__ = ["CLIENT_QUEUE", "MAX_MESSAGE", "NOW", "PEER", "SECONDS_TO_CLOSE", "Server", "Wire"]
 
 MAX_MESSAGE = 1000
 CLIENT_QUEUE = 5000
@@ -37,10 +37,6 @@ NOW = 1_800_000_000.0
 """Seconds since 1970 at which the server's clock begins."""
 PEER = "192.0.2.7"
 SECONDS_TO_CLOSE = 6  # Autobahn's timers are cut to whole seconds, so that one of 5 s may take any time up to that
-
-
-def trade(number: int = 1) -> bytes:
-    return b'{"e":"trade","t":%d,"m":true,"p":"100.10","q":"2","s":"A"}' % number
 
 
 class Wire(FakeTransport):

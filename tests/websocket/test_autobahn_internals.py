@@ -21,9 +21,9 @@ from autobahn.websocket.protocol import TrafficStats, WebSocketProtocol
 from twisted.internet.task import Clock
 
 from marketfeed.websocket.closing import CLOSE_SECONDS
-from tests.by_hand import CLOSE, PING, PONG, TEXT, frame, handshake
+from tests.by_hand import CLOSE, PING, PONG, TEXT, deflated, frame, handshake
 from tests.conftest import LogCapture
-from tests.websocket.beside import COMPRESSED, Ours, Plain, Server, act, deflated, opened
+from tests.websocket.beside import COMPRESSED, Ours, Plain, Server, act, opened
 
 NEVER_RUN = {
     *("__init__", "connectionMade", "_connectionMade", "setTrackTimings", "transport_details", "processHandshake"),

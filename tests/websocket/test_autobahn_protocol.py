@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from marketfeed.websocket.autobahn_protocol import AutobahnProtocol
-from tests.by_hand import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake
+from tests.by_hand import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, deflated, frame, handshake
 from tests.strategies import property_test
 from tests.websocket.beside import (
     COMPRESSED,
@@ -25,7 +25,6 @@ from tests.websocket.beside import (
     Server,
     Transport,
     act,
-    deflated,
     opened,
 )
 
@@ -398,8 +397,7 @@ class TestTheLimit:
     def test_a_compressed_message(self, size: int, noise: bytes, level: int, cuts: list[int], chunk: int) -> None:
         """However well it is compressed, fragmented and cut, it is read if it is not too large."""
         payload = (noise.hex().encode() * 20)[:size]
-        deflate = zlib.compressobj(level, zlib.DEFLATED, -15)
-        data = (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+        data = deflated(payload, level)
         edges = [0, *(min(cut, len(data)) for cut in cuts), len(data)]
         fragments = [data[start:stop] for start, stop in pairwise(edges)]
         sent = frame(fragments[0], TEXT, rsv=COMPRESSED, fin=len(fragments) == 1)

@@ -16,6 +16,7 @@ from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame
 from tests.books import Waiting, decoded, depths, replay, update
 from tests.fakes import AT, make_group, make_stream, payloads
+from tests.rooms import trade
 from tests.strategies import machine_test
 
 ROOM = 1 << 30
@@ -27,10 +28,6 @@ def reply(number: int) -> bytes:
 
 def event(number: int) -> bytes:
     return text_frame(b"event %d" % number)
-
-
-def trade(number: int) -> bytes:
-    return b'{"e":"trade","t":%d,"m":true,"p":"100.10","q":"2","s":"A"}' % number
 
 
 def ticker(number: int) -> bytes:

@@ -24,9 +24,10 @@ from twisted.python.failure import Failure
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 
+from tests.by_hand import deflated
 from tests.by_hand import frame as raw
 from tests.strategies import property_test
-from tests.websocket.beside import COMPRESSED, deflated
+from tests.websocket.beside import COMPRESSED
 from tests.websocket.driver import Driver, Peer
 from tests.websocket.echo import EchoServer
 

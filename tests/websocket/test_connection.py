@@ -20,8 +20,9 @@ from marketfeed.wire.messages import ServerShutdown
 from tests.by_hand import BINARY, CLOSE, PING, TEXT, close_code, frame, frames_of, handshake, say
 from tests.conftest import LogCapture
 from tests.limits import session_limits
+from tests.rooms import trade
 from tests.tokens import key_set, signed
-from tests.websocket.server import CLIENT_QUEUE, MAX_MESSAGE, NOW, SECONDS_TO_CLOSE, Server, Wire, trade
+from tests.websocket.server import CLIENT_QUEUE, MAX_MESSAGE, NOW, SECONDS_TO_CLOSE, Server, Wire
 
 
 class TestConversation:

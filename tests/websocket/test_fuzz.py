@@ -34,8 +34,9 @@ from tests.fakes import FakeMemory
 from tests.guard import DEADLINE
 from tests.limits import session_limits
 from tests.noise import GOOD, SECRETS, SOON, guards, handshakes, paths, pieces, requests, streams_of_frames
+from tests.rooms import trade
 from tests.strategies import property_test
-from tests.websocket.server import SECONDS_TO_CLOSE, Server, Wire, trade
+from tests.websocket.server import SECONDS_TO_CLOSE, Server, Wire
 
 STATUSES = frozenset((101, 200, 204, 400, 401, 403, 404, 405, 408, 426, 429, 503))
 CODES = frozenset((1000, *(reason.code for reason in CLOSE_REASONS)))

@@ -25,8 +25,9 @@ from marketfeed.wire.messages import ServerShutdown
 from tests.by_hand import BINARY, CLOSE, KEY, PING, TEXT, frame, frames_of, handshake, say
 from tests.conftest import LogCapture
 from tests.fakes import FakeBook, FakeBooks
+from tests.rooms import trade
 from tests.strategies import property_test
-from tests.websocket.server import PEER, SECONDS_TO_CLOSE, Server, Wire, trade
+from tests.websocket.server import PEER, SECONDS_TO_CLOSE, Server, Wire
 
 
 class TestHandshake:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from marketfeed.commands.bench.frames import UNKNOWN, Batch, BatchReader
 from marketfeed.commands.frames import CLOSE, PING, PONG, BadFrames
-from tests.commands.test_frames import CONTINUATION, frame
+from tests.by_hand import CONTINUATION
+from tests.commands.test_frames import frame
 
 STREAMS = ["trade@A", "depth@A", "trade@B"]
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.logger import globalLogBeginner
 
 from marketfeed.commands import main
 from marketfeed.commands.recording import record
@@ -21,9 +20,7 @@ from marketfeed.commands.recording.format import Begin, End, Publication, read_r
 from marketfeed.commands.recording.recorder import Recorder
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
-from marketfeed.runtime.logs import Log
 from tests.commands.reactor import ShortReactor
-from tests.commands.test_simulate import VARIABLES, fake_endpoint
 
 
 class FakeListener(Service):
@@ -70,17 +67,11 @@ class FakeListener(Service):
 
 
 @pytest.fixture
-def reactor(monkeypatch: pytest.MonkeyPatch) -> ShortReactor:
-    """The command's whole world: no variables, no server, no log, no real time."""
-    for variable in (*VARIABLES, "MARKETFEED_CONFIG"):
-        monkeypatch.delenv(variable, raising=False)
-    reactor = ShortReactor(monkeypatch, 3)
+def reactor(monkeypatch: pytest.MonkeyPatch, alone: None) -> ShortReactor:
+    """The command's whole world, without real time either."""
     monkeypatch.setattr("marketfeed.redis.listener.RedisListener", FakeListener)
-    monkeypatch.setattr("marketfeed.redis.endpoint.redis_endpoint", fake_endpoint)
-    monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
-    monkeypatch.setattr(Log, "debugging", Log.debugging)
     monkeypatch.setattr(FakeListener, "made", [])
-    return reactor
+    return ShortReactor(monkeypatch, 3)
 
 
 def recorded(*arguments: str) -> int:

@@ -21,7 +21,6 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.tls import RedisTls
 from tests.certificates import Authority
 from tests.commands.recording.test_record import Unread
-from tests.commands.test_simulate import VARIABLES
 from tests.guard import DEADLINE
 
 RECORDS = [
@@ -75,10 +74,8 @@ class Server:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch, no_variables: None) -> Iterator[Server]:
     """The server that the command meets; the signals' handlers are put back."""
-    for variable in (*VARIABLES, "MARKETFEED_CONFIG"):
-        monkeypatch.delenv(variable, raising=False)
     server = Server()
     monkeypatch.setattr(RedisLink, "connect", server.connect)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,0 +1,27 @@
+"""What the tests of commands that run until they are told to end have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.logger import globalLogBeginner
+
+from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.tls import RedisTls
+from marketfeed.runtime.logs import Log
+
+
+def _fake_endpoint(reactor: Any, address: RedisAddress, tls: RedisTls) -> str | None:
+    """The file is all that the tests look at."""
+    if tls.ca == "broken.pem":
+        raise ValueError("--redis-ca: broken.pem: expected certificates in PEM format")
+    return tls.ca
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, no_variables: None) -> None:
+    """No variables, no server, no log."""
+    monkeypatch.setattr("marketfeed.redis.endpoint.redis_endpoint", _fake_endpoint)
+    monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
+    monkeypatch.setattr(Log, "debugging", Log.debugging)
