@@ -97,7 +97,11 @@ class Snapshots(Protocol):
     """States that somebody keeps beside the streams. A Deferred of these never fails."""
 
     def read(self, stream: str) -> Deferred[bytes | None]:
-        """The state of a stream as a publication; None when there is none, or it is out of reach."""
+        """The state of a stream as a publication; None when there is none, or it is out of reach.
+
+        Those of a `Source` come behind all that had been published as they were read: what the sink hears of the
+        stream after that is not in it, unless the engine writes states ahead of its publications.
+        """
 
 
 class Sink(Protocol):

@@ -9,6 +9,8 @@
 5. A stream is delivered from its confirmation on. What still comes of a subscription that is being ended is not: what
    follows it until the next one is confirmed will not come.
 6. A server that is busy with a script has not answered yet. What it refused for that is sent anew when it answers.
+7. A state that was read beside the streams is given out when a PING has been answered that was sent after that: all
+   that had been published by then came before the answer (see `ordered_snapshots`).
 """
 
 from __future__ import annotations
@@ -19,8 +21,12 @@ from collections.abc import Callable
 from typing import Any
 
 import hiredis
+import msgspec
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
 
 from marketfeed.boundaries import Clock, Sink, Snapshots
 from marketfeed.redis.address import RedisAddress
@@ -28,6 +34,7 @@ from marketfeed.redis.channels import Batch, DesiredChannels, Verb
 from marketfeed.redis.commands import Commands
 from marketfeed.redis.link import SubscriberLink
 from marketfeed.redis.link_keeper import LinkKeeper
+from marketfeed.redis.ordered_snapshots import OrderedSnapshots
 from marketfeed.redis.rotation import Rounds
 from marketfeed.redis.server_role import ASK_SECONDS, BUSY, RoleLink, RoleWatch
 from marketfeed.runtime.logs import Log
@@ -39,6 +46,13 @@ RETRIES_A_SECOND = 20
 _CONFIRMATIONS = {b"subscribe": Verb.SUBSCRIBE, b"unsubscribe": Verb.UNSUBSCRIBE}
 
 
+class _Ping(msgspec.Struct, frozen=True, eq=False):
+    """A PING that was sent `at` this moment, in s since 1970, and who waits for its answer."""
+
+    at: float
+    waiting: list[Deferred[bool]]
+
+
 class _PubSubLink(RoleLink, SubscriberLink):
     """A link that delivers to a source. `good_at`: when it was last known good, in s since 1970."""
 
@@ -47,18 +61,32 @@ class _PubSubLink(RoleLink, SubscriberLink):
         self._source = source
         self._streams, self._publish = source.streams, source.sink.publish
         self._now = now
-        self._asked: deque[float | Batch] = deque()  # and not answered, oldest first; of a PING the moment
+        self._asked: deque[_Ping | Batch] = deque()  # and not answered, oldest first
+        self._waiting: list[Deferred[bool]] = []  # for the answer to the next PING
         self._unconfirmed: set[bytes] = set()
         self.good_at = now()  # seconds since 1970: a clock that is set meanwhile would make more of the difference
 
     @property
     def pinged_at(self) -> float | None:
         """When the oldest PING was sent that is not answered."""
-        return next((asked for asked in self._asked if isinstance(asked, float)), None)
+        return next((asked.at for asked in self._asked if isinstance(asked, _Ping)), None)
 
     def ping(self) -> None:
-        self._asked.append(self._now())
+        waiting, self._waiting = self._waiting, []
+        self._asked.append(_Ping(self._now(), waiting))
         super().ping()
+
+    def catch_up(self) -> Deferred[bool]:
+        """Wait until all that has been published by now has been told. False: the link is lost before."""
+        done: Deferred[bool] = Deferred()
+        self._waiting.append(done)
+        self._ping_for_those()
+        return done
+
+    def _ping_for_those(self) -> None:
+        """However many wait, one PING at a time is sent for them."""
+        if self._waiting and self.pinged_at is None:
+            self.ping()
 
     def send(self, batch: Batch) -> None:
         """Send one command for all channels of a batch, while no other is unanswered."""
@@ -76,11 +104,16 @@ class _PubSubLink(RoleLink, SubscriberLink):
         if isinstance(reply, hiredis.ReplyError):
             if asked is not None:
                 self._asked.popleft()
+            if isinstance(asked, _Ping):
+                self._waiting += asked.waiting
             self._source.refused(self, asked, str(reply))
         elif reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
-            if isinstance(asked, float):
+            if isinstance(asked, _Ping):
                 self._asked.popleft()
-                self.good_at = asked
+                self.good_at = asked.at
+                for each in asked.waiting:
+                    each.callback(True)
+                self._ping_for_those()
             self._source.answered()
         elif type(reply) is list and reply[0] in _CONFIRMATIONS:
             verb, channel = _CONFIRMATIONS[reply[0]], reply[1]
@@ -92,6 +125,12 @@ class _PubSubLink(RoleLink, SubscriberLink):
 
     def read_ends(self) -> None:
         self._source.sink.flush()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        unanswered = [each for asked in self._asked if isinstance(asked, _Ping) for each in asked.waiting]
+        for each in unanswered + self._waiting:
+            each.callback(False)
 
 
 class RedisPubSub(LinkKeeper[_PubSubLink]):
@@ -126,7 +165,7 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
         self._asking.clock = clock
         self._names: dict[bytes, str] = {}
         self.archive = None
-        self.snapshots = snapshots
+        self.snapshots = None if snapshots is None else OrderedSnapshots(snapshots, self._catch_up)
         self.sink = sink
         self.streams: dict[bytes, str] = {}
 
@@ -182,7 +221,7 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
             self._confirm(channel)
         self._go_on()
 
-    def refused(self, link: _PubSubLink, asked: float | Batch | None, fault: str) -> None:
+    def refused(self, link: _PubSubLink, asked: _Ping | Batch | None, fault: str) -> None:
         """The server answers with an error. `asked`: what it answers."""
         if fault.startswith(BUSY) and asked is not None:
             if isinstance(asked, Batch):
@@ -207,6 +246,9 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
             line = "redis: {verb} sent for {count} channels, {channel} first"
             self.log.debug(line, verb=batch.verb.value, count=len(batch.channels), channel=batch.channels[0])
             self.link.send(batch)
+
+    def _catch_up(self, stream: str) -> Deferred[bool]:
+        return succeed(False) if self.link is None else self.link.catch_up()
 
     def _ask(self) -> None:
         if self.link is not None:

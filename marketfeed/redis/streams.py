@@ -19,6 +19,8 @@
    once, for it costs the server time for each of them.
 8. A stream that may not be read, or is none, is refused by itself. It is tried again, and what is read is checked
    again, when its turn comes (see `stream_checks`).
+9. A state that was read beside a stream, or in it, is given out when the stream has been read up to the last entry that
+   it had after that (see `ordered_snapshots`, `arrivals`).
 """
 
 from __future__ import annotations
@@ -29,15 +31,18 @@ from collections.abc import Callable
 from typing import Any
 
 from hiredis import ReplyError, pack_command
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Archive, Clock, Sink, Snapshots
 from marketfeed.model.entry_ids import before, write_id
 from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.arrivals import Arrivals
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.delivery import Delivery, Found
 from marketfeed.redis.link_keeper import LinkKeeper
+from marketfeed.redis.ordered_snapshots import OrderedSnapshots
 from marketfeed.redis.reader_link import BLOCKED, NONE, ReaderLink
 from marketfeed.redis.server_role import RoleLink, RoleWatch
 from marketfeed.redis.stream_checks import LOOK_SECONDS, REFUSALS, StreamChecks, entry_id
@@ -56,6 +61,8 @@ SHORT_MS = 250
 REST_SECONDS = 2e-6
 """Between two reads, for each stream, where that makes `LEAST_REST` or more."""
 LEAST_REST, MOST_REST = 0.001, 0.02
+_ANY_SIZE = 1 << 40
+"""Bytes; of a single publication."""
 
 
 class _SourceLink(RoleLink, ReaderLink):
@@ -91,6 +98,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self._unblocker = Unblocker(clock, commands)
         self._role = RoleWatch(clock, commands, now)
         self._wanted: dict[str, Reading] = {}
+        self._arrivals = Arrivals(clock)
         self._checks = StreamChecks(clock, commands, self)
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
@@ -102,7 +110,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self._is_narrowing = False
         self._rest: IDelayedCall | None = None
         self.archive = archive
-        self.snapshots = snapshots
+        self.snapshots = None if snapshots is None else OrderedSnapshots(snapshots, self._catch_up)
         self.sink = sink
 
     # What the hub asks for.
@@ -117,6 +125,19 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         if reading is not None:
             self._checks.drop(reading)
             self._reads.drop(reading)
+            self._arrivals.forget(reading)
+
+    def _catch_up(self, stream: str) -> Deferred[bool]:
+        return Deferred.fromCoroutine(self._read_so_far(stream))
+
+    async def _read_so_far(self, stream: str) -> bool:
+        """Wait until all that is in the stream now has been published. False: that is not to be known."""
+        assert self.archive is not None
+        newest = await self.archive.newest(stream, 1, _ANY_SIZE)
+        reading = self._wanted.get(stream)
+        if newest is None or reading is None or self.link is None:
+            return False
+        return not newest or await self._arrivals.wait_for(reading, newest[0][0])
 
     # What the link says.
 
@@ -146,6 +167,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
             self._rest = None
         if self.running:
             self.sink.lost(None if link is None else int(min(link.good_at, self._role.good_at) * 1000))
+        self._arrivals.clear()
 
     # One exchange after the other.
 
@@ -302,6 +324,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
             self._reads.move(reading, entries[-1][0])
             if is_looked_for:
                 self._checks.has_read(reading, entries)
+            self._arrivals.moved(reading)
 
     def _rested(self) -> None:
         self._rest = None

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from marketfeed.boundaries import Sink, Source, Subscriber
+from marketfeed.boundaries import Sink, Snapshots, Source, Subscriber
 from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.streams import RedisStreams
 from tests.system.harness import Harness, RedisServer
@@ -75,11 +76,19 @@ def address_of(server: RedisServer, user: str = "") -> RedisAddress:
     return RedisAddress(path=server.path, username=user or None, password="x" if user else None)
 
 
-def source_on(harness: Harness, server: RedisServer, user: str = "", prefix: str = "") -> tuple[RedisStreams, Heard]:
+def source_on(
+    harness: Harness,
+    server: RedisServer,
+    user: str = "",
+    prefix: str = "",
+    *,
+    archive: RedisArchive | None = None,
+    snapshots: Snapshots | None = None,
+) -> tuple[RedisStreams, Heard]:
     """A source that runs until the test ends."""
     heard = Heard()
-    endpoint = endpoint_of(harness, server)
-    source = RedisStreams(harness.reactor, endpoint, address_of(server, user), heard, prefix)
+    where = harness.reactor, endpoint_of(harness, server), address_of(server, user)
+    source = RedisStreams(*where, heard, prefix, archive=archive, snapshots=snapshots)
     heard.source = source
     source.startService()
     harness.on_close(source.stopService)

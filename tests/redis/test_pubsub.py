@@ -18,6 +18,7 @@ from marketfeed.boundaries import Sink, Source, Subscriber
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.pubsub import RedisPubSub
 from tests.conftest import LogCapture
+from tests.fakes import FakeSnapshots
 from tests.redis.memory import PONG, Connection, Endpoint, resp, stop
 
 A, B, C = "trade@A", "trade@B", "depth@C"
@@ -88,9 +89,16 @@ class World:
         self.endpoint = Endpoint(self.clock)
         self.sink = RecordingSink()
         self.commands: Any = RoleCommands()
-        address = RedisAddress(host="cache.example")
+        self.snapshots = FakeSnapshots()
         self.source = RedisPubSub(
-            self.clock, self.endpoint, address, self.sink, self.commands, prefix, lambda: NOW + self.clock.seconds()
+            self.clock,
+            self.endpoint,
+            RedisAddress(host="cache.example"),
+            self.sink,
+            self.commands,
+            prefix,
+            lambda: NOW + self.clock.seconds(),
+            snapshots=self.snapshots,
         )
         self.server: Connection
 
@@ -111,6 +119,13 @@ class World:
             self.server.answer(confirmation("subscribe", stream))
         self.sink.take()
         return self
+
+    def read(self, stream: str) -> list[bytes | None]:
+        """Ask for a state; it is in the list that is returned, as soon as it is given."""
+        given: list[bytes | None] = []
+        assert self.source.snapshots is not None
+        self.source.snapshots.read(stream).addCallback(given.append)
+        return given
 
     def asked(self) -> list[tuple[str, ...]]:
         """The commands that the server has got since this was last called."""
@@ -518,3 +533,64 @@ def test_it_can_be_stopped_before_it_was_reached() -> None:
 if TYPE_CHECKING:
     _sink: Sink = RecordingSink()
     _source: Source = World().source
+
+
+# States.
+
+
+def test_a_state_is_given_behind_all_that_was_published_before_it_was_read() -> None:
+    """Otherwise whoever begins with it would get what is older afterwards. The server answers a PING in its turn."""
+    world = World().up(A, B)
+    world.snapshots.states = {A: b"12"}
+    given = world.read(A)
+    assert (given, world.asked()) == ([], [("PING",)])
+    world.server.say(message(A, b"11"))
+    assert given == []
+    world.server.say(message(A, b"12") + PONG)
+    assert given == [b"12"]
+    assert world.read(B) == [None]
+    assert world.asked() == []
+    world.stop()
+
+
+def test_a_ping_that_was_sent_before_says_nothing_of_a_state() -> None:
+    """One at a time is under way; the next one is for all who have come meanwhile."""
+    world = World().up(A, B)
+    world.snapshots.states = {A: b"a", B: b"b"}
+    world.clock.advance(1)
+    given = [world.read(A), world.read(B)]
+    assert world.asked() == [("PING",)]
+    world.server.say(PONG)
+    assert (given, world.asked()) == ([[], []], [("PING",)])
+    world.server.say(PONG)
+    assert (given, world.asked()) == ([[b"a"], [b"b"]], [])
+    world.stop()
+
+
+def test_a_state_waits_while_a_script_runs() -> None:
+    """What the server refuses for that was no answer."""
+    world = World().up(A)
+    world.snapshots.states = {A: b"a"}
+    given = world.read(A)
+    world.server.answer(BUSY)
+    assert given == []
+    world.clock.advance(1)
+    world.server.answer(PONG)
+    assert given == [b"a"]
+    world.stop()
+
+
+def test_a_state_is_not_given_on_a_link_that_is_lost() -> None:
+    """Nobody knows what had been published by then; nor where there is no link. The loss is told first."""
+    world = World().up(A, B)
+    world.snapshots.states = {A: b"a", B: b"b"}
+    world.clock.advance(1)
+    world.asked()
+    given = [world.read(A)]
+    world.server.say(PONG)
+    given.append(world.read(B))
+    world.server.cut()
+    assert given == [[None], [None]]
+    assert world.read(A) == [None]
+    assert world.sink.take() == [("lost", (NOW + 1) * 1000)]
+    world.stop()

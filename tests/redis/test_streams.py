@@ -10,11 +10,13 @@ import pytest_twisted
 
 from marketfeed.redis import rotation, stream_checks
 from marketfeed.redis import streams as redis_streams
+from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.stream_checks import StreamChecks
 from marketfeed.redis.stream_entries import Extent
 from marketfeed.redis.stream_reads import MOST, Reading
 from tests.conftest import LogCapture
-from tests.redis.streams import Heard, source_on
+from tests.fakes import FakeSnapshots
+from tests.redis.streams import Heard, commands_on, source_on
 from tests.system.harness import Harness, Redis, RedisServer
 
 A, B = "trade@A", "trade@B"
@@ -515,3 +517,43 @@ async def test_what_was_deleted_before_it_was_read(harness: Harness) -> None:
     turn = rounds._rounds._last
     await harness.eventually(lambda: rounds._rounds._last > turn + 2)
     assert heard.count("missed") == 1, "what was trimmed behind the reader is not missing"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_state_is_given_behind_all_that_was_added_before_it_was_read(harness: Harness) -> None:
+    """However late the read of the stream; where nothing was added, at once; on a link that is lost, not at all."""
+    server = await harness.redis()
+    redis = await server.connect()
+    states = FakeSnapshots()
+    states.states = {A: b"a", B: b"b"}
+    archive = RedisArchive(await commands_on(harness, server))
+    source, heard = source_on(harness, server, archive=archive, snapshots=states)
+    assert source.snapshots is not None
+    assert await source.snapshots.read(A) is None  # there is no link yet
+    for stream in (A, B):
+        source.want(stream)
+    await harness.eventually(lambda: heard.count("confirmed") == 2)
+    await harness.eventually(lambda: blocked_for(redis))
+    assert await source.snapshots.read(A) == b"a"
+    assert source.link is not None
+    source.link.transport.pauseProducing()
+    await add(redis, A, "1", "2")
+    given: list[object] = []
+    source.snapshots.read(A).addCallback(lambda state: given.append((state, heard.count("publish"))))
+    assert await source.snapshots.read(B) == b"b"  # what was asked for A was answered before
+    assert given == []
+    source.link.transport.resumeProducing()
+    await harness.eventually(lambda: bool(given))
+    assert given == [(b"a", 2)]
+    await harness.eventually(lambda: blocked_for(redis))
+    source.link.transport.pauseProducing()
+    await add(redis, A, "3")
+    await add(redis, B, "4")
+    for stream in (A, B):
+        source.snapshots.read(stream).addCallback(lambda state: given.append((state, heard.count("lost"))))
+    await archive.newest(B, 1, 1)  # what was asked for both was answered before
+    source.unwant(B)
+    assert given[1:] == [(None, 0)]
+    source.link.transport.abortConnection()
+    await harness.eventually(lambda: len(given) == 3)
+    assert given[2:] == [(None, 1)]
