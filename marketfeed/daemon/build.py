@@ -136,7 +136,13 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     admission = _admission(reactor, settings, users, memory)
     limits = msgspec.convert(settings, SessionLimits, from_attributes=True)
     context = SessionContext(
-        hub=hub, kinds=kinds, limits=limits, now=reactor.seconds, verify=admission.verify, refusals=refusals
+        hub=hub,
+        kinds=kinds,
+        limits=limits,
+        now=reactor.seconds,
+        verify=admission.verify,
+        refusals=refusals,
+        lines=users.lines,
     )
 
     def is_ready() -> bool:

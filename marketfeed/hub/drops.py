@@ -1,6 +1,6 @@
 """Publications that do not go their way (docs/protocol.md#what-the-engine-publishes).
 
-Those of one stream are logged at most once a second.
+Those of one stream are logged at most once a second, of so many streams; those of all others once more together.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from marketfeed.runtime.logs import Log
 __all__ = ["Drops"]
 
 
+_MOST_STREAMS = 20
+"""Streams of which bad publications are logged by themselves within a second."""
+
+
 class Drops:
     """The bad ones: dropped, or with `strict` off forwarded all the same; `counts` by reason. And those that fail."""
 
@@ -26,7 +30,7 @@ class Drops:
         self._clock = clock
         self._strict = strict
         self.counts: Counter[str] = Counter()
-        self._lines = BoundedLog(clock, self.log)
+        self._lines = BoundedLog(clock, self.log, most_keys=_MOST_STREAMS)
         self._large_lines = TokenBucket(1, 10, clock.seconds())
 
     def count(self, stream: LiveStream, bad: BadPublication) -> bytes | None:

@@ -11,12 +11,13 @@
 from __future__ import annotations
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.hub.groups import Audience, Group, end_faulty
+from marketfeed.hub.faults import Faults
+from marketfeed.hub.groups import Audience, Group
 
 __all__ = ["send_group", "send_groups"]
 
 
-def send_group(group: Group) -> list[Subscriber]:
+def send_group(group: Group, faults: Faults) -> list[Subscriber]:
     """Send what one group has. Returns the clients who are too slow."""
     frames = group.frames
     group.frames = []
@@ -39,13 +40,13 @@ def send_group(group: Group) -> list[Subscriber]:
                 elif not member.wait(group, frames):
                     slow.append(member)
             except Exception:
-                end_faulty(member)
+                faults.end(member)
     if group.depths:
         group.depths.clear()
     return slow
 
 
-def send_groups(dirty: list[Group]) -> list[Subscriber]:
+def send_groups(dirty: list[Group], faults: Faults) -> list[Subscriber]:
     """Send what several groups have, each client's share in one write. Returns the clients who are too slow."""
     slow: list[Subscriber] = []
     touched: list[Audience] = []
@@ -61,7 +62,7 @@ def send_groups(dirty: list[Group]) -> list[Subscriber]:
                     touched.append(audience)
                 batch.append(group)
         for audience in touched:
-            slow += _send_batch(audience)
+            slow += _send_batch(audience, faults)
     except BaseException:
         for audience in touched:
             audience.batch = []
@@ -75,7 +76,7 @@ def send_groups(dirty: list[Group]) -> list[Subscriber]:
     return slow
 
 
-def _send_batch(audience: Audience) -> list[Subscriber]:
+def _send_batch(audience: Audience, faults: Faults) -> list[Subscriber]:
     """Send an audience what its groups have. Returns those who are too slow."""
     batch = audience.batch
     audience.batch = []
@@ -97,5 +98,5 @@ def _send_batch(audience: Audience) -> list[Subscriber]:
             elif not all(member.wait(group, group.leaving) for group in batch):
                 slow.append(member)
         except Exception:
-            end_faulty(member)
+            faults.end(member)
     return slow

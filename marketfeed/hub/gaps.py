@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.hub.groups import Audience, Group, end_faulty, is_member
+from marketfeed.hub.faults import Faults
+from marketfeed.hub.groups import Audience, Group, is_member
 from marketfeed.hub.stream import LiveStream, OpenGap
 from marketfeed.wire.dialects import event_text
 from marketfeed.wire.frames import text_frame
@@ -25,7 +26,8 @@ __all__ = ["Gaps", "gap_frame", "tell_open"]
 class Gaps:
     """The gaps of which there is something to say yet: those that are over, and jumps of the ids that had to wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
         self.over: dict[LiveStream, OpenGap] = {}
         """The gaps of which nobody has been told that they are over."""
         self._untold: dict[LiveStream, None] = {}
@@ -36,7 +38,7 @@ class Gaps:
 
     def opened(self, streams: Iterable[LiveStream]) -> None:
         """Say that these streams have a gap now, if they have."""
-        _tell({stream: stream.gap for stream in streams if stream.gap is not None}, None)
+        self._tell({stream: stream.gap for stream in streams if stream.gap is not None}, None)
 
     def closed(self, stream: LiveStream, gap: OpenGap) -> None:
         """The stream had this gap; `tell_over` says that it is over."""
@@ -45,7 +47,7 @@ class Gaps:
     def tell_over(self, now: int) -> None:
         """Say which gaps are over. `now`: ms since 1970."""
         over, self.over = self.over, {}
-        _tell(over, now)
+        self._tell(over, now)
 
     def jumped(self, stream: LiveStream, since: int, now: int, seconds: float) -> None:
         """There is a jump between what the stream published at `since` and at `now`, both in ms since 1970."""
@@ -65,24 +67,23 @@ class Gaps:
     def _tell_jump(self, stream: LiveStream, since: int | None, now: int) -> None:
         if since is not None:
             self._untold.pop(stream, None)
-            _tell({stream: (GapReason.SEQUENCE, since)}, now)
+            self._tell({stream: (GapReason.SEQUENCE, since)}, now)
 
-
-def _tell(gaps: Mapping[LiveStream, OpenGap], until: int | None) -> None:
-    told: dict[tuple[Audience, str, int], list[Group]] = {}
-    for stream, (reason, since) in gaps.items():
-        for group in stream.groups.values():
-            for audience in group.audiences:
-                told.setdefault((audience, reason, since), []).append(group)
-    for (audience, reason, since), groups in told.items():
-        spellings = [group.spelling for group in groups]
-        frame = gap_frame(spellings, reason, since, until, groups[0].shape.is_enveloped)
-        for member in list(audience.members):
-            if member in audience.members:  # not ended by what was written before
-                try:
-                    member.tell(frame)
-                except Exception:
-                    end_faulty(member)
+    def _tell(self, gaps: Mapping[LiveStream, OpenGap], until: int | None) -> None:
+        told: dict[tuple[Audience, str, int], list[Group]] = {}
+        for stream, (reason, since) in gaps.items():
+            for group in stream.groups.values():
+                for audience in group.audiences:
+                    told.setdefault((audience, reason, since), []).append(group)
+        for (audience, reason, since), groups in told.items():
+            spellings = [group.spelling for group in groups]
+            frame = gap_frame(spellings, reason, since, until, groups[0].shape.is_enveloped)
+            for member in list(audience.members):
+                if member in audience.members:  # not ended by what was written before
+                    try:
+                        member.tell(frame)
+                    except Exception:
+                        self._faults.end(member)
 
 
 def tell_open(subscriber: Subscriber, groups: Iterable[Group]) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from marketfeed.boundaries import Subscriber
 from marketfeed.model.book import DepthMessage
-from marketfeed.runtime.logs import Log
 from marketfeed.wire.deflate import (
     LARGE,
     compressed_body,
@@ -29,9 +28,8 @@ from marketfeed.wire.frames import text_frame, text_header
 if TYPE_CHECKING:
     from marketfeed.hub.stream import LiveStream
 
-__all__ = ["Audience", "Audiences", "Group", "Shared", "end_faulty", "is_member", "overhead"]
+__all__ = ["Audience", "Audiences", "Group", "Shared", "is_member", "overhead"]
 
-_log = Log()
 _HEADER = 10  # bytes of a frame's header, at most
 _ENVELOPE = len('{"stream":"","data":}')
 _OFFSET = 64  # bytes of an offset in its envelope, at most
@@ -185,18 +183,6 @@ class Audiences:
 def is_member(subscriber: Subscriber, group: Group) -> bool:
     """Whether `subscriber` is in `group`."""
     return subscriber.audience is not None and group in subscriber.audience.groups
-
-
-def end_faulty(subscriber: Subscriber) -> None:
-    """Something of `subscriber` has raised, which is being handled: it is the end of that client, and of nothing else.
-
-    Never raises.
-    """
-    try:
-        _log.failure("a client failed as it was sent something")
-        subscriber.failed()
-    except Exception:
-        _log.failure("a client failed as it was ended")
 
 
 def overhead(spelling: str, shape: Shape) -> int:

@@ -23,7 +23,7 @@ from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Answers, Clock, Entry, NoBook, Source, Subscriber
 from marketfeed.hub.fanout import send_group, send_groups
-from marketfeed.hub.groups import Audiences, Group, Shared, end_faulty, is_member
+from marketfeed.hub.groups import Audiences, Group, Shared, is_member
 from marketfeed.hub.join import Join
 from marketfeed.hub.portions import Portions, Work
 from marketfeed.hub.queries import Queries
@@ -54,7 +54,8 @@ class Hub(Service):
         self._upstream = upstream = Upstream(clock, limits, now, kinds or StreamKinds(), self)
         self._registry = upstream.registry
         self._gaps = upstream.gaps
-        self.portions = Portions(clock)
+        self._faults = upstream.faults
+        self.portions = Portions(clock, self._faults)
         self._subscriptions = Subscriptions(clock, upstream, self.portions, self, limits.strict)
         self._queries = Queries(clock, upstream, limits.strict)
         self._audiences = Audiences()
@@ -86,6 +87,7 @@ class Hub(Service):
         self._upstream.readiness.close()
         self._registry.close()
         self._upstream.drops.close()
+        self._faults.close()
 
     @property
     def streams(self) -> frozenset[str]:
@@ -234,12 +236,12 @@ class Hub(Service):
         self._flushed = dirty
         for group in dirty:
             self.delivered += len(group.frames) * group.size
-        slow = send_group(dirty[0]) if len(dirty) == 1 else send_groups(dirty)
+        slow = send_group(dirty[0], self._faults) if len(dirty) == 1 else send_groups(dirty, self._faults)
         for subscriber in dict.fromkeys(slow):
             try:
                 subscriber.overflow()
             except Exception:
-                end_faulty(subscriber)
+                self._faults.end(subscriber)
 
     def behind(self) -> list[Subscriber]:
         audiences = {audience for group in self._flushed for audience in group.audiences}

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Clock
-from marketfeed.runtime.logs import Log
+from marketfeed.hub.faults import Faults
 
 __all__ = ["AT_ONCE", "Portions", "Work"]
 
@@ -30,10 +30,9 @@ Work = Iterator[int]
 class Portions:
     """All the work of a process that takes more than one turn."""
 
-    log = Log()
-
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, faults: Faults) -> None:
         self._clock = clock
+        self._faults = faults
         self._waiting: deque[tuple[Work, int]] = deque()  # with what the next step costs
         self._taken: Work | None = None  # of which a step is under way
         self._turn: IDelayedCall | None = None
@@ -90,7 +89,7 @@ class Portions:
         try:
             cost = next(work, None)
         except Exception:
-            self.log.failure("internal error")
+            self._faults.tell("internal error in what a client has asked for")
             return
         if cost is not None and self._taken is work:
             self._waiting.append((work, cost))

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Clock
 from marketfeed.hub.stream import LiveStream
+from marketfeed.runtime.bounded_log import BoundedLog
 from marketfeed.runtime.logs import Log
 
 __all__ = ["CONFIRM_SECONDS", "Readiness", "Wait"]
@@ -43,6 +44,7 @@ class Readiness:
     def __init__(self, clock: Clock, now: Callable[[], float]) -> None:
         self._clock = clock
         self._now = now
+        self._lines = BoundedLog(clock, self.log)
         self._waiting: dict[LiveStream, dict[Wait, None]] = {}
         self._unfinished: dict[LiveStream, None] = {}  # more may go on, who wait for them
         self._turn: IDelayedCall | None = None
@@ -106,14 +108,16 @@ class Readiness:
             self._turn.cancel()
             self._turn = None
         self._unfinished.clear()
+        self._lines.close()
 
     def _too_late(self, wait: Wait) -> None:
         late = [stream for stream in wait.missing if not stream.confirmed and stream.lose(wait.begun)]
         if late:
-            self.log.warn(
-                "no confirmation within {seconds} s for {count} streams, {stream} among them",
+            self._lines.warn(
+                "",
+                "no confirmation within {seconds} s for {late} streams, {stream} among them",
                 seconds=CONFIRM_SECONDS,
-                count=len(late),
+                late=len(late),
                 stream=late[0].name,
             )
         self.cancel(wait)

@@ -27,7 +27,6 @@ from marketfeed.hub.portions import Portions, Work
 from marketfeed.hub.recovery import Recovery, ReplayRoom
 from marketfeed.hub.upstream import Fanout, Upstream
 from marketfeed.model.streams import StreamName
-from marketfeed.runtime.logs import Log
 
 __all__ = ["Subscriptions"]
 
@@ -41,13 +40,12 @@ _PORTION = 50
 class Subscriptions:
     """All the joins of a process. `portions` does what takes long."""
 
-    log = Log()
-
     def __init__(self, clock: Clock, upstream: Upstream, portions: Portions, fanout: Fanout, strict: bool) -> None:
         self._clock = clock
         self._upstream = upstream
         self._registry = upstream.registry
         self._readiness = upstream.readiness
+        self._faults = upstream.faults
         self._portions = portions
         self._fanout = fanout
         self._strict = strict
@@ -249,6 +247,6 @@ class Subscriptions:
             self._failed(join)
 
     def _failed(self, join: Join) -> None:
-        self.log.failure("a client failed as its subscription took effect")
+        self._faults.tell("a client failed as its subscription took effect")
         self.cancel(join)
         join.subscriber.failed()

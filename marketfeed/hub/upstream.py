@@ -16,6 +16,7 @@ import msgspec
 
 from marketfeed.boundaries import Archive, Clock, Source, Subscriber
 from marketfeed.hub.drops import Drops
+from marketfeed.hub.faults import Faults
 from marketfeed.hub.gaps import Gaps
 from marketfeed.hub.groups import Group
 from marketfeed.hub.history import Histories
@@ -88,7 +89,8 @@ class Upstream:
         self._refusal_lines = TokenBucket(1, _REFUSAL_LINES, clock.seconds())
         self.histories = Histories(limits.history, limits.history_seconds, limits.history_bytes)
         self.drops = Drops(clock, limits.strict)
-        self.gaps = Gaps()
+        self.faults = Faults(clock)
+        self.gaps = Gaps(self.faults)
         self.readiness = Readiness(clock, now)
         self.registry = StreamRegistry(clock, limits.linger, limits.max_distinct_streams, self)
         self.is_reached = False

@@ -2,7 +2,7 @@
 
 1. A connection that is gone is in no reference cycle, whoever ended it. Twisted keeps the producer, which knows its
    transport, and the frames of the call in which the end was noticed.
-2. A handshake that fails is counted and logged: some lines at once, then one every ten seconds at most. Who goes
+2. A handshake that fails is counted and logged, at a bounded rate. Who goes
    before anything that could be TLS has come, as a load balancer does that looks whether the port is open, has not
    failed.
 """
@@ -17,13 +17,12 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from marketfeed.model.rate import TokenBucket
+from marketfeed.runtime.bounded_log import BoundedLog
 from marketfeed.runtime.logs import Log
 
 __all__ = ["TlsFactory", "cause"]
 
 _LINES_AT_ONCE = 5
-_LINES_A_SECOND = 0.1
 
 
 class _TlsConnection(BufferingTLSTransport):
@@ -51,7 +50,7 @@ class TlsFactory(TLSMemoryBIOFactory):
 
     def __init__(self, reactor: Any, tls: IOpenSSLServerConnectionCreator, factory: IProtocolFactory) -> None:
         super().__init__(tls, False, factory, reactor)
-        self._lines = TokenBucket(_LINES_A_SECOND, _LINES_AT_ONCE, reactor.seconds())
+        self._lines = BoundedLog(reactor, self.log, _LINES_AT_ONCE)
         self.failures = 0
         """Handshakes that have failed, since the start."""
 
@@ -61,11 +60,19 @@ class TlsFactory(TLSMemoryBIOFactory):
         if hung_up and connection.getHandle().client_random() is None:
             return
         self.failures += 1
-        if self._lines.take(self._clock.seconds()):
-            peer = connection.getPeer()
-            fault = "the client hung up" if hung_up else cause(error)
-            line = "TLS: the handshake with {peer} failed: {fault} ({count} since the start)"
-            self.log.info(line, peer=f"{peer.host}:{peer.port}", fault=fault, count=self.failures)
+        peer = connection.getPeer()
+        self._lines.info(
+            "",
+            "TLS: the handshake with {peer} failed: {fault} ({failures} since the start)",
+            peer=f"{peer.host}:{peer.port}",
+            fault="the client hung up" if hung_up else cause(error),
+            failures=self.failures,
+        )
+
+    def doStop(self) -> None:
+        """The port is closed."""
+        super().doStop()  # type: ignore[no-untyped-call]
+        self._lines.close()
 
 
 def cause(error: BaseException) -> str:

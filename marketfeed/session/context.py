@@ -11,6 +11,7 @@ from marketfeed.access.refusals import Refusals
 from marketfeed.boundaries import HubPort, Subscriber
 from marketfeed.model.identity import Identity
 from marketfeed.model.streams import StreamKinds
+from marketfeed.runtime.bounded_log import BoundedLog
 from marketfeed.session.limits import SessionLimits
 from marketfeed.wire.close_codes import CloseReason
 
@@ -39,7 +40,10 @@ class Connection(Protocol):
 
 
 class SessionContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What all sessions have in common. `now`: seconds, from any beginning. `verify`: raises `BadToken`."""
+    """What all sessions have in common. `now`: seconds, from any beginning. `verify`: raises `BadToken`.
+
+    `lines`: what the log says of single clients.
+    """
 
     hub: HubPort
     kinds: StreamKinds
@@ -47,3 +51,4 @@ class SessionContext(msgspec.Struct, frozen=True, kw_only=True):
     now: Callable[[], float]
     verify: Callable[[str], Identity]
     refusals: Refusals
+    lines: BoundedLog

@@ -169,7 +169,8 @@ class Session:
 
     def _failed(self, failure: Failure) -> None:
         """A fault of ours, in an answer that nobody above hears of: it is the end of this client only."""
-        _log.failure("client {client}: internal error", failure, client=self._connection.client_id)
+        client = self._connection.client_id
+        self._context.lines.failure("failed", "client {client}: internal error", failure, client=client)
         self._connection.close_with(INTERNAL_ERROR)
 
     def _work_on(self, request: Request, work: Work) -> object:
@@ -278,8 +279,9 @@ class Session:
 
     def _log_change(self, verb: str, spellings: list[str]) -> None:
         few = ", ".join(spellings[:_FEW_STREAMS]) + (", …" if len(spellings) > _FEW_STREAMS else "")
-        line = "client {client} {verb} {count} streams: {streams}"
-        _log.info(line, client=self._connection.client_id, verb=verb, count=len(spellings), streams=few)
+        line = "client {client} {verb} {number} streams: {streams}"
+        facts = {"client": self._connection.client_id, "verb": verb, "number": len(spellings), "streams": few}
+        self._context.lines.info(verb, line, **facts)
 
     # What was.
 

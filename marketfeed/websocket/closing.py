@@ -7,7 +7,7 @@ from typing import NamedTuple
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Clock
-from marketfeed.runtime.logs import Log
+from marketfeed.runtime.bounded_log import BoundedLog
 from marketfeed.websocket.backlog import Thinned
 from marketfeed.websocket.outbox import OutboxTransport, unsent
 
@@ -69,7 +69,7 @@ class Parting(NamedTuple):
 
 
 def log_end(
-    log: Log, client: str, age: float, peer: str, end: Ending, parting: Parting, thinned: Thinned | None
+    lines: BoundedLog, client: str, age: float, peer: str, end: Ending, parting: Parting, thinned: Thinned | None
 ) -> None:
     """A client is gone, after `age` seconds. `thinned`: what has been left out for it."""
     replaced, merged = (0, 0) if thinned is None else (thinned.replaced, thinned.merged)
@@ -80,4 +80,4 @@ def log_end(
     facts = {"client": client, "age": age, **end._asdict(), "peer": peer, **parting._asdict()}
     if not parting.user:
         del facts["user"]
-    log.info(line, **facts, replaced=replaced, merged=merged)
+    lines.info("gone", line, **facts, replaced=replaced, merged=merged)

@@ -77,7 +77,7 @@ class ClientProtocol(AutobahnProtocol):
         if self._number:
             factory.users.remove(self._number)
             age, thinned = factory.clock.seconds() - self._opened, self.outbox.thinned
-            log_end(_log, self.client_id, age, self._peer, self.ending(reason), self._parting, thinned)
+            log_end(factory.users.lines, self.client_id, age, self._peer, self.ending(reason), self._parting, thinned)
 
     @property
     def client_id(self) -> str:
@@ -106,7 +106,8 @@ class ClientProtocol(AutobahnProtocol):
         identity = admitted.identity
         user = {"user": identity.user} if identity is not None and identity.user else {}
         facts = {"client": self.client_id, "peer": self._peer, "dialect": dialect.value, **user}
-        _log.info("client {client} connected from {peer}, {dialect}" + (", user {user}" if user else ""), **facts)
+        line = "client {client} connected from {peer}, {dialect}" + (", user {user}" if user else "")
+        factory.users.lines.info("came", line, **facts)
         if identity is None:
             self.close_with(NO_TOKEN)
             return
@@ -131,7 +132,7 @@ class ClientProtocol(AutobahnProtocol):
         try:
             call(argument)
         except Exception:
-            _log.failure("client {client}: internal error", client=self.client_id)
+            self.factory.users.lines.failure("failed", "client {client}: internal error", client=self.client_id)
             self.close_with(INTERNAL_ERROR)
 
     def sendCloseFrame(self, code: int | None = None, reasonUtf8: bytes | None = None, isReply: bool = False) -> None:

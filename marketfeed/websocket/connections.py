@@ -2,7 +2,8 @@
 
 1. A client is registered when its WebSocket opens and removed when its connection is gone, whatever the reason.
 2. Nobody is registered past `max_connections`, nor while the daemon drains.
-3. A drain sends every client away, spread over the time given, and ends when all are gone or a grace has passed. Who
+3. Of a storm of clients who come, go or fail the log has so many lines, and then one a second that counts.
+4. A drain sends every client away, spread over the time given, and ends when all are gone or a grace has passed. Who
    has gone meanwhile takes none of the time.
 """
 
@@ -21,6 +22,7 @@ from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock
 from marketfeed.http.response import Response
+from marketfeed.runtime.bounded_log import BoundedLog
 from marketfeed.runtime.logs import Log
 from marketfeed.wire.messages import ServerShutdown
 
@@ -32,6 +34,7 @@ _GRACE = 5.0
 """Seconds that clients have to answer a close."""
 _LATEST_RETURN = 5000
 """ms: clients are asked to come back at a random moment up to this, so that they do not all come at once."""
+_LINES_AT_ONCE = 100
 
 
 class Connection(Protocol):
@@ -59,6 +62,8 @@ class UserManager(Service):
         self._ids = count(1)
         self.run = secrets.token_hex(4)
         """What tells the clients of this process from those of any other, and of the one before it."""
+        self.lines = BoundedLog(clock, self.log, _LINES_AT_ONCE)
+        """What the log says of single clients, until this service is stopped."""
         self._buckets: list[dict[int, Connection]] = [{} for _ in range(BUCKETS)]
         self._count = 0
         self._gone: Deferred[None] | None = None
@@ -104,6 +109,10 @@ class UserManager(Service):
             gone, self._gone = self._gone, None
             gone.callback(None)
 
+    def stopService(self) -> None:
+        Service.stopService(self)
+        self.lines.close()
+
     def hurry(self) -> None:
         """End a drain that has begun, or make the next one immediate."""
         self._hurry = True
@@ -144,7 +153,7 @@ class UserManager(Service):
             try:
                 connection.send_away(farewell, at_once=at_once)
             except Exception:
-                self.log.failure("a client could not be sent away")
+                self.lines.failure("away", "a client could not be sent away")
                 connection.abort()
 
     def _abort_all(self) -> None:

@@ -11,7 +11,6 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock
-from marketfeed.runtime.logs import Log
 from marketfeed.websocket.connections import BUCKETS, UserManager
 
 __all__ = ["Heartbeat"]
@@ -19,8 +18,6 @@ __all__ = ["Heartbeat"]
 
 class Heartbeat(Service):
     """Pings every client each `interval` seconds, 0 for never, and ends it `patience` seconds after one in vain."""
-
-    log = Log()
 
     def __init__(self, clock: Clock, users: UserManager, interval: float, patience: float) -> None:
         self._clock = clock
@@ -50,5 +47,5 @@ class Heartbeat(Service):
             try:
                 connection.beat(now, self._patience)
             except Exception:
-                self.log.failure("a client could not be pinged")
+                self._users.lines.failure("pinged", "a client could not be pinged")
                 connection.abort()

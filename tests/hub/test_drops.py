@@ -46,6 +46,20 @@ def test_drops_are_logged_once_a_second_for_each_stream(room: Room, logged: LogC
     assert lines() == [("trade@A", 1)]
 
 
+def test_drops_on_very_many_streams_are_bounded_too(room: Room, logged: LogCapture) -> None:
+    """Twenty lines a second and one for all the rest, which counts them."""
+    names = [f"trade@M{number}" for number in range(80)]
+    member(room, *names)
+    for second in range(3):
+        logged.events.clear()
+        for name in names * 2:
+            room.source.publish(name, b"{")
+        room.clock.advance(1)
+        counts = [event["count"] for event in logged.events if event.get("reason") == "not-json"]
+        assert sum(counts) == 160
+        assert len(counts) <= (21 if second else 42)
+
+
 def test_a_lenient_server_forwards_any_object_and_counts_all_the_same(logged: LogCapture) -> None:
     """`--validate warn`: defects are counted and logged; what is no JSON object is dropped even so."""
     room = Room(strict=False)

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.hub.fanout import send_group, send_groups
+from marketfeed.hub import fanout
+from marketfeed.hub.faults import Faults
 from marketfeed.hub.groups import Audience, Audiences, Group
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame
@@ -39,7 +41,11 @@ def publish(group: Group, *data: bytes) -> bytes:
 
 def send_only(groups: list[Group]) -> list[Subscriber]:
     (group,) = groups
-    return send_group(group)
+    return fanout.send_group(group, Faults(Clock()))
+
+
+def send_groups(groups: list[Group]) -> list[Subscriber]:
+    return fanout.send_groups(groups, Faults(Clock()))
 
 
 either_way = pytest.mark.parametrize("send", [send_only, send_groups])

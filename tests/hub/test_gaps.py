@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from twisted.internet.task import Clock
 
+from marketfeed.hub.faults import Faults
 from marketfeed.hub.gaps import Gaps, gap_frame, tell_open
 from marketfeed.hub.groups import Audiences
 from marketfeed.hub.stream import LiveStream
@@ -18,7 +20,7 @@ class Audience:
     """Two streams, and clients who are in some of them."""
 
     def __init__(self) -> None:
-        self.gaps = Gaps()
+        self.gaps = Gaps(Faults(Clock()))
         self.audiences = Audiences()
         self.streams = [make_stream("depth@A"), make_stream("depth@B")]
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
+from marketfeed.hub.faults import Faults
 from marketfeed.hub.portions import AT_ONCE, Portions, Work
 from tests.conftest import LogCapture
 from tests.rooms import turn_of
@@ -36,7 +37,7 @@ def turns(clock: Clock, done: list[object]) -> list[list[object]]:
 def test_what_is_little_is_done_at_once() -> None:
     """And leaves no timer."""
     clock, done = Clock(), list[object]()
-    portions = Portions(clock)
+    portions = Portions(clock, Faults(clock))
     assert portions.begin(work(done, "a", 100, AT_ONCE - 100)) is None
     assert done == [("a", 100), ("a", AT_ONCE - 100)]
     assert not len(portions)
@@ -46,7 +47,7 @@ def test_what_is_little_is_done_at_once() -> None:
 def test_the_rest_is_done_in_later_turns_a_step_of_each_in_turn() -> None:
     """However many there are, a turn costs as much."""
     clock, done = Clock(), list[object]()
-    portions = Portions(clock)
+    portions = Portions(clock, Faults(clock))
     assert portions.begin(work(done, "a", 200, 900, 900, 900)) is not None
     assert portions.begin(work(done, "b", 5000, 300)) is not None
     assert done == [("a", 200)]
@@ -57,7 +58,7 @@ def test_the_rest_is_done_in_later_turns_a_step_of_each_in_turn() -> None:
 def test_what_is_cancelled_is_not_gone_on_with() -> None:
     """Wherever it stands: in its own step too, and when it is over."""
     clock, done = Clock(), list[object]()
-    portions = Portions(clock)
+    portions = Portions(clock, Faults(clock))
     first, second = work(done, "a", 900, 900), work(done, "b", 900)
     portions.begin(first)
     portions.begin(second)
@@ -88,7 +89,7 @@ def test_what_fails_is_over_and_the_others_go_on(logged: LogCapture) -> None:
         raise RuntimeError("no good")
 
     clock, done = Clock(), list[object]()
-    portions = Portions(clock)
+    portions = Portions(clock, Faults(clock))
     portions.begin(fails(900))
     portions.begin(work(done, "b", 900))
     assert turns(clock, done) == [[("b", 900)]]
@@ -103,7 +104,7 @@ def test_what_fails_is_over_and_the_others_go_on(logged: LogCapture) -> None:
 def test_every_step_is_taken_in_its_order_and_no_turn_takes_much(costs: list[list[int]]) -> None:
     """A turn goes over what it may cost with its last step only."""
     clock, done = Clock(), list[object]()
-    portions = Portions(clock)
+    portions = Portions(clock, Faults(clock))
     for name, steps in enumerate(costs):
         portions.begin(work(done, name, *steps))
     first = list(done)

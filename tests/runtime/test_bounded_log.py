@@ -18,11 +18,11 @@ from marketfeed.runtime.logs import Log
 class Part:
     """What has such lines, and what became of them."""
 
-    def __init__(self, at_once: int = 1) -> None:
+    def __init__(self, at_once: int = 1, most_keys: int = 100) -> None:
         self.clock = Clock()
         self.events: list[LogEvent] = []
         log = Log("marketfeed.part", observer=self.events.append)  # type: ignore[arg-type]
-        self.lines = BoundedLog(self.clock, log, at_once)
+        self.lines = BoundedLog(self.clock, log, at_once, most_keys)
 
     def happens(self, key: str, times: int = 1, number: int = 0) -> None:
         for _ in range(times):
@@ -65,9 +65,8 @@ def test_the_rest_of_a_second_is_told_when_it_is_over(part: Part) -> None:
     assert part.take() == []
     part.clock.advance(0.001)
     assert part.take() == [("warn", "a: no 50 (the last of 49 within 1 s)", 49)]
-    assert part.clock.getDelayedCalls()  # for the second that this line has used
-    part.clock.advance(1)
     assert not part.clock.getDelayedCalls()
+    part.clock.advance(1)
     part.happens("a")
     assert part.take() == [("warn", "a: no 0", 1)]
 
@@ -99,9 +98,45 @@ def test_a_storm_is_some_lines_and_then_one_that_counts() -> None:
     part.happens("a", 5)
     part.clock.advance(1)
     assert [count for _, _, count in part.take()] == [5]
+    for _ in range(3):  # as busy as it is at other times: what the storm has taken does not come back
+        part.happens("a", 20)
+        part.clock.advance(1)
+        assert [count for _, _, count in part.take()] == [1] * 20
+    part.lines.close()
+
+
+def test_beyond_so_many_keys_all_others_are_one() -> None:
+    """Of a second; those that are known go on by themselves, and quiet ones make room."""
+    part = Part(most_keys=2)
+    for number, key in enumerate("abcdeab"):
+        part.happens(key, number=number)
+    part.clock.advance(0.5)
+    part.happens("f", number=7)
+    assert part.take() == [("warn", "a: no 0", 1), ("warn", "b: no 1", 1), ("warn", "c: no 2", 1)]
+    part.clock.advance(0.5)
+    assert part.take() == [
+        ("warn", "a: no 5", 1),
+        ("warn", "b: no 6", 1),
+        ("warn", "f: no 7 (the last of 3 within 1 s)", 3),
+    ]
     part.clock.advance(1)
-    part.happens("a", 2)
-    assert [count for _, _, count in part.take()] == [1, 1]
+    part.happens("g")
+    assert part.take() == [("warn", "g: no 0", 1)]
+    part.lines.close()
+
+
+def test_what_is_held_back_first_is_told_first() -> None:
+    """Whichever key began to wait first."""
+    part = Part()
+    part.happens("a")
+    part.clock.advance(0.5)
+    part.happens("b", 2)
+    part.happens("a")
+    part.take()
+    part.clock.advance(0.5)
+    assert part.take() == [("warn", "a: no 0", 1)]
+    part.clock.advance(0.5)
+    assert part.take() == [("warn", "b: no 0", 1)]
     part.lines.close()
 
 

@@ -26,6 +26,7 @@ from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.streams import StreamKinds
+from marketfeed.runtime.bounded_log import BoundedLog
 from marketfeed.runtime.logs import Log
 from marketfeed.session.context import Connection, SessionContext
 from marketfeed.session.limits import SessionLimits
@@ -75,6 +76,7 @@ class Client:
         self.tokens = tokens or {}
         self.renewed: list[Identity] = []
         self.refusals = Refusals(self.clock)
+        self.lines = BoundedLog(self.clock, Log(), 100)
         context = SessionContext(
             hub=self.hub,
             kinds=KINDS,
@@ -82,6 +84,7 @@ class Client:
             now=self.clock.seconds,
             verify=self._verify,
             refusals=self.refusals,
+            lines=self.lines,
         )
         self.session = Session(self, dialect, context, identity)
 

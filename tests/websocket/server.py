@@ -178,6 +178,7 @@ class Server:
             now=self.clock.seconds,
             verify=self.admission.verify,
             refusals=self.refusals,
+            lines=self.users.lines,
         )
         self.factory = ClientFactory(self.clock, handshakes, self.users, context, max_message, self.now)
         self.factory.client_queue = client_queue

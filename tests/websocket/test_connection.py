@@ -103,6 +103,17 @@ class TestConversation:
         assert [event.get("user") for event in logged.events[-2:]] == ["alice", None]
         server.assert_empty()
 
+    def test_a_storm_of_them_does_not_fill_the_log(self, logged: LogCapture) -> None:
+        """A hundred lines of those who come, as many of those who go, and then one a second that counts."""
+        server = Server(max_connections=2000)
+        wires = [server.open() for _ in range(1000)]
+        for wire in wires:
+            wire.hang_up()
+        server.clock.advance(1)
+        for word in ("connected", "disconnected"):
+            counts = [event["count"] for event in logged.events if f" {word} " in str(event["log_format"])]
+            assert counts == [1] * 100 + [900]
+
     def test_an_end_has_its_facts(self, logged: LogCapture) -> None:
         """In fields: who closed it and with which code, what it had, and what waited for it as its end began."""
         server = Server()
