@@ -7,6 +7,7 @@
    tried again once a second; the first line that gets through says how many there were, and why.
 4. At SIGUSR1 a log file is opened again by its name, which may be another file by then: one of the same mode, if it is
    not there yet. One that cannot be opened leaves the log where it was.
+5. What goes to journald has its priority before each line, as sd-daemon(3) has it; journald takes it off again.
 """
 
 from __future__ import annotations
@@ -18,16 +19,23 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import time
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TextIO
 
 import msgspec
 from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText, formatEvent, globalLogBeginner
 from twisted.python.threadable import isInIOThread
 from zope.interface import implementer
 
-__all__ = ["Log", "log_to_stderr", "make_observer"]
+__all__ = ["Log", "LogOutput", "log_to_stderr", "make_observer"]
 
 _REST_SECONDS = 1.0
+_PRIORITIES = {
+    LogLevel.debug: "<7>",
+    LogLevel.info: "<6>",
+    LogLevel.warn: "<4>",
+    LogLevel.error: "<3>",
+    LogLevel.critical: "<2>",
+}
 
 
 class Log(Logger):
@@ -96,12 +104,13 @@ class _LogFile:
 
 
 class _Out:
-    """Lines on their way to a file. `reactor`: tells when a turn ends."""
+    """Lines on their way to a file. `reactor`: tells when a turn ends. `priorities`: what stands before each line."""
 
     log = Log()
 
-    def __init__(self, file: _File, reactor: Any) -> None:
+    def __init__(self, file: _File, reactor: Any, priorities: Mapping[Any, str]) -> None:
         self._file = file
+        self._priorities = priorities
         self._reactor = reactor
         self._lines: list[str] = []
         self._lost = 0
@@ -110,11 +119,15 @@ class _Out:
         self._is_reporting = False
         reactor.addSystemEventTrigger("after", "shutdown", self.flush)
 
-    def write(self, line: str) -> None:
+    def write(self, text: str, level: Any) -> None:
+        """`text`: a line, or several of one event; all end with a newline."""
         if self._is_resting:
             self._lost += 1
             return
-        self._lines.append(line)
+        if self._priorities:
+            priority = self._priorities[level]
+            text = priority + text[:-1].replace("\n", f"\n{priority}") + "\n"
+        self._lines.append(text)
         if not self._reactor.running:
             self.flush()
         elif len(self._lines) == 1:
@@ -141,6 +154,17 @@ class _Out:
                 self._lost = 0
         self._is_reporting = False
 
+    def reopen(self) -> None:
+        """Go on in the file that has the name by now, where it is a file."""
+        if not isinstance(self._file, _LogFile):
+            return
+        self.flush()
+        try:
+            self._file.reopen()
+        except OSError as error:
+            line = "the log goes on in the file that was moved, for {path} cannot be opened: {fault}"
+            self.log.error(line, path=self._file.path, fault=error.strerror)
+
     def _try_again(self) -> None:
         self._is_resting = False
         self._is_reporting = True
@@ -163,7 +187,8 @@ class _Text:
         if second != self._second:
             self._second = second
             self._stamp = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        self._out.write(f"{self._stamp}.{int((when - second) * 1000):03}Z {event['log_level'].name:5} {text}\n")
+        level = event["log_level"]
+        self._out.write(f"{self._stamp}.{int((when - second) * 1000):03}Z {level.name:5} {text}\n", level)
 
 
 def _text(event: LogEvent) -> str:
@@ -196,7 +221,7 @@ class _Json:
         for name, value in event.items():
             if not name.startswith("log_") and name not in fields and name not in _NOT_FACTS:
                 fields[name] = _plain(value)
-        self._out.write(msgspec.json.encode(fields).decode() + "\n")
+        self._out.write(msgspec.json.encode(fields).decode() + "\n", event["log_level"])
 
 
 def _plain(value: Any) -> Any:
@@ -222,16 +247,24 @@ def _one_line(text: str) -> str:
 
 
 @implementer(ILogObserver)
-class _FromLevel:
-    """Passes events of a level and above; a fraction of the time that Twisted's filter by name space takes.
+class LogOutput:
+    """Where the log goes: events of a level and above, in a fraction of the time that Twisted's filter takes.
 
-    What Twisted says of itself is passed from a warning on, or all of it for debugging.
+    What Twisted says of itself is there from a warning on, or all of it for debugging.
     """
 
-    def __init__(self, observer: ILogObserver, least: Any) -> None:
+    def __init__(self, observer: ILogObserver, out: _Out, level: str) -> None:
         self._observer = observer
-        self._levels = frozenset(level for level in LogLevel.iterconstants() if level >= least)
-        self._of_twisted = self._levels if least <= LogLevel.debug else self._levels - {LogLevel.info}
+        self.reopen = out.reopen
+        """Go on in the file that has the log's name by now, where it is a file."""
+        self.set_level(level)
+
+    def set_level(self, level: str) -> None:
+        """Pass events from this level on: debug, info, warn or error."""
+        least = LogLevel.lookupByName(level)
+        Log.debugging = level == "debug"
+        self._levels = frozenset(each for each in LogLevel.iterconstants() if each >= least)
+        self._of_twisted = self._levels if Log.debugging else self._levels - {LogLevel.info}
 
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level", LogLevel.info)
@@ -244,42 +277,41 @@ class _FromLevel:
 _TWISTED = ("twisted.", "log_legacy")
 
 
-def make_observer(reactor: Any, twistd: Mapping[str, Any], log_format: str, log_level: str) -> ILogObserver:
+def make_observer(reactor: Any, twistd: Mapping[str, Any], log_format: str, log_level: str) -> LogOutput:
     """The observer that twistd is to use. `twistd`: its own options, of which it heeds `logfile` and `nodaemon`."""
     return _observer(_open(reactor, twistd.get("logfile") or "", bool(twistd.get("nodaemon"))), log_format, log_level)
 
 
 def log_to_stderr(reactor: Any, log_format: str, log_level: str) -> None:
     """What a command logs from now on is on its standard error, as the daemon's log has it."""
-    observer = _observer(_Out(sys.stderr, reactor), log_format, log_level)
+    observer = _observer(_out(sys.stderr, reactor), log_format, log_level)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
 
-def _observer(out: _Out, log_format: str, log_level: str) -> ILogObserver:
-    Log.debugging = log_level == "debug"
-    observer: ILogObserver = _Json(out) if log_format == "json" else _Text(out)
-    return _FromLevel(observer, LogLevel.lookupByName(log_level))
+def _observer(out: _Out, log_format: str, log_level: str) -> LogOutput:
+    return LogOutput(_Json(out) if log_format == "json" else _Text(out), out, log_level)
+
+
+def _out(file: TextIO, reactor: Any) -> _Out:
+    """A stream of the process; systemd says which one is journald's (systemd.exec(5))."""
+    try:
+        status = os.fstat(file.fileno())
+        is_journal = os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+    except (OSError, ValueError):  # no file at all
+        is_journal = False
+    return _Out(file, reactor, _PRIORITIES if is_journal else {})
 
 
 def _open(reactor: Any, path: str, in_front: bool) -> _Out:
     if path == "-" or (in_front and not path):
         if not in_front:
             raise SystemExit("twistd: a daemon cannot log to its standard output; use --logfile or -n")
-        return _Out(sys.stdout, reactor)
+        return _out(sys.stdout, reactor)
     try:
         file = _LogFile(path or "twistd.log")
     except OSError as error:
         raise SystemExit(f"twistd: --logfile: {path or 'twistd.log'}: {error.strerror}") from None
-    out = _Out(file, reactor)
-
-    def reopen() -> None:
-        out.flush()
-        try:
-            file.reopen()
-        except OSError as error:
-            line = "the log goes on in the file that was moved, for {path} cannot be opened: {fault}"
-            out.log.error(line, path=file.path, fault=error.strerror)
-
+    out = _Out(file, reactor, {})
     # A handler may interrupt anything, also the writing of a line.
-    signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(reopen))
+    signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(out.reopen))
     return out

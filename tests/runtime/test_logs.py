@@ -70,7 +70,8 @@ class Destination:
         self.out = io.StringIO()
         monkeypatch.setattr(sys, "stdout", self.out)
         self.reactor = Reactor()
-        self.observe: Callable[[LogEvent], None] = make_observer(self.reactor, {"nodaemon": 1}, log_format, log_level)
+        self.output = make_observer(self.reactor, {"nodaemon": 1}, log_format, log_level)
+        self.observe: Callable[[LogEvent], None] = self.output
         self.log = Logger("marketfeed.part", observer=self.observe)  # type: ignore[arg-type]
 
     @property
@@ -241,6 +242,18 @@ class TestLog:
         Log("marketfeed.part", observer=events.append).debug("x")  # type: ignore[arg-type]
         assert len(events) == count
 
+    def test_the_level_may_change(self, text: Destination) -> None:
+        """While it is written."""
+        text.log.debug("1")
+        text.output.set_level("debug")
+        assert Log.debugging
+        text.log.debug("2")
+        text.output.set_level("error")
+        assert not Log.debugging
+        text.log.warn("3")
+        text.log.error("4")
+        assert [line[-1] for line in text.lines] == ["2", "4"]
+
     def test_a_log_of_a_class_is_named_after_it(self) -> None:
         """As Twisted's is."""
 
@@ -369,6 +382,37 @@ def test_a_command_logs_to_stderr_as_the_daemon_does(monkeypatch: pytest.MonkeyP
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info  redis: connected", text)
     assert json.loads(machine)["message"] == "redis: connected"
     assert not out.getvalue()
+
+
+class TestJournal:
+    def _logger(self, path: Path, monkeypatch: pytest.MonkeyPatch, log_format: str, stream: str = "") -> Logger:
+        """Logs to standard output, of which systemd says that it is journald's, or that `stream` is."""
+        file = path.open("w")
+        status = os.fstat(file.fileno())
+        monkeypatch.setattr(sys, "stdout", file)
+        monkeypatch.setenv("JOURNAL_STREAM", stream or f"{status.st_dev}:{status.st_ino}")
+        return Logger("part", observer=make_observer(Reactor(), {"nodaemon": 1}, log_format, "debug"))  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("log_format", ["text", "json"])
+    def test_each_line_has_its_priority(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_format: str) -> None:
+        """As `journalctl --priority` filters by it; of a traceback all lines have it."""
+        log = self._logger(tmp_path / "journal", monkeypatch, log_format)
+        for level in LogLevel.iterconstants():
+            log.emit(level, "two\nlines")
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            log.failure("no")
+        priorities = [line[:3] for line in (tmp_path / "journal").read_text().splitlines()]
+        each = 2 if log_format == "text" else 1
+        expected = [priority for priority in ("<7>", "<6>", "<4>", "<3>", "<2>") for _ in range(each)]
+        assert priorities[: 5 * each] == expected
+        assert set(priorities[5 * each :]) == {"<2>"}
+
+    def test_other_streams_have_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A pipe behind a unit, or a shell: it may be anybody's."""
+        self._logger(tmp_path / "pipe", monkeypatch, "text", "1:2").info("x")
+        assert re.match(r"\d{4}-", (tmp_path / "pipe").read_text())
 
 
 class TestDestination:

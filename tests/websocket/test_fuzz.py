@@ -6,7 +6,6 @@ These are properties for the ordinary tests; `make fuzz` tries some hundred time
 from __future__ import annotations
 
 import gc
-import io
 import json
 import os
 import socket
@@ -25,7 +24,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from marketfeed.runtime.logs import _Json, _Text
+from marketfeed.runtime.logs import _Json, _Out, _Text
 from marketfeed.wire.close_codes import CLOSE_REASONS
 from marketfeed.wire.messages import ErrorCode
 from tests.by_hand import CLOSE, PONG, TEXT, close_code, frame, frames_of, handshake, say
@@ -48,10 +47,12 @@ DEEP = b'{"id":' + b"[" * 9000 + b"]" * 9000 + b"}"
 cuts = st.lists(st.integers(0, 600), max_size=5)
 
 
-class Nowhere(io.TextIOBase):
-    def write(self, text: str) -> int:
+class Nowhere(_Out):
+    def __init__(self) -> None:
+        pass
+
+    def write(self, text: str, level: object) -> None:
         assert text.endswith("\n")
-        return len(text)
 
 
 @contextmanager
