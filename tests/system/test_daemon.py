@@ -257,6 +257,24 @@ async def test_tls_without_a_usable_key_is_one_line(harness: Harness) -> None:
     assert "privateKey: /nonexistent: No such file or directory; expected a PEM file" in line
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_drain_loses_nothing_that_was_published_before(harness: Harness) -> None:
+    """Each client gets all of it, then its farewell, and the daemon ends when the last has gone."""
+    redis = await harness.redis()
+    daemon = await harness.daemon("--drain-seconds", "1", redis=redis)
+    clients = [await harness.client(daemon, "/ws/trade@A") for _ in range(30)]
+    engine = await redis.connect()
+    for number in range(50):
+        await engine.publish("trade@A", trade(number=number))
+    daemon.process.signal("TERM")
+    for client in clients:
+        assert [(await client.next())["t"] for _ in range(50)] == list(range(50))
+        assert (await client.next())["e"] == "serverShutdown"
+        assert (await client.closed)[0] == 1012
+    assert await daemon.process.wait() == 0
+    assert complaints(daemon.lines) == []
+
+
 # In the background.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,6 +59,7 @@ class Room:
 
     def drain(self) -> None:
         self.drained = Deferred.fromCoroutine(self.users.drain())
+        self.clock.advance(0)
 
     @property
     def is_drained(self) -> bool:
@@ -123,6 +125,45 @@ def test_a_drain_is_spread_over_its_time() -> None:
     assert all(user.farewell and not user.at_once and not user.aborted for user in users)
     assert room.is_drained
     assert not room.clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize("count", [1, 7, 10, 55, 101, 150, 199, 5000])
+def test_however_many_there_are_a_drain_is_even(count: int) -> None:
+    """No second sees more than twice the mean, or one client where that is less."""
+    room = Room(drain_seconds=10)
+    users = [FakeConnection(room) for _ in range(count)]
+    room.drain()
+    room.pass_time(10.2)
+    moments = [user.sent_away_at for user in users if user.sent_away_at is not None]
+    assert len(moments) == count
+    seconds = Counter(int(moment + 0.001) for moment in moments)
+    assert max(seconds.values()) <= max(1, 2 * count / 10)
+    assert max(moments) < 10.05
+    assert count < 10 or len(seconds) == 10
+
+
+def test_a_drain_that_has_fallen_behind_catches_up_slowly() -> None:
+    """The process has had other things to do for two seconds."""
+    room = Room(drain_seconds=10)
+    users = [FakeConnection(room) for _ in range(1000)]
+    room.drain()
+    room.clock.advance(2)
+    assert sum(user.farewell is not None for user in users) == 30
+    room.pass_time(1)
+    assert sum(user.farewell is not None for user in users) == 230
+    room.pass_time(7)
+    assert all(user.farewell for user in users)
+
+
+def test_what_has_come_already_is_sent_first() -> None:
+    """Nobody is sent away in the turn in which the drain begins."""
+    room = Room(drain_seconds=1)
+    user = FakeConnection(room)
+    drained = Deferred.fromCoroutine(room.users.drain())
+    assert user.farewell is None
+    room.clock.advance(0)
+    assert user.farewell is not None
+    assert drained.called
 
 
 def test_clients_are_asked_back_at_different_moments() -> None:
