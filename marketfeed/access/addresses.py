@@ -133,6 +133,10 @@ class ConnectRate:
     """
 
     def __init__(self, rate: int, *, spare_local_but: TrustedProxies | None = None) -> None:
+        self.permit(rate, spare_local_but)
+
+    def permit(self, rate: int, spare_local_but: TrustedProxies | None) -> None:
+        """Let this be the rate, and forget who has tried how often."""
         self._is_limited = rate > 0
         self._spare_local_but = spare_local_but
         limits = (rate or 1) / WINDOW, rate or 1, _REMEMBERED
@@ -170,10 +174,13 @@ class ConnectRate:
 
 
 class ConnectionCounts:
-    """The connections per address, up to `limit` each; 0 for no limit, and then nothing is counted."""
+    """The connections per address, up to `limit` each; 0 for no limit, and then nothing is counted.
+
+    `limit` may change; who came while nothing was counted is not, and `leave` need not be called for it.
+    """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._counts: dict[Key, int] = {}
 
     def __len__(self) -> int:
@@ -183,14 +190,14 @@ class ConnectionCounts:
     @property
     def is_limited(self) -> bool:
         """Whether anything is counted at all."""
-        return self._limit > 0
+        return self.limit > 0
 
     def enter(self, key: Key | None) -> bool:
         """Count a connection. False: the address has as many as it may, and nothing is counted."""
-        if key is None or not self._limit:
+        if key is None or not self.limit:
             return True
         count = self._counts.get(key, 0)
-        if count >= self._limit:
+        if count >= self.limit:
             return False
         self._counts[key] = count + 1
         return True

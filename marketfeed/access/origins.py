@@ -89,8 +89,12 @@ class AllowedOrigins:
     """The origins whose pages may connect, and those of which it was said that they may not."""
 
     def __init__(self, patterns: Sequence[OriginPattern] = ()) -> None:
-        self._patterns = frozenset(patterns)
+        self.allow(patterns)
         self._refused: OrderedDict[str, None] = OrderedDict()
+
+    def allow(self, patterns: Sequence[OriginPattern]) -> None:
+        """Let these be the ones."""
+        self._patterns = frozenset(patterns)
 
     def permits(self, origin: str | None, host: str | None, *, peer_is_loopback: bool) -> bool:
         """Whether a request with these headers may become a WebSocket; None for a header that is missing.

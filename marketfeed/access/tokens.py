@@ -95,6 +95,13 @@ class TokenVerifier:
         self._verified: dict[bytes, _Verified] = {}
         self._verified_with: KeySet | None = None
 
+    def renew(self, keys: Callable[[], KeySet], *, audience: str | None, issuer: str | None) -> None:
+        """Verify with these from now on, as if nothing had been verified yet."""
+        self._keys = keys
+        self._audience = audience
+        self._issuer = issuer
+        self._verified_with = None
+
     def verify(self, token: str) -> Identity:
         """The identity that `token` gives to its bearer. Raises `BadToken`."""
         if len(token) > MAX_TOKEN:

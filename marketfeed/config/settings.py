@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,6 +27,14 @@ from marketfeed.redis.tls import REDIS_TLS, RedisTls
 from marketfeed.runtime.memory import MemoryLimit
 
 __all__ = ["DEFAULTS", "BadSetting", "Settings", "load"]
+
+
+class Beaten(NamedTuple):
+    """A value of the file that is not used, and which source says otherwise."""
+
+    field: str
+    text: str
+    source: str
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -80,6 +88,8 @@ class Settings(msgspec.Struct, frozen=True):
     kinds: tuple[StreamKind, ...] = ()
     """The kinds of streams that are declared besides the built-in ones."""
     warnings: tuple[str, ...] = ()
+    beaten: tuple[Beaten, ...] = ()
+    """What the file says in vain."""
 
     @property
     def strict(self) -> bool:
@@ -135,7 +145,7 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str], only: Collect
     values["spares_local"] = "connect_rate" not in given
     _check_auth(values, given, kinds)
     _check_warm(values, given, kinds)
-    return Settings(**values, kinds=kinds, warnings=tuple(warnings))
+    return Settings(**values, kinds=kinds, warnings=tuple(warnings), beaten=tuple(_beaten(from_file, given)))
 
 
 def _misspelt(environment: Mapping[str, str]) -> list[str]:
@@ -217,6 +227,15 @@ def _merge(layers: list[dict[str, _Given]]) -> dict[str, _Given]:
                 merged[field] = given
         redis_found = redis_found or any(field in layer for field in _WHERE_REDIS_IS)
     return merged
+
+
+def _beaten(from_file: dict[str, _Given], given: dict[str, _Given]) -> Iterator[Beaten]:
+    for field, value in from_file.items():
+        winner = given.get(field)
+        if winner is None:  # what says where Redis is goes together
+            winner = next(given[each] for each in _WHERE_REDIS_IS if each in given)
+        if winner is not value:
+            yield Beaten(field, value.text, winner.source)
 
 
 def _parse(option: Option, given: _Given) -> Any:

@@ -6,12 +6,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
@@ -22,7 +24,8 @@ from marketfeed.access.origins import AllowedOrigins
 from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.config.settings import Settings
-from marketfeed.daemon.redis_side import StartFault, make_feed
+from marketfeed.daemon.redis_side import StartFault, endpoint_of, make_feed
+from marketfeed.daemon.reload import Parts, Reload
 from marketfeed.daemon.report import Report
 from marketfeed.hub.hub import Hub, HubLimits
 from marketfeed.hub.shares import Shares
@@ -62,6 +65,8 @@ class Daemon(MultiService):
         self._observer = observer
         self.stops: tuple[IService, ...] = ()
         """The services in the order in which they stop."""
+        self.reload: Callable[[], None] = lambda: None
+        """What SIGHUP asks for."""
         self._stopping = False
 
     def setServiceParent(self, parent: Any) -> None:
@@ -87,14 +92,18 @@ class Daemon(MultiService):
         MultiService.startService(self)
 
     def _take_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._signalled)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _: self._reactor.callFromThread(self._end, number))
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
 
-    def _signalled(self, number: int, _: object) -> None:
-        self._reactor.callFromThread(self._end, number)
+    def _reload(self) -> None:
+        try:
+            self.reload()
+        except Exception:
+            self.log.failure("a reload failed: internal error")
 
     def _end(self, number: int) -> None:
-        """SIGTERM drains; SIGINT, SIGHUP and any second signal end at once."""
+        """SIGTERM drains; SIGINT and any second one end at once."""
         self.log.info("ending: {signal}", signal=signal.Signals(number).name)
         if number != signal.SIGTERM or self._stopping:
             self._users.hurry()
@@ -116,11 +125,15 @@ class Daemon(MultiService):
         self.log.info("stopped")
 
 
-def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon:
-    """The tree of services. `twistd`: twistd's own options. Raises `StartFault`."""
+def build(
+    reactor: Any, settings: Settings, twistd: Mapping[str, Any], load_again: Callable[[], Settings] | None = None
+) -> Daemon:
+    """The tree of services. `twistd`: twistd's own options; `load_again`: reads the settings once more. Raises
+    `StartFault`.
+    """
     notes: list[str] = []
     room, most = room_for_connections(raise_file_limit())  # of clients, and of handshakes
-    max_connections = _fitting(settings, room, notes)
+    max_connections = _fitting(settings, notes, room)
     kinds = StreamKinds(settings.all_kinds)
     users = UserManager(reactor, max_connections, 0.0 if settings.demo else settings.drain_seconds, time.time)
     collector = GarbageCollector(reactor, lambda: len(users))
@@ -128,12 +141,10 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
     hub = Hub(reactor, msgspec.convert(settings, HubLimits, from_attributes=True), kinds=kinds)
     refusals = Refusals(reactor)
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
-    feed = make_feed(reactor, settings, hub)
-    try:
-        public = server_endpoint(reactor, settings.port)
-    except ValueError as fault:
-        raise StartFault(f"--port: expected a number or a Twisted endpoint description: {fault}") from None
-    admission = _admission(reactor, settings, users, memory)
+    feed = make_feed(reactor, settings, hub, kinds)
+    public = _public(reactor, settings)
+    verifier = _verifier(reactor, settings)
+    admission = _admission(reactor, settings, users, memory, verifier)
     limits = msgspec.convert(settings, SessionLimits, from_attributes=True)
     context = SessionContext(
         hub=hub,
@@ -163,10 +174,37 @@ def build(reactor: Any, settings: Settings, twistd: Mapping[str, Any]) -> Daemon
         service.setServiceParent(daemon)
     last = (refusals, report, memory, collector, *feed.server)
     daemon.stops = (heartbeat, *feed.market, *reversed(feed.readers), hub, users, listener, *last)
+    parts = Parts(users, clients, admission, verifier, hub, kinds, memory, observer)
+    daemon.reload = Reload(
+        settings,
+        load_again or (lambda: settings),
+        partial(_read_files, reactor),
+        partial(_fitting, room=room),
+        parts,
+        time.time,
+    )
     return daemon
 
 
-def _admission(reactor: Any, settings: Settings, users: UserManager, memory: MemoryGuard) -> Admission:
+def _public(reactor: Any, settings: Settings) -> IStreamServerEndpoint:
+    try:
+        return server_endpoint(reactor, settings.port)
+    except ValueError as fault:
+        raise StartFault(f"--port: expected a number or a Twisted endpoint description: {fault}") from None
+
+
+def _read_files(reactor: Any, settings: Settings) -> KeyFiles | None:
+    """The keys for tokens, where there are any, once all other files are known to be of use. Raises `StartFault`."""
+    if not settings.redis.embedded:
+        endpoint_of(reactor, settings)
+    if "ssl:" in settings.port:
+        _public(reactor, settings)
+    return None if settings.auth == "off" else _keys(reactor, settings)
+
+
+def _admission(
+    reactor: Any, settings: Settings, users: UserManager, memory: MemoryGuard, verifier: TokenVerifier | None
+) -> Admission:
     proxies = TrustedProxies(settings.trusted_proxy)
     return Admission(
         reactor,
@@ -176,25 +214,31 @@ def _admission(reactor: Any, settings: Settings, users: UserManager, memory: Mem
         proxies=proxies,
         rate=ConnectRate(settings.connect_rate, spare_local_but=proxies if settings.spares_local else None),
         counts=ConnectionCounts(settings.max_connections_per_address),
-        verifier=None if settings.auth == "off" else _verifier(reactor, settings),
+        verifier=verifier,
         needs_token=settings.auth == "required",
         shares=Shares(settings.max_distinct_streams_per_address),
     )
 
 
-def _verifier(reactor: Any, settings: Settings) -> TokenVerifier:
+def _verifier(reactor: Any, settings: Settings) -> TokenVerifier | None:
+    if settings.auth == "off":
+        return None
+    keys = _keys(reactor, settings)
+    return TokenVerifier(keys.current, time.time, audience=settings.auth_audience, issuer=settings.auth_issuer)
+
+
+def _keys(reactor: Any, settings: Settings) -> KeyFiles:
     option = "--auth-key"
     try:
         if settings.auth_key is not None:
             load_keys(settings.auth_key, None)  # by itself first, so that the line can name the option
         option = "--auth-jwks"
-        keys = KeyFiles(settings.auth_key, settings.auth_jwks, reactor.seconds)
+        return KeyFiles(settings.auth_key, settings.auth_jwks, reactor.seconds)
     except BadKey as fault:
         raise StartFault(f"{option}: {fault}") from None
-    return TokenVerifier(keys.current, time.time, audience=settings.auth_audience, issuer=settings.auth_issuer)
 
 
-def _fitting(settings: Settings, room: int, notes: list[str]) -> int:
+def _fitting(settings: Settings, notes: list[str], room: int) -> int:
     """The number of clients that the limit on open files has room for. A default that is lowered worries nobody."""
     wanted = settings.max_connections
     if wanted > room and settings.gives_max_connections:

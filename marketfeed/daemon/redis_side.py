@@ -30,7 +30,7 @@ from marketfeed.redis.snapshots import RedisSnapshots
 from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.streams import RedisStreams
 
-__all__ = ["Feed", "StartFault", "make_feed"]
+__all__ = ["Feed", "StartFault", "endpoint_of", "make_feed"]
 
 _DEMO_ENTRIES = 10_000
 """Entries of each stream that the simulated market leaves in the server."""
@@ -56,17 +56,17 @@ class _Redis(NamedTuple):
     snapshots: RedisSnapshots
 
 
-def _pubsub(redis: _Redis, settings: Settings, sink: Sink) -> Source:
+def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> Source:
     return RedisPubSub(*redis.where, sink, redis.commands, settings.channel_prefix, snapshots=redis.snapshots)
 
 
-def _streams(redis: _Redis, settings: Settings, sink: Sink) -> Source:
+def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> Source:
     archive = RedisArchive(redis.commands, settings.channel_prefix)
     snapshots = StreamSnapshots(
         redis.where[0],
         redis.snapshots,
         archive,
-        StreamKinds(settings.all_kinds),
+        kinds,
         channel_prefix=settings.channel_prefix,
         max_payload=settings.max_payload,
         max_levels=settings.max_book_levels,
@@ -74,17 +74,17 @@ def _streams(redis: _Redis, settings: Settings, sink: Sink) -> Source:
     return RedisStreams(*redis.where, sink, settings.channel_prefix, archive=archive, snapshots=snapshots)
 
 
-_SOURCES: dict[str, Callable[[_Redis, Settings, Sink], Source]] = {"pubsub": _pubsub, "streams": _streams}
+_SOURCES: dict[str, Callable[[_Redis, Settings, Sink, StreamKinds], Source]] = {"pubsub": _pubsub, "streams": _streams}
 """What `--source` may be. Each is a service, too."""
 
 
-def make_feed(reactor: Any, settings: Settings, hub: Hub) -> Feed:
-    """What feeds `hub`, which it tells. Raises `StartFault`."""
+def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) -> Feed:
+    """What feeds `hub`, which it tells. `kinds`: to which more may be added. Raises `StartFault`."""
     server, endpoint, address = _server(reactor, settings)
     commands = RedisCommands(reactor, endpoint, address)
     snapshots = RedisSnapshots(reactor, commands, settings.channel_prefix, settings.max_payload)
     redis = _Redis((reactor, endpoint, address), commands, snapshots)
-    source = _SOURCES[settings.source](redis, settings, hub)
+    source = _SOURCES[settings.source](redis, settings, hub, kinds)
     hub.feed_from(source)
     readers = [commands, snapshots, cast(IService, source)]
     if settings.warm or settings.demo:
@@ -100,8 +100,13 @@ def _server(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamCl
         except NoServerFound as fault:
             raise StartFault(str(fault)) from None
         return [server], server, server.address
+    return [], endpoint_of(reactor, settings), settings.redis
+
+
+def endpoint_of(reactor: Any, settings: Settings) -> IStreamClientEndpoint:
+    """How to connect to a server that is not ours, by files that can be used now. Raises `StartFault`."""
     try:
-        return [], redis_endpoint(reactor, settings.redis, settings.redis_tls), settings.redis
+        return redis_endpoint(reactor, settings.redis, settings.redis_tls)
     except ValueError as fault:
         raise StartFault(str(fault)) from None
 

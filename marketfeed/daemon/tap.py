@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -27,7 +28,7 @@ __all__ = ["Options", "makeService"]
 
 
 class Options(usage.Options):
-    """The daemon's options; `settings` holds the result."""
+    """The daemon's options; `settings` holds the result, and `load_again` reads the file of `--config` once more."""
 
     longdesc = (
         "Brings a trading platform's live market data from Redis to every browser, phone and bot, over WebSocket. "
@@ -39,6 +40,7 @@ class Options(usage.Options):
     ]
     optFlags = [[option.flag, None, option.help] for option in OPTIONS if option.is_switch]
     settings: Settings
+    load_again: Callable[[], Settings]
 
     def __init__(self) -> None:
         usage.Options.__init__(self)
@@ -60,8 +62,9 @@ class Options(usage.Options):
         given = {option.field: _given(option, self[option.flag]) for option in OPTIONS if not option.is_list}
         flags = {field: text for field, text in given.items() if text is not None}
         flags |= {field: ",".join(texts) for field, texts in self.lists.items()}
+        self.load_again = partial(load, flags, dict(os.environ))
         try:
-            self.settings = load(flags, os.environ)
+            self.settings = self.load_again()
         except BadSetting as error:
             raise SystemExit(f"marketfeed: {error}") from None
 
@@ -127,7 +130,7 @@ def makeService(options: Options) -> MultiService:
     # What ends the start in the background is told on the terminal by twistd, as `b'OSError: …'`: tell it as it is.
     runner._waitForStart = _wait_for_start
     try:
-        return build(reactor, options.settings, options.parent or {})
+        return build(reactor, options.settings, options.parent or {}, options.load_again)
     except StartFault as fault:
         raise SystemExit(f"marketfeed: {fault}") from None
 

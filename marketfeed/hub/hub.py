@@ -72,6 +72,10 @@ class Hub(Service):
         """Say where publications come from. Called once, before the first client."""
         self._upstream.feed_from(source)
 
+    def allow_streams(self, most: int) -> None:
+        """Let so many distinct streams have holders. Those that have some stay."""
+        self._registry.max_distinct = most
+
     def startService(self) -> None:
         Service.startService(self)
         self._registry.open()

@@ -41,7 +41,7 @@ class StreamRegistry:
     def __init__(self, clock: Clock, linger: float, max_distinct: int, upstream: Upstream) -> None:
         self._clock = clock
         self._linger = linger
-        self._max_distinct = max_distinct
+        self.max_distinct = max_distinct
         self._upstream = upstream
         self._streams: dict[str, LiveStream] = {}
         self.find: Callable[[str], LiveStream | None] = self._streams.get
@@ -87,7 +87,7 @@ class StreamRegistry:
             and not share.has_room(self._count_unpaid(names, share))
         ):
             raise TooManyStreams(f"clients of one address may have {share.most} streams that nobody else has")
-        room = self._max_distinct - len(self._streams) + len(self._lingering) - self._fresh
+        room = self.max_distinct - len(self._streams) + len(self._lingering) - self._fresh
         if len(names) > room and self._count_fresh(names) > room:
             raise TooManyStreams("this server has no room for another one")
 
@@ -159,7 +159,7 @@ class StreamRegistry:
         if self._reserved and stream.name in self._reserved:
             self._fresh += 1
         self._lingering[stream] = self._clock.seconds() + self._linger
-        has_room = len(self._lingering) <= _MOST_LINGERING and len(self._streams) <= self._max_distinct
+        has_room = len(self._lingering) <= _MOST_LINGERING and len(self._streams) <= self.max_distinct
         if not (self._is_open and self._linger and has_room):
             self._drop(stream)
         elif self._timer is None:

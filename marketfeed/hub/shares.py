@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Hashable
 from weakref import WeakValueDictionary
@@ -40,6 +41,12 @@ class Shares:
     def __len__(self) -> int:
         """How many addresses have one."""
         return len(self._shares)
+
+    def grant(self, most: int) -> None:
+        """Let this be what each may have, those that have clients too."""
+        self._most = most
+        for share in self._shares.values():
+            share.most = most or sys.maxsize
 
     def of(self, key: Hashable) -> Share | None:
         """The share of an address, by its key; a client keeps it as long as it lives. None: it has none."""

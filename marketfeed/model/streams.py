@@ -40,6 +40,10 @@ class StreamKinds:
     def __init__(self, kinds: Iterable[StreamKind] = BUILT_IN) -> None:
         self._kinds = {kind.name: kind for kind in kinds}
 
+    def add(self, kind: StreamKind) -> None:
+        """Declare one more."""
+        self._kinds[kind.name] = kind
+
     def parse(self, spelling: str) -> StreamName:
         """The stream that a client means by `spelling`.
 

@@ -179,6 +179,13 @@ class MemoryGuard(Service):
             self._loop.stop()
             self._loop = None
 
+    def renew(self, limit: MemoryLimit) -> None:
+        """Let this be the limit."""
+        self._wanted = limit
+        if self.running:
+            self.stopService()
+            self.startService()
+
     def _find_limit(self) -> int:
         bound, wanted = self._available(), self._wanted
         if wanted.percent and bound is None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -22,6 +23,7 @@ from marketfeed.access.admission import Admitted
 from marketfeed.model.identity import Identity
 from marketfeed.runtime.logs import Log
 from marketfeed.session.context import SessionContext
+from marketfeed.session.limits import SessionLimits
 from marketfeed.session.session import Session
 from marketfeed.websocket.autobahn_protocol import AutobahnFactory, AutobahnProtocol, limited
 from marketfeed.websocket.closing import Parting, log_end
@@ -231,12 +233,21 @@ class ClientFactory(AutobahnFactory):
         max_message: int,
         now: Callable[[], float] = time.time,
     ) -> None:
-        limits = context.limits
-        rate = ReadRate.permitting(limits.request_rate, limits.request_burst, max_message)
-        super().__init__(clock, limits.client_queue, rate)
+        super().__init__(clock, context.limits.client_queue, _read_rate(context.limits, max_message))
         self.handshakes = handshakes
         self.admission = handshakes.admission
         self.users = users
         self.context = context
         self.now = now
         self.protocol = limited(ClientProtocol, max_message)
+
+    def limit(self, limits: SessionLimits, max_message: int) -> None:
+        """Let these be the limits of whoever connects from now on. `max_message`: bytes."""
+        self.context = msgspec.structs.replace(self.context, limits=limits)
+        self.client_queue = limits.client_queue
+        self.read_rate = _read_rate(limits, max_message)
+        self.protocol = limited(ClientProtocol, max_message)
+
+
+def _read_rate(limits: SessionLimits, max_message: int) -> ReadRate:
+    return ReadRate.permitting(limits.request_rate, limits.request_burst, max_message)

@@ -52,13 +52,13 @@ class Connection(Protocol):
 
 
 class UserManager(Service):
-    """The register of connected clients. `drain_seconds` may be changed until the drain begins."""
+    """The register of connected clients. `max_connections` may change, and `drain_seconds` until the drain begins."""
 
     log = Log()
 
     def __init__(self, clock: Clock, max_connections: int, drain_seconds: float, now: Callable[[], float]) -> None:
         self._clock = clock
-        self._max_connections = max_connections
+        self.max_connections = max_connections
         self._now = now
         self._ids = count(1)
         self.run = secrets.token_hex(4)
@@ -87,7 +87,7 @@ class UserManager(Service):
         """Why no further client may come in at this moment, or None. `stays`: not just for one answer."""
         if self.draining:
             return Response(503, "this server is shutting down", (("Retry-After", "5"),))
-        if stays and self._count >= self._max_connections:
+        if stays and self._count >= self.max_connections:
             return Response(503, "this server is full", (("Retry-After", "30"),))
         return None
 

@@ -138,6 +138,7 @@ DEFAULTS = {
     "log_format": "text",
     "log_level": "info",
     "warnings": (),
+    "beaten": (),
 }
 
 WHOLE = ("", "x", "-1", "1.0", "1e3", "+1", " 1", "1_000", "\u0661", "9" * 16, "9" * 5000)
@@ -237,8 +238,20 @@ def test_every_option_is_tested() -> None:
     special = {"demo", "config", "redis_url", "redis_host", "redis_port"}
     assert set(SAMPLES) | special == set(BY_FIELD)
     assert set(BAD) | {"config", "redis_url"} == set(BY_FIELD)
-    derived = {"redis", "spares_local", "gives_max_connections", "kinds", "warnings"}
+    derived = {"redis", "spares_local", "gives_max_connections", "kinds", "warnings", "beaten"}
     assert set(DEFAULTS) - derived == set(BY_FIELD) - {"config", *REDIS_GROUP}
+
+
+def test_what_the_file_says_in_vain_is_known(tmp_path: Path) -> None:
+    """With the source that says otherwise; what says where Redis is goes together."""
+    config = tmp_path / "file.toml"
+    config.write_text('max_streams = 1\nmax_payload = 2\nlinger = 3\nredis_url = "redis://x"\n')
+    flags = {"config": str(config), "max_streams": "4", "redis_port": "5"}
+    assert load(flags, {"MARKETFEED_LINGER": "6"}).beaten == (
+        ("max_streams", "1", "--max-streams"),
+        ("linger", "3", "the variable MARKETFEED_LINGER"),
+        ("redis_url", "redis://x", "--redis-port"),
+    )
 
 
 def test_defaults() -> None:

@@ -160,11 +160,21 @@ class TestSignals:
         self._send(signal.SIGTERM)
         assert (rig.reactor.stops, rig.users.hurried) == (1, 0)
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-    def test_others_end_at_once(self, rig: Rig, number: int) -> None:
+    def test_sigint_ends_at_once(self, rig: Rig) -> None:
         """Hurry comes first."""
-        self._send(number)
+        self._send(signal.SIGINT)
         assert (rig.reactor.stops, rig.users.hurried) == (1, 1)
+
+    def test_sighup_reloads(self, rig: Rig, logged: LogCapture) -> None:
+        """Nothing ends, whatever comes of it."""
+        reloads: list[int] = []
+        rig.daemon.reload = lambda: reloads.append(1)
+        self._send(signal.SIGHUP)
+        rig.daemon.reload = lambda: reloads.append(1 // 0)
+        self._send(signal.SIGHUP)
+        assert len(logged.flush_failures(ZeroDivisionError)) == 1
+        assert reloads == [1]
+        assert (rig.reactor.stops, rig.users.hurried) == (0, 0)
 
     @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
@@ -465,7 +475,7 @@ class TestBuild:
         """Less those for other things and for handshakes; that it was lowered is said once it runs."""
         daemon = build(FakeReactor(), Settings(max_connections=asked, gives_max_connections=True), IN_FRONT)
         users = part(daemon, UserManager)
-        assert users._max_connections == granted
+        assert users.max_connections == granted
         report(daemon)
         warnings = [event["note"] for event in logged.events if event["log_level"].name == "warn"]
         lowered = f"--max-connections is lowered from {asked} to 763: no more files may be open at once"
@@ -474,7 +484,7 @@ class TestBuild:
     def test_a_default_is_lowered_without_a_warning(self, logged: LogCapture) -> None:
         """Nobody has asked for it; how many fit is said with the rest."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
-        assert part(daemon, UserManager)._max_connections == 763
+        assert part(daemon, UserManager).max_connections == 763
         report(daemon)
         (banner,) = logged.events
         assert (banner["log_level"].name, banner["max_connections"]) == ("info", 763)
@@ -484,7 +494,7 @@ class TestBuild:
         """However few files there are, and the line says so."""
         monkeypatch.setattr(marketfeed.daemon.build, "raise_file_limit", lambda: 64)
         daemon = build(FakeReactor(), Settings(gives_max_connections=True), IN_FRONT)
-        assert part(daemon, UserManager)._max_connections == 1
+        assert part(daemon, UserManager).max_connections == 1
         report(daemon)
         assert "from 20000 to 1:" in logged.events[0]["note"]
 

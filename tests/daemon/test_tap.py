@@ -131,7 +131,8 @@ def test_the_service_is_built_from_the_settings(monkeypatch: pytest.MonkeyPatch)
     makeService(options)
     options.parent = {"nodaemon": 1}
     makeService(options)
-    assert built == [(global_reactor, options.settings, {}), (global_reactor, options.settings, {"nodaemon": 1})]
+    rest = options.load_again
+    assert built == [(global_reactor, options.settings, twistd, rest) for twistd in ({}, {"nodaemon": 1})]
 
 
 def test_time_is_not_that_of_day() -> None:

@@ -112,7 +112,7 @@ def complaints(lines: list[str]) -> list[str]:
 # In front.
 
 
-@pytest.mark.parametrize("number", ["TERM", "INT", "HUP"])
+@pytest.mark.parametrize("number", ["TERM", "INT"])
 @pytest_twisted.ensureDeferred
 async def test_in_front_it_ends_with_status_0(harness: Harness, number: str) -> None:
     """At each of the signals that mean an end, and takes the file of its process id away."""
@@ -316,6 +316,45 @@ async def test_the_log_of_a_daemon_can_be_rotated(harness: Harness) -> None:
     assert "listening on" not in daemon.log
     assert "ending: SIGTERM" in daemon.log
     assert daemon.log_file.stat().st_mode & 0o777 == 0o644
+
+
+@pytest_twisted.ensureDeferred
+async def test_at_sighup_it_reads_its_file_again(harness: Harness) -> None:
+    """Nobody is sent away, not even by a file that cannot be used; what changes is there for the next one who comes."""
+    redis = await harness.redis()
+    file = harness.directory / "marketfeed.toml"
+    file.write_text(f'redis_url = "{redis.url}"\n')
+    (harness.directory / "run").mkdir()
+    daemon = Background(harness, *LOCAL, "--config", "marketfeed.toml", rundir="run")
+    await daemon.start()
+    await harness.eventually(lambda: "redis: connected" in daemon.log)
+    client = await harness.client(daemon)  # type: ignore[arg-type]
+    await client.subscribe("trade@A")
+
+    async def reload(text: str, line: str) -> None:
+        file.write_text(text)
+        os.kill(daemon.pid, signal.SIGHUP)
+        await harness.eventually(lambda: line in daemon.log)
+
+    await reload('client_queue = "much"\n', "nothing is reloaded: client_queue in marketfeed.toml: 'much' ")
+    refused = await client.ask({"method": "SUBSCRIBE", "params": ["funding@A"], "id": 2})
+    assert "the kind is none of" in refused["data"]["msg"]
+    text = f'redis_url = "{redis.url}"\nchannel_prefix = "x"\nlog_level = "debug"\n[streams.funding]\nloss = "latest"\n'
+    await reload(text, "reloaded: log_level, streams.funding")
+    await harness.eventually(lambda: "it takes a restart to change channel_prefix" in daemon.log)
+    await client.ask({"method": "SUBSCRIBE", "params": ["funding@A"], "id": 3})
+    await harness.eventually(lambda: "wanted: funding@A" in daemon.log)  # which is for debugging
+    engine = await redis.connect()
+    for channel, payload in (("funding@A", b'{"e":"funding","r":"0.01"}'), ("trade@A", trade())):
+        await engine.publish(channel, payload)
+        assert (await client.next())["data"] == json.loads(payload)
+    moved = harness.directory / "daemon.log.1"
+    daemon.log_file.rename(moved)
+    os.kill(daemon.pid, signal.SIGHUP)
+    await harness.eventually(daemon.log_file.exists)
+    await daemon.end()
+    assert (await client.closed)[0] == 1012
+    assert all("nothing is reloaded" in line for line in complaints(moved.read_text().splitlines()))
 
 
 @pytest_twisted.ensureDeferred
