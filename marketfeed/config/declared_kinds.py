@@ -41,23 +41,36 @@ def _read_kind(name: str, table: Any, path: str) -> StreamKind:
     if built_in is not None:
         return _read_built_in(built_in, table, where)
     for field in table:
-        if field not in ("loss", "private", "ids"):
-            raise BadSetting(f"{where}: {repr(field[:80])[1:-1]} is unknown; expected loss, private or ids")
+        if field not in ("loss", "private", "ids", "silence"):
+            raise BadSetting(f"{where}: {repr(field[:80])[1:-1]} is unknown; expected loss, private, ids or silence")
     loss, private = table.get("loss"), table.get("private", False)
     if loss not in [policy.value for policy in LossPolicy]:
         raise BadSetting(f"{where}: loss is missing or unknown; expected {_POLICIES}")
     if not isinstance(private, bool):
         raise BadSetting(f"{where}: private: expected true or false")
-    return StreamKind(name, LossPolicy(loss), private, _read_ids(table, where))
+    return StreamKind(name, LossPolicy(loss), private, _read_ids(table, where), _read_silence(table, where))
 
 
 def _read_built_in(kind: StreamKind, table: dict[str, Any], where: str) -> StreamKind:
-    """A built-in kind is what it is, but for ids that are its engine's own."""
+    """A built-in kind is what it is, but for ids that are its engine's own, and for how long that may be silent."""
     if kind.loss is LossPolicy.MERGE:
-        raise BadSetting(f"{where}: this kind is built in, and has its ids in U and u; expected another name")
-    if set(table) != {"ids"}:
-        raise BadSetting(f"{where}: this kind is built in; expected another name, or nothing but ids")
-    return msgspec.structs.replace(kind, ids=_read_ids(table, where))
+        permitted, why = {"silence"}, ", and has its ids in U and u"
+    else:
+        permitted, why = {"ids", "silence"}, ""
+    if not table or not permitted.issuperset(table):
+        few = " and ".join(sorted(permitted))
+        raise BadSetting(f"{where}: this kind is built in{why}; expected another name, or nothing but {few}")
+    return msgspec.structs.replace(kind, ids=_read_ids(table, where), silence=_read_silence(table, where))
+
+
+def _read_silence(table: dict[str, Any], where: str) -> float:
+    """The seconds without publications that mean that the engine is silent; 0 where none are given."""
+    seconds = table.get("silence", 0.0)
+    if "silence" in table and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
+        seconds = -1.0
+    if "silence" in table and not 1 <= seconds < 1e9:
+        raise BadSetting(f"{where}: silence: expected a number of seconds, 1 or more (up to 9 digits)")
+    return float(seconds)
 
 
 def _read_ids(table: dict[str, Any], where: str) -> str | None:

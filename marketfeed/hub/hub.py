@@ -99,6 +99,11 @@ class Hub(Service):
         return self._registry.in_use
 
     @property
+    def silent_kinds(self) -> dict[str, int]:
+        """The kinds of which the engine publishes nothing any more, and since when in ms since 1970."""
+        return self._upstream.silence.kinds
+
+    @property
     def source_reached(self) -> bool:
         """Whether the source has ever answered."""
         return self._upstream.is_reached
@@ -187,6 +192,8 @@ class Hub(Service):
             self._failed(live, offset)
             return
         try:
+            if live.gap is not None:
+                self._upstream.silence.end(live.kind.name)
             self.published += 1
             now = self._now()
             history = live.history
@@ -283,6 +290,7 @@ class Hub(Service):
                 self._expiring = self.portions.begin(self._expire())
             self._gaps.tell_jumps(int(self._now() * 1000), self._clock.seconds())
             self._upstream.finder.look_again()
+            self._upstream.silence.look()
         except Exception:  # or it would be the last time
             self.log.failure("internal error")
 

@@ -9,8 +9,11 @@ newest or the sum counts, its state (docs/protocol.md). Whether it flows is chan
 | `confirm`  | flows      | flows | only where the source skips something, which has been told: the same   |
 | `miss`     | flows      | flows | something was lost, which has been told, and it goes on as before      |
 | `fail`     | any        | same  | a publication was not passed on: nobody resumes from before it         |
-| `lose`     | new, flows | gap   | it is out of reach, or late; a gap that is open stays as it is         |
+| `lose`     | new, flows | gap   | it is out of reach, or late; of a gap that is open only the reason may |
+|            |            |       | become another one                                                     |
 | `refuse`   | any        | gap   | it is not permitted; a gap that was open keeps its beginning           |
+| `fall_silent` | flows   | same  | it has a gap all the same, for its engine is silent (`silence`)        |
+| `speak`    | flows      | same  | and has that gap no longer                                             |
 
 `jump` and `untold` say what of a jump of the ids is to be told now, `seek` and `found` whether the state is looked for.
 `hold` and `release` count for how many it is there, and see who pays (`shares`). What every publication changes,
@@ -44,12 +47,13 @@ class LiveStream:
     """A stream of which something may come, or is known not to."""
 
     __slots__ = (
-        "_missed", "_told", "confirmed", "gap", "groups", "heard", "history", "holders", "is_sought", "loss", "name",
-        "payer", "reader", "record", "share", "state", "was_lost",
+        "_missed", "_told", "confirmed", "gap", "groups", "heard", "history", "holders", "is_sought", "kind", "loss",
+        "name", "payer", "reader", "record", "share", "state", "was_lost",
     )  # fmt: skip
 
     def __init__(self, name: str, reader: PublicationReader, kind: StreamKind, history: History) -> None:
         self.name = name
+        self.kind = kind
         self.loss = kind.loss
         self.reader = reader
         self.history = history
@@ -69,7 +73,7 @@ class LiveStream:
 
     def is_settled(self, with_state: bool) -> bool:
         """Nothing is under way that a client who wants to join, `with_state` or without, would have to wait for."""
-        return (self.confirmed and not (with_state and self.is_sought)) or self.gap is not None
+        return not (with_state and self.is_sought) if self.confirmed else self.gap is not None
 
     # Whether it flows.
 
@@ -98,9 +102,9 @@ class LiveStream:
     def lose(self, since: int) -> bool:
         """Nothing comes any more, since then, in ms since 1970. Whether a gap has opened."""
         self._stop()
-        if self.gap is not None:
+        if self.gap is not None and self.gap[0] != GapReason.ENGINE_SILENT:
             return False
-        self.gap = (GapReason.SOURCE_DOWN, since)
+        self.gap = (GapReason.SOURCE_DOWN, since if self.gap is None else self.gap[1])
         return True
 
     def refuse(self, since: int) -> bool:
@@ -110,6 +114,21 @@ class LiveStream:
             return False
         self.gap = (GapReason.SOURCE_REFUSED, since if self.gap is None else self.gap[1])
         return True
+
+    def fall_silent(self, since: int) -> bool:
+        """Its engine is silent since then, in ms since 1970. Whether a gap has opened."""
+        if not self.confirmed or self.gap is not None:
+            return False
+        self.gap = (GapReason.ENGINE_SILENT, since)
+        return True
+
+    def speak(self) -> OpenGap | None:
+        """Its engine is not silent any more; returns the gap that is over."""
+        gap = self.gap
+        if gap is None or gap[0] != GapReason.ENGINE_SILENT:
+            return None
+        self.gap = None
+        return gap
 
     def _stop(self) -> None:
         if self.confirmed:

@@ -23,6 +23,7 @@ from marketfeed.hub.history import Histories
 from marketfeed.hub.offsets import CountedHistory, EntryHistory
 from marketfeed.hub.readiness import Readiness
 from marketfeed.hub.registry import StreamRegistry
+from marketfeed.hub.silence import Silence
 from marketfeed.hub.snapshots import SnapshotFinder
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.book_state import BookState
@@ -93,6 +94,7 @@ class Upstream:
         self.gaps = Gaps(self.faults)
         self.readiness = Readiness(clock, now)
         self.registry = StreamRegistry(clock, limits.linger, limits.max_distinct_streams, self)
+        self.silence = Silence(kinds, lambda: self.registry.all, self.gaps, now)
         self.is_reached = False
         self.arrived: list[str] = []
         """The streams that have come as far as their seeds since the last flush."""
@@ -147,6 +149,11 @@ class Upstream:
         gap = stream.confirm(now, after)
         if gap is not None:
             self.gaps.closed(stream, gap)
+        if self.silence.takes(stream):
+            self._fanout.flush()
+            self.gaps.opened([stream])
+            if self.registry.find(name) is not stream:
+                return
         self.finder.look_for(stream)
         self.readiness.settled(stream)
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -39,6 +39,9 @@ class StreamKinds:
 
     def __init__(self, kinds: Iterable[StreamKind] = BUILT_IN) -> None:
         self._kinds = {kind.name: kind for kind in kinds}
+
+    def __iter__(self) -> Iterator[StreamKind]:
+        return iter(self._kinds.values())
 
     def add(self, kind: StreamKind) -> None:
         """Declare one more."""

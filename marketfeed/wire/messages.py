@@ -136,6 +136,7 @@ class GapReason:
 
     SOURCE_DOWN = "source-down"
     SOURCE_REFUSED = "source-refused"
+    ENGINE_SILENT = "engine-silent"
     SEQUENCE = "sequence"
 
 

@@ -74,9 +74,10 @@ def test_bad_names(name: str) -> None:
 def test_the_built_in_kinds_stay_what_they_are(name: str) -> None:
     """Their publications are checked, and clients rely on that."""
     assert refusal(f"[streams.{name}]\nloss = 'keep'") == (
-        f"streams.{name} in {PATH}: this kind is built in, and has its ids in U and u; expected another name"
+        f"streams.{name} in {PATH}: this kind is built in, and has its ids in U and u; expected another name, or "
+        "nothing but silence"
         if name == "depth"
-        else f"streams.{name} in {PATH}: this kind is built in; expected another name, or nothing but ids"
+        else f"streams.{name} in {PATH}: this kind is built in; expected another name, or nothing but ids and silence"
     )
 
 
@@ -87,6 +88,26 @@ def test_ids() -> None:
     assert orders == StreamKind("orders", LossPolicy.KEEP, ids="seq")
     kinds = StreamKinds((*BUILT_IN, trade, orders))
     assert (kinds.parse("trade@A").kind, kinds.parse("ticker@A").kind.ids) == (trade, None)
+
+
+def test_silence() -> None:
+    """Of any kind, in seconds; by default an engine may be silent for as long as it likes."""
+    text = "streams.depth.silence = 10\nstreams.trade = {ids = 't', silence = 2.5}\n"
+    kinds = read(text + "streams.orders = {loss = 'keep', silence = 60}\nstreams.x = {loss = 'keep'}")
+    assert [(kind.name, kind.ids, kind.silence) for kind in kinds] == [
+        ("depth", None, 10.0),
+        ("trade", "t", 2.5),
+        ("orders", None, 60.0),
+        ("x", None, 0.0),
+    ]
+
+
+@pytest.mark.parametrize("silence", ["0", "0.5", "-1", "'10'", "true", "nan", "inf", "[1]", "1000000000"])
+@pytest.mark.parametrize("kind", ["depth = {", "orders = {loss = 'keep', "])
+def test_silence_that_is_no_time(kind: str, silence: str) -> None:
+    """One line that says what is."""
+    line = f"streams.{kind.split()[0]} in {PATH}: silence: expected a number of seconds, 1 or more (up to 9 digits)"
+    assert refusal(f"streams.{kind}silence = {silence}}}") == line
 
 
 @pytest.mark.parametrize("ids", ["1", "true", "''", "'a b'", "'é'", "'a\"b'", "'a\\\\b'", f"'{'x' * 65}'", "['t']"])
@@ -106,9 +127,12 @@ def test_ids_that_are_no_field(kind: str, ids: str) -> None:
         ("[[streams]]\norders = 1", "streams in marketfeed.toml: expected tables, as [streams.orders]"),
         ("[streams]\norders = 'keep'", '{orders}: expected a table, as private = true and loss = "keep"'),
         ("[[streams.orders]]\nloss = 'keep'", '{orders}: expected a table, as private = true and loss = "keep"'),
-        ("[streams.orders]\nlos = 'keep'", "{orders}: los is unknown; expected loss, private or ids"),
-        ('[streams.orders]\n"a\\nb" = 1', "{orders}: a\\nb is unknown; expected loss, private or ids"),
-        ("[streams.orders.deeper]\nloss = 'keep'", "{orders}: deeper is unknown; expected loss, private or ids"),
+        ("[streams.orders]\nlos = 'keep'", "{orders}: los is unknown; expected loss, private, ids or silence"),
+        ('[streams.orders]\n"a\\nb" = 1', "{orders}: a\\nb is unknown; expected loss, private, ids or silence"),
+        (
+            "[streams.orders.deeper]\nloss = 'keep'",
+            "{orders}: deeper is unknown; expected loss, private, ids or silence",
+        ),
         ("[streams.orders]", "{loss}"),
         ("[streams.orders]\nprivate = true", "{loss}"),
         ("[streams.orders]\nloss = 'Keep'", "{loss}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -758,3 +759,26 @@ async def test_a_server_that_is_killed_under_load(harness: Harness, executable: 
             assert all(begin["from"] == end["from"] for begin, end in zip(gaps[::2], gaps[1::2], strict=True))
         assert witness.replies == {1: None}
     await ends_well(daemon)
+
+
+# An engine that falls silent.
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_engine_that_falls_silent(harness: Harness) -> None:
+    """The server is there, nothing comes: clients are told, until something does, on whichever stream of the kind."""
+    redis = await harness.redis()
+    file = harness.directory / "marketfeed.toml"
+    file.write_text("[streams.trade]\nsilence = 1\n")
+    daemon, engine = await harness.daemon("--config", str(file), redis=redis), await redis.connect()
+    client = await harness.client(daemon, "/stream")
+    await client.subscribe("trade@A", "trade@B", "ticker@A")
+    gap = (await client.next())["data"]
+    assert (gap["streams"], gap["reason"], gap["to"]) == (["trade@A", "trade@B"], "engine-silent", None)
+    await daemon.expect("the engine is silent: nothing on any of 2 streams of the kind trade for 1 s")
+    await engine.publish("trade@B", trade("B"))
+    end = (await client.next())["data"]
+    assert (end["streams"], end["reason"], end["from"]) == (gap["streams"], gap["reason"], gap["from"])
+    assert end["to"] > gap["from"]
+    assert (await client.next())["data"] == json.loads(trade("B"))
+    assert await daemon.stop() == 0

@@ -32,15 +32,17 @@ class LossPolicy(Enum):
 class StreamKind(msgspec.Struct, frozen=True):
     """One kind. The streams of a private one are for those alone whom their token names.
 
-    `ids`: the field of its publications that counts up by one, if that is to be watched (`sequence`). `shape`: what
-    they must hold. `speeds`: what may stand behind the name of a stream. `columns`: what `marketfeed watch` shows of
-    one, from its fields with every number as text.
+    `ids`: the field of its publications that counts up by one, if that is to be watched (`sequence`). `silence`:
+    seconds without any publication after which the engine counts as silent; 0: it never does. `shape`: what they must
+    hold. `speeds`: what may stand behind the name of a stream. `columns`: what `marketfeed watch` shows of one, from
+    its fields with every number as text.
     """
 
     name: str
     loss: LossPolicy
     private: bool = False
     ids: str | None = None
+    silence: float = 0.0
     shape: Shape = Shape()
     speeds: tuple[str, ...] = ()
     columns: Callable[[Mapping[str, Any]], Sequence[Column]] | None = None
