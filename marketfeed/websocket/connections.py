@@ -4,8 +4,8 @@
 2. Nobody is registered past `max_connections`, nor while the daemon drains.
 3. Of a storm of clients who come, go or fail the log has so many lines, and then one a second that counts.
 4. A drain sends every client away, evenly spread over the time given, and ends when all are gone or a grace has passed.
-   Who has gone meanwhile takes none of the time. A drain that has fallen behind, because the process had much to do,
-   catches up at twice its pace and no faster.
+   Who has gone meanwhile takes none of the time. One that has fallen behind, because the process had no turn for a
+   while, catches up, and then too no second sees more than twice the mean: it is late by no more than it was held up.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock
 from marketfeed.http.response import Response
+from marketfeed.model.rate import TokenBucket
 from marketfeed.runtime.bounded_log import BoundedLog
 from marketfeed.runtime.logs import Log
 from marketfeed.wire.messages import ServerShutdown
@@ -131,12 +132,13 @@ class UserManager(Service):
         waiting = [number for bucket in self._buckets for number in bucket]
         count, begun, sent = len(waiting), self._clock.seconds(), 0
         ticks = max(1, int(self.drain_seconds / _TICK))
-        most = 2 * -(-count // ticks)
+        pace = count / max(self.drain_seconds, _TICK)
+        burst = max(1, int(pace / 2))
+        permits = TokenBucket(max(1.0, 2 * pace - burst), burst, begun)
         while True:
-            tick = min(ticks, round((self._clock.seconds() - begun) / _TICK) + 1)
-            share = min(most, -(-count * tick // ticks) - sent)
-            self._send_some_away(waiting, share)
-            sent += share
+            now = self._clock.seconds()
+            tick = min(ticks, round((now - begun) / _TICK) + 1)
+            sent += self._send_some_away(waiting, -(-count * tick // ticks) - sent, permits, now)
             if not (waiting and self._count):
                 break
             await deferLater(self._clock, _TICK)
@@ -147,21 +149,27 @@ class UserManager(Service):
             if self._late.active():
                 self._late.cancel()
 
-    def _send_some_away(self, waiting: list[int], share: int) -> None:
+    def _send_some_away(self, waiting: list[int], share: int, permits: TokenBucket, now: float) -> int:
+        """Send `share` of them away, or as many as there are permits for; returns how many."""
         at_once = self._hurry or self.drain_seconds == 0
-        left = len(waiting) if at_once else share
-        while left and waiting:
-            number = waiting.pop()
-            connection = self._buckets[number % BUCKETS].get(number)
-            if connection is None:
-                continue
-            left -= 1
-            farewell = ServerShutdown(int(self._now() * 1000), random.randrange(500, _LATEST_RETURN))
-            try:
-                connection.send_away(farewell, at_once=at_once)
-            except Exception:
-                self.lines.failure("away", "a client could not be sent away")
-                connection.abort()
+        sent = 0
+        while waiting and (at_once or sent < share):
+            connection = self._buckets[waiting[-1] % BUCKETS].get(waiting[-1])
+            if connection is not None:
+                if not (at_once or permits.take(now)):
+                    break
+                self._send_away(connection, at_once)
+                sent += 1
+            waiting.pop()
+        return sent
+
+    def _send_away(self, connection: Connection, at_once: bool) -> None:
+        farewell = ServerShutdown(int(self._now() * 1000), random.randrange(500, _LATEST_RETURN))
+        try:
+            connection.send_away(farewell, at_once=at_once)
+        except Exception:
+            self.lines.failure("away", "a client could not be sent away")
+            connection.abort()
 
     def _abort_all(self) -> None:
         for connection in self:

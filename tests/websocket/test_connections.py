@@ -142,17 +142,47 @@ def test_however_many_there_are_a_drain_is_even(count: int) -> None:
     assert count < 10 or len(seconds) == 10
 
 
-def test_a_drain_that_has_fallen_behind_catches_up_slowly() -> None:
-    """The process has had other things to do for two seconds."""
+def test_a_drain_that_has_fallen_behind_catches_up() -> None:
+    """The process has had other things to do for two seconds: half a second's worth is sent at once, then the rest."""
     room = Room(drain_seconds=10)
     users = [FakeConnection(room) for _ in range(1000)]
     room.drain()
     room.clock.advance(2)
-    assert sum(user.farewell is not None for user in users) == 30
+    assert sum(user.farewell is not None for user in users) == 60
     room.pass_time(1)
-    assert sum(user.farewell is not None for user in users) == 230
+    assert sum(user.farewell is not None for user in users) == 210
     room.pass_time(7)
     assert all(user.farewell for user in users)
+
+
+def test_a_drain_whose_every_turn_is_late_ends_in_its_time() -> None:
+    """The process has a turn each half second, and sends away what is due by then."""
+    room = Room(drain_seconds=10)
+    users = [FakeConnection(room) for _ in range(1000)]
+    room.drain()
+    room.clock.pump([0.5] * 21)
+    assert all(user.farewell for user in users)
+
+
+@property_test
+@given(st.integers(1, 800), st.floats(1, 12), st.lists(st.tuples(st.integers(0, 40), st.floats(0, 4)), max_size=8))
+def test_a_drain_is_late_by_what_it_was_held_up(
+    count: int, drain_seconds: float, stalls: list[tuple[int, float]]
+) -> None:
+    """And no second sees more than twice the mean, or one client where that is less, whenever the process is stalled.
+    `stalls`: before which turn, and for how long.
+    """
+    room = Room(drain_seconds=drain_seconds)
+    users = [FakeConnection(room) for _ in range(count)]
+    room.drain()
+    turns = [0.1] * (round(drain_seconds * 10) + 2)
+    for turn, stall in stalls:
+        turns[min(turn, len(turns) - 1)] += stall
+    room.clock.pump(turns)
+    moments = sorted(user.sent_away_at for user in users if user.sent_away_at is not None)
+    assert len(moments) == count
+    most = max(1, int(2 * count / drain_seconds + 0.001))
+    assert all(after - before > 0.9999 for before, after in zip(moments, moments[most:], strict=False))
 
 
 def test_what_has_come_already_is_sent_first() -> None:
