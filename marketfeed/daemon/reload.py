@@ -106,7 +106,7 @@ class Reload:
         if changed:
             self.log.info("reloaded: {changed}", changed=", ".join(changed))
         else:
-            self.log.info("reloaded: nothing that can change has changed")
+            self.log.info("reloaded: no option has changed")
         if pinned:
             self.log.warn("it takes a restart to change {pinned}", pinned=", ".join(pinned))
         for beaten in sorted(set(new.beaten) - set(self._was_beaten)):

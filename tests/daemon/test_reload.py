@@ -187,7 +187,7 @@ class TestChanges:
         """There is nothing to read but the keys."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
         daemon.reload()
-        assert said(logged) == ["info reloaded: nothing that can change has changed"]
+        assert said(logged) == ["info reloaded: no option has changed"]
 
     def test_where_twistd_has_another_log(self, tmp_path: Path) -> None:
         """That is its own."""
@@ -242,7 +242,7 @@ class TestKeys:
         running = self._daemon(tmp_path)
         running.says("")
         assert said(logged) == [
-            "info reloaded: nothing that can change has changed",
+            "info reloaded: no option has changed",
             "warn it takes a restart to change auth, auth_key",
         ]
         assert status(running.daemon) == 401
@@ -256,7 +256,7 @@ class TestRestart:
         for _ in range(2):
             running.says('port = 8081\nredis_host = "b"\nwarm = "depth@*"\nmax_streams = 5\n')
         line = "warn it takes a restart to change port, redis_url, redis_host or redis_port, warm"
-        nothing = "info reloaded: nothing that can change has changed"
+        nothing = "info reloaded: no option has changed"
         assert said(logged) == ["info reloaded: max_streams", line, nothing, line]
         assert (running.settings.port, running.settings.warm, running.settings.max_streams) == ("8080", (), 5)
         running.says('port = 8080\nredis_host = "a"\nmax_streams = 5\n')
@@ -288,7 +288,7 @@ class TestRestart:
             running.says('max_streams = 9\nclient_queue = 6000\nredis_url = "redis://user:secret@b"\n')
         limits = running.clients.context.limits
         assert (limits.max_streams, limits.client_queue) == (2, 5000)
-        nothing = "info reloaded: nothing that can change has changed"
+        nothing = "info reloaded: no option has changed"
         assert said(logged) == [
             nothing,
             "warn client_queue of the file is not used: the variable MARKETFEED_CLIENT_QUEUE says otherwise, until a "
