@@ -180,15 +180,22 @@ def _runs(pid: int) -> bool:
 
 
 def markdown(rounds: Sequence[Round]) -> str:
-    """The table, and its medians."""
+    """The table: a row for each round, then the least, the median and the most of all."""
     lines = ["| round | clients | fullest second : mean | clients that lost something | last after s | end after s |"]
     lines.append("|---|---:|---:|---:|---:|---:|")
-    for number, each in enumerate(rounds, 1):
-        figures = f"{each.clients:,} | {each.most:.2f} | {each.lost} | {each.seconds:.1f} | {each.end:.2f}"
-        lines.append(f"| {number} | {figures} |")
-    most = sorted(each.most for each in rounds)
-    lines += ["", f"Fullest second: {most[0]:.2f} to {most[-1]:.2f} of the mean, median {median(most):.2f}.", ""]
-    return "\n".join(lines)
+    lines += [_row(str(number), *_figures(each)) for number, each in enumerate(rounds, 1)]
+    columns = list(zip(*map(_figures, rounds), strict=True))
+    for name, choose in (("least", min), ("median", median), ("most", max)):
+        lines.append(_row(name, *[choose(column) for column in columns]))
+    return "\n".join(lines) + "\n"
+
+
+def _figures(each: Round) -> tuple[float, ...]:
+    return each.clients, each.most, each.lost, each.seconds, each.end
+
+
+def _row(name: str, clients: float, most: float, lost: float, seconds: float, end: float) -> str:
+    return f"| {name} | {clients:,.0f} | {most:.2f} | {lost:.0f} | {seconds:.1f} | {end:.2f} |"
 
 
 if __name__ == "__main__":
