@@ -57,10 +57,16 @@ class Room:
     """A hub with a source that the test drives, and a clock."""
 
     def __init__(
-        self, archive: FakeArchive | None = None, snapshots: FakeSnapshots | None = None, **limits: Any
+        self,
+        archive: FakeArchive | None = None,
+        snapshots: FakeSnapshots | None = None,
+        kinds: StreamKinds | None = None,
+        **limits: Any,
     ) -> None:
         self.clock = Clock()
-        self.hub = Hub(self.clock, hub_limits(**{"linger": LINGER, **limits}), lambda: EPOCH + self.clock.seconds())
+        self.kinds = kinds or StreamKinds()
+        limits = {"linger": LINGER, **limits}
+        self.hub = Hub(self.clock, hub_limits(**limits), lambda: EPOCH + self.clock.seconds(), self.kinds)
         self.source = FakeSource(self.hub)
         self.source.archive, self.source.snapshots = archive, snapshots
         self.hub.feed_from(self.source)
@@ -105,6 +111,7 @@ class Client:
 
     def __init__(self, room: Room, *, shape: Shape = Shape.ENVELOPE, queue: int = 1 << 20, window: int = 0) -> None:
         self.hub = room.hub
+        self.kinds = room.kinds
         self.outbox = FakeSubscriber(queue, on_overflow=self.end, window=window)
         self.shape = shape
         self.groups: dict[str, Group] = {}
@@ -117,7 +124,7 @@ class Client:
 
     def join(self, *spellings: str, since: dict[str, str] | None = None, wants_state: bool = False) -> Client:
         assert self.waiting is None
-        streams = {spelling: KINDS.parse(spelling) for spelling in spellings}
+        streams = {spelling: self.kinds.parse(spelling) for spelling in spellings}
         join = self.hub.join(self.outbox, self.shape, streams, self, since=since, wants_state=wants_state)
         self.waiting = None if join.finished else join
         return self

@@ -47,8 +47,6 @@ class Admitted(msgspec.Struct, frozen=True):
 class Capacity(Protocol):
     """Who knows whether there is room for a further client."""
 
-    draining: bool
-
     def refusal(self, *, stays: bool = True) -> Response | None:
         """Why no further client may come in at this moment, or None. `stays`: not just for one answer."""
 
@@ -70,11 +68,6 @@ class Admission:
     needs_token: bool = False
     shares: Shares | None = None
 
-    @property
-    def takes_clients(self) -> bool:
-        """Whether anybody is let in at this moment."""
-        return not (self.capacity.draining or self.memory.is_full)
-
     def address(self, peer: str | None, head: Head) -> str | None:
         """Where the client is whose connection comes from `peer`; None: a Unix socket."""
         return self.proxies.client_address(peer, head.headers.get("x-forwarded-for"))
@@ -87,7 +80,9 @@ class Admission:
             return refusal
         key = address_key(address)
         if not self.counts.enter(key):
-            return Response(429, "too many connections from this address", (("Retry-After", "30"),))
+            return Response(
+                429, "too many connections from this address", (("Retry-After", "30"),), reason="address-full"
+            )
         identity = self._identify(address, token)
         if isinstance(identity, Response):
             if identity.status == 401 and "origin" in head.headers:
@@ -157,15 +152,15 @@ class Admission:
         if refusal is not None:
             return refusal
         if self.memory.is_full:
-            return Response(503, "this server is short of memory", (("Retry-After", "30"),))
+            return Response(503, "this server is short of memory", (("Retry-After", "30"),), reason="memory")
         if not self.permits_origin(address, head):
-            return Response(403, "pages of this origin may not connect")
+            return Response(403, "pages of this origin may not connect", reason="origin")
         return None
 
     def _identify(self, address: str | None, token: str | Response | None) -> Identity | Response:
         if token is None:
             if self.needs_token and self.verifier is not None:
-                return Response(401, "a token is needed", _UNAUTHORISED)
+                return Response(401, "a token is needed", _UNAUTHORISED, reason="no-token")
             return ANONYMOUS
         if isinstance(token, Response):
             return token
@@ -173,11 +168,11 @@ class Admission:
             identity = self.verify(token)
         except BadToken as fault:
             wait = self.rate.bad_token(address, self.clock.seconds())
-            return _too_often(wait) if wait else Response(401, str(fault), _UNAUTHORISED)
+            return _too_often(wait) if wait else Response(401, str(fault), _UNAUTHORISED, reason="bad-token")
         wait = self.rate.attempt_of(identity.user, address, self.clock.seconds())
         return _too_often(wait, "of this user") if wait else identity
 
 
 def _too_often(wait: int, whose: str = "from this address") -> Response:
     """`wait`: seconds until the next attempt is permitted."""
-    return Response(429, f"too many connections {whose}", (("Retry-After", str(wait)),))
+    return Response(429, f"too many connections {whose}", (("Retry-After", str(wait)),), reason="rate")

@@ -14,7 +14,7 @@ from marketfeed.model.streams import StreamKinds
 
 __all__ = ["alive", "plain_answers", "readiness"]
 
-_NOT_READY = Response(503, "not ready", (("Retry-After", "1"),))
+_NOT_READY = Response(503, "not ready", (("Retry-After", "1"),), reason="not-ready")
 
 
 def alive(head: Head, address: str | None) -> Response:

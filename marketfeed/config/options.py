@@ -116,10 +116,13 @@ def _is_port(text: str) -> bool:
     return 0 < (whole(text, _DIGITS) or 0) < 65536
 
 
-_port = _text(
-    "a port number from 0 to 65535, or a Twisted endpoint description such as tcp:8080:interface=127.0.0.1",
-    lambda text: text == "0" or _is_port(text) or (":" in text and not text[0].isdigit()),
-)
+def _is_endpoint(text: str) -> bool:
+    return text == "0" or _is_port(text) or (":" in text and not text[0].isdigit())
+
+
+_ENDPOINT = "a port number from 0 to 65535, or a Twisted endpoint description such as tcp:8080:interface=127.0.0.1"
+_port = _text(_ENDPOINT, _is_endpoint)
+_admin = _text(f"{_ENDPOINT}, or off", lambda text: text == "off" or _is_endpoint(text))
 _prefix = _text(
     "at most 200 characters, none of them blank", lambda text: len(text) <= 200 and not any(map(str.isspace, text))
 )
@@ -132,6 +135,16 @@ _SERVING, _ACCESS, _REDIS, _RESUME, _LIMITS, _RUNNING = "Serving", "Access", "Re
 
 OPTIONS = (
     Option("port", _SERVING, "a number, or a Twisted endpoint description", _port, "PORT"),
+    Option("admin", _SERVING, "where operators look, as of --port; or off", _admin),
+    Option(
+        "admin-host",
+        _SERVING,
+        "names under which the admin port may be asked, besides localhost and its address. May be given several times",
+        _text("the name or the address of a host, without a port", is_host),
+        is_list=True,
+    ),
+    Option("admin-token-file", _SERVING, "file of the token with which others than this host may look there", _path),
+    Option("ready-memory", _SERVING, "on or off: whether /readyz says no while memory is short", _switch("on or off")),
     Option("drain-seconds", _SERVING, "over which clients are sent away at SIGTERM", _number(0, "seconds")),
     Option("ping-interval", _SERVING, "seconds between pings of a client; 0 for none", _number(0, "seconds")),
     Option("ping-timeout", _SERVING, "seconds that a client has to answer a ping", _number(1, "seconds")),

@@ -26,7 +26,7 @@ from marketfeed.redis.address import EMBEDDED, BadRedisUrl, RedisAddress
 from marketfeed.redis.tls import REDIS_TLS, RedisTls
 from marketfeed.runtime.memory import MemoryLimit
 
-__all__ = ["DEFAULTS", "BadSetting", "Settings", "load"]
+__all__ = ["DEFAULTS", "BadSetting", "Settings", "changed", "load"]
 
 
 class Beaten(NamedTuple):
@@ -41,6 +41,12 @@ class Settings(msgspec.Struct, frozen=True):
     """What the operator decided. Sizes in bytes, times in seconds; limits hold per process."""
 
     port: str = "8080"
+    admin: str = "tcp:8081:interface=127.0.0.1"
+    gives_admin: bool = False
+    """Somebody has asked for that port."""
+    admin_host: tuple[str, ...] = ()
+    admin_token_file: str | None = None
+    ready_memory: bool = True
     redis: RedisAddress = RedisAddress()
     redis_ca: str | None = None
     redis_certificate: str | None = None
@@ -142,10 +148,29 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str], only: Collect
     values.pop("config", None)
     warnings = [*_settle_redis(values, given, from_flags), *_misspelt(environment)]
     values["gives_max_connections"] = "max_connections" in given
+    values["gives_admin"] = "admin" in given
     values["spares_local"] = "connect_rate" not in given
     _check_auth(values, given, kinds)
     _check_warm(values, given, kinds)
     return Settings(**values, kinds=kinds, warnings=tuple(warnings), beaten=tuple(_beaten(from_file, given)))
+
+
+def changed(settings: Settings) -> dict[str, str]:
+    """The options that differ from their defaults, by flag, as they may be shown to people: without passwords."""
+    values = msgspec.structs.asdict(settings)
+    fields = {"redis": "redis-url", **{option.field: option.flag for option in OPTIONS}}
+    shown = {
+        f"--{flag}": _shown(values[field])
+        for field, flag in fields.items()
+        if field in values and values[field] != DEFAULTS[field]
+    }
+    return {**shown, **{f"[streams.{kind.name}]": "declared" for kind in settings.kinds}}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
 
 
 def _misspelt(environment: Mapping[str, str]) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import msgspec
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
@@ -23,20 +23,25 @@ from marketfeed.access.keys import BadKey, KeyFiles, load_keys
 from marketfeed.access.origins import AllowedOrigins
 from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import TokenVerifier
+from marketfeed.api.health import Health
+from marketfeed.api.metrics import Parts
 from marketfeed.config.settings import Settings
+from marketfeed.daemon.admin_port import endpoint, make_admin
 from marketfeed.daemon.redis_side import StartFault, endpoint_of, make_feed
-from marketfeed.daemon.reload import Parts, Reload
+from marketfeed.daemon.reload import Changeable, Reload
 from marketfeed.daemon.report import Report
 from marketfeed.hub.hub import Hub, HubLimits
 from marketfeed.hub.shares import Shares
 from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.file_limit import raise_file_limit, room_for_connections
 from marketfeed.runtime.garbage import GarbageCollector
-from marketfeed.runtime.listener import CannotServe, Listener, server_endpoint
+from marketfeed.runtime.listener import CannotServe, Listener
 from marketfeed.runtime.logs import Log, make_observer
+from marketfeed.runtime.loop_delay import LoopDelay
 from marketfeed.runtime.memory import MemoryGuard
 from marketfeed.session.context import SessionContext
 from marketfeed.session.limits import SessionLimits
+from marketfeed.session.session import METHODS, OTHER
 from marketfeed.websocket.connection import ClientFactory
 from marketfeed.websocket.connections import UserManager
 from marketfeed.websocket.handshake import Handshakes
@@ -131,66 +136,85 @@ def build(
     """The tree of services. `twistd`: twistd's own options; `load_again`: reads the settings once more. Raises
     `StartFault`.
     """
+    started_at = time.time()
     notes: list[str] = []
-    room, most = room_for_connections(raise_file_limit())  # of clients, and of handshakes
+    files = raise_file_limit()
+    room, most = room_for_connections(files)  # of clients, and of handshakes
     max_connections = _fitting(settings, notes, room)
     kinds = StreamKinds(settings.all_kinds)
     users = UserManager(reactor, max_connections, 0.0 if settings.demo else settings.drain_seconds, time.time)
     collector = GarbageCollector(reactor, lambda: len(users))
     memory = MemoryGuard(reactor, settings.memory_limit)
+    loop = LoopDelay(reactor)
     hub = Hub(reactor, msgspec.convert(settings, HubLimits, from_attributes=True), kinds=kinds)
     refusals = Refusals(reactor)
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
     feed = make_feed(reactor, settings, hub, kinds)
-    public = _public(reactor, settings)
+    public = endpoint(reactor, "--port", settings.port)
+    health = Health(lambda: hub.source_reached, users, memory, with_memory=settings.ready_memory)
     verifier = _verifier(reactor, settings)
     admission = _admission(reactor, settings, users, memory, verifier)
-    limits = msgspec.convert(settings, SessionLimits, from_attributes=True)
+    requests = Counter(dict.fromkeys((*METHODS, OTHER), 0))
     context = SessionContext(
         hub=hub,
         kinds=kinds,
-        limits=limits,
+        limits=msgspec.convert(settings, SessionLimits, from_attributes=True),
         now=reactor.seconds,
         verify=admission.verify,
         refusals=refusals,
+        requests=requests,
         lines=users.lines,
     )
-
-    def is_ready() -> bool:
-        return hub.source_reached and admission.takes_clients
-
     handshakes = Handshakes(
-        reactor, admission, kinds, is_ready, compression=settings.compression, most=most, books=hub, refusals=refusals
+        reactor,
+        admission,
+        kinds,
+        lambda: health.is_ready,
+        compression=settings.compression,
+        most=most,
+        books=hub,
+        refusals=refusals,
     )
-    clients = ClientFactory(reactor, handshakes, users, context, settings.max_message)
+    clients = ClientFactory(reactor, handshakes, users, context, settings.max_message, traffic=hub.counts.traffic)
     listener = Listener(public, clients, settings.port)
-    report = Report(reactor, settings, listener, max_connections, notes)
     observer = None
     if not twistd.get("logger") and not twistd.get("syslog"):
         observer = make_observer(reactor, twistd, settings.log_format, settings.log_level)
-    daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "", observer)
-    own = (collector, memory, hub, refusals, users, heartbeat)
-    for service in (*feed.server, *own, *feed.readers, *feed.market, listener, report):
-        service.setServiceParent(daemon)
-    last = (refusals, report, memory, collector, *feed.server)
-    daemon.stops = (heartbeat, *feed.market, *reversed(feed.readers), hub, users, listener, *last)
-    parts = Parts(users, clients, admission, verifier, hub, kinds, memory, observer)
-    daemon.reload = Reload(
+    reload = Reload(
         settings,
         load_again or (lambda: settings),
         partial(_read_files, reactor),
         partial(_fitting, room=room),
-        parts,
+        Changeable(users, clients, admission, verifier, hub, kinds, memory, observer),
         time.time,
     )
+    parts = Parts(
+        reactor,
+        time.time,
+        hub=hub,
+        clients=users,
+        refusals=refusals,
+        requests=requests,
+        links=feed.links,
+        health=health,
+        memory=memory,
+        collector=collector,
+        loop=loop,
+        certificate_expiry=lambda: listener.certificate_expiry,
+        files=files,
+        started_at=started_at,
+        reload=reload,
+    )
+    admin = [] if settings.admin == "off" else [make_admin(reactor, reload, parts, kinds, users.run)]
+    report = Report(reactor, settings, listener, max_connections, notes)
+    daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "", observer)
+    own = (collector, memory, loop, hub, refusals, users, heartbeat)
+    for service in (*feed.server, *own, *feed.readers, *feed.market, listener, *admin, report):
+        service.setServiceParent(daemon)
+    last = (*admin, refusals, report, loop, memory, collector, *feed.server)
+    daemon.stops = (heartbeat, *feed.market, *reversed(feed.readers), hub, users, listener, *last)
+    daemon.reload = reload
     return daemon
-
-
-def _public(reactor: Any, settings: Settings) -> IStreamServerEndpoint:
-    try:
-        return server_endpoint(reactor, settings.port)
-    except ValueError as fault:
-        raise StartFault(f"--port: expected a number or a Twisted endpoint description: {fault}") from None
 
 
 def _read_files(reactor: Any, settings: Settings) -> KeyFiles | None:
@@ -198,7 +222,7 @@ def _read_files(reactor: Any, settings: Settings) -> KeyFiles | None:
     if not settings.redis.embedded:
         endpoint_of(reactor, settings)
     if "ssl:" in settings.port:
-        _public(reactor, settings)
+        endpoint(reactor, "--port", settings.port)
     return None if settings.auth == "off" else _keys(reactor, settings)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, cast
 
 import msgspec
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.boundaries import Sink, Source
@@ -23,6 +23,7 @@ from marketfeed.redis.appender import RedisAppender
 from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.endpoint import redis_endpoint
+from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.preload import Preload
 from marketfeed.redis.publisher import RedisPublisher
 from marketfeed.redis.pubsub import RedisPubSub
@@ -46,6 +47,19 @@ class Feed(msgspec.Struct, frozen=True):
     server: list[IService]
     readers: list[IService]
     market: list[IService]
+
+    @property
+    def links(self) -> list[LinkKeeper[Any]]:
+        """What keeps the links to Redis on which the daemon depends; the source's is the first."""
+        return sorted(_links(self.readers), key=lambda link: not isinstance(link, RedisPubSub | RedisStreams))
+
+
+def _links(services: Iterable[IService]) -> Iterator[LinkKeeper[Any]]:
+    for service in services:
+        if isinstance(service, LinkKeeper):
+            yield service
+        if isinstance(service, MultiService):
+            yield from _links(service)
 
 
 class _Redis(NamedTuple):

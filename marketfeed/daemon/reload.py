@@ -29,7 +29,7 @@ from marketfeed.session.limits import SessionLimits
 from marketfeed.websocket.connection import ClientFactory
 from marketfeed.websocket.connections import UserManager
 
-__all__ = ["RELOADED", "Parts", "Reload"]
+__all__ = ["RELOADED", "Changeable", "Reload"]
 
 _KEYS = ("auth_key", "auth_jwks", "auth_audience", "auth_issuer")
 RELOADED = frozenset((
@@ -38,12 +38,12 @@ RELOADED = frozenset((
     "max_streams", "memory_limit", "request_burst", "request_rate", *_KEYS,
 ))  # fmt: skip
 """The options that can change without a restart."""
-_DERIVED = frozenset(("beaten", "gives_max_connections", "kinds", "spares_local", "warnings"))
+_DERIVED = frozenset(("beaten", "gives_admin", "gives_max_connections", "kinds", "spares_local", "warnings"))
 """What is no option, or is looked at by itself."""
 _REDIS = "redis_url, redis_host or redis_port"
 
 
-class Parts(msgspec.Struct, frozen=True):
+class Changeable(msgspec.Struct, frozen=True):
     """What new settings are for. `output`: None where twistd has been given another log."""
 
     users: UserManager
@@ -71,7 +71,7 @@ class Reload:
         load: Callable[[], Settings],
         read_files: Callable[[Settings], KeyFiles | None],
         fit: Callable[[Settings, list[str]], int],
-        parts: Parts,
+        parts: Changeable,
         now: Callable[[], float],
     ) -> None:
         self.settings = settings

@@ -18,7 +18,7 @@ class Response(msgspec.Struct, frozen=True):
     """An answer in plain HTTP, behind which the connection ends.
 
     `logged`: what the log has in place of a `text` that repeats some of the request. `json`: what is sent in place of
-    the text.
+    the text. `reason`: a word for why it refuses, where the status does not say that.
     """
 
     status: int
@@ -26,6 +26,12 @@ class Response(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
     logged: str = ""
     json: bytes = b""
+    reason: str = ""
+
+    @property
+    def why(self) -> str:
+        """The word for what it is, of a bounded number of them."""
+        return self.reason or HTTPStatus(self.status).phrase.lower().replace(" ", "-")
 
     def encode(self, *, is_head: bool = False) -> bytes:
         """The bytes to send; as the answer to HEAD, without the body."""

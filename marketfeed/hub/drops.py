@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
+
 from marketfeed.boundaries import Clock
+from marketfeed.hub.counts import FAILED
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.publications import BadPublication
 from marketfeed.model.rate import TokenBucket
 from marketfeed.runtime.bounded_log import BoundedLog
 from marketfeed.runtime.logs import Log
 
-__all__ = ["Drops"]
+__all__ = ["Bad", "Drops"]
+
+
+class Bad(msgspec.Struct, frozen=True):
+    """A publication that was bad. `shown`: its stream, or of a private one its kind."""
+
+    shown: str
+    is_dropped: bool
+    reason: str
+    fault: str
 
 
 _MOST_STREAMS = 20
@@ -22,7 +34,9 @@ _MOST_STREAMS = 20
 
 
 class Drops:
-    """The bad ones: dropped, or with `strict` off forwarded all the same; `counts` by reason. And those that fail."""
+    """The bad ones: dropped, or with `strict` off forwarded all the same; `counts` by reason, and the `last` of them.
+    And those that fail.
+    """
 
     log = Log()
 
@@ -30,6 +44,7 @@ class Drops:
         self._clock = clock
         self._strict = strict
         self.counts: Counter[str] = Counter()
+        self.last: Bad | None = None
         self._lines = BoundedLog(clock, self.log, most_keys=_MOST_STREAMS)
         self._large_lines = TokenBucket(1, 10, clock.seconds())
 
@@ -37,6 +52,10 @@ class Drops:
         """One more that is bad. Returns the data that are forwarded all the same, or None."""
         self.counts[bad.reason] += 1
         forwarded = None if self._strict else bad.data
+        if forwarded is None:
+            stream.counts.dropped[bad.reason] += 1
+        shown = f"a stream of {stream.kind.name}" if stream.kind.private else stream.name
+        self.last = Bad(shown, forwarded is None, bad.reason, bad.fault)
         self._lines.warn(
             stream.name,
             "bad publication on {stream}, {what}: {reason}: {fault}",
@@ -49,6 +68,7 @@ class Drops:
 
     def failed(self, stream: LiveStream) -> None:
         """One has raised, which is being handled."""
+        stream.counts.dropped[FAILED] += 1
         self._lines.failure((stream.name, "failed"), "internal error in a publication on {stream}", stream=stream.name)
 
     def close(self) -> None:

@@ -11,19 +11,22 @@
 from __future__ import annotations
 
 from marketfeed.boundaries import Subscriber
+from marketfeed.hub.counts import Traffic
 from marketfeed.hub.faults import Faults
 from marketfeed.hub.groups import Audience, Group
 
 __all__ = ["send_group", "send_groups"]
 
 
-def send_group(group: Group, faults: Faults) -> list[Subscriber]:
+def send_group(group: Group, traffic: Traffic, faults: Faults) -> list[Subscriber]:
     """Send what one group has. Returns the clients who are too slow."""
     frames = group.frames
     group.frames = []
     data = frames[0] if len(frames) == 1 else b"".join(frames)
     size = len(data)
     slow = []
+    unsent = 0
+    to_send = size * group.size
     for audience in group.audiences:
         for member in audience.members:
             try:
@@ -33,20 +36,26 @@ def send_group(group: Group, faults: Faults) -> list[Subscriber]:
                     except BlockingIOError:
                         sent = 0
                     except OSError:
+                        unsent += size
                         member.failed()
                         continue
-                    if sent != size and not member.stalled(data, sent):
+                    if sent != size:
+                        unsent += size - sent
+                        if not member.stalled(data, sent):
+                            slow.append(member)
+                else:
+                    unsent += size
+                    if not member.wait(group, frames):
                         slow.append(member)
-                elif not member.wait(group, frames):
-                    slow.append(member)
             except Exception:
                 faults.end(member)
+    traffic.sent += to_send - unsent
     if group.depths:
         group.depths.clear()
     return slow
 
 
-def send_groups(dirty: list[Group], faults: Faults) -> list[Subscriber]:
+def send_groups(dirty: list[Group], traffic: Traffic, faults: Faults) -> list[Subscriber]:
     """Send what several groups have, each client's share in one write. Returns the clients who are too slow."""
     slow: list[Subscriber] = []
     touched: list[Audience] = []
@@ -62,7 +71,7 @@ def send_groups(dirty: list[Group], faults: Faults) -> list[Subscriber]:
                     touched.append(audience)
                 batch.append(group)
         for audience in touched:
-            slow += _send_batch(audience, faults)
+            slow += _send_batch(audience, traffic, faults)
     except BaseException:
         for audience in touched:
             audience.batch = []
@@ -76,13 +85,15 @@ def send_groups(dirty: list[Group], faults: Faults) -> list[Subscriber]:
     return slow
 
 
-def _send_batch(audience: Audience, faults: Faults) -> list[Subscriber]:
+def _send_batch(audience: Audience, traffic: Traffic, faults: Faults) -> list[Subscriber]:
     """Send an audience what its groups have. Returns those who are too slow."""
     batch = audience.batch
     audience.batch = []
     data = batch[0].data if len(batch) == 1 else b"".join([group.data for group in batch])
     size = len(data)
     slow = []
+    unsent = 0
+    to_send = size * len(audience.members)
     for member in audience.members:
         try:
             if member.direct:
@@ -91,12 +102,18 @@ def _send_batch(audience: Audience, faults: Faults) -> list[Subscriber]:
                 except BlockingIOError:
                     sent = 0
                 except OSError:
+                    unsent += size
                     member.failed()
                     continue
-                if sent != size and not member.stalled(data, sent):
+                if sent != size:
+                    unsent += size - sent
+                    if not member.stalled(data, sent):
+                        slow.append(member)
+            else:
+                unsent += size
+                if not all(member.wait(group, group.leaving) for group in batch):
                     slow.append(member)
-            elif not all(member.wait(group, group.leaving) for group in batch):
-                slow.append(member)
         except Exception:
             faults.end(member)
+    traffic.sent += to_send - unsent
     return slow

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from marketfeed.boundaries import Subscriber
@@ -24,10 +25,14 @@ __all__ = ["Gaps", "gap_frame", "tell_open"]
 
 
 class Gaps:
-    """The gaps of which there is something to say yet: those that are over, and jumps of the ids that had to wait."""
+    """The gaps of which there is something to say yet: those that are over, and jumps of the ids that had to wait.
 
-    def __init__(self, faults: Faults) -> None:
+    `counts`: of all that there have been, by reason, one for each stream.
+    """
+
+    def __init__(self, faults: Faults, counts: Counter[str] | None = None) -> None:
         self._faults = faults
+        self._counts = Counter[str]() if counts is None else counts
         self.over: dict[LiveStream, OpenGap] = {}
         """The gaps of which nobody has been told that they are over."""
         self._untold: dict[LiveStream, None] = {}
@@ -36,9 +41,11 @@ class Gaps:
         """Whether there is something to tell."""
         return bool(self.over or self._untold)
 
-    def opened(self, streams: Iterable[LiveStream]) -> None:
-        """Say that these streams have a gap now, if they have."""
-        self._tell({stream: stream.gap for stream in streams if stream.gap is not None}, None)
+    def opened(self, streams: Iterable[LiveStream]) -> int:
+        """Say that these streams have a gap now, if they have. To how many clients."""
+        opened = {stream: stream.gap for stream in streams if stream.gap is not None}
+        self._counts.update([reason for reason, _ in opened.values()])
+        return self._tell(opened, None)
 
     def closed(self, stream: LiveStream, gap: OpenGap) -> None:
         """The stream had this gap; `tell_over` says that it is over."""
@@ -67,14 +74,17 @@ class Gaps:
     def _tell_jump(self, stream: LiveStream, since: int | None, now: int) -> None:
         if since is not None:
             self._untold.pop(stream, None)
+            self._counts[GapReason.SEQUENCE] += 1
             self._tell({stream: (GapReason.SEQUENCE, since)}, now)
 
-    def _tell(self, gaps: Mapping[LiveStream, OpenGap], until: int | None) -> None:
+    def _tell(self, gaps: Mapping[LiveStream, OpenGap], until: int | None) -> int:
+        """To how many clients."""
         told: dict[tuple[Audience, str, int], list[Group]] = {}
         for stream, (reason, since) in gaps.items():
             for group in stream.groups.values():
                 for audience in group.audiences:
                     told.setdefault((audience, reason, since), []).append(group)
+        clients = sum(len(audience.members) for audience in {audience for audience, _, _ in told})
         for (audience, reason, since), groups in told.items():
             spellings = [group.spelling for group in groups]
             frame = gap_frame(spellings, reason, since, until, groups[0].shape.is_enveloped)
@@ -84,6 +94,7 @@ class Gaps:
                         member.tell(frame)
                     except Exception:
                         self._faults.end(member)
+        return clients
 
 
 def tell_open(subscriber: Subscriber, groups: Iterable[Group]) -> None:

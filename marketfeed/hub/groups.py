@@ -141,6 +141,7 @@ class Audiences:
 
     def __init__(self) -> None:
         self._by_groups: dict[frozenset[Group], Audience] = {}
+        self.memberships = 0
 
     def __len__(self) -> int:
         return len(self._by_groups)
@@ -153,6 +154,7 @@ class Audiences:
         groups = present.union(join).difference(left)
         if groups == present:
             return left
+        self.memberships += len(groups) - len(present)
         for group in left:
             group.size -= 1
         for group in groups - present:

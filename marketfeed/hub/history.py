@@ -22,6 +22,7 @@ KEEPING = 128
 """The bytes that it takes to keep a publication, beside its own: they count."""
 
 _FEW = 64  # dropped ones that are not worth moving the rest for
+_RATE_SECONDS = 10.0
 _EXPIRED_TOGETHER = 50  # histories
 _EXPIRED_IN_US = 4  # one of them, about
 
@@ -170,6 +171,16 @@ class History(ABC):
     def kept(self) -> int:
         """How many publications are kept."""
         return len(self._data) - self._start
+
+    def rate(self, now: float) -> float | None:
+        """Publications a second, of the last ten seconds or as many of them as are kept; None: nothing is kept ever."""
+        if not self._limit:
+            return None
+        times, start = self._times, self._start
+        at = bisect_left(times, now - _RATE_SECONDS, start)
+        whole = at > start or self.kept < self._limit
+        seconds = _RATE_SECONDS if whole else max(0.001, now - times[start])
+        return (len(times) - at) / seconds
 
     def since(self, offset: str) -> list[tuple[str, bytes]] | None:
         """Every publication behind `offset`, oldest first; None if they are not all here, or it is no offset."""

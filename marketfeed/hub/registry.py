@@ -79,6 +79,11 @@ class StreamRegistry:
         """Those that have holders at this moment."""
         return frozenset(name for name, stream in self._streams.items() if stream.holders)
 
+    @property
+    def held(self) -> int:
+        """How many have holders at this moment."""
+        return len(self._streams) - len(self._lingering)
+
     def check(self, names: Collection[StreamName], share: Share | None) -> None:
         """Raises `TooManyStreams` unless all of `names` could be held, and those that nobody has be paid for."""
         if (

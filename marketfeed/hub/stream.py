@@ -23,6 +23,7 @@ newest or the sum counts, its state (docs/protocol.md). Whether it flows is chan
 from __future__ import annotations
 
 from marketfeed.boundaries import Subscriber
+from marketfeed.hub.counts import KindCounts
 from marketfeed.hub.groups import Group
 from marketfeed.hub.history import History
 from marketfeed.hub.shares import Share
@@ -47,12 +48,15 @@ class LiveStream:
     """A stream of which something may come, or is known not to."""
 
     __slots__ = (
-        "_missed", "_told", "confirmed", "gap", "groups", "heard", "history", "holders", "is_sought", "kind", "loss",
-        "name", "payer", "reader", "record", "share", "state", "was_lost",
+        "_missed", "_told", "confirmed", "counts", "gap", "groups", "heard", "history", "holders", "is_sought", "kind",
+        "loss", "name", "payer", "reader", "record", "share", "state", "was_lost",
     )  # fmt: skip
 
-    def __init__(self, name: str, reader: PublicationReader, kind: StreamKind, history: History) -> None:
+    def __init__(
+        self, name: str, reader: PublicationReader, kind: StreamKind, history: History, counts: KindCounts | None = None
+    ) -> None:
         self.name = name
+        self.counts = counts or KindCounts()  # of its kind
         self.kind = kind
         self.loss = kind.loss
         self.reader = reader

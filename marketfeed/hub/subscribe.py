@@ -208,6 +208,7 @@ class Subscriptions:
         for spelling, stream in join.streams.items():
             groups[spelling] = stream.group(spelling, join.shape, subscriber.window, join.wants_state)
         self._finish(join)
+        self._upstream.counts.resumes.update([each in recovered for each in join.since])
         self._fanout.change(subscriber, groups.values())
         join.answers.joined(groups, {each: each in recovered for each in join.since} if join.since else None)
         if frames and any(is_member(subscriber, group) for group in groups.values()):

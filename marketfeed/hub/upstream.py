@@ -15,12 +15,14 @@ from typing import Protocol
 import msgspec
 
 from marketfeed.boundaries import Archive, Clock, Source, Subscriber
+from marketfeed.hub.counts import HubCounts
 from marketfeed.hub.drops import Drops
 from marketfeed.hub.faults import Faults
 from marketfeed.hub.gaps import Gaps
 from marketfeed.hub.groups import Group
 from marketfeed.hub.history import Histories
 from marketfeed.hub.offsets import CountedHistory, EntryHistory
+from marketfeed.hub.outages import Outages
 from marketfeed.hub.readiness import Readiness
 from marketfeed.hub.registry import StreamRegistry
 from marketfeed.hub.silence import Silence
@@ -91,7 +93,9 @@ class Upstream:
         self.histories = Histories(limits.history, limits.history_seconds, limits.history_bytes)
         self.drops = Drops(clock, limits.strict)
         self.faults = Faults(clock)
-        self.gaps = Gaps(self.faults)
+        self.counts = HubCounts(kinds.names)
+        self.gaps = Gaps(self.faults, self.counts.gaps)
+        self.outages = Outages()
         self.readiness = Readiness(clock, now)
         self.registry = StreamRegistry(clock, limits.linger, limits.max_distinct_streams, self)
         self.silence = Silence(kinds, lambda: self.registry.all, self.gaps, now)
@@ -113,7 +117,7 @@ class Upstream:
         """A stream that is not wanted yet; `key` is its canonical name."""
         reader = new_reader(name, (key, self._limits.channel_prefix + key), self._limits.max_payload)
         history = CountedHistory if self.archive is None else EntryHistory
-        stream = LiveStream(key, reader, name.kind, history(self.histories))
+        stream = LiveStream(key, reader, name.kind, history(self.histories), self.counts.of(name.kind.name))
         if isinstance(stream.state, BookState):
             stream.state.reached = partial(self.arrived.append, key)
             stream.state.max_levels = self._limits.max_book_levels
@@ -181,6 +185,7 @@ class Upstream:
 
     def reached(self) -> None:
         self._down_since = None
+        self.outages.over(int(self._now() * 1000))
         self.is_reached = True
 
     def lost(self, last_good: int | None) -> None:
@@ -190,7 +195,8 @@ class Upstream:
         streams = self.registry.all
         for stream in streams:
             self.finder.forget(stream)
-        self.gaps.opened([stream for stream in streams if stream.lose(self._down_since)])
+        told = self.gaps.opened([stream for stream in streams if stream.lose(self._down_since)])
+        self.outages.lost(self._down_since, told)
         for stream in [stream for stream in self.registry.all if self.readiness.is_awaited(stream)]:
             self.readiness.settled(stream)
 

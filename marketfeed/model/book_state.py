@@ -94,6 +94,11 @@ class BookState:
         return self._book is None or self._is_lost or not (self._seeded is None or self._live is None)
 
     @property
+    def level_count(self) -> int:
+        """Its levels, of both sides, without what waits to be merged."""
+        return 0 if self._book is None else self._book.level_count
+
+    @property
     def is_blank(self) -> bool:
         """Whether nothing has come, as far as is known."""
         return self._book is None and self._live is None and not self._is_unordered

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -46,6 +46,11 @@ class StreamKinds:
     def add(self, kind: StreamKind) -> None:
         """Declare one more."""
         self._kinds[kind.name] = kind
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of the kinds."""
+        return self._kinds.keys()
 
     def parse(self, spelling: str) -> StreamName:
         """The stream that a client means by `spelling`.

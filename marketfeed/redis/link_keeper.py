@@ -47,7 +47,7 @@ _Link = TypeVar("_Link", bound=RedisLink)
 class LinkKeeper(MultiService, ABC, Generic[_Link]):
     """The service. Its children, which `add_child` adds, run for as long as it does.
 
-    `name`: what the log calls it. `link`: the one that is up; None while there is none.
+    `name`: what the log calls it. `link`: the one that is up; None while there is none. `links`: how many have been up.
     """
 
     log = Log()
@@ -56,14 +56,16 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
         MultiService.__init__(self)
         self._clock = clock
         self._endpoint = endpoint
-        self._address = address
-        self._called = name
+        self.address = address
+        self.called = name
         self._work: Deferred[None] | None = None
         self._open: _Link | None = None
         self._failures = 0
         self._watch: IDelayedCall | None = None
         self._last_cause = ""
         self.link: _Link | None = None
+        self.links = 0
+        self._last_heard: float | None = None
 
     @property
     def ready(self) -> bool:
@@ -79,6 +81,21 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
 
     def link_down(self, link: _Link | None) -> None:
         """The link is lost; None: none could be made."""
+
+    @property
+    def cause(self) -> str:
+        """Why there is no link; empty while there is one, or none was ever tried."""
+        return self._last_cause
+
+    @property
+    def ping_age(self) -> float | None:
+        """For how many seconds the server has owed an answer; None: it does not, or that is not watched."""
+        return None
+
+    @property
+    def last_heard(self) -> float | None:
+        """When the server was last heard, in seconds of the clock; None: never."""
+        return self._last_heard if self.link is None else self.link.last_heard
 
     def add_child(self, child: IService) -> None:
         """Let something start when this service does, behind what was added before it, and stop when it does."""
@@ -129,7 +146,7 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
         except CancelledError:
             raise
         except Exception:
-            self.log.failure("{name}: internal error", name=self._called)
+            self.log.failure("{name}: internal error", name=self.called)
             cause = LinkError("internal error")
         return cause, None if up_since is None else self._clock.seconds() - up_since
 
@@ -144,7 +161,7 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
             raise explain(Failure()) from None
         self._open = link
         try:
-            await link.log_in(self._address)
+            await link.log_in(self.address)
         except BaseException:
             if link.connected:
                 link.fail("the login failed")
@@ -153,10 +170,11 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
 
     async def _use(self, link: _Link) -> LinkError:
         """From the login on until the link is lost; the cause."""
-        self.log.info("{name}: connected to {address}", name=self._called, address=self._address)
+        self.log.info("{name}: connected to {address}", name=self.called, address=self.address)
         self._last_cause = ""
         self._watch = self._clock.callLater(QUIET_SECONDS, self._see_whether_it_lives, link)
         link.is_up, self.link = True, link
+        self.links += 1
         try:
             self.link_up(link)
             return await link.lost
@@ -166,7 +184,7 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
         finally:
             if self._watch.active():
                 self._watch.cancel()
-            self.link = None
+            self.link, self._last_heard = None, link.last_heard
             self.link_down(link)
 
     def _see_whether_it_lives(self, link: _Link, asked_after: float | None = None) -> None:
@@ -188,7 +206,7 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
         say = self.log.debug if text == self._last_cause else self.log.error
         self._last_cause = text
         line = "{name}: no connection to {address}: {cause}; trying again, next in {pause:.1f} s"
-        say(line, name=self._called, address=self._address, cause=text, pause=pause)
+        say(line, name=self.called, address=self.address, cause=text, pause=pause)
 
     def _next_pause(self, lasted: float | None) -> float:
         """In seconds. `lasted`: for how many the link was up that was lost; None: none could be made."""

@@ -169,6 +169,11 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
         self.sink = sink
         self.streams: dict[bytes, str] = {}
 
+    @property
+    def ping_age(self) -> float | None:
+        asked = None if self.link is None else self.link.pinged_at
+        return None if asked is None else self._now() - asked
+
     # What the hub asks for.
 
     def want(self, stream: str) -> None:

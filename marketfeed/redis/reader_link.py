@@ -62,6 +62,11 @@ class ReaderLink(RedisLink):
         self._due, self._got, self._done = count, [], done
         self.transport.write(commands)
 
+    @property
+    def awaited_since(self) -> float | None:
+        """When what is due at once was asked for, in s since 1970; None: nothing is."""
+        return self._asked_at if self.exchange is ASKED else None
+
     def heard(self, reply: Any) -> None:
         if reply == b"PONG":  # a sign of life that the keeper asked for; nothing else is answered so
             return

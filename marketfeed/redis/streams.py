@@ -113,6 +113,11 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self.snapshots = None if snapshots is None else OrderedSnapshots(snapshots, self._catch_up)
         self.sink = sink
 
+    @property
+    def ping_age(self) -> float | None:
+        asked = None if self.link is None else self.link.awaited_since
+        return None if asked is None else self._now() - asked
+
     # What the hub asks for.
 
     def want(self, stream: str) -> None:

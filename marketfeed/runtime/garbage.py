@@ -17,6 +17,7 @@ from twisted.application.service import Service
 from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock
+from marketfeed.runtime.histogram import Histogram
 from marketfeed.runtime.logs import Log
 
 __all__ = ["GarbageCollector"]
@@ -41,6 +42,7 @@ class GarbageCollector(Service):
         self._loop: LoopingCall | None = None
         self._looks = 0
         self._base = 0
+        self.pauses = Histogram()
         self.longest = 0.0
         """Seconds that the longest look took."""
 
@@ -67,7 +69,9 @@ class GarbageCollector(Service):
             began = time.perf_counter()
             gc.collect(0)
             gc.freeze()
-            self.longest = max(self.longest, time.perf_counter() - began)
+            pause = time.perf_counter() - began
+            self.pauses.observe(pause)
+            self.longest = max(self.longest, pause)
         self._looks += 1
         if self._looks % _AUDIT_LOOKS == 0:
             count, clients = gc.get_freeze_count(), self._clients()

@@ -14,10 +14,11 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from marketfeed.runtime.every_address import EveryAddress
 from marketfeed.runtime.logs import Log
-from marketfeed.runtime.tls import tls_endpoint
+from marketfeed.runtime.tls import TlsEndpoint, tls_endpoint
 
 __all__ = ["CannotServe", "Listener", "server_endpoint"]
 
@@ -43,7 +44,7 @@ def server_endpoint(reactor: Any, port: str) -> IStreamServerEndpoint:
     if port.startswith("ssl:"):
         return tls_endpoint(reactor, port)
     if port.startswith(f"{_PROXIED}ssl:"):  # Twisted's own TLS refuses who offers protocols
-        return proxyEndpoint(tls_endpoint(reactor, port.removeprefix(_PROXIED)))
+        return _ProxiedTls(tls_endpoint(reactor, port.removeprefix(_PROXIED)))
     if not port.isdigit():
         try:
             endpoint: IStreamServerEndpoint = serverFromString(reactor, port)
@@ -53,15 +54,48 @@ def server_endpoint(reactor: Any, port: str) -> IStreamServerEndpoint:
     return EveryAddress(reactor, int(port), _BACKLOG)
 
 
+@implementer(IStreamServerEndpoint)
+class _ProxiedTls:
+    """TLS within which the PROXY protocol comes first."""
+
+    def __init__(self, endpoint: TlsEndpoint) -> None:
+        self._endpoint = proxyEndpoint(endpoint)
+        self._tls = endpoint
+
+    @property
+    def expires_at(self) -> float:
+        return self._tls.expires_at
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        listening: Deferred[IListeningPort] = self._endpoint.listen(factory)
+        return listening
+
+
 class Listener(Service):
-    """Listens while it runs. `address` says where, as text, once it does."""
+    """Listens while it runs. `address` says where, as text, once it does.
+
+    `option`: the one that says where; `name`: what the log calls the port. `is_needed`: where it cannot be had, the
+    daemon does not start; otherwise it says so and goes on without.
+    """
 
     log = Log()
 
-    def __init__(self, endpoint: IStreamServerEndpoint, factory: IProtocolFactory, description: str) -> None:
+    def __init__(
+        self,
+        endpoint: IStreamServerEndpoint,
+        factory: IProtocolFactory,
+        description: str,
+        *,
+        option: str = "--port",
+        name: str = "",
+        is_needed: bool = True,
+    ) -> None:
         self._endpoint = endpoint
         self._factory = factory
         self._description = description
+        self._option = option
+        self._name = name
+        self._is_needed = is_needed
         self._port: IListeningPort | None = None
         self.address = ""
 
@@ -71,7 +105,10 @@ class Listener(Service):
         faults: list[Failure] = []
         self._endpoint.listen(self._factory).addCallbacks(self._listening, faults.append)
         if faults:
-            raise _cannot(faults[0], self._description)
+            fault = _cannot(faults[0], self._description, self._option)
+            if self._is_needed:
+                raise fault
+            self.log.warn("{name}: {fault}", name=self._name, fault=str(fault))
 
     def _listening(self, port: IListeningPort) -> None:
         self._port = port
@@ -80,7 +117,12 @@ class Listener(Service):
         host = port.getHost()
         number = getattr(host, "port", None)
         self.address = f"port {number}" if number is not None else os.fsdecode(getattr(host, "name", str(host)))
-        self.log.info("listening on {address}", address=self.address)
+        self.log.info("{what} on {address}", what=self._name or "listening", address=self.address)
+
+    @property
+    def certificate_expiry(self) -> float | None:
+        """When the certificate ends that is shown now, in s since 1970; None: there is none."""
+        return getattr(self._endpoint, "expires_at", None)
 
     @property
     def port_number(self) -> int | None:
@@ -101,7 +143,7 @@ def _limit_unsent(port: Any) -> None:
         pass
 
 
-def _cannot(failure: Failure, description: str) -> CannotServe:
+def _cannot(failure: Failure, description: str, option: str) -> CannotServe:
     fault = failure.value
     cause = fault.socketError if isinstance(fault, CannotListenError) else fault
     number = getattr(cause, "errno", None)  # the lock of a Unix socket that is in use is a text
@@ -109,7 +151,8 @@ def _cannot(failure: Failure, description: str) -> CannotServe:
         description = description[: _LONGEST_PORT - 1] + "…"  # or the paths of TLS would leave no room for the rest
     if number == errno.EADDRINUSE:
         of_make = " (make run PORT=8090)" if description.isdigit() else ""
-        return CannotServe(f"port {description} is taken; try another, as --port 8090{of_make}")
+        another = f"try another, as --port 8090{of_make}" if option == "--port" else f"{option} may name another"
+        return CannotServe(f"port {description} is taken; {another}")
     if number == errno.EACCES:
         return CannotServe(f"port {description} needs more rights; try one from 1024 up")
     return CannotServe(f"cannot listen on {description}: {getattr(cause, 'strerror', None) or cause}"[:_LONGEST])

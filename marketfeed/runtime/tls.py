@@ -31,7 +31,7 @@ from marketfeed.model.numbers import whole
 from marketfeed.runtime.tls_connections import TlsFactory
 from marketfeed.runtime.tls_files import A_KEY, CertificateFiles, KeyAndChain, Renewable, shown
 
-__all__ = ["RenewableTls", "tls_endpoint"]
+__all__ = ["RenewableTls", "TlsEndpoint", "tls_endpoint"]
 
 _POSITIONAL = ("port", "privateKey", "certKey")
 _FIELDS = (*_POSITIONAL, "extraCertChain", "interface", "backlog")
@@ -41,7 +41,7 @@ _PROTOCOL = b"http/1.1"
 _ARGUMENT = re.compile(r"((?:[^\\:=]|\\.)*)(?:(=)((?:[^\\:]|\\.)*))?(:|\Z)", re.DOTALL)
 
 
-def tls_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def tls_endpoint(reactor: Any, description: str) -> TlsEndpoint:
     """The endpoint of a description that begins with `ssl:`.
 
     Raises ValueError when it, or a file that it names, cannot be used: one line with the field and what is accepted.
@@ -53,17 +53,22 @@ def tls_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     port = _number("port", given.get("port", ""), 0)
     backlog = _number("backlog", given.get("backlog", "50"), 1)
     tls = RenewableTls(reactor, CertificateFiles(key, certificate, given.get("extraCertChain", "")))
-    return _TlsEndpoint(reactor, tls, TCP4ServerEndpoint(reactor, port, backlog, given.get("interface", "")))
+    return TlsEndpoint(reactor, tls, TCP4ServerEndpoint(reactor, port, backlog, given.get("interface", "")))
 
 
 @implementer(IStreamServerEndpoint)
-class _TlsEndpoint:
+class TlsEndpoint:
     """Listens where `endpoint` does, with TLS."""
 
-    def __init__(self, reactor: Any, tls: IOpenSSLServerConnectionCreator, endpoint: IStreamServerEndpoint) -> None:
+    def __init__(self, reactor: Any, tls: RenewableTls, endpoint: IStreamServerEndpoint) -> None:
         self._reactor = reactor
         self._tls = tls
         self._endpoint = endpoint
+
+    @property
+    def expires_at(self) -> float:
+        """When the certificate ends that clients are shown now, in s since 1970."""
+        return self._tls.expires_at
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         return self._endpoint.listen(TlsFactory(self._reactor, self._tls, factory))
@@ -111,6 +116,12 @@ class RenewableTls:
 
     def __init__(self, clock: Clock, files: CertificateFiles) -> None:
         self._options = Renewable(clock.seconds, files, _options, "TLS")
+
+    @property
+    def expires_at(self) -> float:
+        """When the certificate ends that clients are shown now, in s since 1970."""
+        self._options.current()
+        return self._options.expires_at
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         connection: SSL.Connection = self._options.current().serverConnectionForTLS(tlsProtocol)

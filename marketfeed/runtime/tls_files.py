@@ -114,6 +114,8 @@ class Renewable(Generic[_Made]):
         self._make = make
         self._name = name
         self._stamp = self._files.stamp()
+        self.expires_at = 0.0
+        """When the certificate that was read last ends, in s since 1970."""
         self._made, _ = self._load(files)
         self._fault = ""
         self._next_look = now() + _LOOK_SECONDS
@@ -152,7 +154,9 @@ class Renewable(Generic[_Made]):
             raise _unfit(
                 files.names[1], files.certificate, cause(error), "a certificate that OpenSSL accepts"
             ) from None
-        return made, read.chain[0].not_valid_after_utc.date().isoformat()
+        end = read.chain[0].not_valid_after_utc
+        self.expires_at = end.timestamp()
+        return made, end.date().isoformat()
 
 
 def _read_key(name: str, path: str) -> PrivateKeyTypes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -42,7 +43,7 @@ class Connection(Protocol):
 class SessionContext(msgspec.Struct, frozen=True, kw_only=True):
     """What all sessions have in common. `now`: seconds, from any beginning. `verify`: raises `BadToken`.
 
-    `lines`: what the log says of single clients.
+    `lines`: what the log says of single clients; `requests`: how many messages have come, by method.
     """
 
     hub: HubPort
@@ -52,3 +53,4 @@ class SessionContext(msgspec.Struct, frozen=True, kw_only=True):
     verify: Callable[[str], Identity]
     refusals: Refusals
     lines: BoundedLog
+    requests: Counter[str] = msgspec.field(default_factory=Counter)

@@ -35,7 +35,7 @@ from marketfeed.wire.close_codes import INTERNAL_ERROR, TOO_MANY_REQUESTS
 from marketfeed.wire.dialects import Dialect
 from marketfeed.wire.messages import Request, RequestError, RequestId, parse_request
 
-__all__ = ["Session"]
+__all__ = ["METHODS", "OTHER", "Session"]
 
 _log = Log()
 
@@ -48,6 +48,8 @@ _FEW_STREAMS = 5  # of one change, the most that the log names
 _NO_SUBSCRIBE: tuple[RequestId, bool] = (msgspec.UNSET, True)
 """In place of the id of the one that is under way, and whether it gets no reply."""
 _ANSWERED = object()
+OTHER = "other"
+"""Among the counted requests what names no method of ours, cannot be read, or came too fast."""
 """In place of a result: the reply has been sent, or comes later."""
 
 
@@ -132,14 +134,18 @@ class Session:
         dialect = self._properties.dialect
         if is_refused:
             error = requests.refusal_of(payload, f"{self._context.limits.request_rate:g} a second")
+            self._context.requests[OTHER] += 1
+            self._context.refusals.count(error)
             self._connection.send_text(dialect.error(error))
             return
         try:
             request = parse_request(payload)
         except RequestError as error:
+            self._context.requests[OTHER] += 1
             self._send_error(error)
             return
-        if Log.debugging and request.method in _METHODS:
+        self._context.requests[request.method if request.method in METHODS else OTHER] += 1
+        if Log.debugging and request.method in METHODS:
             is_shown = request.method != "AUTH" and request.params is not msgspec.UNSET
             params = f" {str(request.params)[:_LONGEST_LOGGED]}" if is_shown else ""
             client = self._connection.client_id
@@ -148,10 +154,10 @@ class Session:
 
     def _answer(self, request: Request, quiet: bool) -> None:
         """Carry out one request. `quiet`: a change of subscription that succeeds gets no reply."""
-        method = _METHODS.get(request.method)
+        method = METHODS.get(request.method)
         try:
             if method is None:
-                raise requests.unknown_method(_METHODS)
+                raise requests.unknown_method(METHODS)
             result = method(self, request, quiet)
         except RequestError as error:
             error.request_id = request.id
@@ -339,7 +345,7 @@ class Session:
             self._send_error(streams_lost(lost))
 
 
-_METHODS: dict[str, Callable[[Session, Request, bool], Any]] = {
+METHODS: dict[str, Callable[[Session, Request, bool], Any]] = {
     "AUTH": Session._auth,
     "SUBSCRIBE": Session._subscribe,
     "UNSUBSCRIBE": Session._unsubscribe,

@@ -28,6 +28,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from marketfeed.hub.counts import Traffic
 from marketfeed.websocket.closing import CLOSE_SECONDS, Ending, SendTimeout
 from marketfeed.websocket.outbox import Outbox
 from marketfeed.websocket.read_throttle import KIB_BITS, ReadRate, ReadThrottle
@@ -154,7 +155,7 @@ class AutobahnProtocol(FrameReader):
             pass
         self.state = self.STATE_CONNECTING
         factory = self.factory
-        self.outbox = Outbox(self.transport, factory.client_queue, self)
+        self.outbox = Outbox(self.transport, factory.client_queue, self, factory.traffic)
         self.throttle = ReadThrottle(factory.clock, factory.read_rate, self.transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -213,6 +214,7 @@ class AutobahnProtocol(FrameReader):
     # What is read.
 
     def dataReceived(self, data: bytes) -> None:
+        self.factory.traffic.received += len(data)
         if self.state == self.STATE_OPEN and not (self.data or self.inside_message or self.current_frame):
             message = masked_text(data)
             if message is not None and len(message) <= self.maxMessagePayloadSize:
@@ -276,13 +278,16 @@ def limited(protocol: type[_Protocol], max_message: int) -> type[_Protocol]:
 
 
 class AutobahnFactory(WebSocketServerFactory):
-    """The factory of an `AutobahnProtocol`. `client_queue`: bytes that may wait for one peer."""
+    """The factory of an `AutobahnProtocol`. `client_queue`: bytes that may wait for one peer; `traffic`: of all."""
 
     noisy = False
 
-    def __init__(self, clock: IReactorTime, client_queue: int, read_rate: ReadRate) -> None:
+    def __init__(
+        self, clock: IReactorTime, client_queue: int, read_rate: ReadRate, traffic: Traffic | None = None
+    ) -> None:
         txaio.tx.config.loop = clock  # type: ignore[assignment]  # Autobahn's timers use this reactor
         super().__init__(server="marketfeed", reactor=clock)  # type: ignore[no-untyped-call]
         self.clock = clock
         self.client_queue = client_queue
         self.read_rate = read_rate
+        self.traffic = traffic or Traffic()

@@ -89,6 +89,7 @@ class Backlog:
             self._resize(waiting[0], len(frame))
             waiting[0].frame = frame
             self._left_out.replaced += 1
+            group.stream.counts.conflated += 1
         else:
             self._keep(waiting, _Entry(group, frame))
         return self.size - before <= room
@@ -149,6 +150,7 @@ class Backlog:
             waiting.clear()
             self._keep(waiting, entry)
         elif depth.is_snapshot:
+            group.stream.counts.conflated += len(waiting)
             self._discard(waiting)
             self._keep(waiting, entry)
         elif last.depth.can_take(depth):
@@ -166,6 +168,7 @@ class Backlog:
             entry.frame = b""
         earlier.take(later)
         self._left_out.merged += 1
+        group.stream.counts.conflated += 1
         self._resize(entry, earlier.size + overhead(group.spelling, group.shape))
 
     def _discard(self, waiting: list[_Entry]) -> None:

@@ -20,6 +20,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from marketfeed.access.admission import Admitted
+from marketfeed.api.clients import ClientFacts
+from marketfeed.hub.counts import Traffic
 from marketfeed.model.identity import Identity
 from marketfeed.runtime.logs import Log
 from marketfeed.session.context import SessionContext
@@ -59,6 +61,7 @@ class ClientProtocol(AutobahnProtocol):
     _peer = ""
     _opened = 0.0
     _pinged: float | None = None  # when, by a ping that is unanswered
+    _rtt: float | None = None  # s, of the last ping that was answered
     _session: Session | None = None
     _expiry: TokenExpiry | None = None
     _parting = Parting()
@@ -77,9 +80,11 @@ class ClientProtocol(AutobahnProtocol):
         if self._counted is not None:
             factory.admission.leave(self._counted)
         if self._number:
+            end = self.ending(reason)
             factory.users.remove(self._number)
             age, thinned = factory.clock.seconds() - self._opened, self.outbox.thinned
-            log_end(factory.users.lines, self.client_id, age, self._peer, self.ending(reason), self._parting, thinned)
+            log_end(factory.users.lines, self.client_id, age, self._peer, end, self._parting, thinned)
+            factory.users.has_left(self.client_id, self._peer, age, end, self._parting)
 
     @property
     def client_id(self) -> str:
@@ -126,7 +131,8 @@ class ClientProtocol(AutobahnProtocol):
             self._guarded(self._session.receive, payload)
 
     def onPong(self, payload: bytes) -> None:
-        self._pinged = None
+        if self._pinged is not None:
+            self._rtt, self._pinged = self.factory.clock.seconds() - self._pinged, None
         super().onPong(payload)
 
     def _guarded(self, call: Callable[[Any], None], argument: Any) -> None:
@@ -200,6 +206,24 @@ class ClientProtocol(AutobahnProtocol):
 
     # What the register of connections asks for, besides `abort`.
 
+    def facts(self) -> ClientFacts:
+        outbox, session = self.outbox, self._session
+        thinned = outbox.thinned
+        return ClientFacts(
+            client=self.client_id,
+            peer=self._peer,
+            user="" if session is None else session.user,
+            age=self.factory.clock.seconds() - self._opened,
+            waiting=outbox.waiting_bytes,
+            limit=outbox.limit,
+            conflated=0 if thinned is None else thinned.replaced + thinned.merged,
+            rtt=self._rtt,
+            streams=len(self.streams()),
+        )
+
+    def streams(self) -> list[str]:
+        return [] if self._session is None else self._session.subscriptions
+
     def beat(self, now: float, patience: float) -> None:
         if self.state != self.STATE_OPEN:
             return
@@ -232,8 +256,9 @@ class ClientFactory(AutobahnFactory):
         context: SessionContext,
         max_message: int,
         now: Callable[[], float] = time.time,
+        traffic: Traffic | None = None,
     ) -> None:
-        super().__init__(clock, context.limits.client_queue, _read_rate(context.limits, max_message))
+        super().__init__(clock, context.limits.client_queue, _read_rate(context.limits, max_message), traffic)
         self.handshakes = handshakes
         self.admission = handshakes.admission
         self.users = users

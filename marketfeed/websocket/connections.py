@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Protocol
@@ -21,11 +22,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 
+from marketfeed.api.clients import Departed, Visitor
 from marketfeed.boundaries import Clock
 from marketfeed.http.response import Response
+from marketfeed.model.numbers import whole
 from marketfeed.model.rate import TokenBucket
 from marketfeed.runtime.bounded_log import BoundedLog
 from marketfeed.runtime.logs import Log
+from marketfeed.websocket.closing import Ending, Parting
+from marketfeed.wire.close_codes import CLOSE_REASONS
 from marketfeed.wire.messages import ServerShutdown
 
 __all__ = ["BUCKETS", "Connection", "UserManager"]
@@ -39,7 +44,18 @@ _LATEST_RETURN = 5000
 _LINES_AT_ONCE = 100
 
 
-class Connection(Protocol):
+_DEPARTED = 100
+_DIGITS = 15
+_CODES = frozenset([reason.code for reason in CLOSE_REASONS]) | {1000, 1001, 1005, 1006}
+"""Of closes, that are counted by themselves: clients may choose any."""
+_USUAL = (
+    *[(str(reason.code), "server") for reason in CLOSE_REASONS],
+    *[(code, "client") for code in ("1000", "1001", "1005", "other")],
+    ("1006", "nobody"),
+)
+
+
+class Connection(Visitor, Protocol):
     """A client's, as the register sees it."""
 
     def send_away(self, farewell: ServerShutdown, *, at_once: bool) -> None:
@@ -59,7 +75,6 @@ class UserManager(Service):
 
     def __init__(self, clock: Clock, max_connections: int, drain_seconds: float, now: Callable[[], float]) -> None:
         self._clock = clock
-        self.max_connections = max_connections
         self._now = now
         self._ids = count(1)
         self.run = secrets.token_hex(4)
@@ -73,6 +88,12 @@ class UserManager(Service):
         self._hurry = False
         self.drain_seconds = drain_seconds
         self.draining = False
+        self.max_connections = max_connections
+        self.opened = 0
+        self.closes: Counter[tuple[str, str]] = Counter(dict.fromkeys(_USUAL, 0))
+        """How many there have been, by code, or `other`, and by whom: server, client or nobody."""
+        self.departed: deque[Departed] = deque(maxlen=_DEPARTED)
+        """The last of them, oldest first."""
 
     def __len__(self) -> int:
         return self._count
@@ -87,9 +108,9 @@ class UserManager(Service):
     def refusal(self, *, stays: bool = True) -> Response | None:
         """Why no further client may come in at this moment, or None. `stays`: not just for one answer."""
         if self.draining:
-            return Response(503, "this server is shutting down", (("Retry-After", "5"),))
+            return Response(503, "this server is shutting down", (("Retry-After", "5"),), reason="draining")
         if stays and self._count >= self.max_connections:
-            return Response(503, "this server is full", (("Retry-After", "30"),))
+            return Response(503, "this server is full", (("Retry-After", "30"),), reason="full")
         return None
 
     def add(self, connection: Connection) -> int:
@@ -97,7 +118,14 @@ class UserManager(Service):
         number = next(self._ids)
         self._buckets[number % BUCKETS][number] = connection
         self._count += 1
+        self.opened += 1
         return number
+
+    def find(self, client: str) -> Connection | None:
+        """The one that the log calls so; None: it is not here."""
+        run, _, number = client.partition("-")
+        at = whole(number, _DIGITS)
+        return None if run != self.run or at is None else self._buckets[at % BUCKETS].get(at)
 
     def name(self, number: int) -> str:
         """A client as the log calls it."""
@@ -110,6 +138,13 @@ class UserManager(Service):
         if not self._count and self._gone is not None:
             gone, self._gone = self._gone, None
             gone.callback(None)
+
+    def has_left(self, client: str, peer: str, age: float, end: Ending, parting: Parting) -> None:
+        """One of them has gone: what the log and the status say of it."""
+        self.closes[str(end.code) if end.code in _CODES else "other", end.closed_by] += 1
+        at = int(self._now() * 1000)
+        departed = Departed(at, client, peer, parting.user, age, end.code, end.closed_by, end.reason, *parting[1:])
+        self.departed.append(departed)
 
     def stopService(self) -> None:
         Service.stopService(self)

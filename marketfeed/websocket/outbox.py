@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
 from zope.interface import implementer
 
+from marketfeed.hub.counts import Traffic
 from marketfeed.hub.groups import Group
 from marketfeed.websocket.backlog import Backlog, Thinned
 from marketfeed.wire.frames import frame_end
@@ -63,16 +64,19 @@ class OutboxOwner(Protocol):
 
 @implementer(IPullProducer, IPushProducer)
 class Outbox:
-    """One client's outbox, in which at most `limit` bytes wait."""
+    """One client's outbox, in which at most `limit` bytes wait. `traffic`: where it counts what it sends."""
 
     __slots__ = (
-        *("_closed", "_handed", "_has_moved", "_left", "_limit", "_owner", "_paused", "_tls", "_transport", "_unsent"),
-        *("_waiting", "audience", "direct", "send", "share", "thinned", "window"),
+        *("_closed", "_handed", "_has_moved", "_left", "_owner", "_paused", "_tls", "_traffic", "_transport"),
+        *("_unsent", "_waiting", "audience", "direct", "limit", "send", "share", "thinned", "window"),
     )
 
-    def __init__(self, transport: OutboxTransport, limit: int, owner: OutboxOwner) -> None:
+    def __init__(
+        self, transport: OutboxTransport, limit: int, owner: OutboxOwner, traffic: Traffic | None = None
+    ) -> None:
         self._transport = transport
-        self._limit = limit
+        self._traffic = traffic or Traffic()
+        self.limit = limit
         self._owner: OutboxOwner | None = owner
         self._waiting: Backlog | None = None
         self._handed = 0
@@ -106,12 +110,12 @@ class Outbox:
     @property
     def room(self) -> int:
         """How many bytes may wait here besides those that do."""
-        return max(0, self._limit - self.waiting_bytes)
+        return max(0, self.limit - self.waiting_bytes)
 
     @property
     def is_behind(self) -> bool:
         """Half of what may wait here does."""
-        return self._waiting is not None and self._handed + 2 * self._waiting.size > self._limit
+        return self._waiting is not None and self._handed + 2 * self._waiting.size > self.limit
 
     # What the protocol and the hub call.
 
@@ -136,12 +140,14 @@ class Outbox:
     def _offer(self, data: bytes) -> int:
         """How much of `data` the socket is rid of; all of it, when the socket is gone."""
         try:
-            return self.send(data)
+            sent = self.send(data)
         except BlockingIOError:
             return 0
         except OSError:
             self.failed()
             return len(data)
+        self._traffic.sent += sent
+        return sent
 
     def tell(self, event: bytes) -> None:
         """Send a control event, which no merging crosses."""
@@ -156,8 +162,8 @@ class Outbox:
             return True
         for frame in frames:
             if self._is_passing():
-                self._transport.write(frame)
-            elif not self._backlog(len(frame)).add(group, frame, self._limit - self.waiting_bytes):
+                self._pass_on(frame)
+            elif not self._backlog(len(frame)).add(group, frame, self.limit - self.waiting_bytes):
                 return False
         return True
 
@@ -167,7 +173,7 @@ class Outbox:
         False: it is more than may wait, and the caller is to call `overflow`. Only the frame that was cut is kept then.
         """
         rest = data[sent:] if sent else data
-        fits = len(rest) <= self._limit or frame_end(data, sent + 1) == len(data)
+        fits = len(rest) <= self.limit or frame_end(data, sent + 1) == len(data)
         if not fits:
             rest = data[sent : frame_end(data, sent)]
         if rest:
@@ -210,7 +216,7 @@ class Outbox:
         What the transport already has ends at the end of a frame.
         """
         self._waiting = None
-        self._limit = self._handed + _ROOM_FOR_CLOSE
+        self.limit = self._handed + _ROOM_FOR_CLOSE
 
     def close(self) -> None:
         """The connection is gone; nothing is written from now on."""
@@ -219,6 +225,7 @@ class Outbox:
         self.direct = False
         self.send = _send_nowhere
         self._waiting = None
+        self._traffic.backlogged.discard(self)
         self._handed = 0
         self._owner = None
 
@@ -228,7 +235,7 @@ class Outbox:
             return
         waiting, self._waiting = self._waiting, None
         if waiting:
-            self._transport.write(waiting.take(waiting.size))
+            self._pass_on(waiting.take(waiting.size))
         if self._tls or not self.direct:
             self._transport.unregisterProducer()
         self.close()
@@ -247,13 +254,14 @@ class Outbox:
             chunk = self._waiting.take(_CHUNK)
             if not self._tls:
                 self._handed = len(chunk)
-                self._transport.write(chunk)
+                self._pass_on(chunk)
                 return
-            self._transport.write(chunk)
+            self._pass_on(chunk)
             if self._paused:
                 return
         was_backlogged = self._waiting is not None
         self._waiting = None
+        self._traffic.backlogged.discard(self)
         if not self._tls:
             self._transport.unregisterProducer()
             self.direct = True
@@ -268,11 +276,15 @@ class Outbox:
 
     def _put(self, frames: bytes, *, is_event: bool) -> None:
         if self._is_passing():
-            self._transport.write(frames)
-        elif self.waiting_bytes + len(frames) > self._limit:
+            self._pass_on(frames)
+        elif self.waiting_bytes + len(frames) > self.limit:
             self.overflow()
         else:
             self._backlog(len(frames)).put(frames, is_event=is_event)
+
+    def _pass_on(self, data: bytes) -> None:
+        self._traffic.sent += len(data)
+        self._transport.write(data)
 
     def _is_passing(self) -> bool:
         """TLS: the transport takes more, and nothing waits before it."""
@@ -283,6 +295,7 @@ class Outbox:
             if self.thinned is None:
                 self.thinned = Thinned()
             self._waiting = Backlog(self.thinned)
+            self._traffic.backlogged.add(self)
             if self._tls and self._owner is not None:
                 self._owner.backlog_changed(size)
         return self._waiting

@@ -23,7 +23,7 @@ def test_who_answers_lives() -> None:
 
 @pytest.mark.parametrize(
     ("ready", "answer"),
-    [(True, Response(200, "ready")), (False, Response(503, "not ready", (("Retry-After", "1"),)))],
+    [(True, Response(200, "ready")), (False, Response(503, "not ready", (("Retry-After", "1"),), reason="not-ready"))],
 )
 def test_readiness(ready: bool, answer: Response) -> None:
     """As it is at this moment; 503 says when to ask again."""

@@ -16,7 +16,7 @@ from marketfeed.access.addresses import Network
 from marketfeed.access.origins import ANY, NULL, OriginPattern
 from marketfeed.config.options import OPTIONS, Option
 from marketfeed.config.settings import DEFAULTS as ACTUAL
-from marketfeed.config.settings import BadSetting, Settings, load
+from marketfeed.config.settings import BadSetting, Settings, changed, load
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.redis.address import EMBEDDED, RedisAddress
 from marketfeed.redis.tls import RedisTls
@@ -40,6 +40,10 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "max_distinct_streams_per_address": ("0", "1", "2"),
     "memory_limit": ("512MiB", "90%", "off"),
     "port": ("7001", "tcp:7002:interface=127.0.0.1", "7003"),
+    "admin": ("7001", "tcp:7002:interface=127.0.0.1", "off"),
+    "admin_host": ("flag.example", "fd00::7", "file.example"),
+    "admin_token_file": ("/flag.token", "/variable.token", "/file.token"),
+    "ready_memory": ("off", "on", "false"),
     "drain_seconds": ("1.5", "0", "2e1"),
     "ping_interval": ("1.5", "0", "2e1"),
     "ping_timeout": ("1.5", "1", "2e1"),
@@ -73,6 +77,7 @@ AS_VALUES: dict[str, tuple[Any, Any, Any]] = {
         (OriginPattern("https", "*.variable.example"),),
         (OriginPattern("capacitor", "file"),),
     ),
+    "admin_host": (("flag.example",), ("fd00::7",), ("file.example",)),
     "warm": (("depth@*",), ("ticker@A",), ("*@A?",)),
     "trusted_proxy": ((ip_network("192.0.2.1"),), (ip_network("10.0.0.0/8"),), (ip_network("fd00::/8"),)),
     "memory_limit": (MemoryLimit(size=512 << 20), MemoryLimit(percent=90), MemoryLimit()),
@@ -95,6 +100,11 @@ NEEDED_IN_FILE = {
 }
 DEFAULTS = {
     "port": "8080",
+    "admin": "tcp:8081:interface=127.0.0.1",
+    "gives_admin": False,
+    "admin_host": (),
+    "admin_token_file": None,
+    "ready_memory": True,
     "allowed_origin": (),
     "auth": "off",
     "auth_key": None,
@@ -145,6 +155,10 @@ WHOLE = ("", "x", "-1", "1.0", "1e3", "+1", " 1", "1_000", "\u0661", "9" * 16, "
 NUMBER = ("", "x", "-1", "nan", "inf", "1e9", "1_0", "9" * 5000)
 PORT = ("", "x", "-1", "65536", "80.5", "8080/tcp", "\u0661", "1" * 5000)
 BAD: dict[str, tuple[str, tuple[str, ...]]] = {
+    "admin": (
+        "a port number from 0 to 65535, or a Twisted endpoint description such as tcp:8080:interface=127.0.0.1, or off",
+        (*PORT, "0.0.0.0:8080", "on"),
+    ),
     "port": (
         "a port number from 0 to 65535, or a Twisted endpoint description such as tcp:8080:interface=127.0.0.1",
         (*PORT, "0.0.0.0:8080"),
@@ -177,12 +191,15 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "ping_interval": ("a number of seconds, 0 or more", NUMBER),
     "ping_timeout": ("a number of seconds, 1 or more", (*NUMBER, "0.5")),
     "compression": ("on or off", ("", "maybe", "9")),
+    "ready_memory": ("on or off", ("", "maybe", "9")),
+    "admin_host": ("the name or the address of a host, without a port", ("", "a b", "h:8081", "http://h")),
     "redis_host": ("the name or the address of a host", ("", "a b", "h:6379", "h/1", "redis://h")),
     "redis_port": (
         "a port number from 1 to 65535, or tcp://host:port",
         (*PORT, "0", "tcp://h", "tcp://h:x", "tcp://h:0"),
     ),
     "redis_ca": ("the path of a file", ("",)),
+    "admin_token_file": ("the path of a file", ("",)),
     "redis_certificate": ("the path of a file", ("",)),
     "redis_key": ("the path of a file", ("",)),
     "source": ("pubsub or streams", ("kafka", "")),
@@ -238,7 +255,7 @@ def test_every_option_is_tested() -> None:
     special = {"demo", "config", "redis_url", "redis_host", "redis_port"}
     assert set(SAMPLES) | special == set(BY_FIELD)
     assert set(BAD) | {"config", "redis_url"} == set(BY_FIELD)
-    derived = {"redis", "spares_local", "gives_max_connections", "kinds", "warnings", "beaten"}
+    derived = {"redis", "spares_local", "gives_admin", "gives_max_connections", "kinds", "warnings", "beaten"}
     assert set(DEFAULTS) - derived == set(BY_FIELD) - {"config", *REDIS_GROUP}
 
 
@@ -269,7 +286,9 @@ def test_names() -> None:
     assert BY_FIELD["allowed_origin"].environment == "MARKETFEED_ALLOWED_ORIGINS"
     assert BY_FIELD["config"].environment == "MARKETFEED_CONFIG"
     assert {option.field for option in OPTIONS if option.is_switch} == {"demo"}
-    assert {option.field for option in OPTIONS if option.is_list} == {"allowed_origin", "trusted_proxy", "warm"}
+    assert {option.field for option in OPTIONS if option.is_list} == {
+        "admin_host", "allowed_origin", "trusted_proxy", "warm",
+    }  # fmt: skip
     assert all(option.group and option.help for option in OPTIONS)
 
 
@@ -435,7 +454,7 @@ def test_bad_url(place: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("no_such_option = 1", "no_such_option in {path}: unknown; expected streams or one of allowed_origin, auth, "),
+        ("no_such_option = 1", "no_such_option in {path}: unknown; expected streams or one of admin, admin_host, "),
         ("config = 'other.toml'", "config in {path}: unknown; expected streams or one of "),
         ('"a\\nb" = 1', "a\\nb in {path}: unknown; expected streams or one of "),
         ("[limits]\nmax_streams = 1", "limits in {path}: unknown; expected streams or one of "),
@@ -797,4 +816,29 @@ class TestMisspeltVariables:
 def test_whether_the_number_of_clients_was_given_is_known() -> None:
     """Also where it is the default's."""
     assert not load({}, {}).gives_max_connections
+    assert not load({}, {}).gives_admin
+    assert load({"admin": "8081"}, {}).gives_admin
     assert load({"max_connections": "20000"}, {}).gives_max_connections
+
+
+def test_what_differs_from_the_defaults() -> None:
+    """As people may see it: no password of a URL, and lists as they are given."""
+    flags = {"redis_url": "redis://u:secret@h:7000/2", "compression": "off", "history": "5", "auth": "optional"}
+    flags |= {
+        "allowed_origin": "https://*.example",
+        "auth_key": "/k",
+        "trusted_proxy": "10.0.0.0/8,unix",
+        "memory_limit": "512MiB",
+    }
+    shown = changed(load(flags, {}))
+    assert shown == {
+        "--redis-url": "redis://u:***@h:7000/2",
+        "--compression": "off",
+        "--history": "5",
+        "--auth": "optional",
+        "--auth-key": "/k",
+        "--trusted-proxy": "10.0.0.0/8, unix",
+        "--memory-limit": "512MiB",
+        "--allowed-origin": "https://*.example",
+    }
+    assert changed(load({}, {})) == {}

@@ -340,7 +340,7 @@ class TestBuild:
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
         assert names(daemon.stops) == [
             *("Heartbeat", "RedisPubSub", "RedisSnapshots", "RedisCommands", "Hub", "UserManager", "Listener"),
-            *("Refusals", "Report", "MemoryGuard", "GarbageCollector"),
+            *("AdminPort", "Refusals", "Report", "LoopDelay", "MemoryGuard", "GarbageCollector"),
         ]
 
     def test_in_which_order_a_demo_stops(self) -> None:
@@ -360,8 +360,10 @@ class TestBuild:
                 "Hub",
                 "UserManager",
                 "Listener",
+                "AdminPort",
                 "Refusals",
                 "Report",
+                "LoopDelay",
                 "MemoryGuard",
                 "GarbageCollector",
                 "EmbeddedServer",

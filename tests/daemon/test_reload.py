@@ -115,7 +115,7 @@ class TestChanges:
         context = running.clients.context
         running.says("client_queue = 8192\nmax_streams = 3\nrequest_rate = 4\nrequest_burst = 5\nmax_message = 100\n")
         new = running.connect()
-        assert (old.outbox._limit, new.outbox._limit) == (1048576, 8192)
+        assert (old.outbox.limit, new.outbox.limit) == (1048576, 8192)
         assert (old.maxMessagePayloadSize, new.maxMessagePayloadSize, new.maxFramePayloadSize) == (65536, 100, 100)
         limits = running.clients.context.limits
         assert (limits.max_streams, limits.request_rate, limits.request_burst) == (3, 4.0, 5)

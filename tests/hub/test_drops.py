@@ -19,7 +19,7 @@ def test_bad_publications_are_dropped_and_counted_by_reason(room: Room) -> None:
     room.source.publish("trade@A", b"{", b"[]", b'{"e":"trade"}', trade(1), b'{"e":"ticker"}', b"\xff")
     assert client.take() == [("trade@A", 1)]
     assert room.hub.drops == Counter({"not-json": 1, "not-object": 1, "bad-field": 2, "not-utf8": 1})
-    assert room.hub.published == 1
+    assert room.hub.counts.published == 1
 
 
 def test_drops_are_logged_once_a_second_for_each_stream(room: Room, logged: LogCapture) -> None:

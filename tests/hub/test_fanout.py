@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.hub import fanout
+from marketfeed.hub.counts import Traffic
+from marketfeed.hub.fanout import send_group, send_groups
 from marketfeed.hub.faults import Faults
 from marketfeed.hub.groups import Audience, Audiences, Group
 from marketfeed.wire.dialects import Shape
@@ -21,6 +22,7 @@ from tests.fakes import AT, FakeSubscriber, make_group
 from tests.strategies import property_test
 
 AUDIENCES = Audiences()
+TRAFFIC = Traffic()
 """Of the groups that the tests make: none of them meets another's."""
 
 Send = Callable[[list[Group]], list[Subscriber]]
@@ -41,14 +43,14 @@ def publish(group: Group, *data: bytes) -> bytes:
 
 def send_only(groups: list[Group]) -> list[Subscriber]:
     (group,) = groups
-    return fanout.send_group(group, Faults(Clock()))
+    return send_group(group, TRAFFIC, Faults(Clock()))
 
 
-def send_groups(groups: list[Group]) -> list[Subscriber]:
-    return fanout.send_groups(groups, Faults(Clock()))
+def send_together(groups: list[Group]) -> list[Subscriber]:
+    return send_groups(groups, TRAFFIC, Faults(Clock()))
 
 
-either_way = pytest.mark.parametrize("send", [send_only, send_groups])
+either_way = pytest.mark.parametrize("send", [send_only, send_together])
 """One group alone takes a shorter way; what its members see is the same."""
 
 
@@ -90,7 +92,7 @@ def test_a_frame_is_read_once_in_a_flush_and_not_kept(count: int) -> None:
             member.stall()
             AUDIENCES.change(member, [group], [])
         publish(group, b'{"e":"depth","a":[],"b":[]}')
-    (send_only if count == 1 else send_groups)(groups)
+    (send_only if count == 1 else send_together)(groups)
     assert [id(depth) for depth in shared] == [id(shared[at // 3 * 3]) for at in range(3 * count)]
     assert None not in shared
     assert not any(group.depths for group in groups)
@@ -202,7 +204,7 @@ def test_a_member_of_several_groups_gets_them_in_one_write() -> None:
     both, left_only, right_only = FakeSubscriber(), FakeSubscriber(), FakeSubscriber()
     left, right = group_of(both, left_only), group_of(both, right_only, name="trade@B")
     one, two = publish(left, b"1", b"2"), publish(right, b"3")
-    assert send_groups([left, right]) == []
+    assert send_together([left, right]) == []
     assert both.writes == [one + two]
     assert left_only.writes == [one]
     assert right_only.writes == [two]
@@ -214,7 +216,7 @@ def test_a_cut_batch_of_several_groups_keeps_its_rest() -> None:
     member = takes(4)
     left, right = group_of(member), group_of(member, name="trade@B")
     sent = publish(left, b"1", b"2") + publish(right, b"3")
-    send_groups([left, right])
+    send_together([left, right])
     assert member.waiting == [(None, sent[4:])]
     assert not any(audience.batch for audience in left.audiences)
 
@@ -264,7 +266,7 @@ def test_each_member_gets_its_share_whatever_the_others_do(
         sent = publish(dirty[-1], *data)
         for index in joined:
             expected[index] += sent
-    slow = send_only(dirty) if len(dirty) == 1 else send_groups(dirty)
+    slow = send_only(dirty) if len(dirty) == 1 else send_together(dirty)
     for member, kind, share in zip(members, behaviour, expected, strict=True):
         assert member.audience is None or not member.audience.batch
         assert (member in slow) == (kind == "no room" and share != b"")
@@ -287,7 +289,7 @@ def test_those_who_watch_the_same_share_what_is_put_together() -> None:
     assert first.audience is second.audience is not other.audience
     publish(left, b"1")
     publish(right, b"2")
-    assert send_groups([left, right]) == []
+    assert send_together([left, right]) == []
     assert first.writes == second.writes
     assert first.writes[0] is second.writes[0]
 
@@ -351,11 +353,11 @@ def test_what_cannot_be_put_together_is_not_sent_again_and_again() -> None:
     group.frames = ["no bytes", "either"]  # type: ignore[list-item]
     for dirty in ([fine, group], [group]):
         with pytest.raises(TypeError):
-            (send_groups if len(dirty) > 1 else send_only)(dirty)
+            (send_together if len(dirty) > 1 else send_only)(dirty)
         assert not any((each.frames, each.leaving, each.data) for each in (group, fine)) or group.frames == []
         assert not any(audience.batch for each in (group, fine) for audience in each.audiences)
         group.frames = ["no bytes", "either"]  # type: ignore[list-item]
     group.frames = []
     sent = publish(group, b"2") + publish(fine, b"3")
-    send_groups([group, fine])
+    send_together([group, fine])
     assert member.writes == [sent]

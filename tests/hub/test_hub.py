@@ -84,7 +84,7 @@ def test_what_is_published_and_delivered_is_counted(room: Room) -> None:
     member(room, "trade@A", "a@trade")
     member(room, "trade@A", shape=Shape.DATA)
     room.source.publish("trade@A", trade(1), trade(2))
-    assert (room.hub.published, room.hub.delivered) == (2, 6)
+    assert (room.hub.counts.published, room.hub.counts.delivered) == (2, 6)
 
 
 def test_a_stream_that_is_not_wanted_is_not_looked_at(room: Room) -> None:
@@ -93,7 +93,7 @@ def test_a_stream_that_is_not_wanted_is_not_looked_at(room: Room) -> None:
     waiting = Client(room).join("trade@B")
     for name in ("trade@X", "trade@A", "trade@B"):
         room.source.publish(name, b"bad", trade())
-    assert (room.hub.published, room.hub.delivered, room.hub.drops) == (2, 0, Counter({"not-json": 2}))
+    assert (room.hub.counts.published, room.hub.counts.delivered, room.hub.drops) == (2, 0, Counter({"not-json": 2}))
     assert waiting.take() == []
 
 
@@ -256,7 +256,7 @@ def test_a_publication_without_the_ids_of_its_kind_is_bad() -> None:
     client.take()
     for payload in (b'{"seq":1}', b"{}", b'{"seq":"2"}', b'{"seq":2}'):
         room.source.publish("orders@A", payload)
-    assert client.hub.published == 2
+    assert client.hub.counts.published == 2
     room.end(client)
 
 

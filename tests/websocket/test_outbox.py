@@ -29,6 +29,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from marketfeed.hub.counts import Traffic
 from marketfeed.hub.groups import Group
 from marketfeed.model.kinds.kind import LossPolicy
 from marketfeed.websocket.outbox import Outbox
@@ -63,7 +64,8 @@ class Box:
         self.socket = self.transport.socket
         self.overflows = 0
         self.backlogs: list[int] = []
-        self.outbox = Outbox(self.transport, limit, self)
+        self.traffic = Traffic()
+        self.outbox = Outbox(self.transport, limit, self, self.traffic)
 
     def overflowed(self) -> None:
         self.overflows += 1
@@ -100,6 +102,27 @@ def test_the_owner_hears_when_a_backlog_begins_and_ends(tls: bool) -> None:
         box.outbox.write(frame(1))
         box.drain()
     assert box.backlogs == [len(frame(1)) if tls else len(frame(0)) - 5, 0]
+
+
+@pytest.mark.parametrize("taken", [0, 5])
+def test_what_is_sent_is_counted_once_and_who_waits_is_known(taken: int) -> None:
+    """As the socket takes it, whichever way it goes."""
+    box = Box()
+    box.outbox.write(frame(7))
+    box.backlog(taken)
+    box.outbox.write(frame(1))
+    assert box.traffic.sent == len(frame(7)) + len(frame(0)), "the rest is the transport's"
+    assert box.traffic.backlogged == {box.outbox}
+    box.drain()
+    assert box.traffic.sent == len(box.socket.received)
+    assert not box.traffic.backlogged
+
+
+def test_who_is_gone_does_not_wait() -> None:
+    box = Box()
+    box.backlog()
+    box.outbox.close()
+    assert not box.traffic.backlogged
 
 
 def test_a_client_that_keeps_up_is_written_to_past_the_transport() -> None:

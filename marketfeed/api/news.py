@@ -1,0 +1,186 @@
+"""What an operator should know first, in plain words, the worst of it first (docs/operations.md#the-status-as-json).
+
+1. `bad`: clients do not get what they should, or nobody may come in. `warn`: that may come, or one client, one engine
+   is not well. `note`: it is over.
+2. Each has a name of its own, under which the alerts and docs know it, and a sentence that names the cause, the figure,
+   and the option that has to do with it.
+3. Times are UTC. What is of late is of the last minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from marketfeed.api.clients import ClientFacts
+from marketfeed.api.metrics import Parts
+from marketfeed.api.samples import Samples
+from marketfeed.wire.close_codes import SLOW_CONSUMER
+
+__all__ = ["News", "Watch", "size", "summary"]
+
+_LATE = 60
+"""Seconds."""
+_NEAR = 0.8
+"""Of a limit."""
+_DAY = 86_400
+_EXPIRES_SOON = 14 * _DAY
+_LOOP_SECONDS = 0.25
+_ORDER = {"bad": 0, "warn": 1, "note": 2}
+
+
+class News(msgspec.Struct, frozen=True):
+    """One piece. `name`: the same for the same cause."""
+
+    level: Literal["bad", "warn", "note"]
+    name: str
+    text: str
+
+
+class Watch:
+    """Looks at all parts of one process."""
+
+    def __init__(self, parts: Parts, samples: Samples) -> None:
+        self._parts = parts
+        self._samples = samples
+
+    def news(self, slowest: list[ClientFacts]) -> list[News]:
+        """All that there is to say, the worst first. `slowest`: clients, the one for whom most waits first."""
+        pieces = [*self._source(), *self._process(), *self._limits(), *self._engine(), *self._slow(slowest)]
+        return sorted(pieces, key=lambda each: _ORDER[each.level])
+
+    def _source(self) -> Iterator[News]:
+        parts, outages = self._parts, self._parts.hub.outages
+        link, present = parts.links[0], outages.present
+        cause = f": {link.cause}" if link.cause else ""
+        if not parts.hub.source_reached and link.link is None:
+            yield News("bad", "source-never-reached", f"Redis at {link.address} has not been reached yet{cause}.")
+        elif present is not None:
+            told = f"; {_clients(present.told)} told" if present.told else ""
+            yield News("bad", "source-down", f"Redis is away since {_time(present.since)}{cause}{told}.")
+        elif outages.recent:
+            last = outages.recent[-1]
+            if last.until is not None and parts.now() * 1000 - last.until < 1000 * _DAY and last.told:
+                text = f"Redis was away {_time(last.since)} to {_time(last.until)}; {_clients(last.told)} told."
+                yield News("note", "source-was-down", text)
+
+    def _process(self) -> Iterator[News]:
+        parts = self._parts
+        if parts.clients.draining:
+            yield News("bad", "draining", "This daemon is shutting down: its clients are being sent to others.")
+        if parts.memory.is_full:
+            last = self._samples.last
+            used = "" if last is None else f"{size(last.memory)} of "
+            limit = f"{used}{size(parts.memory.limit)}, --memory-limit"
+            yield News("bad", "memory", f"Memory is short ({limit}): nobody is let in.")
+        expiry = parts.certificate_expiry()
+        if expiry is not None and expiry - parts.now() < _EXPIRES_SOON:
+            left = expiry - parts.now()
+            when = "has expired" if left <= 0 else f"expires in {int(left // _DAY)} days"
+            yield News("bad" if left <= 0 else "warn", "certificate", f"The certificate that clients are shown {when}.")
+        if not parts.reload.succeeded:
+            text = (
+                f"The reload at {_time(int(parts.reload.last * 1000))} found a fault, which is in the log: nothing was"
+            )
+            yield News("warn", "reload", f"{text} changed.")
+        delays = [each.loop_delay or 0.0 for each in self._samples.newest(_LATE)]
+        if delays and max(delays) >= _LOOP_SECONDS:
+            text = f"Something was done {max(delays):g} s late in the last minute: the core of this daemon is too busy."
+            yield News("warn", "loop-delay", text)
+
+    def _limits(self) -> Iterator[News]:
+        for name, limit in self._samples.limits().items():
+            if (
+                not limit.limit
+                or limit.value < _NEAR * limit.limit
+                or (name == "memory" and self._parts.memory.is_full)
+            ):
+                continue
+            is_full = limit.value >= limit.limit and name in ("clients", "streams")
+            if name == "history":
+                continue  # it is full in daily work: the oldest goes
+            shown = size if name == "memory" else _number
+            text = f"{shown(limit.value)} of {shown(limit.limit)} {_LIMITED[name]}"
+            end = ": nobody else is let in" if is_full and name == "clients" else ""
+            yield News("bad" if is_full else "warn", f"near-limit-{name}", f"{text} ({limit.option}){end}.")
+
+    def _engine(self) -> Iterator[News]:
+        parts, newest = self._parts, self._samples.newest(_LATE)
+        bad = sum(each.bad for each in newest)
+        last = parts.hub.last_bad
+        if bad and last is not None:
+            what = "dropped" if last.is_dropped else "forwarded as they are"
+            text = f"The engine writes what is not right: {_number(bad)} publications in the last minute, {what}; "
+            yield News("warn", "bad-publications", f"{text}last on {last.shown}: {last.reason}: {last.fault}.")
+        for kind, since in parts.hub.silent_kinds.items():
+            text = f"The engine is silent: nothing of {kind} has come since {_time(since)} ([streams.{kind}] silence)."
+            yield News("bad", "engine-silent", text)
+        heard = max((each.last for each in parts.hub.counts.kinds.values()), default=0.0)
+        is_told = bool(parts.hub.silent_kinds) or parts.hub.outages.present is not None
+        if heard and parts.now() - heard >= _LATE and not is_told:
+            yield News("note", "quiet", f"Nothing has been published since {_time(int(heard * 1000))}.")
+
+    def _slow(self, slowest: list[ClientFacts]) -> Iterator[News]:
+        now = self._parts.now() * 1000
+        behind = [each for each in slowest if 2 * each.waiting >= each.limit]
+        if behind:
+            first = behind[0]
+            count = "One client is" if len(behind) == 1 else f"{_number(len(behind))} clients are"
+            text = (
+                f"{count} slow: {size(first.waiting)} of {size(first.limit)} (--client-queue) wait for {_who(first)}."
+            )
+            yield News("warn", "slow-clients", text)
+        closed = [
+            each
+            for each in self._parts.clients.departed
+            if each.code == SLOW_CONSUMER.code and now - each.at < 1000 * _LATE
+        ]
+        if closed and not behind:
+            last = closed[-1]
+            who = f"{last.client} at {last.peer}" + (f", user {last.user}" if last.user else "")
+            text = f"{_clients(len(closed))} too slow and closed in the last minute, with 4008, the last {who}."
+            yield News("warn", "slow-clients", text)
+
+
+_LIMITED = {
+    "clients": "clients are connected",
+    "streams": "streams are followed",
+    "memory": "of memory is in use",
+    "files": "files are open",
+}
+
+
+def summary(news: list[News], clients: int) -> str:
+    """One sentence or some: what is wrong first, or that nothing is."""
+    worst = [each.text for each in news if each.level != "note"]
+    notes = [each.text for each in news if each.level == "note"]
+    count = f"{_number(clients)} client{'' if clients == 1 else 's'}."
+    return " ".join([*(worst or ["Healthy."]), count, *notes])
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def _number(count: float) -> str:
+    return f"{count:,.0f}"
+
+
+def _clients(count: int) -> str:
+    return f"{_number(count)} client{' was' if count == 1 else 's were'}"
+
+
+def _who(facts: ClientFacts) -> str:
+    return f"{facts.client} at {facts.peer}" + (f", user {facts.user}" if facts.user else "")
+
+
+def _time(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%H:%M:%S} UTC"
