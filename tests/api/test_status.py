@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from marketfeed.http.response import Response
 from marketfeed.model.streams import StreamKinds
 from marketfeed.websocket.closing import Ending, Parting
 from tests.api.test_metrics import World
+from tests.docs_runner import ROOT
 from tests.rooms import EPOCH, member, trade
 
 
@@ -110,3 +112,23 @@ def test_samples_are_named(world: Shown) -> None:
     named = dict(zip(read["fields"], sample, strict=True))
     assert (named["seq"], named["memory"]) == (2, 1 << 20)
     world.samples.stopService()
+
+
+def _described(section: str) -> set[str]:
+    """The names in the first column of the tables below a heading."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    part = re.split(r"^#+ ", text.split(f"# {section}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    cells = re.findall(r"^\| ([^|]+) \|", part, re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_all_of_it_is_described(world: Shown) -> None:
+    read = world.read()
+    assert _described("The status as JSON") == set(read) | set(read["workers"][0])
+
+
+def test_what_may_be_the_matter_is_described() -> None:
+    source = (ROOT / "marketfeed" / "api" / "news.py").read_text(encoding="utf-8")
+    names = set(re.findall(r'News\(\s*(?:"\w+"|"\w+" if .+? else "\w+"), f?"([^"]+)"', source))
+    named = {name.replace("{name}", limit) for name in names for limit in ("clients", "streams", "memory", "files")}
+    assert _described("What it says is the matter") == named
