@@ -50,6 +50,9 @@ class Visitor(Protocol):
     @property
     def outbox(self) -> Subscriber: ...
 
+    def backlog(self) -> tuple[int, int]:
+        """The bytes that wait for it, and the publications that were left out for it, or merged."""
+
     def facts(self) -> ClientFacts:
         """What an operator is shown of it."""
 

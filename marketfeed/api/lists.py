@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 
-from marketfeed.api.clients import ClientFacts, Register
+from marketfeed.api.clients import ClientFacts, Register, Visitor
 from marketfeed.boundaries import Clock, Entry
 from marketfeed.hub.hub import Hub
 from marketfeed.hub.overview import StreamFacts
@@ -26,6 +26,7 @@ _FRESH_SECONDS = 1.0
 _MASK = "…"
 _LAST, _LAST_BYTES = 10, 65_536
 _MOST_SUBSCRIBERS = 50
+_SLOWEST = 10
 
 _BY_CLIENT: dict[str, Callable[[ClientFacts], Any]] = {
     "queue": lambda each: (each.waiting, each.conflated),
@@ -48,10 +49,16 @@ class Lists:
 
     def __init__(self, clock: Clock, hub: Hub, clients: Register, kinds: StreamKinds) -> None:
         self._clients = _Kept(clock, lambda: [each.facts() for each in clients])
+        self._slowest = _Kept(clock, lambda: [each.facts() for each in nlargest(_SLOWEST, clients, _backlog)])
         self._streams = _Kept(clock, lambda: [_masked(each) for each in hub.overview()])
         self._register = clients
         self._hub = hub
         self._kinds = kinds
+
+    @property
+    def slowest(self) -> list[ClientFacts]:
+        """The ten for whom most waits, or was left out, the slowest first."""
+        return self._slowest()
 
     def clients(self, text: str, order: str, limit: int) -> list[ClientFacts]:
         """Those whose name, address or user has `text` in it, the largest of `order` first."""
@@ -113,6 +120,10 @@ class _Kept:
         if now - self._at >= _FRESH_SECONDS:
             self._made, self._at = self._make(), now
         return self._made
+
+
+def _backlog(visitor: Visitor) -> tuple[int, int]:
+    return visitor.backlog()
 
 
 def _masked(facts: StreamFacts) -> StreamFacts:

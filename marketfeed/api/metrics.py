@@ -15,7 +15,7 @@ from dataclasses import KW_ONLY, dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -29,10 +29,12 @@ from marketfeed.hub.counts import FAILED
 from marketfeed.hub.hub import Hub
 from marketfeed.model.publications import DropReason
 from marketfeed.redis.link_keeper import LinkKeeper
+from marketfeed.runtime.file_limit import open_files
 from marketfeed.runtime.garbage import GarbageCollector
 from marketfeed.runtime.histogram import Histogram
 from marketfeed.runtime.loop_delay import LoopDelay
 from marketfeed.runtime.memory import MemoryGuard
+from marketfeed.runtime.usage import process_usage
 from marketfeed.wire.messages import ErrorCode, GapReason
 
 __all__ = ["CONTENT_TYPE", "Metrics", "Parts"]
@@ -82,7 +84,6 @@ class Metrics(Collector):
         self._parts = parts
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        ProcessCollector(registry=self._registry)
 
     def text(self) -> bytes:
         """As Prometheus reads it."""
@@ -95,6 +96,7 @@ class Metrics(Collector):
         yield from _of_backlogs(parts)
         yield from _of_source(parts)
         yield from _of_process(parts)
+        yield from _of_system(parts.files)
 
 
 def _of_clients(parts: Parts) -> Iterator[Metric]:
@@ -185,6 +187,25 @@ def _of_process(parts: Parts) -> Iterator[Metric]:
     yield _gauge("last_reload_timestamp_seconds", "When they were.", parts.reload.last)
     build = (__version__, platform.python_version(), version("Twisted"))
     yield _gauges("build_info", "What runs.", ("version", "python", "twisted"), {build: 1})
+
+
+def _of_system(files: int) -> Iterator[Metric]:
+    """What the ProcessCollector of prometheus-client has, which lists all open files: with 15,000 it takes 13 ms."""
+    try:
+        usage = process_usage()
+    except (OSError, ValueError, IndexError):  # no Linux
+        return
+    for name, text, value in (
+        ("virtual_memory_bytes", "Virtual memory size in bytes.", usage.virtual),
+        ("resident_memory_bytes", "Resident memory size in bytes.", usage.resident),
+        ("start_time_seconds", "Start time of the process since unix epoch in seconds.", usage.started),
+        ("open_fds", "Number of open file descriptors.", open_files()),
+        ("max_fds", "Maximum number of open file descriptors.", files),
+    ):
+        if value is not None:
+            yield GaugeMetricFamily(f"process_{name}", text, value=value)
+    text = "Total user and system CPU time spent in seconds."
+    yield CounterMetricFamily("process_cpu_seconds", text, value=usage.cpu)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

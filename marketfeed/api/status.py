@@ -42,7 +42,7 @@ class Status:
 
     def json(self, since: int = 0) -> bytes:
         """All of it; of the samples, those behind the one of this number."""
-        slowest = self._lists.clients("", "queue", _ROWS)
+        slowest = self._lists.slowest
         news = self._watch.news(slowest)
         return msgspec.json.encode(
             {

@@ -206,17 +206,22 @@ class ClientProtocol(AutobahnProtocol):
 
     # What the register of connections asks for, besides `abort`.
 
-    def facts(self) -> ClientFacts:
-        outbox, session = self.outbox, self._session
+    def backlog(self) -> tuple[int, int]:
+        outbox = self.outbox
         thinned = outbox.thinned
+        return outbox.waiting_bytes, 0 if thinned is None else thinned.replaced + thinned.merged
+
+    def facts(self) -> ClientFacts:
+        session = self._session
+        waiting, conflated = self.backlog()
         return ClientFacts(
             client=self.client_id,
             peer=self._peer,
             user="" if session is None else session.user,
             age=self.factory.clock.seconds() - self._opened,
-            waiting=outbox.waiting_bytes,
-            limit=outbox.limit,
-            conflated=0 if thinned is None else thinned.replaced + thinned.merged,
+            waiting=waiting,
+            limit=self.outbox.limit,
+            conflated=conflated,
             rtt=self._rtt,
             streams=len(self.streams()),
         )

@@ -25,6 +25,9 @@ class Shown:
         self._names = names
         self.outbox = outbox
 
+    def backlog(self) -> tuple[int, int]:
+        return self._facts.waiting, self._facts.conflated
+
     def facts(self) -> ClientFacts:
         return self._facts
 
@@ -63,6 +66,7 @@ def test_the_slowest_come_first() -> None:
     market = Market()
     a, b, c = market.add("trade@A", waiting=5), market.add("trade@A", waiting=9), market.add("trade@A", conflated=3)
     assert names(market.lists.clients("", "queue", 50)) == [b, a, c]
+    assert names(market.lists.slowest) == [b, a, c]
     assert names(market.lists.clients("", "queue", 1)) == [b]
     assert names(market.lists.clients("", "conflated", 50)) == [c, b, a]
     for order in ("rtt", "streams", "age"):
