@@ -49,7 +49,7 @@ class Watch:
 
     def news(self, slowest: list[ClientFacts]) -> list[News]:
         """All that there is to say, the worst first. `slowest`: clients, the one for whom most waits first."""
-        pieces = [*self._source(), *self._process(), *self._limits(), *self._engine(), *self._slow(slowest)]
+        pieces = [*self._source(), *self._engine(), *self._slow(slowest), *self._limits(), *self._process()]
         return sorted(pieces, key=lambda each: _ORDER[each.level])
 
     def _source(self) -> Iterator[News]:

@@ -1,8 +1,8 @@
-// Charts of the samples, all over the same quarter of an hour, drawn on canvases. A cursor is shared by all of them.
+// Charts of the samples, all over the same time, a quarter of an hour at most, drawn on canvases. A cursor is shared by all of them.
 
 import * as format from './format.js';
 
-const SECONDS = 900;
+const [LEAST, MOST] = [60, 900]; // seconds that are shown: since the daemon started, within these
 
 /** name, [field, label] pairs, how a figure is written. */
 const CHARTS = [
@@ -21,6 +21,7 @@ export class Charts {
   /** Fills `place`; `readout` shows the time under the cursor. */
   constructor(place, readout) {
     this.samples = [];
+    this.seconds = LEAST;
     this.cursor = null; // ms since 1970
     this.readout = readout;
     this.drawn = CHARTS.map(([name, lines, write]) => new Chart(this, place, name, lines, write));
@@ -31,6 +32,8 @@ export class Charts {
   /** Samples as objects, oldest first. */
   show(samples) {
     this.samples = samples;
+    const age = samples.length ? (samples.at(-1).at - samples[0].at) / 1000 : 0;
+    this.seconds = Math.min(MOST, Math.max(LEAST, age));
     this.draw();
   }
 
@@ -68,7 +71,7 @@ class Chart {
     this.canvas.addEventListener('pointerleave', () => charts.point(null));
     this.canvas.addEventListener('blur', () => charts.point(null));
     this.canvas.addEventListener('keydown', (event) => {
-      const step = { ArrowLeft: -10, ArrowRight: 10, Home: -SECONDS, End: SECONDS }[event.key];
+      const step = { ArrowLeft: -10, ArrowRight: 10, Home: -MOST, End: MOST }[event.key];
       if (step === undefined || !charts.samples.length) return;
       event.preventDefault();
       const [first, last] = [charts.samples[0].at, charts.samples.at(-1).at];
@@ -78,7 +81,7 @@ class Chart {
 
   timeAt(share) {
     const last = this.charts.samples.at(-1)?.at ?? 0;
-    return last - (1 - share) * SECONDS * 1000;
+    return last - (1 - share) * this.charts.seconds * 1000;
   }
 
   draw(pointed) {
@@ -104,7 +107,7 @@ class Chart {
     if (!samples.length) return;
     const [top, bottom] = [12, height - 14];
     const end = samples.at(-1).at;
-    const x = (at) => width - ((end - at) / (SECONDS * 1000)) * width;
+    const x = (at) => width - ((end - at) / (this.charts.seconds * 1000)) * width;
     const y = (value) => bottom - (most ? value / most : 0) * (bottom - top);
 
     pen.strokeStyle = color('--line');
@@ -115,9 +118,10 @@ class Chart {
     pen.textBaseline = 'bottom';
     pen.fillText(this.write(most), 2, top - 1);
     pen.textBaseline = 'top';
-    for (const minutes of [15, 10, 5]) {
-      const at = end - minutes * 60_000;
-      pen.fillText(format.time(at).slice(0, 5), Math.max(0, x(at)), bottom + 2);
+    for (const share of [1, 2 / 3, 1 / 3]) {
+      const at = end - share * this.charts.seconds * 1000;
+      const time = format.time(at);
+      pen.fillText(this.charts.seconds < 300 ? time : time.slice(0, 5), Math.max(0, x(at)), bottom + 2);
     }
     for (const [field, name] of [['gaps', '--gap'], ['reconnects', '--reconnect']]) {
       pen.strokeStyle = color(name);
