@@ -27,16 +27,24 @@ _TOKEN = f"a file with a token of {LEAST_TOKEN} characters of ASCII or more"
 
 
 class AdminPort(MultiService):
-    """Where operators look."""
+    """Where operators look: what is kept for them, and what listens for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, samples: Samples, listener: Listener) -> None:
         MultiService.__init__(self)
+        self._listener = listener
+        services: tuple[IService, ...] = (samples, listener)
+        for service in services:
+            service.setServiceParent(self)
+
+    @property
+    def port_number(self) -> int | None:
+        """The port of TCP; None where it is none, or another program has it."""
+        return self._listener.port_number
 
 
 def make_admin(reactor: Any, reload: Reload, parts: Parts, kinds: StreamKinds, boot: str) -> AdminPort:
     """The port. `reload` has the settings; `boot`: what tells this process from others. Raises `StartFault`."""
     settings = reload.settings
-    admin = AdminPort()
     samples = Samples(parts)
     lists = Lists(reactor, parts.hub, parts.clients, kinds)
     status = Status(parts, samples, lists, boot, lambda: changed(reload.settings))
@@ -45,10 +53,7 @@ def make_admin(reactor: Any, reload: Reload, parts: Parts, kinds: StreamKinds, b
     site = Bounded(AdminSite(reactor, Pages(parts.health, Metrics(parts), status, lists), viewers))
     where = endpoint(reactor, "--admin", settings.admin)
     listener = Listener(where, site, settings.admin, option="--admin", name="admin", is_needed=settings.gives_admin)
-    services: tuple[IService, ...] = (samples, listener)
-    for service in services:
-        service.setServiceParent(admin)
-    return admin
+    return AdminPort(samples, listener)
 
 
 def endpoint(reactor: Any, option: str, description: str) -> Any:

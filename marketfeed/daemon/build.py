@@ -206,7 +206,7 @@ def build(
         reload=reload,
     )
     admin = [] if settings.admin == "off" else [make_admin(reactor, reload, parts, kinds, users.run)]
-    report = Report(reactor, settings, listener, max_connections, notes)
+    report = Report(reactor, settings, listener, max_connections, notes, admin[0] if admin else None)
     daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "", observer)
     own = (collector, memory, loop, hub, refusals, users, heartbeat)
     for service in (*feed.server, *own, *feed.readers, *feed.market, listener, *admin, report):

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 from OpenSSL import SSL
 from twisted.application.service import Service
@@ -19,19 +19,35 @@ from marketfeed.runtime.logs import Log
 __all__ = ["Report"]
 
 
+class Listening(Protocol):
+    """What listens on a port of TCP, or did not get it: None."""
+
+    @property
+    def port_number(self) -> int | None: ...
+
+
 class Report(Service):
-    """The last service to start. `notes`: what is to be said besides the settings' own warnings."""
+    """The last service to start. `notes`: what is to be said besides the settings' own warnings; `admin`: the admin
+    port, if there is one.
+    """
 
     log = Log()
 
     def __init__(
-        self, reactor: Any, settings: Settings, listener: Listener, max_connections: int, notes: list[str]
+        self,
+        reactor: Any,
+        settings: Settings,
+        listener: Listener,
+        max_connections: int,
+        notes: list[str],
+        admin: Listening | None = None,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
         self._listener = listener
         self._max_connections = max_connections
         self._notes = notes
+        self._admin = admin
 
     def startService(self) -> None:
         Service.startService(self)
@@ -55,6 +71,7 @@ class Report(Service):
         )
         port = self._listener.port_number
         if settings.demo and port is not None:
+            admin = None if self._admin is None else self._admin.port_number
             command = os.path.join(os.path.dirname(sys.argv[0]), "marketfeed")
             url = f"ws://localhost:{port}"
             self.log.info(
@@ -62,8 +79,9 @@ class Report(Service):
                 "  {command} watch {url} trade@TATA_INR ticker@TATA_INR depth@TATA_INR\n"
                 "or in a browser's console, on the page http://localhost:{port}/healthz:\n"
                 "  new WebSocket('{url}/stream?streams=trade@TATA_INR').onmessage = m => console.log(m.data)\n"
-                "Ctrl-C ends it.",
+                "{status}Ctrl-C ends it.",
                 command=command,
                 url=url,
                 port=port,
+                status="" if admin is None else f"How it is doing: http://localhost:{admin}/\n",
             )

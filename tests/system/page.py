@@ -64,12 +64,12 @@ def problems_of(page: Page) -> list[str]:
     return problems
 
 
-def shoot(page: Page, path: Path, width: int, scheme: str) -> None:
-    """A picture of the whole page."""
-    page.set_viewport_size({"width": width, "height": 900})
-    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    page.wait_for_timeout(300)
-    page.screenshot(path=path, full_page=True)
+def shoot(page: Page, path: Path, *, height: int = 760) -> None:
+    """A picture of the first screen, in the light."""
+    page.set_viewport_size({"width": 1280, "height": height})
+    page.emulate_media(color_scheme="light")
+    page.wait_for_timeout(1500)
+    page.screenshot(path=path)
 
 
 def until(page: Page, pattern: str) -> str:

@@ -516,9 +516,11 @@ async def test_open_files(harness: Harness) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_demo_needs_nothing(harness: Harness) -> None:
     """No Redis at all, and there is a market: trades, tickers, a book. It says how to look at it."""
-    daemon = await harness.daemon("--demo")
+    daemon = await harness.daemon("--demo", "--admin", "tcp:0:interface=127.0.0.1")
     await daemon.expect("A simulated market is open")
     await daemon.expect(f"watch ws://localhost:{daemon.port} trade@TATA_INR")
+    admin = (await daemon.expect(r"admin on port (\d+)"))[1]
+    await daemon.expect(f"How it is doing: http://localhost:{admin}/")
     client = await harness.client(daemon)
     await client.subscribe("trade@TATA_INR", "ticker@TATA_INR", "depth@TATA_INR")
     seen: Counter[str] = Counter()
