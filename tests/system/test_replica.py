@@ -21,6 +21,7 @@ A = "trade@A_INR"
 LOST = "the server is a replica that has lost its master"
 CHANGED = "the server has become another one's replica, or a master"
 UNNOTICED = "redis: a replica that loses its master would not be noticed: "
+ELSEWHERE = "the connection for commands leads to another server"
 SOURCES = pytest.mark.parametrize("source", ["pubsub", "streams"])
 
 
@@ -29,6 +30,7 @@ class Pair:
 
     def __init__(self, harness: Harness, *options: str) -> None:
         self._harness = harness
+        options = ("--repl-diskless-sync-delay", "0", *options)
         self._servers = [RedisServer(harness, self._directory(name), *options) for name in ("master", "replica")]
         self.master, self.replica = self._servers
         self.way: Forwarder
@@ -95,17 +97,34 @@ async def is_read(redis: Redis, source: str) -> bool:
     return b"blocked_clients:1" in await redis.command("INFO", "clients")
 
 
-async def cut_all_but_the_reader(redis: Redis) -> bool:
-    """End the daemon's links, but for the one that publications come on. False: which that is cannot be seen now."""
-    own = b"id=%d " % await redis.command("CLIENT", "ID")
-    lines = [line for line in (await redis.command("CLIENT", "LIST")).splitlines() if not line.startswith(own)]
-    links = [line for line in lines if b" flags=S " not in line]  # which a replica's is
-    others = [line for line in links if b" cmd=xread " not in line and b" sub=0 " in line]
-    if len(links) - len(others) != 1:
-        return False
-    for line in others:
-        await redis.command("CLIENT", "KILL", "ID", line.split()[0].removeprefix(b"id="))
-    return True
+class Links:
+    """Those of the daemon to one server. `reader`: the server's number of the one that publications come on."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self.reader = b""
+
+    async def all(self) -> dict[bytes, bytes]:
+        """What the server says of each, by its number."""
+        own = b"id=%d" % await self._redis.command("CLIENT", "ID")
+        lines = [await self._redis.command("CLIENT", "LIST", "TYPE", kind) for kind in ("normal", "pubsub")]
+        return {number: line for line in b"".join(lines).splitlines() if (number := line.split()[0]) != own}
+
+    async def is_known(self) -> bool:
+        """Whether it can be seen now which of them is the reader's."""
+        found = [number for number, line in (await self.all()).items() if b" cmd=xread " in line or b" sub=1 " in line]
+        self.reader = found[0] if len(found) == 1 else b""
+        return bool(self.reader)
+
+    async def cut_reader(self) -> None:
+        await self._cut([self.reader])
+
+    async def cut_others(self) -> None:
+        await self._cut([number for number in await self.all() if number != self.reader])
+
+    async def _cut(self, numbers: list[bytes]) -> None:
+        for number in numbers:
+            await self._redis.command("CLIENT", "KILL", "ID", number.removeprefix(b"id="))
 
 
 def causes(daemon: DaemonProcess) -> list[str]:
@@ -258,26 +277,96 @@ async def test_a_user_who_may_not_ask(harness: Harness, source: str) -> None:
     assert len([line for line in daemon.lines if UNNOTICED in line]) == 1
 
 
+class Balanced:
+    """A daemon behind an address that leads to the master, and is about to lead to the replica."""
+
+    def __init__(self, harness: Harness, pair: Pair, source: str) -> None:
+        self.harness = harness
+        self.pair = pair
+        self.source = source
+        self.balancer = Forwarder(harness, pair.master.path)
+        self.daemon: DaemonProcess
+        self.client: Client
+        self.engine: Redis
+        self.links: Links
+
+    async def start(self) -> Balanced:
+        url = f"redis://127.0.0.1:{self.balancer.port}"
+        self.daemon = await self.harness.daemon("--source", self.source, "--redis-url", url)
+        self.client = await self.harness.client(self.daemon, "/stream")
+        await self.client.subscribe(A)
+        self.engine = await self.pair.master.connect()
+        self.links = Links(self.engine)
+        await self.harness.eventually(self.links.is_known)
+        self.balancer.path = self.pair.replica.path
+        return self
+
+    async def lead_commands_away(self) -> None:
+        """End the links for commands, also such as were on their way to the master, until the daemon has noticed."""
+
+        async def is_noticed() -> bool:
+            await self.links.cut_others()
+            return any(UNNOTICED + ELSEWHERE in line for line in self.daemon.lines)
+
+        await self.harness.eventually(is_noticed)
+
+    async def flows(self, number: int) -> None:
+        expected = await say(self.engine, self.source, number)
+        assert await self.client.next_bytes() == expected
+
+
 @SOURCES
 @pytest_twisted.ensureDeferred
 async def test_two_servers_behind_one_address(harness: Harness, source: str) -> None:
     """What the one says of itself is not about the other: a replica without a master here is no loss there."""
     pair = await Pair(harness).start()
-    balancer = Forwarder(harness, pair.master.path)
-    daemon = await harness.daemon("--source", source, "--redis-url", f"redis://127.0.0.1:{balancer.port}")
-    client = await harness.client(daemon, "/stream")
-    await client.subscribe(A)
-    engine = await pair.master.connect()
-    await harness.eventually(lambda: is_read(engine, source))
-    balancer.path = pair.replica.path
+    there = await Balanced(harness, pair, source).start()
     pair.part()
     await pair.until(await pair.replica.connect(), b"connect")
-    await harness.eventually(lambda: cut_all_but_the_reader(engine))
-    await daemon.expect(UNNOTICED + "the connection for commands leads to another server")
-    expected = await say(engine, source, 1)
-    assert await client.next_bytes() == expected
-    assert causes(daemon) == []
-    assert await daemon.stop() == 0
+    await there.lead_commands_away()
+    await there.flows(1)
+    assert causes(there.daemon) == []
+    assert await there.daemon.stop() == 0
+
+
+@pytest.mark.parametrize("first", ["commands", "reader", "both"])
+@SOURCES
+@pytest_twisted.ensureDeferred
+async def test_an_address_that_leads_to_another_server(harness: Harness, source: str, first: str) -> None:
+    """Whichever link is made anew first: one gap, then all of the other server, whose loss of its master is noticed."""
+    pair = await Pair(harness).start()
+    there = await Balanced(harness, pair, source).start()
+    await there.flows(1)
+    if first == "commands":
+        await there.lead_commands_away()
+        await there.flows(2)
+        await there.links.cut_reader()
+    elif first == "reader":
+        await there.links.cut_reader()
+    else:
+        there.balancer.cut()
+    begin = await gap(there.client)
+    assert begin == {"e": "gap", "streams": [A], "reason": "source-down", "from": begin["from"], "to": None}
+    replica = await pair.replica.connect()
+    await harness.eventually(lambda: is_read(replica, source))
+    expected = await say(there.engine, source, 3)
+    assert await gap(there.client) == {**begin, "to": ANY}
+    assert await there.client.next_bytes() == expected
+    if first == "reader":
+        await there.daemon.expect(UNNOTICED + ELSEWHERE)
+        await there.links.cut_others()
+        await there.flows(4)
+    assert len(causes(there.daemon)) == 1
+    assert (first == "both") == (not any(UNNOTICED in line for line in there.daemon.lines))
+
+    async def is_left() -> bool:
+        return not await there.links.all()
+
+    await harness.eventually(is_left)
+    pair.part()
+    assert (await gap(there.client))["to"] is None
+    await there.daemon.expect(rf"redis: no connection to \S+: {LOST}; trying again")
+    assert await there.daemon.stop() == 0
 
 
 @pytest_twisted.ensureDeferred
