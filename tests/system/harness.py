@@ -178,7 +178,7 @@ class RedisServer:
     async def connect(self) -> Redis:
         reactor = self._harness.reactor
         redis = Redis()
-        await connectProtocol(UNIXClientEndpoint(reactor, self.path), redis)
+        await connectProtocol(UNIXClientEndpoint(reactor, self.path, timeout=DEADLINE), redis)
         self._harness.on_close(lambda: _hang_up(redis))
         return redis
 
@@ -376,7 +376,7 @@ class Harness:
     async def raw(self, daemon: DaemonProcess) -> RawConnection:
         """A bare TCP connection to the daemon's port."""
         raw = RawConnection(self.reactor)
-        await connectProtocol(TCP4ClientEndpoint(self.reactor, "127.0.0.1", daemon.port), raw)
+        await connectProtocol(TCP4ClientEndpoint(self.reactor, "127.0.0.1", daemon.port, timeout=DEADLINE), raw)
         self.on_close(lambda: _hang_up(raw))
         return raw
 

@@ -371,7 +371,7 @@ async def test_a_daemon_that_is_short_of_memory(harness: Harness) -> None:
     room = 24 << 20
     limit = (quiet.resident_kib() << 10) + room
     assert await quiet.stop() == 0
-    options = ("--memory-limit", str(limit), "--client-queue", str(1 << 30), "--history", "0")
+    options = ("--memory-limit", str(limit), "--client-queue", str(1 << 30), "--history", "0", "--ping-interval", "0")
     daemon = await harness.daemon(*options, redis=redis)
     engine = await redis.connect()
     client, hog = await harness.client(daemon, "/ws"), await harness.client(daemon, "/ws")

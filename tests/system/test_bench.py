@@ -10,12 +10,24 @@ import pytest
 import pytest_twisted
 
 from marketfeed.commands import main
-from marketfeed.commands.bench import load
+from marketfeed.commands.bench import client, load
 from marketfeed.commands.bench.load import LoadTest
 from marketfeed.commands.bench.report import Report
-from tests.system.harness import DaemonProcess, Harness, RedisServer
+from tests.system.harness import DEADLINE, DaemonProcess, Harness, RedisServer
 
 CLIENTS = 50
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is given up for being slow."""
+    for module, name in (
+        (load, "_PATIENCE"),
+        (load, "_GRACE"),
+        (client, "_CONNECT_SECONDS"),
+        (client, "_SEND_SECONDS"),
+    ):
+        monkeypatch.setattr(module, name, DEADLINE)
 
 
 def bench(daemon: DaemonProcess, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Report]:
@@ -61,7 +73,7 @@ async def test_latency_is_of_all_that_was_published(harness: Harness, capsys: py
     """What is still on its way when the time is over is no exception: it is the slowest."""
     redis = await harness.redis()
     daemon = await harness.daemon(redis=redis)
-    options = ("--redis-url", redis.url, "--window", "64", "--seconds", "0.3", "--warm-up", "0.1")
+    options = ("--redis-url", redis.url, "--window", "64", "--seconds", "2", "--warm-up", "0.1")
     status, report = bench(daemon, capsys, *options)
     assert (status, report.lost) == (0, 0)
     assert report.timed == report.published * CLIENTS > 0
@@ -92,11 +104,15 @@ async def test_a_delay_of_the_load_generator_is_no_secret(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_slow_client_is_told_of(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_slow_client_is_told_of(
+    harness: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its connection was ended, and its close says why."""
+    for name in ("_SLOW_SECONDS", "_SLOW_GRACE"):
+        monkeypatch.setattr(load, name, DEADLINE)
     redis = await harness.redis()
     # A reader who gets no turn may hold what is under way to all of them: 47 x 4 x 20 kB. That may wait for it.
-    daemon = await harness.daemon("--client-queue", "4194304", redis=redis)
+    daemon = await harness.daemon("--client-queue", "4194304", "--ping-interval", "0", redis=redis)
     load_options = ("--payload-bytes", "20000", "--window", "4", "--messages", "1000", "--slow", "3")
     status, report = bench(daemon, capsys, "--redis-url", redis.url, *load_options)
     assert (status, report.lost, report.closed) == (0, 0, {})
@@ -124,7 +140,7 @@ async def test_a_redis_server_that_is_not_the_daemons(
     harness: Harness, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing arrives, all of it is lost, and the report has an idea why."""
-    monkeypatch.setattr(load, "_GRACE", 0.2)
+    monkeypatch.setattr(load, "_GRACE", 2.0)
     daemon = await harness.daemon(redis=await harness.redis())
     (harness.directory / "other").mkdir()
     other = RedisServer(harness, harness.directory / "other")

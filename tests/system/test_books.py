@@ -122,7 +122,7 @@ async def test_every_client_holds_the_engines_book(harness: Harness) -> None:
     """However late it came, and however slowly it read: what waited for it was merged, and nothing is missing."""
     rng = random.Random(seed := random.randrange(1 << 30))
     print(f"seed {seed}")
-    redis = await harness.redis()
+    redis = await harness.redis("--client-output-buffer-limit", "pubsub 0 0 0")  # the engine waits for nobody
     # Who does not read answers no ping either, on a slow machine for longer than a client may.
     daemon = await harness.daemon("--warm", "depth@*", "--connect-rate", "0", "--ping-interval", "0", redis=redis)
     clients: list[BookClient] = []

@@ -22,7 +22,7 @@ from twisted.internet.ssl import optionsForClientTLS, trustRootFromCertificates
 
 from tests.by_hand import CLOSE, frame, handshake, say
 from tests.certificates import Authority, ServerCertificate
-from tests.system.harness import DaemonProcess, Harness, Process, RawConnection, trade
+from tests.system.harness import DEADLINE, DaemonProcess, Harness, Process, RawConnection, trade
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 LOCAL = ("--port", "tcp:0:interface=127.0.0.1")
@@ -177,7 +177,7 @@ async def test_tls(harness: Harness) -> None:
     await process.expect("redis: connected")
     raw = RawConnection(harness.reactor)
     tls = optionsForClientTLS("localhost", trustRoot=trustRootFromCertificates([trusted]))
-    endpoint = wrapClientTLS(tls, TCP4ClientEndpoint(harness.reactor, "127.0.0.1", port))
+    endpoint = wrapClientTLS(tls, TCP4ClientEndpoint(harness.reactor, "127.0.0.1", port, timeout=DEADLINE))
     await connectProtocol(endpoint, raw)
     raw.send(handshake() + say({"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1}))
     await raw.until_ends(b'{"result":null,"id":1}')
@@ -214,7 +214,7 @@ async def test_a_certificate_is_renewed_while_it_runs(harness: Harness) -> None:
 
     async def subscribed() -> RawConnection:
         raw = RawConnection(harness.reactor)
-        endpoint = TCP4ClientEndpoint(harness.reactor, "127.0.0.1", daemon.port)
+        endpoint = TCP4ClientEndpoint(harness.reactor, "127.0.0.1", daemon.port, timeout=DEADLINE)
         await connectProtocol(wrapClientTLS(tls, endpoint), raw)
         raw.send(handshake() + say({"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1}))
         await raw.until_ends(b'{"result":null,"id":1}')

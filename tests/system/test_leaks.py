@@ -338,7 +338,7 @@ async def _stop_reading(guest: Guest, stream: str) -> None:
 @within(TEST_SECONDS)
 async def test_a_client_that_is_given_up_leaves_nothing_behind(harness: Harness) -> None:
     """Neither the time-outs nor the backlog of clients that do not read, or do not go on, outlive them."""
-    stage = await Stage.build(harness, "--client-queue", str(QUEUE))
+    stage = await Stage.build(harness, "--client-queue", str(QUEUE), "--ping-interval", "0")
     await stage.ask(b"disable")
     before = await stage.at_rest()
     slow = [await stage.clients.connect(Guest()) for _ in range(8)]

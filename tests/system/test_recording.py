@@ -101,7 +101,7 @@ PAYLOADS = [b'{"p":"1.50"}', b"", b"\xff\x00\r\n", "é\u2028".encode(), b"x" * 1
 @pytest_twisted.ensureDeferred
 async def test_a_replay_is_what_was_recorded(harness: Harness) -> None:
     """Byte for byte and in order, over several files and streams, at any pace; to names and patterns that overlap."""
-    server = await harness.redis()
+    server = await harness.redis("--client-output-buffer-limit", "pubsub 0 0 0")  # no listener is too slow
     engine = await server.connect()
     original = await listen(harness, server)
     patterns = ("--output", "files/%H%M%S-%f.gz", "--rotate-seconds", "1", "depth@*", "trade@A", "*@A", "orders@bob")

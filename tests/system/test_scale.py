@@ -155,7 +155,8 @@ class Stage:
     @classmethod
     async def build(cls, harness: Harness, *options: str) -> Stage:
         redis = await harness.redis()
-        daemon = await harness.daemon(*options, redis=redis)
+        # Who does not read answers no ping either, and a thousand clients are busy for longer than one may be silent.
+        daemon = await harness.daemon("--ping-interval", "0", *options, redis=redis)
         stage = cls(harness, daemon, await redis.connect())
         await stage.clients.open(stage.beacon)
         await stage.beacon.subscribe([BEACON])

@@ -327,7 +327,7 @@ def book_up_to(reader: SlowReader, last: bytes) -> list[bytes]:
 @pytest_twisted.ensureDeferred
 async def test_those_who_are_gone_without_a_word_are_found(harness: Harness) -> None:
     """Half-open connections answer no ping: 4009. Fifty who answer stay, and miss nothing."""
-    market = await Market.open(harness, "trade@TATA_INR", "--ping-interval", "1", "--ping-timeout", "5")
+    market = await Market.open(harness, "trade@TATA_INR", "--ping-interval", "1", "--ping-timeout", "10")
     gone = [market.slow() for _ in range(5)]
     deaf = await harness.client(market.daemon)
     deaf.onPing = lambda payload: None

@@ -99,7 +99,8 @@ async def test_a_catch_up_closes_nobody_who_reads(harness: Harness) -> None:
     """16 MiB at once in many streams: one who reads gets all of it in order, one who does not is closed and no more."""
     server = await harness.redis()
     redis = await server.connect()
-    daemon = await harness.daemon("--source", "streams", redis=server, program=("-m", "tests.system.patient"))
+    options = ("--source", "streams", "--ping-interval", "0")  # which who does not read would not answer
+    daemon = await harness.daemon(*options, redis=server, program=("-m", "tests.system.patient"))
     streams = [f"trade@M{number}" for number in range(20)]
     reader, idle = [await harness.client(daemon, "/stream") for _ in range(2)]
     for client in (reader, idle):

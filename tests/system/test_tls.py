@@ -46,7 +46,7 @@ port, path = sys.argv[1:]
 context = ssl.create_default_context(cafile=path)
 context.set_alpn_protocols(["h2", "http/1.1"])
 context.verify_flags |= ssl.VERIFY_X509_STRICT  # which is what 3.13 does by itself
-with connect(f"wss://localhost:{port}/ws/trade@A", ssl=context, proxy=None) as client:
+with connect(f"wss://localhost:{port}/ws/trade@A", ssl=context, proxy=None, open_timeout=300) as client:
     print("agreed on", client.socket.selected_alpn_protocol(), flush=True)
     print(client.recv(), flush=True)
 """

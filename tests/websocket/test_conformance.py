@@ -26,6 +26,7 @@ from websockets.frames import Frame, Opcode
 
 from tests.by_hand import deflated
 from tests.by_hand import frame as raw
+from tests.guard import DEADLINE
 from tests.strategies import property_test
 from tests.websocket.beside import COMPRESSED
 from tests.websocket.driver import Driver, Peer
@@ -703,7 +704,7 @@ class TestOverTcp:
         server = EchoServer()
         port = reactor.listenTCP(0, server.factory, interface="127.0.0.1")
         try:
-            endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+            endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port, timeout=DEADLINE)
             carrier = await connectProtocol(endpoint, Carrier(Peer(extensions)))
             carrier.say(*what)
             peer = await carrier.ended

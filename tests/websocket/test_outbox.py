@@ -869,7 +869,7 @@ async def connected(*, tls: bool, early: list[bytes]) -> AsyncIterator[tuple[Ser
     if tls:
         serving = TLSMemoryBIOFactory(certificate.options(), False, serving)
     port = reactor.listenTCP(0, serving, interface="127.0.0.1")
-    endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+    endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port, timeout=DEADLINE)
     if tls:
         endpoint = wrapClientTLS(optionsForClientTLS("localhost", trustRoot=certificate), endpoint)
     await connectProtocol(endpoint, peer)
