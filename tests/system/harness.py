@@ -26,17 +26,40 @@ from twisted.python.failure import Failure
 from marketfeed.demo.embedded import find_server
 from tests.guard import DEADLINE
 
-__all__ = ["DEADLINE", "Client", "DaemonProcess", "Harness", "RawConnection", "Redis", "RedisServer", "trade"]
+__all__ = [
+    "DEADLINE",
+    "Client",
+    "DaemonProcess",
+    "Harness",
+    "RawConnection",
+    "Redis",
+    "RedisServer",
+    "trade",
+    "with_constants",
+]
 
 _ROOT = Path(__file__).parent.parent.parent
 _SERVER_PING = b"\x89\x00"
-_TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
+_RUN = "from twisted.scripts.twistd import run; run()"
+_TWISTD = ("-c", _RUN)
 
 
 def trade(market: str = "TATA_INR", number: int = 1, **more: object) -> bytes:
     """A valid trade."""
     fields = {"e": "trade", "t": number, "m": False, "p": "1000.50", "q": "10", "s": market, **more}
     return json.dumps(fields, separators=(",", ":")).encode()
+
+
+def with_constants(**values: float) -> tuple[str, ...]:
+    """The program of a daemon for which these are other numbers of seconds, by module and name: `hub__share__NAME`.
+
+    How long it waits is then nothing that a test on a busy machine depends on.
+    """
+    lines = []
+    for name, value in values.items():
+        module, _, constant = f"marketfeed.{name.replace('__', '.')}".rpartition(".")
+        lines += [f"import {module}", f"assert {module}.{constant}", f"{module}.{constant} = {value}"]
+    return "-c", "\n".join([*lines, _RUN])
 
 
 class Lines:

@@ -7,7 +7,7 @@ import json
 import pytest_twisted
 
 from tests.by_hand import CLOSE, close_code, frames_of, handshake
-from tests.system.harness import DaemonProcess, Harness, RedisServer
+from tests.system.harness import DEADLINE, DaemonProcess, Harness, RedisServer, with_constants
 
 
 async def ready(harness: Harness, daemon: DaemonProcess) -> int:
@@ -41,7 +41,8 @@ async def test_readiness_follows_the_source_once(harness: Harness) -> None:
 async def test_a_daemon_that_drains(harness: Harness) -> None:
     """Healthy, not ready, and closed to new clients, who hear when to come back."""
     redis = await harness.redis()
-    daemon = await harness.daemon("--drain-seconds", "1", redis=redis)
+    program = with_constants(websocket__connections___GRACE=DEADLINE)
+    daemon = await harness.daemon("--drain-seconds", "1", redis=redis, program=program)
     raw = await harness.raw(daemon)
     raw.send(handshake())
     await raw.until(lambda data: b"\r\n\r\n" in data)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest_twisted
 
-from tests.system.harness import Client, DaemonProcess, Harness, trade
+from tests.system.harness import Client, DaemonProcess, Harness, trade, with_constants
 
 A = "trade@TATA_INR"
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
@@ -100,7 +100,11 @@ async def test_a_catch_up_closes_nobody_who_reads(harness: Harness) -> None:
     server = await harness.redis()
     redis = await server.connect()
     options = ("--source", "streams", "--ping-interval", "0")  # which who does not read would not answer
-    daemon = await harness.daemon(*options, redis=server, program=("-m", "tests.system.patient"))
+    daemon = await harness.daemon(
+        *options,
+        redis=server,
+        program=with_constants(redis__delivery__HOLD_SECONDS=120, redis__delivery__NO_PROGRESS=5),
+    )
     streams = [f"trade@M{number}" for number in range(20)]
     reader, idle = [await harness.client(daemon, "/stream") for _ in range(2)]
     for client in (reader, idle):

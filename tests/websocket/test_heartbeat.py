@@ -276,6 +276,20 @@ def test_a_late_answer_is_an_answer(clients: Clients) -> None:
     assert wire.sent == b""
 
 
+def test_a_client_is_not_blamed_for_a_process_that_stood_still(clients: Clients) -> None:
+    """Its answer waits to be read: that is done in the turns of the reactor before it has its next visit."""
+    wires = [clients.connect() for _ in range(BUCKETS)]
+    clients.wait(INTERVAL - TICK)
+    pinged = [wire for wire in wires if wire.sent == PING]
+    assert len(pinged) == BUCKETS - 1
+    clients.clock.advance(10 * PATIENCE)
+    for wire in wires:
+        wire.receive(PONG)
+    clients.wait(2 * TICK)
+    assert len(clients.users) == BUCKETS
+    assert all(wire.sent in (b"", PING) for wire in wires)
+
+
 def test_a_client_whose_backlog_moves_is_spared(clients: Clients) -> None:
     """A ping waits behind what waits before it: a client that takes something in time is there."""
     wire = clients.connect()
