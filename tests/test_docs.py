@@ -16,6 +16,7 @@ from marketfeed.commands import bridge, simulate, token
 from marketfeed.commands.bench import command as bench
 from marketfeed.commands.recording import record, replay
 from marketfeed.commands.recording.format import read_line, write_record
+from marketfeed.commands.status import command as status
 from marketfeed.config.options import OPTIONS, Option
 from marketfeed.config.settings import DEFAULTS, Settings, load
 from marketfeed.model.kinds import BUILT_IN
@@ -40,7 +41,7 @@ from tests.docs_runner import (
     tables,
 )
 
-EXECUTED = ("transcript", "sh", "js", "python", "ini", "nginx", "haproxy", "log")
+EXECUTED = ("transcript", "sh", "js", "python", "ini", "nginx", "haproxy", "log", "status")
 READ = ("toml", "env", "diagram", "jsonl")
 
 
@@ -53,7 +54,7 @@ def options_of_commands() -> set[str]:
     """The options of the commands that have documents of their own."""
     parser = argparse.ArgumentParser()
     subparsers = parser.add_subparsers()
-    for command in (bench, bridge, record, replay, simulate, token):
+    for command in (bench, bridge, record, replay, simulate, status, token):
         command.add_parser(subparsers)
     return {
         option

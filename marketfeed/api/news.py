@@ -18,9 +18,10 @@ import msgspec
 from marketfeed.api.clients import ClientFacts
 from marketfeed.api.metrics import Parts
 from marketfeed.api.samples import Samples
+from marketfeed.model.numbers import size
 from marketfeed.wire.close_codes import SLOW_CONSUMER
 
-__all__ = ["News", "Watch", "size", "summary"]
+__all__ = ["News", "Watch", "summary"]
 
 _LATE = 60
 """Seconds."""
@@ -159,15 +160,6 @@ def summary(news: list[News], clients: int) -> str:
     notes = [each.text for each in news if each.level == "note"]
     count = f"{_number(clients)} client{'' if clients == 1 else 's'}."
     return " ".join([*(worst or ["Healthy."]), count, *notes])
-
-
-def size(count: float) -> str:
-    """Bytes as people read them."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
 
 
 def _number(count: float) -> str:

@@ -1,9 +1,10 @@
-"""Where the server of `marketfeed watch` and `bench` is, read from a WebSocket URL, and the token that it is shown."""
+"""Where the server of a command is, read from a URL, and the token that `marketfeed watch` and `bench` show it."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -14,7 +15,7 @@ __all__ = ["ServerAddress", "check_token", "parse_url"]
 
 FORMS = "ws://host[:port][/path] or wss://host[:port][/path], as in ws://localhost:8080"
 
-_DEFAULT_PORTS = {"ws": 80, "wss": 443}
+_WEBSOCKET = {"ws": 80, "wss": 443}
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}")  # RFC 6750, section 2.1
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 _KEPT = "/?%:@!$&'()*+,;=~[]"  # of a path and query, beside letters and digits; everything else is percent-encoded
@@ -26,13 +27,17 @@ class ServerAddress(msgspec.Struct, frozen=True):
     host: str
     port: int
     resource: str
-    is_secure: bool
+    scheme: str
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether it is TLS that is spoken there."""
+        return self.scheme in ("wss", "https")
 
     @property
     def shown(self) -> str:
         """The URL without its query, which may hold a token."""
-        scheme = "wss" if self.is_secure else "ws"
-        return f"{scheme}://{self.host_in_header}:{self.port}{self.resource.partition('?')[0]}"
+        return f"{self.scheme}://{self.host_in_header}:{self.port}{self.resource.partition('?')[0]}"
 
     @property
     def host_in_header(self) -> str:
@@ -40,24 +45,27 @@ class ServerAddress(msgspec.Struct, frozen=True):
         return f"[{self.host}]" if ":" in self.host else self.host
 
 
-def parse_url(url: str) -> ServerAddress:
-    """Read a WebSocket URL. A URL without a path means ``/``. Raises `BadSetting`."""
+def parse_url(url: str, forms: str = FORMS, ports: Mapping[str, int] = _WEBSOCKET) -> ServerAddress:
+    """Read a URL, by default a WebSocket's. A URL without a path means ``/``. Raises `BadSetting`.
+
+    `ports`: by scheme, the one that is meant where none is named.
+    """
     try:
         if not url.isprintable() or " " in url:
-            raise BadSetting(f"a URL holds no blanks; expected {FORMS}")
+            raise BadSetting(f"a URL holds no blanks; expected {forms}")
         parts = urlsplit(url)
         port = parts.port
-        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.fragment or port == 0:
-            raise BadSetting(f"{url[:200]!r} cannot be used; expected {FORMS}")
+        if parts.scheme not in ports or not parts.hostname or parts.fragment or port == 0:
+            raise BadSetting(f"{url[:200]!r} cannot be used; expected {forms}")
         if "@" in parts.netloc:
-            raise BadSetting(f"a user name or password in the URL is not supported; expected {FORMS}")
+            raise BadSetting(f"a user name or password in the URL is not supported; expected {forms}")
         host = _host(parts.hostname)
     except BadSetting:
         raise
     except ValueError:  # from urlsplit, `port` and `_host`
-        raise BadSetting(f"{url[:200]!r} has no host and port that could be used; expected {FORMS}") from None
+        raise BadSetting(f"{url[:200]!r} has no host and port that could be used; expected {forms}") from None
     resource = quote(parts.path or "/", _KEPT) + (f"?{quote(parts.query, _KEPT)}" if parts.query else "")
-    return ServerAddress(host, port or _DEFAULT_PORTS[parts.scheme], resource, parts.scheme == "wss")
+    return ServerAddress(host, port or ports[parts.scheme], resource, parts.scheme)
 
 
 def check_token(token: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What a command's arguments may be, and the one line that says what they may not be.
+"""What a command's arguments may be, the one line that says what they may not be, and what to do when nobody reads.
 
 A value that cannot be used raises `BadSetting`, as the daemon's own settings do: it names the option, repeats the
 beginning of the value, and says what would be accepted.
@@ -6,13 +6,14 @@ beginning of the value, and says what would be accepted.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 
 from marketfeed.config.settings import BadSetting
 from marketfeed.model.numbers import whole
 
-__all__ = ["cannot_be_used", "note", "number", "whole_number"]
+__all__ = ["cannot_be_used", "note", "number", "settle_stdout", "whole_number"]
 
 _SHOWN = 80
 _DIGITS = 15  # reading more takes long, or cannot be done
@@ -51,3 +52,11 @@ def note(command: str, line: str) -> None:
     """Say something on stderr, where nobody need read it."""
     with suppress(OSError):
         print(f"marketfeed {command}: {line}", file=sys.stderr, flush=True)
+
+
+def settle_stdout() -> None:
+    """Python flushes stdout at its end, and would complain of a reader who is gone."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

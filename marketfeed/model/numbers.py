@@ -1,8 +1,8 @@
-"""Whole numbers as they are written in options, in queries, in files: with digits, and nothing else."""
+"""Numbers as they are written: whole ones in options, in queries, in files, and sizes for people."""
 
 from __future__ import annotations
 
-__all__ = ["whole"]
+__all__ = ["size", "whole"]
 
 
 def whole(text: str, digits: int) -> int | None:
@@ -11,3 +11,12 @@ def whole(text: str, digits: int) -> int | None:
     Python's `int` takes signs, underscores, blanks and the digits of every script as well, at any length.
     """
     return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else None
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

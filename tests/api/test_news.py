@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from marketfeed.api.clients import ClientFacts
-from marketfeed.api.news import News, Watch, size, summary
+from marketfeed.api.news import News, Watch, summary
 from marketfeed.api.samples import Samples
 from marketfeed.websocket.closing import Ending, Parting
 from tests.api.test_metrics import World
@@ -205,18 +205,3 @@ def test_the_worst_comes_first(world: Watched) -> None:
     assert [name for _, name, _ in told] == ["source-down", "draining", "bad-publications"]
     news = [*[News(*each) for each in told], News("note", "x", "It was so.")]
     assert summary(news, 3) == " ".join([*[text for _, _, text in told], "3 clients.", "It was so."])
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 bytes"),
-        (1023, "1023 bytes"),
-        (1024, "1.0 KiB"),
-        (512 << 10, "512 KiB"),
-        (3 << 20, "3.0 MiB"),
-        (5 << 30, "5.0 GiB"),
-    ],
-)
-def test_bytes_as_people_read_them(count: int, text: str) -> None:
-    assert size(count) == text

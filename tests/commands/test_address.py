@@ -14,16 +14,16 @@ from tests.strategies import property_test
 @pytest.mark.parametrize(
     ("url", "address"),
     [
-        ("ws://localhost:8080", ServerAddress("localhost", 8080, "/", False)),
-        ("ws://localhost", ServerAddress("localhost", 80, "/", False)),
-        ("WSS://Example.com/", ServerAddress("example.com", 443, "/", True)),
-        ("ws://[::1]:8080/ws", ServerAddress("::1", 8080, "/ws", False)),
-        ("ws://127.0.0.1:1/ws/trade@A/depth@B", ServerAddress("127.0.0.1", 1, "/ws/trade@A/depth@B", False)),
-        ("ws://h/stream?streams=trade@A/b%20c", ServerAddress("h", 80, "/stream?streams=trade@A/b%20c", False)),
-        ("ws://h?token=x", ServerAddress("h", 80, "/?token=x", False)),
-        ("wss://münchen.example/ü", ServerAddress("xn--mnchen-3ya.example", 443, "/%C3%BC", True)),
-        ("ws://h/?q=ü", ServerAddress("h", 80, "/?q=%C3%BC", False)),
-        ("ws://unix:8080/x", ServerAddress("unix", 8080, "/x", False)),
+        ("ws://localhost:8080", ServerAddress("localhost", 8080, "/", "ws")),
+        ("ws://localhost", ServerAddress("localhost", 80, "/", "ws")),
+        ("WSS://Example.com/", ServerAddress("example.com", 443, "/", "wss")),
+        ("ws://[::1]:8080/ws", ServerAddress("::1", 8080, "/ws", "ws")),
+        ("ws://127.0.0.1:1/ws/trade@A/depth@B", ServerAddress("127.0.0.1", 1, "/ws/trade@A/depth@B", "ws")),
+        ("ws://h/stream?streams=trade@A/b%20c", ServerAddress("h", 80, "/stream?streams=trade@A/b%20c", "ws")),
+        ("ws://h?token=x", ServerAddress("h", 80, "/?token=x", "ws")),
+        ("wss://münchen.example/ü", ServerAddress("xn--mnchen-3ya.example", 443, "/%C3%BC", "wss")),
+        ("ws://h/?q=ü", ServerAddress("h", 80, "/?q=%C3%BC", "ws")),
+        ("ws://unix:8080/x", ServerAddress("unix", 8080, "/x", "ws")),
     ],
 )
 def test_good_urls(url: str, address: ServerAddress) -> None:

@@ -1,4 +1,4 @@
-"""Whole numbers: what is one, and what only Python takes for one."""
+"""Whole numbers: what is one, and what only Python takes for one; sizes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.model.numbers import whole
+from marketfeed.model.numbers import size, whole
 from tests.strategies import property_test
 
 
@@ -31,3 +31,18 @@ def test_any_text(text: str, number: int) -> None:
     found = whole(text, 5)
     assert found is None or str(found) == (text.lstrip("0") or "0")
     assert whole(str(number), 5) == (number if number < 100_000 else None)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (512 << 10, "512 KiB"),
+        (3 << 20, "3.0 MiB"),
+        (5 << 30, "5.0 GiB"),
+    ],
+)
+def test_bytes_as_people_read_them(count: int, text: str) -> None:
+    assert size(count) == text

@@ -24,6 +24,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, global
 from zope.interface import implementer
 
 from marketfeed.commands.address import ServerAddress, check_token, parse_url
+from marketfeed.commands.arguments import settle_stdout
 from marketfeed.commands.messages import Event, Message, Publication
 from marketfeed.commands.watch.display import show_event, show_publication
 from marketfeed.model.kinds.columns import clean
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:  # before the signal had its handler
         return 0
     finally:
-        _settle_stdout()
+        settle_stdout()
 
 
 @dataclass(frozen=True)
@@ -152,11 +153,3 @@ class _ErrorNotes:
         if event.get("log_level") is LogLevel.critical:
             for line in eventAsText(event).splitlines():
                 self._screen.note(clean(line))
-
-
-def _settle_stdout() -> None:
-    """Python flushes stdout at its end, and would complain of a reader who is gone."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
