@@ -59,6 +59,7 @@ class Machine:
             (r"(/opt/marketfeed|env)/bin", str(self._programs)),
             (r"(/etc|/run)/marketfeed", str(self._harness.directory)),
             (r"(--port |PORT=)\d+(?=\s|$)", r"\1tcp:0:interface=127.0.0.1"),
+            (r"(--admin )tcp:\d+(?=\s|$)", r"\1tcp:0:interface=127.0.0.1"),
             (r"(tcp|ssl):\d+:(?!interface)", r"\1:0:interface=127.0.0.1:"),
             (r"(tcp|ssl):\d+:interface", r"\1:0:interface"),
         ):

@@ -30,6 +30,7 @@ from tests.system.docs_machine import Engine, Machine
 from tests.system.docs_stage import UPGRADE, Stage, scenes
 from tests.system.forwarder import Forwarder
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, Process, RawConnection, Redis, RedisServer, trade
+from tests.system.test_metrics import AdminPort
 
 SCENES = scenes(blocks("transcript"))
 SCRIPTS = [block for block in blocks("sh") if not all(map(is_for_the_machine, commands(block)))]
@@ -87,6 +88,9 @@ async def test_commands_do_what_they_are_shown_for(block: Block, harness: Harnes
     if "redis-cli" in script and "PUBLISH" not in script:
         await streams_are_set_up(harness, redis, machine, script)
         return
+    if "admin.token" in script or "marketfeed status" in script:
+        await a_status_is_shown(harness, server, machine, script)
+        return
     access = ("--auth", "required", "--auth-key", str(machine.token_key)) if "?token=" in script else ()
     daemons = {port: await harness.daemon(*access, redis=server) for port in ("8080", "8090") if port in script}
     ports = {written: daemon.port for written, daemon in daemons.items()}
@@ -138,6 +142,26 @@ async def a_token_is_printed(machine: Machine, script: str) -> None:
     verifier = TokenVerifier(lambda: load_keys(str(machine.token_key), None), time.time)
     for token in tokens:
         assert verifier.verify(token).user in script
+
+
+async def a_status_is_shown(harness: Harness, server: RedisServer, machine: Machine, script: str) -> None:
+    """That of a daemon which is healthy."""
+    (harness.directory / "admin.token").write_text("0123456789abcdef\n", encoding="utf-8")
+    daemon = await harness.daemon("--admin", "tcp:0:interface=127.0.0.1", redis=server)
+    url = f"http://127.0.0.1:{(await AdminPort.of(daemon)).port}"
+    script = re.sub(r"http://marketfeed.internal:8081|(?<=marketfeed status)$", f" {url}", script.strip())
+    if "--watch" in script:
+        process = machine.run(f"exec {script}", {})
+        await process.expect("^Healthy. 0 clients.$")
+        process.signal("INT")
+        await process.wait()
+        return
+
+    async def is_healthy() -> bool:  # a daemon that has the core to itself later than it was waited for is so then
+        process = machine.run(f"{script}\necho", {})  # the JSON has no end of line
+        return await process.wait() == 0 and "Healthy. 0 clients." in "".join(process.lines.all)
+
+    await harness.eventually(is_healthy)
 
 
 async def a_client_gets_what_is_published(harness: Harness, server: RedisServer, machine: Machine, script: str) -> None:

@@ -15,7 +15,7 @@ from marketfeed.commands.status import command
 from marketfeed.commands.status.asking import NoAnswer
 from marketfeed.commands.status.command import Look, Screen
 from tests.commands.server import PlainServer, listening
-from tests.commands.status.asked import Daemon, status, unix
+from tests.commands.status.asked import Daemon, status
 
 BODY = json.dumps(
     {"boot": "b", "at": 0, "version": "0", "healthy": True, "summary": "Healthy. \x9b 9 clients.", "news": []}
@@ -41,12 +41,11 @@ async def test_it_is_healthy_or_not(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_for_another_program(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+async def test_for_another_program(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     """The object as it came."""
-    daemon = Daemon()
-    async with daemon.listening(unix(tmp_path / "admin")):
-        assert await status("--json", f"unix:{tmp_path}/admin") == 1
-    assert capsysbinary.readouterr().out == daemon.status.json() + b"\n"
+    async with listening(PlainServer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY))) as port:
+        assert await status("--json", f"http://127.0.0.1:{port}") == 0
+    assert capsysbinary.readouterr().out == BODY + b"\n"
 
 
 @pytest_twisted.ensureDeferred
