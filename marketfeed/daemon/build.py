@@ -39,6 +39,7 @@ from marketfeed.runtime.listener import CannotServe, Listener
 from marketfeed.runtime.logs import Log, make_observer
 from marketfeed.runtime.loop_delay import LoopDelay
 from marketfeed.runtime.memory import MemoryGuard
+from marketfeed.runtime.systemd import Systemd
 from marketfeed.session.context import SessionContext
 from marketfeed.session.limits import SessionLimits
 from marketfeed.session.session import METHODS, OTHER
@@ -177,6 +178,7 @@ def build(
     )
     clients = ClientFactory(reactor, handshakes, users, context, settings.max_message, traffic=hub.counts.traffic)
     listener = Listener(public, clients, settings.port)
+    systemd = Systemd(reactor, os.environ, lambda: users.drain_seconds)
     observer = None
     if not twistd.get("logger") and not twistd.get("syslog"):
         observer = make_observer(reactor, twistd, settings.log_format, settings.log_level)
@@ -209,11 +211,11 @@ def build(
     report = Report(reactor, settings, listener, max_connections, notes, admin[0] if admin else None)
     daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "", observer)
     own = (collector, memory, loop, hub, refusals, users, heartbeat)
-    for service in (*feed.server, *own, *feed.readers, *feed.market, listener, *admin, report):
+    for service in (*feed.server, *own, *feed.readers, *feed.market, listener, *admin, systemd, report):
         service.setServiceParent(daemon)
-    last = (*admin, refusals, report, loop, memory, collector, *feed.server)
+    last = (*admin, refusals, report, loop, memory, collector, *feed.server, systemd)
     daemon.stops = (heartbeat, *feed.market, *reversed(feed.readers), hub, users, listener, *last)
-    daemon.reload = reload
+    daemon.reload = partial(systemd.reload, reload)
     return daemon
 
 

@@ -49,6 +49,8 @@ def server_endpoint(reactor: Any, port: str) -> IStreamServerEndpoint:
         try:
             endpoint: IStreamServerEndpoint = serverFromString(reactor, port)
         except Exception as error:
+            if port.startswith("systemd:") and isinstance(error, LookupError):
+                raise ValueError("systemd: it has opened no such socket for this process") from None
             raise ValueError(f"{error.__class__.__name__}: {str(error)[:80]}") from None
         return endpoint
     return EveryAddress(reactor, int(port), _BACKLOG)

@@ -340,7 +340,7 @@ class TestBuild:
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
         assert names(daemon.stops) == [
             *("Heartbeat", "RedisPubSub", "RedisSnapshots", "RedisCommands", "Hub", "UserManager", "Listener"),
-            *("AdminPort", "Refusals", "Report", "LoopDelay", "MemoryGuard", "GarbageCollector"),
+            *("AdminPort", "Refusals", "Report", "LoopDelay", "MemoryGuard", "GarbageCollector", "Systemd"),
         ]
 
     def test_in_which_order_a_demo_stops(self) -> None:
@@ -367,6 +367,7 @@ class TestBuild:
                 "MemoryGuard",
                 "GarbageCollector",
                 "EmbeddedServer",
+                "Systemd",
             ),
         ]
         assert part(daemon, UserManager).drain_seconds == 0

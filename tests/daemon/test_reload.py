@@ -56,7 +56,8 @@ class Running:
         self.file.write_text(text)
         again = partial(load, {"config": str(self.file), **flags}, variables or {})
         self.daemon: Daemon = build(FakeReactor(), again(), IN_FRONT, again)
-        self.reload: Any = self.daemon.reload
+        told: Any = self.daemon.reload
+        (self.reload,) = told.args  # systemd is told of what this does
 
     def says(self, text: str) -> None:
         """The file does, from now on."""

@@ -103,7 +103,9 @@ class TestEndpoint:
             ("tcp:many", "ValueError: "),
             ("tcp", "TypeError: "),
             ("ssl:8443:privateKey=/nonexistent.pem", "privateKey: /nonexistent.pem: No such file"),
-            ("systemd:domain=INET:index=0", ""),
+            ("systemd:domain=INET:index=0", "systemd: it has opened no such socket"),
+            ("systemd:domain=INET:name=clients", "systemd: it has opened no such socket"),
+            ("systemd:domain=INET", "ValueError: Specify exactly one"),
         ],
     )
     def test_a_description_that_cannot_be_read(self, description: str, says: str) -> None:
