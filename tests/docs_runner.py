@@ -190,7 +190,7 @@ def commands(block: Block) -> list[str]:
 
 def is_for_the_machine(command: str) -> bool:
     """Whether a command changes the machine or the checkout, so that a test reads it and does not run it."""
-    return re.match(r"(apt-get|make|python3 -m venv|\S*/pip|systemctl|nginx) ", command) is not None
+    return re.match(r"(apt-get|make|python3 -m venv|\S*/pip|systemctl|nginx|cp|docker|kubectl) ", command) is not None
 
 
 # Transcripts.

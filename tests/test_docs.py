@@ -41,7 +41,7 @@ from tests.docs_runner import (
     tables,
 )
 
-EXECUTED = ("transcript", "sh", "js", "python", "ini", "nginx", "haproxy", "log", "status")
+EXECUTED = ("transcript", "sh", "js", "python", "nginx", "haproxy", "log", "status")
 READ = ("toml", "env", "diagram", "jsonl")
 
 
@@ -212,6 +212,9 @@ class TestCommands:
             elif verb == "systemctl":
                 assert words[0] in ("enable", "reload", "stop")
                 assert words[-1] in ("marketfeed", "nginx")
+            elif verb in ("cp", "docker", "kubectl"):
+                paths = [word for word in words if word.startswith("deploy/")]
+                assert all((ROOT / path).exists() for path in paths), f"{block}: {command}"
             else:
                 assert command in ("python3 -m venv /opt/marketfeed", "nginx -t"), f"{block}: {command}"
 

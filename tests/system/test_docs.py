@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import gzip
 import json
 import os
@@ -13,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import pytest_twisted
@@ -24,7 +22,6 @@ from marketfeed.access.keys import load_keys
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.commands.recording.format import Begin, End, Publication, read_records, write_record
 from marketfeed.config.options import OPTIONS
-from marketfeed.config.settings import Settings
 from tests.docs_runner import DOCUMENTS, Block, blocks, commands, inline_code, is_for_the_machine
 from tests.system.docs_machine import Engine, Machine
 from tests.system.docs_stage import UPGRADE, Stage, scenes
@@ -47,7 +44,6 @@ ARGUMENTS = sorted(
 NODE = shutil.which("node")
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
 HAPROXY = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")
-SYSTEMD_ANALYZE = shutil.which("systemd-analyze")
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=[str(scene[0]) for scene in SCENES])
@@ -401,35 +397,7 @@ async def test_logs_look_like_that(block: Block, harness: Harness) -> None:
         )
 
 
-# The service and the proxies.
-
-
-@pytest.mark.parametrize("block", blocks("ini"), ids=str)
-@pytest_twisted.ensureDeferred
-async def test_the_systemd_unit_starts_a_daemon(block: Block, harness: Harness) -> None:
-    """systemd has nothing to say against it, and its command runs with the variables of its file."""
-    unit = configparser.ConfigParser(interpolation=None)
-    unit.optionxform = str  # type: ignore[method-assign,assignment]
-    unit.read_string(block.text)
-    service = unit["Service"]
-    server = await harness.redis()
-    machine = Machine(harness, server)
-    assert not complaints_of_systemd(block, harness.directory)
-    assert service["EnvironmentFile"] == "/etc/marketfeed.env"
-    words = " ".join(f"{name}='{value}'" for name, value in service_variables().items())
-    await a_daemon_runs(machine.run(f"exec env {words} {service['ExecStart']}", {}), True)
-    assert float(service["TimeoutStopSec"]) > Settings().drain_seconds + 5
-    assert service["Type"] == "simple"
-
-
-def complaints_of_systemd(block: Block, directory: Path) -> list[str]:
-    """What systemd has to say about a unit, where there is one to ask."""
-    if SYSTEMD_ANALYZE is None:
-        return []
-    path = directory / "marketfeed.service"
-    path.write_text(block.text.replace("/opt/marketfeed/bin", str(directory / "programs")), encoding="utf-8")
-    verified = subprocess.run([SYSTEMD_ANALYZE, "verify", str(path)], capture_output=True, text=True, check=False)
-    return [line for line in verified.stderr.splitlines() if path.name in line]
+# The proxies.
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
