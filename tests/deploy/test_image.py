@@ -136,15 +136,19 @@ async def test_what_is_built_runs_as_its_user_and_is_healthy(harness: Harness, i
     """In a tree that it cannot write to; the health check says yes while it runs, and no when it has ended."""
     server = RedisServer(harness, image.root.parent, "--unixsocketperm", "777")
     await server.start()
-    environment = image.environment | {"PORT": "tcp:0:interface=127.0.0.1", "REDIS_URL": server.url}
+    ports = {"PORT": "tcp:0:interface=127.0.0.1", "MARKETFEED_ADMIN": "tcp:0:interface=127.0.0.1"}
+    environment = image.environment | ports | {"REDIS_URL": server.url}
     daemon = DaemonProcess(harness.spawn(image.command(image.settings["ENTRYPOINT"]), environment))
-    port = (await daemon.expect(r"listening on port (\d+)"))[1]
+    admin = f"http://127.0.0.1:{(await daemon.expect('admin on port ([0-9]+)'))[1]}"
     await daemon.expect("redis: connected")
     assert os.stat(f"/proc/{daemon.process.pid}").st_uid == (image.user if os.getuid() == 0 else os.getuid())
-    healthcheck = [word.replace("127.0.0.1:8081", f"127.0.0.1:{port}") for word in image.settings["HEALTHCHECK"]]
+    words = image.settings["HEALTHCHECK"]
+    healthcheck = [word.replace("http://127.0.0.1:8081", admin) for word in words]
+    if healthcheck == words:  # a program that knows the address by itself, and takes another one
+        healthcheck.append(admin)
     assert await harness.spawn(image.command(healthcheck), image.environment).wait() == 0
     assert await daemon.stop("TERM") == 0
-    assert await harness.spawn(image.command(healthcheck), image.environment).wait() == 1
+    assert await harness.spawn(image.command(healthcheck), image.environment).wait() != 0
 
 
 def test_it_holds_no_compiler_and_no_pip(image: Image) -> None:
