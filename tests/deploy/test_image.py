@@ -139,7 +139,9 @@ async def test_what_is_built_runs_as_its_user_and_is_healthy(harness: Harness, i
     ports = {"PORT": "tcp:0:interface=127.0.0.1", "MARKETFEED_ADMIN": "tcp:0:interface=127.0.0.1"}
     environment = image.environment | ports | {"REDIS_URL": server.url}
     daemon = DaemonProcess(harness.spawn(image.command(image.settings["ENTRYPOINT"]), environment))
-    admin = f"http://127.0.0.1:{(await daemon.expect('admin on port ([0-9]+)'))[1]}"
+    address = DaemonProcess(daemon.process)
+    address.port = int((await daemon.expect(r"admin on port (\d+)"))[1])
+    admin = f"http://127.0.0.1:{address.port}"
     await daemon.expect("redis: connected")
     assert os.stat(f"/proc/{daemon.process.pid}").st_uid == (image.user if os.getuid() == 0 else os.getuid())
     words = image.settings["HEALTHCHECK"]
@@ -147,6 +149,8 @@ async def test_what_is_built_runs_as_its_user_and_is_healthy(harness: Harness, i
     if healthcheck == words:  # a program that knows the address by itself, and takes another one
         healthcheck.append(admin)
     assert await harness.spawn(image.command(healthcheck), image.environment).wait() == 0
+    page = await harness.http(address, "GET / HTTP/1.1\nHost: localhost\nConnection: close")
+    assert page[0] == 200, "the files of the status page were installed"
     assert await daemon.stop("TERM") == 0
     assert await harness.spawn(image.command(healthcheck), image.environment).wait() != 0
 

@@ -11,7 +11,7 @@ import pytest
 import pytest_twisted
 
 from tests.certificates import Authority
-from tests.deploy.files import DEPLOY
+from tests.deploy.files import DEPLOY, read_yaml
 from tests.deploy.test_monitoring import dashboard, expressions, names, rules
 from tests.system.harness import DaemonProcess, Harness, trade
 
@@ -113,3 +113,16 @@ async def test_it_scrapes_daemons_and_evaluates_every_alert(harness: Harness) ->
     await two.stop("KILL")
     await harness.eventually(lambda: prometheus.suspects("NotReady", targets[1]))
     assert not await prometheus.suspects("NotReady", targets[0])
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_names_of_compose_are_answered(harness: Harness) -> None:
+    """Prometheus asks by them there; whoever asks by another name gets nothing."""
+    told = read_yaml("compose.yaml")["services"]["one"]["environment"]
+    (scraped,) = read_yaml("prometheus/targets/marketfeed.yml")
+    admin = ("--admin", "tcp:0:interface=127.0.0.1", "--admin-host", told["MARKETFEED_ADMIN_HOST"])
+    daemon = await harness.daemon(*admin)
+    port = DaemonProcess(daemon.process)
+    port.port = int((await daemon.expect(r"admin on port (\d+)"))[1])
+    asked = [f"GET /metrics HTTP/1.1\nHost: {name}\nConnection: close" for name in (*scraped["targets"], "three:8081")]
+    assert [(await harness.http(port, each))[0] for each in asked] == [200, 200, 421]
