@@ -11,7 +11,7 @@ CONSTRAINTS ?= constraints.txt
 COVERAGE_FLOOR = 85
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check fuzz faults bench pictures constraints clean env-demo env-dev
+.PHONY: help run dev test check fuzz faults bench pictures docs constraints clean env-demo env-dev
 # Two goals at once, as in `make -j run test`, would set up the same directory twice.
 .NOTPARALLEL:
 
@@ -60,6 +60,9 @@ bench: env-demo ## measure it beside other servers, for some minutes, into docs/
 
 pictures: env-dev ## the pictures of the status page in docs/images, anew, with a Chromium that is installed
 	@PICTURES=docs/images env/bin/python -m pytest -n 0 tests/system/test_status_page.py $(ARGS)
+
+docs: env-dev ## the documentation as a site, in build/docs
+	@env/bin/mkdocs build --quiet $(ARGS)
 
 constraints: ## write constraints.txt, the versions that env/ is set up with: the newest that go together
 	@$(possible)sh tools/virtualenv constraints

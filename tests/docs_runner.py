@@ -56,7 +56,9 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))))
+DOCUMENTS = tuple(
+    sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
+)
 
 _FENCE = re.compile(r"( *)```(\S*)")
 _HEADING = re.compile(r"(#+) +(.+)")
@@ -190,7 +192,9 @@ def commands(block: Block) -> list[str]:
 
 def is_for_the_machine(command: str) -> bool:
     """Whether a command changes the machine or the checkout, so that a test reads it and does not run it."""
-    return re.match(r"(apt-get|make|python3 -m venv|\S*/pip|systemctl|nginx|cp|docker|kubectl) ", command) is not None
+    return (
+        re.match(r"(apt-get|make|python3 -m venv|\S*/pip|systemctl|nginx|cp|ln|docker|kubectl) ", command) is not None
+    )
 
 
 # Transcripts.

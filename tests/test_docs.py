@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import configparser
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -42,7 +43,7 @@ from tests.docs_runner import (
 )
 
 EXECUTED = ("transcript", "sh", "js", "python", "nginx", "haproxy", "log", "status")
-READ = ("toml", "env", "diagram", "jsonl")
+READ = ("toml", "env", "diagram", "jsonl", "logrotate")
 
 
 def goals() -> set[str]:
@@ -140,7 +141,7 @@ class TestTables:
 
     def test_options(self) -> None:
         """Every option is explained, with its variable and its default."""
-        rows = self.table("docs/operations.md", "option", "variable", "default", "meaning")
+        rows = self.table("docs/operations/options.md", "option", "variable", "default", "meaning")
         expected = [[f"`--{option.flag}`", f"`{option.environment}`", _default(option)] for option in OPTIONS]
         assert sorted(row[:3] for row in rows) == sorted(expected)
 
@@ -187,6 +188,18 @@ class TestSettings:
         load({}, variables)
 
 
+class TestLogrotate:
+    @pytest.mark.skipif(shutil.which("logrotate") is None, reason="there is no logrotate here")
+    @pytest.mark.parametrize("block", blocks("logrotate"), ids=str)
+    def test_a_file_is_understood(self, block: Block, tmp_path: Path) -> None:
+        path = tmp_path / "marketfeed"
+        path.write_text(block.text, encoding="utf-8")
+        path.chmod(0o644)
+        read = subprocess.run(["logrotate", "--debug", path], capture_output=True, text=True, check=False)
+        assert read.returncode == 0, read.stderr
+        assert "error" not in read.stderr
+
+
 class TestRecordings:
     @pytest.mark.parametrize("block", blocks("jsonl"), ids=str)
     def test_lines(self, block: Block) -> None:
@@ -210,13 +223,16 @@ class TestCommands:
                 assert words[0] == "install"
                 assert words[1] == "." or set(re.findall(r"\[(\w+)\]", words[1])) <= extras()
             elif verb == "systemctl":
-                assert words[0] in ("enable", "reload", "stop")
+                assert words[0] in ("enable", "reload", "restart", "stop")
                 assert words[-1] in ("marketfeed", "nginx")
             elif verb in ("cp", "docker", "kubectl"):
                 paths = [word for word in words if word.startswith("deploy/")]
                 assert all((ROOT / path).exists() for path in paths), f"{block}: {command}"
+            elif verb == "ln":
+                assert words == ["-sfn", "/opt/marketfeed-0.2", "/opt/marketfeed"]
             else:
-                assert command in ("python3 -m venv /opt/marketfeed", "nginx -t"), f"{block}: {command}"
+                venv = r"python3 -m venv /opt/marketfeed(-0\.2)?"
+                assert command == "nginx -t" or re.fullmatch(venv, command), f"{block}: {command}"
 
 
 class TestDiagrams:

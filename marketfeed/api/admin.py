@@ -1,4 +1,4 @@
-"""The admin port: operators and their tools are answered, by twisted.web (docs/operations.md#the-admin-port).
+"""The admin port: operators and their tools are answered, by twisted.web (docs/operations/health.md#the-admin-port).
 
 1. Nothing here changes anything: GET and HEAD, and one POST, by which a browser shows the token.
 2. Who may look is for `viewers` to say, what there is to see for `pages`. No page of another origin can read or embed

@@ -1,4 +1,4 @@
-"""Whether clients should come here at this moment, and why not (docs/operations.md#health).
+"""Whether clients should come here at this moment, and why not (docs/operations/health.md#health).
 
 A daemon that is full is ready: who is refused is told so, and those who are in must not be cut off. One that has lost
 Redis later is, too: clients are better off connected, where they are told of the gap.

@@ -1,4 +1,4 @@
-"""What Prometheus gets: the numbers that all parts keep, read at the moment of a scrape (docs/operations.md#metrics).
+"""What Prometheus gets: the numbers that all parts keep, read as it asks (docs/operations/health.md#metrics).
 
 1. No part knows this one. Each counts with whole numbers of its own, which cost next to nothing, and which nobody
    locks: the scrape is a call on the reactor, between two others.

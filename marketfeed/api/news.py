@@ -1,4 +1,4 @@
-"""What an operator should know first, in plain words, the worst of it first (docs/operations.md#the-status-as-json).
+"""What an operator should know, in plain words, the worst of it first (docs/operations/status.md#the-status-as-json).
 
 1. `bad`: clients do not get what they should, or nobody may come in. `warn`: that may come, or one client, one engine
    is not well. `note`: it is over.

@@ -1,4 +1,4 @@
-"""All that the admin port answers, by path (docs/operations.md#the-admin-port)."""
+"""All that the admin port answers, by path (docs/operations/health.md#the-admin-port)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _NOT_READY = Response(503, "not ready", (("Retry-After", "1"),), reason="not-rea
 
 
 def alive(head: Head, address: str | None) -> Response:
-    """It answers, so it lives. A process that cannot serve yet need not be restarted (docs/operations.md#health)."""
+    """It answers, so it lives. One that cannot serve yet need not be restarted (docs/operations/health.md#health)."""
     return Response(200, "ok")
 
 

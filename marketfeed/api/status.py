@@ -1,4 +1,4 @@
-"""What the status page and `marketfeed status` show, as one JSON object (docs/operations.md#the-status-as-json).
+"""What the status page and `marketfeed status` show, as one JSON object (docs/operations/status.md#the-status-as-json).
 
 A row of `workers` for each process: today there is one. Nothing in it is a secret, and of private streams there are
 only numbers.

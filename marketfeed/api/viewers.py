@@ -1,4 +1,4 @@
-"""Who may look at the admin port (docs/operations.md#the-admin-port).
+"""Who may look at the admin port (docs/operations/health.md#the-admin-port).
 
 1. The Host header must be a name of ours: a page elsewhere, whose name leads here (DNS rebinding), reads nothing.
 2. Who is on this host may look at everything, anybody else at what shows no client, unless the operator's token is

@@ -1,6 +1,6 @@
 """The kinds of streams that an operator declares, in the tables `[streams.<kind>]` of the file.
 
-What they may hold, and what it means: docs/operations.md#kinds-of-streams.
+What they may hold, and what it means: docs/operations/data.md#kinds-of-streams.
 """
 
 from __future__ import annotations

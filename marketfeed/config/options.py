@@ -1,4 +1,4 @@
-"""The table of the daemon's options, and what each of them accepts (docs/operations.md#options).
+"""The table of the daemon's options, and what each of them accepts (docs/operations/options.md#options).
 
 An option comes to the code in three steps: its row here says what it is called and reads its text; the field of the
 same name in `settings.Settings` has its default, and its value; `daemon/build.py` and `daemon/redis_side.py` hand that

@@ -1,4 +1,4 @@
-"""The daemon's settings: the one place for defaults, and the one rule for precedence (docs/operations.md#options).
+"""The daemon's settings: one place for defaults, and one rule for precedence (docs/operations/options.md#options).
 
 1. A flag beats the environment, which beats the file, which beats the default.
 2. The options that say where Redis is are taken together: any of them in one place beats all of them in a lower one.

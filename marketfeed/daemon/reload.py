@@ -1,4 +1,4 @@
-"""The settings read again while clients are connected, and what of them can change (docs/operations.md#reload).
+"""The settings read again while clients are connected, and what of them can change (docs/operations/signals.md#reload).
 
 1. Everything is read and checked before anything changes: the file, and the keys and certificates that it names. What
    is wrong is one line, and then nothing changes.

@@ -1,4 +1,4 @@
-"""What is counted on the way from a publication to its clients, for `/metrics` (docs/operations.md#metrics).
+"""What is counted on the way from a publication to its clients, for `/metrics` (docs/operations/health.md#metrics).
 
 Plain numbers that only grow, written where things happen: nothing here is called, looked up or locked for it.
 """

@@ -1,4 +1,4 @@
-"""An engine that has fallen silent, while the source is as good as ever (docs/operations.md#a-silent-engine).
+"""An engine that has fallen silent, while the source is as good as ever (docs/operations/data.md#a-silent-engine).
 
 1. A kind is watched while streams of it flow, if its declaration says how long it may be silent.
 2. It is silent when none of them has published for so long. All of them have a gap then, from the last publication on,

@@ -1,4 +1,4 @@
-"""The state of a stream from what somebody keeps beside it (docs/operations.md#state).
+"""The state of a stream from what somebody keeps beside it (docs/operations/data.md#state).
 
 1. A state is looked for once the stream flows, so that what is published meanwhile can be ordered against it.
 2. What is not there, or is too old, is looked for again while the state is incomplete, at growing intervals.

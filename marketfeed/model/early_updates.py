@@ -1,4 +1,4 @@
-"""Updates of a book that come before there is one, and how they are ordered against a seed (docs/operations.md#state).
+"""Updates of a book that come before there is one, and their order against a seed (docs/operations/data.md#state).
 
 1. A seed is a book from beside the stream. Updates whose last id is not behind the seed's are in it already. The first
    of the others begins at most one after the seed, or the seed is too old.

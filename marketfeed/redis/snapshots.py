@@ -1,4 +1,4 @@
-"""The states that an engine or a database service keeps in Redis beside its streams (docs/operations.md#state).
+"""The states that an engine or a database service keeps in Redis beside its streams (docs/operations/data.md#state).
 
 1. The state of a stream is the string at ``<prefix>snapshot:<stream>``. An empty one, one that is larger than a
    publication may be, and a key of another type are as good as none.

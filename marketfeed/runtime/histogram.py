@@ -9,7 +9,7 @@ from itertools import accumulate
 __all__ = ["CLIENTS", "SECONDS", "Histogram"]
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Bounds of what takes 0.1 ms to 10 s (docs/operations.md#metrics)."""
+"""Bounds of what takes 0.1 ms to 10 s (docs/operations/health.md#metrics)."""
 CLIENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)
 """Bounds of how many clients something is for."""
 

@@ -101,7 +101,7 @@ def test_the_documentation_has_each_with_its_type_and_labels(world: World) -> No
     world.room.source.publish("trade@A", trade())
     described = {
         row[0].strip("`"): (row[1], {label.strip("` ") for label in row[2].split(",") if label.strip()})
-        for table in tables("docs/operations.md")
+        for table in tables("docs/operations/health.md")
         if table.header == ["metric", "type", "labels", "meaning"]
         for row in table.rows
     }

@@ -116,7 +116,7 @@ def test_samples_are_named(world: Shown) -> None:
 
 def _described(section: str) -> set[str]:
     """The names in the first column of the tables below a heading."""
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "operations" / "status.md").read_text(encoding="utf-8")
     part = re.split(r"^#+ ", text.split(f"# {section}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
     cells = re.findall(r"^\| ([^|]+) \|", part, re.MULTILINE)
     return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}

@@ -1,4 +1,4 @@
-"""The tables `[streams.<kind>]` (docs/operations.md#kinds-of-streams), and the one line for what is wrong there."""
+"""The tables `[streams.<kind>]` (docs/operations/data.md#kinds-of-streams), and the line for what is wrong there."""
 
 from __future__ import annotations
 

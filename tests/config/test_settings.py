@@ -1,4 +1,4 @@
-"""Settings: which source wins, and the one line for what cannot be used (docs/operations.md#options)."""
+"""Settings: which source wins, and the one line for what cannot be used (docs/operations/options.md#options)."""
 
 from __future__ import annotations
 

@@ -375,6 +375,6 @@ def test_names_count_from_where_it_was_started(tmp_path: Path, monkeypatch: pyte
 
 def test_the_docs_name_what_can_change() -> None:
     """All of it, and nothing else."""
-    section = (ROOT / "docs/operations.md").read_text().partition("\n## Reload\n")[2].partition("\n## ")[0]
+    section = (ROOT / "docs/operations/signals.md").read_text().partition("\n## Reload\n")[2].partition("\n## ")[0]
     listed = section.partition("\n\n| ")[2].partition("\n\n")[0]
     assert {name.replace("-", "_") for name in re.findall(r"`--([a-z-]+)`", listed)} == RELOADED

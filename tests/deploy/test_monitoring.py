@@ -38,8 +38,8 @@ def expressions() -> list[str]:
 
 
 def table() -> dict[str, set[str]]:
-    """The metrics of docs/operations.md#metrics, as Prometheus names their series, with the labels of each."""
-    (rows,) = [each.rows for each in tables("docs/operations.md") if each.heading == "Metrics"]
+    """The metrics of docs/operations/health.md#metrics, as Prometheus names their series, with the labels of each."""
+    (rows,) = [each.rows for each in tables("docs/operations/health.md") if each.heading == "Metrics"]
     found = {}
     for name, kind, labels, _ in rows:
         own = set(re.findall(r"`(\w+)`", labels))
@@ -109,9 +109,9 @@ class TestAlerts:
         """Under its name, which is where the alert itself leads; and it knows no others."""
         alerts = [rule["alert"] for rule in rules()]
         assert [rule["annotations"]["runbook"] for rule in rules()] == [
-            f"docs/runbook.md#{alert.lower()}" for alert in alerts
+            f"docs/operations/runbook.md#{alert.lower()}" for alert in alerts
         ]
-        assert anchors("docs/runbook.md") - {"runbook"} == {alert.lower() for alert in alerts}
+        assert anchors("docs/operations/runbook.md") - {"runbook"} == {alert.lower() for alert in alerts}
 
     def test_each_says_how_urgent_it_is(self) -> None:
         """For now, or for today."""

@@ -1,4 +1,4 @@
-"""URLs of Redis servers: what they mean, and that a password never shows (docs/operations.md#redis)."""
+"""URLs of Redis servers: what they mean, and that a password never shows (docs/operations/redis.md#redis)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks a daemon's admin port for /status.json (docs/operations.md#the-status-as-json), in plain blocking calls.
+"""Asks a daemon's admin port for /status.json (docs/operations/status.md#the-status-as-json), in plain blocking calls.
 
 1. However slowly a server answers, or its name is resolved, it has `SECONDS` for all of it, and so many bytes.
 2. What goes wrong is one line, which says what to do.

@@ -1,8 +1,8 @@
 """A kind of stream, and all that there is to say about one (docs/protocol.md#streams).
 
 1. A built-in kind is one module of this package, and named in it.
-2. A kind that the file declares (docs/operations.md#kinds-of-streams) has the same description. Nothing is required of
-   what is published on it, and `marketfeed watch` shows that as it is.
+2. A kind that the file declares (docs/operations/data.md#kinds-of-streams) has the same description. Nothing is
+   required of what is published on it, and `marketfeed watch` shows that as it is.
 """
 
 from __future__ import annotations
