@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 STARTED = "started: -n --pidfile= marketfeed --demo --port tcp:8080:interface=127.0.0.1"
-GOALS = ("run", "dev", "test", "check", "fuzz", "faults", "bench", "constraints")
+GOALS = ("run", "dev", "test", "check", "fuzz", "faults", "bench", "pictures", "docs", "constraints")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
