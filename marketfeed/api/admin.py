@@ -1,8 +1,8 @@
 """The admin port: operators and their tools are answered, by twisted.web (docs/operations/health.md#the-admin-port).
 
 1. Nothing here changes anything: GET and HEAD, and one POST, by which a browser shows the token.
-2. Who may look is for `viewers` to say, what there is to see for `pages`. No page of another origin can read or embed
-   an answer.
+2. Who may look is for `viewers` to say, what there is to see for `pages`, which are the daemon's or another process's.
+   No page of another origin can read or embed an answer.
 3. Connections are bounded in number, so that a flood of them takes no file that a client could have; and so is what is
    kept of a request.
 4. No byte of a request is repeated in an answer or a log.
@@ -15,17 +15,18 @@ from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime, IStreamServerEndpoint
 from twisted.protocols.policies import WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPFactory, Request
 
-from marketfeed.api.page import Page
-from marketfeed.api.pages import LOGIN, Pages
+from marketfeed.api.page import NOTHING, Page
+from marketfeed.api.probes import LOGIN, Probes
 from marketfeed.api.viewers import COOKIE, Viewers
+from marketfeed.runtime.listener import Listener
 from marketfeed.runtime.logs import Log
 
-__all__ = ["AdminSite", "Bounded"]
+__all__ = ["AdminSite", "Bounded", "admin_listener"]
 
 _MOST = 50
 """Connections at a time."""
@@ -44,7 +45,6 @@ _HEADERS = (
     ),
 )
 
-_NOTHING = Page(b"there is nothing here\n", status=404)
 _METHOD = Page(b"expected GET\n", status=405, headers=(("Allow", "GET, HEAD"),))
 _HOST = Page(b"this server has another name; --admin-host admits one\n", status=421)
 _NO_TOKEN = Page(
@@ -116,7 +116,7 @@ class _Request(Request):
             return pages.login if pages.is_for_people(path) else _NO_TOKEN
         answer = pages.find(path)
         if answer is None:
-            return _NOTHING
+            return NOTHING
         return answer(dict(parse_qsl(self.uri.partition(b"?")[2].decode("latin-1"), keep_blank_values=True)))
 
     def _may_look(self) -> bool:
@@ -145,7 +145,7 @@ class AdminSite(HTTPFactory):
     noisy = False
     log: Any = staticmethod(lambda request: None)  # or every request would be a line
 
-    def __init__(self, clock: IReactorTime, pages: Pages, viewers: Viewers) -> None:
+    def __init__(self, clock: IReactorTime, pages: Probes, viewers: Viewers) -> None:
         super().__init__(timeout=_IDLE_SECONDS, reactor=clock)
         self.pages = pages
         self.viewers = viewers
@@ -172,3 +172,17 @@ class Bounded(WrappingFactory):
 
     def buildProtocol(self, addr: Any) -> Any:
         return None if len(self.protocols) >= _MOST else super().buildProtocol(addr)
+
+
+def admin_listener(
+    clock: IReactorTime,
+    endpoint: IStreamServerEndpoint,
+    description: str,
+    pages: Probes,
+    viewers: Viewers,
+    *,
+    is_needed: bool = True,
+) -> Listener:
+    """The port that `description`, the value of --admin, means. `is_needed`: the process does not start without it."""
+    site = Bounded(AdminSite(clock, pages, viewers))
+    return Listener(endpoint, site, description, option="--admin", name="admin", is_needed=is_needed)

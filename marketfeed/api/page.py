@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+from twisted.internet.defer import Deferred
 
-__all__ = ["HTML", "JSON", "Page", "as_json"]
+__all__ = ["HTML", "JSON", "NOTHING", "Answer", "Page", "Query", "as_json"]
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
@@ -20,6 +22,12 @@ class Page(msgspec.Struct, frozen=True):
     media: str = _TEXT
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
+
+
+Query = Mapping[str, str]
+Answer = Callable[[Query], Page | Deferred[Page]]
+
+NOTHING = Page(b"there is nothing here\n", status=404)
 
 
 def as_json(value: Any, status: int = 200) -> Page:

@@ -1,8 +1,7 @@
-"""All that the admin port answers, by path (docs/operations/health.md#the-admin-port)."""
+"""All that the daemon's admin port answers, by path (docs/operations/health.md#the-admin-port)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -11,17 +10,14 @@ from twisted.internet.defer import Deferred
 
 from marketfeed.api.health import Health
 from marketfeed.api.lists import CLIENT_ORDERS, STREAM_ORDERS, Lists
-from marketfeed.api.metrics import CONTENT_TYPE, Metrics
-from marketfeed.api.page import HTML, Page, as_json
+from marketfeed.api.metrics import Metrics
+from marketfeed.api.page import HTML, Answer, Page, Query, as_json
+from marketfeed.api.probes import LOGIN, Probes
 from marketfeed.api.status import Status
 from marketfeed.model.numbers import whole
 from marketfeed.web.files import FILES, read
 
-__all__ = ["LOGIN", "Pages"]
-
-LOGIN = "/login"
-Query = Mapping[str, str]
-Answer = Callable[[Query], Page | Deferred[Page]]
+__all__ = ["Pages"]
 
 _OPEN = frozenset(("/healthz", "/readyz", "/metrics", LOGIN))
 _DIGITS = 15
@@ -32,17 +28,13 @@ class _BadQuery(ValueError):
     """The message names the field, and what would be accepted."""
 
 
-class Pages:
-    """What there is. `login`: the form for the token, as it is answered to who has shown none; `login_again`: a wrong
-    one.
-    """
+class Pages(Probes):
+    """What there is."""
 
     def __init__(self, health: Health, metrics: Metrics, status: Status, lists: Lists) -> None:
+        super().__init__(health, metrics)
         self._lists = lists
-        self._answers: dict[str, Answer] = {
-            "/healthz": lambda query: Page(b"ok\n"),
-            "/readyz": lambda query: _readiness(health.reasons),
-            "/metrics": lambda query: Page(metrics.text(), CONTENT_TYPE),
+        self._answers |= {
             "/status.json": lambda query: Page(status.json(_number(query, "since", 0, 0)), "application/json"),
             "/clients.json": self._clients,
             "/streams.json": self._streams,
@@ -53,19 +45,14 @@ class Pages:
         self.login = Page(read("login.html"), HTML, 401)
         self.login_again = Page(read("login.html").replace(b"hidden", b""), HTML, 401)
 
-    @staticmethod
-    def is_open(path: str) -> bool:
-        """Whether anybody may ask for it who reaches the port: it says nothing of any client."""
+    def is_open(self, path: str) -> bool:
         return path in _OPEN or (path in FILES and path != "/")
 
-    @staticmethod
-    def is_for_people(path: str) -> bool:
-        """Whether a form is better there than a line of text."""
+    def is_for_people(self, path: str) -> bool:
         return path == "/"
 
     def find(self, path: str) -> Answer | None:
-        """What answers this path; None: nothing does."""
-        answer = self._answers.get(path) or self._detail(path)
+        answer = super().find(path) or self._detail(path)
         return None if answer is None else partial(_checked, answer)
 
     def _detail(self, path: str) -> Answer | None:
@@ -101,10 +88,6 @@ def _file(name: str, media: str, query: Query) -> Page:
 
 def _found(facts: Any, otherwise: str) -> Page:
     return Page(f"{otherwise}\n".encode(), status=404) if facts is None else as_json(facts)
-
-
-def _readiness(reasons: list[str]) -> Page:
-    return as_json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
 
 def _number(query: Query, field: str, otherwise: int, least: int, most: int | None = None) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 
-from marketfeed.api.admin import AdminSite, Bounded
+from marketfeed.api.admin import admin_listener
 from marketfeed.api.lists import Lists
 from marketfeed.api.metrics import Metrics, Parts
 from marketfeed.api.pages import Pages
@@ -50,10 +50,10 @@ def make_admin(reactor: Any, reload: Reload, parts: Parts, kinds: StreamKinds, b
     status = Status(parts, samples, lists, boot, lambda: changed(reload.settings))
     token = b"" if settings.admin_token_file is None else _token(settings.admin_token_file)
     viewers = Viewers(reactor, settings.admin_host, token)
-    site = Bounded(AdminSite(reactor, Pages(parts.health, Metrics(parts), status, lists), viewers))
+    pages = Pages(parts.health, Metrics(parts), status, lists)
     where = endpoint(reactor, "--admin", settings.admin)
-    listener = Listener(where, site, settings.admin, option="--admin", name="admin", is_needed=settings.gives_admin)
-    return AdminPort(samples, listener)
+    needed = settings.gives_admin
+    return AdminPort(samples, admin_listener(reactor, where, settings.admin, pages, viewers, is_needed=needed))
 
 
 def endpoint(reactor: Any, option: str, description: str) -> Any:
