@@ -31,7 +31,11 @@ _MOST_NAMES = 65536
 
 
 class Bridge(Hearing):
-    """Hands what a `RedisListener` hears to `publisher`. `ended`: called when a subscription is refused."""
+    """Hands what a `RedisListener` hears to `publisher`. `ended`: called when a subscription is refused.
+
+    `heard` counts what was handed over, `skipped` what came on channels that no stream can have the name of.
+    `was_listening`: every channel has been listened to, at least once.
+    """
 
     log = Log()
 
@@ -44,6 +48,13 @@ class Bridge(Hearing):
         self._keys: dict[bytes, str | None] = {}
         self._batch: list[tuple[str, bytes]] = []
         self.heard = 0
+        self.skipped = 0
+        self.was_listening = False
+
+    @property
+    def is_listening(self) -> bool:
+        """Every channel is listened to."""
+        return self._has_begun
 
     # Nothing depends on when something came, or on when the server was asked, and answered.
 
@@ -60,6 +71,8 @@ class Bridge(Hearing):
         if key is not None:
             self.heard += 1
             self._batch.append((key, payload))
+        else:
+            self.skipped += 1
 
     def flush(self) -> None:
         if self._batch:
@@ -67,7 +80,7 @@ class Bridge(Hearing):
             self._publisher.publish(batch)
 
     def complete(self) -> None:
-        self._has_begun = True
+        self._has_begun = self.was_listening = True
         self.log.info("bridge: every channel is listened to")
 
     def lost(self, good_at: float) -> None:

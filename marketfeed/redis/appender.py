@@ -24,8 +24,9 @@ that is lost is AWAY, from every state.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from enum import Enum
+from itertools import chain
 from typing import Any
 
 import hiredis
@@ -39,7 +40,7 @@ from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.runtime.logs import Log
 
-__all__ = ["MOST_BYTES", "RedisAppender"]
+__all__ = ["MOST_BYTES", "Loss", "RedisAppender"]
 
 MOST_BYTES = 64 * 1024 * 1024
 UNDER_WAY = 1024 * 1024
@@ -50,8 +51,20 @@ BUSY_SECONDS = 0.25
 
 _ELSEWHERE = frozenset({"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN"})
 _BUSY = "BUSY"
-_Entry = tuple[str, bytes]  # its key, and its payload
+_Entry = tuple[str, bytes, float]  # its key, its payload, and when it was to be appended
 _State = Enum("_State", "AWAY PROBING TAKING REFUSED RESTING")  # see the table above
+
+
+class Loss:
+    """Why entries are lost, for programs (docs/streams.md#an-engine-that-only-publishes)."""
+
+    NO_ROOM = "no-room"
+    LINK_LOST = "link-lost"
+    REFUSED = "refused"
+    LATE = "late"
+    ENDED = "ended"
+
+    ALL = (NO_ROOM, LINK_LOST, REFUSED, LATE, ENDED)
 
 
 class _AppenderLink(RedisLink):
@@ -75,7 +88,7 @@ class _AppenderLink(RedisLink):
 class RedisAppender(LinkKeeper[_AppenderLink]):
     """Keeps a link to append through. `maxlen`: about so many entries are kept of each stream; 0: all.
 
-    `added` and `lost` count entries.
+    `added` and `losses`, by `Loss`, count entries. `refusing`: the server has last refused to take any for now.
     """
 
     log = Log()
@@ -94,22 +107,36 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         self._idle: Deferred[None] | None = None
         self._loss_lines = TokenBucket(1, 5, clock.seconds())
         self.added = 0
-        self.lost = 0
+        self.losses: Counter[str] = Counter(dict.fromkeys(Loss.ALL, 0))
+        self.refusing = False
 
     @property
     def ready(self) -> bool:
         """There is a link, and the server does not refuse to take entries."""
         return self._state in (_State.PROBING, _State.TAKING)
 
+    @property
+    def lost(self) -> int:
+        """Entries that were lost, for whatever reason."""
+        return self.losses.total()
+
+    @property
+    def lag(self) -> float:
+        """For how many seconds the oldest entry that is neither added nor lost has been here; 0: there is none."""
+        oldest = next(filter(None, chain(self._refused, self._under_way, self._waiting)), None)
+        return 0.0 if oldest is None else max(0.0, self._clock.seconds() - oldest[2])
+
     def stopService(self) -> Deferred[None]:
         return super().stopService().addCallback(self._give_up)
 
-    def publish(self, batch: list[_Entry]) -> None:
+    def publish(self, batch: list[tuple[str, bytes]]) -> None:
         """Append (key, payload) pairs in order."""
-        for entry in batch:
+        now = self._clock.seconds()
+        for key, payload in batch:
+            entry = key, payload, now
             size = _size(entry)
             if self._bytes + size > MOST_BYTES:
-                self._lose(1, "Redis does not take as many as there are, and no more may wait")
+                self._lose(1, Loss.NO_ROOM, "Redis does not take as many as there are, and no more may wait")
             else:
                 self._bytes += size
                 self._waiting.append(entry)
@@ -129,6 +156,7 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
 
     def link_up(self, link: _AppenderLink) -> None:
         self._state = _State.PROBING
+        self.refusing = self.refusing and bool(self._waiting)  # or nothing would ask it again
         self.go_on()
 
     def link_down(self, link: _AppenderLink | None) -> None:
@@ -139,9 +167,9 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         unanswered = [entry for entry in self._under_way if entry is not None]
         self._under_way.clear()
         self._bytes_under_way = 0
-        for key in {key for key, _ in unanswered}:
+        for key in {key for key, _, _ in unanswered}:
             self._lose_refused(key)
-        self._forget(unanswered, "the connection was lost before their answers came")
+        self._forget(unanswered, Loss.LINK_LOST, "the connection was lost before their answers came")
         self._put_back()
         self._look_whether_idle()
 
@@ -161,13 +189,16 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         if not isinstance(reply, hiredis.ReplyError):
             self._bytes -= _size(entry)
             self.added += 1
+            self.refusing = False
             self._lose_refused(entry[0])
         elif (fault := str(reply)).split(" ", 1)[0] in {*_ELSEWHERE, _BUSY}:
             self._refused.append(entry)
             self._refused_keys.add(entry[0])
             self._fault = fault
+            self.refusing = True
         else:
-            self._forget([entry], f"Redis refuses an entry: {fault}")
+            self.refusing = False
+            self._forget([entry], Loss.REFUSED, f"Redis refuses an entry: {fault}")
         self._state = _State.REFUSED if self._refused else _State.TAKING
 
     def go_on(self) -> None:
@@ -225,18 +256,19 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
             self._refused_keys.discard(key)
             late = [entry for entry in self._refused if entry[0] == key]
             self._refused = [entry for entry in self._refused if entry[0] != key]
-            self._forget(late, f"Redis refused them ({self._fault}), but not what follows them in their stream")
+            why = f"Redis refused them ({self._fault}), but not what follows them in their stream"
+            self._forget(late, Loss.LATE, why)
 
     def _give_up(self, _: None) -> None:
         waiting = list(self._waiting)
         self._waiting.clear()
-        self._forget(waiting, "they waited until the end")
+        self._forget(waiting, Loss.ENDED, "they waited until the end")
         self._look_whether_idle()
 
-    def _forget(self, entries: list[_Entry], why: str) -> None:
+    def _forget(self, entries: list[_Entry], reason: str, why: str) -> None:
         if entries:
             self._bytes -= sum(map(_size, entries))
-            self._lose(len(entries), why)
+            self._lose(len(entries), reason, why)
 
     def _is_idle(self) -> bool:
         return not (self._waiting or self._refused or self._bytes_under_way)
@@ -246,8 +278,8 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
             idle, self._idle = self._idle, None
             idle.callback(None)
 
-    def _lose(self, count: int, why: str) -> None:
-        self.lost += count
+    def _lose(self, count: int, reason: str, why: str) -> None:
+        self.losses[reason] += count
         if self._loss_lines.take(self._clock.seconds()):
             self.log.error("appender: entries are lost, {lost} until now: {why}", lost=self.lost, why=why)
 

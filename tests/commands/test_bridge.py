@@ -63,6 +63,7 @@ def test_channels_that_are_no_streams(logged: LogCapture, monkeypatch: pytest.Mo
     copier.flush()
     assert publisher.batches == [[("trade@A", b"1")]]
     assert sum("is skipped" in text for text in logged.formats()) == 3
+    assert (copier.heard, copier.skipped) == (1, 4)
 
 
 def test_losses_and_refusals(logged: LogCapture) -> None:
@@ -73,10 +74,13 @@ def test_losses_and_refusals(logged: LogCapture) -> None:
     assert ended == ["ended"]
     assert copier.fault == "Redis refuses the subscription to trade@*: NOPERM no"
     copier, _, ended = bridged("trade@*")
+    assert (copier.is_listening, copier.was_listening) == (False, False)
     copier.complete()
+    assert (copier.is_listening, copier.was_listening) == (True, True)
     assert copier.refused(b"trade@*", "NOPERM no") is True
     copier.lost(math.inf)
     copier.lost(math.inf)
+    assert (copier.is_listening, copier.was_listening) == (False, True)
     assert ended == []
     assert sum("from now on is lost" in text for text in logged.formats()) == 1
 

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from marketfeed.redis import appender as redis_appender
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.appender import RedisAppender
+from marketfeed.redis.appender import Loss, RedisAppender
 from marketfeed.redis.link_keeper import QUIET_SECONDS
 from tests.conftest import LogCapture
 from tests.redis.memory import Connection, Endpoint, stop
@@ -117,8 +117,10 @@ def test_no_more_waits_than_there_is_room_for(logged: LogCapture, monkeypatch: p
     assert len(connection.asked()) == 100
     world.appender.publish([("a", b"1"), ("a", b"1")])
     assert world.appender.lost == 51
+    assert world.appender.losses[Loss.NO_ROOM] == 51
     world.stop()
     assert (world.appender.added, world.appender.lost) == (1, 151)
+    assert world.appender.losses[Loss.LINK_LOST] + world.appender.losses[Loss.ENDED] == 100
 
 
 def test_no_more_is_under_way_than_may_be_lost_with_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,6 +233,90 @@ def test_what_is_late_is_lost_rather_than_out_of_order(logged: LogCapture) -> No
     connection.say(b"-READONLY no\r\n")
     connection.cut()
     assert (world.appender.added, world.appender.lost) == (4, 4), "the server may have the last one of a"
+    world.stop()
+
+
+def test_why_entries_are_lost() -> None:
+    """Each reason has a count of its own, from the beginning."""
+    world = World()
+    connection = world.connect()
+    world.appender.publish([("a", b"0")])
+    connection.say(ADDED)
+    assert world.appender.losses == dict.fromkeys(Loss.ALL, 0)
+    world.appender.publish([("a", b"1"), ("b", b"2"), ("b", b"3"), ("c", b"4")])
+    connection.say(b"-WRONGTYPE no\r\n-BUSY no\r\n" + ADDED)
+    connection.cut()
+    world.appender.publish([("a", b"5")])
+    world.stop()
+    assert world.appender.losses == {
+        Loss.NO_ROOM: 0,
+        Loss.LINK_LOST: 1,
+        Loss.REFUSED: 1,
+        Loss.LATE: 1,
+        Loss.ENDED: 1,
+    }
+
+
+def test_the_lag_is_the_age_of_the_oldest() -> None:
+    """Whether it waits for a link, is under way behind a PING, or was refused for now; nothing that waits is no lag."""
+    world = World()
+    clock, appender = world.clock, world.appender
+    assert appender.lag == 0
+    appender.publish([("a", b"1"), ("b", b"2")])
+    clock.advance(0.125)
+    appender.publish([("a", b"3")])
+    assert appender.lag == 0.125
+    connection = world.connect()
+    began = clock.seconds()
+    connection.say(ADDED)
+    assert appender.lag == began
+    connection.say(b"-BUSY no\r\n")
+    assert appender.lag == began
+    connection.say(ADDED)
+    assert appender.lag == began, "what was refused waits again"
+    clock.advance(redis_appender.BUSY_SECONDS)
+    connection.say(ADDED)
+    assert (appender.lag, appender.added) == (0, 3)
+    appender.pinged()
+    appender.publish([("a", b"4")])
+    clock.advance(2)
+    assert appender.lag == 2
+    connection.cut()
+    assert appender.lag == 0, "nobody waits for what is lost"
+    world.stop()
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, "BUSY no"])
+def test_a_server_that_takes_nothing_is_known(fault: str) -> None:
+    """From its first refusal until it takes an entry, or refuses one for what it is; whatever the link does."""
+    world = World()
+    connection = world.connect()
+    assert not world.appender.refusing
+    for other in (ADDED, b"-OOM no\r\n"):
+        world.appender.publish([("a", b"1")])
+        connection.say(f"-{fault}\r\n".encode())
+        assert world.appender.refusing
+        world.clock.advance(redis_appender.BUSY_SECONDS)
+        if not connection.is_open:
+            connection = world.connect()
+        assert world.appender.refusing
+        connection.say(other)
+        assert not world.appender.refusing
+    world.stop()
+
+
+def test_a_refusal_of_what_is_lost_is_forgotten() -> None:
+    """On the next link: nothing would ask whether it still holds."""
+    world = World()
+    connection = world.connect()
+    world.appender.publish([("a", b"0")])
+    connection.say(ADDED)
+    world.appender.publish([("a", b"1"), ("a", b"2")])
+    connection.say(b"-READONLY no\r\n")
+    connection.cut()
+    assert (world.appender.lost, world.appender.refusing) == (2, True)
+    world.connect()
+    assert not world.appender.refusing
     world.stop()
 
 
