@@ -51,7 +51,7 @@ BUSY_SECONDS = 0.25
 
 _ELSEWHERE = frozenset({"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN"})
 _BUSY = "BUSY"
-_Entry = tuple[str, bytes, float]  # its key, its payload, and when it was to be appended
+_Entry = tuple[str, bytes, int, float]  # its key, its payload, its size, and when it was to be appended
 _State = Enum("_State", "AWAY PROBING TAKING REFUSED RESTING")  # see the table above
 
 
@@ -124,7 +124,7 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
     def lag(self) -> float:
         """For how many seconds the oldest entry that is neither added nor lost has been here; 0: there is none."""
         oldest = next(filter(None, chain(self._refused, self._under_way, self._waiting)), None)
-        return 0.0 if oldest is None else max(0.0, self._clock.seconds() - oldest[2])
+        return 0.0 if oldest is None else max(0.0, self._clock.seconds() - oldest[3])
 
     def stopService(self) -> Deferred[None]:
         return super().stopService().addCallback(self._give_up)
@@ -133,13 +133,12 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         """Append (key, payload) pairs in order."""
         now = self._clock.seconds()
         for key, payload in batch:
-            entry = key, payload, now
-            size = _size(entry)
+            size = len(key) + len(payload) + ENTRY_BYTES
             if self._bytes + size > MOST_BYTES:
                 self._lose(1, Loss.NO_ROOM, "Redis does not take as many as there are, and no more may wait")
             else:
                 self._bytes += size
-                self._waiting.append(entry)
+                self._waiting.append((key, payload, size, now))
         self.go_on()
 
     def all_answered(self) -> Deferred[None]:
@@ -167,7 +166,7 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         unanswered = [entry for entry in self._under_way if entry is not None]
         self._under_way.clear()
         self._bytes_under_way = 0
-        for key in {key for key, _, _ in unanswered}:
+        for key in {entry[0] for entry in unanswered}:
             self._lose_refused(key)
         self._forget(unanswered, Loss.LINK_LOST, "the connection was lost before their answers came")
         self._put_back()
@@ -185,9 +184,9 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         entry = self._under_way.popleft()
         if entry is None:
             return  # whatever it is, the server lives
-        self._bytes_under_way -= _size(entry)
+        self._bytes_under_way -= entry[2]
         if not isinstance(reply, hiredis.ReplyError):
-            self._bytes -= _size(entry)
+            self._bytes -= entry[2]
             self.added += 1
             self.refusing = False
             self._lose_refused(entry[0])
@@ -213,7 +212,7 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         parts = []
         most = UNDER_WAY if self._state is _State.TAKING else 0
         while self._waiting:
-            size = _size(self._waiting[0])
+            size = self._waiting[0][2]
             if self._bytes_under_way and self._bytes_under_way + size > most:
                 break
             entry = self._waiting.popleft()
@@ -267,7 +266,7 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
 
     def _forget(self, entries: list[_Entry], reason: str, why: str) -> None:
         if entries:
-            self._bytes -= sum(map(_size, entries))
+            self._bytes -= sum(entry[2] for entry in entries)
             self._lose(len(entries), reason, why)
 
     def _is_idle(self) -> bool:
@@ -282,7 +281,3 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         self.losses[reason] += count
         if self._loss_lines.take(self._clock.seconds()):
             self.log.error("appender: entries are lost, {lost} until now: {why}", lost=self.lost, why=why)
-
-
-def _size(entry: _Entry) -> int:
-    return len(entry[0]) + len(entry[1]) + ENTRY_BYTES
