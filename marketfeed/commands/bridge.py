@@ -3,17 +3,18 @@
 1. Every publication that is heard is appended once, in the order in which it came, or counted as lost.
 2. What is published while no bridge listens is lost, and nobody can count it: that is said when it happens.
 3. The end waits for what is under way. The exit status is 0 for whoever ended it, 1 when the server refuses a
-   subscription, 2 for a command line that cannot be used.
+   subscription, 2 for a command line that cannot be used, or a port of `--admin` that cannot be had.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from marketfeed.commands.admin_port import add_admin_options, admin_settings, listen
 from marketfeed.commands.arguments import note, whole_number
 from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
 from marketfeed.commands.running import Hearing, end, run_until_ended
@@ -22,6 +23,11 @@ from marketfeed.demo.simulator import Publisher
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
 from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.logs import Log, log_to_stderr
+
+if TYPE_CHECKING:
+    from marketfeed.api.probes import Probes
+    from marketfeed.redis.appender import RedisAppender
+    from marketfeed.redis.link_keeper import LinkKeeper
 
 __all__ = ["Bridge", "add_parser", "run"]
 
@@ -113,6 +119,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("patterns", metavar="PATTERN", nargs="+", help="such as trade@TATA_INR, 'depth@*' or '*'")
     add_redis_options(parser)
+    add_admin_options(parser)
     parser.add_argument(
         "--maxlen",
         metavar="N",
@@ -125,15 +132,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Copy until SIGINT or SIGTERM; returns the exit status."""
     settings = redis_settings(arguments)
+    admin = admin_settings(arguments)
     selection = parse_selection(arguments.patterns, StreamKinds(settings.all_kinds))
     maxlen = whole_number("--maxlen", arguments.maxlen, 0, _MOST_ENTRIES, "a whole number of entries, or 0 for all")
     for warning in settings.warnings:
         print(warning, file=sys.stderr)
-    return _copy(settings, selection, maxlen)
+    return _copy(settings, admin, selection, maxlen)
 
 
-def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
+def _copy(settings: Settings, admin: Settings | None, selection: StreamSelection, maxlen: int) -> int:
     from twisted.internet import reactor as the_reactor
+    from twisted.internet.defer import maybeDeferred
 
     from marketfeed.redis.appender import RedisAppender
     from marketfeed.redis.commands import RedisCommands
@@ -147,6 +156,7 @@ def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
     roles = RedisCommands(reactor, endpoint, settings.redis)
     listener = RedisListener(reactor, endpoint, settings.redis, selection.commands(prefix.encode()), bridge, roles)
     log_to_stderr(reactor, settings.log_format, settings.log_level)
+    port = None if admin is None else listen(reactor, admin, _probes(bridge, appender, (listener, roles, appender)))
 
     def start() -> None:
         note("bridge", f"copying {', '.join(selection.texts)} on {settings.redis} into streams, until Ctrl-C")
@@ -157,6 +167,8 @@ def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
         await listener.stopService()
         await appender.all_answered().addTimeout(END_SECONDS, reactor, onTimeoutCancel=lambda *_: None)
         await appender.stopService()
+        if port is not None:
+            await maybeDeferred(port.stopService)
 
     run_until_ended(reactor, start, stop)
     if bridge.fault:
@@ -166,3 +178,10 @@ def _copy(settings: Settings, selection: StreamSelection, maxlen: int) -> int:
         "bridge", f"{bridge.heard} publications heard, {appender.added} of them added to streams, {appender.lost} lost"
     )
     return 0
+
+
+def _probes(bridge: Bridge, appender: RedisAppender, links: Sequence[LinkKeeper[Any]]) -> Probes:
+    from marketfeed.api.bridge import BridgeHealth, BridgeMetrics
+    from marketfeed.api.probes import Probes
+
+    return Probes(BridgeHealth(bridge, appender), BridgeMetrics(bridge, appender, links))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 
-__all__ = ["RESERVED_FILES", "open_files", "raise_file_limit", "room_for_connections"]
+__all__ = ["RESERVED_FILES", "file_limit", "open_files", "raise_file_limit", "room_for_connections"]
 
 RESERVED_FILES = 128
 """File descriptors that are no connections of clients: listeners, links, logs, the reactor's own."""
@@ -30,6 +30,11 @@ def open_files() -> int | None:
         return None
 
 
+def file_limit() -> int:
+    """How many files this process may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def raise_file_limit() -> int:
     """Raise the limit on open files to the most that this process may have; returns it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -38,5 +43,5 @@ def raise_file_limit() -> int:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     except (OSError, ValueError):
-        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return file_limit()
     return most
