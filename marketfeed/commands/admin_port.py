@@ -37,6 +37,8 @@ def add_admin_options(parser: argparse.ArgumentParser) -> None:
 
 def admin_settings(arguments: argparse.Namespace) -> Settings | None:
     """The settings that say where the port is; None: there is to be none. Raises `BadSetting`."""
+    if arguments.admin_host and arguments.admin is None:
+        raise BadSetting("--admin-host: expected together with --admin")
     given = {"admin": arguments.admin, "admin_host": arguments.admin_host and ",".join(arguments.admin_host)}
     settings = load({field: text for field, text in given.items() if text is not None}, {}, ())
     return settings if settings.gives_admin and settings.admin != "off" else None

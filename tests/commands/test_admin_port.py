@@ -27,7 +27,6 @@ def test_there_is_none_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("MARKETFEED_ADMIN_HOST", "daemon.internal")
     assert settings() is None
     assert settings("--admin", "off") is None
-    assert settings("--admin-host", "a.internal") is None
     found = settings("--admin", "8082", "--admin-host", "a.internal", "--admin-host", "::1,b")
     assert found is not None
     assert (found.admin, found.admin_host) == ("8082", ("a.internal", "::1", "b"))
@@ -42,6 +41,7 @@ def test_there_is_none_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, t
         ),
         (["--admin", "65536"], "--admin: '65536' cannot be used; expected a port number"),
         (["--admin", ""], "--admin: '' cannot be used; expected a port number"),
+        (["--admin-host", "a.internal"], "--admin-host: expected together with --admin"),
         (["--admin", "0", "--admin-host", "a:1"], "--admin-host: 'a:1' cannot be used; expected the name or the addr"),
     ],
 )
