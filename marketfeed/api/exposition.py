@@ -1,4 +1,4 @@
-"""Numbers as Prometheus reads them, and those that every process has (docs/operations.md#metrics)."""
+"""Numbers as Prometheus reads them, and those that every process has (docs/operations/health.md#metrics)."""
 
 from __future__ import annotations
 

@@ -37,9 +37,9 @@ def expressions() -> list[str]:
     return asked + [rule["expr"] for rule in rules()]
 
 
-def table() -> dict[str, set[str]]:
-    """The metrics of docs/operations/health.md#metrics, as Prometheus names their series, with the labels of each."""
-    (rows,) = [each.rows for each in tables("docs/operations/health.md") if each.heading == "Metrics"]
+def table(document: str = "docs/operations/health.md") -> dict[str, set[str]]:
+    """The metrics of a document, as Prometheus names their series, with the labels of each."""
+    (rows,) = [each.rows for each in tables(document) if each.header == ["metric", "type", "labels", "meaning"]]
     found = {}
     for name, kind, labels, _ in rows:
         own = set(re.findall(r"`(\w+)`", labels))
@@ -67,8 +67,8 @@ class TestMetrics:
 
     @pytest.mark.parametrize("expression", expressions())
     def test_they_are_those_of_the_table(self, expression: str) -> None:
-        """Nothing is asked for that no daemon has, and no label of it."""
-        known = table()
+        """Nothing is asked for that neither a daemon nor a bridge has, and no label of it."""
+        known = table() | table("docs/streams.md")
         used = names(expression)
         assert used
         assert used <= known.keys() | OF_EVERY_PROCESS | OF_PROMETHEUS

@@ -14,6 +14,7 @@ from tests.certificates import Authority
 from tests.deploy.files import DEPLOY, read_yaml
 from tests.deploy.test_monitoring import dashboard, expressions, names, rules
 from tests.system.harness import DaemonProcess, Harness, trade
+from tests.system.test_bridge import Bridge
 
 PROMETHEUS = shutil.which("prometheus")
 
@@ -24,11 +25,12 @@ class Prometheus(DaemonProcess):
     harness: Harness
 
     @classmethod
-    async def of(cls, harness: Harness, *targets: str) -> Prometheus:
-        """One that runs with the files of deploy/, but for the addresses of the daemons."""
+    async def of(cls, harness: Harness, *targets: str, bridge: str) -> Prometheus:
+        """One that runs with the files of deploy/, but for the addresses of the daemons and of a bridge."""
         files = harness.directory / "prometheus"
         shutil.copytree(DEPLOY / "prometheus", files)
         (files / "targets" / "marketfeed.yml").write_text(json.dumps([{"targets": targets}]), encoding="utf-8")
+        (files / "targets" / "bridge.yml").write_text(json.dumps([{"targets": [bridge]}]), encoding="utf-8")
         assert PROMETHEUS is not None
         own = [f"--config.file={files / 'prometheus.yml'}", f"--storage.tsdb.path={harness.directory / 'tsdb'}"]
         made = cls(harness.spawn([PROMETHEUS, *own, "--web.listen-address=127.0.0.1:0"]))
@@ -76,7 +78,7 @@ class Prometheus(DaemonProcess):
 async def test_it_scrapes_daemons_and_evaluates_every_alert(harness: Harness) -> None:
     """Nothing that alerts or the dashboard ask for is missing; an engine, Redis and a daemon that end are noticed.
 
-    The certificate is for some days only, and that is noticed too.
+    So is a bridge that has lost Redis, and that the certificate is for some days only.
     """
     redis = await harness.redis()
     engine = await redis.connect()
@@ -89,7 +91,9 @@ async def test_it_scrapes_daemons_and_evaluates_every_alert(harness: Harness) ->
     two = await harness.daemon(*admin, "--port", tls, redis=redis)
     ports = [(await daemon.expect(r"admin on port (\d+)"))[1] for daemon in (one, two)]
     targets = [f"127.0.0.1:{port}" for port in ports]
-    prometheus = await Prometheus.of(harness, *targets)
+    copier = await Bridge.start(harness, redis.url)
+    bridge = f"127.0.0.1:{copier.port}"
+    prometheus = await Prometheus.of(harness, *targets, bridge=bridge)
     client = await harness.client(one)
     await client.subscribe("trade@A")
     await engine.publish("trade@A", trade("A"))
@@ -110,6 +114,8 @@ async def test_it_scrapes_daemons_and_evaluates_every_alert(harness: Harness) ->
     await harness.eventually(lambda: prometheus.suspects("EngineSilent", targets[0]))
     await redis.kill()
     await harness.eventually(lambda: prometheus.suspects("SourceDown", targets[1]))
+    await harness.eventually(lambda: prometheus.suspects("BridgeAway", bridge))
+    assert not await prometheus.suspects("SourceDown", bridge)
     await two.stop("KILL")
     await harness.eventually(lambda: prometheus.suspects("NotReady", targets[1]))
     assert not await prometheus.suspects("NotReady", targets[0])
