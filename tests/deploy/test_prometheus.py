@@ -67,6 +67,13 @@ class Prometheus(DaemonProcess):
         assert all(rule["health"] in ("ok", "unknown") for rule in found.values()), found
         return all(rule["health"] == "ok" for rule in found.values())
 
+    async def firing(self) -> list[str]:
+        """The alerts that fire."""
+        return [name for name, rule in (await self.alerts()).items() if rule["state"] == "firing"]
+
+    async def fires(self, alert: str) -> bool:
+        return alert in await self.firing()
+
     async def suspects(self, alert: str, instance: str) -> bool:
         """Whether an alert is pending or firing for a daemon."""
         active = (await self.alerts())[alert]["alerts"]
@@ -107,7 +114,8 @@ async def test_it_scrapes_daemons_and_evaluates_every_alert(harness: Harness) ->
     await harness.eventually(prometheus.were_evaluated)
     found = await prometheus.alerts()
     assert list(found) == [rule["alert"] for rule in rules()]
-    assert [name for name, rule in found.items() if rule["state"] == "firing"] == ["CertificateExpires"]
+    await harness.eventually(lambda: prometheus.fires("CertificateExpires"))
+    assert await prometheus.firing() == ["CertificateExpires"]
     assert [rule["lastError"] for rule in found.values() if rule.get("lastError")] == []
 
     await client.subscribe("ticker@A")

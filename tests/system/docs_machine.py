@@ -56,7 +56,7 @@ class Machine:
             command = command.replace(f"localhost:{written}", f"127.0.0.1:{port}")
         for pattern, replacement in (
             (r"redis://localhost:6379", self._server.url),
-            (r"(/opt/marketfeed|env)/bin", str(self._programs)),
+            (r"(/opt/marketfeed(?:-0\.2)?|env)/bin", str(self._programs)),
             (r"(/etc|/run)/marketfeed", str(self._harness.directory)),
             (r"(--port |PORT=)\d+(?=\s|$)", r"\1tcp:0:interface=127.0.0.1"),
             (r"(--admin )tcp:\d+(?=\s|$)", r"\1tcp:0:interface=127.0.0.1"),

@@ -19,7 +19,9 @@ from tests.books import may_merge, replay
 from tests.system.forwarder import Authority
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, Redis, trade
 from tests.system.lean import HANDSHAKE, LeanClient, LeanClients, all_of
+from tests.system.test_metrics import AdminPort
 
+ADMIN = ("--admin", "tcp:0:interface=127.0.0.1")
 QUEUE = 300_000
 """`--client-queue` of these daemons, in bytes."""
 NARROW = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 4096), (socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536))
@@ -137,7 +139,7 @@ class Market:
             options = (*options, "--port", f"ssl:0:interface=127.0.0.1:privateKey={private}:certKey={public}")
             context = ssl.create_default_context(cafile=str(public))
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        options = ("--client-queue", str(QUEUE), "--ping-interval", "0", *options)
+        options = ("--client-queue", str(QUEUE), "--ping-interval", "0", *ADMIN, *options)
         daemon = await harness.daemon(*options, redis=redis)
         market = cls(harness, daemon, await redis.connect(), stream)
         market.context = context
@@ -175,10 +177,20 @@ class Market:
 
     async def ended(self, code: int, count: int) -> None:
         """Wait until the daemon has ended so many clients with this code."""
-        pattern = f"closed by the server with {code} "
-        await self.harness.eventually(lambda: sum(pattern in line for line in self.daemon.lines) >= count)
-        assert sum(pattern in line for line in self.daemon.lines) == count
-        assert sum(" disconnected after " in line for line in self.daemon.lines) == count
+        admin = await AdminPort.of(self.daemon)
+
+        async def closes(
+            ending: str = f"closes_total server {code}",
+        ) -> float:  # for the log does not name each of many
+            samples = await admin.samples(self.harness)
+            return sum(value for name, value in samples.items() if name.startswith(ending))
+
+        async def has_ended() -> bool:
+            return await closes() >= count
+
+        await self.harness.eventually(has_ended)
+        assert await closes() == count
+        assert await closes("closes_total ") == count, "for another reason, too"
 
     async def stop(self) -> None:
         assert await self.daemon.stop() == 0
