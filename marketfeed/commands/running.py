@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from marketfeed.model.selection import StreamSelection
 
-__all__ = ["Hearing", "end", "run_until_ended"]
+__all__ = ["Hearing", "end", "run_until_ended", "wake_for_signals"]
 
 
 class Hearing:
@@ -58,9 +58,17 @@ def run_until_ended(reactor: Any, start: Callable[[], None], stop: Callable[[], 
 
     reactor.callWhenRunning(start)
     reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(stop()))
+    wake_for_signals(reactor)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     reactor.run(installSignalHandlers=False)
+
+
+def wake_for_signals(reactor: Any) -> None:
+    """Let a signal end the reactor's wait also when it comes as that is about to begin: its handler would wait, too."""
+    waker = getattr(reactor, "waker", None)  # those of POSIX have one
+    if waker is not None:
+        signal.set_wakeup_fd(waker.o, warn_on_full_buffer=False)
 
 
 def end(reactor: Any) -> None:

@@ -26,6 +26,7 @@ from zope.interface import implementer
 from marketfeed.commands.address import ServerAddress, check_token, parse_url
 from marketfeed.commands.arguments import settle_stdout
 from marketfeed.commands.messages import Event, Message, Publication
+from marketfeed.commands.running import wake_for_signals
 from marketfeed.commands.watch.display import show_event, show_publication
 from marketfeed.model.kinds.columns import clean
 
@@ -135,6 +136,7 @@ def _watch(address: ServerAddress, token: str | None, streams: list[str], screen
     )
     globalLogBeginner.beginLoggingTo([_ErrorNotes(screen)], redirectStandardIO=False, discardBuffer=True)
     reactor.getThreadPool().threadFactory = partial(Thread, daemon=True)  # for the same reason
+    wake_for_signals(reactor)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     reactor.callWhenRunning(lambda: watcher.start().addCallback(end))
