@@ -24,8 +24,16 @@ from tests.system.harness import Harness
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, lambda *_: None)
 
-settings.register_profile("quick", max_examples=20)
-settings.register_profile("fuzz", max_examples=30_000, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("unhurried", deadline=None)  # nothing may depend on speed
+settings.load_profile("unhurried")
+settings.register_profile("quick", settings.get_profile("unhurried"), max_examples=20)
+settings.register_profile(
+    "fuzz",
+    settings.get_profile("unhurried"),
+    max_examples=30_000,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
 
 
 @implementer(ILogObserver)
