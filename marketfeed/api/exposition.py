@@ -54,7 +54,7 @@ def of_links(links: Sequence[LinkKeeper[Any]]) -> Iterator[Metric]:
     """What is known of links to Redis."""
     up = {link.called: link.link is not None for link in links}
     yield gauges("source_up", "Whether a link to Redis is up.", ("link",), up)
-    reconnects = {link.called: max(0, link.links - 1) for link in links}
+    reconnects = {link.called: link.reconnects for link in links}
     yield counters("source_reconnects", "Links to Redis that were made anew.", ("link",), reconnects)
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from marketfeed.api.clients import ClientFacts
+from marketfeed.api.clients import ClientFacts, Departed
 from marketfeed.api.metrics import Parts
 from marketfeed.api.samples import Samples
 from marketfeed.model.numbers import size
@@ -83,10 +83,9 @@ class Watch:
             when = "has expired" if left <= 0 else f"expires in {int(left // _DAY)} days"
             yield News("bad" if left <= 0 else "warn", "certificate", f"The certificate that clients are shown {when}.")
         if not parts.reload.succeeded:
-            text = (
-                f"The reload at {_time(int(parts.reload.last * 1000))} found a fault, which is in the log: nothing was"
-            )
-            yield News("warn", "reload", f"{text} changed.")
+            at = _time(int(parts.reload.last * 1000))
+            text = f"The reload at {at} found a fault, which is in the log: nothing was changed."
+            yield News("warn", "reload", text)
         delays = [each.loop_delay or 0.0 for each in self._samples.newest(_LATE)]
         if delays and max(delays) >= _LOOP_SECONDS:
             text = f"Something was done {max(delays):g} s late in the last minute: the core of this daemon is too busy."
@@ -94,15 +93,11 @@ class Watch:
 
     def _limits(self) -> Iterator[News]:
         for name, limit in self._samples.limits().items():
-            if (
-                not limit.limit
-                or limit.value < _NEAR * limit.limit
-                or (name == "memory" and self._parts.memory.is_full)
-            ):
+            if name == "history" or (name == "memory" and self._parts.memory.is_full):
+                continue  # history is full in daily work: the oldest goes; full memory has been told
+            if not limit.limit or limit.value < _NEAR * limit.limit:
                 continue
             is_full = limit.value >= limit.limit and name in ("clients", "streams")
-            if name == "history":
-                continue  # it is full in daily work: the oldest goes
             shown = size if name == "memory" else _number
             text = f"{shown(limit.value)} of {shown(limit.limit)} {_LIMITED[name]}"
             end = ": nobody else is let in" if is_full and name == "clients" else ""
@@ -130,10 +125,8 @@ class Watch:
         if behind:
             first = behind[0]
             count = "One client is" if len(behind) == 1 else f"{_number(len(behind))} clients are"
-            text = (
-                f"{count} slow: {size(first.waiting)} of {size(first.limit)} (--client-queue) wait for {_who(first)}."
-            )
-            yield News("warn", "slow-clients", text)
+            waiting = f"{size(first.waiting)} of {size(first.limit)} (--client-queue)"
+            yield News("warn", "slow-clients", f"{count} slow: {waiting} wait for {_who(first)}.")
         closed = [
             each
             for each in self._parts.clients.departed
@@ -141,8 +134,7 @@ class Watch:
         ]
         if closed and not behind:
             last = closed[-1]
-            who = f"{last.client} at {last.peer}" + (f", user {last.user}" if last.user else "")
-            text = f"{_clients(len(closed))} too slow and closed in the last minute, with 4008, the last {who}."
+            text = f"{_clients(len(closed))} too slow and closed in the last minute, with 4008, the last {_who(last)}."
             yield News("warn", "slow-clients", text)
 
 
@@ -170,7 +162,7 @@ def _clients(count: int) -> str:
     return f"{_number(count)} client{' was' if count == 1 else 's were'}"
 
 
-def _who(facts: ClientFacts) -> str:
+def _who(facts: ClientFacts | Departed) -> str:
     return f"{facts.client} at {facts.peer}" + (f", user {facts.user}" if facts.user else "")
 
 

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from marketfeed.api.health import Health
 from marketfeed.api.lists import CLIENT_ORDERS, STREAM_ORDERS, Lists
 from marketfeed.api.metrics import Metrics
-from marketfeed.api.page import HTML, Answer, Page, Query, as_json
+from marketfeed.api.page import HTML, JSON, Answer, Page, Query, as_json
 from marketfeed.api.probes import LOGIN, Probes
 from marketfeed.api.status import Status
 from marketfeed.model.numbers import whole
@@ -35,7 +35,7 @@ class Pages(Probes):
         super().__init__(health, metrics)
         self._lists = lists
         self._answers |= {
-            "/status.json": lambda query: Page(status.json(_number(query, "since", 0, 0)), "application/json"),
+            "/status.json": lambda query: Page(status.json(_number(query, "since", 0, 0)), JSON),
             "/clients.json": self._clients,
             "/streams.json": self._streams,
             LOGIN: lambda query: self.login,

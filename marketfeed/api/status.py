@@ -99,7 +99,7 @@ class Status:
             "address": str(link.address),
             "up": link.link is not None,
             "cause": link.cause or None,
-            "reconnects": max(0, link.links - 1),
+            "reconnects": link.reconnects,
             "pinged": link.ping_age,
         }
 

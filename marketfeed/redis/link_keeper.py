@@ -88,6 +88,11 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
         return self._last_cause
 
     @property
+    def reconnects(self) -> int:
+        """How many links were made anew: all that have been up but the first."""
+        return max(0, self.links - 1)
+
+    @property
     def ping_age(self) -> float | None:
         """For how many seconds the server has owed an answer; None: it does not, or that is not watched."""
         return None

@@ -48,9 +48,9 @@ _FEW_STREAMS = 5  # of one change, the most that the log names
 _NO_SUBSCRIBE: tuple[RequestId, bool] = (msgspec.UNSET, True)
 """In place of the id of the one that is under way, and whether it gets no reply."""
 _ANSWERED = object()
+"""In place of a result: the reply has been sent, or comes later."""
 OTHER = "other"
 """Among the counted requests what names no method of ours, cannot be read, or came too fast."""
-"""In place of a result: the reply has been sent, or comes later."""
 
 
 class Session:

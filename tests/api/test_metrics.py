@@ -31,6 +31,8 @@ PROMTOOL = shutil.which("promtool")
 class FakeLink:
     """A link's keeper, as the metrics see it."""
 
+    reconnects = LinkKeeper.reconnects
+
     def __init__(self, called: str) -> None:
         self.called = called
         self.address = "unix:///run/redis.sock"
