@@ -68,7 +68,7 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class Samples(Service):
-    """Takes a sample each second while it runs. `peaks`: of the fields that have a limit."""
+    """Takes a sample each second while it runs. `peaks`: the most that there was of what has a limit."""
 
     log = Log()
 
@@ -90,8 +90,7 @@ class Samples(Service):
         self._loop = LoopingCall(self._look)
         self._loop.clock = parts.clock
         self.seq = 0
-        self.peaks = dict.fromkeys(("clients", "streams", "memory", "history"), 0)
-        self._most_files = 0
+        self.peaks = dict.fromkeys(("clients", "streams", "memory", "history", "files"), 0)
 
     def startService(self) -> None:
         Service.startService(self)
@@ -130,15 +129,13 @@ class Samples(Service):
             "memory": (memory, parts.memory.limit or None, "--memory-limit"),
             "history": (hub.history_bytes, hub.limits.history_bytes, "--history-bytes"),
         }
-        shown = {
+        files = self._open_files()
+        if files is not None:
+            limits["files"] = (files, parts.files, "LimitNOFILE, ulimit -n")
+        return {
             name: Limit(value, max(value, self.peaks[name]), limit, option)
             for name, (value, limit, option) in limits.items()
         }
-        files = self._open_files()
-        if files is not None:
-            self._most_files = max(self._most_files, files)
-            shown["files"] = Limit(files, self._most_files, parts.files, "LimitNOFILE, ulimit -n")
-        return shown
 
     def _look(self) -> None:
         try:
@@ -173,8 +170,8 @@ class Samples(Service):
             **{name: int(value) for name, value in of_second.items()},
         )
         self._rows.append(sample)
-        for field, peak in self.peaks.items():
-            self.peaks[field] = max(peak, getattr(sample, field))
+        for name, limit in self.limits().items():
+            self.peaks[name] = limit.peak
 
     def _sums(self) -> dict[str, float]:
         """What only grows."""

@@ -20,7 +20,8 @@ class Watched(World):
         super().__init__()
         self.resident = 1000
         self.cpu = 0.0
-        self.samples = Samples(self.parts, lambda: self.resident, lambda: self.cpu)
+        self.open: int | None = None
+        self.samples = Samples(self.parts, lambda: self.resident, lambda: self.cpu, lambda: self.open)
         self.samples.startService()
 
     def second(self) -> Sample:
@@ -82,6 +83,17 @@ def test_peaks_stay(world: Watched) -> None:
     world.resident = 10
     assert world.second().memory == 10
     assert world.samples.peaks["memory"] == 5000
+
+
+def test_peaks_that_nobody_looked_at(world: Watched) -> None:
+    assert "files" not in world.samples.limits(), "the system does not say it"
+    world.open = 50
+    world.second()
+    world.open = 10
+    files = world.samples.limits()["files"]
+    assert (files.value, files.peak, files.limit) == (10, 50, 1000)
+    world.open = 70
+    assert world.samples.limits()["files"].peak == 70
 
 
 def test_a_fault_is_not_the_end_of_it(world: Watched, logged: LogCapture) -> None:
