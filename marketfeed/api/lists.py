@@ -50,7 +50,7 @@ class Lists:
     def __init__(self, clock: Clock, hub: Hub, clients: Register, kinds: StreamKinds) -> None:
         self._clients = _Kept(clock, lambda: [each.facts() for each in clients])
         self._slowest = _Kept(clock, lambda: [each.facts() for each in nlargest(_SLOWEST, clients, _backlog)])
-        self._streams = _Kept(clock, lambda: [_masked(each) for each in hub.overview()])
+        self._streams = _Kept(clock, lambda: [_masked(each) for each in hub.overview.streams()])
         self._register = clients
         self._hub = hub
         self._kinds = kinds
@@ -89,7 +89,7 @@ class Lists:
             parsed = self._kinds.parse(name)
         except BadStreamName:
             return succeed(None)
-        found = self._hub.followed(str(parsed))
+        found = self._hub.overview.stream(str(parsed))
         if found is None or parsed.kind.private:
             return succeed(None)
         facts, members = found

@@ -99,8 +99,8 @@ def _of_clients(parts: Parts) -> Iterator[Metric]:
     hub, clients = parts.hub, parts.clients
     yield gauge("clients", "Clients that are connected.", len(clients))
     yield gauge("clients_limit", "The most that may be, by --max-connections and open files.", clients.max_connections)
-    yield gauge("subscriptions", "Streams of clients, each counted for each of its clients.", hub.memberships)
-    yield gauge("streams", "Streams that have clients, or are kept ready.", hub.streams_held)
+    yield gauge("subscriptions", "Streams of clients, each counted for each of its clients.", hub.overview.memberships)
+    yield gauge("streams", "Streams that have clients, or are kept ready.", hub.overview.streams_held)
     yield gauge("streams_limit", "The most that may be, by --max-distinct-streams.", hub.limits.max_distinct_streams)
     yield counter("connections", "WebSockets that have been opened.", clients.opened)
     yield counters("closes", "WebSockets that have ended, by code and by whom.", ("code", "by"), clients.closes)
@@ -149,9 +149,9 @@ def _of_backlogs(parts: Parts) -> Iterator[Metric]:
     waiting = [each.waiting_bytes for each in hub.counts.traffic.backlogged]
     yield gauge("backlogged_clients", "Clients for whom something waits.", len(waiting))
     yield gauge("backlog_bytes", "What waits for all of them.", sum(waiting))
-    yield gauge("history_bytes", "What is kept of streams for those who come back.", hub.history_bytes)
+    yield gauge("history_bytes", "What is kept of streams for those who come back.", hub.overview.history_bytes)
     yield gauge("history_bytes_limit", "The most that may be, by --history-bytes.", hub.limits.history_bytes)
-    levels = hub.book_levels
+    levels = hub.overview.book_levels
     yield gauge("books", "Order books that are known.", len(levels))
     yield gauge("book_levels", "Their levels, of both sides.", sum(levels))
 

@@ -54,10 +54,11 @@ class Watch:
         return sorted(pieces, key=lambda each: _ORDER[each.level])
 
     def _source(self) -> Iterator[News]:
-        parts, outages = self._parts, self._parts.hub.outages
-        link, present = parts.links[0], outages.present
+        parts, overview = self._parts, self._parts.hub.overview
+        link, outages = parts.links[0], overview.outages
+        present = outages.present
         cause = f": {link.cause}" if link.cause else ""
-        if not parts.hub.source_reached and link.link is None:
+        if not overview.source_reached and link.link is None:
             yield News("bad", "source-never-reached", f"Redis at {link.address} has not been reached yet{cause}.")
         elif present is not None:
             told = f"; {_clients(present.told)} told" if present.told else ""
@@ -104,18 +105,18 @@ class Watch:
             yield News("bad" if is_full else "warn", f"near-limit-{name}", f"{text} ({limit.option}){end}.")
 
     def _engine(self) -> Iterator[News]:
-        parts, newest = self._parts, self._samples.newest(_LATE)
+        parts, overview, newest = self._parts, self._parts.hub.overview, self._samples.newest(_LATE)
         bad = sum(each.bad for each in newest)
-        last = parts.hub.last_bad
+        last = overview.last_bad
         if bad and last is not None:
             what = "dropped" if last.is_dropped else "forwarded as they are"
             text = f"The engine writes what is not right: {_number(bad)} publications in the last minute, {what}; "
             yield News("warn", "bad-publications", f"{text}last on {last.shown}: {last.reason}: {last.fault}.")
-        for kind, since in parts.hub.silent_kinds.items():
+        for kind, since in overview.silent_kinds.items():
             text = f"The engine is silent: nothing of {kind} has come since {_time(since)} ([streams.{kind}] silence)."
             yield News("bad", "engine-silent", text)
         heard = max((each.last for each in parts.hub.counts.kinds.values()), default=0.0)
-        is_told = bool(parts.hub.silent_kinds) or parts.hub.outages.present is not None
+        is_told = bool(overview.silent_kinds) or overview.outages.present is not None
         if heard and parts.now() - heard >= _LATE and not is_told:
             yield News("note", "quiet", f"Nothing has been published since {_time(int(heard * 1000))}.")
 

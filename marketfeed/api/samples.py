@@ -125,9 +125,9 @@ class Samples(Service):
         memory = self._resident() if last is None else last.memory
         limits = {
             "clients": (len(parts.clients), parts.clients.max_connections, "--max-connections"),
-            "streams": (hub.streams_held, hub.limits.max_distinct_streams, "--max-distinct-streams"),
+            "streams": (hub.overview.streams_held, hub.limits.max_distinct_streams, "--max-distinct-streams"),
             "memory": (memory, parts.memory.limit or None, "--memory-limit"),
-            "history": (hub.history_bytes, hub.limits.history_bytes, "--history-bytes"),
+            "history": (hub.overview.history_bytes, hub.limits.history_bytes, "--history-bytes"),
         }
         files = self._open_files()
         if files is not None:
@@ -156,7 +156,7 @@ class Samples(Service):
             seq=self.seq,
             at=int(parts.now() * 1000),
             clients=len(parts.clients),
-            streams=hub.streams_held,
+            streams=hub.overview.streams_held,
             engine_p50=engine(0.5),
             engine_p99=engine(0.99),
             fanout_p50=fanout(0.5),
@@ -165,7 +165,7 @@ class Samples(Service):
             memory=self._resident(),
             backlog=sum(waiting),
             backlogged=len(waiting),
-            history=hub.history_bytes,
+            history=hub.overview.history_bytes,
             cpu=of_second.pop("cpu") / elapsed,
             **{name: int(value) for name, value in of_second.items()},
         )

@@ -69,7 +69,7 @@ class Status:
             "reasons": parts.health.reasons,
             "limits": self._samples.limits(),
             "links": [self._link(link) for link in parts.links],
-            "outages": list(parts.hub.outages.recent),
+            "outages": list(parts.hub.overview.outages.recent),
             "kinds": {
                 name: {
                     "publications": each.published,
@@ -80,7 +80,7 @@ class Status:
                 }
                 for name, each in counts.kinds.items()
             },
-            "subscriptions": parts.hub.memberships,
+            "subscriptions": parts.hub.overview.memberships,
             "connections": clients.opened,
             "sent_bytes": counts.traffic.sent,
             "received_bytes": counts.traffic.received,

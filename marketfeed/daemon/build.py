@@ -152,7 +152,7 @@ def build(
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
     feed = make_feed(reactor, settings, hub, kinds)
     public = endpoint(reactor, "--port", settings.port)
-    health = Health(lambda: hub.source_reached, users, memory, with_memory=settings.ready_memory)
+    health = Health(lambda: hub.overview.source_reached, users, memory, with_memory=settings.ready_memory)
     verifier = _verifier(reactor, settings)
     admission = _admission(reactor, settings, users, memory, verifier)
     requests = Counter(dict.fromkeys((*METHODS, OTHER), 0))

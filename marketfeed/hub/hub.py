@@ -15,20 +15,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Answers, Clock, Entry, NoBook, Source, Subscriber
-from marketfeed.hub.counts import event_seconds
-from marketfeed.hub.drops import Bad
 from marketfeed.hub.fanout import send_group, send_groups
+from marketfeed.hub.flush_sampler import FlushSampler
 from marketfeed.hub.groups import Audiences, Group, Shared, is_member
 from marketfeed.hub.join import Join
-from marketfeed.hub.outages import Outages
-from marketfeed.hub.overview import StreamFacts, facts_of
+from marketfeed.hub.overview import Overview
 from marketfeed.hub.portions import Portions, Work
 from marketfeed.hub.queries import Queries
 from marketfeed.hub.stream import LiveStream
@@ -43,12 +41,13 @@ from marketfeed.wire.dialects import Shape
 __all__ = ["Hub", "HubLimits"]
 
 _SWEEP_SECONDS = 1.0
-_MEASURED_SECONDS = 0.001
-"""Of the flushes of such a time one is measured, the first."""
 
 
 class Hub(Service):
-    """Brings publications from the source to the subscribers. The source's `Sink`, and the sessions' `HubPort`."""
+    """Brings publications from the source to the subscribers. The source's `Sink`, and the sessions' `HubPort`.
+
+    `overview`: what operators are shown; `counts`, `drops`: what has happened.
+    """
 
     log = Log()
 
@@ -71,10 +70,11 @@ class Hub(Service):
         self._expiring: Work | None = None
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = clock
-        self._measured = 0.0  # a publication is measured that came then or later, in s since 1970
         self.counts = upstream.counts
+        self._sampler = FlushSampler(upstream.counts, now, limits.max_payload)
         self._traffic = upstream.counts.traffic
         self.drops = upstream.drops.counts
+        self.overview = Overview(upstream, self._audiences, now)
 
     def feed_from(self, source: Source) -> None:
         """Say where publications come from. Called once, before the first client."""
@@ -105,60 +105,6 @@ class Hub(Service):
     def streams(self) -> frozenset[str]:
         """The streams that have clients at this moment, or are kept ready."""
         return self._registry.in_use
-
-    @property
-    def silent_kinds(self) -> dict[str, int]:
-        """The kinds of which the engine publishes nothing any more, and since when in ms since 1970."""
-        return self._upstream.silence.kinds
-
-    @property
-    def streams_held(self) -> int:
-        """How many these are."""
-        return self._registry.held
-
-    @property
-    def memberships(self) -> int:
-        """The streams of all clients, each counted for each of its clients."""
-        return self._audiences.memberships
-
-    @property
-    def history_bytes(self) -> int:
-        """What is kept of all streams."""
-        return self._upstream.histories.size
-
-    @property
-    def book_levels(self) -> list[int]:
-        """How many levels each order book has that is known, without what waits to be merged."""
-        states = [stream.state for stream in self._registry.all]
-        return [state.level_count for state in states if isinstance(state, BookState) and not state.is_wanting]
-
-    @property
-    def outages(self) -> Outages:
-        """When the source was out of reach."""
-        return self._upstream.outages
-
-    @property
-    def last_bad(self) -> Bad | None:
-        """The last publication that was not what its kind requires."""
-        return self._upstream.drops.last
-
-    def overview(self) -> Iterator[StreamFacts]:
-        """Every stream that has clients, or is kept ready, or lingers."""
-        now = self._now()
-        return (facts_of(stream, now) for stream in self._registry.all)
-
-    def followed(self, name: str) -> tuple[StreamFacts, set[Subscriber]] | None:
-        """One of these, and who is in it; None: there is no such stream."""
-        stream = self._registry.find(name)
-        if stream is None:
-            return None
-        audiences = {audience for group in stream.groups.values() for audience in group.audiences}
-        return facts_of(stream, self._now()), {member for audience in audiences for member in audience.members}
-
-    @property
-    def source_reached(self) -> bool:
-        """Whether the source has ever answered."""
-        return self._upstream.is_reached
 
     # Joining and leaving, as `HubPort` has it.
 
@@ -281,7 +227,7 @@ class Hub(Service):
 
     def push(self, stream: LiveStream, snapshot: bytes) -> None:
         """Publish a state to those who want states."""
-        self._measured = max(self._measured, self._now() + _MEASURED_SECONDS)  # what it stands behind came before
+        self._sampler.pass_over()  # what it stands behind came before
         shared: Shared = {}
         for group in stream.groups.values():
             if group.wants_state:
@@ -302,38 +248,19 @@ class Hub(Service):
         for group in dirty:
             group.stream.counts.delivered += len(group.frames) * group.size
         first = dirty[0]
-        sample = self._sample_of(dirty) if first.stream.heard >= self._measured else None
+        sampler = self._sampler
+        sample = sampler.begin(dirty) if first.stream.heard >= sampler.due else None
         traffic = self._traffic
         slow = (
             send_group(first, traffic, self._faults) if len(dirty) == 1 else send_groups(dirty, traffic, self._faults)
         )
         if sample is not None:
-            self._measure(*sample)
+            sampler.end(sample)
         for subscriber in dict.fromkeys(slow):
             try:
                 subscriber.overflow()
             except Exception:
                 self._faults.end(subscriber)
-
-    def _sample_of(self, dirty: list[Group]) -> tuple[float, bytes, int]:
-        """What is measured of a flush: when its first publication came, that itself, and how many clients get it."""
-        first = dirty[0]
-        kept = first.stream.history.newest(1, self.limits.max_payload)
-        data = kept[0][1] if kept else first.frames[-1]
-        reached = {audience for group in dirty for audience in group.audiences}
-        return first.stream.heard, data, sum(len(audience.members) for audience in reached)
-
-    def _measure(self, came: float, data: bytes, clients: int) -> None:
-        """All of a flush has been sent."""
-        now = self._now()
-        self._measured = now + _MEASURED_SECONDS
-        counts = self.counts
-        counts.fanout_lag.observe(max(0.0, now - came))
-        counts.flush_clients.observe(clients)
-        written = event_seconds(data)
-        if written is not None:
-            counts.clock_skew += written > came
-            counts.engine_lag.observe(max(0.0, came - written))
 
     def behind(self) -> list[Subscriber]:
         audiences = {audience for group in self._flushed for audience in group.audiences}
@@ -372,7 +299,7 @@ class Hub(Service):
             self._gaps.tell_jumps(int(self._now() * 1000), self._clock.seconds())
             self._upstream.finder.look_again()
             self._upstream.silence.look()
-            self._measured = min(self._measured, self._now())  # a clock that was put back is not waited for
+            self._sampler.look()
         except Exception:  # or it would be the last time
             self.log.failure("internal error")
 

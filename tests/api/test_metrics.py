@@ -66,7 +66,7 @@ class World:
             refusals=self.refusals,
             requests=self.requests,
             links=cast("list[LinkKeeper[Any]]", self.links),
-            health=Health(lambda: self.room.hub.source_reached, self.users, self.memory, with_memory=True),
+            health=Health(lambda: self.room.hub.overview.source_reached, self.users, self.memory, with_memory=True),
             memory=self.memory,
             collector=GarbageCollector(clock, lambda: 0),
             loop=LoopDelay(clock),

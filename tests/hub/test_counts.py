@@ -43,12 +43,12 @@ def test_what_is_sent_is_counted_as_the_sockets_take_it(room: Room) -> None:
 
 def test_memberships(room: Room) -> None:
     one, other = member(room, "trade@A", "depth@A"), member(room, "trade@A")
-    assert room.hub.memberships == 3
+    assert room.hub.overview.memberships == 3
     one.unsubscribe("depth@A")
-    assert room.hub.memberships == 2
+    assert room.hub.overview.memberships == 2
     other.end()
     one.end()
-    assert (room.hub.memberships, room.hub.streams_held) == (0, 0)
+    assert (room.hub.overview.memberships, room.hub.overview.streams_held) == (0, 0)
 
 
 def test_gaps_of_streams_by_reason(room: Room) -> None:

@@ -10,19 +10,19 @@ def test_the_hub_keeps_each_with_those_who_were_told() -> None:
     """Each client once, however many of its streams were lost."""
     room = Room()
     room.source.confirm()
-    assert not room.hub.outages.recent
+    assert not room.hub.overview.outages.recent
     clients = [member(room, "trade@A", "trade@B"), member(room, "trade@A"), member(room, "ticker@C")]
     room.clock.advance(10)
     room.source.lose((EPOCH + 8) * 1000)
-    present = room.hub.outages.present
+    present = room.hub.overview.outages.present
     assert present == Outage((EPOCH + 8) * 1000, None, 3)
     room.clock.advance(2)
     room.source.lose()  # a further attempt in vain
-    assert room.hub.outages.present is present
+    assert room.hub.overview.outages.present is present
     room.clock.advance(3)
     room.source.sink.reached()
-    assert room.hub.outages.present is None
-    assert list(room.hub.outages.recent) == [Outage((EPOCH + 8) * 1000, (EPOCH + 15) * 1000, 3)]
+    assert room.hub.overview.outages.present is None
+    assert list(room.hub.overview.outages.recent) == [Outage((EPOCH + 8) * 1000, (EPOCH + 15) * 1000, 3)]
     room.end(*clients)
 
 

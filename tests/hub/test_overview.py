@@ -7,7 +7,7 @@ from tests.rooms import EPOCH, Room, depth, member, ticker, trade
 
 
 def facts(room: Room, stream: str) -> StreamFacts:
-    found = room.hub.followed(stream)
+    found = room.hub.overview.stream(stream)
     assert found is not None
     return found[0]
 
@@ -20,7 +20,7 @@ def test_a_stream_that_flows() -> None:
     assert (shown.kind, shown.is_private, shown.clients, shown.flows, shown.gap) == ("depth", False, 3, True, None)
     assert (shown.state, shown.kept, shown.rate, shown.heard) == ("complete", 2, 0.2, EPOCH * 1000)
     assert shown.offset is not None
-    assert [each.stream for each in room.hub.overview()] == ["depth@A"]
+    assert [each.stream for each in room.hub.overview.streams()] == ["depth@A"]
     room.end(*clients)
 
 
@@ -35,14 +35,14 @@ def test_what_is_not_known() -> None:
     room.source.lose((EPOCH + 1) * 1000)
     lost = facts(room, "ticker@A")
     assert (lost.flows, lost.gap, lost.state) == (False, ("source-down", (EPOCH + 1) * 1000), "incomplete")
-    assert room.hub.followed("trade@B") is None
+    assert room.hub.overview.stream("trade@B") is None
     room.end(*clients)
 
 
 def test_who_is_in_it() -> None:
     room = Room()
     one, other, third = member(room, "trade@A"), member(room, "trade@A", "trade@B"), member(room, "trade@B")
-    found = room.hub.followed("trade@A")
+    found = room.hub.overview.stream("trade@A")
     assert found is not None
     assert found[1] == {one.outbox, other.outbox}
     room.end(one, other, third)

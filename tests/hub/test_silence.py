@@ -40,11 +40,11 @@ def test_all_streams_of_the_kind_have_a_gap(room: Room, logged: LogCapture) -> N
     assert one.take() == [("trade@A", 1)]
     passes(room, SILENCE - 0.5)
     assert one.take() == other.take() == []
-    assert room.hub.silent_kinds == {}
+    assert room.hub.overview.silent_kinds == {}
     passes(room, 1)
     assert one.take() == [("gap", ["trade@A", "trade@B"], "engine-silent", since, None)]
     assert other.take() == [("gap", ["trade@B"], "engine-silent", since, None)]
-    assert room.hub.silent_kinds == {"trade": since}
+    assert room.hub.overview.silent_kinds == {"trade": since}
     (warning,) = [event for event in logged.events if event["log_level"].name == "warn"]
     assert formatEvent(warning) == "the engine is silent: nothing on any of 2 streams of the kind trade for 10 s"
     passes(room, 60)
@@ -61,7 +61,7 @@ def test_the_next_publication_ends_it(room: Room, logged: LogCapture) -> None:
     gap = "engine-silent", since, room.now_ms
     assert one.take() == [("gap", ["trade@A", "trade@B"], *gap), ("trade@B", 7)]
     assert other.take() == [("gap", ["trade@B"], *gap), ("trade@B", 7)]
-    assert room.hub.silent_kinds == {}
+    assert room.hub.overview.silent_kinds == {}
     assert formatEvent(logged.events[-1]) == "the engine publishes trade again, after 20 s"
     since = room.now_ms
     passes(room, SILENCE + 1)
@@ -115,7 +115,7 @@ def test_a_bad_publication_is_no_sign_of_life(room: Room) -> None:
     client.take()
     room.source.publish("trade@A", b"{")
     assert client.take() == []
-    assert room.hub.silent_kinds
+    assert room.hub.overview.silent_kinds
 
 
 def test_a_link_that_is_lost_meanwhile(room: Room) -> None:
@@ -127,7 +127,7 @@ def test_a_link_that_is_lost_meanwhile(room: Room) -> None:
     room.source.lose(room.now_ms)
     assert client.take() == [("gap", ["trade@A"], "source-down", since, None)]
     passes(room, 2)
-    assert room.hub.silent_kinds == {}
+    assert room.hub.overview.silent_kinds == {}
     room.source.reach()
     room.source.confirm()
     room.hub.flush()
@@ -161,7 +161,7 @@ def test_silence_counts_while_somebody_listens(room: Room) -> None:
     passes(room, SILENCE + 1)
     room.end(client)
     passes(room, 60)
-    assert room.hub.silent_kinds == {}
+    assert room.hub.overview.silent_kinds == {}
     client = member(room, "trade@A")
     since = room.now_ms
     passes(room, SILENCE - 1)

@@ -55,13 +55,13 @@ def test_a_source_that_was_never_good_is_lost_since_now(room: Room) -> None:
     room.source.lose(None)
     assert waiting.take() == [["joined", "trade@A"], ("gap", ["trade@A"], "source-down", room.now_ms, None)]
     assert waiting.settlings == 1
-    assert not room.hub.source_reached
+    assert not room.hub.overview.source_reached
     room.clock.advance(1)
     room.source.lose(None)
     gap = ("gap", ["trade@B"], "source-down", room.now_ms - 1000, None)
     assert Client(room).join("trade@B").take()[1:] == [gap], "a further attempt in vain begins nothing"
     room.source.reach()
-    assert room.hub.source_reached
+    assert room.hub.overview.source_reached
 
 
 def test_gaps_are_control_events(room: Room) -> None:
