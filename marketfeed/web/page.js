@@ -137,44 +137,40 @@ function showNews(status) {
 function limitTile(name, { value, peak, limit, option }) {
   const write = name === 'memory' || name === 'history' ? format.size : format.count;
   const part = limit ? value / limit : 0;
-  const tile = element('li');
-  tile.dataset.level = name !== 'history' && part >= 1 ? 'bad' : name !== 'history' && part >= NEAR ? 'warn' : 'good';
+  const made = tile(name, write(value));
+  made.dataset.level = name !== 'history' && part >= 1 ? 'bad' : name !== 'history' && part >= NEAR ? 'warn' : 'good';
   const of = limit ? `of ${write(limit)}, ${option}` : `no limit, ${option}`;
-  tile.append(element('div', name, 'name'), element('div', write(value), 'value'));
   if (limit) {
     const bar = element('div', null, 'bar');
     const [now, most] = [element('i'), element('b')];
     now.style.width = `${Math.min(100, part * 100)}%`;
     most.style.width = `${Math.min(100, (peak / limit) * 100)}%`;
     bar.append(now, most);
-    tile.append(bar);
+    made.append(bar);
   }
-  tile.append(element('div', of, 'of'), element('div', `peak ${write(peak)}`, 'of'));
-  return tile;
+  made.append(element('div', of, 'of'), element('div', `peak ${write(peak)}`, 'of'));
+  return made;
 }
 
 function rateTiles(worker) {
   const last = samples.at(-1) ?? {};
   const most = (field) => Math.max(0, ...samples.map((sample) => sample[field] ?? 0));
-  return [
+  const tiles = [
     ['publications a second', 'publications', format.rate],
     ['deliveries a second', 'deliveries', format.rate],
     ['fan-out p99', 'fanout_p99', format.delay],
     ['waiting for slow clients', 'backlog', format.size],
     ['CPU of one core', 'cpu', format.share],
-  ].map(([name, field, write]) => {
-    const tile = element('li');
-    tile.append(element('div', name, 'name'), element('div', write(last[field]), 'value'));
-    tile.append(element('div', `at most ${write(most(field))} in 15 min`, 'of'));
-    return tile;
-  }).concat(subscriptionsTile(worker));
+  ].map(([name, field, write]) => tile(name, write(last[field]), `at most ${write(most(field))} in 15 min`));
+  const clients = `${format.count(worker.connections)} clients since the start`;
+  return [...tiles, tile('subscriptions', format.count(worker.subscriptions), clients)];
 }
 
-function subscriptionsTile(worker) {
-  const tile = element('li');
-  tile.append(element('div', 'subscriptions', 'name'), element('div', format.count(worker.subscriptions), 'value'));
-  tile.append(element('div', `${format.count(worker.connections)} clients since the start`, 'of'));
-  return tile;
+function tile(name, value, below) {
+  const made = element('li');
+  made.append(element('div', name, 'name'), element('div', value, 'value'));
+  if (below) made.append(element('div', below, 'of'));
+  return made;
 }
 
 // Whoever searches or sorts has a list of its own, which is asked for instead.
