@@ -20,6 +20,7 @@ import pytest
 import pytest_twisted
 
 from tests.deploy.files import DEPLOY, ROOT
+from tests.system.admin_port import AdminPort
 from tests.system.harness import DaemonProcess, Harness, RedisServer
 
 _HIDDEN = ("PYTHONHOME", "VIRTUAL_ENV", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_NO_BUILD_ISOLATION")
@@ -136,18 +137,16 @@ async def test_what_is_built_runs_as_its_user_and_is_healthy(harness: Harness, i
     """In a tree that it cannot write to; the health check says yes while it runs, and no when it has ended."""
     server = RedisServer(harness, image.root.parent, "--unixsocketperm", "777")
     await server.start()
-    ports = {"PORT": "tcp:0:interface=127.0.0.1", "MARKETFEED_ADMIN": "tcp:0:interface=127.0.0.1"}
+    ports = dict.fromkeys(("PORT", "MARKETFEED_ADMIN"), "tcp:0:interface=127.0.0.1")
     environment = image.environment | ports | {"REDIS_URL": server.url}
     daemon = DaemonProcess(harness.spawn(image.command(image.settings["ENTRYPOINT"]), environment))
-    address = DaemonProcess(daemon.process)
-    address.port = int((await daemon.expect(r"admin on port (\d+)"))[1])
+    admin = await AdminPort.of(daemon)
     await daemon.expect("redis: connected")
     assert os.stat(f"/proc/{daemon.process.pid}").st_uid == (image.user if os.getuid() == 0 else os.getuid())
-    asked = f"marketfeed status http://127.0.0.1:{address.port}"
+    asked = f"marketfeed status {admin.url}"
     healthcheck = [word.replace("marketfeed status", asked) for word in image.settings["HEALTHCHECK"]]
     assert await harness.spawn(image.command(healthcheck), image.environment).wait() == 0
-    page = await harness.http(address, "GET / HTTP/1.1\nHost: localhost\nConnection: close")
-    assert page[0] == 200, "the files of the status page were installed"
+    assert (await admin.ask(harness, "/"))[0] == 200, "the files of the status page were installed"
     assert await daemon.stop("TERM") == 0
     assert await harness.spawn(image.command(healthcheck), image.environment).wait() == 1
 

@@ -13,6 +13,7 @@ import pytest_twisted
 from tests.certificates import Authority
 from tests.deploy.files import DEPLOY, read_yaml
 from tests.deploy.test_monitoring import dashboard, expressions, names, rules
+from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.harness import DaemonProcess, Harness, trade
 from tests.system.test_bridge import Bridge
 
@@ -92,12 +93,10 @@ async def test_it_scrapes_daemons_and_evaluates_every_alert(harness: Harness) ->
     settings = harness.directory / "marketfeed.toml"
     settings.write_text("[streams.ticker]\nsilence = 1\n", encoding="utf-8")
     certificate, key = Authority().issue("127.0.0.1").write(harness.directory)
-    admin = ("--admin", "tcp:0:interface=127.0.0.1")
     tls = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
-    one = await harness.daemon(*admin, "--config", str(settings), redis=redis)
-    two = await harness.daemon(*admin, "--port", tls, redis=redis)
-    ports = [(await daemon.expect(r"admin on port (\d+)"))[1] for daemon in (one, two)]
-    targets = [f"127.0.0.1:{port}" for port in ports]
+    one = await harness.daemon(*ADMIN, "--config", str(settings), redis=redis)
+    two = await harness.daemon(*ADMIN, "--port", tls, redis=redis)
+    targets = [f"127.0.0.1:{(await AdminPort.of(daemon)).port}" for daemon in (one, two)]
     copier = await Bridge.start(harness, redis.url)
     bridge = f"127.0.0.1:{copier.port}"
     prometheus = await Prometheus.of(harness, *targets, bridge=bridge)
@@ -134,9 +133,6 @@ async def test_the_names_of_compose_are_answered(harness: Harness) -> None:
     """Prometheus asks by them there; whoever asks by another name gets nothing."""
     told = read_yaml("compose.yaml")["services"]["one"]["environment"]
     (scraped,) = read_yaml("prometheus/targets/marketfeed.yml")
-    admin = ("--admin", "tcp:0:interface=127.0.0.1", "--admin-host", told["MARKETFEED_ADMIN_HOST"])
-    daemon = await harness.daemon(*admin)
-    port = DaemonProcess(daemon.process)
-    port.port = int((await daemon.expect(r"admin on port (\d+)"))[1])
-    asked = [f"GET /metrics HTTP/1.1\nHost: {name}\nConnection: close" for name in (*scraped["targets"], "three:8081")]
-    assert [(await harness.http(port, each))[0] for each in asked] == [200, 200, 421]
+    admin = await AdminPort.of(await harness.daemon(*ADMIN, "--admin-host", told["MARKETFEED_ADMIN_HOST"]))
+    hosts = (*scraped["targets"], "three:8081")
+    assert [(await admin.ask(harness, "/metrics", host))[0] for host in hosts] == [200, 200, 421]

@@ -8,10 +8,9 @@ import sys
 import pytest_twisted
 from twisted.internet.defer import gatherResults
 
+from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.harness import DaemonProcess, Harness, RedisServer
-from tests.system.test_metrics import AdminPort
 
-_ADMIN = ("--admin", "tcp:0:interface=127.0.0.1")
 _READY: tuple[int, list[str]] = (200, [])
 
 
@@ -20,17 +19,11 @@ class Bridge(AdminPort):
 
     @classmethod
     async def start(cls, harness: Harness, url: str, *options: str) -> Bridge:
-        command = [sys.executable, "-m", "marketfeed", "bridge", "--redis-url", url, *_ADMIN, *options, "*"]
-        bridge = await cls.of(DaemonProcess(harness.spawn(command)))
-        assert isinstance(bridge, Bridge)
-        return bridge
-
-    async def ask(self, harness: Harness, path: str, host: str = "localhost") -> tuple[int, bytes]:
-        status, _, body = await harness.http(self, f"GET {path} HTTP/1.1\nHost: {host}\nConnection: close")
-        return status, body
+        command = [sys.executable, "-m", "marketfeed", "bridge", "--redis-url", url, *ADMIN, *options, "*"]
+        return await cls.of(DaemonProcess(harness.spawn(command)))
 
     async def readiness(self, harness: Harness) -> tuple[int, list[str]]:
-        status, body = await self.ask(harness, "/readyz")
+        status, _, body = await self.ask(harness, "/readyz")
         answer = json.loads(body)
         assert answer["ready"] is (status == 200)
         return status, answer["reasons"]
@@ -41,14 +34,12 @@ class Bridge(AdminPort):
 
         await harness.eventually(it_is)
 
-    async def comes_to(self, harness: Harness, **expected: float) -> None:
-        """Metrics, by their names without labels, or with the value of one behind two underscores."""
+    async def comes_to(self, harness: Harness, expected: dict[str, float]) -> None:
+        """Metrics, as `samples` names them."""
 
         async def it_has() -> bool:
             samples = await self.samples(harness)
-            return {name: samples[name.replace("__", " ").replace("no_stream", "no-stream")] for name in expected} == (
-                expected
-            )
+            return {name: samples[name] for name in expected} == expected
 
         await harness.eventually(it_has)
 
@@ -64,7 +55,8 @@ async def one_is_heard_and_nothing_taken(server: RedisServer, channel: str) -> N
 async def test_a_server_that_was_never_there(harness: Harness) -> None:
     bridge = await Bridge.start(harness, "redis://127.0.0.1:1", "--admin-host", "bridge.internal")
     assert await bridge.readiness(harness) == (503, ["source-never-reached", "target-down"])
-    assert await bridge.ask(harness, "/healthz") == (200, b"ok\n")
+    status, _, body = await bridge.ask(harness, "/healthz")
+    assert (status, body) == (200, b"ok\n")
     assert (await bridge.ask(harness, "/healthz", "bridge.internal"))[0] == 200
     assert (await bridge.ask(harness, "/metrics", "rebound.example"))[0] == 421
     for path in ("/", "/status.json", "/login"):
@@ -85,8 +77,8 @@ async def test_what_it_says_of_a_server(harness: Harness) -> None:
     await redis.publish("news", b"no stream has this name")
     await redis.command("SET", "trade@B", "no stream")
     await redis.publish("trade@B", b"4")
-    counts = {"bridge_dropped_total__no_stream": 1.0, "bridge_dropped_total__refused": 1.0}
-    await bridge.comes_to(harness, bridge_publications_total=5, bridge_lag_seconds=0, **counts)
+    counts = {"bridge_dropped_total no-stream": 1.0, "bridge_dropped_total refused": 1.0, "bridge_lag_seconds": 0.0}
+    await bridge.comes_to(harness, {"bridge_publications_total": 5, **counts})
     assert await redis.command("XLEN", "trade@A") == 3
 
     await one_is_heard_and_nothing_taken(server, "trade@A")
@@ -109,7 +101,7 @@ async def test_what_it_says_of_a_server(harness: Harness) -> None:
     assert min(samples[f"source_reconnects_total {link}"] for link in ("redis", "appender")) >= 1
     redis = await server.connect()
     await redis.publish("trade@A", b"5")
-    await bridge.comes_to(harness, bridge_publications_total=7, bridge_lag_seconds=0, **counts)
+    await bridge.comes_to(harness, {"bridge_publications_total": 7, **counts})
     assert await redis.command("XLEN", "trade@A") >= 1
     assert await bridge.stop("TERM") == 0
     assert bridge.lines[-1].endswith("6 publications heard, 4 of them added to streams, 2 lost")

@@ -22,6 +22,7 @@ from twisted.internet.ssl import optionsForClientTLS, trustRootFromCertificates
 
 from tests.by_hand import CLOSE, frame, handshake, say
 from tests.certificates import Authority, ServerCertificate
+from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, Process, RawConnection, trade, with_constants
 
 TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
@@ -514,11 +515,10 @@ async def test_open_files(harness: Harness) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_demo_needs_nothing(harness: Harness) -> None:
     """No Redis at all, and there is a market: trades, tickers, a book. It says how to look at it."""
-    daemon = await harness.daemon("--demo", "--admin", "tcp:0:interface=127.0.0.1")
+    daemon = await harness.daemon("--demo", *ADMIN)
     await daemon.expect("A simulated market is open")
     await daemon.expect(f"watch ws://localhost:{daemon.port} trade@TATA_INR")
-    admin = (await daemon.expect(r"admin on port (\d+)"))[1]
-    await daemon.expect(f"How it is doing: http://localhost:{admin}/")
+    await daemon.expect(f"How it is doing: http://localhost:{(await AdminPort.of(daemon)).port}/")
     client = await harness.client(daemon)
     await client.subscribe("trade@TATA_INR", "ticker@TATA_INR", "depth@TATA_INR")
     seen: Counter[str] = Counter()

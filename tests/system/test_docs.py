@@ -23,11 +23,11 @@ from marketfeed.access.tokens import TokenVerifier
 from marketfeed.commands.recording.format import Begin, End, Publication, read_records, write_record
 from marketfeed.config.options import OPTIONS
 from tests.docs_runner import DOCUMENTS, Block, blocks, commands, inline_code, is_for_the_machine
+from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.docs_machine import Engine, Machine
 from tests.system.docs_stage import UPGRADE, Stage, scenes
 from tests.system.forwarder import Forwarder
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, Process, RawConnection, Redis, RedisServer, trade
-from tests.system.test_metrics import AdminPort
 
 SCENES = scenes(blocks("transcript"))
 SCRIPTS = [block for block in blocks("sh") if not all(map(is_for_the_machine, commands(block)))]
@@ -143,8 +143,8 @@ async def a_token_is_printed(machine: Machine, script: str) -> None:
 async def a_status_is_shown(harness: Harness, server: RedisServer, machine: Machine, script: str) -> None:
     """That of a daemon which is healthy."""
     (harness.directory / "admin.token").write_text("0123456789abcdef\n", encoding="utf-8")
-    daemon = await harness.daemon("--admin", "tcp:0:interface=127.0.0.1", redis=server)
-    url = f"http://127.0.0.1:{(await AdminPort.of(daemon)).port}"
+    daemon = await harness.daemon(*ADMIN, redis=server)
+    url = (await AdminPort.of(daemon)).url
     script = re.sub(r"http://marketfeed.internal:8081|(?<=marketfeed status)$", f" {url}", script.strip())
     if "--watch" in script:
         process = machine.run(f"exec {script}", {})

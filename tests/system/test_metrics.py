@@ -4,39 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 
 import pytest_twisted
-from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import gatherResults
 
 from tests.by_hand import CLOSE, frame, handshake, say
+from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.harness import DaemonProcess, Harness, RawConnection, trade
 
 _CLIENTS, _PUBLICATIONS, _BAD = 20, 100, 7
-_ADMIN = ("--admin", "tcp:0:interface=127.0.0.1")
-
-
-class AdminPort(DaemonProcess):
-    """The admin port of a daemon, as `Harness.http` asks it."""
-
-    @classmethod
-    async def of(cls, daemon: DaemonProcess) -> AdminPort:
-        admin = cls(daemon.process)
-        admin.port = int((await daemon.expect(r"admin on port (\d+)"))[1])
-        return admin
-
-    async def samples(self, harness: Harness) -> Mapping[str, float]:
-        """What a scrape has, by name and the values of the labels."""
-        status, headers, body = await harness.http(self, "GET /metrics HTTP/1.1\nHost: localhost\nConnection: close")
-        assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
-        return {
-            " ".join(
-                [sample.name.removeprefix("marketfeed_"), *[value for _, value in sorted(sample.labels.items())]]
-            ): (sample.value)
-            for family in text_string_to_metric_families(body.decode())
-            for sample in family.samples
-        }
 
 
 class Counting:
@@ -67,7 +43,7 @@ async def subscribed(harness: Harness, daemon: DaemonProcess, streams: list[str]
 async def test_counters_equal_a_load_of_known_size(harness: Harness) -> None:
     """Publications, deliveries, drops by reason, requests, errors, closes and bytes."""
     redis = await harness.redis()
-    daemon = await harness.daemon(*_ADMIN, "--ping-interval", "0", redis=redis)
+    daemon = await harness.daemon(*ADMIN, "--ping-interval", "0", redis=redis)
     admin = await AdminPort.of(daemon)
     engine = await redis.connect()
     both, one = ["trade@A", "ticker@A"], ["trade@A"]
@@ -89,8 +65,8 @@ async def test_counters_equal_a_load_of_known_size(harness: Harness) -> None:
     strange = Counting(await harness.raw(daemon))
     strange.send(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await strange.raw.until_closed()
-    admin_asked = await harness.http(daemon, "GET /healthz HTTP/1.1\nHost: localhost")
-    assert admin_asked[0] == 200
+    answer = await harness.http(daemon, "GET /healthz HTTP/1.1\nHost: localhost")
+    assert answer[0] == 200
 
     async def has_four_less() -> bool:
         return (await admin.samples(harness))["clients"] == _CLIENTS - 4
@@ -130,7 +106,7 @@ async def test_counters_equal_a_load_of_known_size(harness: Harness) -> None:
 async def test_bytes_that_were_sent(harness: Harness) -> None:
     """All that came out at the clients, whatever it was: answers of HTTP, replies, publications, closes."""
     redis = await harness.redis()
-    daemon = await harness.daemon(*_ADMIN, "--ping-interval", "0", redis=redis)
+    daemon = await harness.daemon(*ADMIN, "--ping-interval", "0", redis=redis)
     admin = await AdminPort.of(daemon)
     engine = await redis.connect()
     clients = [await subscribed(harness, daemon, ["trade@A"]) for _ in range(5)]
@@ -146,20 +122,19 @@ async def test_bytes_that_were_sent(harness: Harness) -> None:
 @pytest_twisted.ensureDeferred
 async def test_health_says_why(harness: Harness) -> None:
     """On the admin port by name; on the clients' port as balancers know it."""
-    daemon = await harness.daemon(*_ADMIN, "--redis-url", "redis://127.0.0.1:1")
+    daemon = await harness.daemon(*ADMIN, "--redis-url", "redis://127.0.0.1:1")
     admin = await AdminPort.of(daemon)
-    ask = "GET /readyz HTTP/1.1\nHost: localhost\nConnection: close"
-    status, _, body = await harness.http(admin, ask)
+    status, _, body = await admin.ask(harness, "/readyz")
     assert (status, json.loads(body)) == (503, {"ready": False, "reasons": ["source-never-reached"]})
-    assert (await harness.http(daemon, ask))[2] == b"not ready\n"
-    assert (await harness.http(admin, "GET /healthz HTTP/1.1\nHost: localhost\nConnection: close"))[0] == 200
-    assert (await harness.http(admin, "GET /metrics HTTP/1.1\nHost: rebound.example\nConnection: close"))[0] == 421
+    assert (await harness.http(daemon, "GET /readyz HTTP/1.1\nHost: localhost\nConnection: close"))[2] == b"not ready\n"
+    assert (await admin.ask(harness, "/healthz"))[0] == 200
+    assert (await admin.ask(harness, "/metrics", "rebound.example"))[0] == 421
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_port_that_is_taken(harness: Harness) -> None:
     """One that was chosen ends the start; the default one is a warning."""
-    first = await harness.daemon(*_ADMIN, "--redis-url", "redis://127.0.0.1:1")
+    first = await harness.daemon(*ADMIN, "--redis-url", "redis://127.0.0.1:1")
     number = (await AdminPort.of(first)).port
     other = await harness.daemon("--admin", f"tcp:{number}:interface=127.0.0.1", wait=False)
     line = await other.expect("is taken")

@@ -16,12 +16,11 @@ import pytest_twisted
 from marketfeed.demo.market import Instrument, SimulatedMarket
 from marketfeed.demo.matching import Side
 from tests.books import may_merge, replay
+from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.forwarder import Authority
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, Redis, trade
 from tests.system.lean import HANDSHAKE, LeanClient, LeanClients, all_of
-from tests.system.test_metrics import AdminPort
 
-ADMIN = ("--admin", "tcp:0:interface=127.0.0.1")
 QUEUE = 300_000
 """`--client-queue` of these daemons, in bytes."""
 NARROW = ((socket.SOL_SOCKET, socket.SO_RCVBUF, 4096), (socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536))
@@ -179,18 +178,16 @@ class Market:
         """Wait until the daemon has ended so many clients with this code."""
         admin = await AdminPort.of(self.daemon)
 
-        async def closes(
-            ending: str = f"closes_total server {code}",
-        ) -> float:  # for the log does not name each of many
+        async def closes(of: str) -> float:  # the log does not name each of many
             samples = await admin.samples(self.harness)
-            return sum(value for name, value in samples.items() if name.startswith(ending))
+            return sum(value for name, value in samples.items() if name.startswith(f"closes_total {of}"))
 
         async def has_ended() -> bool:
-            return await closes() >= count
+            return await closes(f"server {code}") >= count
 
         await self.harness.eventually(has_ended)
-        assert await closes() == count
-        assert await closes("closes_total ") == count, "for another reason, too"
+        assert await closes(f"server {code}") == count
+        assert await closes("") == count, "for another reason, too"
 
     async def stop(self) -> None:
         assert await self.daemon.stop() == 0

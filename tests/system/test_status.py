@@ -7,10 +7,9 @@ import sys
 import pytest_twisted
 
 from tests.guard import DEADLINE
+from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.harness import Harness, Process
-from tests.system.test_metrics import AdminPort
 
-_ADMIN = ("--admin", "tcp:0:interface=127.0.0.1")
 _PATIENT = (
     f"import sys; from marketfeed.commands.status import asking; asking.SECONDS = {DEADLINE}; "
     "from marketfeed.commands import main; sys.exit(main())"
@@ -27,8 +26,8 @@ def status(harness: Harness, *arguments: str, before: tuple[str, ...] = ()) -> P
 async def test_a_health_check(harness: Harness) -> None:
     """0 while all is well, 1 when Redis is away, 2 when there is no daemon; and each says why."""
     redis = await harness.redis()
-    daemon = await harness.daemon(*_ADMIN, redis=redis)
-    url = f"http://127.0.0.1:{(await AdminPort.of(daemon)).port}"
+    daemon = await harness.daemon(*ADMIN, redis=redis)
+    url = (await AdminPort.of(daemon)).url
     client = await harness.client(daemon)
     await client.subscribe("trade@A")
     healthy = status(harness, url)
@@ -54,8 +53,8 @@ async def test_a_health_check(harness: Harness) -> None:
 async def test_watching_in_a_terminal(harness: Harness) -> None:
     """Each picture is drawn over the one before it, through all that becomes of the daemon, until Ctrl-C."""
     redis = await harness.redis()
-    daemon = await harness.daemon(*_ADMIN, redis=redis)
-    url = f"http://127.0.0.1:{(await AdminPort.of(daemon)).port}"
+    daemon = await harness.daemon(*ADMIN, redis=redis)
+    url = (await AdminPort.of(daemon)).url
     watching = status(harness, url, "--watch", before=(sys.executable, "-c", _TERMINAL))
     await watching.expect(r"^\x1b\[2J\x1b\[HHealthy\. 0 clients\.\x1b\[K")
     await watching.expect(r"^\x1b\[J\x1b\[HHealthy\. 0 clients\.\x1b\[K")

@@ -13,15 +13,14 @@ import pytest_twisted
 from playwright.sync_api import Page
 from twisted.internet.threads import deferToThread
 
+from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.browser import CHROMIUM
 from tests.system.harness import DaemonProcess, Harness, Redis, RedisServer, trade
 from tests.system.page import Seen, page_at, problems_of, shoot, until
-from tests.system.test_metrics import AdminPort
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 
 A = "trade@TATA_INR"
-_ADMIN = ("--admin", "tcp:0:interface=127.0.0.1")
 _PICTURES = os.environ.get("PICTURES")
 """Where to put pictures of the five; none are taken without."""
 _TILES = """() => Object.fromEntries([...document.querySelectorAll('.tiles li')].map(
@@ -41,14 +40,14 @@ class Watched:
     @classmethod
     async def start(cls, harness: Harness, *options: str) -> Watched:
         redis = await harness.redis()
-        daemon = await harness.daemon(*_ADMIN, *options, redis=redis)
+        daemon = await harness.daemon(*ADMIN, *options, redis=redis)
         watched = cls(harness, daemon, await AdminPort.of(daemon), redis)
         watched.engine = await redis.connect()
         return watched
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.admin.port}/"
+        return f"{self.admin.url}/"
 
     async def look(
         self, pattern: str, name: str, level: str | None, further: Callable[[Page], Any] | None = None
@@ -130,14 +129,14 @@ async def test_all_is_well(harness: Harness) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_live_market(harness: Harness) -> None:
     """As a newcomer sees it: the page of the demo is full of figures that move."""
-    daemon = await harness.daemon("--demo", *_ADMIN)
+    daemon = await harness.daemon("--demo", *ADMIN)
     admin = await AdminPort.of(daemon)
     for number in range(12):
         client = await harness.client(daemon)
         await client.subscribe("trade@TATA_INR", "depth@TATA_INR", *["ticker@BTC_INR"] * (number % 2))
 
     def look() -> tuple[dict[str, str], list[list[str]]]:
-        with page_at(f"http://127.0.0.1:{admin.port}/") as (page, seen):
+        with page_at(f"{admin.url}/") as (page, seen):
             until(page, r"\b12 clients\.")
             page.wait_for_function(
                 """() => [...document.querySelectorAll('#busiest tr')].filter(
