@@ -50,6 +50,7 @@ __all__ = [
     "links",
     "matches",
     "mentions",
+    "metrics",
     "read_message",
     "steps",
     "tables",
@@ -136,6 +137,15 @@ def tables(document: str) -> list[Table]:
             found[-1].rows.append(_cells(line))
         previous = line
     return found
+
+
+def metrics(document: str) -> dict[str, tuple[str, set[str]]]:
+    """The metrics of a document, by name: the type and the labels of each."""
+    (rows,) = [table.rows for table in tables(document) if table.header == ["metric", "type", "labels", "meaning"]]
+    return {
+        name.strip("`"): (kind, {label.strip("` ") for label in labels.split(",") if label.strip()})
+        for name, kind, labels, _ in rows
+    }
 
 
 def _cells(row: str) -> list[str]:

@@ -9,9 +9,8 @@ import pytest
 
 from marketfeed.api.clients import ClientFacts
 from marketfeed.api.news import News, Watch, summary
-from marketfeed.api.samples import Samples
 from marketfeed.websocket.closing import Ending, Parting
-from tests.api.test_metrics import World
+from tests.api.world import World
 from tests.rooms import EPOCH, member, trade
 
 QUEUE = 1 << 20
@@ -23,7 +22,6 @@ class Watched(World):
     def __init__(self) -> None:
         super().__init__()
         self.resident = 1 << 26
-        self.samples = Samples(self.parts, lambda: self.resident, lambda: 0.0)
         self.samples.startService()
         self.watch = Watch(self.parts, self.samples)
         self.slowest: list[ClientFacts] = []
@@ -43,11 +41,8 @@ class Watched(World):
 
 @pytest.fixture
 def world() -> Iterator[Watched]:
-    world = Watched()
-    yield world
-    world.samples.stopService()
-    world.refusals.stopService()
-    world.room.hub.stopService()
+    yield (world := Watched())
+    world.stop()
 
 
 def test_nothing_is_wrong(world: Watched) -> None:

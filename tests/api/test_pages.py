@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
-from marketfeed.api.lists import Lists
 from marketfeed.api.page import Page
 from marketfeed.api.pages import Pages
-from marketfeed.api.samples import Samples
 from marketfeed.api.status import Status
-from marketfeed.model.streams import StreamKinds
 from marketfeed.web.files import FILES
-from tests.api.test_metrics import World
+from tests.api.world import World
 from tests.rooms import member
 
 
@@ -25,9 +22,8 @@ class Answering(World):
 
     def __init__(self) -> None:
         super().__init__()
-        lists = Lists(self.room.clock, self.room.hub, self.users, StreamKinds())
-        samples = Samples(self.parts, lambda: 1 << 20, lambda: 0.0)
-        self.pages = Pages(self.parts.health, self.metrics, Status(self.parts, samples, lists, "b", dict), lists)
+        status = Status(self.parts, self.samples, self.lists, "b", dict)
+        self.pages = Pages(self.parts.health, self.metrics, status, self.lists)
 
     def ask(self, path: str, **query: str) -> Page:
         answer = self.pages.find(path)
@@ -40,10 +36,8 @@ class Answering(World):
 
 @pytest.fixture
 def world() -> Iterator[Answering]:
-    world = Answering()
-    yield world
-    world.refusals.stopService()
-    world.room.hub.stopService()
+    yield (world := Answering())
+    world.stop()
 
 
 def test_health(world: Answering) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from marketfeed.api.samples import KEPT, Sample, Samples
+from marketfeed.api.samples import KEPT, Sample
 from marketfeed.http.response import Response
-from tests.api.test_metrics import World
+from tests.api.world import World
 from tests.conftest import LogCapture
 from tests.rooms import EPOCH, member, trade
 
@@ -19,9 +19,6 @@ class Watched(World):
     def __init__(self) -> None:
         super().__init__()
         self.resident = 1000
-        self.cpu = 0.0
-        self.open: int | None = None
-        self.samples = Samples(self.parts, lambda: self.resident, lambda: self.cpu, lambda: self.open)
         self.samples.startService()
 
     def second(self) -> Sample:
@@ -33,11 +30,8 @@ class Watched(World):
 
 @pytest.fixture
 def world() -> Iterator[Watched]:
-    world = Watched()
-    yield world
-    world.samples.stopService()
-    world.refusals.stopService()
-    world.room.hub.stopService()
+    yield (world := Watched())
+    world.stop()
     assert not world.room.clock.getDelayedCalls()
 
 

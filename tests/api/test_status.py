@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from marketfeed.api.lists import Lists
-from marketfeed.api.samples import Samples
 from marketfeed.api.status import Status
 from marketfeed.http.response import Response
-from marketfeed.model.streams import StreamKinds
 from marketfeed.websocket.closing import Ending, Parting
-from tests.api.test_metrics import World
+from tests.api.world import World
 from tests.docs_runner import ROOT
 from tests.rooms import EPOCH, member, trade
 
@@ -24,8 +22,6 @@ class Shown(World):
 
     def __init__(self) -> None:
         super().__init__()
-        self.samples = Samples(self.parts, lambda: 1 << 20, lambda: 0.0)
-        self.lists = Lists(self.room.clock, self.room.hub, self.users, StreamKinds())
         self.status = Status(self.parts, self.samples, self.lists, "b00t", lambda: {"--history": "0"})
 
     def read(self, since: int = 0) -> dict[str, Any]:  # type: ignore[override]
@@ -34,8 +30,9 @@ class Shown(World):
 
 
 @pytest.fixture
-def world() -> Shown:
-    return Shown()
+def world() -> Iterator[Shown]:
+    yield (world := Shown())
+    world.stop()
 
 
 def test_one_row_for_each_worker(world: Shown) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.files import DEPLOY, read_yaml, run
-from tests.docs_runner import anchors, tables
+from tests.docs_runner import anchors, metrics
 
 PROMETHEUS = DEPLOY / "prometheus"
 OF_EVERY_PROCESS = {"process_cpu_seconds_total", "process_open_fds", "process_resident_memory_bytes"}
@@ -39,14 +39,12 @@ def expressions() -> list[str]:
 
 def table(document: str = "docs/operations/health.md") -> dict[str, set[str]]:
     """The metrics of a document, as Prometheus names their series, with the labels of each."""
-    (rows,) = [each.rows for each in tables(document) if each.header == ["metric", "type", "labels", "meaning"]]
     found = {}
-    for name, kind, labels, _ in rows:
-        own = set(re.findall(r"`(\w+)`", labels))
+    for name, (kind, labels) in metrics(document).items():
         if kind == "histogram":
-            found |= {f"{name.strip('`')}_{part}": own | {"le"} for part in ("bucket", "count", "sum")}
+            found |= {f"{name}_{part}": labels | {"le"} for part in ("bucket", "count", "sum")}
         else:
-            found[name.strip("`")] = own
+            found[name] = labels
     return found
 
 

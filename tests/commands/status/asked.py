@@ -14,7 +14,6 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from marketfeed.api.admin import AdminSite, Bounded
-from marketfeed.api.metrics import Metrics
 from marketfeed.api.pages import Pages
 from marketfeed.api.viewers import Viewers
 from marketfeed.commands import main
@@ -28,7 +27,7 @@ class Daemon(Shown):
 
     def __init__(self, *hosts: str, token: bytes = b"") -> None:
         super().__init__()
-        pages = Pages(self.parts.health, Metrics(self.parts), self.status, self.lists)
+        pages = Pages(self.parts.health, self.metrics, self.status, self.lists)
         self._site = Bounded(AdminSite(reactor, pages, Viewers(self.room.clock, hosts, token)))
 
     def reach(self) -> None:
