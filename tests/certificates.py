@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 
 __all__ = ["Authority", "ServerCertificate"]
 
@@ -94,6 +96,11 @@ class Authority:
         """Put the CA's own certificate into a file."""
         path.write_bytes(self.certificate.public_bytes(_PEM))
         return path
+
+    def client_options(self, host: str = "localhost") -> IOpenSSLClientConnectionCreator:
+        """How a client of Twisted connects that trusts nobody else."""
+        root = Certificate.loadPEM(self.certificate.public_bytes(_PEM))
+        return optionsForClientTLS(host, trustRoot=trustRootFromCertificates([root]))
 
     def _sign(self, subject: x509.Name, key: _Key, extensions: dict[x509.ExtensionType, bool]) -> x509.Certificate:
         """`extensions`: whether who does not know one is to refuse the certificate."""

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 
 import pytest
 import pytest_twisted
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 
 from tests.by_hand import handshake, say
 from tests.certificates import Authority
 from tests.deploy.files import ROOT
 from tests.system.forwarder import Forwarder
-from tests.system.harness import Harness, RawConnection, trade
+from tests.system.harness import Harness, trade
 
 _FORBIDDEN = """
 import os, socket
@@ -71,10 +67,7 @@ async def test_tls_for_clients_and_to_redis(harness: Harness) -> None:
     )
     await daemon.expect("redis: connected to rediss://")
 
-    trusted = trustRootFromCertificates([Certificate.loadPEM(ca.read_bytes())])
-    endpoint = TCP4ClientEndpoint(harness.reactor, "127.0.0.1", daemon.port)
-    client = RawConnection(harness.reactor)
-    await connectProtocol(wrapClientTLS(optionsForClientTLS("localhost", trusted), endpoint), client)
+    client = await harness.raw(daemon, authority.client_options())
     client.send(handshake() + say({"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1}))
     await client.until_ends(b'{"result":null,"id":1}')
     engine = await redis.connect()
@@ -88,7 +81,7 @@ async def test_tls_for_clients_and_to_redis(harness: Harness) -> None:
     since = len(daemon.lines)
     way.cut()
     await daemon.expect("redis: connected to rediss://", since)
-    os.kill(daemon.process.pid, signal.SIGHUP)
+    daemon.process.signal("HUP")
     await daemon.expect("reloaded: no option has changed")
     assert await daemon.stop("TERM") == 0
     assert b"serverShutdown" in await client.until_closed()

@@ -9,11 +9,10 @@ import sys
 
 from tests.system.docs_stage import TOKEN_KEY
 from tests.system.forwarder import Authority
-from tests.system.harness import Harness, Process, Redis, RedisServer, trade
+from tests.system.harness import TWISTD, Harness, Process, Redis, RedisServer, trade
 
 __all__ = ["Engine", "Machine"]
 
-_TWISTD = "from twisted.scripts.twistd import run; run()"
 _REDIS_CLI = """
 import hiredis, socket, sys
 link, reader = socket.socket(socket.AF_UNIX), hiredis.Reader()
@@ -38,7 +37,7 @@ class Machine:
         self._server = server
         self._programs = harness.directory / "programs"
         self._programs.mkdir()
-        self._program("twistd", "-c", _TWISTD, "-n", "--pidfile=")
+        self._program("twistd", *TWISTD, "-n", "--pidfile=")
         self._program("marketfeed", "-m", "marketfeed")
         self._program("redis-cli", "-c", _REDIS_CLI.format(path=server.path))
         Authority().issue("localhost").write(harness.directory)

@@ -18,7 +18,7 @@ from typing import Any
 import hiredis
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol, wrapClientTLS
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -28,6 +28,7 @@ from tests.guard import DEADLINE
 
 __all__ = [
     "DEADLINE",
+    "TWISTD",
     "Client",
     "DaemonProcess",
     "Harness",
@@ -41,7 +42,8 @@ __all__ = [
 _ROOT = Path(__file__).parent.parent.parent
 _SERVER_PING = b"\x89\x00"
 _RUN = "from twisted.scripts.twistd import run; run()"
-_TWISTD = ("-c", _RUN)
+TWISTD = ("-c", _RUN)
+"""Python's arguments to run twistd."""
 
 
 def trade(market: str = "TATA_INR", number: int = 1, **more: object) -> bytes:
@@ -371,9 +373,9 @@ class Harness:
         *options: str,
         redis: RedisServer | None = None,
         wait: bool = True,
-        program: tuple[str, ...] = _TWISTD,
+        program: tuple[str, ...] = TWISTD,
     ) -> DaemonProcess:
-        """The daemon, listening; with `redis` also connected to it. `program`: Python's arguments to run twistd."""
+        """The daemon, listening; with `redis` also connected to it. `program`: others of Python's to run twistd."""
         command = [sys.executable, *program]
         command += ["-n", "--pidfile=", "marketfeed", "--port", "tcp:0:interface=127.0.0.1:backlog=4096"]
         if redis is not None:
@@ -396,10 +398,11 @@ class Harness:
         await client.opened
         return client
 
-    async def raw(self, daemon: DaemonProcess) -> RawConnection:
-        """A bare TCP connection to the daemon's port."""
+    async def raw(self, daemon: DaemonProcess, tls: Any = None) -> RawConnection:
+        """A bare TCP connection to the daemon's port. `tls`: how, as `Authority.client_options` says it."""
         raw = RawConnection(self.reactor)
-        await connectProtocol(TCP4ClientEndpoint(self.reactor, "127.0.0.1", daemon.port, timeout=DEADLINE), raw)
+        endpoint: Any = TCP4ClientEndpoint(self.reactor, "127.0.0.1", daemon.port, timeout=DEADLINE)
+        await connectProtocol(endpoint if tls is None else wrapClientTLS(tls, endpoint), raw)
         self.on_close(lambda: _hang_up(raw))
         return raw
 

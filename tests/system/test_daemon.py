@@ -16,22 +16,19 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, connectProtocol, wrapClientTLS
-from twisted.internet.ssl import Certificate as TrustedCertificate
-from twisted.internet.ssl import optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 
 from tests.by_hand import CLOSE, frame, handshake, say
 from tests.certificates import Authority, ServerCertificate
 from tests.system.admin_port import ADMIN, AdminPort
-from tests.system.harness import DEADLINE, DaemonProcess, Harness, Process, RawConnection, trade, with_constants
+from tests.system.harness import DEADLINE, TWISTD, DaemonProcess, Harness, Process, RawConnection, trade, with_constants
 
-TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 LOCAL = ("--port", "tcp:0:interface=127.0.0.1")
 
 
 def twistd(harness: Harness, *arguments: str, before: tuple[str, ...] = (), **environment: str) -> Process:
     """Run twistd with these arguments, from the directory of the harness. `before`: what is to start it."""
-    command = [*before, *TWISTD, *arguments]
+    command = [*before, sys.executable, *TWISTD, *arguments]
     command[0] = shutil.which(command[0]) or command[0]
     return harness.spawn(command, environment)
 
@@ -170,16 +167,11 @@ async def test_tls(harness: Harness) -> None:
     """Twisted's own description of it; publications come through it, all of them and in order, and so does a close."""
     authority = Authority()
     certificate, key = authority.issue("localhost").write(harness.directory)
-    trusted = TrustedCertificate.loadPEM(authority.write(harness.directory / "ca.pem").read_bytes())
     redis = await harness.redis()
     description = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
     program = with_constants(websocket__closing__CLOSE_SECONDS=2 * DEADLINE)  # no end is by a timer
     daemon = await harness.daemon("--port", description, redis=redis, program=program)
-    process, port = daemon.process, daemon.port
-    raw = RawConnection(harness.reactor)
-    tls = optionsForClientTLS("localhost", trustRoot=trustRootFromCertificates([trusted]))
-    endpoint = wrapClientTLS(tls, TCP4ClientEndpoint(harness.reactor, "127.0.0.1", port, timeout=DEADLINE))
-    await connectProtocol(endpoint, raw)
+    raw = await harness.raw(daemon, authority.client_options())
     raw.send(handshake() + say({"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1}))
     await raw.until_ends(b'{"result":null,"id":1}')
     engine = await redis.connect()
@@ -187,15 +179,13 @@ async def test_tls(harness: Harness) -> None:
     await raw.until(lambda data: data.count(b'"filler"') == 500)
     await raw.until_ends(b'x"}')
     assert [int(number) for number in re.findall(rb'"t":(\d+)', raw.data)] == list(range(500))
-    other = RawConnection(harness.reactor)
-    await connectProtocol(endpoint, other)
+    other = await harness.raw(daemon, authority.client_options())
     other.send(handshake() + frame(b"\x03\xe8", CLOSE))
     assert (await other.until_closed()).endswith(b"\x88\x02\x03\xe8")
-    await process.expect(r"client \S+-2 disconnected after \S+ s: closed by the client with 1000")
-    process.signal("INT")
-    assert await process.wait() == 0
+    await daemon.expect(r"client \S+-2 disconnected after \S+ s: closed by the client with 1000")
+    assert await daemon.stop() == 0
     assert b"serverShutdown" in await raw.until_closed()
-    assert complaints(process.lines.all) == []
+    assert complaints(daemon.lines) == []
 
 
 @pytest_twisted.ensureDeferred
@@ -205,16 +195,12 @@ async def test_a_certificate_is_renewed_while_it_runs(harness: Harness) -> None:
     below = Authority(root)
     first, second = below.issue("localhost"), below.issue("localhost")
     certificate, key = first.write(harness.directory)
-    trusted = TrustedCertificate.loadPEM(root.write(harness.directory / "ca.pem").read_bytes())
-    tls = optionsForClientTLS("localhost", trustRoot=trustRootFromCertificates([trusted]))
     redis = await harness.redis()
     description = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
     daemon = await harness.daemon("--port", description, redis=redis)
 
     async def subscribed() -> RawConnection:
-        raw = RawConnection(harness.reactor)
-        endpoint = TCP4ClientEndpoint(harness.reactor, "127.0.0.1", daemon.port, timeout=DEADLINE)
-        await connectProtocol(wrapClientTLS(tls, endpoint), raw)
+        raw = await harness.raw(daemon, root.client_options())
         raw.send(handshake() + say({"method": "SUBSCRIBE", "params": ["trade@A"], "id": 1}))
         await raw.until_ends(b'{"result":null,"id":1}')
         return raw

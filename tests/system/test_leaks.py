@@ -13,7 +13,6 @@ from typing import Any
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 
 from tests.certificates import Authority
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, RawConnection, Redis, trade
@@ -82,8 +81,7 @@ class Stage:
         if secure:
             certificate, key = SERVER.write(harness.directory)
             options = (*options, "--port", f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}")
-            root = Certificate.loadPEM(AUTHORITY.write(harness.directory / "ca.pem").read_bytes())
-            tls = optionsForClientTLS("localhost", trustRoot=trustRootFromCertificates([root]))
+            tls = AUTHORITY.client_options()
         path = str(harness.directory / "window.sock")
         program = ("-m", "tests.system.observed", path)
         daemon = await harness.daemon("--linger", "0.2", *options, redis=redis, program=program)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest_twisted
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
-from twisted.internet.ssl import Certificate as TrustedCertificate
-from twisted.internet.ssl import optionsForClientTLS, trustRootFromCertificates
 
 from tests.by_hand import handshake, say
 from tests.certificates import Authority
@@ -33,7 +28,7 @@ class Reloaded:
         """The file does from now on, and this is what the daemon says to that."""
         self._file.write_text(text)
         since = len(self.daemon.lines)
-        os.kill(self.daemon.process.pid, signal.SIGHUP)
+        self.daemon.process.signal("HUP")
         for line in lines:
             await self.daemon.expect(f" {line}$", since)
 
@@ -102,17 +97,13 @@ async def test_certificates(harness: Harness) -> None:
     authority = Authority()
     first, second = authority.issue("localhost"), authority.issue("localhost")
     certificate, key = first.write(harness.directory)
-    trusted = TrustedCertificate.loadPEM(authority.write(harness.directory / "ca.pem").read_bytes())
-    tls = optionsForClientTLS("localhost", trustRoot=trustRootFromCertificates([trusted]))
     description = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
     file = harness.directory / "marketfeed.toml"
     file.touch()
     reloaded = Reloaded(harness, await harness.daemon("--port", description, "--config", str(file)), file)
 
     async def connected() -> RawConnection:
-        raw = RawConnection(harness.reactor)
-        endpoint = TCP4ClientEndpoint(harness.reactor, "127.0.0.1", reloaded.daemon.port)
-        await connectProtocol(wrapClientTLS(tls, endpoint), raw)
+        raw = await harness.raw(reloaded.daemon, authority.client_options())
         raw.send(handshake())
         await raw.until(lambda data: b"\r\n\r\n" in data)
         return raw

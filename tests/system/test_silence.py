@@ -13,12 +13,11 @@ import pytest_twisted
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 
 from marketfeed.demo.embedded import find_server
-from tests.system.harness import DEADLINE, DaemonProcess, Harness, Process, RedisServer, trade
+from tests.system.harness import DEADLINE, TWISTD, DaemonProcess, Harness, Process, RedisServer, trade
 from tests.system.lean import HANDSHAKE, LeanClient, within
 
 _UNSHARE = ("unshare", "--map-root-user", "--net")
 _STREAM = "trade@TATA_INR"
-_TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
 
 
 def _has_namespaces() -> bool:
@@ -59,7 +58,7 @@ async def _start(harness: Harness, network: Namespace, source: str) -> tuple[Red
     redis.process = network.spawn(find_server(), *options)
     await redis.process.expect(r"[Rr]eady to accept connections")
     path = harness.directory / "clients.sock"
-    command = (sys.executable, *_TWISTD, "-n", "--pidfile=", "marketfeed", "--port", f"unix:{path}")
+    command = (sys.executable, *TWISTD, "-n", "--pidfile=", "marketfeed", "--port", f"unix:{path}")
     process = network.spawn(*command, "--redis-url", "redis://127.0.0.1:6379", "--source", source)
     await process.expect("listening on")
     await process.expect("redis: connected")
