@@ -246,7 +246,8 @@ async def test_tls_without_a_usable_key_is_one_line(harness: Harness) -> None:
 async def test_a_drain_loses_nothing_that_was_published_before(harness: Harness) -> None:
     """Each client gets all of it, then its farewell, and the daemon ends when the last has gone."""
     redis = await harness.redis()
-    daemon = await harness.daemon("--drain-seconds", "1", redis=redis)
+    program = with_constants(websocket__connections___GRACE=DEADLINE)
+    daemon = await harness.daemon("--drain-seconds", "1", redis=redis, program=program)
     clients = [await harness.client(daemon, "/ws/trade@A") for _ in range(30)]
     engine = await redis.connect()
     for number in range(50):

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 import pytest_twisted
+from twisted.internet.protocol import DatagramProtocol
 
-from tests.system.harness import DaemonProcess, Harness
-
-
-@pytest.fixture
-def told(tmp_path: Path) -> Iterator[socket.socket]:
-    """systemd's end of the socket on which it is told."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as end:
-        end.bind(str(tmp_path / "notify"))
-        yield end
+from tests.system.harness import TWISTD, DaemonProcess, Harness
 
 
-def heard(told: socket.socket) -> list[str]:
-    found = []
-    try:
-        while True:
-            found.append(told.recv(4096).decode().partition("\n")[0])
-    except BlockingIOError:
-        return found
+class Told(DatagramProtocol):
+    """systemd's end of the socket on which it is told. It reads as that comes: little of it may wait there."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def datagramReceived(self, datagram: bytes, addr: object) -> None:
+        self.messages.append(datagram.decode().partition("\n")[0])
 
 
 _AS_SYSTEMD = """
@@ -44,27 +32,23 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 @pytest_twisted.ensureDeferred
-async def test_systemd_opens_the_port_and_is_told_how_it_goes(harness: Harness, told: socket.socket) -> None:
+async def test_systemd_opens_the_port_and_is_told_how_it_goes(harness: Harness) -> None:
     """Ready once clients can come, alive while the loop turns, reloading, stopping as the clients are sent away."""
-    twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n", "--pidfile=", "marketfeed"]
+    told, path = Told(), str(harness.directory / "notify")
+    harness.on_close(harness.reactor.listenUNIXDatagram(path, told).stopListening)
+    twistd = [sys.executable, *TWISTD, "-n", "--pidfile=", "marketfeed"]
     options = ["--port", "systemd:domain=INET:name=clients", "--drain-seconds", "0.1"]
-    environment = {"NOTIFY_SOCKET": told.getsockname(), "WATCHDOG_USEC": "200000"}
+    environment = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000"}
     daemon = DaemonProcess(harness.spawn([sys.executable, "-c", _AS_SYSTEMD, *twistd, *options], environment))
     daemon.port = int((await daemon.expect(r"listening on port (\d+)"))[1])
-    messages: list[str] = []
-
-    def read() -> list[str]:
-        messages.extend(heard(told))
-        return messages
-
-    await harness.eventually(lambda: read().count("WATCHDOG=1") >= 2)
-    assert messages[0] == "READY=1"
-    assert set(messages) == {"READY=1", "WATCHDOG=1"}
+    await harness.eventually(lambda: told.messages.count("WATCHDOG=1") >= 2)
+    assert told.messages[0] == "READY=1"
+    assert set(told.messages) == {"READY=1", "WATCHDOG=1"}
     client = await harness.client(daemon)
     assert (await client.ask({"method": "PING", "id": 1}))["data"]["result"] == "PONG"
-    os.kill(daemon.process.pid, signal.SIGHUP)
+    daemon.process.signal("HUP")
     await daemon.expect("reloaded: no option has changed")
-    await harness.eventually(lambda: read().count("READY=1") == 2)
-    assert messages.index("RELOADING=1") < len(messages) - messages[::-1].index("READY=1")
+    await harness.eventually(lambda: told.messages.count("READY=1") == 2)
+    assert [each for each in told.messages if each != "WATCHDOG=1"] == ["READY=1", "RELOADING=1", "READY=1"]
     assert await daemon.stop("TERM") == 0
-    assert "STOPPING=1" in read()
+    await harness.eventually(lambda: "STOPPING=1" in told.messages)
