@@ -22,8 +22,8 @@ from tests.fakes import AT, FakeSubscriber, make_group
 from tests.strategies import property_test
 
 AUDIENCES = Audiences()
-TRAFFIC = Traffic()
 """Of the groups that the tests make: none of them meets another's."""
+TRAFFIC = Traffic()
 
 Send = Callable[[list[Group]], list[Subscriber]]
 

@@ -16,14 +16,10 @@ SILENCE = 10.0
 @pytest.fixture
 def room() -> Room:
     """A hub that watches trades and depth messages."""
-    return watching("trade", "depth")
-
-
-def watching(*names: str) -> Room:
     room = Room()
     for kind in BUILT_IN:
-        if kind.name in names:
-            room.hub._upstream._kinds.add(msgspec.structs.replace(kind, silence=SILENCE))
+        if kind.name in ("trade", "depth"):
+            room.kinds.add(msgspec.structs.replace(kind, silence=SILENCE))
     return room
 
 

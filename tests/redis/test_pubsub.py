@@ -530,11 +530,6 @@ def test_it_can_be_stopped_before_it_was_reached() -> None:
     assert world.sink.events == []
 
 
-if TYPE_CHECKING:
-    _sink: Sink = RecordingSink()
-    _source: Source = World().source
-
-
 # States.
 
 
@@ -594,3 +589,8 @@ def test_a_state_is_not_given_on_a_link_that_is_lost() -> None:
     assert world.read(A) == [None]
     assert world.sink.take() == [("lost", (NOW + 1) * 1000)]
     world.stop()
+
+
+if TYPE_CHECKING:
+    _sink: Sink = RecordingSink()
+    _source: Source = World().source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +15,9 @@ from playwright.sync_api import Page, sync_playwright
 from tests.system.browser import CHROMIUM
 from tests.system.harness import DEADLINE
 
-__all__ = ["WIDTHS", "Seen", "page_at", "problems_of", "shoot"]
+__all__ = ["Seen", "page_at", "problems_of", "shoot", "until"]
 
-WIDTHS = (320, 800, 1600)
+_WIDTHS = (320, 800, 1600)
 _OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 _OPTIONS += ["--disable-sync", "--no-first-run", "--no-proxy-server"]
 
@@ -51,7 +51,7 @@ def page_at(url: str, **options: Any) -> Iterator[tuple[Page, Seen]]:
 def problems_of(page: Page) -> list[str]:
     """What axe-core finds, in each width, in the light and in the dark; and what is wider than the screen."""
     problems = []
-    for width in WIDTHS:
+    for width in _WIDTHS:
         for scheme in ("light", "dark"):
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
@@ -80,6 +80,3 @@ def until(page: Page, pattern: str) -> str:
     text = page.locator("#summary").inner_text()
     assert re.search(pattern, text)
     return text
-
-
-Look = Callable[[Page, Seen], Any]
