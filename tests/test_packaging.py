@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from email import message_from_string
@@ -18,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from marketfeed.config.options import OPTIONS
-
-ROOT = Path(__file__).parent.parent
+from tests.docs_runner import ROOT
+from tests.programs import printed
 
 # An editable installation has the checkout on sys.path, where twistd would find the plugin that the wheel may lack.
 WITHOUT_THE_CHECKOUT = f"import os, sys; sys.path[:] = [p for p in sys.path if os.path.realpath(p) != {str(ROOT)!r}]; "
@@ -27,21 +26,10 @@ TWISTD = WITHOUT_THE_CHECKOUT + "from twisted.scripts.twistd import run; run()"
 
 
 def run(*arguments: str | Path, cwd: Path, **environment: str) -> str:
-    """What a program printed; its failure is the test's, with all that it said."""
+    """What a program printed that knows nothing of the checkout, nor where else pip is to install."""
     hidden = ("PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_NO_BUILD_ISOLATION")
     inherited = {name: value for name, value in os.environ.items() if name not in hidden}
-    done = subprocess.run(
-        arguments,
-        cwd=cwd,
-        env=inherited | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{arguments} ended with {done.returncode}:\n{done.stdout}"
-    return done.stdout
+    return printed(arguments, cwd, inherited | environment)
 
 
 def can_build_without_downloads() -> bool:

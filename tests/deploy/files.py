@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import configparser
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +11,19 @@ import pytest
 import yaml
 
 from tests.docs_runner import ROOT
+from tests.programs import find, printed
 
 __all__ = ["DEPLOY", "ROOT", "read_yaml", "run", "unit"]
 
 DEPLOY = ROOT / "deploy"
-_PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin"])
 
 
 def run(program: str, *arguments: str | Path, cwd: Path = DEPLOY, **environment: str) -> str:
     """What a program printed, of which status 0 is expected. Skips the test where it is not installed."""
-    path = shutil.which(program, path=_PATH)
+    path = find(program)
     if path is None:
         pytest.skip(f"{program} is not installed")
-    done = subprocess.run(
-        [path, *arguments],
-        cwd=cwd,
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{program} ended with {done.returncode}:\n{done.stdout}"
-    return done.stdout
+    return printed([path, *arguments], cwd, os.environ | environment)
 
 
 def read_yaml(name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 
@@ -11,9 +10,10 @@ import pytest
 import pytest_twisted
 
 from tests.deploy.files import DEPLOY
+from tests.programs import find
 from tests.system.harness import DaemonProcess, Harness
 
-HAPROXY = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")
+HAPROXY = find("haproxy")
 
 
 def start(harness: Harness, one: DaemonProcess, two: DaemonProcess) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 import shlex
 import shutil
@@ -23,6 +22,7 @@ from marketfeed.access.tokens import TokenVerifier
 from marketfeed.commands.recording.format import Begin, End, Publication, read_records, write_record
 from marketfeed.config.options import OPTIONS
 from tests.docs_runner import DOCUMENTS, Block, blocks, commands, inline_code, is_for_the_machine
+from tests.programs import find
 from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.docs_machine import Engine, Machine
 from tests.system.docs_stage import UPGRADE, Stage, scenes
@@ -42,8 +42,8 @@ ARGUMENTS = sorted(
 """What `make run` is given for the daemon."""
 
 NODE = shutil.which("node")
-NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
-HAPROXY = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")
+NGINX = find("nginx")
+HAPROXY = find("haproxy")
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=[str(scene[0]) for scene in SCENES])

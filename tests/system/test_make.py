@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.docs_runner import ROOT
+
 STARTED = "started: -n --pidfile= marketfeed --demo --port tcp:8080:interface=127.0.0.1"
 GOALS = ("run", "dev", "test", "check", "fuzz", "faults", "bench", "pictures", "docs", "constraints")
 

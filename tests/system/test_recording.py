@@ -19,9 +19,9 @@ from twisted.python.failure import Failure
 
 from marketfeed.commands.recording.format import Begin, End, Gap, Publication, Record, read_line, read_records
 from marketfeed.commands.recording.gzip_members import CutOff
+from tests.docs_runner import ROOT
 from tests.system.harness import Harness, Process, Redis, RedisServer, trade
 
-ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "marketfeed"]
 
 
