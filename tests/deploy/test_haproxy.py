@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 
 import pytest
 import pytest_twisted
@@ -23,14 +21,8 @@ def start(harness: Harness, one: DaemonProcess, two: DaemonProcess) -> int:
         variables = {"CLIENTS": f"fd@{listening.fileno()}"}
         variables |= {"DAEMON_ONE": f"127.0.0.1:{one.port}", "DAEMON_TWO": f"127.0.0.1:{two.port}"}
         command = [HAPROXY, "-db", "-q", "-f", str(DEPLOY / "haproxy" / "haproxy.cfg")]
-        process = subprocess.Popen(command, env=os.environ | variables, pass_fds=[listening.fileno()])
-        harness.on_close(lambda: end(process))
+        harness.spawn(command, variables, files=(listening.fileno(),))
         return int(listening.getsockname()[1])
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
 
 
 @pytest.mark.skipif(HAPROXY is None, reason="HAProxy is not installed")

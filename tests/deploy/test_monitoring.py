@@ -28,10 +28,14 @@ def dashboard() -> dict[str, Any]:
     return found
 
 
+def of_panels() -> list[str]:
+    """What the panels of the dashboard ask for."""
+    return [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+
+
 def expressions() -> list[str]:
     """Everything that Prometheus is asked."""
-    board = dashboard()
-    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    board, asked = dashboard(), of_panels()
     asked += [annotation["expr"] for annotation in board["annotations"]["list"]]
     asked += [variable["query"]["query"] for variable in board["templating"]["list"]]
     return asked + [rule["expr"] for rule in rules()]
@@ -77,8 +81,7 @@ class TestMetrics:
 
     def test_the_dashboard_shows_nearly_all(self) -> None:
         """But for what is there to be divided by, to be looked up, or for alerts."""
-        asked = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
-        shown = {name for expression in asked for name in names(expression)}
+        shown = {name for expression in of_panels() for name in names(expression)}
         shown |= {f"{name.removesuffix('_bucket')}_{part}" for name in shown for part in ("count", "sum")}
         hidden = {name.removeprefix("marketfeed_") for name in table().keys() - shown}
         assert hidden == {

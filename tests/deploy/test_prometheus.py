@@ -12,7 +12,7 @@ import pytest_twisted
 
 from tests.certificates import Authority
 from tests.deploy.files import DEPLOY, read_yaml
-from tests.deploy.test_monitoring import dashboard, expressions, names, rules
+from tests.deploy.test_monitoring import expressions, names, of_panels, rules
 from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.harness import DaemonProcess, Harness, trade
 from tests.system.test_bridge import Bridge
@@ -106,9 +106,7 @@ async def test_it_scrapes_daemons_and_evaluates_every_alert(harness: Harness) ->
     assert (await client.next())["stream"] == "trade@A"
 
     used = sorted({name for expression in expressions() for name in names(expression)} - {"ALERTS"})
-    shown = [
-        target["expr"].replace("$instance", ".+") for panel in dashboard()["panels"] for target in panel["targets"]
-    ]
+    shown = [expression.replace("$instance", ".+") for expression in of_panels()]
     await harness.eventually(lambda: prometheus.have([*used, *shown]))
     await harness.eventually(prometheus.were_evaluated)
     found = await prometheus.alerts()

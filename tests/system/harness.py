@@ -99,12 +99,15 @@ class Lines:
 class Process(ProcessProtocol):
     """A child process: its output by lines, its end."""
 
-    def __init__(self, reactor: Any, command: list[str], env: dict[str, str], cwd: str | None = None) -> None:
+    def __init__(
+        self, reactor: Any, command: list[str], env: dict[str, str], cwd: str | None = None, files: tuple[int, ...] = ()
+    ) -> None:
         self._reactor = reactor
         self.lines = Lines()
         self.status: int | None = None
         self.ended: list[Deferred[int]] = []
-        self.process = reactor.spawnProcess(self, command[0], command, env=env, path=cwd)
+        pipes: dict[int, int | str] = {0: "w", 1: "r", 2: "r", **{number: number for number in files}}
+        self.process = reactor.spawnProcess(self, command[0], command, env=env, path=cwd, childFDs=pipes)
 
     def outReceived(self, data: bytes) -> None:
         self.lines.feed(data)
@@ -357,8 +360,9 @@ class Harness:
     def on_close(self, closer: Callable[[], Any]) -> None:
         self._closers.append(closer)
 
-    def spawn(self, command: list[str], env: dict[str, str] | None = None) -> Process:
-        process = Process(self.reactor, command, {**_environment(), **(env or {})}, str(self.directory))
+    def spawn(self, command: list[str], env: dict[str, str] | None = None, files: tuple[int, ...] = ()) -> Process:
+        """`files`: those open here that it has as well, by the same numbers."""
+        process = Process(self.reactor, command, {**_environment(), **(env or {})}, str(self.directory), files)
         self._processes.append(process)
         return process
 

@@ -526,11 +526,5 @@ def start_haproxy(block: Block, harness: Harness, daemon: DaemonProcess) -> int:
         path = harness.directory / "haproxy.cfg"
         path.write_text(text.replace("127.0.0.1:8090", f"127.0.0.1:{daemon.port}"), encoding="utf-8")
         assert HAPROXY is not None
-        process = subprocess.Popen([HAPROXY, "-q", "-f", str(path)], pass_fds=[listening.fileno()])
-        harness.on_close(lambda: end(process))
+        harness.spawn([HAPROXY, "-q", "-f", str(path)], files=(listening.fileno(),))
         return int(listening.getsockname()[1])
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
