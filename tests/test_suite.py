@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tests.docs_runner import ROOT
+from tests.programs import printed
 
 
 def run_apart(count: int, *tests: str, before: str = "pass") -> None:
     """These tests pass in a Python of their own, in which `before` was run."""
     program = f"import signal, sys, pytest; {before}; sys.exit(pytest.main(sys.argv[1:]))"
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(
-        [sys.executable, "-c", program, "-n", "0", "-p", "no:cacheprovider", *tests],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert f"{count} passed" in done.stdout
+    command = [sys.executable, "-c", program, "-n", "0", "-p", "no:cacheprovider", *tests]
+    assert f"{count} passed" in printed(command, ROOT, environment)
 
 
 def test_sigint_may_be_ignored() -> None:
