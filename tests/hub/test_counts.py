@@ -10,11 +10,6 @@ from marketfeed.hub.counts import HubCounts, event_seconds
 from tests.rooms import EPOCH, Client, Room, depth, member, ticker, trade
 
 
-@pytest.fixture
-def room() -> Room:
-    return Room()
-
-
 def test_each_kind_by_itself(room: Room) -> None:
     member(room, "trade@A", "depth@A")
     member(room, "trade@A", "trade@B")

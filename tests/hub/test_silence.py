@@ -14,9 +14,8 @@ SILENCE = 10.0
 
 
 @pytest.fixture
-def room() -> Room:
+def room(room: Room) -> Room:
     """A hub that watches trades and depth messages."""
-    room = Room()
     for kind in BUILT_IN:
         if kind.name in ("trade", "depth"):
             room.kinds.add(msgspec.structs.replace(kind, silence=SILENCE))
