@@ -67,8 +67,11 @@ class Source(Protocol):
     def snapshots(self) -> Snapshots | None:
         """Their states; None where nobody keeps any."""
 
-    def want(self, stream: str) -> None:
-        """Deliver this stream from now on; the sink hears `confirmed` or `refused` once that is known."""
+    def want(self, stream: str) -> int | None:
+        """Deliver this stream from now on; the sink hears `confirmed` or `refused` once that is known.
+
+        Returns since when what serves it is out of reach, in ms since 1970; None: it is not, as far as is known.
+        """
 
     def unwant(self, stream: str) -> None:
         """Deliver this stream no longer."""
@@ -128,11 +131,17 @@ class Sink(Protocol):
     def refused(self, stream: str, why: str) -> None:
         """The source does not permit this stream."""
 
-    def reached(self) -> None:
-        """The source answers; it has confirmed nothing yet."""
+    def reached(self, link: str) -> None:
+        """What is behind this link of the source answers, and has confirmed nothing yet; or the link is needed no more.
 
-    def lost(self, last_good: int | None) -> None:
-        """The source is out of reach. `last_good`: ms since 1970, when it was last known good; None if never."""
+        Links go by the names that they have in the log and the metrics.
+        """
+
+    def lost(self, since: int, streams: Collection[str], link: str) -> None:
+        """These streams are out of reach. `since`: ms since 1970, when that was last known not to be so.
+
+        `link`: whose loss, or further attempt in vain, it is; empty: none is out of reach, they only move.
+        """
 
 
 class Subscriber(Protocol):

@@ -154,8 +154,10 @@ class FakeSource:
     `at_once` it confirms inside `want`, as a real one does where the stream is subscribed still.
     """
 
-    def __init__(self, sink: Sink | None = None) -> None:
+    def __init__(self, sink: Sink | None = None, now: Callable[[], float] = lambda: 0.0) -> None:
         self._sink = sink
+        self._now = now  # s since 1970
+        self._down_since: int | None = None
         self.archive: Archive | None = None
         self.snapshots: Snapshots | None = None
         self.at_once = False
@@ -165,12 +167,13 @@ class FakeSource:
 
     # What the hub calls.
 
-    def want(self, stream: str) -> None:
+    def want(self, stream: str) -> int | None:
         assert stream not in self.wanted, f"{stream} is wanted already"
         self.wanted[stream] = None
         self.calls.append(("want", stream))
         if self.at_once:
             self.confirm(stream)
+        return self._down_since
 
     def unwant(self, stream: str) -> None:
         assert stream in self.wanted, f"{stream} is not wanted"
@@ -190,6 +193,7 @@ class FakeSource:
         for stream in streams or [name for name in self.wanted if name not in self.confirmed]:
             assert stream in self.wanted, f"{stream} is not wanted"
             self.confirmed.add(stream)
+            self._down_since = None
             self.sink.confirmed(stream, after)
 
     def refuse(self, stream: str, why: str = "no permission") -> None:
@@ -197,11 +201,15 @@ class FakeSource:
         self.sink.refused(stream, why)
 
     def reach(self) -> None:
-        self.sink.reached()
+        self._down_since = None
+        self.sink.reached("redis")
 
     def lose(self, last_good: int | None = None) -> None:
+        """`last_good`: ms since 1970; None: no link could be made."""
         self.confirmed.clear()
-        self.sink.lost(last_good)
+        if last_good is not None or self._down_since is None:
+            self._down_since = int(self._now() * 1000) if last_good is None else last_good
+        self.sink.lost(self._down_since, list(self.wanted), "redis")
 
     def publish(self, stream: str, *data: bytes, offsets: Sequence[str] = ()) -> None:
         """Deliver publications that arrived together, with their offsets where there are offsets."""

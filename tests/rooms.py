@@ -67,7 +67,7 @@ class Room:
         self.kinds = kinds or StreamKinds()
         limits = {"linger": LINGER, **limits}
         self.hub = Hub(self.clock, hub_limits(**limits), lambda: EPOCH + self.clock.seconds(), self.kinds)
-        self.source = FakeSource(self.hub)
+        self.source = FakeSource(self.hub, lambda: EPOCH + self.clock.seconds())
         self.source.archive, self.source.snapshots = archive, snapshots
         self.hub.feed_from(self.source)
         self.hub.startService()

@@ -54,7 +54,7 @@ class Reloaded(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """Those that count. `links`: the first one is the source's; `now`: the time, in s since 1970.
+    """Those that count. `links`: those to Redis at the moment, the source's first; `now`: the time, in s since 1970.
 
     `certificate_expiry`: of the one that clients are shown, in s since 1970; None where there is none. `files`: how
     many may be open. `started_at`: when the process began, in s since 1970.
@@ -67,7 +67,7 @@ class Parts:
     clients: Register
     refusals: Refusals
     requests: Counter[str]
-    links: Sequence[LinkKeeper[Any]]
+    links: Callable[[], Sequence[LinkKeeper[Any]]]
     health: Health
     memory: MemoryGuard
     collector: GarbageCollector
@@ -157,11 +157,12 @@ def _of_backlogs(parts: Parts) -> Iterator[Metric]:
 
 
 def _of_source(parts: Parts) -> Iterator[Metric]:
-    yield from of_links(parts.links)
-    heard = parts.links[0].last_heard
-    if heard is not None:
-        text = "When Redis last sent anything on the link of the source."
-        yield gauge("source_last_message_timestamp_seconds", text, parts.now() - (parts.clock.seconds() - heard))
+    links = parts.links()
+    yield from of_links(links)
+    heard = [link.last_heard for link in links if link.is_of_source and link.last_heard is not None]
+    if heard:
+        text = "When Redis last sent anything on the link of the source; of several, on the one that is silent longest."
+        yield gauge("source_last_message_timestamp_seconds", text, parts.now() - (parts.clock.seconds() - min(heard)))
 
 
 def _of_process(parts: Parts) -> Iterator[Metric]:

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from marketfeed.api.clients import ClientFacts, Departed
 from marketfeed.api.metrics import Parts
 from marketfeed.api.samples import Samples
+from marketfeed.hub.outages import Outage
 from marketfeed.model.numbers import size
+from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.wire.close_codes import SLOW_CONSUMER
 
 __all__ = ["News", "Watch", "summary"]
@@ -55,18 +57,22 @@ class Watch:
 
     def _source(self) -> Iterator[News]:
         parts, overview = self._parts, self._parts.hub.overview
-        link, outages = parts.links[0], overview.outages
-        present = outages.present
-        cause = f": {link.cause}" if link.cause else ""
-        if not overview.source_reached and link.link is None:
-            yield News("bad", "source-never-reached", f"Redis at {link.address} has not been reached yet{cause}.")
-        elif present is not None:
-            told = f"; {_clients(present.told)} told" if present.told else ""
-            yield News("bad", "source-down", f"Redis is away since {_time(present.since)}{cause}{told}.")
+        links, outages = {link.called: link for link in parts.links()}, overview.outages
+        away = next((link for link in links.values() if link.link is None), None)
+        if not overview.source_reached and away is not None:
+            text = f"Redis at {away.address} has not been reached yet{_cause(away)}."
+            yield News("bad", "source-never-reached", text)
+        elif outages.present:
+            for each in outages.present:
+                told = f"; {_clients(each.told)} told" if each.told else ""
+                text = f"{_redis(each)} is away since {_time(each.since)}{_cause(links.get(each.link))}{told}."
+                yield News("bad", "source-down", text)
         elif outages.recent:
             last = outages.recent[-1]
             if last.until is not None and parts.now() * 1000 - last.until < 1000 * _DAY and last.told:
-                text = f"Redis was away {_time(last.since)} to {_time(last.until)}; {_clients(last.told)} told."
+                text = (
+                    f"{_redis(last)} was away {_time(last.since)} to {_time(last.until)}; {_clients(last.told)} told."
+                )
                 yield News("note", "source-was-down", text)
 
     def _process(self) -> Iterator[News]:
@@ -116,7 +122,7 @@ class Watch:
             text = f"The engine is silent: nothing of {kind} has come since {_time(since)} ([streams.{kind}] silence)."
             yield News("bad", "engine-silent", text)
         heard = max((each.last for each in parts.hub.counts.kinds.values()), default=0.0)
-        is_told = bool(overview.silent_kinds) or overview.outages.present is not None
+        is_told = bool(overview.silent_kinds) or bool(overview.outages.present)
         if heard and parts.now() - heard >= _LATE and not is_told:
             yield News("note", "quiet", f"Nothing has been published since {_time(int(heard * 1000))}.")
 
@@ -161,6 +167,15 @@ def _number(count: float) -> str:
 
 def _clients(count: int) -> str:
     return f"{_number(count)} client{' was' if count == 1 else 's were'}"
+
+
+def _redis(outage: Outage) -> str:
+    """Links are called `redis`, and by their server where there are several."""
+    return outage.link.capitalize()
+
+
+def _cause(link: LinkKeeper[Any] | None) -> str:
+    return f": {link.cause}" if link is not None and link.cause else ""
 
 
 def _who(facts: ClientFacts | Departed) -> str:

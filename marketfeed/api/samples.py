@@ -187,7 +187,7 @@ class Samples(Service):
             "gaps": sum(counts.gaps.values()),
             "closes": sum(parts.clients.closes.values()),
             "refusals": sum(parts.refusals.requests.values()),
-            "reconnects": sum(link.reconnects for link in parts.links),
+            "reconnects": sum(link.reconnects for link in parts.links()),
         }
 
 

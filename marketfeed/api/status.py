@@ -68,7 +68,7 @@ class Status:
             "ready": parts.health.is_ready,
             "reasons": parts.health.reasons,
             "limits": self._samples.limits(),
-            "links": [self._link(link) for link in parts.links],
+            "links": [self._link(link) for link in parts.links()],
             "outages": list(parts.hub.overview.outages.recent),
             "kinds": {
                 name: {

@@ -197,7 +197,7 @@ def build(
         clients=users,
         refusals=refusals,
         requests=requests,
-        links=feed.links,
+        links=lambda: feed.links,
         health=health,
         memory=memory,
         collector=collector,

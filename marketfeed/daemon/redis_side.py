@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 from twisted.application.service import IService, MultiService
@@ -18,18 +19,21 @@ from marketfeed.hub.hub import Hub
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import StreamKinds
-from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.appender import RedisAppender
 from marketfeed.redis.archive import RedisArchive
-from marketfeed.redis.commands import RedisCommands
+from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.endpoint import redis_endpoint
 from marketfeed.redis.link_keeper import LinkKeeper
+from marketfeed.redis.per_node import PerNode
 from marketfeed.redis.preload import Preload
 from marketfeed.redis.publisher import RedisPublisher
 from marketfeed.redis.pubsub import RedisPubSub
+from marketfeed.redis.routed_commands import RoutedCommands
+from marketfeed.redis.routed_source import RoutedSource
 from marketfeed.redis.snapshots import RedisSnapshots
 from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.streams import RedisStreams
+from marketfeed.redis.topology import Node, OneServer, Topology
 
 __all__ = ["Feed", "StartFault", "endpoint_of", "make_feed"]
 
@@ -51,7 +55,7 @@ class Feed(msgspec.Struct, frozen=True):
     @property
     def links(self) -> list[LinkKeeper[Any]]:
         """What keeps the links to Redis on which the daemon depends; the source's is the first."""
-        return sorted(_links(self.readers), key=lambda link: not isinstance(link, RedisPubSub | RedisStreams))
+        return sorted(_links(self.readers), key=lambda link: not link.is_of_source)
 
 
 def _links(services: Iterable[IService]) -> Iterator[LinkKeeper[Any]]:
@@ -63,58 +67,71 @@ def _links(services: Iterable[IService]) -> Iterator[LinkKeeper[Any]]:
 
 
 class _Redis(NamedTuple):
-    """What is there whatever the source. `where`: the reactor, how to connect to the server, and its address."""
+    """What is there whatever the source."""
 
-    where: tuple[Any, IStreamClientEndpoint, RedisAddress]
-    commands: RedisCommands
+    reactor: Any
+    topology: Topology
+    commands: RoutedCommands
     snapshots: RedisSnapshots
 
 
-def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> Source:
-    return RedisPubSub(*redis.where, sink, redis.commands, settings.channel_prefix, snapshots=redis.snapshots)
+def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> RoutedSource:
+    prefix = settings.channel_prefix
+
+    def make(node: Node) -> RedisPubSub:
+        commands = redis.commands.at(node)
+        return RedisPubSub(redis.reactor, node.endpoint, node.address, sink, commands, prefix, name=node.name)
+
+    return RoutedSource(redis.topology, make, sink, prefix, snapshots=redis.snapshots)
 
 
-def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> Source:
-    archive = RedisArchive(redis.commands, settings.channel_prefix)
+def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> RoutedSource:
+    prefix = settings.channel_prefix
+    archive = RedisArchive(redis.commands, prefix)
     snapshots = StreamSnapshots(
-        redis.where[0],
+        redis.reactor,
         redis.snapshots,
         archive,
         kinds,
-        channel_prefix=settings.channel_prefix,
+        channel_prefix=prefix,
         max_payload=settings.max_payload,
         max_levels=settings.max_book_levels,
     )
-    return RedisStreams(*redis.where, sink, settings.channel_prefix, archive=archive, snapshots=snapshots)
+
+    def make(node: Node) -> RedisStreams:
+        return RedisStreams(redis.reactor, node.endpoint, node.address, sink, prefix, archive=archive, name=node.name)
+
+    return RoutedSource(redis.topology, make, sink, prefix, archive=archive, snapshots=snapshots)
 
 
-_SOURCES: dict[str, Callable[[_Redis, Settings, Sink, StreamKinds], Source]] = {"pubsub": _pubsub, "streams": _streams}
-"""What `--source` may be. Each is a service, too."""
+_SOURCES = {"pubsub": _pubsub, "streams": _streams}
+"""What `--source` may be."""
 
 
 def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) -> Feed:
     """What feeds `hub`, which it tells. `kinds`: to which more may be added. Raises `StartFault`."""
-    server, endpoint, address = _server(reactor, settings)
-    commands = RedisCommands(reactor, endpoint, address)
+    server, node = _server(reactor, settings)
+    topology = OneServer(node)
+    commands = RoutedCommands(reactor, topology)
     snapshots = RedisSnapshots(reactor, commands, settings.channel_prefix, settings.max_payload)
-    redis = _Redis((reactor, endpoint, address), commands, snapshots)
+    redis = _Redis(reactor, topology, commands, snapshots)
     source = _SOURCES[settings.source](redis, settings, hub, kinds)
     hub.feed_from(source)
-    readers = [commands, snapshots, cast(IService, source)]
+    readers: list[IService] = [commands, snapshots, source]
     if settings.warm or settings.demo:
         readers.append(_preload(redis, settings, hub, source))
-    return Feed(server, readers, _market(redis, settings, source) if settings.demo else [])
+    return Feed(server, readers, _market(redis, node, settings, source) if settings.demo else [])
 
 
-def _server(reactor: Any, settings: Settings) -> tuple[list[IService], IStreamClientEndpoint, RedisAddress]:
-    """Where Redis is: the services that it needs of us, how to connect, and its address."""
+def _server(reactor: Any, settings: Settings) -> tuple[list[IService], Node]:
+    """Where Redis is: the services that it needs of us, and the server."""
     if settings.redis.embedded:
         try:
             server = EmbeddedServer(reactor, find_server())
         except NoServerFound as fault:
             raise StartFault(str(fault)) from None
-        return [server], server, server.address
-    return [], endpoint_of(reactor, settings), settings.redis
+        return [server], Node("redis", server.address, server)
+    return [], Node("redis", settings.redis, endpoint_of(reactor, settings))
 
 
 def endpoint_of(reactor: Any, settings: Settings) -> IStreamClientEndpoint:
@@ -130,20 +147,28 @@ def _preload(redis: _Redis, settings: Settings, hub: Hub, source: Source) -> Pre
     markets = [instrument.market for instrument in INSTRUMENTS] if settings.demo else []
     texts = (*settings.warm, *[f"{kind.name}@{market}" for market in markets for kind in BUILT_IN])
     return Preload(
-        *redis.where,
-        redis.commands,
+        redis.reactor,
+        redis.commands.each,
         hub.discovered,
         [parse_glob(text, settings.all_kinds) for text in texts],
         settings.channel_prefix,
-        by_streams=source.archive is not None,
+        partial(_listen, redis) if source.archive is None else None,
     )
 
 
-def _market(redis: _Redis, settings: Settings, source: Source) -> list[IService]:
+def _listen(redis: _Redis, patterns: Sequence[bytes], heard: Callable[[bytes], None]) -> IService:
+    """What listens now and then."""
+    return PerNode(
+        redis.topology,
+        lambda node: ChannelSampler(redis.reactor, node.endpoint, node.address, patterns, heard),
+    )
+
+
+def _market(redis: _Redis, node: Node, settings: Settings, source: Source) -> list[IService]:
     """A market that publishes as an engine would for this source."""
-    clock, engine, prefix = redis.where[0], SimulatedEngine(), settings.channel_prefix
+    clock, engine, prefix = redis.reactor, SimulatedEngine(), settings.channel_prefix
     if source.archive is not None:
-        appender = RedisAppender(*redis.where, _DEMO_ENTRIES)
+        appender = RedisAppender(clock, node.endpoint, node.address, _DEMO_ENTRIES)
         return [MarketSimulation(clock, appender, engine, channel_prefix=prefix), appender]
-    publisher = RedisPublisher(*redis.where)
+    publisher = RedisPublisher(clock, node.endpoint, node.address)
     return [MarketSimulation(clock, publisher, engine, channel_prefix=prefix, keeper=publisher), publisher]

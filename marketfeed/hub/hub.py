@@ -284,11 +284,11 @@ class Hub(Service):
     def refused(self, stream: str, why: str) -> None:
         self._upstream.refused(stream, why)
 
-    def reached(self) -> None:
-        self._upstream.reached()
+    def reached(self, link: str) -> None:
+        self._upstream.reached(link)
 
-    def lost(self, last_good: int | None) -> None:
-        self._upstream.lost(last_good)
+    def lost(self, since: int, streams: Collection[str], link: str) -> None:
+        self._upstream.lost(since, streams, link)
 
     # What is due once a second.
 

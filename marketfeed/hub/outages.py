@@ -1,4 +1,4 @@
-"""The times for which the source was out of reach, and how many clients were told: what an operator asks first."""
+"""The times for which links of the source were away, and how many clients were told: what an operator asks first."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _KEPT = 100
 class Outage(msgspec.Struct):
     """One of them, in ms since 1970; `until`: None while it lasts. `told`: the clients who were sent a gap for it."""
 
+    link: str
     since: int
     until: int | None
     told: int
@@ -25,20 +26,23 @@ class Outages:
     def __init__(self) -> None:
         self.recent: deque[Outage] = deque(maxlen=_KEPT)
 
+        self._present: dict[str, Outage] = {}
+
     @property
-    def present(self) -> Outage | None:
-        """The one that lasts."""
-        return self.recent[-1] if self.recent and self.recent[-1].until is None else None
+    def present(self) -> list[Outage]:
+        """Those that last, oldest first."""
+        return list(self._present.values())
 
-    def lost(self, since: int, told: int) -> None:
-        """The source is out of reach, or was once more not reached."""
-        present = self.present
+    def lost(self, link: str, since: int, told: int) -> None:
+        """A link is lost, or could once more not be made."""
+        present = self._present.get(link)
         if present is None:
-            self.recent.append(Outage(since, None, told))
-        else:
-            present.told += told
+            present = self._present[link] = Outage(link, since, None, 0)
+            self.recent.append(present)
+        present.told += told
 
-    def over(self, now: int) -> None:
-        """The source is reached; it may have been all the time."""
-        if self.present is not None:
-            self.present.until = now
+    def over(self, link: str, now: int) -> None:
+        """There is a link again, or there was all the time."""
+        present = self._present.pop(link, None)
+        if present is not None:
+            present.until = now

@@ -88,7 +88,6 @@ class Upstream:
         self._kinds = kinds
         self._fanout = fanout
         self._kept: set[str] = set()
-        self._down_since: int | None = None
         self._refusal_lines = TokenBucket(1, _REFUSAL_LINES, clock.seconds())
         self.histories = Histories(limits.history, limits.history_seconds, limits.history_bytes)
         self.drops = Drops(clock, limits.strict)
@@ -122,12 +121,12 @@ class Upstream:
             stream.state.reached = partial(self.arrived.append, key)
             stream.state.max_levels = self._limits.max_book_levels
             stream.state.too_large = partial(self.drops.too_many_levels, key, self._limits.max_book_levels)
-        if self._down_since is not None:
-            stream.lose(self._down_since)
         return stream
 
     def want(self, stream: LiveStream) -> None:
-        self.source.want(stream.name)
+        down_since = self.source.want(stream.name)
+        if down_since is not None:
+            stream.lose(down_since)
 
     def unwant(self, stream: LiveStream) -> None:
         stream.history.close()
@@ -139,7 +138,7 @@ class Upstream:
     # What the source says, as `Sink` has it.
 
     def confirmed(self, name: str, after: str | None) -> None:
-        self.reached()
+        self.is_reached = True
         stream = self.registry.find(name)
         if stream is None:
             return
@@ -183,21 +182,19 @@ class Upstream:
         self.finder.forget(stream)
         self.readiness.settled(stream)
 
-    def reached(self) -> None:
-        self._down_since = None
-        self.outages.over(int(self._now() * 1000))
+    def reached(self, link: str) -> None:
+        self.outages.over(link, int(self._now() * 1000))
         self.is_reached = True
 
-    def lost(self, last_good: int | None) -> None:
+    def lost(self, since: int, names: Collection[str], link: str) -> None:
         self._fanout.flush()
-        if last_good is not None or self._down_since is None:  # or it is a further attempt in vain
-            self._down_since = last_good if last_good is not None else int(self._now() * 1000)
-        streams = self.registry.all
+        streams = [stream for stream in map(self.registry.find, names) if stream is not None]
         for stream in streams:
             self.finder.forget(stream)
-        told = self.gaps.opened([stream for stream in streams if stream.lose(self._down_since)])
-        self.outages.lost(self._down_since, told)
-        for stream in [stream for stream in self.registry.all if self.readiness.is_awaited(stream)]:
+        told = self.gaps.opened([stream for stream in streams if stream.lose(since)])
+        if link:
+            self.outages.lost(link, since, told)
+        for stream in [stream for stream in streams if self.readiness.is_awaited(stream)]:
             self.readiness.settled(stream)
 
     def discovered(self, name: str) -> None:

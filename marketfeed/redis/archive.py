@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 
 from marketfeed.boundaries import Entry
 from marketfeed.model.entry_ids import parse_id
-from marketfeed.redis.commands import CommandFault, CommandRefused, RedisCommands
+from marketfeed.redis.commands import CommandFault, CommandRefused, KeyedCommands
 from marketfeed.redis.stream_entries import ABSENT, Extent, payload_of, read_extent
 
 __all__ = ["RedisArchive"]
@@ -26,9 +26,9 @@ FIRST_RANGE, LONGEST_RANGE = 32, 1000
 
 
 class RedisArchive:
-    """Redis streams as an `Archive`. `commands`: the link that is asked through; who made it starts and stops it."""
+    """Redis streams as an `Archive`. `commands`: through which it is asked."""
 
-    def __init__(self, commands: RedisCommands, channel_prefix: str = "") -> None:
+    def __init__(self, commands: KeyedCommands, channel_prefix: str = "") -> None:
         self._commands = commands
         self._prefix = channel_prefix.encode()
 
@@ -47,8 +47,8 @@ class RedisArchive:
         portion = _Portion(max_bytes, max(1, max_bytes))
         try:
             has_come_so_far = end <= (await self._extent(key)).last
-            await self._read(portion, lambda last, count: ("XRANGE", key, f"({last or after}", until, "COUNT", count))
-            newest = await self._commands.ask("XREVRANGE", key, after, "-", "COUNT", "1")
+            await self._read(key, portion, lambda last, n: ("XRANGE", key, f"({last or after}", until, "COUNT", n))
+            newest = await self._commands.ask_for(key, "XREVRANGE", key, after, "-", "COUNT", "1")
             extent = await self._extent(key)
         except CommandFault:
             return None
@@ -59,22 +59,26 @@ class RedisArchive:
     async def _newest(self, key: bytes, limit: int, max_bytes: int) -> list[Entry] | None:
         portion = _Portion(max_bytes, limit)
         try:
-            await self._read(portion, lambda last, n: ("XREVRANGE", key, f"({last}" if last else "+", "-", "COUNT", n))
+            await self._read(
+                key, portion, lambda last, n: ("XREVRANGE", key, f"({last}" if last else "+", "-", "COUNT", n)
+            )
         except CommandFault:
             return None
         return portion.entries[::-1]
 
-    async def _read(self, portion: _Portion, command: Callable[[str, str], tuple[str | bytes, ...]]) -> None:
+    async def _read(
+        self, key: bytes, portion: _Portion, command: Callable[[str, str], tuple[str | bytes, ...]]
+    ) -> None:
         """Fill a portion. `command`: asks for entries behind an id, "" at first, and at most so many of them."""
         while count := portion.wanted():
-            found = await self._commands.ask(*command(portion.last, str(count)))
+            found = await self._commands.ask_for(key, *command(portion.last, str(count)))
             portion.take(found)
             if len(found) < count:
                 return
 
     async def _extent(self, key: bytes) -> Extent:
         try:
-            return read_extent(await self._commands.ask("XINFO", "STREAM", key))
+            return read_extent(await self._commands.ask_for(key, "XINFO", "STREAM", key))
         except CommandRefused as fault:
             if str(fault).startswith("ERR no such key"):
                 return ABSENT

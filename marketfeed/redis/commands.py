@@ -22,7 +22,7 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_keeper import LinkKeeper
 
-__all__ = ["CommandFault", "CommandRefused", "Commands", "OutOfReach", "RedisCommands"]
+__all__ = ["CommandFault", "CommandRefused", "Commands", "KeyedCommands", "OutOfReach", "RedisCommands"]
 
 
 class CommandFault(Exception):
@@ -42,6 +42,13 @@ class Commands(Protocol):
 
     def ask(self, *words: bytes | str | int) -> Deferred[Any]:
         """Send one command. Its reply, as hiredis reads it (bytes, int, list, None); fails with `CommandFault`."""
+
+
+class KeyedCommands(Protocol):
+    """Through which whichever server has a key is asked about it."""
+
+    def ask_for(self, key: bytes, *words: bytes | str | int) -> Deferred[Any]:
+        """Send one command to the server that has `key`. Its reply, or a `CommandFault`, as `Commands` has it."""
 
 
 class _CommandLink(RedisLink):

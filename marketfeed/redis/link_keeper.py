@@ -51,6 +51,8 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
     """
 
     log = Log()
+    is_of_source = False
+    """Publications come on its links."""
 
     def __init__(self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, name: str) -> None:
         MultiService.__init__(self)

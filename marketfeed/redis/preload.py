@@ -3,7 +3,7 @@
 1. A name is said when the service starts. What a pattern covers is said when it is found, each stream once.
 2. Where Redis keeps the streams, patterns are looked for among its keys of that type. Where it only passes publications
    on, nobody knows the streams before something is published: they are looked for among the keys of the snapshots, and
-   somebody listens (`ChannelSampler`). The channels that others subscribe to are not looked at: a client may subscribe
+   somebody listens (`channel_sampler`). The channels that others subscribe to are not looked at: a client may subscribe
    to whatever it likes, and none of that need exist.
 3. A look takes small steps, and at most a twentieth of the time; the next one comes after `LOOK_SECONDS` at least. One
    that fails is tried again, and its cause is logged when it is new.
@@ -12,19 +12,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import product
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock
 from marketfeed.model.stream_globs import StreamGlob
 from marketfeed.model.streams import snapshot_key
-from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.commands import CommandFault, Commands, OutOfReach
 from marketfeed.runtime.logs import Log
 
@@ -42,7 +40,8 @@ _STEP = b"500"
 class Preload(MultiService):
     """Calls `discovered` with the canonical names of the streams that `globs` cover, with each once.
 
-    `by_streams`: Redis keeps them as Redis Streams; otherwise somebody listens, through `endpoint`, as a child of this.
+    `servers`: all that have some of them, at the moment; `listen`: where Redis only passes publications on, makes what
+    listens to patterns of channels, as a child of this; None: Redis keeps them as Redis Streams.
     """
 
     log = Log()
@@ -50,32 +49,27 @@ class Preload(MultiService):
     def __init__(
         self,
         clock: Clock,
-        endpoint: IStreamClientEndpoint,
-        address: RedisAddress,
-        commands: Commands,
+        servers: Callable[[], Iterable[Commands]],
         discovered: Callable[[str], None],
         globs: Sequence[StreamGlob],
         channel_prefix: str,
-        *,
-        by_streams: bool,
+        listen: Callable[[Sequence[bytes], Callable[[bytes], None]], IService] | None,
     ) -> None:
         MultiService.__init__(self)
         self._clock = clock
-        self._commands = commands
+        self._servers = servers
         self._discovered = discovered
         self._names = [str(glob) for glob in globs if glob.is_name]
         self._globs = [glob for glob in globs if not glob.is_name]
         self._prefix = channel_prefix
-        self._by_streams = by_streams
+        self._by_streams = listen is None
         self._said: set[str] = set()
         self._last_fault = ""
         self._is_full = False
         self._work: Deferred[None] | None = None
-        if self._globs and not by_streams:
+        if self._globs and listen is not None:
             channels = [glob.behind(channel_prefix) for glob in self._globs]
-            heard = partial(self._found, channel_prefix)
-            sampler: IService = ChannelSampler(clock, endpoint, address, channels, heard)
-            sampler.setServiceParent(self)
+            listen(channels, partial(self._found, channel_prefix)).setServiceParent(self)
 
     def startService(self) -> None:
         MultiService.startService(self)
@@ -118,11 +112,11 @@ class Preload(MultiService):
     async def _look(self) -> None:
         prefix = self._prefix if self._by_streams else snapshot_key(self._prefix, "")
         more = (b"TYPE", b"stream") if self._by_streams else ()
-        for glob in self._globs:
+        for glob, server in product(self._globs, self._servers()):
             cursor = b"0"
             while True:
                 pattern = glob.behind(prefix)
-                cursor, keys = await self._commands.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _STEP, *more)
+                cursor, keys = await server.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _STEP, *more)
                 for key in keys:
                     self._found(prefix, key)
                 if cursor == b"0":

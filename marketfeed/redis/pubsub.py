@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import hiredis
@@ -28,15 +28,15 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
-from marketfeed.boundaries import Clock, Sink, Snapshots
+from marketfeed.boundaries import Clock, Sink
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channels import Batch, DesiredChannels, Verb
 from marketfeed.redis.commands import Commands
 from marketfeed.redis.link import SubscriberLink
-from marketfeed.redis.link_keeper import LinkKeeper
-from marketfeed.redis.ordered_snapshots import OrderedSnapshots
+from marketfeed.redis.node_source import FeedLink, NodeSource
 from marketfeed.redis.rotation import Rounds
-from marketfeed.redis.server_role import ASK_SECONDS, BUSY, RoleLink, RoleWatch
+from marketfeed.redis.server_role import ASK_SECONDS, BUSY
+from marketfeed.redis.stream_reads import Reading
 from marketfeed.runtime.logs import Log
 
 __all__ = ["RedisPubSub"]
@@ -53,8 +53,8 @@ class _Ping(msgspec.Struct, frozen=True, eq=False):
     waiting: list[Deferred[bool]]
 
 
-class _PubSubLink(RoleLink, SubscriberLink):
-    """A link that delivers to a source. `good_at`: when it was last known good, in s since 1970."""
+class _PubSubLink(FeedLink, SubscriberLink):
+    """A link that delivers to a source."""
 
     def __init__(self, clock: Clock, source: RedisPubSub, now: Callable[[], float]) -> None:
         super().__init__(clock)
@@ -133,11 +133,11 @@ class _PubSubLink(RoleLink, SubscriberLink):
             each.callback(False)
 
 
-class RedisPubSub(LinkKeeper[_PubSubLink]):
-    """Redis PUBLISH/SUBSCRIBE as a `Source`, which tells `sink`.
+class RedisPubSub(NodeSource[_PubSubLink]):
+    """Redis PUBLISH/SUBSCRIBE as a `Source`.
 
-    `commands`: another link to the server, which is asked for its role; `channel_prefix`: what stands before a stream's
-    name in that of its channel; `now`: the time, in s since 1970. `streams`: what is delivered, by its channel.
+    `channel_prefix`: what stands before a stream's name in that of its channel. `streams`: what is delivered, by its
+    channel.
     """
 
     log = Log()
@@ -152,21 +152,16 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
         channel_prefix: str = "",
         now: Callable[[], float] = time.time,
         *,
-        snapshots: Snapshots | None = None,
+        name: str = "redis",
     ) -> None:
-        super().__init__(clock, endpoint, address, "redis")
+        super().__init__(clock, endpoint, address, sink, commands, now, name)
         self._prefix = channel_prefix.encode()
-        self._now = now
         self._desired = DesiredChannels()
         self._put_off: Batch | None = None
-        self._role = RoleWatch(clock, commands, now)
         self._retries = Rounds(clock.seconds(), RETRIES_A_SECOND)
         self._asking = LoopingCall(self._ask)
         self._asking.clock = clock
         self._names: dict[bytes, str] = {}
-        self.archive = None
-        self.snapshots = None if snapshots is None else OrderedSnapshots(snapshots, self._catch_up)
-        self.sink = sink
         self.streams: dict[bytes, str] = {}
 
     @property
@@ -176,12 +171,17 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
 
     # What the hub asks for.
 
-    def want(self, stream: str) -> None:
+    @property
+    def wanted(self) -> Collection[str]:
+        return self._names.values()
+
+    def want(self, stream: str, position: Reading | None = None) -> int | None:
         channel = self._prefix + stream.encode()
         self._names[channel] = stream
         if self._desired.want(channel):
             self._confirm(channel)
         self._go_on()
+        return self.down_since
 
     def unwant(self, stream: str) -> None:
         channel = self._prefix + stream.encode()
@@ -197,21 +197,21 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
 
     def link_up(self, link: _PubSubLink) -> None:
         link.good_at = self._now()
-        self._role.begin(link)
         self._desired.linked()
         self._asking.start(ASK_SECONDS, now=False)
-        self.sink.reached()
+        super().link_up(link)
         self._go_on()
 
     def link_down(self, link: _PubSubLink | None) -> None:
         self._put_off = None
-        self._role.end()
         self._desired.lost()
         self.streams.clear()
         if self._asking.running:
             self._asking.stop()
-        if self.running:
-            self.sink.lost(None if link is None else self._good_at(link))
+        if self.running and link is not None and link.pinged_at is not None:
+            line = "redis: the connection ended with a PING unanswered for {seconds:.1f} s"
+            self.log.info(line, seconds=self._now() - link.pinged_at)
+        super().link_down(link)
 
     def answered(self) -> None:
         """The server has answered a PING."""
@@ -252,7 +252,7 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
             self.log.debug(line, verb=batch.verb.value, count=len(batch.channels), channel=batch.channels[0])
             self.link.send(batch)
 
-    def _catch_up(self, stream: str) -> Deferred[bool]:
+    def catch_up(self, stream: str) -> Deferred[bool]:
         return succeed(False) if self.link is None else self.link.catch_up()
 
     def _ask(self) -> None:
@@ -261,9 +261,3 @@ class RedisPubSub(LinkKeeper[_PubSubLink]):
                 self.link.ping()
             self._desired.retry(self._retries.due(len(self._desired.refused), self._clock.seconds()))
             self._go_on()
-
-    def _good_at(self, link: _PubSubLink) -> int:
-        if link.pinged_at is not None:
-            seconds = self._now() - link.pinged_at
-            self.log.info("redis: the connection ended with a PING unanswered for {seconds:.1f} s", seconds=seconds)
-        return int(min(link.good_at, self._role.good_at) * 1000)

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from marketfeed.boundaries import Clock
 from marketfeed.model.rate import TokenBucket
 from marketfeed.model.streams import snapshot_key
-from marketfeed.redis.commands import Commands, OutOfReach
+from marketfeed.redis.commands import KeyedCommands, OutOfReach
 from marketfeed.runtime.logs import Log
 
 __all__ = ["REACH_SECONDS", "RedisSnapshots"]
@@ -44,7 +44,7 @@ class RedisSnapshots(Service):
 
     log = Log()
 
-    def __init__(self, clock: Clock, commands: Commands, channel_prefix: str, max_payload: int) -> None:
+    def __init__(self, clock: Clock, commands: KeyedCommands, channel_prefix: str, max_payload: int) -> None:
         self._clock = clock
         self._commands = commands
         self._prefix = channel_prefix
@@ -85,7 +85,8 @@ class RedisSnapshots(Service):
             if read.answer.called:
                 continue  # cancelled
             self._in_flight += 1
-            asked = self._commands.ask("GETRANGE", snapshot_key(self._prefix, read.stream), "0", str(self._max_payload))
+            key = snapshot_key(self._prefix, read.stream).encode()
+            asked = self._commands.ask_for(key, "GETRANGE", key, "0", str(self._max_payload))
             asked.addCallbacks(self._has_read, self._has_failed, callbackArgs=(read,), errbackArgs=(read,))
         self._is_sending = False
 

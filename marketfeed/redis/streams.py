@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from hiredis import ReplyError, pack_command
@@ -35,16 +35,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Archive, Clock, Sink, Snapshots
+from marketfeed.boundaries import Archive, Clock, Sink
 from marketfeed.model.entry_ids import before, write_id
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.arrivals import Arrivals
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.delivery import Delivery, Found
-from marketfeed.redis.link_keeper import LinkKeeper
-from marketfeed.redis.ordered_snapshots import OrderedSnapshots
+from marketfeed.redis.node_source import FeedLink, NodeSource
 from marketfeed.redis.reader_link import BLOCKED, NONE, ReaderLink
-from marketfeed.redis.server_role import RoleLink, RoleWatch
 from marketfeed.redis.stream_checks import LOOK_SECONDS, REFUSALS, StreamChecks, entry_id
 from marketfeed.redis.stream_entries import Extent
 from marketfeed.redis.stream_reads import LaggingRead, Reading, Reads, Volume, is_absent
@@ -65,15 +63,15 @@ _ANY_SIZE = 1 << 40
 """Bytes; of a single publication."""
 
 
-class _SourceLink(RoleLink, ReaderLink):
+class _SourceLink(FeedLink, ReaderLink):
     """A link on which streams are read, and whose server has all that its master has."""
 
 
-class RedisStreams(LinkKeeper[_SourceLink]):
-    """Redis streams as a `Source`, which tells `sink`.
+class RedisStreams(NodeSource[_SourceLink]):
+    """Redis streams as a `Source`.
 
-    `channel_prefix`: what stands before a stream's name in its key; `now`: the time, in s since 1970. A second link of
-    its own ends waits, and is asked for the server's role.
+    `channel_prefix`: what stands before a stream's name in its key. A second link of its own ends waits, and is asked
+    for the server's role.
     """
 
     log = Log()
@@ -88,16 +86,14 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         now: Callable[[], float] = time.time,
         *,
         archive: Archive | None = None,
-        snapshots: Snapshots | None = None,
+        name: str = "redis",
     ) -> None:
-        super().__init__(clock, endpoint, address, "redis")
-        self._prefix = channel_prefix.encode()
-        self._now = now
-        commands = RedisCommands(clock, endpoint, address, "redis, to unblock")
+        commands = RedisCommands(clock, endpoint, address, f"{name}, to unblock")
+        super().__init__(clock, endpoint, address, sink, commands, now, name)
         self.add_child(commands)
+        self._prefix = channel_prefix.encode()
         self._unblocker = Unblocker(clock, commands)
-        self._role = RoleWatch(clock, commands, now)
-        self._wanted: dict[str, Reading] = {}
+        self._readings: dict[str, Reading] = {}
         self._arrivals = Arrivals(clock)
         self._checks = StreamChecks(clock, commands, self)
         self._looking = LoopingCall(self._look)
@@ -109,9 +105,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         self._read_at = 0.0
         self._is_narrowing = False
         self._rest: IDelayedCall | None = None
-        self.archive = archive
-        self.snapshots = None if snapshots is None else OrderedSnapshots(snapshots, self._catch_up)
-        self.sink = sink
+        self._archive = archive
 
     @property
     def ping_age(self) -> float | None:
@@ -120,26 +114,32 @@ class RedisStreams(LinkKeeper[_SourceLink]):
 
     # What the hub asks for.
 
-    def want(self, stream: str) -> None:
-        reading = self._wanted[stream] = Reading(stream, self._prefix + stream.encode())
+    @property
+    def wanted(self) -> Collection[str]:
+        return self._readings
+
+    def want(self, stream: str, position: Reading | None = None) -> int | None:
+        reading = self._readings[stream] = position or Reading(stream, self._prefix + stream.encode())
         self._checks.add(reading)
         self.go_on()
+        return self.down_since
 
-    def unwant(self, stream: str) -> None:
-        reading = self._wanted.pop(stream, None)
+    def unwant(self, stream: str) -> Reading | None:
+        reading = self._readings.pop(stream, None)
         if reading is not None:
             self._checks.drop(reading)
             self._reads.drop(reading)
             self._arrivals.forget(reading)
+        return reading
 
-    def _catch_up(self, stream: str) -> Deferred[bool]:
+    def catch_up(self, stream: str) -> Deferred[bool]:
         return Deferred.fromCoroutine(self._read_so_far(stream))
 
     async def _read_so_far(self, stream: str) -> bool:
         """Wait until all that is in the stream now has been published. False: that is not to be known."""
-        assert self.archive is not None
-        newest = await self.archive.newest(stream, 1, _ANY_SIZE)
-        reading = self._wanted.get(stream)
+        assert self._archive is not None
+        newest = await self._archive.newest(stream, 1, _ANY_SIZE)
+        reading = self._readings.get(stream)
         if newest is None or reading is None or self.link is None:
             return False
         return not newest or await self._arrivals.wait_for(reading, newest[0][0])
@@ -150,17 +150,15 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         return _SourceLink(self._clock, self, self._now)
 
     def link_up(self, link: _SourceLink) -> None:
-        self._role.begin(link)
-        self._checks.begin(self._wanted.values())
+        self._checks.begin(self._readings.values())
         self._is_narrowing = False
         self._looking.start(LOOK_SECONDS, now=False)
         self._read_at = self._clock.seconds()
-        self.sink.reached()
+        super().link_up(link)
         who = pack_command(("CLIENT", "ID")) + pack_command(("INFO", "server"))
         link.ask(who, 2, lambda answers: self._unblocker.aim(*answers))
 
     def link_down(self, link: _SourceLink | None) -> None:
-        self._role.end()
         if self._looking.running:
             self._looking.stop()
         self._delivery.stop()
@@ -170,8 +168,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
-        if self.running:
-            self.sink.lost(None if link is None else int(min(link.good_at, self._role.good_at) * 1000))
+        super().link_down(link)
         self._arrivals.clear()
 
     # One exchange after the other.
@@ -207,7 +204,7 @@ class RedisStreams(LinkKeeper[_SourceLink]):
     # What comes of the checks.
 
     def is_wanted(self, reading: Reading) -> bool:
-        return self._wanted.get(reading.stream) is reading
+        return self._readings.get(reading.stream) is reading
 
     def is_read(self, reading: Reading) -> bool:
         return self._reads.get(reading.key) is reading

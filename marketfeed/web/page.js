@@ -70,6 +70,7 @@ const LINK = [
   ['cause', (row) => row.cause || '–', 'long'],
 ];
 const OUTAGE = [
+  ['link', (row) => row.link],
   ['from', (row) => format.time(row.since)],
   ['to', (row) => (row.until == null ? marked('still', 'bad') : format.time(row.until))],
   ['for', (row) => format.span(((row.until ?? Date.now()) - row.since) / 1000), 'number'],

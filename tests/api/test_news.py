@@ -28,7 +28,7 @@ class Watched(World):
 
     def reach(self) -> None:
         self.links[0].link, self.links[0].cause = object(), ""
-        self.room.source.sink.reached()
+        self.room.source.sink.reached("redis")
 
     def lose(self) -> None:
         self.links[0].link, self.links[0].cause = None, "connection refused"

@@ -44,7 +44,7 @@ def test_health(world: Answering) -> None:
     assert world.ask("/healthz") == Page(b"ok\n")
     page = world.ask("/readyz")
     assert (page.status, json.loads(page.body)) == (503, {"ready": False, "reasons": ["source-never-reached"]})
-    world.room.source.sink.reached()
+    world.room.source.sink.reached("redis")
     page = world.ask("/readyz")
     assert (page.status, json.loads(page.body)) == (200, {"ready": True, "reasons": []})
 

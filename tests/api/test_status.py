@@ -50,16 +50,16 @@ def test_what_is_wrong_comes_first(world: Shown) -> None:
     assert (read["healthy"], read["news"][0]["name"]) == (False, "source-never-reached")
     assert read["summary"] == f"{read['news'][0]['text']} 0 clients."
     world.links[0].link = object()
-    world.room.source.sink.reached()
+    world.room.source.sink.reached("redis")
     read = world.read()
     assert (read["healthy"], read["news"], read["summary"]) == (True, [], "Healthy. 0 clients.")
 
 
 def test_outages_have_those_who_were_told(world: Shown) -> None:
-    world.room.source.sink.reached()
+    world.room.source.sink.reached("redis")
     member(world.room, "trade@A")
     world.room.source.lose(EPOCH * 1000)
-    assert world.read()["workers"][0]["outages"] == [{"since": EPOCH * 1000, "until": None, "told": 1}]
+    assert world.read()["workers"][0]["outages"] == [{"link": "redis", "since": EPOCH * 1000, "until": None, "told": 1}]
 
 
 def test_numbers_stand_beside_their_limits(world: Shown) -> None:

@@ -28,7 +28,8 @@ class FakeLink:
 
     reconnects = LinkKeeper.reconnects
 
-    def __init__(self, called: str) -> None:
+    def __init__(self, called: str, *, is_of_source: bool = False) -> None:
+        self.is_of_source = is_of_source
         self.called = called
         self.address = "unix:///run/redis.sock"
         self.cause = ""
@@ -50,7 +51,7 @@ class World:
         self.users = UserManager(clock, 20, 0.0, lambda: EPOCH + clock.seconds())
         self.refusals = Refusals(clock, lambda: EPOCH + clock.seconds())
         self.requests: Counter[str] = Counter({"PING": 0})
-        self.links = [FakeLink("redis"), FakeLink("redis commands")]
+        self.links = [FakeLink("redis", is_of_source=True), FakeLink("redis commands")]
         self.memory = MemoryGuard(clock, MemoryLimit())
         self.expiry: float | None = None
         self.parts = Parts(
@@ -60,7 +61,7 @@ class World:
             clients=self.users,
             refusals=self.refusals,
             requests=self.requests,
-            links=cast("list[LinkKeeper[Any]]", self.links),
+            links=lambda: cast("list[LinkKeeper[Any]]", self.links),
             health=Health(lambda: self.room.hub.overview.source_reached, self.users, self.memory, with_memory=True),
             memory=self.memory,
             collector=GarbageCollector(clock, lambda: 0),

@@ -454,9 +454,9 @@ class TestBuild:
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
         hub = part(daemon, Hub)
         assert not is_ready(daemon)
-        hub.reached()
+        hub.reached("redis")
         assert is_ready(daemon)
-        hub.lost(None)
+        hub.lost(0, [], "redis")
         assert is_ready(daemon)
         part(daemon, UserManager).draining = True
         assert not is_ready(daemon)
@@ -464,7 +464,7 @@ class TestBuild:
     def test_short_of_memory_it_is_not_ready(self) -> None:
         """Until there is enough again; whoever comes by in the meantime is told so."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
-        part(daemon, Hub).reached()
+        part(daemon, Hub).reached("redis")
         guard = part(daemon, MemoryGuard)
         guard.is_full = True
         assert not is_ready(daemon)

@@ -50,8 +50,8 @@ def test_gaps_of_streams_by_reason(room: Room) -> None:
     member(room, "trade@A", "depth@A")
     room.source.publish("depth@A", depth(1))
     room.source.publish("depth@A", depth(3))
-    room.hub.lost(None)
-    room.hub.lost(None)
+    room.source.lose()
+    room.source.lose()
     assert room.hub.counts.gaps == Counter({"source-down": 2, "sequence": 1})
 
 

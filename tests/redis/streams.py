@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from marketfeed.boundaries import Sink, Snapshots, Source, Subscriber
+from marketfeed.boundaries import Sink, Subscriber
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.archive import RedisArchive
-from marketfeed.redis.commands import RedisCommands
+from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.streams import RedisStreams
+from marketfeed.redis.topology import Node, OneServer
 from tests.system.harness import Harness, RedisServer
 
 __all__ = ["Heard", "address_of", "commands_on", "endpoint_of", "source_on"]
@@ -48,10 +50,10 @@ class Heard:
     def refused(self, stream: str, why: str) -> None:
         self.events.append(("refused", stream, why.split()[0]))
 
-    def reached(self) -> None:
+    def reached(self, link: str) -> None:
         self.events.append(("reached",))
 
-    def lost(self, last_good: int | None) -> None:
+    def lost(self, since: int, streams: Collection[str], link: str) -> None:
         self.events.append(("lost",))
 
     def of(self, what: str, stream: str | None = None) -> list[tuple[str, ...]]:
@@ -64,7 +66,6 @@ class Heard:
 
 if TYPE_CHECKING:
     _sink: Sink = Heard()
-    _source: type[Source] = RedisStreams
 
 
 def endpoint_of(harness: Harness, server: RedisServer) -> IStreamClientEndpoint:
@@ -83,22 +84,22 @@ def source_on(
     prefix: str = "",
     *,
     archive: RedisArchive | None = None,
-    snapshots: Snapshots | None = None,
 ) -> tuple[RedisStreams, Heard]:
     """A source that runs until the test ends."""
     heard = Heard()
     where = harness.reactor, endpoint_of(harness, server), address_of(server, user)
-    source = RedisStreams(*where, heard, prefix, archive=archive, snapshots=snapshots)
+    source = RedisStreams(*where, heard, prefix, archive=archive)
     heard.source = source
     source.startService()
     harness.on_close(source.stopService)
     return source, heard
 
 
-async def commands_on(harness: Harness, server: RedisServer) -> RedisCommands:
+async def commands_on(harness: Harness, server: RedisServer) -> RoutedCommands:
     """A link for commands that is up."""
-    commands = RedisCommands(harness.reactor, endpoint_of(harness, server), address_of(server))
+    node = Node("redis", address_of(server), endpoint_of(harness, server))
+    commands = RoutedCommands(harness.reactor, OneServer(node))
     commands.startService()
     harness.on_close(commands.stopService)
-    await harness.eventually(lambda: commands.ready)
+    await harness.eventually(lambda: commands.at(node).ready)
     return commands

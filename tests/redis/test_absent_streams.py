@@ -28,7 +28,7 @@ class World:
     async def start(self, harness: Harness) -> AbsentStreams:
         server = await harness.redis()
         self.redis = await server.connect()
-        self.commands = await commands_on(harness, server)
+        (self.commands,) = (await commands_on(harness, server)).each()
         absent = AbsentStreams(harness.reactor, self.commands, self.found.extend)
         harness.on_close(absent.clear)
         return absent

@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 from marketfeed.boundaries import Archive
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.archive import LONGEST_RANGE, RedisArchive
-from marketfeed.redis.commands import RedisCommands
+from marketfeed.redis.routed_commands import RoutedCommands
+from marketfeed.redis.topology import Node, OneServer
 from tests.redis.memory import Endpoint
 from tests.redis.streams import commands_on
 from tests.system.harness import Harness, Redis
@@ -64,7 +65,7 @@ def test_an_archive_that_catches_up_while_it_is_asked() -> None:
     """What it had when it was read is what counts, not what it has when the reading is looked over."""
     clock = Clock()
     endpoint = Endpoint(clock)
-    commands = RedisCommands(clock, endpoint, RedisAddress())
+    commands = RoutedCommands(clock, OneServer(Node("redis", RedisAddress(), endpoint)))
     archive = RedisArchive(commands)
     commands.startService()
     connection = endpoint.accept()
@@ -145,7 +146,7 @@ async def test_what_is_gone(harness: Harness) -> None:
 @pytest_twisted.ensureDeferred
 async def test_what_is_no_offset(harness: Harness, text: str) -> None:
     """Nobody asks the server."""
-    archive = RedisArchive(RedisCommands(Clock(), Endpoint(Clock()), RedisAddress()))
+    archive = RedisArchive(RoutedCommands(Clock(), OneServer(Node("redis", RedisAddress(), Endpoint(Clock())))))
     assert await archive.since(A, text, "1-0", PLENTY) is None
     assert await archive.since(A, "1-0", text, PLENTY) is None
 
@@ -171,7 +172,7 @@ async def test_out_of_reach(harness: Harness) -> None:
     await redis.command("SET", f"pre:{A}", "1")
     assert await archive.newest(A, 1, PLENTY) is None
     assert await archive.since(A, "1-0", "2-0", PLENTY) is None
-    idle = RedisArchive(RedisCommands(Clock(), Endpoint(Clock()), RedisAddress()))
+    idle = RedisArchive(RoutedCommands(Clock(), OneServer(Node("redis", RedisAddress(), Endpoint(Clock())))))
     assert await idle.newest(A, 1, PLENTY) is None
     assert await idle.since(A, "1-0", "2-0", PLENTY) is None
 

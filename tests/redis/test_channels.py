@@ -280,18 +280,36 @@ def test_each_refused_channel_costs_a_logarithm_of_the_batch(count: int, data: s
 POOL = names(14)
 
 
+def slot_of(channel: bytes) -> int:
+    return int(channel[-1:]) % 3
+
+
 class Server:
-    """What Redis does with one connection: it takes commands in order, and answers each channel of a permitted one."""
+    """What Redis does with one connection: it takes commands in order, and answers each channel of a permitted one.
+
+    `moved`: the slots that it has no longer.
+    """
 
     def __init__(self, forbidden: frozenset[bytes]) -> None:
         self.forbidden = forbidden
+        self.moved: set[int] = set()
         self.subscribed: set[bytes] = set()
         self.commands: deque[Batch] = deque()
-        self.answers: deque[tuple[Verb, bytes] | None] = deque()
+        self.answers: deque[tuple[Verb, bytes] | int | None] = deque()
+
+    def move(self, slot: int) -> None:
+        """It ends the subscriptions of this slot without being asked."""
+        self.moved.add(slot)
+        for channel in sorted(each for each in self.subscribed if slot_of(each) == slot):
+            self.subscribed.discard(channel)
+            self.answers.append((Verb.UNSUBSCRIBE, channel))
 
     def work(self) -> None:
-        """Take the oldest command; None among the answers is a refusal."""
+        """Take the oldest command; among the answers None is a refusal, and a slot one that is elsewhere."""
         batch = self.commands.popleft()
+        if self.moved and slot_of(batch.channels[0]) in self.moved:
+            self.answers.append(slot_of(batch.channels[0]))
+            return
         if batch.verb is Verb.UNSUBSCRIBE:
             self.subscribed.difference_update(batch.channels)
         elif self.forbidden.isdisjoint(batch.channels):
@@ -305,9 +323,14 @@ class Server:
 class DesiredAgainstServer(RuleBasedStateMachine):
     """Wishes, answers and losses in any order; `told` and `refused` are what the hub would believe."""
 
+    window = 1
+
+    def make(self) -> DesiredChannels:
+        return DesiredChannels()
+
     @initialize(forbidden=st.frozensets(st.sampled_from(POOL), max_size=5))
     def begin(self, forbidden: frozenset[bytes]) -> None:
-        self.desired = DesiredChannels()
+        self.desired = self.make()
         self.forbidden = forbidden
         self.server: Server | None = None
         self.wanted: set[bytes] = set()
@@ -353,8 +376,9 @@ class DesiredAgainstServer(RuleBasedStateMachine):
         if batch is None:
             return
         assert self.server is not None, "something is sent without a link"
-        assert not self.server.commands, "a second batch is in flight"
-        assert not self.server.answers, "a second batch is in flight"
+        if self.window == 1:
+            assert not self.server.commands, "a second batch is in flight"
+            assert not self.server.answers, "a second batch is in flight"
         assert 0 < len(set(batch.channels)) == len(batch.channels)
         self.server.commands.append(batch)
 
@@ -380,16 +404,24 @@ class DesiredAgainstServer(RuleBasedStateMachine):
     def answer(self) -> None:
         assert self.server is not None
         answer = self.server.answers.popleft()
+        if isinstance(answer, int):
+            self.elsewhere(answer)
+            return
         if answer is not None:
             if self.desired.answered(*answer):
                 self.told.add(answer[1])
                 self.refused.discard(answer[1])
+            elif answer[0] is Verb.UNSUBSCRIBE:
+                self.told.discard(answer[1])
             return
         channel = self.desired.denied()
         if channel is not None:
             assert channel in self.wanted, "a channel that nobody wants is reported as refused"
             assert channel not in self.refused, "a channel is reported as refused twice"
             self.refused.add(channel)
+
+    def elsewhere(self, slot: int) -> None:
+        raise AssertionError("nothing moves here")
 
     @rule()
     def settle(self) -> None:
@@ -398,7 +430,18 @@ class DesiredAgainstServer(RuleBasedStateMachine):
             self.link()
         server = self.server
         assert server is not None
+        self.answer_all(server)
         self.desired.retry(len(POOL))
+        self.desired.ask_again()
+        self.answer_all(server)
+        assert server.subscribed == self.wanted - self.forbidden
+        assert self.desired.confirmed == server.subscribed
+        assert self.told == self.wanted - self.forbidden, "a client waits for a confirmation that never comes"
+        assert self.refused == self.wanted & self.forbidden
+        assert set(self.desired.refused) == self.refused
+
+    def answer_all(self, server: Server) -> None:
+        server.moved.clear()
         for _ in range(8 * len(POOL)):
             if server.commands:
                 self.work()
@@ -410,17 +453,16 @@ class DesiredAgainstServer(RuleBasedStateMachine):
                     break
         else:
             raise AssertionError("no end of batches")
-        assert server.subscribed == self.wanted - self.forbidden
-        assert self.desired.confirmed == server.subscribed
-        assert self.told == self.wanted - self.forbidden, "a client waits for a confirmation that never comes"
-        assert self.refused == self.wanted & self.forbidden
-        assert set(self.desired.refused) == self.refused
 
     @invariant()
     def nothing_told_is_missed(self) -> None:
-        """What the hub takes for confirmed is subscribed on the server."""
+        """What the hub takes for confirmed is subscribed on the server, or the server has said that it is no more."""
         if hasattr(self, "desired"):
-            assert self.told <= (self.server.subscribed if self.server is not None else set())
+            subscribed: set[bytes] = set()
+            if self.server is not None:
+                ended = [each[1] for each in self.server.answers if isinstance(each, tuple)]
+                subscribed = self.server.subscribed.union(ended if self.server.moved or self.window > 1 else ())
+            assert self.told <= subscribed
             assert self.desired.wanted == self.wanted
 
     def teardown(self) -> None:
@@ -430,3 +472,45 @@ class DesiredAgainstServer(RuleBasedStateMachine):
 
 TestDesiredAgainstServer = DesiredAgainstServer.TestCase
 TestDesiredAgainstServer.settings = machine_test(1.5, 50)
+
+
+class SlotsAgainstServer(DesiredAgainstServer):
+    """The same with several batches in flight, where channels have slots that move away and come back."""
+
+    window = 3
+
+    def make(self) -> DesiredChannels:
+        return DesiredChannels(slot_of, self.window)
+
+    @precondition(lambda self: self.server is not None)
+    @rule(slot=st.integers(0, 2))
+    def move(self, slot: int) -> None:
+        assert self.server is not None
+        self.server.move(slot)
+
+    @precondition(lambda self: self.server is not None)
+    @rule(slot=st.integers(0, 2))
+    def come_back(self, slot: int) -> None:
+        assert self.server is not None
+        self.server.moved.discard(slot)
+
+    @rule()
+    def ask_again(self) -> None:
+        self.desired.ask_again()
+
+    def elsewhere(self, slot: int) -> None:
+        """An end that nobody asked for may have been taken for an answer; then this one is nobody's."""
+        oldest = self.desired.oldest
+        if oldest is not None and slot_of(oldest.channels[0]) == slot:
+            self.desired.is_misplaced()
+
+    @rule()
+    def send(self) -> None:
+        super().send()
+        if self.server is not None:
+            for batch in self.server.commands:
+                assert len({slot_of(channel) for channel in batch.channels}) == 1
+
+
+TestSlotsAgainstServer = SlotsAgainstServer.TestCase
+TestSlotsAgainstServer.settings = machine_test(1.5, 50)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from hiredis import pack_command
+from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
@@ -15,6 +17,7 @@ from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.commands import CommandRefused, OutOfReach
 from marketfeed.redis.preload import LOOK_SECONDS, Preload
 from tests.conftest import LogCapture
@@ -67,14 +70,15 @@ class World:
         self.found: list[str] = []
         self.preload = Preload(
             self.clock,
-            self.endpoint,
-            RedisAddress(),
-            self.keys,
+            lambda: [self.keys],
             self.found.append,
             [parse_glob(pattern, KINDS) for pattern in patterns],
             prefix,
-            by_streams=by_streams,
+            None if by_streams else self.listen,
         )
+
+    def listen(self, patterns: Sequence[bytes], heard: Callable[[bytes], None]) -> IService:
+        return ChannelSampler(self.clock, self.endpoint, RedisAddress(), patterns, heard)
 
     def start(self, *steps: list[bytes]) -> World:
         self.keys.steps = list(steps) or [[]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,10 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 
-from marketfeed.boundaries import Sink, Source, Subscriber
+from marketfeed.boundaries import Sink, Subscriber
 from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.node_source import NodeSource
+from marketfeed.redis.ordered_snapshots import OrderedSnapshots
 from marketfeed.redis.pubsub import RedisPubSub
 from tests.conftest import LogCapture
 from tests.fakes import FakeSnapshots
@@ -33,6 +35,7 @@ class RecordingSink:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
+        self.named: list[str] = []  # as lost last
 
     def publish(self, stream: str, payload: bytes) -> None:
         self.events.append(("publish", stream, payload))
@@ -49,11 +52,14 @@ class RecordingSink:
     def refused(self, stream: str, why: str) -> None:
         self.events.append(("refused", stream, why))
 
-    def reached(self) -> None:
+    def reached(self, link: str) -> None:
+        assert link == "redis"
         self.events.append(("reached",))
 
-    def lost(self, last_good: int | None) -> None:
-        self.events.append(("lost", last_good))
+    def lost(self, since: int, streams: Collection[str], link: str) -> None:
+        assert link == "redis"
+        self.events.append(("lost", since))
+        self.named = sorted(streams)
 
     def take(self) -> list[Event]:
         """What was said since this was last called, the flushes left out."""
@@ -98,8 +104,8 @@ class World:
             self.commands,
             prefix,
             lambda: NOW + self.clock.seconds(),
-            snapshots=self.snapshots,
         )
+        self.ordered = OrderedSnapshots(self.snapshots, self.source.catch_up)
         self.server: Connection
 
     def start(self) -> World:
@@ -123,8 +129,7 @@ class World:
     def read(self, stream: str) -> list[bytes | None]:
         """Ask for a state; it is in the list that is returned, as soon as it is given."""
         given: list[bytes | None] = []
-        assert self.source.snapshots is not None
-        self.source.snapshots.read(stream).addCallback(given.append)
+        self.ordered.read(stream).addCallback(given.append)
         return given
 
     def asked(self) -> list[tuple[str, ...]]:
@@ -362,12 +367,19 @@ def test_a_silent_link_was_last_good_at_its_last_answer() -> None:
     world.stop()
 
 
-def test_a_source_that_was_never_reached_has_no_last_good_moment() -> None:
-    """Each failed attempt says so."""
+def test_a_source_that_was_never_reached_is_lost_since_the_first_attempt() -> None:
+    """Each failed attempt says so, of all that is wanted by then; who wants more is told at once."""
     world = World().start()
-    world.source.want(A)
+    assert world.source.want(A) is None
     world.endpoint.refuse(ConnectionRefusedError())
-    assert world.sink.take() == [("lost", None)]
+    assert (world.sink.take(), world.sink.named) == ([("lost", NOW * 1000)], [A])
+    assert world.source.want(B) == NOW * 1000
+    world.clock.advance(1)
+    world.endpoint.refuse(ConnectionRefusedError())
+    assert (world.sink.take(), world.sink.named) == ([("lost", NOW * 1000)], [A, B])
+    world.clock.advance(1)
+    world.connect()
+    assert world.source.want(C) is None
     world.stop()
 
 
@@ -593,4 +605,4 @@ def test_a_state_is_not_given_on_a_link_that_is_lost() -> None:
 
 if TYPE_CHECKING:
     _sink: Sink = RecordingSink()
-    _source: Source = World().source
+    _source: NodeSource[Any] = World().source

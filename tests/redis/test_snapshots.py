@@ -16,7 +16,7 @@ from twisted.logger import formatEvent
 
 from marketfeed.boundaries import Snapshots
 from marketfeed.model.streams import snapshot_key
-from marketfeed.redis.commands import CommandRefused, Commands, OutOfReach
+from marketfeed.redis.commands import CommandRefused, KeyedCommands, OutOfReach
 from marketfeed.redis.snapshots import REACH_SECONDS, RedisSnapshots
 from tests.conftest import LogCapture
 from tests.strategies import property_test
@@ -28,10 +28,11 @@ class FakeCommands:
     def __init__(self) -> None:
         self.is_up = True
         self.refuses = False
-        self.asked: list[tuple[bytes | str, ...]] = []
+        self.asked: list[tuple[bytes | str | int, ...]] = []
         self.waiting: deque[Deferred[Any]] = deque()
 
-    def ask(self, *words: bytes | str) -> Deferred[Any]:
+    def ask_for(self, key: bytes, *words: bytes | str | int) -> Deferred[Any]:
+        assert key == words[1]
         if not self.is_up:
             return fail(OutOfReach("there is no connection"))
         self.asked.append(words)
@@ -52,7 +53,7 @@ class FakeCommands:
 
 
 if TYPE_CHECKING:
-    _commands: Commands = FakeCommands()
+    _commands: KeyedCommands = FakeCommands()
     _snapshots: Snapshots = RedisSnapshots(Clock(), FakeCommands(), "", 1)
 
 
@@ -79,7 +80,7 @@ def test_a_state_is_the_string_at_a_key_of_its_own() -> None:
     """Behind the prefix; one byte more is asked for than may be, and no more."""
     world = World("md:")
     world.ask("depth@A")
-    assert world.commands.asked == [("GETRANGE", "md:snapshot:depth@A", "0", "10")]
+    assert world.commands.asked == [("GETRANGE", b"md:snapshot:depth@A", "0", "10")]
     world.commands.answer(b'{"u":1}')
     assert world.read == {"depth@A": b'{"u":1}'}
     assert snapshot_key("", "ticker@B") == "snapshot:ticker@B"
@@ -183,7 +184,7 @@ def test_nobody_wants_it_any_more() -> None:
         read.addErrback(lambda _: None)
         read.cancel()
     world.commands.answer(b"0")
-    assert [words[1] for words in world.commands.asked[64:]] == ["snapshot:depth@65"]
+    assert [words[1] for words in world.commands.asked[64:]] == [b"snapshot:depth@65"]
 
 
 def test_a_reader_that_fails_harms_nobody_else() -> None:

@@ -11,6 +11,7 @@ import pytest_twisted
 from marketfeed.redis import rotation, stream_checks
 from marketfeed.redis import streams as redis_streams
 from marketfeed.redis.archive import RedisArchive
+from marketfeed.redis.ordered_snapshots import OrderedSnapshots
 from marketfeed.redis.stream_checks import StreamChecks
 from marketfeed.redis.stream_entries import Extent
 from marketfeed.redis.stream_reads import MOST, Reading
@@ -527,20 +528,20 @@ async def test_a_state_is_given_behind_all_that_was_added_before_it_was_read(har
     states = FakeSnapshots()
     states.states = {A: b"a", B: b"b"}
     archive = RedisArchive(await commands_on(harness, server))
-    source, heard = source_on(harness, server, archive=archive, snapshots=states)
-    assert source.snapshots is not None
-    assert await source.snapshots.read(A) is None  # there is no link yet
+    source, heard = source_on(harness, server, archive=archive)
+    ordered = OrderedSnapshots(states, source.catch_up)
+    assert await ordered.read(A) is None  # there is no link yet
     for stream in (A, B):
         source.want(stream)
     await harness.eventually(lambda: heard.count("confirmed") == 2)
     await harness.eventually(lambda: blocked_for(redis))
-    assert await source.snapshots.read(A) == b"a"
+    assert await ordered.read(A) == b"a"
     assert source.link is not None
     source.link.transport.pauseProducing()
     await add(redis, A, "1", "2")
     given: list[object] = []
-    source.snapshots.read(A).addCallback(lambda state: given.append((state, heard.count("publish"))))
-    assert await source.snapshots.read(B) == b"b"  # what was asked for A was answered before
+    ordered.read(A).addCallback(lambda state: given.append((state, heard.count("publish"))))
+    assert await ordered.read(B) == b"b"  # what was asked for A was answered before
     assert given == []
     source.link.transport.resumeProducing()
     await harness.eventually(lambda: bool(given))
@@ -550,7 +551,7 @@ async def test_a_state_is_given_behind_all_that_was_added_before_it_was_read(har
     await add(redis, A, "3")
     await add(redis, B, "4")
     for stream in (A, B):
-        source.snapshots.read(stream).addCallback(lambda state: given.append((state, heard.count("lost"))))
+        ordered.read(stream).addCallback(lambda state: given.append((state, heard.count("lost"))))
     await archive.newest(B, 1, 1)  # what was asked for both was answered before
     source.unwant(B)
     assert given[1:] == [(None, 0)]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import pytest_twisted
-from twisted.application.service import Service
+from twisted.application.service import IService, Service
 from twisted.internet.defer import gatherResults
 from twisted.internet.endpoints import UNIXClientEndpoint
 
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.commands import RedisCommands
+from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.preload import Preload
+from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.snapshots import RedisSnapshots
+from marketfeed.redis.topology import Node, OneServer
 from tests.conftest import LogCapture
 from tests.system.harness import Harness, Redis, RedisServer
 
@@ -28,12 +30,17 @@ class Reader:
 
     def __init__(self, harness: Harness, server: RedisServer, *, by_streams: bool = False, user: str = "") -> None:
         address = RedisAddress(path=server.path, username=user or None, password=user or None)
-        where = harness.reactor, UNIXClientEndpoint(harness.reactor, server.path), address
-        self.commands = RedisCommands(*where)
+        node = Node("redis", address, UNIXClientEndpoint(harness.reactor, server.path))
+        self.commands = RoutedCommands(harness.reactor, OneServer(node))
         self.snapshots = RedisSnapshots(harness.reactor, self.commands, PREFIX, 100)
         self.found: list[str] = []
         globs = [parse_glob("depth@*", BUILT_IN), parse_glob("trade@T", BUILT_IN)]
-        self.preload = Preload(*where, self.commands, self.found.append, globs, PREFIX, by_streams=by_streams)
+
+        def listen(patterns: Sequence[bytes], heard: Callable[[bytes], None]) -> IService:
+            return ChannelSampler(harness.reactor, node.endpoint, node.address, patterns, heard)
+
+        servers, listens = self.commands.each, None if by_streams else listen
+        self.preload = Preload(harness.reactor, servers, self.found.append, globs, PREFIX, listens)
         self._services: list[Service] = [self.commands, self.snapshots]
         for service in self._services:
             service.startService()

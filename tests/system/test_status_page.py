@@ -168,7 +168,7 @@ async def test_redis_is_away(harness: Harness) -> None:
         lambda page: (table(page, "links"), table(page, "outages")),
     )
     assert links[0][:2] == ["redis", "down"]
-    assert (outages[0][1], outages[0][3]) == ("still", "2")
+    assert (outages[0][0], outages[0][2], outages[0][4]) == ("redis", "still", "2")
     metrics = await watched.admin.samples(harness)
     assert (metrics["source_up redis"], metrics["gaps_total source-down"]) == (0, 1)
     await watched.daemon.stop()

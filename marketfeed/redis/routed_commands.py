@@ -1,0 +1,65 @@
+"""Ordinary commands, each sent to the server that has its key.
+
+1. A server that sends elsewhere is followed: the topology hears of it, and the command is sent to whoever has the key
+   then. That no server has it, or that they send in circles, is as good as being out of reach: it will pass.
+2. A key that is just being moved is asked for where it goes (ASK), by whatever the server says of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from marketfeed.boundaries import Clock
+from marketfeed.redis.commands import CommandRefused, OutOfReach, RedisCommands
+from marketfeed.redis.per_node import PerNode
+from marketfeed.redis.topology import Topology
+
+__all__ = ["ELSEWHERE", "RoutedCommands"]
+
+ELSEWHERE = ("MOVED", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "MASTERDOWN")
+"""What errors begin with that say: not here, or not now."""
+_MOST_TURNS = 4
+
+
+class RoutedCommands(PerNode[RedisCommands]):
+    """A link to each node, through which it is asked."""
+
+    def __init__(self, clock: Clock, topology: Topology) -> None:
+        super().__init__(
+            topology, lambda node: RedisCommands(clock, node.endpoint, node.address, f"{node.name} commands")
+        )
+
+    def ask_for(self, key: bytes, *words: bytes | str | int) -> Deferred[Any]:
+        """See `KeyedCommands`."""
+        return Deferred.fromCoroutine(self._ask_for(key, words))
+
+    async def _ask_for(self, key: bytes, words: tuple[bytes | str | int, ...]) -> Any:
+        fault = "no server has this key at the moment"
+        for _ in range(_MOST_TURNS):
+            node = self.topology.node_for(key)
+            if node is None:
+                break
+            try:
+                return await self.at(node).ask(*words)
+            except CommandRefused as refusal:
+                fault = str(refusal)
+            if fault.startswith("ASK "):
+                return await self._ask_where_it_goes(fault, words)
+            if fault.split(" ", 1)[0] not in ELSEWHERE:
+                raise CommandRefused(fault)
+            self.topology.doubt(fault)
+            if self.topology.node_for(key) is node:
+                break
+        raise OutOfReach(fault)
+
+    async def _ask_where_it_goes(self, fault: str, words: tuple[bytes | str | int, ...]) -> Any:
+        node = self.topology.named_in(fault)
+        if node is None:
+            raise OutOfReach(fault)
+        commands = self.at(node)
+        asking = commands.ask("ASKING").addErrback(lambda _: None)  # what follows it has the same fate
+        reply = await commands.ask(*words)
+        await asking
+        return reply

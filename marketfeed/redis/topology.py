@@ -1,0 +1,92 @@
+"""Which server has a channel or a key, where there may be several, and where that changes.
+
+A topology says which node serves a key at the moment, and calls those who follow it when that has changed. Every
+change has a higher `epoch` than the one before. Who keeps something for each node is a `PerNode`; it knows nodes by
+identity: a server that comes back after it had gone is another node.
+"""
+
+from __future__ import annotations
+
+from binascii import crc_hqx
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+import msgspec
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from marketfeed.redis.address import RedisAddress
+
+__all__ = ["SLOTS", "Node", "OneServer", "Topology", "key_slot"]
+
+SLOTS = 16384
+
+
+def key_slot(key: bytes) -> int:
+    """The slot of a key, or of a channel of sharded pub/sub, by its hash tag where it has one.
+
+    https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags
+    """
+    begin = key.find(b"{")
+    if begin >= 0:
+        end = key.find(b"}", begin + 1)
+        if end > begin + 1:
+            key = key[begin + 1 : end]
+    return crc_hqx(key, 0) % SLOTS
+
+
+class Node(msgspec.Struct, frozen=True, eq=False):
+    """A server. `name`: what its links are called in the log and the metrics."""
+
+    name: str
+    address: RedisAddress
+    endpoint: IStreamClientEndpoint
+
+
+class Topology(Protocol):
+    """Where things are."""
+
+    epoch: int
+    """Higher after every change."""
+    is_known: bool
+    """Somebody has said where things are. Until then there may be no nodes."""
+
+    @property
+    def nodes(self) -> Collection[Node]:
+        """All that serve something."""
+
+    def node_for(self, key: bytes) -> Node | None:
+        """Who serves this key, or channel; None: nobody, at the moment."""
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        """Call this whenever something has changed. Who follows first is called first."""
+
+    def doubt(self, fault: str = "") -> None:
+        """A node does not serve what it was asked for: look again. `fault`: its error, which may say who does."""
+
+    def named_in(self, fault: str) -> Node | None:
+        """The node that an error sends to, which may serve nothing else yet; None: it names none that is known."""
+
+
+class OneServer:
+    """A server that has everything, for ever."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.epoch = 0
+        self.is_known = True
+
+    @property
+    def nodes(self) -> Collection[Node]:
+        return (self._node,)
+
+    def node_for(self, key: bytes) -> Node | None:
+        return self._node
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        """It never changes."""
+
+    def doubt(self, fault: str = "") -> None:
+        """There is nobody else."""
+
+    def named_in(self, fault: str) -> Node | None:
+        return None
