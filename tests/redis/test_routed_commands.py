@@ -107,7 +107,7 @@ def test_a_key_that_is_being_moved() -> None:
     world.second.say(b"+OK\r\n$1\r\n1\r\n")
     assert world.answers == [b"1"]
     world.ask(b"x")
-    world.first.say(b"-ASK 1 nobody:1\r\n")
+    world.first.say(b"-ASK 1 c:1\r\n")
     assert [type(fault) for fault in world.faults] == [OutOfReach]
     world.ask(b"x")
     world.first.say(b"-ASK 1 b:1\r\n")
