@@ -13,6 +13,7 @@ from tests.redis_servers.process import Place, Security, ServerProcess, Setting,
 __all__ = ["LEAN", "Group"]
 
 LEAN: tuple[Setting, ...] = (
+    ("protected-mode", "no"),  # or nobody is let in at the address of a link
     ("save", ""),
     ("appendonly", "no"),
     ("maxmemory", "64mb"),
@@ -22,7 +23,7 @@ LEAN: tuple[Setting, ...] = (
     ("repl-ping-replica-period", "1"),
     ("io-threads", "1"),
 )
-"""Little memory, nothing on disk."""
+"""Little memory, nothing on disk. Sentinels have none of it."""
 
 
 class Group:

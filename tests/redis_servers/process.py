@@ -31,6 +31,7 @@ __all__ = ["FLAVOURS", "LOOPBACK", "Place", "Security", "ServerProcess", "execut
 FLAVOURS = ("valkey", "redis")
 LOOPBACK = "127.0.0.1"
 
+_NO_TLS = "Failed finding TLS support"
 _ASKED_SECONDS = 2.0
 """How long a server may take to answer one question, before it is asked again."""
 _START = 'exec 3<&0 </dev/null; (read -r _ || kill -KILL $$) <&3 >/dev/null 2>&1 & exec "$@" 3<&-'
@@ -164,9 +165,11 @@ class ServerProcess:
         os.close(end)
 
     def wait_ready(self) -> None:
-        """Until it answers."""
+        """Until it answers. The test is skipped if it is to have TLS, and was built without."""
 
         def answers() -> bool:
+            if not self.is_running and _NO_TLS in self.log:
+                pytest.skip(f"{self.program[0]} has no TLS")
             assert self.is_running, f"{self} has ended:\n{self.log}"
             return bool(self.ask("PING") == b"PONG")
 
