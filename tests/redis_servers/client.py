@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import ssl
 import time
-from binascii import crc_hqx
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import hiredis
 
+from marketfeed.redis.topology import key_slot
 from tests.guard import DEADLINE
 
-__all__ = ["SLOTS", "Access", "Address", "ClusterClient", "Connection", "eventually", "key_slot"]
-
-SLOTS = 16384
+__all__ = ["Access", "Address", "ClusterClient", "Connection", "eventually"]
 
 _AGAIN_SECONDS = 0.02
 
@@ -41,12 +38,6 @@ class Access:
 
 class _Condition(Protocol):
     def __call__(self) -> object: ...
-
-
-def key_slot(key: bytes) -> int:
-    """The slot of a key: of what stands in its first pair of braces, where that is something."""
-    tag = re.match(rb"[^{]*\{([^}]+)\}", key, re.DOTALL)
-    return crc_hqx(tag[1] if tag else key, 0) % SLOTS
 
 
 def eventually(holds: _Condition, what: str, seconds: float = DEADLINE) -> None:

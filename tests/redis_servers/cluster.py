@@ -12,7 +12,8 @@ from pathlib import Path
 
 import hiredis
 
-from tests.redis_servers.client import SLOTS, ClusterClient, Connection, eventually, key_slot
+from marketfeed.redis.topology import SLOTS, key_slot
+from tests.redis_servers.client import ClusterClient, Connection, eventually
 from tests.redis_servers.group import LEAN, Group
 from tests.redis_servers.network import Network
 from tests.redis_servers.process import Security, ServerProcess, Setting

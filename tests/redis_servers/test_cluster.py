@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 import pytest
 
-from tests.redis_servers.client import key_slot
+from marketfeed.redis.topology import key_slot
 from tests.redis_servers.cluster import RedisCluster
 from tests.redis_servers.process import FLAVOURS
 
@@ -67,3 +67,19 @@ def test_a_replica_is_asked_to_take_over(tmp_path: Path, flavour: str) -> None:
         assert replica in cluster.masters
         cluster.wait_whole()
         assert cluster.replica_of(replica) is master
+
+
+def test_what_is_published_reaches_who_listens(tmp_path: Path, flavour: str) -> None:
+    """Sharded where the slot is, also after it has moved; classic at any node."""
+    with RedisCluster(tmp_path, flavour) as cluster, cluster.client() as client:
+        before, channel = cluster.owner("trade@A_INR"), "trade@A_INR"
+        to = next(master for master in cluster.masters if master is not before)
+        assert client.spublish(channel, b"nobody") == 0
+        cluster.move_slot(key_slot(channel.encode()), to)
+        with to.connect() as sharded, cluster.nodes[5].connect() as classic:
+            sharded.command("SSUBSCRIBE", channel)
+            classic.command("SUBSCRIBE", channel)
+            assert client.spublish(channel, b"one") == 1
+            assert sharded.reply() == [b"smessage", channel.encode(), b"one"]
+            client.publish(channel, b"two")
+            assert classic.reply() == [b"message", channel.encode(), b"two"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from marketfeed.redis.topology import key_slot
 from tests.certificates import Authority
-from tests.redis_servers.client import key_slot
 from tests.redis_servers.cluster import RedisCluster
 from tests.redis_servers.process import FLAVOURS, Security
 from tests.redis_servers.sentinel import SentinelTrio
