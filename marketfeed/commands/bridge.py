@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from marketfeed.commands.admin_port import add_admin_options, admin_settings, listen
 from marketfeed.commands.arguments import note, whole_number
-from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, endpoint_of, one_server, redis_settings
 from marketfeed.commands.running import Hearing, end, run_until_ended
 from marketfeed.config.settings import Settings
 from marketfeed.demo.simulator import Publisher
@@ -149,17 +149,17 @@ def _copy(settings: Settings, admin: Settings | None, selection: StreamSelection
     from marketfeed.redis.listener import RedisListener
 
     reactor: Any = the_reactor
-    endpoint = endpoint_of(reactor, settings)
+    endpoint, address = endpoint_of(reactor, settings), one_server(settings)
     prefix = settings.channel_prefix
-    appender = RedisAppender(reactor, endpoint, settings.redis, maxlen)
+    appender = RedisAppender(reactor, endpoint, address, maxlen)
     bridge = Bridge(selection, prefix, appender, lambda: end(reactor))
-    roles = RedisCommands(reactor, endpoint, settings.redis)
-    listener = RedisListener(reactor, endpoint, settings.redis, selection.commands(prefix.encode()), bridge, roles)
+    roles = RedisCommands(reactor, endpoint, address)
+    listener = RedisListener(reactor, endpoint, address, selection.commands(prefix.encode()), bridge, roles)
     log_to_stderr(reactor, settings.log_format, settings.log_level)
     port = None if admin is None else listen(reactor, admin, _probes(bridge, appender, (listener, roles, appender)))
 
     def start() -> None:
-        note("bridge", f"copying {', '.join(selection.texts)} on {settings.redis} into streams, until Ctrl-C")
+        note("bridge", f"copying {', '.join(selection.texts)} on {address} into streams, until Ctrl-C")
         appender.startService()
         listener.startService()
 

@@ -10,9 +10,17 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.config.options import OPTIONS
 from marketfeed.config.settings import BadSetting, Settings, load
+from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.tls import REDIS_TLS
 
-__all__ = ["add_redis_options", "add_server_options", "check_redis_files", "endpoint_of", "redis_settings"]
+__all__ = [
+    "add_redis_options",
+    "add_server_options",
+    "check_redis_files",
+    "endpoint_of",
+    "one_server",
+    "redis_settings",
+]
 
 _SHARED = ("redis_url", "redis_host", "redis_port", *REDIS_TLS, "channel_prefix", "log_format", "log_level", "config")
 """The daemon's options that say where Redis is, and what the log looks like. Its others may be set, even badly, and
@@ -52,7 +60,18 @@ def redis_settings(arguments: argparse.Namespace) -> Settings:
             "--redis-url or REDIS_URL: embedded: is a daemon's own server, which has its market with --demo; "
             "expected redis://, rediss:// or unix:///path of another"
         )
+    one_server(settings)
     return settings
+
+
+def one_server(settings: Settings) -> RedisAddress:
+    """The address of the only server, for a command that knows no others. Raises `BadSetting`."""
+    if not isinstance(settings.redis, RedisAddress):
+        raise BadSetting(
+            "--redis-url or REDIS_URL: this command connects to one server; expected redis://, rediss:// or "
+            "unix:///path of it"
+        )
+    return settings.redis
 
 
 def endpoint_of(reactor: Any, settings: Settings) -> IStreamClientEndpoint:
@@ -60,7 +79,7 @@ def endpoint_of(reactor: Any, settings: Settings) -> IStreamClientEndpoint:
     from marketfeed.redis.endpoint import redis_endpoint
 
     try:
-        return redis_endpoint(reactor, settings.redis, settings.redis_tls)
+        return redis_endpoint(reactor, one_server(settings), settings.redis_tls)
     except ValueError as error:
         raise BadSetting(str(error)) from None
 

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from marketfeed.commands.arguments import cannot_be_used, number, whole_number
-from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, endpoint_of, one_server, redis_settings
 from marketfeed.config.settings import BadSetting, Settings
 from marketfeed.demo.market import INSTRUMENTS
 from marketfeed.demo.simulator import MOST_RATE, MarketSimulation, SimulatedEngine
@@ -81,15 +81,15 @@ def _run(settings: Settings, engine: SimulatedEngine, rate: float, entries: int)
     from marketfeed.redis.publisher import RedisPublisher
 
     reactor: Any = the_reactor
-    endpoint = endpoint_of(reactor, settings)
-    keeper = None if entries else RedisPublisher(reactor, endpoint, settings.redis)
-    publisher = keeper or RedisAppender(reactor, endpoint, settings.redis, entries)
+    endpoint, address = endpoint_of(reactor, settings), one_server(settings)
+    keeper = None if entries else RedisPublisher(reactor, endpoint, address)
+    publisher = keeper or RedisAppender(reactor, endpoint, address, entries)
     log_to_stderr(reactor, settings.log_format, settings.log_level)
     simulation = MarketSimulation(reactor, publisher, engine, rate, settings.channel_prefix, keeper=keeper)
 
     def start() -> None:
         markets = ", ".join(engine.markets)
-        print(f"simulating {markets} on {settings.redis}, {rate:g} publications a second, until Ctrl-C", flush=True)
+        print(f"simulating {markets} on {address}, {rate:g} publications a second, until Ctrl-C", flush=True)
         publisher.startService()
         simulation.startService()
 

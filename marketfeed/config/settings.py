@@ -22,7 +22,7 @@ from marketfeed.model.book_state import MAX_LEVELS
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import StreamKind
 from marketfeed.model.stream_globs import BadGlob, parse_glob
-from marketfeed.redis.address import EMBEDDED, BadRedisUrl, RedisAddress
+from marketfeed.redis.address import EMBEDDED, Address, BadRedisUrl, RedisAddress
 from marketfeed.redis.tls import REDIS_TLS, RedisTls
 from marketfeed.runtime.memory import MemoryLimit
 
@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True):
     admin_host: tuple[str, ...] = ()
     admin_token_file: str | None = None
     ready_memory: bool = True
-    redis: RedisAddress = RedisAddress()
+    redis: Address = RedisAddress()
     redis_ca: str | None = None
     redis_certificate: str | None = None
     redis_key: str | None = None
@@ -202,7 +202,7 @@ def _settle_redis(values: dict[str, Any], given: dict[str, _Given], from_flags: 
         url = RedisAddress(**{name: part for name, part in parts.items() if part is not None})
     if url is not None:
         values["redis"] = url
-        if url.password is not None and "redis_url" in from_flags:
+        if url.has_password and "redis_url" in from_flags:
             warnings.append("--redis-url holds a password, which other users of this host can read: use REDIS_URL")
     if values.get("demo"):
         if any(field in from_flags for field in (*_WHERE_REDIS_IS, *REDIS_TLS)):

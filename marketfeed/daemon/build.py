@@ -27,7 +27,7 @@ from marketfeed.api.health import Health
 from marketfeed.api.metrics import Parts
 from marketfeed.config.settings import Settings
 from marketfeed.daemon.admin_port import endpoint, make_admin
-from marketfeed.daemon.redis_side import StartFault, endpoint_of, make_feed
+from marketfeed.daemon.redis_side import StartFault, check_redis_files, make_feed
 from marketfeed.daemon.reload import Changeable, Reload
 from marketfeed.daemon.report import Report
 from marketfeed.hub.hub import Hub, HubLimits
@@ -221,8 +221,7 @@ def build(
 
 def _read_files(reactor: Any, settings: Settings) -> KeyFiles | None:
     """The keys for tokens, where there are any, once all other files are known to be of use. Raises `StartFault`."""
-    if not settings.redis.embedded:
-        endpoint_of(reactor, settings)
+    check_redis_files(settings)
     if "ssl:" in settings.port:
         endpoint(reactor, "--port", settings.port)
     return None if settings.auth == "off" else _keys(reactor, settings)

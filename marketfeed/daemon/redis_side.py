@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 from twisted.application.service import IService, MultiService
-from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.boundaries import Sink, Source
 from marketfeed.config.settings import Settings
@@ -19,10 +18,11 @@ from marketfeed.hub.hub import Hub
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import StreamKinds
+from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.appender import RedisAppender
 from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.channel_sampler import ChannelSampler
-from marketfeed.redis.endpoint import redis_endpoint
+from marketfeed.redis.endpoint import check_files, redis_endpoint
 from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.per_node import PerNode
 from marketfeed.redis.preload import Preload
@@ -35,7 +35,7 @@ from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.streams import RedisStreams
 from marketfeed.redis.topology import Node, OneServer, Topology
 
-__all__ = ["Feed", "StartFault", "endpoint_of", "make_feed"]
+__all__ = ["Feed", "StartFault", "check_redis_files", "make_feed"]
 
 _DEMO_ENTRIES = 10_000
 """Entries of each stream that the simulated market leaves in the server."""
@@ -125,19 +125,23 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) ->
 
 def _server(reactor: Any, settings: Settings) -> tuple[list[IService], Node]:
     """Where Redis is: the services that it needs of us, and the server."""
-    if settings.redis.embedded:
+    check_redis_files(settings)
+    address = settings.redis
+    if not isinstance(address, RedisAddress):
+        raise StartFault("--redis-url: the daemon connects to one server; expected redis://, rediss:// or unix:///path")
+    if address.embedded:
         try:
             server = EmbeddedServer(reactor, find_server())
         except NoServerFound as fault:
             raise StartFault(str(fault)) from None
         return [server], Node("redis", server.address, server)
-    return [], Node("redis", settings.redis, endpoint_of(reactor, settings))
+    return [], Node("redis", address, redis_endpoint(reactor, address, settings.redis_tls))
 
 
-def endpoint_of(reactor: Any, settings: Settings) -> IStreamClientEndpoint:
-    """How to connect to a server that is not ours, by files that can be used now. Raises `StartFault`."""
+def check_redis_files(settings: Settings) -> None:
+    """See that TLS to Redis can be made, by files that can be used now. Raises `StartFault`."""
     try:
-        return redis_endpoint(reactor, settings.redis, settings.redis_tls)
+        check_files(settings.redis, settings.redis_tls)
     except ValueError as fault:
         raise StartFault(str(fault)) from None
 

@@ -1,4 +1,4 @@
-"""Where the Redis server is and how to log in to it, read from a URL.
+"""Where the Redis servers are and how to log in to them, read from a URL: one server, those behind Sentinel, a cluster.
 
 1. A password appears neither in `str` or `repr` nor in an error.
 2. `str` of an address, read again, is the same address but for the password.
@@ -8,17 +8,38 @@ from __future__ import annotations
 
 import re
 from ipaddress import AddressValueError, IPv6Address
+from typing import ClassVar
 from urllib.parse import SplitResult, parse_qs, quote, unquote_to_bytes, urlsplit
 
 import msgspec
 
 from marketfeed.model.numbers import whole
 
-__all__ = ["EMBEDDED", "BadRedisUrl", "RedisAddress", "is_host", "parse_redis_url"]
+__all__ = [
+    "EMBEDDED",
+    "Address",
+    "BadRedisUrl",
+    "ClusterAddress",
+    "RedisAddress",
+    "SentinelAddress",
+    "is_host",
+    "parse_redis_url",
+]
 
-FORMS = "redis://[user:password@]host:port[/db], rediss://…, unix:///path, embedded:"
+_SERVER = "redis://[user:password@]host:port[/db], rediss://…, unix:///path, embedded:"
+_SENTINEL = "redis-sentinel://[user:password@]host:port,…/name, rediss-sentinel://…"
+_CLUSTER = "redis-cluster://[user:password@]host:port,…, rediss-cluster://…"
+FORMS = f"{_SERVER}, {_SENTINEL}, {_CLUSTER}"
 
-_EXPECTED = f"expected {FORMS}, and in a password %23 for #, %2F for /, %3F for ?"
+_ENCODED = "and in a password %23 for #, %2F for /, %3F for ?"
+_EXPECTED = f"expected {_SERVER}, {_ENCODED}"
+_GROUP = re.compile(
+    r"redis(?P<tls>s?)-(?P<kind>sentinel|cluster)://(?P<authority>[^/?#]*)(?P<path>/[^?#]*|)"
+    r"(?:\?(?P<query>[^#]*))?(?P<fragment>#.*)?",
+    re.IGNORECASE | re.DOTALL,
+)
+_PLACE = re.compile(r"(?:\[(?P<ipv6>[^\[\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>.*))?")
+_NAME = re.compile(r"[^\s/]+")
 _HOST = re.compile(r"[^\s/?#@\[\]\x00-\x20\x7f]+")
 
 
@@ -41,28 +62,103 @@ class RedisAddress(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         if self.embedded:
             return "embedded:"
-        login = "" if self.username is None else quote(self.username, safe="")
-        if self.password is not None:
-            login += ":***"
-        if login:
-            login += "@"
+        login = _login(self.username, self.password)
         if self.path:
             return f"unix://{login}{quote(self.path)}" + (f"?db={self.database}" if self.database else "")
-        host = quote(self.host, safe=":")
-        host = f"[{host}]" if ":" in host else host
         database = f"/{self.database}" if self.database else ""
-        return f"{'rediss' if self.tls else 'redis'}://{login}{host}:{self.port}{database}"
+        return f"{'rediss' if self.tls else 'redis'}://{login}{_hosts(((self.host, self.port),))}{database}"
 
     __repr__ = __str__
 
+    @property
+    def has_password(self) -> bool:
+        """Whether one stands in it."""
+        return self.password is not None
+
+
+class SentinelAddress(msgspec.Struct, frozen=True):
+    """A master and its replicas, by its `name` at the `sentinels`, (host, port) each.
+
+    `username`, `password` and `database` are those of the servers. `tls`: of the connections to all of them.
+    """
+
+    sentinels: tuple[tuple[str, int], ...]
+    name: str
+    tls: bool = False
+    username: str | None = None
+    password: str | None = None
+    database: int = 0
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+    embedded: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        login, hosts = _login(self.username, self.password), _hosts(self.sentinels)
+        query = [f"db={self.database}"] if self.database else []
+        if self.sentinel_username is not None:
+            query.append(f"sentinel-user={quote(self.sentinel_username, safe='')}")
+        if self.sentinel_password is not None:
+            query.append("sentinel-password=***")
+        scheme = "rediss-sentinel" if self.tls else "redis-sentinel"
+        return f"{scheme}://{login}{hosts}/{quote(self.name, safe='')}{'?' if query else ''}{'&'.join(query)}"
+
+    __repr__ = __str__
+
+    @property
+    def has_password(self) -> bool:
+        """Whether one stands in it."""
+        return self.password is not None or self.sentinel_password is not None
+
+    def server(self, host: str, port: int) -> RedisAddress:
+        """One of the servers."""
+        return RedisAddress(
+            host, port, tls=self.tls, username=self.username, password=self.password, database=self.database
+        )
+
+    def sentinel(self, host: str, port: int) -> RedisAddress:
+        """One of the sentinels."""
+        return RedisAddress(host, port, tls=self.tls, username=self.sentinel_username, password=self.sentinel_password)
+
+
+class ClusterAddress(msgspec.Struct, frozen=True):
+    """A Redis Cluster, by some of its `nodes`, (host, port) each."""
+
+    nodes: tuple[tuple[str, int], ...]
+    tls: bool = False
+    username: str | None = None
+    password: str | None = None
+    embedded: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        scheme = "rediss-cluster" if self.tls else "redis-cluster"
+        return f"{scheme}://{_login(self.username, self.password)}{_hosts(self.nodes)}"
+
+    __repr__ = __str__
+
+    @property
+    def has_password(self) -> bool:
+        """Whether one stands in it."""
+        return self.password is not None
+
+    def server(self, host: str, port: int) -> RedisAddress:
+        """One of its nodes."""
+        return RedisAddress(host, port, tls=self.tls, username=self.username, password=self.password)
+
+
+Address = RedisAddress | SentinelAddress | ClusterAddress
 
 EMBEDDED = RedisAddress(embedded=True)
 
 
-def parse_redis_url(url: str) -> RedisAddress:
+def parse_redis_url(url: str) -> Address:
     """Read a URL of one of the `FORMS`. Raises `BadRedisUrl`, which says what is wrong with which part."""
     if url == "embedded:":
         return EMBEDDED
+    group = _GROUP.fullmatch(url)
+    return _one_server(url) if group is None else _several(group)
+
+
+def _one_server(url: str) -> RedisAddress:
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -88,6 +184,69 @@ def parse_redis_url(url: str) -> RedisAddress:
     tls = parts.scheme == "rediss"
     database = _database(parts, parts.path.strip("/") or "0")
     return RedisAddress(host.lower(), port or 6379, tls=tls, username=username, password=password, database=database)
+
+
+def _several(url: re.Match[str]) -> Address:
+    """What is meant by a URL of several hosts."""
+    is_sentinel, tls = url["kind"].lower() == "sentinel", url["tls"] != ""
+    expected = f"expected {_SENTINEL if is_sentinel else _CLUSTER}, {_ENCODED}"
+    path, query = url["path"].removeprefix("/"), url["query"] or ""
+    if url["fragment"] or "@" in path + query:
+        raise BadRedisUrl(f"there is something behind the address; {expected}")
+    login, _, hosts = url["authority"].rpartition("@")
+    username, password = map(_decoded, login.partition(":")[::2])
+    default = 26379 if is_sentinel else 6379
+    places = tuple(dict.fromkeys(_place(at, text, default) for at, text in enumerate(hosts.split(","), 1)))
+    known = ("db", "sentinel-user", "sentinel-password") if is_sentinel else ("db",)
+    given = _parameters(query, known)
+    database = whole(given.get("db", "0"), 9)
+    if not is_sentinel:
+        if path.strip("/") not in ("", "0") or database != 0:
+            raise BadRedisUrl("a cluster has no other database than 0; expected nothing behind the hosts")
+        return ClusterAddress(places, tls, username, password)
+    if database is None:
+        raise BadRedisUrl("the database cannot be read; expected a number, as in redis-sentinel://host/name?db=1")
+    name = _decoded(path)
+    if name is None or _NAME.fullmatch(path) is None or not name.isprintable():
+        raise BadRedisUrl(f"the name of the master is missing, or none; {expected}")
+    user, word = _decoded(given.get("sentinel-user")), _decoded(given.get("sentinel-password"))
+    if user is not None and word is None:
+        raise BadRedisUrl("there is a sentinel-user; expected together with sentinel-password")
+    return SentinelAddress(places, name, tls, username, password, database, user, word)
+
+
+def _place(number: int, text: str, default: int) -> tuple[str, int]:
+    """The host and the port of one of several, which errors call by its number."""
+    found = _PLACE.fullmatch(text)
+    host = _decoded(found["host"] or found["ipv6"]) if found is not None else None
+    if found is None or host is None or (":" in host) != bool(found["ipv6"]) or not is_host(host):
+        raise BadRedisUrl(f"host {number} is neither a name nor an address; expected host:port, [::1]:port for IPv6")
+    port = whole(found["port"], 5) if found["port"] else default
+    if port is None or not 0 < port < 65536:
+        raise BadRedisUrl(f"the port of host {number} cannot be read; expected a number from 1 to 65535")
+    return host.lower(), port
+
+
+def _parameters(query: str, known: tuple[str, ...]) -> dict[str, str]:
+    """What stands behind the question mark, still percent-encoded."""
+    pairs = [pair.partition("=")[::2] for pair in query.split("&") if pair]
+    for number, (name, _) in enumerate(pairs, 1):
+        if name not in known:
+            raise BadRedisUrl(f"parameter {number} behind the question mark is unknown; expected {', '.join(known)}")
+    return dict(pairs)
+
+
+def _login(username: str | None, password: str | None) -> str:
+    login = "" if username is None else quote(username, safe="")
+    if password is not None:
+        login += ":***"
+    return f"{login}@" if login else ""
+
+
+def _hosts(places: tuple[tuple[str, int], ...]) -> str:
+    return ",".join(
+        f"[{quote(host, safe=':')}]:{port}" if ":" in host else f"{quote(host)}:{port}" for host, port in places
+    )
 
 
 def is_host(text: str) -> bool:

@@ -75,6 +75,13 @@ def test_a_server_of_the_daemons_own(monkeypatch: pytest.MonkeyPatch) -> None:
         settings()
 
 
+@pytest.mark.parametrize("url", ["redis-sentinel://h/feed", "rediss-cluster://h"])
+def test_several_servers(url: str) -> None:
+    """A command that knows no more than one says so."""
+    with pytest.raises(BadSetting, match=r"^--redis-url or REDIS_URL: .* one server; expected redis://"):
+        settings(f"--redis-url={url}")
+
+
 def test_the_log_is_as_the_daemons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By its variables, or its file."""
     assert (settings().log_format, settings().log_level) == ("text", "info")

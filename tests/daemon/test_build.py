@@ -692,6 +692,18 @@ class TestFaults:
         with pytest.raises(StartFault, match=r"^--redis-ca: /nonexistent: No such file or directory$"):
             build(FakeReactor(), settings, IN_FRONT)
 
+    @pytest.mark.parametrize("url", ["rediss-sentinel://x/feed", "rediss-cluster://x"])
+    def test_a_ca_for_several_servers(self, url: str) -> None:
+        """The same."""
+        settings = Settings(redis=parse_redis_url(url), redis_ca="/nonexistent")
+        with pytest.raises(StartFault, match=r"^--redis-ca: /nonexistent: No such file or directory$"):
+            build(FakeReactor(), settings, IN_FRONT)
+
+    def test_several_servers(self) -> None:
+        """The line says what is expected."""
+        with pytest.raises(StartFault, match=r"^--redis-url: .* one server; expected redis://"):
+            build(FakeReactor(), Settings(redis=parse_redis_url("redis-cluster://x")), IN_FRONT)
+
     def test_a_port_that_cannot_be_read(self) -> None:
         """The line names the option and what would be accepted."""
         with pytest.raises(StartFault, match=r"^--port: .*endpoint description.*nonsense"):

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from marketfeed.commands.address import ServerAddress, check_token, parse_url
 from marketfeed.commands.arguments import cannot_be_used, note, number, whole_number
 from marketfeed.commands.bench.plan import DEFAULTS, Plan
-from marketfeed.commands.redis_options import add_server_options, check_redis_files
+from marketfeed.commands.redis_options import add_server_options, check_redis_files, one_server
 from marketfeed.config.settings import BadSetting, Settings, load
 from marketfeed.model.kinds.columns import clean
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
@@ -154,7 +154,7 @@ def _plan(arguments: argparse.Namespace, tag: str) -> Plan:
         messages=None if arguments.messages is None else whole_number("--messages", arguments.messages, 1, 1 << 40),
         token=check_token(arguments.token),
         compression=arguments.compression,
-        redis=redis.redis if redis else None,
+        redis=one_server(redis) if redis else None,
         redis_tls=redis.redis_tls if redis else RedisTls(),
         channel_prefix=redis.channel_prefix if redis else "",
         window=whole_number("--window", arguments.window, 1, 1_000_000, default=int(DEFAULTS["window"])),

@@ -18,7 +18,7 @@ from typing import Any
 from marketfeed.commands.arguments import cannot_be_used, note, whole_number
 from marketfeed.commands.recording.output import BadOutput, FileNames, OutputFile
 from marketfeed.commands.recording.recorder import Moments, Recorder, Rotation
-from marketfeed.commands.redis_options import add_redis_options, endpoint_of, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, endpoint_of, one_server, redis_settings
 from marketfeed.commands.running import end, run_until_ended
 from marketfeed.config.settings import BadSetting, Settings
 from marketfeed.model.selection import StreamSelection, parse_selection
@@ -84,23 +84,23 @@ def _record(
     from marketfeed.redis.listener import RedisListener
 
     reactor: Any = the_reactor
-    endpoint = endpoint_of(reactor, settings)
+    endpoint, address = endpoint_of(reactor, settings), one_server(settings)
     prefix = settings.channel_prefix.encode()
     moments = Moments()
     try:
         recorder = Recorder(selection, prefix, new_file, rotation, moments, lambda: end(reactor))
     except OSError as error:
         raise BadSetting(f"--output: {error.filename}: {error.strerror}") from None
-    roles = RedisCommands(reactor, endpoint, settings.redis)
+    roles = RedisCommands(reactor, endpoint, address)
     commands = selection.commands(prefix)
-    listener = RedisListener(reactor, endpoint, settings.redis, commands, recorder, roles, lambda: moments.now() / 1e6)
+    listener = RedisListener(reactor, endpoint, address, commands, recorder, roles, lambda: moments.now() / 1e6)
     log_to_stderr(reactor, settings.log_format, settings.log_level)
     flushing = LoopingCall(recorder.tick)
     flushing.clock = reactor
     began = time.monotonic()
 
     def start() -> None:
-        note("record", f"recording {', '.join(selection.texts)} from {settings.redis}, until Ctrl-C")
+        note("record", f"recording {', '.join(selection.texts)} from {address}, until Ctrl-C")
         listener.startService()
         flushing.start(FLUSH_SECONDS, now=False)
 

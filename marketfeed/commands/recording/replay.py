@@ -20,7 +20,7 @@ from marketfeed.commands.arguments import number
 from marketfeed.commands.recording.files import BadRecording, Place, check, recorded
 from marketfeed.commands.recording.format import Publication, Record
 from marketfeed.commands.recording.player import Pace, Player
-from marketfeed.commands.redis_options import add_redis_options, check_redis_files, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, check_redis_files, one_server, redis_settings
 from marketfeed.config.settings import BadSetting, Settings
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
 from marketfeed.model.streams import StreamKinds
@@ -90,7 +90,7 @@ def _replay(
     notes = _Notes()
     try:
         check(arguments.files)
-        link = RedisLink.connect(settings.redis, settings.redis_tls)
+        link = RedisLink.connect(one_server(settings), settings.redis_tls)
     except (BadRecording, RedisFault) as error:
         notes.line(str(error))
         return 1
