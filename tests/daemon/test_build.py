@@ -31,10 +31,11 @@ from marketfeed.http.response import Response
 from marketfeed.hub.hub import Hub
 from marketfeed.redis.address import EMBEDDED, parse_redis_url
 from marketfeed.redis.archive import RedisArchive
-from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.preload import Preload
 from marketfeed.redis.publisher import RedisPublisher
 from marketfeed.redis.pubsub import RedisPubSub
+from marketfeed.redis.routed_commands import RoutedCommands
+from marketfeed.redis.routed_source import RoutedSource
 from marketfeed.redis.snapshots import RedisSnapshots
 from marketfeed.redis.streams import RedisStreams
 from marketfeed.runtime.listener import CannotServe, Listener
@@ -339,7 +340,7 @@ class TestBuild:
         """What is needed stops after what needs it, as it starts before: docs/architecture.md shows in which order."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
         assert names(daemon.stops) == [
-            *("Heartbeat", "RedisPubSub", "RedisSnapshots", "RedisCommands", "Hub", "UserManager", "Listener"),
+            *("Heartbeat", "RoutedSource", "RedisSnapshots", "RoutedCommands", "Hub", "UserManager", "Listener"),
             *("AdminPort", "Refusals", "Report", "LoopDelay", "MemoryGuard", "GarbageCollector", "Systemd"),
         ]
 
@@ -352,9 +353,9 @@ class TestBuild:
                 "MarketSimulation",
                 "RedisPublisher",
                 "Preload",
-                "RedisPubSub",
+                "RoutedSource",
                 "RedisSnapshots",
-                "RedisCommands",
+                "RoutedCommands",
             ),
             *(
                 "Hub",
@@ -382,7 +383,7 @@ class TestBuild:
         assert not list(part(daemon, Preload))
         assert part(daemon, Preload)._names == ["depth@A"]
         daemon = build(FakeReactor(), Settings(warm=("depth@A", "ticker@*"), channel_prefix="p:"), IN_FRONT)
-        (sampler,) = part(daemon, Preload)
+        ((sampler,),) = part(daemon, Preload)
         assert sampler._patterns == [b"p:ticker@*"]
         assert part(daemon, Preload)._discovered == part(daemon, Hub).discovered
 
@@ -392,11 +393,13 @@ class TestBuild:
             FakeReactor(), Settings(source="streams", demo=True, redis=EMBEDDED, channel_prefix="p:"), IN_FRONT
         )
         assert set(daemon.stops) == set(daemon)
-        assert part(daemon, RedisStreams)._prefix == b"p:"
+        (server,) = part(daemon, RoutedSource)
+        assert isinstance(server, RedisStreams)
+        assert (server._prefix, part(daemon, RoutedSource)._prefix) == (b"p:", b"p:")
         archive = part(daemon, Hub)._upstream.archive
         assert isinstance(archive, RedisArchive)
         assert archive._prefix == b"p:"
-        assert archive._commands is part(daemon, RedisCommands)
+        assert archive._commands is part(daemon, RoutedCommands)
 
     def test_an_embedded_server_without_a_market(self) -> None:
         """For an engine on the same machine."""
@@ -434,7 +437,9 @@ class TestBuild:
         limits = part(daemon, Hub)._upstream._limits
         assert (limits.channel_prefix, limits.strict, limits.max_payload) == ("p:", False, 8)
         assert (limits.max_distinct_streams, limits.linger) == (9, 1.5)
-        assert part(daemon, RedisPubSub)._prefix == b"p:"
+        (server,) = part(daemon, RoutedSource)
+        assert isinstance(server, RedisPubSub)
+        assert (server._prefix, part(daemon, RoutedSource)._prefix) == (b"p:", b"p:")
         snapshots = part(daemon, RedisSnapshots)
         assert (snapshots._prefix, snapshots._max_payload) == ("p:", 8)
         assert part(daemon, UserManager).drain_seconds == 11
