@@ -57,7 +57,7 @@ class DesiredChannels:
         self._linked = False
         # Channels whose state may differ from the wish, by slot, those of which one has waited longest first.
         self._changed: dict[int, dict[bytes, None]] = {}
-        self._flights: deque[tuple[Batch, set[bytes]]] = deque()  # oldest first, each with what is not answered
+        self._flights: list[tuple[Batch, set[bytes]]] = []  # oldest first, each with what is not answered
         self._in_flight: dict[bytes, Verb] = {}
         self._halves: deque[list[bytes]] = deque()
 
@@ -119,20 +119,22 @@ class DesiredChannels:
         self._in_flight.update(dict.fromkeys(channels, verb))
         return batch
 
-    def answered(self, verb: Verb, channel: bytes) -> bool:
+    def answered(self, verb: Verb, channel: bytes, asked: Batch | None = None) -> bool:
         """The server confirms one channel. True if this is a subscription that is still wanted.
 
-        Where channels have slots, one that it has ended without being asked is misplaced, if it is wanted.
+        `asked`: the batch that it answers, if it is none of the oldest. Where channels have slots, one that the server
+        has ended without being asked is misplaced, if it is wanted.
         """
-        is_asked = bool(self._flights) and verb is self._flights[0][0].verb and channel in self._flights[0][1]
+        flight = self._flight(asked)
+        is_asked = flight is not None and verb is flight[0].verb and channel in flight[1]
         if verb is Verb.SUBSCRIBE:
             self.confirmed.add(channel)
             self._forget_refusal(channel)
         else:
             self.confirmed.discard(channel)
         is_wanted = channel in self.wanted
-        if is_asked:
-            self._land(channel)
+        if flight is not None and is_asked:
+            self._land(flight, channel)
         if is_wanted and verb is Verb.UNSUBSCRIBE and not is_asked and self._slot_of is not None:
             if channel not in self._in_flight:
                 self.misplaced.add(channel)
@@ -140,9 +142,9 @@ class DesiredChannels:
             self._mark(channel)
         return is_wanted and verb is Verb.SUBSCRIBE
 
-    def denied(self) -> bytes | None:
-        """The server permits not all of the oldest batch. Returns the channel once it is known, if it is news."""
-        verb, left = self._fail()
+    def denied(self, asked: Batch | None = None) -> bytes | None:
+        """The server permits not all of a batch, the oldest. Returns the channel once it is known, if it is news."""
+        verb, left = self._fail(asked)
         if len(left) > 1:
             middle = len(left) // 2
             self._halves.extendleft((left[middle:], left[:middle]))
@@ -155,9 +157,9 @@ class DesiredChannels:
         self.refused.add(left[0])
         return left[0]
 
-    def is_misplaced(self) -> list[bytes]:
-        """Another server is to be asked for all of the oldest batch. Returns those of its channels that are wanted."""
-        verb, left = self._fail()
+    def misplace(self, asked: Batch | None = None) -> list[bytes]:
+        """Another server is to be asked for a batch, the oldest. Returns those of its channels that are wanted."""
+        verb, left = self._fail(asked)
         if verb is Verb.UNSUBSCRIBE:  # the server has ended them already, or is about to
             self.confirmed.difference_update(left)
         wanted = [channel for channel in left if channel in self.wanted]
@@ -169,23 +171,29 @@ class DesiredChannels:
         """Of those in flight."""
         return self._flights[0][0] if self._flights else None
 
-    def _fail(self) -> tuple[Verb, list[bytes]]:
-        """The oldest batch is over; its verb, and what is not answered."""
-        if not self._flights:
+    def _flight(self, asked: Batch | None) -> tuple[Batch, set[bytes]] | None:
+        """A batch that is in flight, and what of it is not answered; without one the oldest."""
+        if asked is None:
+            return self._flights[0] if self._flights else None
+        return next((flight for flight in self._flights if flight[0] is asked), None)
+
+    def _fail(self, asked: Batch | None) -> tuple[Verb, list[bytes]]:
+        """A batch is over; its verb, and what is not answered."""
+        flight = self._flight(asked)
+        if flight is None:
             return Verb.SUBSCRIBE, []
-        flight, unanswered = self._flights.popleft()
-        left = [channel for channel in flight.channels if channel in unanswered]
+        self._flights.remove(flight)
+        left = [channel for channel in flight[0].channels if channel in flight[1]]
         for channel in left:
             del self._in_flight[channel]
-        return flight.verb, left
+        return flight[0].verb, left
 
-    def _land(self, channel: bytes) -> None:
-        """A channel of the oldest batch is answered."""
-        unanswered = self._flights[0][1]
-        unanswered.discard(channel)
+    def _land(self, flight: tuple[Batch, set[bytes]], channel: bytes) -> None:
+        """A channel of a batch is answered."""
+        flight[1].discard(channel)
         del self._in_flight[channel]
-        if not unanswered:
-            self._flights.popleft()
+        if not flight[1]:
+            self._flights.remove(flight)
 
     def _forget_refusal(self, channel: bytes) -> None:
         self.refused.discard(channel)

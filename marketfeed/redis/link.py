@@ -135,7 +135,7 @@ class SubscriberLink(RedisLink):
         try:
             replies.feed(data)
             while (reply := replies.gets()) is not False:
-                if type(reply) is list and reply[0] == b"message":
+                if type(reply) is list and (reply[0] == b"message" or reply[0] == b"smessage"):
                     message_received(None, reply[1], reply[2])
                 elif type(reply) is list and reply[0] == b"pmessage":
                     message_received(reply[1], reply[2], reply[3])

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from typing import TypeVar
@@ -37,7 +38,8 @@ class NodeSource(LinkKeeper[_Link], ABC):
     """Keeps the link, and tells `sink`.
 
     `commands`: another link to the server, which is asked for its role; `name`: what the log, the metrics and the sink
-    call the link; `now`: the time, in s since 1970.
+    call the link; `now`: the time, in s since 1970; `certain_at`: when the server was last known to be the one that has
+    its streams, in s since 1970.
     """
 
     is_of_source = True
@@ -51,9 +53,11 @@ class NodeSource(LinkKeeper[_Link], ABC):
         commands: Commands,
         now: Callable[[], float],
         name: str,
+        certain_at: Callable[[], float] = lambda: math.inf,
     ) -> None:
         super().__init__(clock, endpoint, address, name)
         self._now = now
+        self._certain_at = certain_at
         self._role = RoleWatch(clock, commands, now)
         self.sink = sink
         self.down_since: int | None = None
@@ -102,4 +106,4 @@ class NodeSource(LinkKeeper[_Link], ABC):
         self.sink.lost(self.down_since, list(self.wanted), self.called)
 
     def _good_at(self, link: _Link) -> int:
-        return int(min(link.good_at, self._role.good_at) * 1000)
+        return int(min(link.good_at, self._role.good_at, self._certain_at()) * 1000)

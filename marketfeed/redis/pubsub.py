@@ -9,15 +9,20 @@
 5. A stream is delivered from its confirmation on. What still comes of a subscription that is being ended is not: what
    follows it until the next one is confirmed will not come.
 6. A server that is busy with a script has not answered yet. What it refused for that is sent anew when it answers.
-7. A state that was read beside the streams is given out when a PING has been answered that was sent after that: all
+7. In a cluster with sharded channels (SSUBSCRIBE) this is one of several servers, each of which has some slots. Several
+   commands are in flight, each for channels of one slot. What the server does not have, or has no longer, is misplaced:
+   somebody is told to look where it is, and it is asked for again once a second, unless it is wanted elsewhere by then.
+   What the server has ended by itself is lost since it was last good.
+8. A state that was read beside the streams is given out when a PING has been answered that was sent after that: all
    that had been published by then came before the answer (see `ordered_snapshots`).
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import hiredis
@@ -37,13 +42,22 @@ from marketfeed.redis.node_source import FeedLink, NodeSource
 from marketfeed.redis.rotation import Rounds
 from marketfeed.redis.server_role import ASK_SECONDS, BUSY
 from marketfeed.redis.stream_reads import Reading
+from marketfeed.redis.topology import key_slot
 from marketfeed.runtime.logs import Log
 
 __all__ = ["RedisPubSub"]
 
 RETRIES_A_SECOND = 20
 """Refused channels that are asked for again: of a batch with refused ones each costs some commands."""
-_CONFIRMATIONS = {b"subscribe": Verb.SUBSCRIBE, b"unsubscribe": Verb.UNSUBSCRIBE}
+WINDOW = 32
+"""Commands for sharded channels that are in flight: each is for one slot, and there are thousands of them."""
+_CONFIRMATIONS = {
+    b"subscribe": Verb.SUBSCRIBE,
+    b"unsubscribe": Verb.UNSUBSCRIBE,
+    b"ssubscribe": Verb.SUBSCRIBE,
+    b"sunsubscribe": Verb.UNSUBSCRIBE,
+}
+_ELSEWHERE = ("MOVED", "CLUSTERDOWN", "TRYAGAIN", "ASK")
 
 
 class _Ping(msgspec.Struct, frozen=True, eq=False):
@@ -51,6 +65,17 @@ class _Ping(msgspec.Struct, frozen=True, eq=False):
 
     at: float
     waiting: list[Deferred[bool]]
+
+
+class _Sent(msgspec.Struct, frozen=True, eq=False):
+    """A batch that was sent, and what of it is not answered."""
+
+    batch: Batch
+    unanswered: set[bytes]
+
+    def is_in(self, moved: str) -> bool:
+        """Whether it is in the slot that has moved."""
+        return moved.split(" ")[1] == str(key_slot(self.batch.channels[0]))
 
 
 class _PubSubLink(FeedLink, SubscriberLink):
@@ -61,9 +86,8 @@ class _PubSubLink(FeedLink, SubscriberLink):
         self._source = source
         self._streams, self._publish = source.streams, source.sink.publish
         self._now = now
-        self._asked: deque[_Ping | Batch] = deque()  # and not answered, oldest first
+        self._asked: deque[_Ping | _Sent] = deque()  # and not answered, oldest first
         self._waiting: list[Deferred[bool]] = []  # for the answer to the next PING
-        self._unconfirmed: set[bytes] = set()
         self.good_at = now()  # seconds since 1970: a clock that is set meanwhile would make more of the difference
 
     @property
@@ -88,11 +112,11 @@ class _PubSubLink(FeedLink, SubscriberLink):
         if self._waiting and self.pinged_at is None:
             self.ping()
 
-    def send(self, batch: Batch) -> None:
-        """Send one command for all channels of a batch, while no other is unanswered."""
-        self._asked.append(batch)
-        self._unconfirmed = set(batch.channels)
-        self.transport.write(hiredis.pack_command((batch.verb.value.upper(), *batch.channels)))
+    def send(self, batches: Sequence[Batch], prefix: str) -> None:
+        """Send one command for all channels of each batch. `prefix`: of the commands' names."""
+        self._asked.extend([_Sent(batch, set(batch.channels)) for batch in batches])
+        commands = [hiredis.pack_command((prefix + batch.verb.value.upper(), *batch.channels)) for batch in batches]
+        self.transport.write(b"".join(commands))
 
     def messageReceived(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
         stream = self._streams.get(channel)
@@ -102,11 +126,14 @@ class _PubSubLink(FeedLink, SubscriberLink):
     def heard(self, reply: Any) -> None:
         asked = self._asked[0] if self._asked else None
         if isinstance(reply, hiredis.ReplyError):
+            fault = str(reply)
+            if fault.startswith("MOVED ") and not (isinstance(asked, _Sent) and asked.is_in(fault)):
+                return  # of a batch whose channels the server had ended by itself, which was taken for the answer
             if asked is not None:
                 self._asked.popleft()
             if isinstance(asked, _Ping):
                 self._waiting += asked.waiting
-            self._source.refused(self, asked, str(reply))
+            self._source.refused(self, asked.batch if isinstance(asked, _Sent) else asked, fault)
         elif reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
             if isinstance(asked, _Ping):
                 self._asked.popleft()
@@ -116,15 +143,16 @@ class _PubSubLink(FeedLink, SubscriberLink):
                 self._ping_for_those()
             self._source.answered()
         elif type(reply) is list and reply[0] in _CONFIRMATIONS:
-            verb, channel = _CONFIRMATIONS[reply[0]], reply[1]
-            if isinstance(asked, Batch) and verb is asked.verb:
-                self._unconfirmed.discard(channel)
-                if not self._unconfirmed:
+            verb, channel, batch = _CONFIRMATIONS[reply[0]], reply[1], None
+            if isinstance(asked, _Sent) and verb is asked.batch.verb:
+                batch = asked.batch
+                asked.unanswered.discard(channel)
+                if not asked.unanswered:
                     self._asked.popleft()
-            self._source.has_changed(verb, channel)
+            self._source.has_changed(verb, channel, batch)
 
     def read_ends(self) -> None:
-        self._source.sink.flush()
+        self._source.read_ends()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
@@ -136,8 +164,9 @@ class _PubSubLink(FeedLink, SubscriberLink):
 class RedisPubSub(NodeSource[_PubSubLink]):
     """Redis PUBLISH/SUBSCRIBE as a `Source`.
 
-    `channel_prefix`: what stands before a stream's name in that of its channel. `streams`: what is delivered, by its
-    channel.
+    `channel_prefix`: what stands before a stream's name in that of its channel. `doubt`: of a server that has some of
+    the sharded channels of a cluster; it is called when the server does not have one, with its error if there is one.
+    `streams`: what is delivered, by its channel.
     """
 
     log = Log()
@@ -153,11 +182,15 @@ class RedisPubSub(NodeSource[_PubSubLink]):
         now: Callable[[], float] = time.time,
         *,
         name: str = "redis",
+        doubt: Callable[[str], None] | None = None,
+        certain_at: Callable[[], float] = lambda: math.inf,
     ) -> None:
-        super().__init__(clock, endpoint, address, sink, commands, now, name)
+        super().__init__(clock, endpoint, address, sink, commands, now, name, certain_at)
         self._prefix = channel_prefix.encode()
-        self._desired = DesiredChannels()
-        self._put_off: Batch | None = None
+        self._doubt = doubt
+        self._desired = DesiredChannels() if doubt is None else DesiredChannels(key_slot, WINDOW)
+        self._put_off: list[Batch] = []
+        self._ended: dict[int, list[str]] = {}
         self._retries = Rounds(clock.seconds(), RETRIES_A_SECOND)
         self._asking = LoopingCall(self._ask)
         self._asking.clock = clock
@@ -203,7 +236,8 @@ class RedisPubSub(NodeSource[_PubSubLink]):
         self._go_on()
 
     def link_down(self, link: _PubSubLink | None) -> None:
-        self._put_off = None
+        self._put_off.clear()
+        self._ended.clear()
         self._desired.lost()
         self.streams.clear()
         if self._asking.running:
@@ -215,29 +249,57 @@ class RedisPubSub(NodeSource[_PubSubLink]):
 
     def answered(self) -> None:
         """The server has answered a PING."""
-        if self._put_off is not None and self.link is not None:
-            batch, self._put_off = self._put_off, None
-            self.link.send(batch)
+        if self._put_off:
+            batches, self._put_off = self._put_off, []
+            self._send(batches)
 
-    def has_changed(self, verb: Verb, channel: bytes) -> None:
-        """The server has confirmed the beginning or the end of a subscription."""
+    def has_changed(self, verb: Verb, channel: bytes, batch: Batch | None) -> None:
+        """The server has confirmed the beginning or the end of a subscription. `batch`: in answer to that."""
         self.log.debug("redis: {verb} confirmed: {channel}", verb=verb.value, channel=channel)
-        if self._desired.answered(verb, channel):
+        if self._desired.answered(verb, channel, batch):
             self._confirm(channel)
+        elif channel in self._desired.misplaced and channel in self.streams:
+            self._ended.setdefault(self.good_at, []).append(self.streams.pop(channel))
         self._go_on()
+
+    def read_ends(self) -> None:
+        """All that came together has been told."""
+        self.sink.flush()
+        if self._ended:
+            ended, self._ended = self._ended, {}
+            for since, streams in ended.items():
+                self.sink.lost(since, [stream for stream in streams if self._is_misplaced(stream)], "")
+            self._look_elsewhere("")
+
+    def _is_misplaced(self, stream: str) -> bool:
+        return self._prefix + stream.encode() in self._desired.misplaced
+
+    def _look_elsewhere(self, fault: str) -> None:
+        if self._doubt is not None:
+            self._doubt(fault)
 
     def refused(self, link: _PubSubLink, asked: _Ping | Batch | None, fault: str) -> None:
         """The server answers with an error. `asked`: what it answers."""
         if fault.startswith(BUSY) and asked is not None:
             if isinstance(asked, Batch):
-                self._put_off = asked
+                self._put_off.append(asked)
         elif fault.startswith("NOPERM") and isinstance(asked, Batch):
-            channel = self._desired.denied()
+            channel = self._desired.denied(asked)
             if channel is not None:
                 self.sink.refused(self._names[channel], fault)
             self._go_on()
+        elif fault.split(" ", 1)[0] in _ELSEWHERE and isinstance(asked, Batch) and self._doubt is not None:
+            self._misplaced([self._names[channel] for channel in self._desired.misplace(asked)], fault)
+            self._go_on()
         else:
             link.fail(fault)
+
+    def _misplaced(self, streams: list[str], fault: str) -> None:
+        """The server does not have them. What nobody else has either is out of reach."""
+        self._look_elsewhere(fault)
+        left = [stream for stream in streams if self._is_misplaced(stream)]
+        if left:
+            self.sink.lost(int(self._now() * 1000), left, "")
 
     def _confirm(self, channel: bytes) -> None:
         stream = self.streams[channel] = self._names[channel]
@@ -246,11 +308,17 @@ class RedisPubSub(NodeSource[_PubSubLink]):
     def _go_on(self) -> None:
         if self.link is None:
             return
-        batch = self._desired.next_batch()
-        if batch is not None:
+        batches = []
+        while (batch := self._desired.next_batch()) is not None:
             line = "redis: {verb} sent for {count} channels, {channel} first"
             self.log.debug(line, verb=batch.verb.value, count=len(batch.channels), channel=batch.channels[0])
-            self.link.send(batch)
+            batches.append(batch)
+        if batches:
+            self._send(batches)
+
+    def _send(self, batches: list[Batch]) -> None:
+        if self.link is not None:
+            self.link.send(batches, "" if self._doubt is None else "S")
 
     def catch_up(self, stream: str) -> Deferred[bool]:
         return succeed(False) if self.link is None else self.link.catch_up()
@@ -259,5 +327,6 @@ class RedisPubSub(NodeSource[_PubSubLink]):
         if self.link is not None:
             if self.link.pinged_at is None:
                 self.link.ping()
+            self._desired.ask_again()
             self._desired.retry(self._retries.due(len(self._desired.refused), self._clock.seconds()))
             self._go_on()

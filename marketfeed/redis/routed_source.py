@@ -75,13 +75,12 @@ class RoutedSource(PerNode[NodeSource[Any]]):
     # Where the topology changes.
 
     def changed(self) -> None:
-        self.begin_new()
+        self.begin_new(self.topology.nodes)
         self._move()
-        names = [source.called for source in self.each()]
-        self.end_gone()
-        for name in names:
-            if name not in {source.called for source in self.each()}:
-                self._sink.reached(name)
+        names = {source.called for source in self.each()}
+        self.end_gone(self.topology.nodes)
+        for name in sorted(names - {source.called for source in self.each()}):
+            self._sink.reached(name)
 
     def _move(self) -> None:
         lost: dict[int, list[str]] = {}

@@ -7,6 +7,7 @@ identity: a server that comes back after it had gone is another node.
 
 from __future__ import annotations
 
+import math
 from binascii import crc_hqx
 from collections.abc import Callable, Collection
 from typing import Protocol
@@ -66,6 +67,9 @@ class Topology(Protocol):
     def named_in(self, fault: str) -> Node | None:
         """The node that an error sends to, which may serve nothing else yet; None: it names none that is known."""
 
+    def certain_at(self, node: Node) -> float:
+        """When this node was last known to be the one that serves what it does, in s since 1970; inf: it always is."""
+
 
 class OneServer:
     """A server that has everything, for ever."""
@@ -90,3 +94,6 @@ class OneServer:
 
     def named_in(self, fault: str) -> Node | None:
         return None
+
+    def certain_at(self, node: Node) -> float:
+        return math.inf

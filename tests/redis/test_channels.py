@@ -502,7 +502,7 @@ class SlotsAgainstServer(DesiredAgainstServer):
         """An end that nobody asked for may have been taken for an answer; then this one is nobody's."""
         oldest = self.desired.oldest
         if oldest is not None and slot_of(oldest.channels[0]) == slot:
-            self.desired.is_misplaced()
+            self.desired.misplace()
 
     @rule()
     def send(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, cast
 
@@ -50,6 +51,9 @@ class FakeTopology:
 
     def named_in(self, fault: str) -> Node | None:
         return next((each for each in self.nodes if each.address.host in fault), None)
+
+    def certain_at(self, node: Node) -> float:
+        return math.inf
 
     def change(self, owners: dict[bytes, Node] | None = None) -> None:
         self.epoch += 1

@@ -86,7 +86,7 @@ async def test_states_are_read(harness: Harness, logged: LogCapture) -> None:
         await engine.command("SET", f"{PREFIX}snapshot:{stream}", value)
     await engine.command("HSET", f"{PREFIX}snapshot:depth@D", "a", "b")
     reader = Reader(harness, server)
-    assert not reader.commands.ready
+    assert not next(reader.commands.each()).ready
     states = await gatherResults([reader.snapshots.read(f"depth@{market}") for market in "ABCDE"])
     assert states == [b'{"u":\xc3\xa9}\r\n', b"x" * 100, None, None, None]
 
