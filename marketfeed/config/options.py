@@ -172,7 +172,7 @@ OPTIONS = (
     Option(
         "redis-url",
         _REDIS,
-        "redis://[user:password@]host:port[/db], rediss://, unix:///path, embedded:",
+        "redis://[user:password@]host:port[/db], rediss://, unix:///path, embedded:, redis-cluster://host:port,…",
         parse_redis_url,
         "REDIS_URL",
     ),
@@ -182,6 +182,12 @@ OPTIONS = (
     Option("redis-certificate", _REDIS, "file of the certificate to show to a rediss:// server that asks", _path),
     Option("redis-key", _REDIS, "file of the key of --redis-certificate", _path),
     Option("source", _REDIS, "pubsub: the engine publishes; streams: it adds to Redis streams", _source),
+    Option(
+        "pubsub",
+        _REDIS,
+        "of a cluster: sharded, the engine publishes with SPUBLISH; classic, with PUBLISH",
+        _one_of("sharded", "classic"),
+    ),
     Option("channel-prefix", _REDIS, "before the stream's name in Redis", _prefix),
     Option("linger", _REDIS, "seconds that a channel stays subscribed after its last client", _number(0, "seconds")),
     Option(

@@ -22,7 +22,7 @@ from marketfeed.model.book_state import MAX_LEVELS
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import StreamKind
 from marketfeed.model.stream_globs import BadGlob, parse_glob
-from marketfeed.redis.address import EMBEDDED, Address, BadRedisUrl, RedisAddress
+from marketfeed.redis.address import EMBEDDED, Address, BadRedisUrl, ClusterAddress, RedisAddress
 from marketfeed.redis.tls import REDIS_TLS, RedisTls
 from marketfeed.runtime.memory import MemoryLimit
 
@@ -52,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True):
     redis_certificate: str | None = None
     redis_key: str | None = None
     source: str = "pubsub"
+    pubsub: str = "sharded"
     channel_prefix: str = ""
     demo: bool = False
     allowed_origin: tuple[OriginPattern, ...] = ()
@@ -152,6 +153,7 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str], only: Collect
     values["spares_local"] = "connect_rate" not in given
     _check_auth(values, given, kinds)
     _check_warm(values, given, kinds)
+    _check_pubsub(values, given, kinds)
     return Settings(**values, kinds=kinds, warnings=tuple(warnings), beaten=tuple(_beaten(from_file, given)))
 
 
@@ -232,6 +234,19 @@ def _check_auth(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[S
         if kind.private:
             path = repr(given["config"].text)[1:-1]
             raise BadSetting(f"streams.{kind.name} in {path}: private streams are for the bearers of tokens; {needed}")
+
+
+def _check_pubsub(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:
+    """Channels of a cluster are of two sorts, and of sharded ones there are no patterns in Redis."""
+    is_cluster = isinstance(values.get("redis"), ClusterAddress)
+    if "pubsub" in given and not (is_cluster and values.get("source", "pubsub") == "pubsub"):
+        needed = "expected together with --redis-url redis-cluster://… and --source pubsub"
+        raise BadSetting(f"{given['pubsub'].source}: {needed}")
+    if is_cluster and values.get("source", "pubsub") == "pubsub" and values.get("pubsub", "sharded") == "sharded":
+        for text in values.get("warm", ()):
+            if not parse_glob(text, (*BUILT_IN, *kinds)).is_name:
+                why = "Redis has no patterns of sharded channels; expected names of streams, or --pubsub classic"
+                raise BadSetting(f"{given['warm'].source}: {text!r} cannot be used: {why}")
 
 
 def _check_warm(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from twisted.application.service import IService, MultiService
+from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.boundaries import Sink, Source
 from marketfeed.config.settings import Settings
@@ -18,10 +19,12 @@ from marketfeed.hub.hub import Hub
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import StreamKinds
-from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.address import ClusterAddress, RedisAddress, SentinelAddress
+from marketfeed.redis.any_node import AnyNode
 from marketfeed.redis.appender import RedisAppender
 from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.channel_sampler import ChannelSampler
+from marketfeed.redis.cluster import ClusterTopology
 from marketfeed.redis.endpoint import check_files, redis_endpoint
 from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.per_node import PerNode
@@ -67,26 +70,37 @@ def _links(services: Iterable[IService]) -> Iterator[LinkKeeper[Any]]:
 
 
 class _Redis(NamedTuple):
-    """What is there whatever the source."""
+    """What is there whatever the source. `commands`: for keys; `roles`: to the servers on which channels are heard."""
 
     reactor: Any
-    topology: Topology
+    where: _Where
     commands: RoutedCommands
+    roles: RoutedCommands
     snapshots: RedisSnapshots
 
 
 def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> RoutedSource:
-    prefix = settings.channel_prefix
+    prefix, topology = settings.channel_prefix, redis.where.channels
+    is_sharded = isinstance(topology, ClusterTopology)
 
     def make(node: Node) -> RedisPubSub:
-        commands = redis.commands.at(node)
-        return RedisPubSub(redis.reactor, node.endpoint, node.address, sink, commands, prefix, name=node.name)
+        return RedisPubSub(
+            redis.reactor,
+            node.endpoint,
+            node.address,
+            sink,
+            redis.roles.at(node),
+            prefix,
+            name=node.name,
+            doubt=topology.doubt if is_sharded else None,
+            certain_at=partial(topology.certain_at, node),
+        )
 
-    return RoutedSource(redis.topology, make, sink, prefix, snapshots=redis.snapshots)
+    return RoutedSource(topology, make, sink, prefix, snapshots=redis.snapshots)
 
 
 def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> RoutedSource:
-    prefix = settings.channel_prefix
+    prefix, topology = settings.channel_prefix, redis.where.keys
     archive = RedisArchive(redis.commands, prefix)
     snapshots = StreamSnapshots(
         redis.reactor,
@@ -99,9 +113,18 @@ def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) 
     )
 
     def make(node: Node) -> RedisStreams:
-        return RedisStreams(redis.reactor, node.endpoint, node.address, sink, prefix, archive=archive, name=node.name)
+        return RedisStreams(
+            redis.reactor,
+            node.endpoint,
+            node.address,
+            sink,
+            prefix,
+            archive=archive,
+            name=node.name,
+            certain_at=partial(topology.certain_at, node),
+        )
 
-    return RoutedSource(redis.topology, make, sink, prefix, archive=archive, snapshots=snapshots)
+    return RoutedSource(topology, make, sink, prefix, archive=archive, snapshots=snapshots)
 
 
 _SOURCES = {"pubsub": _pubsub, "streams": _streams}
@@ -110,32 +133,55 @@ _SOURCES = {"pubsub": _pubsub, "streams": _streams}
 
 def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) -> Feed:
     """What feeds `hub`, which it tells. `kinds`: to which more may be added. Raises `StartFault`."""
-    server, node = _server(reactor, settings)
-    topology = OneServer(node)
-    commands = RoutedCommands(reactor, topology)
+    where = _where(reactor, settings)
+    commands = RoutedCommands(reactor, where.keys)
+    roles = commands if where.keys is where.channels else RoutedCommands(reactor, where.channels)
     snapshots = RedisSnapshots(reactor, commands, settings.channel_prefix, settings.max_payload)
-    redis = _Redis(reactor, topology, commands, snapshots)
+    redis = _Redis(reactor, where, commands, roles, snapshots)
     source = _SOURCES[settings.source](redis, settings, hub, kinds)
     hub.feed_from(source)
-    readers: list[IService] = [commands, snapshots, source]
+    readers: list[IService] = [*where.services, *dict.fromkeys((commands, roles)), snapshots, source]
     if settings.warm or settings.demo:
         readers.append(_preload(redis, settings, hub, source))
-    return Feed(server, readers, _market(redis, node, settings, source) if settings.demo else [])
+    return Feed(where.servers, readers, _market(redis, settings, source) if settings.demo else [])
 
 
-def _server(reactor: Any, settings: Settings) -> tuple[list[IService], Node]:
-    """Where Redis is: the services that it needs of us, and the server."""
+class _Where(msgspec.Struct, frozen=True):
+    """Where Redis is, for keys and for channels. `servers`: of our own; `services`: what finds out."""
+
+    keys: Topology
+    channels: Topology
+    servers: list[IService] = []
+    services: list[IService] = []
+
+
+def _where(reactor: Any, settings: Settings) -> _Where:
+    """Where Redis is. Raises `StartFault`."""
     check_redis_files(settings)
     address = settings.redis
-    if not isinstance(address, RedisAddress):
+    if isinstance(address, ClusterAddress):
+        return _cluster(reactor, settings, address)
+    if isinstance(address, SentinelAddress):
         raise StartFault("--redis-url: the daemon connects to one server; expected redis://, rediss:// or unix:///path")
     if address.embedded:
         try:
             server = EmbeddedServer(reactor, find_server())
         except NoServerFound as fault:
             raise StartFault(str(fault)) from None
-        return [server], Node("redis", server.address, server)
-    return [], Node("redis", address, redis_endpoint(reactor, address, settings.redis_tls))
+        only = OneServer(Node("redis", server.address, server))
+        return _Where(only, only, servers=[server])
+    only = OneServer(Node("redis", address, redis_endpoint(reactor, address, settings.redis_tls)))
+    return _Where(only, only)
+
+
+def _cluster(reactor: Any, settings: Settings, address: ClusterAddress) -> _Where:
+    is_classic = settings.source == "pubsub" and settings.pubsub == "classic"
+
+    def endpoint(node: RedisAddress) -> IStreamClientEndpoint:
+        return redis_endpoint(reactor, node, settings.redis_tls)
+
+    cluster = ClusterTopology(reactor, address, endpoint, with_words=is_classic)
+    return _Where(cluster, AnyNode(cluster) if is_classic else cluster, services=[cluster])
 
 
 def check_redis_files(settings: Settings) -> None:
@@ -163,14 +209,15 @@ def _preload(redis: _Redis, settings: Settings, hub: Hub, source: Source) -> Pre
 def _listen(redis: _Redis, patterns: Sequence[bytes], heard: Callable[[bytes], None]) -> IService:
     """What listens now and then."""
     return PerNode(
-        redis.topology,
+        redis.where.channels,
         lambda node: ChannelSampler(redis.reactor, node.endpoint, node.address, patterns, heard),
     )
 
 
-def _market(redis: _Redis, node: Node, settings: Settings, source: Source) -> list[IService]:
-    """A market that publishes as an engine would for this source."""
+def _market(redis: _Redis, settings: Settings, source: Source) -> list[IService]:
+    """A market that publishes as an engine would for this source, on a server of our own."""
     clock, engine, prefix = redis.reactor, SimulatedEngine(), settings.channel_prefix
+    (node,) = redis.where.keys.nodes
     if source.archive is not None:
         appender = RedisAppender(clock, node.endpoint, node.address, _DEMO_ENTRIES)
         return [MarketSimulation(clock, appender, engine, channel_prefix=prefix), appender]

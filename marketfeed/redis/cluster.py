@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from twisted.application.service import IService, MultiService
@@ -31,7 +31,7 @@ from marketfeed.redis.per_node import PerKey
 from marketfeed.redis.topology import SLOTS, Node, key_slot
 from marketfeed.runtime.logs import Log
 
-__all__ = ["HINT_SECONDS", "LOOK_SECONDS", "ClusterTopology"]
+__all__ = ["HINT_SECONDS", "LOOK_SECONDS", "ClusterTopology", "Word"]
 
 LOOK_SECONDS = 1.0
 HINT_SECONDS = 2.0
@@ -43,8 +43,23 @@ _NODE_TIMEOUT = 15.0
 _Place = tuple[str, int]
 
 
+class Word(msgspec.Struct, frozen=True):
+    """What a node says, where it was asked for its connections to others, too.
+
+    `connections`: those on which it hears from each other node, by that one's id and when the connection was made, in
+    ms. `heard_all_at`: when it had last heard from the node that has been silent longest, in s since 1970.
+    """
+
+    view: ClusterView
+    connections: frozenset[tuple[str, int]]
+    heard_all_at: float
+
+
 class _Reporter(RedisCommands):
-    """Asks one node, whenever it may be, and tells what it says. `view`: that; None: nothing yet."""
+    """Asks one node, whenever it may be, and tells what it says. `view`, `word`: that; None: nothing yet.
+
+    `with_words`: for `word` it is asked more.
+    """
 
     log = Log()
 
@@ -55,17 +70,22 @@ class _Reporter(RedisCommands):
         address: RedisAddress,
         told: Callable[[], None],
         now: Callable[[], float],
+        *,
+        with_words: bool,
     ) -> None:
         super().__init__(clock, endpoint, address, f"redis {address.host}:{address.port} map")
         self._told = told
         self._now = now
         self._is_asking = self._is_doubted = False
         self._last_fault = ""
+        self._with_words = with_words
         self.view: ClusterView | None = None
+        self.word: Word | None = None
         self.node_timeout = _NODE_TIMEOUT
 
     def link_up(self, link: RedisLink) -> None:
         self._is_asking = False
+        self.word = None
         Deferred.fromCoroutine(self._ask_for_timeout())
         self.look()
 
@@ -89,7 +109,10 @@ class _Reporter(RedisCommands):
         self._is_asking, self._is_doubted = True, False
         link, asked_at, fault = self.link, self._now(), ""
         try:
-            self.view = self._completed(read_view(await self.ask("CLUSTER", "NODES"), asked_at))
+            view = self._completed(read_view(await self.ask("CLUSTER", "NODES"), asked_at))
+            if self._with_words:
+                self.word = await self._ask_more(view)
+            self.view = view
         except (CommandRefused, BadView) as error:
             fault = str(error)
         except CommandFault:
@@ -107,6 +130,23 @@ class _Reporter(RedisCommands):
         if self._is_doubted:
             self.look()
 
+    async def _ask_more(self, view: ClusterView) -> Word:
+        links = [_pairs(link) for link in await self.ask("CLUSTER", "LINKS")]
+        seconds, microseconds = map(int, await self.ask("TIME"))
+        now = 1000 * seconds + microseconds / 1000
+        silences = [
+            (now - node.answered_at) / 1000 if node.answered_at else self.node_timeout
+            for node in view.nodes
+            if not (node.is_myself or node.is_gone)
+        ]
+        return Word(
+            view,
+            frozenset(
+                (link[b"node"].decode(), link[b"create-time"]) for link in links if link[b"direction"] == b"from"
+            ),
+            view.asked_at - max(silences, default=0.0),
+        )
+
     def _completed(self, view: ClusterView) -> ClusterView:
         """A node that nobody has ever met does not know its own address: it is the one that it was asked at."""
         host = self.address.host
@@ -115,7 +155,11 @@ class _Reporter(RedisCommands):
 
 
 class ClusterTopology(MultiService):
-    """The cluster, as a `Topology`. `endpoint_of`: how to connect to a node; `now`: s since 1970."""
+    """The cluster, as a `Topology`.
+
+    `endpoint_of`: how to connect to a node; `now`: s since 1970; `with_words`: nodes are asked for their connections to
+    each other, too.
+    """
 
     log = Log()
 
@@ -125,13 +169,17 @@ class ClusterTopology(MultiService):
         address: ClusterAddress,
         endpoint_of: Callable[[RedisAddress], IStreamClientEndpoint],
         now: Callable[[], float] = time.time,
+        *,
+        with_words: bool = False,
     ) -> None:
         MultiService.__init__(self)
         self._clock = clock
         self._address = address
         self._endpoint_of = endpoint_of
         self._now = now
+        self._with_words = with_words
         self._followers: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], None]] = []
         self._nodes: dict[str, Node] = {}
         self._owners: list[Node | None] = [None] * SLOTS
         self._hints: dict[int, tuple[Node, float]] = {}
@@ -194,19 +242,29 @@ class ClusterTopology(MultiService):
     def certain_at(self, node: Node) -> float:
         return self._certain.get(node, math.inf)
 
-    def view_of(self, node: Node) -> ClusterView | None:
+    def follow_words(self, told: Callable[[], None]) -> None:
+        """Call this whenever some node has said something, or cannot be asked any more."""
+        self._listeners.append(told)
+
+    def word_of(self, node: Node) -> Word | None:
         """What a node says of all others, while it can be asked; None: it cannot, or has said nothing yet."""
         try:
             reporter = self._reporters.at(_place(node.address))
         except KeyError:
             return None
-        return reporter.view if reporter.ready else None
+        return reporter.word if reporter.ready else None
 
     # What the nodes say.
 
     def _reporter(self, place: _Place) -> _Reporter:
         address = self._address.server(*place)
-        return _Reporter(self._clock, self._endpoint_of(address), address, self._judge, self._now)
+        endpoint = self._endpoint_of(address)
+        return _Reporter(self._clock, endpoint, address, self._hear, self._now, with_words=self._with_words)
+
+    def _hear(self) -> None:
+        self._judge()
+        for told in self._listeners:
+            told()
 
     def _look(self) -> None:
         reporters = list(self._reporters.each())
@@ -218,6 +276,8 @@ class ClusterTopology(MultiService):
                 self._looked_at[reporter] = now
                 reporter.look()
         self._see_to_seeds()
+        for told in self._listeners:
+            told()
 
     def _see_to_seeds(self) -> None:
         """Ask those that the operator has named, while no master that is known can be asked."""
@@ -299,6 +359,11 @@ class ClusterTopology(MultiService):
         self._see_to_seeds()
         for changed in self._followers:
             changed()
+
+
+def _pairs(flat: list[Any]) -> dict[bytes, Any]:
+    """A map, as it comes."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _place(address: RedisAddress) -> _Place:

@@ -88,13 +88,12 @@ class RoutedSource(PerNode[NodeSource[Any]]):
             node = self.topology.node_for(self._prefix + stream.encode())
             if node is place:
                 continue
-            since = int(self._now() * 1000)
             position = self._positions.pop(stream, None)
             if place is not None:
                 since = self.at(place).good_at
                 position = self.at(place).unwant(stream)
-            if position is None or node is None:
-                lost.setdefault(since, []).append(stream)
+                if position is None or node is None:
+                    lost.setdefault(since, []).append(stream)
             if node is not None:
                 self._moving[stream] = position
             elif position is not None:
@@ -103,7 +102,8 @@ class RoutedSource(PerNode[NodeSource[Any]]):
         self._lose(lost)
         away: dict[int, list[str]] = {}
         while self._moving:  # without those whose loss has ended the last client who wanted them
-            stream, position = self._moving.popitem()
+            stream = next(iter(self._moving))
+            position = self._moving.pop(stream)
             node = self._places[stream]
             assert node is not None
             since_there = self.at(node).want(stream, position)

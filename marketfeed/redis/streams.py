@@ -25,6 +25,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection
@@ -87,9 +88,10 @@ class RedisStreams(NodeSource[_SourceLink]):
         *,
         archive: Archive | None = None,
         name: str = "redis",
+        certain_at: Callable[[], float] = lambda: math.inf,
     ) -> None:
         commands = RedisCommands(clock, endpoint, address, f"{name}, to unblock")
-        super().__init__(clock, endpoint, address, sink, commands, now, name)
+        super().__init__(clock, endpoint, address, sink, commands, now, name, certain_at)
         self.add_child(commands)
         self._prefix = channel_prefix.encode()
         self._unblocker = Unblocker(clock, commands)

@@ -48,8 +48,10 @@ class Topology(Protocol):
 
     epoch: int
     """Higher after every change."""
-    is_known: bool
-    """Somebody has said where things are. Until then there may be no nodes."""
+
+    @property
+    def is_known(self) -> bool:
+        """Somebody has said where things are. Until then there may be no nodes."""
 
     @property
     def nodes(self) -> Collection[Node]:

@@ -33,6 +33,7 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "auth_key": ("/flag.key", "/variable.key", "/file.key"),
     "auth_jwks": ("/flag.json", "/variable.json", "/file.json"),
     "auth_audience": ("flag", "variable", "file"),
+    "pubsub": ("classic", "sharded", "classic"),
     "auth_issuer": ("flag", "variable", "file"),
     "trusted_proxy": ("192.0.2.1", "10.0.0.0/8", "fd00::/8"),
     "max_connections_per_address": ("0", "1", "2"),
@@ -89,6 +90,7 @@ NEEDED: dict[str, dict[str, str]] = {
     "redis_key": {"REDIS_URL": "rediss://h"},
     "auth_key": {"MARKETFEED_AUTH": "optional", "MARKETFEED_AUTH_JWKS": "/k"},
     "auth_jwks": {"MARKETFEED_AUTH": "required", "MARKETFEED_AUTH_KEY": "/k"},
+    "pubsub": {"REDIS_URL": "redis-cluster://h"},
     "auth_audience": {"MARKETFEED_AUTH": "required", "MARKETFEED_AUTH_KEY": "/k"},
     "auth_issuer": {"MARKETFEED_AUTH": "required", "MARKETFEED_AUTH_KEY": "/k"},
 }
@@ -110,6 +112,7 @@ DEFAULTS = {
     "auth_key": None,
     "auth_jwks": None,
     "auth_audience": None,
+    "pubsub": "sharded",
     "auth_issuer": None,
     "trusted_proxy": (),
     "warm": (),
@@ -175,6 +178,7 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "auth_key": ("the path of a file", ("",)),
     "auth_jwks": ("the path of a file", ("",)),
     "auth_audience": ("a name", ("",)),
+    "pubsub": ("sharded or classic", ("", "Sharded", "x")),
     "auth_issuer": ("a name", ("",)),
     "trusted_proxy": (
         "an address such as 10.0.0.1 or ::1, a network such as 10.0.0.0/8 or fd00::/8, or unix",
@@ -842,3 +846,21 @@ def test_what_differs_from_the_defaults() -> None:
         "--allowed-origin": "https://*.example",
     }
     assert changed(load({}, {})) == {}
+
+
+def test_which_channels_a_cluster_has_is_said_only_of_one() -> None:
+    line = "expected together with --redis-url redis-cluster://… and --source pubsub"
+    assert refusal({"pubsub": "classic"}) == f"--pubsub: {line}"
+    cluster = {"REDIS_URL": "redis-cluster://h"}
+    assert refusal({"pubsub": "sharded", "source": "streams"}, cluster) == f"--pubsub: {line}"
+    assert load({"pubsub": "classic"}, cluster).pubsub == "classic"
+
+
+def test_sharded_channels_have_no_patterns() -> None:
+    """Names are kept ready; with channels of the other sort patterns are, too, and with streams."""
+    cluster = {"REDIS_URL": "redis-cluster://h"}
+    assert load({"warm": "depth@A"}, cluster).warm == ("depth@A",)
+    why = "Redis has no patterns of sharded channels; expected names of streams, or --pubsub classic"
+    assert refusal({"warm": "depth@A,ticker@*"}, cluster) == f"--warm: 'ticker@*' cannot be used: {why}"
+    for flags in ({"pubsub": "classic"}, {"source": "streams"}):
+        assert load({"warm": "ticker@*", **flags}, cluster).warm == ("ticker@*",)

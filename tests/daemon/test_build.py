@@ -707,7 +707,7 @@ class TestFaults:
     def test_several_servers(self) -> None:
         """The line says what is expected."""
         with pytest.raises(StartFault, match=r"^--redis-url: .* one server; expected redis://"):
-            build(FakeReactor(), Settings(redis=parse_redis_url("redis-cluster://x")), IN_FRONT)
+            build(FakeReactor(), Settings(redis=parse_redis_url("redis-sentinel://x/y")), IN_FRONT)
 
     def test_a_port_that_cannot_be_read(self) -> None:
         """The line names the option and what would be accepted."""

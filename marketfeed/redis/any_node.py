@@ -1,0 +1,94 @@
+"""One node of a cluster, on which all that is published on any of them can be heard (`--pubsub classic`).
+
+1. The nodes of a cluster pass on to each other what is published (PUBLISH), on connections of their own. A node that
+   does not reach all others that are there misses what is published on those, and no PING to it shows that. So the node
+   is one that says that it reaches all (CLUSTER NODES), as long as it says so; where there is none, nobody has
+   anything.
+2. A connection between nodes that was made anew (CLUSTER LINKS) may have lost what was on its way: then the node is
+   another one, perhaps itself, and what was wanted from it is lost since it was last certain.
+3. A node notices the silence of another one after as long as `cluster-node-timeout`. So it is certain up to the moment
+   at which it had heard last from the one that had been silent longest.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from marketfeed.redis.cluster import ClusterTopology
+from marketfeed.redis.topology import Node
+
+__all__ = ["AnyNode"]
+
+
+class AnyNode:
+    """A `Topology` of one node of `cluster`, as long as that is a good one."""
+
+    def __init__(self, cluster: ClusterTopology, pick: Callable[[list[Node]], Node] = random.choice) -> None:
+        self._cluster = cluster
+        self._pick = pick
+        self._of: Node | None = None
+        self._node: Node | None = None
+        self._connections: frozenset[tuple[str, int]] = frozenset()
+        self._certain = math.inf
+        self._followers: list[Callable[[], None]] = []
+        self.epoch = 0
+        cluster.follow_words(self._look)
+
+    @property
+    def is_known(self) -> bool:
+        """Somebody has said which nodes there are."""
+        return self._cluster.is_known
+
+    @property
+    def nodes(self) -> Collection[Node]:
+        return () if self._node is None else (self._node,)
+
+    def node_for(self, key: bytes) -> Node | None:
+        return self._node
+
+    def follow(self, changed: Callable[[], None]) -> None:
+        self._followers.append(changed)
+
+    def doubt(self, fault: str = "") -> None:
+        self._cluster.doubt(fault)
+
+    def named_in(self, fault: str) -> Node | None:
+        return None
+
+    def certain_at(self, node: Node) -> float:
+        return self._certain
+
+    def _look(self) -> None:
+        """Some node has said something."""
+        good = [node for node in self._cluster.nodes if self._is_good(node)]
+        if self._of not in good:
+            self._take(self._pick(good) if good else None)
+            return
+        word = self._cluster.word_of(self._of)
+        if word is None:
+            return
+        if self._connections - word.connections:
+            self._take(self._of)
+        else:
+            self._connections = word.connections
+            self._certain = word.heard_all_at
+
+    def _is_good(self, node: Node) -> bool:
+        word = self._cluster.word_of(node)
+        return word is not None and word.view.is_whole
+
+    def _take(self, of: Node | None) -> None:
+        if of is None and self._of is None:
+            return
+        word = None if of is None else self._cluster.word_of(of)
+        self._of = of
+        self._node = None if of is None else msgspec.structs.replace(of)
+        self._connections = frozenset() if word is None else word.connections
+        self.epoch += 1
+        for changed in self._followers:
+            changed()
+        self._certain = math.inf if word is None else word.heard_all_at
