@@ -135,7 +135,7 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) ->
     """What feeds `hub`, which it tells. `kinds`: to which more may be added. Raises `StartFault`."""
     where = _where(reactor, settings)
     commands = RoutedCommands(reactor, where.keys)
-    roles = commands if where.keys is where.channels else RoutedCommands(reactor, where.channels)
+    roles = commands if where.keys is where.channels else RoutedCommands(reactor, where.channels, "roles")
     snapshots = RedisSnapshots(reactor, commands, settings.channel_prefix, settings.max_payload)
     redis = _Redis(reactor, where, commands, roles, snapshots)
     source = _SOURCES[settings.source](redis, settings, hub, kinds)

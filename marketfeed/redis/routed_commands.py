@@ -24,11 +24,11 @@ _MOST_TURNS = 4
 
 
 class RoutedCommands(PerNode[RedisCommands]):
-    """A link to each node, through which it is asked."""
+    """A link to each node, through which it is asked. `name`: what it is called, behind the node's name."""
 
-    def __init__(self, clock: Clock, topology: Topology) -> None:
+    def __init__(self, clock: Clock, topology: Topology, name: str = "commands") -> None:
         super().__init__(
-            topology, lambda node: RedisCommands(clock, node.endpoint, node.address, f"{node.name} commands")
+            topology, lambda node: RedisCommands(clock, node.endpoint, node.address, f"{node.name} {name}")
         )
 
     def ask_for(self, key: bytes, *words: bytes | str | int) -> Deferred[Any]:
