@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ class RecordingSink:
         self.events.append(("reached",))
 
     def lost(self, since: int, streams: Collection[str], link: str) -> None:
-        assert link == "redis"
+        assert link in ("redis", "")
         self.events.append(("lost", since))
         self.named = sorted(streams)
 
@@ -88,9 +89,13 @@ class RoleCommands:
 
 
 class World:
-    """A source, and all that it meets. The clock begins at `NOW`, in seconds since 1970."""
+    """A source, and all that it meets. The clock begins at `NOW`, in seconds since 1970.
 
-    def __init__(self, prefix: str = "") -> None:
+    `doubt`: of a server of a cluster.
+    """
+
+    def __init__(self, prefix: str = "", doubt: Callable[[str], None] | None = None) -> None:
+        self.certain_at = math.inf
         self.clock = Clock()
         self.endpoint = Endpoint(self.clock)
         self.sink = RecordingSink()
@@ -104,6 +109,8 @@ class World:
             self.commands,
             prefix,
             lambda: NOW + self.clock.seconds(),
+            doubt=doubt,
+            certain_at=lambda: self.certain_at,
         )
         self.ordered = OrderedSnapshots(self.snapshots, self.source.catch_up)
         self.server: Connection
