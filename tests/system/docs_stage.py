@@ -17,9 +17,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 
 from marketfeed.model.streams import BadStreamName, StreamKinds
 from tests.docs_runner import Block, Moments, Step, blocks, matches, read_message, steps
+from tests.redis_servers.cluster import RedisCluster
 from tests.system.harness import DEADLINE, Client, DaemonProcess, Harness, Redis, RedisServer, trade
 
 __all__ = ["TOKEN_KEY", "UPGRADE", "Stage", "needs_its_own_stage", "scenes"]
@@ -62,6 +64,7 @@ class Stage:
         self._tokens: dict[str, str] = {}
         self._moments = Moments()
         self._is_down = False
+        self._cluster: RedisCluster | None = None
         self._server: RedisServer
         self._engine: Redis
 
@@ -135,7 +138,10 @@ class Stage:
 
     async def _redis(self, step: Step) -> None:
         name, _, rest = step.rest.partition(" ")
-        if name == "PUBLISH":
+        if self._cluster is not None:
+            words, _, payload = step.rest.partition(" {")
+            await deferToThread(self._cluster.client().command, *words.split(), "{" + payload)
+        elif name == "PUBLISH":
             channel, _, payload = rest.partition(" ")
             await self._engine.publish(channel, payload.encode())
         elif name == "XADD":
@@ -162,12 +168,23 @@ class Stage:
         options = shlex.split(self._here(step.rest))
         for index, word in enumerate(options):
             url = urlsplit(word)
+            if url.scheme == "redis-cluster":
+                options[index] = (await self._start_cluster()).url
             if url.scheme == "redis":
                 options[index] = f"unix://{url.username}:{url.password}@{self._server.path}"
-        if self._is_down:
+        if self._cluster is not None:
+            self._daemon = await self._harness.daemon(*options)
+            await self._daemon.expect(r"redis cluster: .* 0 have none")
+        elif self._is_down:
             self._daemon = await self._harness.daemon("--redis-url", self._server.url, *options)
         else:
             self._daemon = await self._harness.daemon(*options, redis=self._server)
+
+    async def _start_cluster(self) -> RedisCluster:
+        cluster = RedisCluster(self._harness.directory / "cluster", "valkey")
+        self._harness.on_close(cluster.close)
+        self._cluster = await deferToThread(cluster.__enter__)
+        return self._cluster
 
     async def _running(self) -> DaemonProcess:
         if self._daemon is None:
