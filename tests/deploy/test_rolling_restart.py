@@ -1,0 +1,121 @@
+"""Three instances are restarted one after the other, behind a balancer, while clients follow Redis streams through it.
+
+`ROLL=clients,drain` makes it longer, and has a look at how evenly they come back; `make faults` does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, gatherResults
+
+from tests.deploy.balancers import BALANCERS
+from tests.deploy.resuming import ResumingClient
+from tests.system.harness import DaemonProcess, Harness, Redis, trade
+from tests.system.lean import LeanClients
+
+_LONG = os.environ.get("ROLL")
+_CLIENTS, _DRAIN = (_LONG or "100,1").split(",")
+_STREAMS = [f"trade@M{number}" for number in range(20)]
+_OF_EACH = 2
+_PAUSE = 0.5
+"""Seconds between two publications of a stream."""
+
+
+class Market:
+    """An engine that adds to all streams in turn. `number`: the `t` of the last of each."""
+
+    def __init__(self, harness: Harness, redis: Redis) -> None:
+        self._harness = harness
+        self._redis = redis
+        self._ended = False
+        self.number = 0
+
+    async def publish(self) -> dict[str, str]:
+        """One in each stream; their offsets."""
+        self.number += 1
+        added = [self._redis.command("XADD", each, "*", "d", trade(each[6:], self.number)) for each in _STREAMS]
+        return {stream: entry.decode() for stream, entry in zip(_STREAMS, await gatherResults(added), strict=True)}
+
+    async def run(self) -> None:
+        """Until it is told to end."""
+        while not self._ended:
+            await self._harness.pause(_PAUSE / 10 if _LONG is None else _PAUSE)
+            await self.publish()
+
+    def end(self) -> None:
+        self._ended = True
+
+
+class Arrivals:
+    """When clients have come to instances, by the logs of these, in s since 1970."""
+
+    def __init__(self, daemons: Sequence[DaemonProcess]) -> None:
+        self.moments: list[float] = []
+        self.refused = 0
+        for daemon in daemons:
+            for line in daemon.lines:
+                facts = json.loads(line) if line.startswith("{") else {}
+                if " connected from " in facts.get("message", ""):
+                    self.moments += [datetime.fromisoformat(facts["time"]).timestamp()] * facts["count"]
+                elif ": 503 this server is shutting down" in facts.get("message", ""):
+                    self.refused += facts["count"]
+
+    def figures(self, since: float) -> tuple[int, float, float, float]:
+        """Of those who came from then on: how many, over how many seconds, the mean of a second, the fullest one."""
+        moments = [moment - since for moment in self.moments if moment >= since]
+        seconds = max(moments)
+        return len(moments), seconds, len(moments) / seconds, max(Counter(map(int, moments)).values())
+
+
+@pytest.mark.parametrize("name", BALANCERS)
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_missing_and_nothing_comes_twice(name: str, harness: Harness) -> None:
+    """Nor is anybody refused. Of two thousand clients no second sees more than twice the mean come back."""
+    balancer, rng = BALANCERS[name], random.Random(1)
+    redis = await harness.redis()
+    options = ("--source", "streams", "--drain-seconds", _DRAIN, "--connect-rate", "0", "--log-format", "json")
+    instances = await balancer.instances(harness, redis, *options)
+    proxy = await balancer.start(harness, instances)
+    market = Market(harness, await redis.connect())
+    begin = await market.publish()
+    connections = LeanClients(harness, proxy)
+    clients = [
+        ResumingClient(
+            harness, connections, f"c{at}", {each: begin[each] for each in rng.sample(_STREAMS, _OF_EACH)}, 1
+        )
+        for at in range(int(_CLIENTS))
+    ]
+    work = [Deferred.fromCoroutine(each.run()) for each in (*clients, market)]
+    for each in (market, *clients):
+        harness.on_close(each.end)
+    await harness.eventually(lambda: all(client.is_in for client in clients))
+    daemons = [instance.daemon for instance in instances]
+    begun = datetime.now().timestamp()
+    for instance in instances:
+        await balancer.restart(proxy, instance)
+    daemons += [instance.daemon for instance in instances]
+    await harness.eventually(lambda: all(client.is_in for client in clients))
+    market.end()
+    await work[-1]
+    await harness.eventually(lambda: all(set(client.last.values()) == {market.number} for client in clients))
+    for client in clients:
+        client.end()
+    await gatherResults(work)
+    assert [fault for client in clients for fault in client.faults] == []
+    assert sum([client.refusals for client in clients], Counter()) == {}
+    assert sum([client.closes for client in clients], Counter()).keys() <= {1012, None}
+    arrivals = Arrivals(daemons)
+    moved, seconds, mean, most = arrivals.figures(begun)
+    print(f"\n{name}: {moved} came back in {seconds:.1f} s: {mean:.1f} in a second, {most:.0f} in the fullest")
+    print(f"{most / mean:.2f} times the mean; {arrivals.refused} were first refused; {market.number} of each stream")
+    assert moved == sum(client.visits - 1 for client in clients)
+    if _LONG is not None:
+        assert most <= 2 * mean
