@@ -139,8 +139,8 @@ async def test_who_comes_back_with_its_affinity_resumes_from_channels(balancer: 
 
 @pytest_twisted.ensureDeferred
 async def test_an_instance_is_gone(balancer: Balancer, harness: Harness) -> None:
-    """Another one takes its clients, and says that their offsets are not good there. When it is back, HAProxy leaves them
-    where they are now, and nginx brings them back.
+    """Another one takes its clients, and says that their offsets are not good there. Once it is there again, HAProxy
+    leaves them where they are, and nginx brings them back.
     """
     redis = await harness.redis()
     instances = await balancer.instances(harness, redis, *KEPT)
