@@ -130,7 +130,13 @@ async def test_who_comes_back_with_its_affinity_resumes_from_channels(balancer: 
     for client, _ in before:
         await harness.hang_up(client)
     await engine.publish(TRADE, trade(number=2))
-    for affinity, offset, (_, place) in zip(AFFINITIES, offsets, before, strict=True):
+    places = [place for _, place in before]
+    returning = sorted(zip(places, AFFINITIES, offsets, strict=True), key=lambda each: each[0].name)
+    for (
+        place,
+        affinity,
+        offset,
+    ) in returning:  # all of one instance after another, which nobody would do who spreads them
         client, where = await crowd.come(affinity)
         assert where is place
         assert await resume(client, offset)
