@@ -47,7 +47,7 @@ class Market:
     async def run(self) -> None:
         """Until it is told to end."""
         while not self._ended:
-            await self._harness.pause(_PAUSE / 10 if _LONG is None else _PAUSE)
+            await self._harness.pause(_PAUSE)
             await self.publish()
 
     def end(self) -> None:
