@@ -21,6 +21,7 @@ _AGAIN = 1.0
 class _Data(msgspec.Struct):
     e: str = ""
     t: int = 0
+    E: int = 0
     reconnectAfter: int = 0
 
 
@@ -52,7 +53,8 @@ class ResumingClient:
     `t` there.
 
     `last`: the newest `t` of each; `faults`: what was missing, came twice, or was not as docs/protocol.md has it.
-    `visits`: how often it was let in; `refusals`: what it was answered otherwise.
+    `visits`: how often it was let in; `refusals`: what it was answered otherwise; `asked`: for when it was asked to come
+    back, in s since 1970.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class ResumingClient:
         self.refusals: Counter[int] = Counter()
         self.closes: Counter[int | None] = Counter()
         self.faults: list[str] = []
+        self.asked: list[float] = []
 
     async def run(self) -> None:
         """Stay connected until it is told to end."""
@@ -128,6 +131,7 @@ class ResumingClient:
                 self.faults.append(f"not as it should be: {text!r}")
         elif data.e == "serverShutdown":
             self._wait = data.reconnectAfter / 1000
+            self.asked.append(data.E / 1000 + self._wait)
         elif data.e == "trade" and data.t == self.last[message.stream] + 1:
             self.last[message.stream] = data.t
             self._offsets[message.stream] = message.offset
