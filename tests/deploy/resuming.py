@@ -53,8 +53,8 @@ class ResumingClient:
     `t` there.
 
     `last`: the newest `t` of each; `faults`: what was missing, came twice, or was not as docs/protocol.md has it.
-    `visits`: how often it was let in; `refusals`: what it was answered otherwise; `asked`: for when it was asked to come
-    back, in s since 1970.
+    `visits`: how often it was let in; `refusals`: what it was answered otherwise; `asked`: when it was to come back, in
+    seconds since 1970.
     """
 
     def __init__(
