@@ -15,7 +15,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parent.parent
 _LINK = re.compile(r"(\]\s*)\(([^)\s#:]+)((?:#[^)\s]*)?)\)")
 _PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
-_TEXT = (".md", ".yml", ".yaml", ".cfg", ".service", ".socket", ".json", ".toml", ".py", ".txt")
+_TEXT = (".md", ".yml", ".yaml", ".cfg", ".conf", ".service", ".socket", ".json", ".toml", ".py", ".txt")
 
 
 def on_files(files: Files, config: Any) -> Files:
