@@ -15,7 +15,7 @@ class Measured(msgspec.Struct, frozen=True):
     latencies in ms, memory in KiB. `flushes`: sendings of what has come; `writes`: clients that each had something for,
     of all flushes; both are too low where several fall into a millisecond. `wakes`: how often it had had nothing to do
     and woke up. `disturbed`: the share of a core, its own or the other, that neither it nor the load had. `workers`:
-    None where it was not asked for.
+    None where it was not asked for. The other two are None where an earlier version of the script measured.
     """
 
     load: str
@@ -27,8 +27,8 @@ class Measured(msgspec.Struct, frozen=True):
     bytes_sent: float
     flushes: float
     writes: float
-    wakes: float
-    disturbed: float
+    wakes: float | None
+    disturbed: float | None
     p50: float | None
     p99: float | None
     generator_busy: float

@@ -4,8 +4,9 @@ publication costs the Redis-compatible server, by how many daemons it has.
     python -m benchmarks.scaling [--rounds 3] [--only LOAD …] [--workers 1,2]
 
 Measured is the real daemon with its default options, under `marketfeed bench`. Everything goes into scaling.json, from
-which `python -m benchmarks.simulate` makes the model, the tables and the plots of docs/scaling.md. With --only nothing
-is written: what is measured is printed. With --workers some of the loads are put on so many workers, too.
+which `python -m benchmarks.simulate` makes the model, the tables and the plots of docs/scaling.md. With --only some
+loads are measured anew, and what the file has of the others stays. With --workers some loads are put on so many
+workers, too.
 """
 
 from __future__ import annotations
@@ -46,14 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     arguments = _arguments(argv)
     try:
-        found = _measure(arguments)
-    except (Failed, NoServerFound, OSError) as fault:
+        _measure(arguments)
+    except (Failed, NoServerFound, OSError, msgspec.DecodeError) as fault:
         sys.stderr.write(f"scaling: {fault}\n")
         return 1
-    if arguments.only:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
-    else:
-        sys.stderr.write(f"written: {RESULTS.relative_to(ROOT)}\n")
+    sys.stderr.write(f"written: {RESULTS.relative_to(ROOT)}\n")
     return 0
 
 
@@ -61,7 +59,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description="Measure how cost grows.")
     parser.add_argument("--rounds", type=int, default=3, help="over all loads (default: %(default)s)")
     parser.add_argument(
-        "--only", action="append", choices=[load.key for load in LOADS], help="this load; may be repeated; prints it"
+        "--only", action="append", choices=[load.key for load in LOADS], help="this load; may be repeated"
     )
     parser.add_argument(
         "--workers",
@@ -79,12 +77,15 @@ def _counts(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def _measure(arguments: argparse.Namespace) -> Scaling:
-    """All rounds. Without --only each one is written when it is over."""
+def _measure(arguments: argparse.Namespace) -> None:
+    """All rounds; each one is written when it is over."""
     loads = [load for load in LOADS if not arguments.only or load.key in arguments.only]
     cores = Cores.found()
     facts = f"{datetime.now(UTC):%Y-%m-%d}", machine(), versions(SERVERS[:1]), cores.pinned
     found = Scaling(*facts, [], [])
+    if arguments.only:
+        kept = Scaling.load(RESULTS)
+        found = Scaling(*facts, [run for run in kept.runs if run.load not in arguments.only], kept.redis)
     with tempfile.TemporaryDirectory(prefix="marketfeed-scaling-") as directory:
         stage = Stage(Path(directory), cores)
         with stage.redis():
@@ -98,16 +99,19 @@ def _measure(arguments: argparse.Namespace) -> Scaling:
                     found.redis.extend(
                         measure_redis(path, each, at_once) for each in _SUBSCRIBERS for at_once in _AT_ONCE
                     )
-                    found.save(RESULTS)
-    return found
+                found.save(RESULTS)
 
 
 def _one(stage: Stage, directory: Path, load: Load, round_number: int, workers: int | None) -> Measured:
     """The least disturbed of at most `_TRIES`; the first that is hardly disturbed at all will do."""
     tries: list[Measured] = []
-    while len(tries) < _TRIES and all(run.disturbed > _DISTURBED for run in tries):
+    while len(tries) < _TRIES and all(_disturbed(run) > _DISTURBED for run in tries):
         tries.append(_try(stage, directory, load, round_number, workers))
-    return min(tries, key=lambda run: run.disturbed)
+    return min(tries, key=_disturbed)
+
+
+def _disturbed(run: Measured) -> float:
+    return run.disturbed or 0.0
 
 
 def _try(stage: Stage, directory: Path, load: Load, round_number: int, workers: int | None) -> Measured:
@@ -181,7 +185,7 @@ def _told(run: Measured) -> None:
     sys.stderr.write(
         f"{run.round_number} {run.load}{workers}: {run.cpu:.1%} of a core, {run.published:,.0f} published, "
         f"{run.deliveries:,.0f} delivered in {run.writes:,.0f} writes of {run.flushes:,.0f} flushes{each}, "
-        f"{run.disturbed:.0%} disturbed{fault}\n"
+        f"{run.disturbed or 0.0:.0%} disturbed{fault}\n"
     )
     sys.stderr.flush()
 
