@@ -148,8 +148,9 @@ def events_of(load: Load, run: Measured) -> Events:
     levels = run.published * 2 * load.levels
     flushes = run.wakes or 0.0 if load.wakes_for_each else run.flushes
     wakes = 0.0 if load.rate is None else flushes
+    writes = flushes if load.wakes_for_each else run.writes
     idle = max(1 - run.cpu, 0.0) / wakes * 1000 if wakes else 0.0
-    return Events(wakes, idle, flushes, run.published, run.writes, run.deliveries, run.bytes_sent, levels, load.clients)
+    return Events(wakes, idle, flushes, run.published, writes, run.deliveries, run.bytes_sent, levels, load.clients)
 
 
 def fit(scaling: Scaling) -> Cost:

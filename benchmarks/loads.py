@@ -96,6 +96,12 @@ LOADS = (
     Load("checked-many-2000", 1000, streams=200, per_client=10, rate=2000, is_checked=True),
     Load("checked-few-20000", 20, streams=1000, per_client=50, rate=20_000, is_checked=True),
     Load("checked-payload-2048", 500, rate=150, payload=2048, is_checked=True),
+    # The same, but not even measured before the form of the model was settled.
+    Load("fresh-2000-of-20", 2000, streams=20, rate=500, is_checked=True),
+    Load("fresh-closed-24-300", 300, window=24, is_checked=True),
+    Load("fresh-500-by-20", 500, streams=400, per_client=20, rate=1000, is_checked=True),
+    Load("fresh-payload-700", 1500, rate=60, payload=700, is_checked=True),
+    Load("fresh-100-by-5", 100, streams=50, per_client=5, rate=3000, is_checked=True),
 )
 
 WORKER_LOADS = ("rate-100", "streams-200-by-10", "window-64", "clients-10000", "idle-10000")

@@ -78,7 +78,7 @@ class Scaling(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(first, **medians)
 
     def save(self, path: Path) -> None:
-        lines = msgspec.json.format(msgspec.json.encode(self), indent=0).decode()
+        lines = msgspec.json.format(msgspec.json.encode(self), indent=1).decode()
         path.write_text(lines + "\n", encoding="utf-8")
 
     @classmethod

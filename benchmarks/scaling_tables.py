@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from benchmarks.cost import Cost, RedisCost, residuals
+from benchmarks.cost import Cost, RedisCost, events_of, residuals
 from benchmarks.fleet import Storm
 from benchmarks.forecast import Forecast
 from benchmarks.loads import LOADS, WORKER_LOADS
@@ -58,12 +58,12 @@ def _measured(findings: Findings) -> str:
         what = f"{load.per_client} of {load.streams:,}" if load.streams > 1 else "1"
         rows.append(
             [
-                number(load.clients),
+                f"{load.clients:,}",
                 what,
                 number(run.published),
                 f"{run.bytes_sent / run.deliveries:,.0f}",
                 number(run.deliveries),
-                number(run.deliveries / run.writes),
+                number(run.deliveries / events_of(load, run).writes),
                 f"{each.measured:.1%} ({each.least:.1%} to {each.most:.1%})",
                 f"{each.model:.1%}",
                 f"{each.error:+.0%}",
@@ -83,7 +83,7 @@ def _memory(findings: Findings) -> str:
         model = findings.cost.client_kib + load.per_client * findings.cost.subscription_kib
         rows.append(
             [
-                number(load.clients),
+                f"{load.clients:,}",
                 str(load.per_client),
                 f"{grown:.2f}",
                 f"{model:.2f}",
@@ -94,6 +94,7 @@ def _memory(findings: Findings) -> str:
     return _table(["clients", "streams of each", "KiB a client", "model", "CPU µs to let one in", "model"], rows)
 
 
+_LEAST = 0.01
 _NAMED = (
     ("wake", "to wake up, after a while without anything to do", "µs", 1.0),
     ("cool", "the while, after which it is two thirds of that", "ms", 1.0),
@@ -115,8 +116,12 @@ _NAMED = (
 
 
 def _costs(findings: Findings) -> str:
-    rows = [[what, f"{number(getattr(findings.cost, name) * factor)} {unit}"] for name, what, unit, factor in _NAMED]
+    rows = [[what, _cost(getattr(findings.cost, name) * factor, unit)] for name, what, unit, factor in _NAMED]
     return _table(["what", "cost"], rows)
+
+
+def _cost(value: float, unit: str) -> str:
+    return f"{number(value)} {unit}" if value >= _LEAST else f"less than {_LEAST} {unit}"
 
 
 def _forecasts(findings: Findings) -> str:
@@ -126,7 +131,7 @@ def _forecasts(findings: Findings) -> str:
         pace = f"{load.rate:,.0f}/s" if load.rate is not None else f"{load.window:,} under way"
         rows.append(
             [
-                number(load.clients),
+                f"{load.clients:,}",
                 f"{load.per_client} of {load.streams:,}" if load.streams > 1 else "1",
                 pace,
                 f"{run.bytes_sent / run.deliveries:,.0f}",
@@ -143,7 +148,7 @@ def _redis(findings: Findings) -> str:
     runs = findings.scaling.redis
     rows = []
     for subscribers in sorted({run.subscribers for run in runs}):
-        cells = [number(subscribers)]
+        cells = [f"{subscribers:,}"]
         for at_once in (1, 100):
             each = sorted(
                 run.cpu_per_publication for run in runs if (run.subscribers, run.at_once) == (subscribers, at_once)

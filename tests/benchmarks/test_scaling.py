@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks import plots, scaling, simulate
 from benchmarks.cost import Cost, Events, RedisCost, fit, fit_redis, residuals
 from benchmarks.fleet import AT_ONCE, DOCUMENTED, Fleet, Policy, Storm, drain, loss, run_storm
-from benchmarks.forecast import TOLERANCE, forecasts
+from benchmarks.forecast import TOLERANCE, forecast, forecasts
 from benchmarks.loads import LOADS, Load
 from benchmarks.measured import Measured, RedisMeasured, Scaling
 from benchmarks.node import Traffic, bench_traffic, popular_traffic, run_node
@@ -181,6 +181,14 @@ class TestNode:
         assert outcome.is_behind
         assert outcome.cpu > 0.99
 
+    def test_a_turn_takes_one_read(self) -> None:
+        """However much waits: 256 KiB of Redis' protocol, so that more clients make it fall behind."""
+        loads = [Load("", clients, streams=100, rate=20_000) for clients in (500, 8000)]
+        few, many = (run_node(COST, bench_traffic(load, 143.0, 1.0), 1.0) for load in loads)
+        assert not few.is_behind
+        assert many.is_behind
+        assert many.published / many.flushes < 256 * 1024 / 170
+
     def test_a_closed_loop_is_always_busy(self) -> None:
         outcome = run_node(COST, bench_traffic(Load("", 500, window=32), 140.0, 1.0), 1.0)
         assert outcome.cpu == pytest.approx(1.0)
@@ -234,6 +242,25 @@ def storm(first: Policy | float, policy: Policy = DOCUMENTED, **changes: float) 
     return run_storm(COST, fleet(**changes), begins, policy, seconds=40.0)
 
 
+class TestForecast:
+    def test_what_the_load_decides_is_as_it_was_measured(self) -> None:
+        """How many publications come together: by the flushes where all were counted, or else by the awakenings."""
+        run = measured(LOADS[0], COST)
+        hot = msgspec.structs.replace(run, published=300.0, flushes=50.0, writes=50_000.0, deliveries=3e5, wakes=20.0)
+        assert forecast(COST, Load("", 1000, rate=300), hot).simulated.flushes == pytest.approx(50, rel=0.05)
+        few = msgspec.structs.replace(
+            run, published=2000.0, flushes=300.0, writes=600.0, deliveries=4000.0, wakes=500.0
+        )
+        wanted = forecast(COST, Load("", 20, streams=10, rate=2000), few).simulated
+        assert wanted.flushes == pytest.approx(500, rel=0.05)
+
+    def test_a_closed_loop_has_as_many_under_way(self) -> None:
+        run = measured(LOADS[0], COST)
+        closed = msgspec.structs.replace(run, published=800.0, flushes=20.0, writes=10_000.0, deliveries=4e5)
+        said = forecast(COST, Load("", 500, window=32), closed).simulated
+        assert said.deliveries / said.writes == pytest.approx(40)
+
+
 class TestStorm:
     @pytest.mark.parametrize("policy", [AT_ONCE, DOCUMENTED])
     def test_everybody_comes_back(self, policy: Policy) -> None:
@@ -274,6 +301,10 @@ class TestStorm:
         assert at_once.given_up > paused.given_up > 0
         assert sum(at_once.attempts) > 1.5 * sum(paused.attempts)
 
+    def test_a_worker_works_in_vain_for_who_has_gone(self) -> None:
+        """Who waited at its port for too long."""
+        assert storm(AT_ONCE, AT_ONCE, patience=0.05, clients=60_000, max_connections=20_000).given_up > 0
+
     def test_waits(self) -> None:
         """The protocol's: 250 to 500 ms, then up to 1 s, 2 s, and so on to 30 s."""
         source = random.Random(1)
@@ -285,9 +316,10 @@ class TestStorm:
 
 class TestPlan:
     def test_it_holds_without_a_zone(self) -> None:
-        plan = plan_for(COST, REDIS, REDIS, DEMAND)
-        assert plan.workers % DEMAND.zones == 0
-        assert plan.workers * 2 / 3 * plan.clients_without_a_zone >= DEMAND.clients
+        demand = msgspec.structs.replace(DEMAND, clients=500_000)
+        plan = plan_for(COST, REDIS, REDIS, demand)
+        assert plan.workers % demand.zones == 0
+        assert plan.workers * 2 / 3 * plan.clients_without_a_zone >= demand.clients
         assert plan.without_a_zone.p99 <= DEMAND.late_ms
         assert plan.usual.p99 <= plan.without_a_zone.p99
         assert plan.messages == pytest.approx(5 * 2000 / 100, rel=0.05)
