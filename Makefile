@@ -58,7 +58,8 @@ faults: env-dev ## a million publications amid a hundred faults, and of books, a
 bench: env-demo ## measure it beside other servers, for some minutes, into docs/benchmarks.md; ARGS="--quick" for a glance
 	@env/bin/python -m benchmarks.run $(ARGS)
 
-pictures: env-dev ## the pictures of the status page in docs/images, anew, with a Chromium that is installed
+pictures: env-dev ## the pictures in docs/images anew: the plots of docs/scaling.md, and with a Chromium the status page
+	@env/bin/python -m benchmarks.simulate
 	@PICTURES=docs/images env/bin/python -m pytest -n 0 tests/system/test_status_page.py $(ARGS)
 
 docs: env-dev ## the documentation as a site, in build/docs

@@ -156,10 +156,11 @@ class Stage:
             yield
 
     def load(self, port: int, pid: int, options: Sequence[str], *, publishes: bool, tls: bool = False) -> Report:
-        """Run `marketfeed bench`. Raises `Failed`."""
+        """Run `marketfeed bench` on the server that is this process and its children. Raises `Failed`."""
         url = f"{'wss' if tls else 'ws'}://127.0.0.1:{port}"
+        pids = [f"--server-pid={each}" for each in (pid, *_children(pid))]
         trusted = {"SSL_CERT_FILE": str(self._certificate[0])} if tls else {}
-        command = [sys.executable, "-m", "marketfeed", "bench", url, "--server-pid", str(pid)]
+        command = [sys.executable, "-m", "marketfeed", "bench", url, *pids]
         command += [*options, *(["--redis-url", self.redis_url] if publishes else [])]
         done = subprocess.run(
             command,
@@ -214,6 +215,14 @@ class Stage:
 
 def _pin(core: int | None) -> Callable[[], None] | None:
     return None if core is None else lambda: os.sched_setaffinity(0, {core})
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that a process has started, as Linux tells; elsewhere none."""
+    try:
+        return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    except OSError:
+        return []
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:

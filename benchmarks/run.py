@@ -30,7 +30,7 @@ from benchmarks.workloads import OURS, SERVERS, WORKLOADS, Server, Workload, wor
 from marketfeed import __version__
 from marketfeed.demo.embedded import NoServerFound, find_server
 
-__all__ = ["main"]
+__all__ = ["machine", "main", "versions"]
 
 COMMAND = "make bench"
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -107,8 +107,8 @@ def _measure(arguments: argparse.Namespace) -> Results:
     return Results(
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         command=COMMAND,
-        machine=_machine(),
-        versions=_versions(servers),
+        machine=machine(),
+        versions=versions(servers),
         seconds=seconds,
         rounds=rounds,
         pinned=cores.pinned,
@@ -143,7 +143,8 @@ def _told(run: Run, workload: Workload) -> str:
     return shown + ("" if run.report.is_faultless else "; NOT EVERYTHING ARRIVED IN ORDER")
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
+    """What it is measured on."""
     found = re.search(r"^model name\s*:\s*(.+)$", _read("/proc/cpuinfo"), re.MULTILINE)
     release = re.match(r"[\d.]+\d", platform.release())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
@@ -154,7 +155,8 @@ def _machine() -> dict[str, str]:
     }
 
 
-def _versions(servers: Sequence[Server]) -> dict[str, str]:
+def versions(servers: Sequence[Server]) -> dict[str, str]:
+    """Of everything that is measured, and of what it is made of."""
     found = {OURS: __version__, platform.python_implementation(): platform.python_version()}
     found |= {package: metadata.version(package) for package in _PACKAGES}
     banner = _output(find_server(), "--version")
