@@ -308,9 +308,13 @@ def tree(service: IService, depth: int = 0) -> list[str]:
     return ["  " * depth + service.__class__.__name__, *below]
 
 
-def described(conditions: set[str]) -> list[str]:
-    """The tree of docs/architecture.md#the-tree-of-services, without what stands there only under other conditions."""
-    (block,) = (block for block in blocks("diagram") if block.text.startswith("Daemon\n"))
+def described(conditions: set[str], *, of_workers: bool = False) -> list[str]:
+    """The tree of docs/architecture.md#the-tree-of-services, without what stands there only under other conditions.
+
+    `of_workers`: that of docs/architecture.md#workers.
+    """
+    one, other = (block for block in blocks("diagram") if block.text.startswith("Daemon\n"))
+    block = other if of_workers else one
     lines, left_out = [], None
     for line in block.text.splitlines():
         name, _, condition = line.strip().partition(" ")

@@ -220,10 +220,11 @@ class Inherited:
 
     def _adopt(self, opened: socket.socket) -> Any:
         if opened.family != socket.AF_UNIX:
-            return self._reactor.adoptStreamPort(opened.fileno(), opened.family, self._factory)
-        port = _UnixPort._fromListeningDescriptor(self._reactor, opened.fileno(), self._factory)
-        port.startListening()
-        return port
+            port = self._reactor.adoptStreamPort(opened.fileno(), opened.family, self._factory)
+        else:
+            port = _UnixPort._fromListeningDescriptor(self._reactor, opened.fileno(), self._factory)
+            port.startListening()
+        return port if len(self._sockets) > 1 else _one_at_a_time(port)
 
     def _all(self) -> list[socket.socket]:
         return [each for queue in self._sockets for each in queue]
@@ -247,6 +248,18 @@ class _Accepting:
 
     def stopListening(self) -> Deferred[None]:
         return self._inherited.close()
+
+
+def _one_at_a_time(port: Any) -> Any:
+    """Let it accept one connection in each turn of the reactor, or the first takes all of those that come together."""
+    read = port.doRead
+
+    def read_one() -> Any:
+        port.numberAccepts = 1
+        return read()
+
+    port.doRead = read_one
+    return port
 
 
 _AnyPort: Any = unix.Port
