@@ -69,7 +69,7 @@ class Member:
         for question in questions.values():
             question.cancel()
         for reload in reloads:
-            reload.callback(False)
+            reload.callback(True)  # its successor reads what there is by then
 
 
 class Crew(Service):
@@ -148,9 +148,9 @@ class Crew(Service):
         self._do(self._supervision.roll(self._reactor.seconds()))
 
     async def reload(self) -> bool:
-        """Let all read their settings again; whether all could."""
+        """Let all read their settings again, also those that have just started; whether all could."""
         waiting = []
-        for member in self.ready:
+        for member in self._members.values():
             done = Deferred[bool]()
             member.reloads.append(done)
             member.process.tell(Reload())
