@@ -13,9 +13,13 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
 
 from tests.system.admin_port import ADMIN, AdminPort
+from tests.system.browser import CHROMIUM
 from tests.system.harness import TWISTD, Client, DaemonProcess, Harness, trade, with_constants
+from tests.system.page import page_at, problems_of, until
+from tests.system.test_status_page import TILES
 from tests.system.test_systemd import AS_SYSTEMD, Told
 from tests.system.workers import Crew, make_crew
 
@@ -518,3 +522,58 @@ async def test_without_workers_sigusr2_is_ignored(harness: Harness) -> None:
     await daemon.expect("warn  SIGUSR2 is ignored: there are no workers to be replaced without --workers")
     assert await answers(await harness.client(daemon, "/ws"))
     assert await daemon.stop("INT") == 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+@pytest_twisted.ensureDeferred
+async def test_the_status_page_adds_all_workers_up(harness: Harness) -> None:
+    """One sentence, one figure of each kind, and of each row whose it is; also once a worker has been replaced."""
+    redis = await harness.redis()
+    crew = await make_crew(harness, redis=redis)
+    for client in await connect(harness, crew.daemon, 24):
+        await client.subscribe("trade@TATA_INR")
+    assert set((await crew.where()).values()) == {1, 2}
+
+    def look() -> None:
+        with page_at(f"{crew.admin.url}/") as (page, seen):
+            until(page, r"^Healthy\. 24 clients\.$")
+            page.wait_for_function("() => document.querySelectorAll('#slowest tr').length > 5")
+            tiles = page.evaluate(TILES)
+            assert (tiles["clients"], tiles["subscriptions"]) == ("24", "24")
+            assert page.locator("#process").inner_text().split(", ")[2] == "2 workers"
+            assert page.locator("#slowest th").all_inner_texts()[-1].lower() == "worker"
+            workers = page.evaluate("[...document.querySelectorAll('#links td:last-child')].map((e) => e.textContent)")
+            assert sorted(set(workers)) == ["1", "2"]
+            page.wait_for_function("() => document.querySelectorAll('#busiest tr').length === 3")
+            page.click("#busiest button")
+            page.wait_for_function("() => document.querySelectorAll('#detail-facts table tr').length === 25")
+            page.keyboard.press("Escape")
+            assert problems_of(page) == []
+            assert seen.errors == []
+
+    await deferToThread(look)
+    kill((await crew.pids())[1])
+    await crew.daemon.expect("worker 1 ended by signal 9")
+    await crew.until_all(2)
+
+    def look_again() -> None:
+        with page_at(f"{crew.admin.url}/") as (page, seen):
+            until(page, r"^Healthy\. \d+ clients\.$")
+            page.wait_for_function("() => document.querySelectorAll('#links td').length > 0")
+            assert seen.errors == []
+
+    await deferToThread(look_again)
+    assert await crew.daemon.stop("INT") == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_status_in_a_terminal(harness: Harness) -> None:
+    """The sentence is of all, the figures are of each."""
+    redis = await harness.redis()
+    crew = await make_crew(harness, redis=redis)
+    process = harness.spawn([sys.executable, "-m", "marketfeed", "status", crew.admin.url])
+    assert await process.wait() == 0
+    assert process.lines.all[0] == "Healthy. 0 clients."
+    for number, pid in (await crew.pids()).items():
+        assert [line for line in process.lines.all if f"worker {number}, process {pid}, up for" in line]
+    assert await crew.daemon.stop("INT") == 0
