@@ -223,7 +223,7 @@ class TestCommands:
                 assert words[0] == "install"
                 assert words[1] == "." or set(re.findall(r"\[(\w+)\]", words[1])) <= extras()
             elif verb == "systemctl":
-                assert words[0] in ("enable", "reload", "restart", "stop")
+                assert words[0] in ("enable", "kill", "reload", "restart", "stop")
                 assert words[-1] in ("marketfeed", "nginx")
             elif verb in ("cp", "docker", "kubectl"):
                 paths = [word for word in words if word.startswith("deploy/")]

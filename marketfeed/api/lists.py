@@ -20,28 +20,30 @@ from marketfeed.hub.hub import Hub
 from marketfeed.hub.overview import StreamFacts
 from marketfeed.model.streams import BadStreamName, StreamKinds
 
-__all__ = ["CLIENT_ORDERS", "STREAM_ORDERS", "Lists"]
+__all__ = ["BY_CLIENT", "BY_STREAM", "CLIENT_ORDERS", "MOST_SUBSCRIBERS", "STREAM_ORDERS", "Lists"]
 
 _FRESH_SECONDS = 1.0
 _MASK = "…"
 _LAST, _LAST_BYTES = 10, 65_536
-_MOST_SUBSCRIBERS = 50
+MOST_SUBSCRIBERS = 50
 _SLOWEST = 10
 
-_BY_CLIENT: dict[str, Callable[[ClientFacts], Any]] = {
+BY_CLIENT: dict[str, Callable[[ClientFacts], Any]] = {
     "queue": lambda each: (each.waiting, each.conflated),
     "conflated": lambda each: (each.conflated, each.waiting),
     "rtt": lambda each: each.rtt or 0.0,
     "streams": lambda each: each.streams,
     "age": lambda each: each.age,
 }
-_BY_STREAM: dict[str, Callable[[StreamFacts], Any]] = {
+"""What each order goes by."""
+BY_STREAM: dict[str, Callable[[StreamFacts], Any]] = {
     "rate": lambda each: (each.rate or 0.0, each.clients),
     "clients": lambda each: (each.clients, each.rate or 0.0),
     "kept": lambda each: each.kept,
     "quiet": lambda each: -(each.heard or 0),
 }
-CLIENT_ORDERS, STREAM_ORDERS = tuple(_BY_CLIENT), tuple(_BY_STREAM)
+"""The same, of streams."""
+CLIENT_ORDERS, STREAM_ORDERS = tuple(BY_CLIENT), tuple(BY_STREAM)
 
 
 class Lists:
@@ -66,7 +68,7 @@ class Lists:
         rows: Iterable[ClientFacts] = self._clients()
         if text:
             rows = [each for each in rows if text in f"{each.client}\n{each.peer}\n{each.user}".lower()]
-        return nlargest(limit, rows, _BY_CLIENT[order])
+        return nlargest(limit, rows, BY_CLIENT[order])
 
     def streams(self, text: str, order: str, limit: int) -> list[StreamFacts]:
         """Those whose name has `text` in it, the largest of `order` first."""
@@ -74,7 +76,7 @@ class Lists:
         rows: Iterable[StreamFacts] = self._streams()
         if text:
             rows = [each for each in rows if text in each.stream.lower()]
-        return nlargest(limit, rows, _BY_STREAM[order])
+        return nlargest(limit, rows, BY_STREAM[order])
 
     def client(self, name: str) -> dict[str, Any] | None:
         """One client, with the names of its streams; None: it is not here."""
@@ -94,7 +96,7 @@ class Lists:
             return succeed(None)
         facts, members = found
         subscribers = [each.facts() for each in self._register if each.outbox in members]
-        slowest = nlargest(_MOST_SUBSCRIBERS, subscribers, _BY_CLIENT["queue"])
+        slowest = nlargest(MOST_SUBSCRIBERS, subscribers, BY_CLIENT["queue"])
         answer = {**msgspec.structs.asdict(facts), "subscribers": slowest, "watch": f"marketfeed watch {parsed}"}
         return self._hub.history(parsed, _LAST, _LAST_BYTES).addCallback(_with_last, answer)
 

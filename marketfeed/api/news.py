@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from marketfeed.model.numbers import size
 from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.wire.close_codes import SLOW_CONSUMER
 
-__all__ = ["News", "Watch", "summary"]
+__all__ = ["News", "Watch", "reload_failed", "summary", "worst_first"]
 
 _LATE = 60
 """Seconds."""
@@ -43,6 +43,11 @@ class News(msgspec.Struct, frozen=True):
     text: str
 
 
+def worst_first(pieces: Iterable[News]) -> list[News]:
+    """As they are told."""
+    return sorted(pieces, key=lambda each: _ORDER[each.level])
+
+
 class Watch:
     """Looks at all parts of one process."""
 
@@ -53,7 +58,7 @@ class Watch:
     def news(self, slowest: list[ClientFacts]) -> list[News]:
         """All that there is to say, the worst first. `slowest`: clients, the one for whom most waits first."""
         pieces = [*self._source(), *self._engine(), *self._slow(slowest), *self._limits(), *self._process()]
-        return sorted(pieces, key=lambda each: _ORDER[each.level])
+        return worst_first(pieces)
 
     def _source(self) -> Iterator[News]:
         parts, overview = self._parts, self._parts.hub.overview
@@ -90,9 +95,7 @@ class Watch:
             when = "has expired" if left <= 0 else f"expires in {int(left // _DAY)} days"
             yield News("bad" if left <= 0 else "warn", "certificate", f"The certificate that clients are shown {when}.")
         if not parts.reload.succeeded:
-            at = _time(int(parts.reload.last * 1000))
-            text = f"The reload at {at} found a fault, which is in the log: nothing was changed."
-            yield News("warn", "reload", text)
+            yield reload_failed(parts.reload.last)
         delays = [each.loop_delay or 0.0 for each in self._samples.newest(_LATE)]
         if delays and max(delays) >= _LOOP_SECONDS:
             text = f"Something was done {max(delays):g} s late in the last minute: the core of this daemon is too busy."
@@ -143,6 +146,12 @@ class Watch:
             last = closed[-1]
             text = f"{_clients(len(closed))} too slow and closed in the last minute, with 4008, the last {_who(last)}."
             yield News("warn", "slow-clients", text)
+
+
+def reload_failed(at: float) -> News:
+    """`at`: s since 1970."""
+    text = f"The reload at {_time(int(at * 1000))} found a fault, which is in the log: nothing was changed."
+    return News("warn", "reload", text)
 
 
 _LIMITED = {

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-__all__ = ["HTML", "JSON", "NOTHING", "Answer", "Page", "Query", "as_json"]
+__all__ = ["HTML", "JSON", "NOTHING", "Answer", "Page", "Query", "as_json", "later"]
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
@@ -32,3 +32,8 @@ NOTHING = Page(b"there is nothing here\n", status=404)
 
 def as_json(value: Any, status: int = 200) -> Page:
     return Page(msgspec.json.encode(value), JSON, status)
+
+
+def later(found: Any, make: Callable[[Any], Page]) -> Page | Deferred[Page]:
+    """The page that is made of what is found; where that is a Deferred, then."""
+    return found.addCallback(make) if isinstance(found, Deferred) else make(found)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from marketfeed.api.page import NOTHING, Answer, Page, as_json
+from twisted.internet.defer import Deferred
 
-__all__ = ["LOGIN", "Probes"]
+from marketfeed.api.page import NOTHING, Answer, Page, as_json, later
+
+__all__ = ["LOGIN", "Numbers", "Probes", "Readiness"]
 
 LOGIN = "/login"
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,7 +25,7 @@ class Readiness(Protocol):
 class Numbers(Protocol):
     """Who has all that is counted."""
 
-    def text(self) -> bytes:
+    def text(self) -> bytes | Deferred[bytes]:
         """As Prometheus reads it."""
 
 
@@ -38,7 +40,7 @@ class Probes:
         self._answers: dict[str, Answer] = {
             "/healthz": lambda query: Page(b"ok\n"),
             "/readyz": lambda query: _readiness(health.reasons),
-            "/metrics": lambda query: Page(metrics.text(), _PROMETHEUS),
+            "/metrics": lambda query: later(metrics.text(), lambda text: Page(text, _PROMETHEUS)),
         }
         self.login = self.login_again = NOTHING
 

@@ -68,7 +68,10 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class Samples(Service):
-    """Takes a sample each second while it runs. `peaks`: the most that there was of what has a limit."""
+    """Takes a sample each second while it runs. `peaks`: the most that there was of what has a limit.
+
+    `seq`: the number of the last one; where it begins with another than 0, others were taken in this place before.
+    """
 
     log = Log()
 
@@ -78,6 +81,7 @@ class Samples(Service):
         resident: Callable[[], int] = resident_memory,
         cpu_seconds: Callable[[], float] = time.process_time,
         files: Callable[[], int | None] = open_files,
+        seq: int = 0,
     ) -> None:
         self._parts = parts
         self._resident = resident
@@ -89,7 +93,7 @@ class Samples(Service):
         self._lags = _Changes(counts.engine_lag), _Changes(counts.fanout_lag), _Changes(parts.loop.delays)
         self._loop = LoopingCall(self._look)
         self._loop.clock = parts.clock
-        self.seq = 0
+        self.seq = seq
         self.peaks = dict.fromkeys(("clients", "streams", "memory", "history", "files"), 0)
 
     def startService(self) -> None:

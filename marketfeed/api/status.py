@@ -1,6 +1,6 @@
 """What the status page and `marketfeed status` show, as one JSON object (docs/operations/status.md#the-status-as-json).
 
-A row of `workers` for each process: today there is one. Nothing in it is a secret, and of private streams there are
+A row of `workers` for each process that serves clients. Nothing in it is a secret, and of private streams there are
 only numbers.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,23 +16,30 @@ import msgspec
 from marketfeed import __version__
 from marketfeed.api.lists import Lists
 from marketfeed.api.metrics import Parts
-from marketfeed.api.news import Watch, summary
+from marketfeed.api.news import News, Watch, summary
 from marketfeed.api.samples import Sample, Samples
 from marketfeed.redis.link_keeper import LinkKeeper
 
-__all__ = ["Status"]
+__all__ = ["Status", "status_of"]
 
 _ROWS = 10
 
 
 class Status:
     """Of this process. `boot`: what tells it from the one before it; `options`: gives those that differ from their
-    defaults, as they are shown.
+    defaults, as they are shown; `number`: of the worker that it is, 0: there are none.
     """
 
     def __init__(
-        self, parts: Parts, samples: Samples, lists: Lists, boot: str, options: Callable[[], Mapping[str, str]]
+        self,
+        parts: Parts,
+        samples: Samples,
+        lists: Lists,
+        boot: str,
+        options: Callable[[], Mapping[str, str]],
+        number: int = 0,
     ) -> None:
+        self._number = number
         self._parts = parts
         self._samples = samples
         self._lists = lists
@@ -42,27 +49,20 @@ class Status:
 
     def json(self, since: int = 0) -> bytes:
         """All of it; of the samples, those behind the one of this number."""
+        row, news = self.of_worker(since)
+        at = int(self._parts.now() * 1000)
+        return msgspec.json.encode(status_of(self._boot, at, news, len(self._parts.clients), [row]))
+
+    def of_worker(self, since: int) -> tuple[dict[str, Any], list[News]]:
+        """What there is of this process alone, and what there is to say about it."""
         slowest = self._lists.slowest
-        news = self._watch.news(slowest)
-        return msgspec.json.encode(
-            {
-                "boot": self._boot,
-                "at": int(self._parts.now() * 1000),
-                "version": __version__,
-                "python": platform.python_version(),
-                "healthy": not any(each.level == "bad" for each in news),
-                "summary": summary(news, len(self._parts.clients)),
-                "news": news,
-                "fields": Sample.__struct_fields__,
-                "workers": [{**self._worker(since), "slowest": slowest}],
-            }
-        )
+        return {**self._worker(since), "slowest": slowest}, self._watch.news(slowest)
 
     def _worker(self, since: int) -> dict[str, Any]:
         parts = self._parts
         clients, refusals, counts = parts.clients, parts.refusals, parts.hub.counts
         return {
-            "worker": 0,
+            "worker": self._number,
             "pid": os.getpid(),
             "since": int(parts.started_at * 1000),
             "ready": parts.health.is_ready,
@@ -102,6 +102,23 @@ class Status:
             "reconnects": link.reconnects,
             "pinged": link.ping_age,
         }
+
+
+def status_of(
+    boot: str, at: int, news: list[News], clients: int, workers: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """All of it. `at`: ms since 1970; `news`: the worst first; `clients`: of all; `workers`: each one's own."""
+    return {
+        "boot": boot,
+        "at": at,
+        "version": __version__,
+        "python": platform.python_version(),
+        "healthy": not any(each.level == "bad" for each in news),
+        "summary": summary(news, clients),
+        "news": news,
+        "fields": Sample.__struct_fields__,
+        "workers": workers,
+    }
 
 
 def _rows(names: Iterable[str], counts: Mapping[tuple[Any, ...], int]) -> list[dict[str, Any]]:

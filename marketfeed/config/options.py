@@ -7,6 +7,7 @@ to the part that it is for.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,7 @@ class Option(msgspec.Struct, frozen=True):
 
 
 _DIGITS = 15
+_MOST_WORKERS = 256
 _ON, _OFF = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -120,6 +122,15 @@ def _is_endpoint(text: str) -> bool:
     return text == "0" or _is_port(text) or (":" in text and not text[0].isdigit())
 
 
+def _workers(text: str) -> int:
+    if text == "auto":
+        return len(os.sched_getaffinity(0))
+    number = whole(text, _DIGITS)
+    if number is None or not 1 <= number <= _MOST_WORKERS:
+        raise ValueError(f"a whole number from 1 to {_MOST_WORKERS}, or auto: the CPUs that this process may use")
+    return number
+
+
 _ENDPOINT = "a port number from 0 to 65535, or a Twisted endpoint description such as tcp:8080:interface=127.0.0.1"
 _port = _text(_ENDPOINT, _is_endpoint)
 _admin = _text(f"{_ENDPOINT}, or off", lambda text: text == "off" or _is_endpoint(text))
@@ -135,6 +146,12 @@ _SERVING, _ACCESS, _REDIS, _RESUME, _LIMITS, _RUNNING = "Serving", "Access", "Re
 
 OPTIONS = (
     Option("port", _SERVING, "a number, or a Twisted endpoint description", _port, "PORT"),
+    Option(
+        "workers",
+        _SERVING,
+        "processes that share the port, supervised by one more: a number, or auto, as many as there are CPUs for it",
+        _workers,
+    ),
     Option("admin", _SERVING, "where operators look, as of --port; or off", _admin),
     Option(
         "admin-host",

@@ -41,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True):
     """What the operator decided. Sizes in bytes, times in seconds; limits hold per process."""
 
     port: str = "8080"
+    workers: int | None = None
+    """None: one process, which nothing supervises."""
     admin: str = "tcp:8081:interface=127.0.0.1"
     gives_admin: bool = False
     """Somebody has asked for that port."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,31 +10,30 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import ILogObserver
-from twisted.python.components import Componentized
+from twisted.application.service import IService
 
 from marketfeed.access.addresses import ConnectionCounts, ConnectRate, TrustedProxies
 from marketfeed.access.admission import Admission
-from marketfeed.access.keys import BadKey, KeyFiles, load_keys
 from marketfeed.access.origins import AllowedOrigins
 from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.health import Health
 from marketfeed.api.metrics import Parts
-from marketfeed.config.settings import Settings
-from marketfeed.daemon.admin_port import endpoint, make_admin
-from marketfeed.daemon.redis_side import StartFault, check_redis_files, make_feed
+from marketfeed.config.settings import Settings, changed
+from marketfeed.daemon.admin_port import admin_port, make_views
+from marketfeed.daemon.checks import endpoint, fitting, keys_of, log_output, read_files
+from marketfeed.daemon.redis_side import make_feed
 from marketfeed.daemon.reload import Changeable, Reload
 from marketfeed.daemon.report import Report
+from marketfeed.daemon.root import Daemon
+from marketfeed.daemon.workers.answers import Answers
+from marketfeed.daemon.workers.worker import Control, Place
 from marketfeed.hub.hub import Hub, HubLimits
 from marketfeed.hub.shares import Shares
 from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.file_limit import raise_file_limit, room_for_connections
 from marketfeed.runtime.garbage import GarbageCollector
-from marketfeed.runtime.listener import CannotServe, Listener
-from marketfeed.runtime.logs import Log, make_observer
+from marketfeed.runtime.listener import Listener
 from marketfeed.runtime.loop_delay import LoopDelay
 from marketfeed.runtime.memory import MemoryGuard
 from marketfeed.runtime.systemd import Systemd
@@ -45,113 +42,43 @@ from marketfeed.session.limits import SessionLimits
 from marketfeed.session.session import METHODS, OTHER
 from marketfeed.websocket.connection import ClientFactory
 from marketfeed.websocket.connections import UserManager
-from marketfeed.websocket.handshake import Handshakes
+from marketfeed.websocket.handshake import HANDSHAKE_SECONDS, Handshakes
 from marketfeed.websocket.heartbeat import Heartbeat
 
-__all__ = ["Daemon", "StartFault", "build"]
-
-
-class Daemon(MultiService):
-    """The root of the tree. It drains the clients first, then stops its services one after the other.
-
-    `in_front`: twistd has not gone to the background; `pid_file`: which twistd writes, "" for none; `observer`: what
-    is to write the log, in place of twistd's own.
-    """
-
-    log = Log()
-
-    def __init__(
-        self, reactor: Any, users: UserManager, in_front: bool, pid_file: str, observer: ILogObserver | None = None
-    ) -> None:
-        MultiService.__init__(self)
-        self._reactor = reactor
-        self._users = users
-        self._in_front = in_front
-        self._pid_file = pid_file
-        self._observer = observer
-        self.stops: tuple[IService, ...] = ()
-        """The services in the order in which they stop."""
-        self.reload: Callable[[], None] = lambda: None
-        """What SIGHUP asks for."""
-        self._stopping = False
-
-    def setServiceParent(self, parent: Any) -> None:
-        """twistd makes us part of its application, and asks that for an observer of the log."""
-        if self._observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self._observer)
-        MultiService.setServiceParent(self, parent)
-
-    def privilegedStartService(self) -> None:
-        self._take_signals()
-        try:
-            MultiService.privilegedStartService(self)
-        except CannotServe as fault:
-            if not self._in_front:
-                sys.tracebacklimit = 0  # one line in the log, too
-                raise OSError(str(fault)) from None  # the shortest name: twistd, in the foreground, shows 98 characters
-            if self._pid_file and os.path.exists(self._pid_file):
-                os.unlink(self._pid_file)
-            raise SystemExit(f"marketfeed: {fault}") from None
-
-    def startService(self) -> None:
-        self._reactor.callWhenRunning(self._take_signals)  # the reactor sets its own as it begins to run
-        MultiService.startService(self)
-
-    def _take_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: self._reactor.callFromThread(self._end, number))
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
-
-    def _reload(self) -> None:
-        try:
-            self.reload()
-        except Exception:
-            self.log.failure("a reload failed: internal error")
-
-    def _end(self, number: int) -> None:
-        """SIGTERM drains; SIGINT and any second one end at once."""
-        self.log.info("ending: {signal}", signal=signal.Signals(number).name)
-        if number != signal.SIGTERM or self._stopping:
-            self._users.hurry()
-        if not self._stopping:
-            self._stopping = True
-            self._reactor.stop()
-
-    def stopService(self) -> Deferred[None]:
-        Service.stopService(self)
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        await self._users.drain()
-        for service in self.stops:
-            try:
-                await maybeDeferred(service.stopService)
-            except Exception:
-                self.log.failure("{service} could not be stopped", service=service.__class__.__name__)
-        self.log.info("stopped")
+__all__ = ["build"]
 
 
 def build(
-    reactor: Any, settings: Settings, twistd: Mapping[str, Any], load_again: Callable[[], Settings] | None = None
+    reactor: Any,
+    settings: Settings,
+    twistd: Mapping[str, Any],
+    load_again: Callable[[], Settings] | None = None,
+    place: Place | None = None,
 ) -> Daemon:
-    """The tree of services. `twistd`: twistd's own options; `load_again`: reads the settings once more. Raises
-    `StartFault`.
+    """The tree of services. `twistd`: twistd's own options; `load_again`: reads the settings once more; `place`: of
+    this process among the workers, if it is one. Raises `StartFault`.
     """
     started_at = time.time()
+    given = settings
+    load_again = load_again or (lambda: given)
+    share = 1
+    if place is not None:
+        share, settings, load_again = place.role.workers, place.settle(settings), partial(_settled, place, load_again)
     notes: list[str] = []
     files = raise_file_limit()
     room, most = room_for_connections(files)  # of clients, and of handshakes
-    max_connections = _fitting(settings, notes, room)
+    fit = partial(fitting, room=room, share=share)
+    max_connections = fit(settings, notes)
     kinds = StreamKinds(settings.all_kinds)
     users = UserManager(reactor, max_connections, 0.0 if settings.demo else settings.drain_seconds, time.time)
     collector = GarbageCollector(reactor, lambda: len(users))
-    memory = MemoryGuard(reactor, settings.memory_limit)
+    memory = MemoryGuard(reactor, settings.memory_limit, share=share)
     loop = LoopDelay(reactor)
     hub = Hub(reactor, msgspec.convert(settings, HubLimits, from_attributes=True), kinds=kinds)
     refusals = Refusals(reactor)
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
     feed = make_feed(reactor, settings, hub, kinds)
-    public = endpoint(reactor, "--port", settings.port)
+    public = endpoint(reactor, "--port", settings.port, None if place is None else place.sockets)
     health = Health(lambda: hub.overview.source_reached, users, memory, with_memory=settings.ready_memory)
     verifier = _verifier(reactor, settings)
     admission = _admission(reactor, settings, users, memory, verifier)
@@ -178,15 +105,12 @@ def build(
     )
     clients = ClientFactory(reactor, handshakes, users, context, settings.max_message, traffic=hub.counts.traffic)
     listener = Listener(public, clients, settings.port)
-    systemd = Systemd(reactor, os.environ, lambda: users.drain_seconds)
-    observer = None
-    if not twistd.get("logger") and not twistd.get("syslog"):
-        observer = make_observer(reactor, twistd, settings.log_format, settings.log_level)
+    observer = log_output(reactor, twistd, settings) if place is None else place.observer
     reload = Reload(
         settings,
-        load_again or (lambda: settings),
-        partial(_read_files, reactor),
-        partial(_fitting, room=room),
+        load_again,
+        partial(read_files, reactor),
+        fit,
         Changeable(users, clients, admission, verifier, hub, kinds, memory, observer),
         time.time,
     )
@@ -207,24 +131,31 @@ def build(
         started_at=started_at,
         reload=reload,
     )
-    admin = [] if settings.admin == "off" else [make_admin(reactor, reload, parts, kinds, users.run)]
-    report = Report(reactor, settings, listener, max_connections, notes, admin[0] if admin else None)
-    daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "", observer)
+    if place is None:
+        views = make_views(reactor, parts, kinds, users.run, lambda: changed(reload.settings))
+        admin = [] if settings.admin == "off" else [admin_port(reactor, settings, views.pages, views.samples)]
+        report = Report(reactor, settings, listener, max_connections, notes, admin[0] if admin else None)
+        systemd = Systemd(reactor, os.environ, lambda: users.drain_seconds)
+        daemon = Daemon(reactor, users, bool(twistd.get("nodaemon")), twistd.get("pidfile") or "", observer)
+        daemon.reload = partial(systemd.reload, reload)
+        shown: list[IService] = [*admin, systemd, report]
+        last: tuple[IService, ...] = (*admin, refusals, report, loop, memory, collector, *feed.server, systemd)
+    else:
+        role = place.role
+        views = make_views(reactor, parts, kinds, users.run, dict, number=role.number, first_sample=role.first_sample)
+        daemon = Daemon(reactor, users, in_front=True, observer=observer, heeds_signals=False)
+        control = Control(reactor, place, daemon, Answers(views), reload, handshakes.waiting, HANDSHAKE_SECONDS, notes)
+        shown = [views.samples, control]
+        last = (views.samples, refusals, loop, memory, collector, control)
     own = (collector, memory, loop, hub, refusals, users, heartbeat)
-    for service in (*feed.server, *own, *feed.readers, *feed.market, listener, *admin, systemd, report):
+    for service in (*feed.server, *own, *feed.readers, *feed.market, listener, *shown):
         service.setServiceParent(daemon)
-    last = (*admin, refusals, report, loop, memory, collector, *feed.server, systemd)
     daemon.stops = (heartbeat, *feed.market, *reversed(feed.readers), hub, users, listener, *last)
-    daemon.reload = partial(systemd.reload, reload)
     return daemon
 
 
-def _read_files(reactor: Any, settings: Settings) -> KeyFiles | None:
-    """The keys for tokens, where there are any, once all other files are known to be of use. Raises `StartFault`."""
-    check_redis_files(settings)
-    if "ssl:" in settings.port:
-        endpoint(reactor, "--port", settings.port)
-    return None if settings.auth == "off" else _keys(reactor, settings)
+def _settled(place: Place, load: Callable[[], Settings]) -> Settings:
+    return place.settle(load())
 
 
 def _admission(
@@ -248,24 +179,5 @@ def _admission(
 def _verifier(reactor: Any, settings: Settings) -> TokenVerifier | None:
     if settings.auth == "off":
         return None
-    keys = _keys(reactor, settings)
+    keys = keys_of(reactor, settings)
     return TokenVerifier(keys.current, time.time, audience=settings.auth_audience, issuer=settings.auth_issuer)
-
-
-def _keys(reactor: Any, settings: Settings) -> KeyFiles:
-    option = "--auth-key"
-    try:
-        if settings.auth_key is not None:
-            load_keys(settings.auth_key, None)  # by itself first, so that the line can name the option
-        option = "--auth-jwks"
-        return KeyFiles(settings.auth_key, settings.auth_jwks, reactor.seconds)
-    except BadKey as fault:
-        raise StartFault(f"{option}: {fault}") from None
-
-
-def _fitting(settings: Settings, notes: list[str], room: int) -> int:
-    """The number of clients that the limit on open files has room for. A default that is lowered worries nobody."""
-    wanted = settings.max_connections
-    if wanted > room and settings.gives_max_connections:
-        notes.append(f"--max-connections is lowered from {wanted} to {room}: no more files may be open at once")
-    return min(wanted, room)

@@ -38,7 +38,7 @@ from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.streams import RedisStreams
 from marketfeed.redis.topology import Node, OneServer, Topology
 
-__all__ = ["Feed", "StartFault", "check_redis_files", "make_feed"]
+__all__ = ["Feed", "StartFault", "check_redis_files", "demo_globs", "make_feed", "make_market"]
 
 _DEMO_ENTRIES = 10_000
 """Entries of each stream that the simulated market leaves in the server."""
@@ -143,7 +143,19 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) ->
     readers: list[IService] = [*where.services, *dict.fromkeys((commands, roles)), snapshots, source]
     if settings.warm or settings.demo:
         readers.append(_preload(redis, settings, hub, source))
-    return Feed(where.servers, readers, _market(redis, settings, source) if settings.demo else [])
+    return Feed(where.servers, readers, _market(reactor, where, settings) if settings.demo else [])
+
+
+def make_market(reactor: Any, settings: Settings) -> tuple[Feed, str | None]:
+    """A server of our own, if there is to be one, with the market that there may be in it; and the path at which it is.
+
+    Raises `StartFault`.
+    """
+    if not (isinstance(settings.redis, RedisAddress) and settings.redis.embedded):
+        return Feed([], [], []), None
+    where = _where(reactor, settings)
+    (node,) = where.keys.nodes
+    return Feed(where.servers, [], _market(reactor, where, settings) if settings.demo else []), node.address.path
 
 
 class _Where(msgspec.Struct, frozen=True):
@@ -194,8 +206,7 @@ def check_redis_files(settings: Settings) -> None:
 
 def _preload(redis: _Redis, settings: Settings, hub: Hub, source: Source) -> Preload:
     """What keeps streams ready without clients: those of `--warm`, and all of the demo's."""
-    markets = [instrument.market for instrument in INSTRUMENTS] if settings.demo else []
-    texts = (*settings.warm, *[f"{kind.name}@{market}" for market in markets for kind in BUILT_IN])
+    texts = (*settings.warm, *(demo_globs() if settings.demo else ()))
     return Preload(
         redis.reactor,
         redis.commands.each,
@@ -206,6 +217,11 @@ def _preload(redis: _Redis, settings: Settings, hub: Hub, source: Source) -> Pre
     )
 
 
+def demo_globs() -> tuple[str, ...]:
+    """All streams of the simulated market, as `--warm` names them."""
+    return tuple([f"{kind.name}@{each.market}" for each in INSTRUMENTS for kind in BUILT_IN])
+
+
 def _listen(redis: _Redis, patterns: Sequence[bytes], heard: Callable[[bytes], None]) -> IService:
     """What listens now and then."""
     return PerNode(
@@ -214,11 +230,11 @@ def _listen(redis: _Redis, patterns: Sequence[bytes], heard: Callable[[bytes], N
     )
 
 
-def _market(redis: _Redis, settings: Settings, source: Source) -> list[IService]:
+def _market(clock: Any, where: _Where, settings: Settings) -> list[IService]:
     """A market that publishes as an engine would for this source, on a server of our own."""
-    clock, engine, prefix = redis.reactor, SimulatedEngine(), settings.channel_prefix
-    (node,) = redis.where.keys.nodes
-    if source.archive is not None:
+    engine, prefix = SimulatedEngine(), settings.channel_prefix
+    (node,) = where.keys.nodes
+    if settings.source == "streams":
         appender = RedisAppender(clock, node.endpoint, node.address, _DEMO_ENTRIES)
         return [MarketSimulation(clock, appender, engine, channel_prefix=prefix), appender]
     publisher = RedisPublisher(clock, node.endpoint, node.address)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,10 @@ __all__ = ["Options", "makeService"]
 
 
 class Options(usage.Options):
-    """The daemon's options; `settings` holds the result, and `load_again` reads the file of `--config` once more."""
+    """The daemon's options; `settings` holds the result, and `load_again` reads the file of `--config` once more.
+
+    `arguments`: as they were given.
+    """
 
     longdesc = (
         "Brings a trading platform's live market data from Redis to every browser, phone and bot, over WebSocket. "
@@ -45,8 +48,10 @@ class Options(usage.Options):
     def __init__(self) -> None:
         usage.Options.__init__(self)
         self.lists: dict[str, list[str]] = {}
+        self.arguments: tuple[str, ...] = ()
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        self.arguments = tuple(options or ())
         try:
             usage.Options.parseOptions(self, options)
         except usage.UsageError as error:  # twistd would show all of the usage
@@ -118,10 +123,13 @@ def _shown(default: Any) -> str:
 
 
 def makeService(options: Options) -> MultiService:
-    """The daemon as a tree of services."""
+    """The daemon as a tree of services: of its only process, of the parent of workers, or of one of these."""
     from twisted.internet import reactor as installed
 
-    from marketfeed.daemon.build import StartFault, build
+    from marketfeed.daemon.build import build
+    from marketfeed.daemon.redis_side import StartFault
+    from marketfeed.daemon.workers.parent import build_parent
+    from marketfeed.daemon.workers.worker import take_place
 
     reactor: Any = installed
     runner: Any = UnixApplicationRunner
@@ -129,8 +137,13 @@ def makeService(options: Options) -> MultiService:
         reactor.seconds = time.monotonic
     # What ends the start in the background is told on the terminal by twistd, as `b'OSError: …'`: tell it as it is.
     runner._waitForStart = _wait_for_start
+    settings = options.settings
+    twistd: Mapping[str, Any] = options.parent or {}
+    place = take_place(reactor, os.environ, settings.log_level)
     try:
-        return build(reactor, options.settings, options.parent or {}, options.load_again)
+        if place is None and settings.workers is not None:
+            return build_parent(reactor, settings, twistd, options.load_again, options.arguments)
+        return build(reactor, settings, twistd, options.load_again, place)
     except StartFault as fault:
         raise SystemExit(f"marketfeed: {fault}") from None
 

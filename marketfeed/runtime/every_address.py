@@ -14,10 +14,11 @@ from twisted.internet.defer import Deferred, execute, gatherResults, maybeDeferr
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from zope.interface import implementer
 
-__all__ = ["EveryAddress"]
+__all__ = ["NO_IPV6", "EveryAddress"]
 
 _ATTEMPTS = 10
-_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""What a host without IPv6 answers."""
 
 
 @implementer(IStreamServerEndpoint)
@@ -63,7 +64,7 @@ class EveryAddress:
                 other: IListeningPort = self._reactor.adoptStreamPort(ours.fileno(), socket.AF_INET6, factory)
                 return other
         except OSError as fault:
-            if fault.errno in _NO_IPV6:
+            if fault.errno in NO_IPV6:
                 return None
             raise
 

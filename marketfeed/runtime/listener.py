@@ -20,10 +20,10 @@ from marketfeed.runtime.every_address import EveryAddress
 from marketfeed.runtime.logs import Log
 from marketfeed.runtime.tls import TlsEndpoint, tls_endpoint
 
-__all__ = ["CannotServe", "Listener", "server_endpoint"]
+__all__ = ["BACKLOG", "CannotServe", "Listener", "server_endpoint"]
 
 _PROXIED = "haproxy:"
-_BACKLOG = 4096
+BACKLOG = 4096
 """Connections that may wait to be accepted: a whole platform's, after a restart. The kernel may allow fewer."""
 _UNSENT = 1048576
 """Bytes that the kernel takes for a client without sending them. It would take megabytes, which nobody could thin out
@@ -36,15 +36,18 @@ class CannotServe(Exception):
     """The port cannot be had; the message is one short line."""
 
 
-def server_endpoint(reactor: Any, port: str) -> IStreamServerEndpoint:
+def server_endpoint(reactor: Any, port: str, opened: IStreamServerEndpoint | None = None) -> IStreamServerEndpoint:
     """`port`: a number, then all addresses, IPv6 too where there is any, or Twisted's description of an endpoint.
 
+    `opened`: the sockets that are meant, where they are open already; then only what comes on them is as described.
     Raises ValueError for a description that cannot be read, or one of TLS whose files cannot be used.
     """
     if port.startswith("ssl:"):
-        return tls_endpoint(reactor, port)
+        return tls_endpoint(reactor, port, opened)
     if port.startswith(f"{_PROXIED}ssl:"):  # Twisted's own TLS refuses who offers protocols
-        return _ProxiedTls(tls_endpoint(reactor, port.removeprefix(_PROXIED)))
+        return _ProxiedTls(tls_endpoint(reactor, port.removeprefix(_PROXIED), opened))
+    if opened is not None:
+        return proxyEndpoint(opened) if port.startswith(_PROXIED) else opened
     if not port.isdigit():
         try:
             endpoint: IStreamServerEndpoint = serverFromString(reactor, port)
@@ -53,7 +56,7 @@ def server_endpoint(reactor: Any, port: str) -> IStreamServerEndpoint:
                 raise ValueError("systemd: it has opened no such socket for this process") from None
             raise ValueError(f"{error.__class__.__name__}: {str(error)[:80]}") from None
         return endpoint
-    return EveryAddress(reactor, int(port), _BACKLOG)
+    return EveryAddress(reactor, int(port), BACKLOG)
 
 
 @implementer(IStreamServerEndpoint)

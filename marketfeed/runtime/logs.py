@@ -26,7 +26,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, eventAsText
 from twisted.python.threadable import isInIOThread
 from zope.interface import implementer
 
-__all__ = ["Log", "LogOutput", "log_to_stderr", "make_observer"]
+__all__ = ["Log", "LogOutput", "Out", "facts", "is_silent", "log_to_stderr", "make_observer", "message"]
 
 _REST_SECONDS = 1.0
 _PRIORITIES = {
@@ -103,7 +103,7 @@ class _LogFile:
         self._number = number
 
 
-class _Out:
+class Out:
     """Lines on their way to a file. `reactor`: tells when a turn ends. `priorities`: what stands before each line."""
 
     log = Log()
@@ -173,13 +173,13 @@ class _Out:
 
 @implementer(ILogObserver)
 class _Text:
-    def __init__(self, out: _Out) -> None:
+    def __init__(self, out: Out) -> None:
         self._out = out
         self._second = -1
         self._stamp = ""  # of that second
 
     def __call__(self, event: LogEvent) -> None:
-        if _is_silent(event):
+        if is_silent(event):
             return
         text = _one_line(_text(event))
         when = event["log_time"]
@@ -194,20 +194,26 @@ class _Text:
 def _text(event: LogEvent) -> str:
     """The message, with the traceback if there is one."""
     if "log_failure" not in event and "log_text" not in event and "log_flattened" not in event:
-        try:
-            return str(event["log_format"].format_map(event))  # what Twisted does too, in a tenth of the time
-        except Exception:
-            pass  # a format that only Twisted knows, or one that does not fit its event
+        text = message(event)
+        return f"{text}\n{event['log_traceback']}" if "log_traceback" in event else text
     return eventAsText(event, includeTimestamp=False, includeSystem=False)
+
+
+def message(event: LogEvent) -> str:
+    """What it says, without a traceback."""
+    try:
+        return str(event["log_format"].format_map(event))  # what Twisted does too, in a tenth of the time
+    except Exception:  # a format that only Twisted knows, or one that does not fit its event
+        return formatEvent(event)
 
 
 @implementer(ILogObserver)
 class _Json:
-    def __init__(self, out: _Out) -> None:
+    def __init__(self, out: Out) -> None:
         self._out = out
 
     def __call__(self, event: LogEvent) -> None:
-        if _is_silent(event):
+        if is_silent(event):
             return
         fields = {
             "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(),
@@ -218,10 +224,18 @@ class _Json:
         failure = event.get("log_failure")
         if failure is not None:
             fields["traceback"] = failure.getTraceback()
-        for name, value in event.items():
-            if not name.startswith("log_") and name not in fields and name not in _NOT_FACTS:
-                fields[name] = _plain(value)
+        elif "log_traceback" in event:
+            fields["traceback"] = event["log_traceback"]
+        for name, value in facts(event).items():
+            fields.setdefault(name, value)
         self._out.write(msgspec.json.encode(fields).decode() + "\n", event["log_level"])
+
+
+def facts(event: LogEvent) -> dict[str, Any]:
+    """What the message was made of, by name."""
+    return {
+        name: _plain(value) for name, value in event.items() if not name.startswith("log_") and name not in _NOT_FACTS
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -236,7 +250,7 @@ def _plain(value: Any) -> Any:
 _NOT_FACTS = frozenset(("message", "isError", "failure", "why", "system", "time", "printed", "format"))
 
 
-def _is_silent(event: LogEvent) -> bool:
+def is_silent(event: LogEvent) -> bool:
     """Twisted has events without a message, for other observers."""
     return event.get("log_format") is None and not event.get("log_failure")
 
@@ -253,7 +267,7 @@ class LogOutput:
     What Twisted says of itself is there from a warning on, or all of it for debugging.
     """
 
-    def __init__(self, observer: ILogObserver, out: _Out, level: str) -> None:
+    def __init__(self, observer: ILogObserver, out: Out, level: str) -> None:
         self._observer = observer
         self.reopen = out.reopen
         """Go on in the file that has the log's name by now, where it is a file."""
@@ -288,21 +302,21 @@ def log_to_stderr(reactor: Any, log_format: str, log_level: str) -> None:
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
 
-def _observer(out: _Out, log_format: str, log_level: str) -> LogOutput:
+def _observer(out: Out, log_format: str, log_level: str) -> LogOutput:
     return LogOutput(_Json(out) if log_format == "json" else _Text(out), out, log_level)
 
 
-def _out(file: TextIO, reactor: Any) -> _Out:
+def _out(file: TextIO, reactor: Any) -> Out:
     """A stream of the process; systemd says which one is journald's (systemd.exec(5))."""
     try:
         status = os.fstat(file.fileno())
         is_journal = os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
     except (OSError, ValueError):  # no file at all
         is_journal = False
-    return _Out(file, reactor, _PRIORITIES if is_journal else {})
+    return Out(file, reactor, _PRIORITIES if is_journal else {})
 
 
-def _open(reactor: Any, path: str, in_front: bool) -> _Out:
+def _open(reactor: Any, path: str, in_front: bool) -> Out:
     if path == "-" or (in_front and not path):
         if not in_front:
             raise SystemExit("twistd: a daemon cannot log to its standard output; use --logfile or -n")
@@ -311,7 +325,7 @@ def _open(reactor: Any, path: str, in_front: bool) -> _Out:
         file = _LogFile(path or "twistd.log")
     except OSError as error:
         raise SystemExit(f"twistd: --logfile: {path or 'twistd.log'}: {error.strerror}") from None
-    out = _Out(file, reactor, {})
+    out = Out(file, reactor, {})
     # A handler may interrupt anything, also the writing of a line.
     signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(out.reopen))
     return out

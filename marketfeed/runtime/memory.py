@@ -139,7 +139,8 @@ def trim_memory() -> None:
 class MemoryGuard(Service):
     """Says whether the process has too much memory to let further clients in. Looks once a second while it runs.
 
-    `available`, `resident`, `trim`: how to find out and what to do, see the functions of these names.
+    `available`, `resident`, `trim`: how to find out and what to do, see the functions of these names. `share`: by how
+    many processes the limit is divided.
     """
 
     log = Log()
@@ -151,8 +152,10 @@ class MemoryGuard(Service):
         available: Callable[[], MemoryBound | None] = available_memory,
         resident: Callable[[], int] = resident_memory,
         trim: Callable[[], None] = trim_memory,
+        share: int = 1,
     ) -> None:
         self._clock = clock
+        self._share = share
         self._wanted = limit
         self._available = available
         self._resident = resident
@@ -191,7 +194,7 @@ class MemoryGuard(Service):
         if wanted.percent and bound is None:
             self.log.warn("memory: no limit, for neither a cgroup nor the host says how much there is")
             return 0
-        limit = wanted.size or (bound.size * wanted.percent // 100 if bound else 0)
+        limit = (wanted.size or (bound.size * wanted.percent // 100 if bound else 0)) // self._share
         if limit and bound is not None:
             facts = {"limit_mib": limit // _MIB, "owner": bound.owner, "most_mib": bound.size // _MIB}
             self.log.info("memory: no new clients above {limit_mib} MiB; the {owner} has {most_mib} MiB", **facts)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from marketfeed.runtime.logs import Log
@@ -29,12 +30,22 @@ class Systemd(Service):
     """Speaks to systemd while it runs. `environment`: of this process.
 
     `stop_seconds`: how long a stop takes that is no fault, asked when it begins; systemd is asked for so much time, and
-    some more.
+    some more. `is_well`: whether the watchdog may be fed; `waits`: ready is what `ready` says, not the running reactor.
     """
 
     log = Log()
 
-    def __init__(self, reactor: Any, environment: Mapping[str, str], stop_seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        environment: Mapping[str, str],
+        stop_seconds: Callable[[], float],
+        *,
+        is_well: Callable[[], bool] = lambda: True,
+        waits: bool = False,
+    ) -> None:
+        self._is_well = is_well
+        self._waits = waits
         self._reactor = reactor
         self._environment = environment
         self._stop_seconds = stop_seconds
@@ -54,11 +65,12 @@ class Systemd(Service):
             return
         self._address = f"\0{path[1:]}" if path[0] == "@" else path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        self._reactor.callWhenRunning(self._tell, "READY=1")
+        if not self._waits:
+            self._reactor.callWhenRunning(self.ready)
         self._reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
         seconds = self._watchdog_seconds()
         if seconds:
-            self._watchdog = LoopingCall(self._tell, "WATCHDOG=1")
+            self._watchdog = LoopingCall(self._feed)
             self._watchdog.clock = self._reactor
             self._watchdog.start(seconds / 2, now=False)
 
@@ -68,13 +80,27 @@ class Systemd(Service):
         text = self._environment.get("WATCHDOG_USEC", "")
         return int(text) / 1e6 if of_us and text.isdecimal() else 0.0
 
+    def ready(self) -> None:
+        """Clients can connect."""
+        self._tell("READY=1")
+
     def reload(self, reload: Callable[[], object]) -> None:
-        """Call this; systemd is told that it begins, and when it has ended, also where it failed."""
+        """Call this; systemd is told that it begins, and when it has ended, be that later, and also where it failed."""
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         try:
-            reload()
-        finally:
-            self._tell("READY=1")
+            done = reload()
+        except BaseException:
+            self.ready()
+            raise
+        if isinstance(done, Deferred):
+            done.addErrback(lambda fault: self.log.failure("a reload failed: internal error", failure=fault))
+            done.addCallback(lambda _: self.ready())
+        else:
+            self.ready()
+
+    def _feed(self) -> None:
+        if self._is_well():
+            self._tell("WATCHDOG=1")
 
     def _stopping(self) -> None:
         self._tell(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int((self._stop_seconds() + _MORE_SECONDS) * 1e6)}")

@@ -41,8 +41,8 @@ _PROTOCOL = b"http/1.1"
 _ARGUMENT = re.compile(r"((?:[^\\:=]|\\.)*)(?:(=)((?:[^\\:]|\\.)*))?(:|\Z)", re.DOTALL)
 
 
-def tls_endpoint(reactor: Any, description: str) -> TlsEndpoint:
-    """The endpoint of a description that begins with `ssl:`.
+def tls_endpoint(reactor: Any, description: str, opened: IStreamServerEndpoint | None = None) -> TlsEndpoint:
+    """The endpoint of a description that begins with `ssl:`. `opened`: its sockets, where they are open already.
 
     Raises ValueError when it, or a file that it names, cannot be used: one line with the field and what is accepted.
     """
@@ -53,7 +53,7 @@ def tls_endpoint(reactor: Any, description: str) -> TlsEndpoint:
     port = _number("port", given.get("port", ""), 0)
     backlog = _number("backlog", given.get("backlog", "50"), 1)
     tls = RenewableTls(reactor, CertificateFiles(key, certificate, given.get("extraCertChain", "")))
-    return TlsEndpoint(reactor, tls, TCP4ServerEndpoint(reactor, port, backlog, given.get("interface", "")))
+    return TlsEndpoint(reactor, tls, opened or TCP4ServerEndpoint(reactor, port, backlog, given.get("interface", "")))
 
 
 @implementer(IStreamServerEndpoint)

@@ -19,6 +19,7 @@ FILES = {
     "/page.js": ("page.js", _JS),
     "/charts.js": ("charts.js", _JS),
     "/format.js": ("format.js", _JS),
+    "/workers.js": ("workers.js", _JS),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 """By path: the file, and its Content-Type."""

@@ -2,21 +2,22 @@
 
 import { Charts } from './charts.js';
 import * as format from './format.js';
+import { Samples, sum } from './workers.js';
 
-const KEPT = 900;
 const EVERY = 1000; // ms
 const NEAR = 0.8; // of a limit
 const $ = (id) => document.getElementById(id);
 
-let boot = null;
-let seq = 0;
-let samples = [];
+const kept = new Samples();
+let samples = []; // of all workers together
+let several = false; // whether there are any
 let answered = null; // when the daemon last answered, in ms of this computer's clock
 let timer = null;
 const charts = new Charts($('charts'), $('cursor'));
 
 // The tables: each column has a heading, what stands in a cell, and a class.
 
+const WORKER = ['worker', (row) => row.worker ?? '–', 'number']; // only where there are several
 const CLIENT = [
   ['client', (row) => opener(row.client, () => openClient(row.client))],
   ['queue', (row) => of(format.size(row.waiting), row.waiting, row.limit), 'number'],
@@ -26,6 +27,7 @@ const CLIENT = [
   ['user', (row) => row.user || '–'],
   ['streams', (row) => format.count(row.streams), 'number'],
   ['here for', (row) => format.span(row.age), 'number'],
+  WORKER,
 ];
 const CLOSED = [
   ['at', (row) => format.time(row.at)],
@@ -52,6 +54,7 @@ const STREAM = [
   ['state', (row) => (row.state == null ? '–' : row.levels == null ? row.state : `${row.state}, ${format.count(row.levels)} levels`)],
   ['gap', (row) => (row.gap ? marked(`${row.gap[0]} since ${format.time(row.gap[1])}`, 'bad') : '–')],
   ['kept', (row) => format.count(row.kept), 'number'],
+  WORKER,
 ];
 const KIND = [
   ['kind', (row) => row.name],
@@ -68,6 +71,7 @@ const LINK = [
   ['owes an answer for', (row) => (row.pinged == null ? '–' : format.delay(row.pinged)), 'number'],
   ['made anew', (row) => format.count(row.reconnects), 'number'],
   ['cause', (row) => row.cause || '–', 'long'],
+  WORKER,
 ];
 const OUTAGE = [
   ['link', (row) => row.link],
@@ -75,12 +79,13 @@ const OUTAGE = [
   ['to', (row) => (row.until == null ? marked('still', 'bad') : format.time(row.until))],
   ['for', (row) => format.span(((row.until ?? Date.now()) - row.since) / 1000), 'number'],
   ['clients told', (row) => format.count(row.told), 'number'],
+  WORKER,
 ];
 
 async function ask() {
   clearTimeout(timer);
   try {
-    const answer = await fetch(`/status.json?since=${seq}`, { signal: AbortSignal.timeout(5000) });
+    const answer = await fetch(`/status.json?since=${kept.seq}`, { signal: AbortSignal.timeout(5000) });
     if (answer.status === 401 || answer.status === 403) return location.reload();
     if (!answer.ok) throw new Error(`the daemon answers ${answer.status}`);
     show(await answer.json());
@@ -99,17 +104,15 @@ function silent() {
 }
 
 function show(status) {
-  const worker = status.workers[0];
-  if (status.boot !== boot) [boot, seq, samples] = [status.boot, 0, []];
-  for (const row of worker.samples) {
-    const sample = Object.fromEntries(status.fields.map((field, at) => [field, row[at]]));
-    if (sample.seq > seq) samples.push(sample);
-    seq = Math.max(seq, sample.seq);
-  }
-  samples = samples.slice(-KEPT);
   showNews(status);
+  if (!status.workers.length) return; // none of them answers, which the news say
+  samples = kept.add(status);
+  several = status.workers.some((row) => row.worker > 0);
+  const worker = sum(status.workers);
   const uptime = format.span((status.at - worker.since) / 1000);
-  $('process').textContent = `${status.version}, Python ${status.python}, process ${worker.pid}, up for ${uptime}`;
+  const count = status.workers.length === 1 ? 'one worker' : `${status.workers.length} workers`;
+  const process = several ? count : `process ${worker.pid}`;
+  $('process').textContent = `${status.version}, Python ${status.python}, ${process}, up for ${uptime}`;
   fill($('limits'), Object.entries(worker.limits).map(([name, limit]) => limitTile(name, limit)));
   fill($('rates'), rateTiles(worker));
   charts.show(samples);
@@ -207,7 +210,7 @@ async function openClient(client) {
   if (!answer.ok) return open(client, [element('p', 'It has gone.')]);
   const facts = await answer.json();
   open(client, [
-    factList(CLIENT.slice(1).map(([heading, write]) => [heading, write(facts)])),
+    factList(shown(CLIENT).slice(1).map(([heading, write]) => [heading, write(facts)])),
     element('h3', 'Streams'),
     element('pre', facts.names.join('\n') || 'none'),
   ]);
@@ -218,14 +221,14 @@ async function openStream(stream) {
   if (!answer.ok) return open(stream, [element('p', 'It is followed no longer.')]);
   const facts = await answer.json();
   const subscribers = element('table');
-  rows(subscribers, CLIENT.map(([heading, write, kind], at) => (at ? [heading, write, kind] : [heading, (row) => row.client, 'text'])), facts.subscribers, 'nobody');
+  rows(subscribers, shown(CLIENT).map(([heading, write, kind], at) => (at ? [heading, write, kind] : [heading, (row) => row.client, 'text'])), facts.subscribers, 'nobody');
   const wide = element('div', null, 'wide');
   wide.tabIndex = 0;
   wide.setAttribute('role', 'region');
   wide.setAttribute('aria-label', 'Its clients');
   wide.append(subscribers);
   open(stream, [
-    factList([...STREAM.slice(1).map(([heading, write]) => [heading, write(facts)]), ['offset', facts.offset ?? '–']]),
+    factList([...STREAM.slice(1, -1).map(([heading, write]) => [heading, write(facts)]), ['offset', facts.offset ?? '–']]),
     element('h3', 'Last publications, newest first'),
     element('pre', facts.last.map((each) => each.data).join('\n') || 'none is kept'),
     element('h3', 'Watch it'),
@@ -284,7 +287,12 @@ function table(id, columns, data, empty) {
   if (focused != null) [...place.querySelectorAll('button')].find((each) => each.textContent === focused)?.focus();
 }
 
-function rows(place, columns, data, empty) {
+function shown(columns) {
+  return several ? columns : columns.filter((column) => column !== WORKER);
+}
+
+function rows(place, all, data, empty) {
+  const columns = shown(all);
   const head = element('tr');
   for (const [heading, , kind] of columns) {
     const cell = element('th', heading, kind === 'number' ? 'number' : '');

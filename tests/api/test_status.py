@@ -125,7 +125,8 @@ def test_all_of_it_is_described(world: Shown) -> None:
 
 
 def test_what_may_be_the_matter_is_described() -> None:
-    source = (ROOT / "marketfeed" / "api" / "news.py").read_text(encoding="utf-8")
-    names = set(re.findall(r'News\(\s*(?:"\w+"|"\w+" if .+? else "\w+"), f?"([^"]+)"', source))
+    sources = [ROOT / "marketfeed" / name for name in ("api/news.py", "daemon/workers/pages.py")]
+    source = "".join(each.read_text(encoding="utf-8") for each in sources)
+    names = set(re.findall(r'News\(\s*(?:level|"\w+"|"\w+" if .+? else "\w+"), f?"([^"]+)"', source))
     named = {name.replace("{name}", limit) for name in names for limit in ("clients", "streams", "memory", "files")}
     assert _described("What it says is the matter") == named

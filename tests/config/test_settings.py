@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import string
 from ipaddress import ip_network
 from pathlib import Path
@@ -41,6 +42,7 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "max_distinct_streams_per_address": ("0", "1", "2"),
     "memory_limit": ("512MiB", "90%", "off"),
     "port": ("7001", "tcp:7002:interface=127.0.0.1", "7003"),
+    "workers": ("2", "auto", "256"),
     "admin": ("7001", "tcp:7002:interface=127.0.0.1", "off"),
     "admin_host": ("flag.example", "fd00::7", "file.example"),
     "admin_token_file": ("/flag.token", "/variable.token", "/file.token"),
@@ -73,6 +75,7 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "log_level": ("debug", "warn", "error"),
 }
 AS_VALUES: dict[str, tuple[Any, Any, Any]] = {
+    "workers": (2, len(os.sched_getaffinity(0)), 256),
     "allowed_origin": (
         (OriginPattern("https", "flag.example"),),
         (OriginPattern("https", "*.variable.example"),),
@@ -102,6 +105,7 @@ NEEDED_IN_FILE = {
 }
 DEFAULTS = {
     "port": "8080",
+    "workers": None,
     "admin": "tcp:8081:interface=127.0.0.1",
     "gives_admin": False,
     "admin_host": (),
@@ -161,6 +165,10 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "admin": (
         "a port number from 0 to 65535, or a Twisted endpoint description such as tcp:8080:interface=127.0.0.1, or off",
         (*PORT, "0.0.0.0:8080", "on"),
+    ),
+    "workers": (
+        "a whole number from 1 to 256, or auto: the CPUs that this process may use",
+        ("", "0", "257", "-1", "1.5", "Auto", "all"),
     ),
     "port": (
         "a port number from 0 to 65535, or a Twisted endpoint description such as tcp:8080:interface=127.0.0.1",

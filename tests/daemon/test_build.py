@@ -19,11 +19,15 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, formatEvent
 
 import marketfeed.daemon.build
+import marketfeed.daemon.checks
 import marketfeed.daemon.redis_side
+import marketfeed.daemon.root
 from marketfeed.access.admission import Admitted
 from marketfeed.access.tokens import BadToken
 from marketfeed.config.settings import Settings, load
-from marketfeed.daemon.build import Daemon, StartFault, build
+from marketfeed.daemon.build import build
+from marketfeed.daemon.redis_side import StartFault
+from marketfeed.daemon.root import Daemon
 from marketfeed.demo.embedded import EmbeddedServer, NoServerFound
 from marketfeed.demo.simulator import MarketSimulation
 from marketfeed.http.head import Head
@@ -57,8 +61,8 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a daemon would change of its process stays as it is."""
     monkeypatch.setattr(marketfeed.daemon.build, "raise_file_limit", lambda: FILES)
     monkeypatch.setattr(marketfeed.daemon.redis_side, "find_server", lambda: "/bin/server")
-    monkeypatch.setattr(marketfeed.daemon.build, "make_observer", lambda *arguments: arguments)
-    monkeypatch.setattr(marketfeed.daemon.build, "signal", SignalModule({}))
+    monkeypatch.setattr(marketfeed.daemon.checks, "make_observer", lambda *arguments: arguments)
+    monkeypatch.setattr(marketfeed.daemon.root, "signal", SignalModule({}))
     monkeypatch.setattr("txaio.tx.config.loop", Clock())
 
 
@@ -122,6 +126,7 @@ class SignalModule:
     """What the daemon uses of the module; the reactor that runs these tests goes on using the real one."""
 
     SIGTERM, SIGINT, SIGHUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+    SIGUSR1, SIGUSR2, SIG_IGN = signal.SIGUSR1, signal.SIGUSR2, signal.SIG_IGN
     Signals = signal.Signals
 
     def __init__(self, handlers: dict[int, Callable[..., None]]) -> None:
@@ -134,7 +139,7 @@ class TestSignals:
         """A daemon that runs, and the handlers that it set."""
         rig = Rig()
         self.handlers: dict[int, Callable[..., None]] = {}
-        monkeypatch.setattr(marketfeed.daemon.build, "signal", SignalModule(self.handlers))
+        monkeypatch.setattr(marketfeed.daemon.root, "signal", SignalModule(self.handlers))
         rig.daemon.privilegedStartService()
         self.early = dict(self.handlers)
         rig.daemon.startService()
@@ -148,7 +153,7 @@ class TestSignals:
 
     def test_once_it_runs_it_takes_the_signals(self, rig: Rig) -> None:
         """The reactor set its own as it began to run."""
-        assert self.handlers.keys() == {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        assert self.handlers.keys() == {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2}
 
     def test_a_signal_may_come_before_it_runs(self, rig: Rig) -> None:
         """As soon as the log says that clients may come."""
@@ -176,6 +181,23 @@ class TestSignals:
         assert len(logged.flush_failures(ZeroDivisionError)) == 1
         assert reloads == [1]
         assert (rig.reactor.stops, rig.users.hurried) == (0, 0)
+
+    def test_sigusr2_is_ignored_where_there_are_no_workers(self, rig: Rig, logged: LogCapture) -> None:
+        """With a line, or an operator would wait."""
+        self._send(signal.SIGUSR2)
+        assert logged.formats() == ["SIGUSR2 is ignored: there are no workers to be replaced without --workers"]
+        rolls: list[int] = []
+        rig.daemon.roll = lambda: rolls.append(1)
+        self._send(signal.SIGUSR2)
+        assert (rolls, rig.reactor.stops) == ([1], 0)
+
+    def test_a_worker_heeds_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A terminal sends them to all processes; its parent says what comes of it."""
+        handlers: dict[int, Any] = {}
+        monkeypatch.setattr(marketfeed.daemon.root, "signal", SignalModule(handlers))
+        Daemon(FakeReactor(), FakeUsers(), in_front=True, heeds_signals=False).privilegedStartService()
+        every = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+        assert handlers == dict.fromkeys(every, signal.SIG_IGN)
 
     @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
@@ -286,9 +308,13 @@ def tree(service: IService, depth: int = 0) -> list[str]:
     return ["  " * depth + service.__class__.__name__, *below]
 
 
-def described(conditions: set[str]) -> list[str]:
-    """The tree of docs/architecture.md#the-tree-of-services, without what stands there only under other conditions."""
-    (block,) = (block for block in blocks("diagram") if block.text.startswith("Daemon\n"))
+def described(conditions: set[str], *, of_workers: bool = False) -> list[str]:
+    """The tree of docs/architecture.md#the-tree-of-services, without what stands there only under other conditions.
+
+    `of_workers`: that of docs/architecture.md#workers.
+    """
+    one, other = (block for block in blocks("diagram") if block.text.startswith("Daemon\n"))
+    block = other if of_workers else one
     lines, left_out = [], None
     for line in block.text.splitlines():
         name, _, condition = line.strip().partition(" ")

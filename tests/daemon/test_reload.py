@@ -13,10 +13,12 @@ from twisted.internet.address import IPv4Address
 from twisted.logger import formatEvent
 
 import marketfeed.daemon.build
+import marketfeed.daemon.checks
 from marketfeed.access.admission import Admitted
 from marketfeed.config.settings import Settings, load
-from marketfeed.daemon.build import Daemon, build
+from marketfeed.daemon.build import build
 from marketfeed.daemon.reload import RELOADED
+from marketfeed.daemon.root import Daemon
 from marketfeed.hub.hub import Hub
 from marketfeed.runtime.listener import Listener
 from marketfeed.runtime.memory import MemoryGuard, MemoryLimit
@@ -83,7 +85,7 @@ class Running:
 @pytest.fixture
 def output(monkeypatch: pytest.MonkeyPatch) -> FakeOutput:
     output = FakeOutput()
-    monkeypatch.setattr(marketfeed.daemon.build, "make_observer", lambda *_: output)
+    monkeypatch.setattr(marketfeed.daemon.checks, "make_observer", lambda *_: output)
     return output
 
 

@@ -16,7 +16,7 @@ import marketfeed.daemon.build
 from marketfeed import __version__
 from marketfeed.config.options import OPTIONS
 from marketfeed.config.settings import Settings
-from marketfeed.daemon.build import StartFault
+from marketfeed.daemon.redis_side import StartFault
 from marketfeed.daemon.tap import Options, _shown, makeService
 
 pytestmark = pytest.mark.usefixtures("no_variables")
@@ -99,7 +99,7 @@ def test_help_shows_every_option_with_its_variable_and_default() -> None:
     assert {flag: found[flag] for flag in defaults} == defaults
     without = {"allowed-origin", "trusted-proxy", "auth-key", "auth-jwks", "auth-audience", "auth-issuer", "demo"}
     without |= {"redis-url", "redis-host", "redis-port", "redis-ca", "channel-prefix", "config", "warm"}
-    without |= {"redis-certificate", "redis-key", "admin-host", "admin-token-file"}
+    without |= {"redis-certificate", "redis-key", "admin-host", "admin-token-file", "workers"}
     assert {flag for flag, default in found.items() if default is None} == without
 
 
@@ -132,7 +132,7 @@ def test_the_service_is_built_from_the_settings(monkeypatch: pytest.MonkeyPatch)
     options.parent = {"nodaemon": 1}
     makeService(options)
     rest = options.load_again
-    assert built == [(global_reactor, options.settings, twistd, rest) for twistd in ({}, {"nodaemon": 1})]
+    assert built == [(global_reactor, options.settings, twistd, rest, None) for twistd in ({}, {"nodaemon": 1})]
 
 
 def test_time_is_not_that_of_day() -> None:

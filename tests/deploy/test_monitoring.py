@@ -70,7 +70,7 @@ class TestMetrics:
     @pytest.mark.parametrize("expression", expressions())
     def test_they_are_those_of_the_table(self, expression: str) -> None:
         """Nothing is asked for that neither a daemon nor a bridge has, and no label of it."""
-        known = table() | table("docs/streams.md")
+        known = table() | table("docs/streams.md") | table("docs/operations/workers.md")
         used = names(expression)
         assert used
         assert used <= known.keys() | OF_EVERY_PROCESS | OF_PROMETHEUS

@@ -94,7 +94,7 @@ async def test_it_scrapes_daemons_and_evaluates_every_alert(harness: Harness) ->
     settings.write_text("[streams.ticker]\nsilence = 1\n", encoding="utf-8")
     certificate, key = Authority().issue("127.0.0.1").write(harness.directory)
     tls = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
-    one = await harness.daemon(*ADMIN, "--config", str(settings), redis=redis)
+    one = await harness.daemon(*ADMIN, "--config", str(settings), "--workers", "1", redis=redis)
     two = await harness.daemon(*ADMIN, "--port", tls, redis=redis)
     targets = [f"127.0.0.1:{(await AdminPort.of(daemon)).port}" for daemon in (one, two)]
     copier = await Bridge.start(harness, redis.url)

@@ -312,7 +312,7 @@ class TestUnwritable:
     @pytest.fixture(autouse=True)
     def _all_is_logged_here(self, text: Destination, monkeypatch: pytest.MonkeyPatch) -> None:
         """What the log says of itself, too."""
-        monkeypatch.setattr(marketfeed.runtime.logs._Out.log, "observer", text.observe)
+        monkeypatch.setattr(marketfeed.runtime.logs.Out.log, "observer", text.observe)
 
     def breaks(self, text: Destination, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """From now on nothing can be written; what was tried."""
@@ -507,7 +507,7 @@ class TestDestination:
         path = tmp_path / "logs" / "named.log"
         path.parent.mkdir()
         log, reactor = self._file(path)
-        monkeypatch.setattr(marketfeed.runtime.logs._Out.log, "observer", log.observer)
+        monkeypatch.setattr(marketfeed.runtime.logs.Out.log, "observer", log.observer)
         path.parent.rename(tmp_path / "moved")
         self._reopen(reactor)
         log.info("after")

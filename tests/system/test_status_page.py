@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium h
 A = "trade@TATA_INR"
 _PICTURES = os.environ.get("PICTURES")
 """Where to put pictures of the five; none are taken without."""
-_TILES = """() => Object.fromEntries([...document.querySelectorAll('.tiles li')].map(
+TILES = """() => Object.fromEntries([...document.querySelectorAll('.tiles li')].map(
     (tile) => [tile.querySelector('.name').textContent, tile.querySelector('.value').textContent]))"""
 
 
@@ -73,7 +73,7 @@ class Watched:
 
 def figures(page: Page) -> dict[str, str]:
     """The tiles, by name."""
-    tiles: dict[str, str] = page.evaluate(_TILES)
+    tiles: dict[str, str] = page.evaluate(TILES)
     return tiles
 
 

@@ -20,7 +20,7 @@ class Told(DatagramProtocol):
         self.messages.append(datagram.decode().partition("\n")[0])
 
 
-_AS_SYSTEMD = """
+AS_SYSTEMD = """
 import os, socket, sys
 port = socket.create_server(("127.0.0.1", 0), backlog=64)
 os.dup2(port.fileno(), 3)
@@ -39,7 +39,7 @@ async def test_systemd_opens_the_port_and_is_told_how_it_goes(harness: Harness) 
     twistd = [sys.executable, *TWISTD, "-n", "--pidfile=", "marketfeed"]
     options = ["--port", "systemd:domain=INET:name=clients", "--drain-seconds", "0.1"]
     environment = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000"}
-    daemon = DaemonProcess(harness.spawn([sys.executable, "-c", _AS_SYSTEMD, *twistd, *options], environment))
+    daemon = DaemonProcess(harness.spawn([sys.executable, "-c", AS_SYSTEMD, *twistd, *options], environment))
     daemon.port = int((await daemon.expect(r"listening on port (\d+)"))[1])
     await harness.eventually(lambda: told.messages.count("WATCHDOG=1") >= 2)
     assert told.messages[0] == "READY=1"

@@ -24,7 +24,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from marketfeed.runtime.logs import _Json, _Out, _Text
+from marketfeed.runtime.logs import Out, _Json, _Text
 from marketfeed.wire.close_codes import CLOSE_REASONS
 from marketfeed.wire.messages import ErrorCode
 from tests.by_hand import CLOSE, PONG, TEXT, close_code, frame, frames_of, handshake, say
@@ -47,7 +47,7 @@ DEEP = b'{"id":' + b"[" * 9000 + b"]" * 9000 + b"}"
 cuts = st.lists(st.integers(0, 600), max_size=5)
 
 
-class Nowhere(_Out):
+class Nowhere(Out):
     def __init__(self) -> None:
         pass
 

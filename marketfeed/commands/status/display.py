@@ -208,8 +208,10 @@ class Picture:
     def _keep(self, status: Status) -> None:
         if status.boot != self._boot:
             self._boot, self._samples, self.seq = status.boot, {}, 0
+        there = [worker.worker for worker in status.workers]
+        self._samples = {number: self._samples.get(number, deque(maxlen=_KEPT)) for number in there}
         for worker in status.workers:
-            kept = self._samples.setdefault(worker.worker, deque(maxlen=_KEPT))
+            kept = self._samples[worker.worker]
             last = _last(kept)
             rows = [dict(zip(status.fields, row, strict=False)) for row in worker.samples]
             kept.extend(row for row in rows if (row.get("seq") or 0) > last)
@@ -238,4 +240,5 @@ def _process(status: Status, worker: _Worker) -> str:
     readiness = "ready" if worker.ready else f"not ready: {', '.join(worker.reasons)}"
     subscriptions = f"{_count(worker.subscriptions)} subscription{'' if worker.subscriptions == 1 else 's'}"
     up = _span((status.at - worker.since) / 1000)
-    return f"marketfeed {status.version}, process {worker.pid}, up for {up}; {subscriptions}; {readiness}"
+    who = f"worker {worker.worker}, process {worker.pid}" if worker.worker else f"process {worker.pid}"
+    return f"marketfeed {status.version}, {who}, up for {up}; {subscriptions}; {readiness}"
