@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactorClock
 
 from marketfeed.runtime.systemd import Systemd
@@ -160,3 +161,39 @@ def test_what_systemd_does_not_take_is_lost(world: World, logged: LogCapture) ->
     world.socket.close()
     service.reload(lambda: None)
     assert [event["what"] for event in logged.events[told:]] == ["RELOADING=1", "READY=1"]
+
+
+def test_ready_is_what_is_said_to_be(world: World) -> None:
+    """Where it is not the running reactor."""
+    service = Systemd(world.reactor, world.environment, lambda: 1.0, waits=True)
+    world.started.append(service)
+    service.startService()
+    world.run()
+    assert world.heard() == []
+    service.ready()
+    assert world.heard() == [READY]
+
+
+def test_the_watchdog_is_not_fed_while_something_hangs(world: World) -> None:
+    well = [True]
+    environment = {**world.environment, "WATCHDOG_USEC": "2000000"}
+    service = Systemd(world.reactor, environment, lambda: 1.0, is_well=lambda: well[0])
+    world.started.append(service)
+    service.startService()
+    world.reactor.advance(1)
+    assert world.heard() == [FED]
+    well[0] = False
+    world.reactor.advance(1)
+    assert world.heard() == []
+
+
+def test_a_reload_may_end_later(world: World, logged: LogCapture) -> None:
+    """And then too where it failed."""
+    service = world.start()
+    for end in (lambda done: done.callback(None), lambda done: done.errback(ZeroDivisionError())):
+        done: Deferred[None] = Deferred()
+        service.reload(lambda done=done: done)  # type: ignore[misc]
+        assert [each.partition("\n")[0] for each in world.heard()] == ["RELOADING=1"]
+        end(done)
+        assert world.heard() == [READY]
+    assert len(logged.flush_failures(ZeroDivisionError)) == 1

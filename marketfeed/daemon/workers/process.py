@@ -123,7 +123,7 @@ class WorkerProcess(ProcessProtocol):
     def _relay(self, line: bytes) -> None:
         try:
             relay(line, self.number)
-        except ValueError as fault:  # among them what is no JSON
+        except (msgspec.DecodeError, ValueError) as fault:
             self.log.error("worker {worker} logs what cannot be read: {fault}", worker=self.number, fault=str(fault))
 
     def processEnded(self, reason: Failure) -> None:
