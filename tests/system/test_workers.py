@@ -15,6 +15,8 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
+from tests.by_hand import handshake
+from tests.certificates import Authority
 from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.browser import CHROMIUM
 from tests.system.harness import TWISTD, Client, DaemonProcess, Harness, trade, with_constants
@@ -578,3 +580,41 @@ async def test_the_status_in_a_terminal(harness: Harness) -> None:
     for number, pid in (await crew.pids()).items():
         assert [line for line in process.lines.all if f"worker {number}, process {pid}, up for" in line]
     assert await crew.daemon.stop("INT") == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls_and_the_proxy_protocol_are_the_workers(harness: Harness) -> None:
+    """The parent opens the port; what comes on it is as its description says, and an address is the client's own."""
+    authority = Authority()
+    certificate, key = authority.issue("localhost").write(harness.directory)
+    port = f"haproxy:ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+    daemon = await harness.daemon("--port", port, "--workers", "2", *ADMIN, wait=False)
+    daemon.port = int((await daemon.expect(r"info  listening on port (\d+)"))[1])
+    crew = Crew(harness, daemon, await AdminPort.of(daemon))
+    await crew.until_all(2)
+    for number in range(6):
+        raw = await harness.raw(daemon, authority.client_options())
+        raw.send(b"PROXY TCP4 203.0.113.%d 192.0.2.1 5000 443\r\n" % number + handshake())
+        await raw.until(lambda data: b" 101 " in data)
+    peers = [row["peer"] for row in await crew.ask("/clients.json")]
+    assert sorted(peer.rpartition(":")[0] for peer in peers) == [f"203.0.113.{number}" for number in range(6)]
+    samples = await crew.admin.samples(harness)
+    assert all(samples[f"certificate_expiry_timestamp_seconds {number}"] > 0 for number in (1, 2))
+    assert await daemon.stop("INT") == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_in_the_background(harness: Harness) -> None:
+    """The workers are those of the process that stays, and its log is in its file."""
+    log, pid_file = harness.directory / "daemon.log", harness.directory / "daemon.pid"
+    twistd = [sys.executable, *TWISTD, "--pidfile", str(pid_file), "--logfile", str(log), "marketfeed"]
+    start = harness.spawn([*twistd, "--port", "tcp:0:interface=127.0.0.1", "--workers", "2", *ADMIN])
+    assert await start.wait() == 0
+    pid = int(pid_file.read_text())
+    try:
+        await harness.eventually(lambda: log.read_text().count("listening on port") == 3)
+    finally:
+        kill(pid, signal.SIGTERM)
+    await harness.eventually(lambda: not is_alive(pid))
+    assert "info  stopped\n" in log.read_text()
+    assert not pid_file.exists()

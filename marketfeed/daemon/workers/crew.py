@@ -43,6 +43,8 @@ from marketfeed.runtime.logs import Log
 __all__ = ["Crew", "Member"]
 
 _TICK_SECONDS = 0.5
+_STANDSTILL = 1.0
+"""Seconds by which a tick is too late, from which on this process is taken to have stood still."""
 _ANSWER_SECONDS = 2.0
 """How long a worker has to answer a question of the admin port."""
 _RELOAD_SECONDS = 30.0
@@ -97,7 +99,8 @@ class Crew(Service):
         self._members: dict[int, Member] = {}
         self._supervision: Supervision
         self._numbers = count(1)
-        self._begun = reactor.seconds()
+        self._begun = self._ticked = reactor.seconds()
+        self._stood_still = 0.0
         self._loop = LoopingCall(self._tick)
         self._loop.clock = reactor
         self._over: Deferred[None] = Deferred()
@@ -121,7 +124,8 @@ class Crew(Service):
     def _begin(self) -> None:
         if self.draining or not self.running:
             return
-        self._do(self._supervision.begin(self._reactor.seconds()))
+        self._do(self._supervision.begin(self._now()))
+        self._ticked = self._reactor.seconds()
         self._loop.start(_TICK_SECONDS, now=False)
 
     def stopService(self) -> None:
@@ -135,17 +139,17 @@ class Crew(Service):
         """End a drain that has begun, or make the next one immediate."""
         self._hurry = True
         if self.draining:
-            self._do(self._supervision.stop(self._reactor.seconds(), at_once=True))
+            self._do(self._supervision.stop(self._now(), at_once=True))
 
     async def drain(self) -> None:
         """Let all workers send their clients away, at the same time, and end; done when they have."""
         self.draining = True
-        self._do(self._supervision.stop(self._reactor.seconds(), at_once=self._hurry))
+        self._do(self._supervision.stop(self._now(), at_once=self._hurry))
         await self._over
 
     def roll(self) -> None:
         """Replace the workers, one after the other."""
-        self._do(self._supervision.roll(self._reactor.seconds()))
+        self._do(self._supervision.roll(self._now()))
 
     async def reload(self) -> bool:
         """Let all read their settings again, also those that have just started; whether all could."""
@@ -166,12 +170,12 @@ class Crew(Service):
     @property
     def facts(self) -> list[SlotFacts]:
         """How each worker is."""
-        return self._supervision.facts(self._reactor.seconds())
+        return self._supervision.facts(self._now())
 
     @property
     def is_turning(self) -> bool:
         """Whether no process hangs, but for a moment."""
-        return self._supervision.is_turning(self._reactor.seconds())
+        return self._supervision.is_turning(self._now())
 
     @property
     def reasons(self) -> list[str]:
@@ -204,8 +208,16 @@ class Crew(Service):
         numbers = [member.number for member in self.ready]
         return gatherResults(answers).addCallback(lambda found: list(zip(numbers, found, strict=True)))
 
+    def _now(self) -> float:
+        """The time by which workers are judged: what this process itself stood still is none of their fault."""
+        return float(self._reactor.seconds()) - self._stood_still
+
     def _tick(self) -> None:
-        self._do(self._supervision.tick(self._reactor.seconds()))
+        at = self._reactor.seconds()
+        late, self._ticked = at - self._ticked - _TICK_SECONDS, at
+        if late >= _STANDSTILL:
+            self._stood_still += late
+        self._do(self._supervision.tick(self._now()))
 
     def _do(self, actions: list[Action]) -> None:
         for action in actions:
@@ -251,7 +263,7 @@ class Crew(Service):
             self._reactor.callLater(0, self._gone, process, f"before it began: {fault.strerror}")
 
     def _heard(self, process: int, said: FromWorker) -> None:
-        member, now = self._members[process], self._reactor.seconds()
+        member, now = self._members[process], self._now()
         match said:
             case Ready():
                 member.is_ready = True
@@ -269,4 +281,4 @@ class Crew(Service):
 
     def _gone(self, process: int, how: str) -> None:
         self._members.pop(process).lose()
-        self._do(self._supervision.ended(process, self._reactor.seconds(), how))
+        self._do(self._supervision.ended(process, self._now(), how))
