@@ -3,7 +3,7 @@
 1. A read of one group waits for entries itself, and is followed by another at once. With many streams it is not, for
    it costs the server time for each of them: there is a rest in proportion, in which more comes together.
 2. Reads of several groups cannot wait. They follow each other after a pause in proportion to the groups, within
-   `LEAST_PAUSE` and `MOST_PAUSE`. While nothing comes it grows to `IDLE` times that, a part at a time.
+   `LEAST_PAUSE` and `MOST_PAUSE`. While nothing comes it grows, a part at a time, to `IDLE` times that, or `MOST_IDLE`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ REST_SECONDS = 2e-6
 LEAST_REST, MOST_REST = 0.001, 0.02
 GROUP_SECONDS = 10e-6
 LEAST_PAUSE, MOST_PAUSE = 0.002, 0.02
-IDLE, _GROWTH = 4.0, 1.1
+IDLE, MOST_IDLE = 5.0, 0.04
+_GROWTH = 1.1
 
 
 class ReadPace:
@@ -30,4 +31,4 @@ class ReadPace:
             seconds = streams * REST_SECONDS
             return min(seconds, MOST_REST) if has_found and seconds >= LEAST_REST else 0.0
         self._idle = 1.0 if has_found else min(IDLE, self._idle * _GROWTH)
-        return min(max(groups * GROUP_SECONDS, LEAST_PAUSE), MOST_PAUSE) * self._idle
+        return min(min(max(groups * GROUP_SECONDS, LEAST_PAUSE), MOST_PAUSE) * self._idle, MOST_IDLE)
