@@ -121,6 +121,7 @@ def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) 
             prefix,
             archive=archive,
             name=node.name,
+            doubt=topology.doubt if isinstance(topology, ClusterTopology) else None,
             certain_at=partial(topology.certain_at, node),
         )
 

@@ -2,7 +2,7 @@
 
 1. The first `FEW` of them are read with all others, so that their first entry ends the wait.
 2. The others are looked at on another link, `SLICE` of them every `LOOK_SECONDS`: each as often as there are slices.
-   Invented names fill this rotation and delay nothing but each other.
+   Invented names fill this rotation and delay nothing but each other. Those of a slot are looked at by one command.
 3. One that is there now, and everything of a slice that cannot be looked at, is to be checked like a stream that is
    wanted newly.
 """
@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -72,12 +73,15 @@ class AbsentStreams:
             Deferred.fromCoroutine(self._ask(turn))
 
     async def _ask(self, turn: list[Reading]) -> None:
-        keys = [reading.key for reading in turn]
-        try:
-            reply = await self._commands.ask("XREAD", "COUNT", "1", "STREAMS", *keys, *["0-0"] * len(keys))
-            there = {key for key, _ in reply or ()}
-        except CommandFault:  # one that is no stream, or may not be read, fails them all
-            there = set(keys)
+        slots: dict[int, list[bytes]] = {}
+        for reading in turn:
+            slots.setdefault(reading.slot, []).append(reading.key)
+        there: set[bytes] = set()
+        for keys, answer in [(keys, self._read(keys)) for keys in slots.values()]:
+            try:
+                there.update(key for key, _ in await answer or ())
+            except CommandFault:  # one that is no stream, is elsewhere, or may not be read, fails them all
+                there.update(keys)
         self._is_asking = False
         found = [reading for reading in turn if reading.key in there and reading in self._rotation]
         for reading in found:
@@ -85,3 +89,6 @@ class AbsentStreams:
         self._plan()
         if found:
             self._found(found)
+
+    def _read(self, keys: list[bytes]) -> Deferred[Any]:
+        return self._commands.ask("XREAD", "COUNT", "1", "STREAMS", *keys, *["0-0"] * len(keys))

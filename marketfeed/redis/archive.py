@@ -2,7 +2,9 @@
 
 1. What is said to be all there is shown to be: before the first range is read, the server is asked whether it has come
    as far as the end that is asked for, and after the last one whether anything behind the offset is gone by then (see
-   `stream_entries`). What cannot be shown is None.
+   `stream_entries`). What cannot be shown is None. What two servers say, one before and one after a failover, shows
+   nothing together: where another has the stream at the end than did at the beginning, all is read again, but not for
+   ever.
 2. An offset is an entry's id. Whatever else a client sends as one is None, and so is every answer that is an error.
 3. A portion is read in ranges of a number of entries, the next one as long as the bytes of those before it suggest,
    so that few bytes are read in vain. An entry without a publication is passed over.
@@ -16,13 +18,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from marketfeed.boundaries import Entry
-from marketfeed.model.entry_ids import parse_id
+from marketfeed.model.entry_ids import parse_id, read_id
 from marketfeed.redis.commands import CommandFault, CommandRefused, KeyedCommands
 from marketfeed.redis.stream_entries import ABSENT, Extent, payload_of, read_extent
 
 __all__ = ["RedisArchive"]
 
 FIRST_RANGE, LONGEST_RANGE = 32, 1000
+_MOST_TIMES = 3
 
 
 class RedisArchive:
@@ -44,14 +47,23 @@ class RedisArchive:
             return None
         if at == end:
             return []
-        portion = _Portion(max_bytes, max(1, max_bytes))
         try:
-            has_come_so_far = end <= (await self._extent(key)).last
-            await self._read(key, portion, lambda last, n: ("XRANGE", key, f"({last or after}", until, "COUNT", n))
-            newest = await self._commands.ask_for(key, "XREVRANGE", key, after, "-", "COUNT", "1")
-            extent = await self._extent(key)
+            for _ in range(_MOST_TIMES):
+                place = self._commands.place_of(key)
+                found = await self._since_at_once(key, after, until, max_bytes)
+                if self._commands.place_of(key) == place:
+                    return found
         except CommandFault:
-            return None
+            pass
+        return None
+
+    async def _since_at_once(self, key: bytes, after: str, until: str, max_bytes: int) -> list[Entry] | None:
+        portion = _Portion(max_bytes, max(1, max_bytes))
+        at, end = read_id(after), read_id(until)
+        has_come_so_far = end <= (await self._extent(key)).last
+        await self._read(key, portion, lambda last, n: ("XRANGE", key, f"({last or after}", until, "COUNT", n))
+        newest = await self._commands.ask_for(key, "XREVRANGE", key, after, "-", "COUNT", "1")
+        extent = await self._extent(key)
         is_entry = bool(newest) and newest[0][0] == after.encode()
         is_whole = has_come_so_far and end <= extent.last and extent.has_all_behind(at, is_entry=is_entry)
         return portion.at_least_one() if is_whole else None

@@ -50,6 +50,9 @@ class KeyedCommands(Protocol):
     def ask_for(self, key: bytes, *words: bytes | str | int) -> Deferred[Any]:
         """Send one command to the server that has `key`. Its reply, or a `CommandFault`, as `Commands` has it."""
 
+    def place_of(self, key: bytes) -> object:
+        """Which server has `key`, on which link: as long as that is equal, all answers are of one past."""
+
 
 class _CommandLink(RedisLink):
     """A link whose replies belong, once it is up, to whoever asked first."""

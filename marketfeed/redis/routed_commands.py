@@ -35,6 +35,11 @@ class RoutedCommands(PerNode[RedisCommands]):
         """See `KeyedCommands`."""
         return Deferred.fromCoroutine(self._ask_for(key, words))
 
+    def place_of(self, key: bytes) -> object:
+        """See `KeyedCommands`."""
+        node = self.topology.node_for(key)
+        return None if node is None else (node, self.at(node).links)
+
     async def _ask_for(self, key: bytes, words: tuple[bytes | str | int, ...]) -> Any:
         fault = "no server has this key at the moment"
         for _ in range(_MOST_TURNS):

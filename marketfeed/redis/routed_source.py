@@ -49,7 +49,8 @@ class RoutedSource(PerNode[NodeSource[Any]]):
         self._now = now
         self._places: dict[str, Node | None] = {}
         self._positions: dict[str, Reading] = {}  # of those that no server has
-        self._moving: dict[str, Reading | None] = {}  # those that are still to be wanted from where they are now
+        # Those that are still to be wanted from where they are now, with when they were good where they were.
+        self._moving: dict[str, tuple[Reading | None, int]] = {}
         self.archive = archive
         self.snapshots = None if snapshots is None else OrderedSnapshots(snapshots, self._catch_up)
 
@@ -88,14 +89,17 @@ class RoutedSource(PerNode[NodeSource[Any]]):
             node = self.topology.node_for(self._prefix + stream.encode())
             if node is place:
                 continue
+            since = int(self._now() * 1000)
             position = self._positions.pop(stream, None)
             if place is not None:
                 since = self.at(place).good_at
                 position = self.at(place).unwant(stream)
+                if position is not None and position.away is not None:
+                    since = min(since, position.away.since)
                 if position is None or node is None:
                     lost.setdefault(since, []).append(stream)
             if node is not None:
-                self._moving[stream] = position
+                self._moving[stream] = position, since
             elif position is not None:
                 self._positions[stream] = position
             self._places[stream] = node
@@ -103,12 +107,11 @@ class RoutedSource(PerNode[NodeSource[Any]]):
         away: dict[int, list[str]] = {}
         while self._moving:  # without those whose loss has ended the last client who wanted them
             stream = next(iter(self._moving))
-            position = self._moving.pop(stream)
+            position, since = self._moving.pop(stream)
             node = self._places[stream]
             assert node is not None
-            since_there = self.at(node).want(stream, position)
-            if since_there is not None:
-                away.setdefault(since_there, []).append(stream)
+            if self.at(node).want(stream, position) is not None:
+                away.setdefault(since, []).append(stream)
         self._lose(away)
 
     def _lose(self, lost: dict[int, list[str]]) -> None:

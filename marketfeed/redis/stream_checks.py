@@ -15,6 +15,8 @@
    same. These wait for the end of a read; where all is well nobody hears of it.
 6. What the server has refused is asked for again once in `ROUND_SECONDS`: a permission that is given ends no link.
 7. Streams that do not exist yet are watched (see `absent_streams`), and checked when they do.
+8. Those that a server of a cluster does not have are checked again for as long as they are wanted from it (see
+   `misplaced_streams`).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from marketfeed.boundaries import Clock, Sink
 from marketfeed.model.entry_ids import EntryId, read_id, write_id
 from marketfeed.redis.absent_streams import AbsentStreams
 from marketfeed.redis.commands import Commands
+from marketfeed.redis.misplaced_streams import MisplacedStreams, is_elsewhere
 from marketfeed.redis.reader_link import Reader
 from marketfeed.redis.rotation import Rotation, Rounds
 from marketfeed.redis.stream_entries import ABSENT, Extent, read_extent
@@ -67,13 +70,20 @@ class StreamReader(Reader, Protocol):
     def fail(self, fault: str) -> None:
         """End the link, for the server said this."""
 
+    @property
+    def good_at(self) -> int:
+        """When all had been told that there was, in ms since 1970."""
+
 
 class StreamChecks:
-    """The streams that are to be checked."""
+    """The streams that are to be checked. `doubt`: see `RedisStreams`."""
 
-    def __init__(self, clock: Clock, commands: Commands, reader: StreamReader) -> None:
+    def __init__(
+        self, clock: Clock, commands: Commands, reader: StreamReader, doubt: Callable[[str], None] | None = None
+    ) -> None:
         self._clock = clock
         self._absent = AbsentStreams(clock, commands, self._found)
+        self._misplaced = None if doubt is None else MisplacedStreams(doubt)
         self._reader = reader
         self._unchecked: dict[Reading, None] = {}
         self._due: dict[Reading, None] = {}
@@ -99,6 +109,8 @@ class StreamChecks:
     def end(self) -> None:
         """There is no link: nothing is watched."""
         self._absent.clear()
+        if self._misplaced is not None:
+            self._misplaced.clear()
 
     def add(self, reading: Reading) -> None:
         self._unchecked[reading] = None
@@ -110,6 +122,7 @@ class StreamChecks:
         """The stream is not wanted any more."""
         self._absent.discard(reading)
         self._verification.forget(reading)
+        self._is_here(reading)
         for which in (self._unchecked, self._due, self._holes):
             which.pop(reading, None)
 
@@ -120,7 +133,11 @@ class StreamChecks:
 
     def look(self) -> None:
         """Look who has a turn; to be called every `LOOK_SECONDS`."""
-        self._due.update(dict.fromkeys(self._verification.due(self._clock.seconds())))
+        now = self._clock.seconds()
+        self._due.update(dict.fromkeys(self._verification.due(now)))
+        if self._misplaced is not None:
+            self._unchecked.update(dict.fromkeys(self._misplaced.due(now)))
+            self._misplaced.tell_lost(now, self._reader.sink)
 
     def next(self, is_narrowing: bool) -> tuple[bytes, int, Callable[[list[Any]], None]]:
         """Some commands, how many they are, and what is to be done with their replies.
@@ -151,10 +168,11 @@ class StreamChecks:
     def _checked(self, readings: list[Reading], counts: list[int], answers: list[Any]) -> None:
         at = 0
         for reading, count in zip(readings, counts, strict=True):
-            if self._reader.is_wanted(reading):
+            if self._reader.is_wanted(reading) and reading not in self._unchecked:
                 self._judge(reading, answers[at : at + count])
             at += count
         self._reader.sink.flush()
+        self.tell_doubts()
 
     def _judge(self, reading: Reading, answers: list[Any]) -> None:
         """What the server says about one stream."""
@@ -162,14 +180,39 @@ class StreamChecks:
         hole = self._holes.pop(reading, None)
         if fault.startswith(REFUSALS):
             self._hold(reading)
+            self._is_here(reading)
+            reading.away = None
             if self._verification.refuse(reading, fault):
                 self._reader.sink.refused(reading.stream, fault)
+        elif self.misplace([reading], fault):
+            return
         elif fault and not fault.startswith("ERR no such key"):
             self._reader.fail(fault)
         elif hole is not None:
             self._read_up_to(hole, reading, answers[0])
         else:
             self._place(reading, ABSENT if fault else read_extent(answers[-1]), answers[-2] if reading.at else [])
+
+    def misplace(self, readings: Iterable[Reading], fault: str) -> bool:
+        """The server says this of them. Whether that is: they are not here; `tell_doubts` is to be called then."""
+        if self._misplaced is None or not is_elsewhere(fault):
+            return False
+        since, now = self._reader.good_at, self._clock.seconds()
+        for reading in readings:
+            self._hold(reading)
+            self._verification.forget(reading)
+            self._misplaced.add(reading, fault, since, now)
+        return True
+
+    def tell_doubts(self) -> None:
+        """Let the topology know of what is misplaced. It may move streams at once."""
+        if self._misplaced is not None:
+            self._misplaced.tell_doubts()
+
+    def _is_here(self, reading: Reading) -> None:
+        """Or it is nobody's concern any more."""
+        if self._misplaced is not None:
+            self._misplaced.discard(reading)
 
     def _place(self, reading: Reading, extent: Extent, newest: list[Any]) -> None:
         """Where a stream begins, or goes on. `newest`: its last entry that is not behind the position, if any."""
@@ -186,28 +229,31 @@ class StreamChecks:
             last = entry_id(newest[0][0]) if newest else None
             after = extent.go_on_behind(position, last)
             is_entry = last == after
-        at = write_id(after)
+        at = write_id(after).encode()
         count = Count(extent.last, extent.added, self._asked_at)
-        if at.encode() != reading.at:
-            reading.at, reading.told = at.encode(), at
-        elif self._reader.is_read(reading):
+        if at == reading.at and self._reader.is_read(reading):
             if extent.last == after:
                 self._compare(reading, count)
             elif reading.ahead is None:
                 reading.ahead = count
             return
-        reading.begin(count.added if extent.last == after else None, self._asked_at)
-        if extent.last > after:
-            reading.ahead = count
+        if at != reading.at:
+            reading.at, reading.told = at, at.decode()
+            reading.begin(None, self._asked_at)
         reading.is_at_entry = is_entry
-        self._verification.forget(reading)
-        self._absent.discard(reading)
+        reading.away = None
+        for which in (self._verification.forget, self._absent.discard, self._is_here):
+            which(reading)
         if extent is ABSENT and not self._absent.add(reading):
             self._reader.hold(reading)
         else:
             self._reader.read_on(reading, extent)
             self._verification.flows(reading)
         self._reader.sink.confirmed(reading.stream, after=reading.told)
+        if extent.last > after:
+            reading.ahead = count
+        else:
+            self._compare(reading, count)
 
     def _hold(self, reading: Reading) -> None:
         self._absent.discard(reading)

@@ -1,4 +1,4 @@
-"""What is read from Redis streams, and up to where: one XREAD for all of them, others for those that lag.
+"""What is read from Redis streams, and up to where: together those of a slot, and by themselves those that lag.
 
 1. A reading is of one stream, from the moment that it is wanted until it is not: wanted again, it is another one.
 2. The command's bytes are put together from parts that are kept: a read that moved few streams encodes few ids. To pack
@@ -11,28 +11,25 @@
    checked, and when nobody knows how long ago it was last read. It does no more when a read of it was not full.
 6. Those that lag are read some at a time, without waiting, with a large COUNT: a hot stream among many is not held to
    the few entries that a read of all of them may bring of each.
-7. With such a read the server is asked whether all behind the position it began at is still there: trimming begins at
-   the front, so the entry at the position is the first to go. Where there is none, `stream_entries` says it; where it
-   has gone, that is asked the next time, and what was read is left until then.
+7. A server of a cluster takes only keys of one slot in one command. So a read is of groups, an XREAD for each, sent
+   together: of one group, where there are no slots or all streams share a hash tag. While some keys of a slot have gone
+   to another server it answers none of a group, so the streams of that slot are read apart, each by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from hiredis import ReplyError, pack_command
-
-from marketfeed.model.entry_ids import EntryId, parse_id
+from marketfeed.model.entry_ids import EntryId
 from marketfeed.redis.rotation import Rotation
-from marketfeed.redis.stream_entries import ABSENT, read_extent
 
-__all__ = ["Count", "LaggingRead", "Reading", "Reads", "Volume", "is_absent"]
+__all__ = ["Away", "Count", "ReadGroup", "Reading", "Reads", "Volume"]
 
 MOST, LEAST = 1000, 10
 BYTES, TOTAL, FIRST = 4 << 20, 20_000, 1000
 _GROWTH = 8
-_GROUP = 500
+_TURN = 500
 """Streams that lag and are read at a time."""
 
 
@@ -44,19 +41,46 @@ class Count(NamedTuple):
     at: float
 
 
-class Reading:
-    """One stream that is read. `at`: the id behind which it is read on, b"" while that is not known; `is_at_entry`: it
-    is known to be that of an entry. `told`: the last id that the sink has heard of, which is an earlier one where
-    entries were passed over. `added`: how many the server had counted up to a place to which it has been read, None
-    while that is not known, and `whole_at`: when that was asked; `taken`: how many were read since. `ahead`: the next
-    such place, which it has not been read up to yet.
+class Away(NamedTuple):
+    """No server has a stream. `since`: up to when all of it is known, in ms since 1970; `at`: when that was noticed, in
+    s of the clock.
     """
 
-    __slots__ = ("added", "ahead", "at", "is_at_entry", "key", "place", "stream", "taken", "told", "whole_at")
+    since: int
+    at: float
 
-    def __init__(self, stream: str, key: bytes) -> None:
+
+class Reading:
+    """One stream that is read. `slot`: that of its key, 0 where there are none. `at`: the id behind which it is read
+    on, b"" while that is not known; `is_at_entry`: it is known to be that of an entry. `told`: the last id that the
+    sink has heard of, which is an earlier one where entries were passed over. `added`: how many the server had counted
+    up to a place to which it has been read, None while that is not known, and `whole_at`: when that was asked;
+    `taken`: how many were read since. `ahead`: the next such place, which it has not been read up to yet. `away`: None
+    while a server has it, as far as is known.
+    """
+
+    __slots__ = (
+        "added",
+        "ahead",
+        "at",
+        "away",
+        "group",
+        "is_at_entry",
+        "key",
+        "place",
+        "slot",
+        "stream",
+        "taken",
+        "told",
+        "whole_at",
+    )
+
+    def __init__(self, stream: str, key: bytes, slot: int = 0) -> None:
         self.stream = stream
         self.key = key
+        self.slot = slot
+        self.away: Away | None = None
+        self.group: ReadGroup | None = None
         self.at = b""
         self.is_at_entry = False
         self.told = ""
@@ -100,15 +124,66 @@ class Volume:
         return max(1, min(TOTAL, int(BYTES / self._bytes), max(FIRST, _GROWTH * self._entries)))
 
 
+class ReadGroup:
+    """Streams that one XREAD reads, of which there is at least one. `name`: its slot, or the only key of it."""
+
+    def __init__(self, name: int | bytes) -> None:
+        self.name = name
+        self.readings: dict[bytes, Reading] = {}
+        self._ids: list[bytes] = []
+        self._keys = b""
+        self._is_stale = True
+        self._made = b""
+        self._made_for: tuple[int, int | None] | None = None
+
+    def add(self, reading: Reading) -> None:
+        self.readings[reading.key] = reading
+        reading.group = self
+        self._is_stale = True
+
+    def drop(self, reading: Reading) -> None:
+        del self.readings[reading.key]
+        reading.group = None
+        self._is_stale = True
+
+    def moved(self, reading: Reading) -> None:
+        """`reading.at` is another one now."""
+        if not self._is_stale:
+            self._ids[reading.place] = _bulk(reading.at)
+            self._made_for = None
+
+    def command(self, most: int, block_ms: int | None) -> bytes:
+        """XREAD of all of them that waits for so long if there is nothing, or not."""
+        if self._is_stale:
+            self._rebuild()
+        if self._made_for != (most, block_ms):
+            self._made_for = most, block_ms
+            block = b"" if block_ms is None else b"$5\r\nBLOCK\r\n%b" % _bulk(b"%d" % block_ms)
+            words = (4 if block_ms is None else 6) + 2 * len(self._ids)
+            head = b"*%d\r\n$5\r\nXREAD\r\n$5\r\nCOUNT\r\n%b%b" % (words, _bulk(b"%d" % most), block)
+            self._made = b"".join((head, self._keys, *self._ids))
+        return self._made
+
+    def _rebuild(self) -> None:
+        self._is_stale = False
+        self._made_for = None
+        self._ids = []
+        keys = [b"$7\r\nSTREAMS\r\n"]
+        for place, reading in enumerate(self.readings.values()):
+            reading.place = place
+            keys.append(_bulk(reading.key))
+            self._ids.append(_bulk(reading.at))
+        self._keys = b"".join(keys)
+
+
 class Reads:
     """The streams that are read. `lagging`: those of them that are read by themselves."""
 
     def __init__(self) -> None:
         self.lagging = Rotation[Reading]()
         self._readings: dict[bytes, Reading] = {}
-        self._ids: list[bytes] = []
-        self._keys = b""
-        self._is_stale = False
+        self._groups: dict[int | bytes, ReadGroup] = {}
+        self._apart: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._readings)
@@ -116,105 +191,89 @@ class Reads:
     def __iter__(self) -> Iterator[Reading]:
         return iter(self._readings.values())
 
+    @property
+    def groups(self) -> list[ReadGroup]:
+        """What is read by a command each."""
+        return list(self._groups.values())
+
     def get(self, key: bytes) -> Reading | None:
         """The reading of a stream that is read."""
         return self._readings.get(key)
 
     def add(self, reading: Reading) -> None:
         """Read this stream too, behind `reading.at`."""
+        present = self._readings.get(reading.key)
+        if present is reading and reading.group is not None:
+            reading.group.moved(reading)
+            return
+        if present is not None:
+            self._leave_group(present)
         self._readings[reading.key] = reading
-        self._is_stale = True
+        self._join_group(reading)
 
     def drop(self, reading: Reading) -> None:
         """Read it no longer; nothing happens if it is not read."""
         self.lagging.discard(reading)
         if self._readings.get(reading.key) is reading:
             del self._readings[reading.key]
-            self._is_stale = True
+            self._leave_group(reading)
 
     def clear(self) -> None:
+        for reading in self._readings.values():
+            reading.group = None
         self.lagging.clear()
         self._readings.clear()
-        self._is_stale = True
+        self._groups.clear()
+        self._apart.clear()
 
     def move(self, reading: Reading, at: bytes, *, is_entry: bool = True) -> None:
         """Go on behind `at`."""
         reading.at, reading.is_at_entry = at, is_entry
-        if not self._is_stale:
-            self._ids[reading.place] = _bulk(at)
+        if reading.group is not None:
+            reading.group.moved(reading)
+
+    def part(self, slot: int) -> None:
+        """Read the streams of this slot apart."""
+        self._apart.add(slot)
+        self._regroup({slot})
+
+    def unite(self) -> None:
+        """Read together again what was read apart."""
+        apart, self._apart = self._apart, set()
+        if apart:
+            self._regroup(apart)
 
     def most(self, room: int) -> int:
         """The entries that a read of about `room` of them may bring of each stream."""
         return max(min(LEAST, room), min(MOST, room // max(1, len(self._readings))))
 
     def command(self, most: int, block_ms: int | None) -> bytes:
-        """XREAD of all streams, of which there is at least one, that waits for so long if there is nothing, or not."""
-        if self._is_stale:
-            self._rebuild()
-        block = b"" if block_ms is None else b"$5\r\nBLOCK\r\n%b" % _bulk(b"%d" % block_ms)
-        words = (4 if block_ms is None else 6) + 2 * len(self._ids)
-        head = b"*%d\r\n$5\r\nXREAD\r\n$5\r\nCOUNT\r\n%b%b" % (words, _bulk(b"%d" % most), block)
-        return b"".join((head, self._keys, *self._ids))
+        """What reads all groups, of which there is at least one, in their order. Only one may wait: see `ReadGroup`."""
+        return b"".join([group.command(most, block_ms) for group in self._groups.values()])
 
-    def read_lagging(self, room: int) -> LaggingRead:
-        """The next read of streams that lag, of which there is at least one; it brings at most `room` entries."""
-        readings = self.lagging.next(max(1, min(_GROUP, room)))
-        return LaggingRead(readings, max(1, room // len(readings)))
+    def next_lagging(self, room: int) -> tuple[Sequence[Reading], int]:
+        """Streams that lag, of which there is at least one, and how many entries of each may be read, of `room`."""
+        readings = self.lagging.next(max(1, min(_TURN, room)))
+        return readings, max(1, room // len(readings))
 
-    def _rebuild(self) -> None:
-        self._is_stale = False
-        self._ids = []
-        keys = [b"$7\r\nSTREAMS\r\n"]
-        for place, reading in enumerate(self._readings.values()):
-            reading.place = place
-            keys.append(_bulk(reading.key))
-            self._ids.append(_bulk(reading.at))
-        self._keys = b"".join(keys)
+    def _join_group(self, reading: Reading) -> None:
+        name = reading.key if reading.slot in self._apart else reading.slot
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = ReadGroup(name)
+        group.add(reading)
 
+    def _leave_group(self, reading: Reading) -> None:
+        group = reading.group
+        assert group is not None
+        group.drop(reading)
+        if not group.readings:
+            del self._groups[group.name]
 
-class LaggingRead:
-    """One read of streams that lag. `most`: the entries that it may bring of each."""
-
-    def __init__(self, readings: list[Reading], most: int) -> None:
-        self.readings = readings
-        self.most = most
-        self._begun_at = [(reading.at, reading.is_at_entry) for reading in readings]
-
-    def commands(self) -> list[bytes]:
-        keys, ids = [reading.key for reading in self.readings], [at for at, _ in self._begun_at]
-        commands = [pack_command(("XREAD", "COUNT", self.most, "STREAMS", *keys, *ids))]
-        for key, (at, is_at_entry) in zip(keys, self._begun_at, strict=True):
-            commands.append(pack_command(("XREVRANGE", key, at, "-", "COUNT", 1)))
-            if not is_at_entry:
-                commands.append(pack_command(("XINFO", "STREAM", key)))
-        return commands
-
-    def judged(self, answers: list[Any]) -> Iterator[tuple[Reading, list[Any], bool]]:
-        """Readings with their new entries, and whether nothing that was added behind their positions is missing.
-
-        Of those that are not given nothing is known yet. `answers`: to all commands, of which none has failed but for
-        absent streams.
-        """
-        found = dict(answers[0] or ())
-        rest = iter(answers[1:])
-        for reading, (at, is_at_entry) in zip(self.readings, self._begun_at, strict=True):
-            newest = next(rest)
-            is_there = bool(newest) and newest[0][0] == at
-            is_whole = True
-            if is_at_entry and not is_there:
-                reading.is_at_entry = False
-                continue
-            if not is_at_entry:
-                answer = next(rest)
-                extent = ABSENT if is_absent(answer) else read_extent(answer)
-                position = parse_id(at.decode())
-                is_whole = position is not None and extent.has_all_behind(position, is_entry=is_there)
-            yield reading, found.get(reading.key, []), is_whole
-
-
-def is_absent(answer: Any) -> bool:
-    """Whether an answer says that there is no such stream."""
-    return isinstance(answer, ReplyError) and str(answer).startswith("ERR no such key")
+    def _regroup(self, slots: set[int]) -> None:
+        for reading in [reading for reading in self._readings.values() if reading.slot in slots]:
+            self._leave_group(reading)
+            self._join_group(reading)
 
 
 def _bulk(data: bytes) -> bytes:

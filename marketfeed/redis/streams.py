@@ -19,8 +19,12 @@
    once, for it costs the server time for each of them.
 8. A stream that may not be read, or is none, is refused by itself. It is tried again, and what is read is checked
    again, when its turn comes (see `stream_checks`).
-9. A state that was read beside a stream, or in it, is given out when the stream has been read up to the last entry that
-   it had after that (see `ordered_snapshots`, `arrivals`).
+9. Of a server of a cluster the streams of a slot are read by one command (see `stream_reads`). Where that makes several
+   they do not wait; each read is followed by a pause instead, which is short while something comes (see `read_pace`).
+   What the server says that it does not have is held until it has it, or until it is wanted from another server, where
+   its position goes with it (see `misplaced_streams`).
+10. A state that was read beside a stream, or in it, is given out when the stream has been read up to the last entry
+    that it had after that (see `ordered_snapshots`, `arrivals`).
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from hiredis import ReplyError, pack_command
@@ -42,11 +47,14 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.arrivals import Arrivals
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.delivery import Delivery, Found
+from marketfeed.redis.lagging_read import Fault, LaggingRead
 from marketfeed.redis.node_source import FeedLink, NodeSource
+from marketfeed.redis.read_pace import ReadPace
 from marketfeed.redis.reader_link import BLOCKED, NONE, ReaderLink
 from marketfeed.redis.stream_checks import LOOK_SECONDS, REFUSALS, StreamChecks, entry_id
 from marketfeed.redis.stream_entries import Extent
-from marketfeed.redis.stream_reads import LaggingRead, Reading, Reads, Volume, is_absent
+from marketfeed.redis.stream_reads import ReadGroup, Reading, Reads, Volume
+from marketfeed.redis.topology import key_slot
 from marketfeed.redis.unblocker import Unblocker
 from marketfeed.runtime.logs import Log
 
@@ -57,9 +65,10 @@ LATE_SECONDS = 1.0
 LONG_MS = 800
 """A read's wait; shorter than that."""
 SHORT_MS = 250
-REST_SECONDS = 2e-6
-"""Between two reads, for each stream, where that makes `LEAST_REST` or more."""
-LEAST_REST, MOST_REST = 0.001, 0.02
+UNITE_SECONDS = 1.0
+"""How often it is tried to read together what is read apart."""
+PARTED = ("ASK ", "TRYAGAIN ")
+"""What a server says of the streams of a slot, some of whose keys have gone to another one."""
 _ANY_SIZE = 1 << 40
 """Bytes; of a single publication."""
 
@@ -71,8 +80,9 @@ class _SourceLink(FeedLink, ReaderLink):
 class RedisStreams(NodeSource[_SourceLink]):
     """Redis streams as a `Source`.
 
-    `channel_prefix`: what stands before a stream's name in its key. A second link of its own ends waits, and is asked
-    for the server's role.
+    `channel_prefix`: what stands before a stream's name in its key. `doubt`: of a cluster's server; it is called with
+    an error that says that the server does not have a key. A second link of its own ends waits, and is asked for the
+    server's role.
     """
 
     log = Log()
@@ -89,6 +99,7 @@ class RedisStreams(NodeSource[_SourceLink]):
         archive: Archive | None = None,
         name: str = "redis",
         certain_at: Callable[[], float] = lambda: math.inf,
+        doubt: Callable[[str], None] | None = None,
     ) -> None:
         commands = RedisCommands(clock, endpoint, address, f"{name}, to unblock")
         super().__init__(clock, endpoint, address, sink, commands, now, name, certain_at)
@@ -97,15 +108,17 @@ class RedisStreams(NodeSource[_SourceLink]):
         self._unblocker = Unblocker(clock, commands)
         self._readings: dict[str, Reading] = {}
         self._arrivals = Arrivals(clock)
-        self._checks = StreamChecks(clock, commands, self)
+        self._has_slots = doubt is not None
+        self._checks = StreamChecks(clock, commands, self, doubt)
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
         self._reads = Reads()
         self._volume = Volume()
         self._delivery = Delivery(clock, self._reads, self)
         self._steps = deque([self._check, self._read_lagging, self._read])
-        self._read_at = 0.0
+        self._read_at = self._united_at = 0.0
         self._is_narrowing = False
+        self._pace = ReadPace()
         self._rest: IDelayedCall | None = None
         self._archive = archive
 
@@ -121,10 +134,14 @@ class RedisStreams(NodeSource[_SourceLink]):
         return self._readings
 
     def want(self, stream: str, position: Reading | None = None) -> int | None:
-        reading = self._readings[stream] = position or Reading(stream, self._prefix + stream.encode())
+        reading = self._readings[stream] = position or self._reading(stream)
         self._checks.add(reading)
         self.go_on()
         return self.down_since
+
+    def _reading(self, stream: str) -> Reading:
+        key = self._prefix + stream.encode()
+        return Reading(stream, key, key_slot(key) if self._has_slots else 0)
 
     def unwant(self, stream: str) -> Reading | None:
         reading = self._readings.pop(stream, None)
@@ -170,13 +187,27 @@ class RedisStreams(NodeSource[_SourceLink]):
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
+        self._tell_away()
         super().link_down(link)
         self._arrivals.clear()
+
+    def _tell_away(self) -> None:
+        """What had been away for longer than the link is lost since then."""
+        away: dict[int, list[str]] = {}
+        for reading in self._readings.values():
+            if reading.away is not None:
+                away.setdefault(reading.away.since, []).append(reading.stream)
+        for since, streams in away.items():
+            self.sink.lost(since, streams, "")
 
     # One exchange after the other.
 
     def _look(self) -> None:
         self._checks.look()
+        now = self._clock.seconds()
+        if now - self._united_at >= UNITE_SECONDS:
+            self._united_at = now
+            self._reads.unite()
         self.go_on()
 
     def go_on(self) -> None:
@@ -230,16 +261,17 @@ class RedisStreams(NodeSource[_SourceLink]):
     def _read_lagging(self, link: ReaderLink) -> bool:
         if not self._reads.lagging:
             return False
-        read = self._reads.read_lagging(self._volume.entries)
+        read = LaggingRead(*self._reads.next_lagging(self._volume.entries))
         commands = read.commands()
         link.ask(b"".join(commands), len(commands), lambda answers: self._have_read_lagging(read, answers))
         return True
 
     def _have_read_lagging(self, read: LaggingRead, answers: list[Any]) -> bool:
-        if self._is_refused(answers):
+        lagging, faults = read.judge(answers)
+        if faults and not self._sort_out(faults):
             return False
         found: Found = []
-        for reading, entries, is_whole in read.judged(answers):
+        for reading, entries, is_whole in lagging:
             if self._reads.get(reading.key) is not reading:
                 continue
             if len(entries) < read.most:
@@ -263,34 +295,50 @@ class RedisStreams(NodeSource[_SourceLink]):
         if now - self._read_at > LATE_SECONDS:
             self._all_lag()
             return self._read_lagging(link)
-        self._unblocker.try_out()
+        groups = self._reads.groups
         block_ms = None
-        if not (self._checks or self._reads.lagging):
-            block_ms = LONG_MS if self._unblocker.ready else SHORT_MS
+        if len(groups) == 1:
+            self._unblocker.try_out()
+            if not (self._checks or self._reads.lagging):
+                block_ms = LONG_MS if self._unblocker.ready else SHORT_MS
         most = self._reads.most(self._volume.entries)
         command = self._reads.command(most, block_ms)
-        link.ask(command, 1, lambda answers: self._have_read(now, most, answers), blocks=block_ms is not None)
+        done = partial(self._have_read, now, most, groups)
+        link.ask(command, len(groups), done, blocks=block_ms is not None)
         return True
 
-    def _have_read(self, asked_at: float, most: int, answers: list[Any]) -> bool:
-        if self._is_refused(answers):
+    def _have_read(self, asked_at: float, most: int, groups: list[ReadGroup], answers: list[Any]) -> bool:
+        found: Found = []
+        faults: list[Fault] = []
+        for group, answer in zip(groups, answers, strict=True):
+            if isinstance(answer, ReplyError):
+                faults.append((list(group.readings.values()), str(answer)))
+            elif answer:
+                found += answer
+        if faults and not self._sort_out(faults):
             return False
-        self._is_narrowing = False
+        if not faults:
+            self._is_narrowing = False
         self._read_at = self._clock.seconds()
         if self._read_at - asked_at > LATE_SECONDS:
             self._all_lag()
             return False
-        found: Found = []
-        for key, entries in answers[0] or ():
+        found = self._without_lagging(found, most)
+        pause = self._pace.pause(len(groups), len(self._reads), has_found=bool(found))
+        if pause:
+            self._rest = self._clock.callLater(pause, self._rested)
+        return self._deliver(found)
+
+    def _without_lagging(self, found: Found, most: int) -> Found:
+        """What is not left for other reads. Where there are `most` entries, the others are."""
+        left = []
+        for key, entries in found:
             reading = self._reads.get(key)
             if reading is not None and reading not in self._reads.lagging:
-                found.append((key, entries))
+                left.append((key, entries))
                 if len(entries) >= most:
                     self._reads.lagging.add(reading)
-        seconds = len(self._reads) * REST_SECONDS
-        if found and seconds >= LEAST_REST:
-            self._rest = self._clock.callLater(min(seconds, MOST_REST), self._rested)
-        return self._deliver(found)
+        return left
 
     def _all_lag(self) -> None:
         """Nobody knows what was trimmed since they were read."""
@@ -298,17 +346,25 @@ class RedisStreams(NodeSource[_SourceLink]):
         for reading in self._reads:
             self._reads.lagging.add(reading)
 
-    def _is_refused(self, answers: list[Any]) -> bool:
-        """Whether there is an error, but for absent streams: then each is read by itself, once, to find which it is."""
-        fault = next((str(each) for each in answers if isinstance(each, ReplyError) and not is_absent(each)), "")
-        if not fault:
-            return False
-        if self._is_narrowing or not fault.startswith(REFUSALS):
-            self.fail(fault)
-        else:
-            self._is_narrowing = True
-            self._checks.add_first(self._reads)
-            self._reads.clear()
+    def _sort_out(self, faults: list[Fault]) -> bool:
+        """What is to be done with streams whose commands have failed. False: the link is given up.
+
+        Those of which one is refused are each read by itself, once, to find which it is.
+        """
+        narrowed: list[Reading] = []
+        for readings, fault in faults:
+            if fault.startswith(REFUSALS) and not self._is_narrowing:
+                narrowed += readings
+            elif len(readings) > 1 and fault.startswith(PARTED) and self._has_slots:
+                self._reads.part(readings[0].slot)
+            elif not self._checks.misplace(readings, fault):
+                self.fail(fault)
+                return False
+        self._is_narrowing = self._is_narrowing or bool(narrowed)
+        self._checks.add_first(narrowed)
+        for reading in narrowed:
+            self._reads.drop(reading)
+        self._checks.tell_doubts()
         return True
 
     def _deliver(self, found: Found) -> bool:

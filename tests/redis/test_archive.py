@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from marketfeed.boundaries import Archive
@@ -175,6 +176,53 @@ async def test_out_of_reach(harness: Harness) -> None:
     idle = RedisArchive(RoutedCommands(Clock(), OneServer(Node("redis", RedisAddress(), Endpoint(Clock())))))
     assert await idle.newest(A, 1, PLENTY) is None
     assert await idle.since(A, "1-0", "2-0", PLENTY) is None
+
+
+class Servers:
+    """Two, of which the second lacks the newest entries that the first has, and has one more. `moves`: how many
+    commands are answered before a stream is on the other one, each time.
+    """
+
+    def __init__(self, *moves: int) -> None:
+        self.moves = list(moves)
+        self.moved = 0
+        self.asked = 0
+
+    def place_of(self, key: bytes) -> object:
+        return self.moved
+
+    def ask_for(self, key: bytes, *words: bytes | str | int) -> Deferred[Any]:
+        numbers = (1, 2, 3, 9) if self.moved % 2 else (1, 2, 3, 4, 5)
+        self.asked += 1
+        if self.asked in self.moves:
+            self.moved += 1
+        return succeed(self._answer(numbers, words))
+
+    def _answer(self, numbers: tuple[int, ...], words: tuple[bytes | str | int, ...]) -> list[Any]:
+        entries = [[b"%d-0" % number, [b"d", b"%d" % number]] for number in numbers]
+        if words[0] == "XINFO":
+            last, count = b"%d-0" % numbers[-1], len(numbers)
+            return [b"first-entry", entries[0], b"last-generated-id", last, b"entries-added", count, b"length", count]
+        if words[0] == "XREVRANGE":
+            return [each for each in entries if each[0] == str(words[2]).encode()]
+        after, until = (int(str(word).strip("(").removesuffix("-0")) for word in words[2:4])
+        return [each for each in entries if after < int(each[0][:-2]) <= until]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_moves_while_it_is_read_is_read_again() -> None:
+    """From where it is then; of what two servers have nothing is put together, and it is not tried for ever."""
+    for moment in range(1, 5):
+        servers = Servers(moment)
+        assert ids(await RedisArchive(servers).since(A, "2-0", "5-0", PLENTY)) == [3]
+        assert servers.asked == 8
+    for moment in range(1, 5):
+        servers = Servers(moment, 4 + moment)
+        assert ids(await RedisArchive(servers).since(A, "2-0", "5-0", PLENTY)) == [3, 4, 5]
+        assert servers.asked == 12
+    servers = Servers(1, 5, 9)
+    assert await RedisArchive(servers).since(A, "2-0", "5-0", PLENTY) is None
+    assert servers.asked == 12
 
 
 if TYPE_CHECKING:

@@ -47,6 +47,21 @@ class World:
         assert not self.clock.getDelayedCalls()
 
 
+def test_where_a_key_is() -> None:
+    """The same as long as its server is, and the link to that."""
+    world = World()
+    place = world.commands.place_of(b"x")
+    assert place == world.commands.place_of(b"x") != world.commands.place_of(b"y")
+    world.first.cut()
+    world.first = world.accept(world.a.endpoint)
+    again = world.commands.place_of(b"x")
+    assert again != place
+    world.move("")
+    assert world.commands.place_of(b"x") not in (place, again)
+    assert world.commands.place_of(b"z") is None
+    world.stop()
+
+
 def test_each_server_is_asked_for_its_keys() -> None:
     world = World()
     world.ask(b"x")

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from marketfeed.boundaries import Sink, Source, Subscriber
 from marketfeed.redis.routed_source import RoutedSource
-from marketfeed.redis.stream_reads import Reading
+from marketfeed.redis.stream_reads import Away, Reading
 from marketfeed.redis.topology import Node
 from tests.fakes import FakeSnapshots
 from tests.redis.test_topology import FakeTopology, node
@@ -131,12 +131,24 @@ def test_what_moves_is_lost_from_when_its_server_was_last_good() -> None:
 
 
 def test_what_moves_to_a_server_that_is_away_is_out_of_reach() -> None:
+    """Since it was good where it was, however long that server has been away."""
     a, b = node("a"), node("b")
     world = World({A.encode(): a, B.encode(): b}, keeps=True)
     world.at(b).down_since = 9
     world.source.want(A)
     world.topology.change({A.encode(): b, B.encode(): a})
-    assert world.heard.take() == [("lost", 9, [A], "")]
+    assert world.heard.take() == [("lost", GOOD, [A], "")]
+
+
+def test_what_nobody_had_before_it_moved_was_good_before_that() -> None:
+    """As the server knows that had it; not since that server itself was good."""
+    a, b = node("a"), node("b")
+    world = World({A.encode(): a, B.encode(): b}, keeps=True)
+    world.at(b).down_since = 9
+    world.source.want(A)
+    world.at(a).streams[A].away = Away(GOOD - 7, 0.0)
+    world.topology.change({A.encode(): b, B.encode(): a})
+    assert world.heard.take() == [("lost", GOOD - 7, [A], "")]
 
 
 def test_a_position_goes_with_its_stream() -> None:

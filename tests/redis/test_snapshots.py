@@ -41,6 +41,9 @@ class FakeCommands:
         self.waiting.append(Deferred())
         return self.waiting[-1]
 
+    def place_of(self, key: bytes) -> object:
+        return None
+
     def answer(self, *values: Any) -> None:
         for value in values:
             self.waiting.popleft().callback(value)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_twisted
 
-from marketfeed.redis import rotation, stream_checks
+from marketfeed.redis import read_pace, rotation, stream_checks
 from marketfeed.redis import streams as redis_streams
 from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.ordered_snapshots import OrderedSnapshots
@@ -473,8 +473,8 @@ async def test_a_server_that_does_not_know_streams(harness: Harness, logged: Log
 @pytest_twisted.ensureDeferred
 async def test_wishes_do_not_wait_for_the_end_of_a_rest(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which would last for an hour here; and what is no longer wanted when its answer comes is not confirmed."""
-    monkeypatch.setattr(redis_streams, "REST_SECONDS", 3600)
-    monkeypatch.setattr(redis_streams, "MOST_REST", 3600)
+    monkeypatch.setattr(read_pace, "REST_SECONDS", 3600)
+    monkeypatch.setattr(read_pace, "MOST_REST", 3600)
     _, redis, heard = await reading(harness, A)
     source = heard.source
     await add(redis, A, "1")
