@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -87,12 +87,17 @@ class Connection:
 
     def commands(self, *commands: Sequence[Word]) -> list[Any]:
         """Send several at once; their replies, of which none may be an error."""
-        self._socket.sendall(b"".join(hiredis.pack_command(tuple(words)) for words in commands))
-        replies = [self._next() for _ in commands]
+        replies = self.replies(commands)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
                 raise reply
         return replies
+
+    def replies(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
+        """Send several at once; their replies, errors among them as they are."""
+        packed = [hiredis.pack_command(tuple(words)) for words in commands]
+        self._socket.sendall(b"".join(packed))
+        return [self._next() for _ in packed]
 
     def reply(self) -> Any:
         """The next reply, or what the server sends by itself."""
@@ -123,7 +128,7 @@ class ClusterClient:
        the `OSError`. The next command goes by a new map of the slots.
     """
 
-    def __init__(self, seeds: Sequence[Address], access: Access, timeout: float = 5.0) -> None:
+    def __init__(self, seeds: Iterable[Address], access: Access, timeout: float = 5.0) -> None:
         self._seeds = list(seeds)
         self._access = access
         self._timeout = timeout
@@ -159,8 +164,7 @@ class ClusterClient:
 
     def command(self, *words: Word) -> Any:
         """Send a command whose second word is its key; its reply."""
-        key = words[1]
-        slot = key_slot(key if isinstance(key, bytes) else str(key).encode())
+        slot = _slot(words[1])
         end = time.monotonic() + DEADLINE
         asking: Address | None = None
         while True:
@@ -180,6 +184,42 @@ class ClusterClient:
                     self._owners.clear()
                 else:
                     raise
+
+    def commands(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        """Send several at once, each to the node that has its key; their replies, errors among them as they are.
+
+        Only ASK is followed. After MOVED the next ones go by what it says.
+        """
+        at: dict[Address, list[int]] = {}
+        replies: list[Any] = [None] * len(commands)
+        for number, words in enumerate(commands):
+            try:
+                at.setdefault(self._owner(_slot(words[1])), []).append(number)
+            except (OSError, hiredis.ReplyError) as fault:
+                replies[number] = fault
+        for address, numbers in at.items():
+            try:
+                answers = self._connection(address).replies([commands[number] for number in numbers])
+            except OSError as fault:
+                self._lose(address)
+                answers = [fault] * len(numbers)
+            for number, answer in zip(numbers, answers, strict=True):
+                replies[number] = self._followed(commands[number], answer)
+        return replies
+
+    def _followed(self, words: Sequence[Word], answer: Any) -> Any:
+        """What comes of an answer."""
+        error, *where = str(answer).split() if isinstance(answer, hiredis.ReplyError) else [""]
+        if error == "ASK":
+            try:
+                return self._at(_address(where[1]), ("ASKING",), words)
+            except (OSError, hiredis.ReplyError) as fault:
+                return fault
+        if error == "MOVED":
+            self._owners[_slot(words[1])] = _address(where[1])
+        elif error == "CLUSTERDOWN":
+            self._owners.clear()
+        return answer
 
     def _owner(self, slot: int) -> Address:
         if slot not in self._owners:
@@ -205,16 +245,26 @@ class ClusterClient:
 
     def _at(self, address: Address, *commands: Sequence[Word]) -> Any:
         try:
-            if address not in self._connections:
-                self._connections[address] = Connection(address, self._access, self._timeout)
-            return self._connections[address].commands(*commands)[-1]
+            return self._connection(address).commands(*commands)[-1]
         except OSError:
-            self._owners.clear()
-            if address in self._connections:
-                self._connections.pop(address).close()
-            # Who does not answer is asked last.
-            self._seeds.sort(key=address.__eq__)
+            self._lose(address)
             raise
+
+    def _connection(self, address: Address) -> Connection:
+        if address not in self._connections:
+            self._connections[address] = Connection(address, self._access, self._timeout)
+        return self._connections[address]
+
+    def _lose(self, address: Address) -> None:
+        """Who does not answer is asked last."""
+        self._owners.clear()
+        if address in self._connections:
+            self._connections.pop(address).close()
+        self._seeds.sort(key=address.__eq__)
+
+
+def _slot(key: Word) -> int:
+    return key_slot(key if isinstance(key, bytes) else str(key).encode())
 
 
 def _address(text: str) -> Address:

@@ -57,9 +57,9 @@ class RedisCluster(Group):
         """Those that have slots, by the word of the one that knows best."""
         return [node for node in self.nodes if self._has_slots(node)]
 
-    def client(self) -> ClusterClient:
-        """A client that goes where the cluster sends it."""
-        return ClusterClient([node.address for node in self.nodes], self.access)
+    def client(self, timeout: float = 5.0) -> ClusterClient:
+        """A client that goes where the cluster sends it. `timeout`: s for which it waits for a node."""
+        return ClusterClient([node.address for node in self.nodes], self.access, timeout)
 
     def owner(self, key: str | bytes) -> ServerProcess:
         """Who has a key, or a channel of sharded pub/sub."""
@@ -89,6 +89,10 @@ class RedisCluster(Group):
         """What the cluster calls a node."""
         return self._ids[node]
 
+    def bus_port_of(self, node: ServerProcess) -> int:
+        """Where the others talk to a node."""
+        return self._bus_ports[node]
+
     def kill(self, node: ServerProcess) -> None:
         """Kill it -9. `wait_served` says when its slots are served again."""
         node.kill()
@@ -96,6 +100,13 @@ class RedisCluster(Group):
     def restart(self, node: ServerProcess) -> None:
         """Start it again, as what the others say it is now; all is well then."""
         node.restart()
+        self.wait_whole()
+
+    def start_again(self) -> None:
+        """Start all that are down, as what they were; all is well then."""
+        for node in self.nodes:
+            if not node.is_running:
+                node.start()
         self.wait_whole()
 
     def wait_served(self) -> None:
