@@ -189,7 +189,8 @@ OPTIONS = (
     Option(
         "redis-url",
         _REDIS,
-        "redis://[user:password@]host:port[/db], rediss://, unix:///path, embedded:, redis-cluster://host:port,…",
+        "redis://[user:password@]host:port[/db], rediss://, unix:///path, embedded:, redis-cluster://host:port,…, "
+        "redis-sentinel://host:port,…/name",
         parse_redis_url,
         "REDIS_URL",
     ),

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 from twisted.application.service import IService, MultiService
-from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.boundaries import Sink, Source
 from marketfeed.config.settings import Settings
@@ -25,7 +24,7 @@ from marketfeed.redis.appender import RedisAppender
 from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.cluster import ClusterTopology
-from marketfeed.redis.endpoint import check_files, redis_endpoint
+from marketfeed.redis.endpoint import check_files, redis_endpoints
 from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.per_node import PerNode
 from marketfeed.redis.preload import Preload
@@ -33,6 +32,7 @@ from marketfeed.redis.publisher import RedisPublisher
 from marketfeed.redis.pubsub import RedisPubSub
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.routed_source import RoutedSource
+from marketfeed.redis.sentinel import SentinelTopology
 from marketfeed.redis.snapshots import RedisSnapshots
 from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.streams import RedisStreams
@@ -172,10 +172,14 @@ def _where(reactor: Any, settings: Settings) -> _Where:
     """Where Redis is. Raises `StartFault`."""
     check_redis_files(settings)
     address = settings.redis
+    endpoint = redis_endpoints(reactor, address, settings.redis_tls)
     if isinstance(address, ClusterAddress):
-        return _cluster(reactor, settings, address)
+        is_classic = settings.source == "pubsub" and settings.pubsub == "classic"
+        cluster = ClusterTopology(reactor, address, endpoint, with_words=is_classic)
+        return _Where(cluster, AnyNode(cluster) if is_classic else cluster, services=[cluster])
     if isinstance(address, SentinelAddress):
-        raise StartFault("--redis-url: the daemon connects to one server; expected redis://, rediss:// or unix:///path")
+        master = SentinelTopology(reactor, address, endpoint)
+        return _Where(master, master, services=[master])
     if address.embedded:
         try:
             server = EmbeddedServer(reactor, find_server())
@@ -183,18 +187,8 @@ def _where(reactor: Any, settings: Settings) -> _Where:
             raise StartFault(str(fault)) from None
         only = OneServer(Node("redis", server.address, server))
         return _Where(only, only, servers=[server])
-    only = OneServer(Node("redis", address, redis_endpoint(reactor, address, settings.redis_tls)))
+    only = OneServer(Node("redis", address, endpoint(address)))
     return _Where(only, only)
-
-
-def _cluster(reactor: Any, settings: Settings, address: ClusterAddress) -> _Where:
-    is_classic = settings.source == "pubsub" and settings.pubsub == "classic"
-
-    def endpoint(node: RedisAddress) -> IStreamClientEndpoint:
-        return redis_endpoint(reactor, node, settings.redis_tls)
-
-    cluster = ClusterTopology(reactor, address, endpoint, with_words=is_classic)
-    return _Where(cluster, AnyNode(cluster) if is_classic else cluster, services=[cluster])
 
 
 def check_redis_files(settings: Settings) -> None:

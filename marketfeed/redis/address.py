@@ -24,6 +24,7 @@ __all__ = [
     "SentinelAddress",
     "is_host",
     "parse_redis_url",
+    "place_text",
 ]
 
 _SERVER = "redis://[user:password@]host:port[/db], rediss://…, unix:///path, embedded:"
@@ -48,7 +49,10 @@ class BadRedisUrl(ValueError):
 
 
 class RedisAddress(msgspec.Struct, frozen=True):
-    """A single server: `path` for a Unix socket, otherwise `host` and `port`, through TLS or not."""
+    """A single server: `path` for a Unix socket, otherwise `host` and `port`, through TLS or not.
+
+    `master_only`: links to it are made only while it is a master.
+    """
 
     host: str = "localhost"
     port: int = 6379
@@ -58,6 +62,7 @@ class RedisAddress(msgspec.Struct, frozen=True):
     password: str | None = None
     database: int = 0
     embedded: bool = False
+    master_only: bool = False
 
     def __str__(self) -> str:
         if self.embedded:
@@ -66,7 +71,7 @@ class RedisAddress(msgspec.Struct, frozen=True):
         if self.path:
             return f"unix://{login}{quote(self.path)}" + (f"?db={self.database}" if self.database else "")
         database = f"/{self.database}" if self.database else ""
-        return f"{'rediss' if self.tls else 'redis'}://{login}{_hosts(((self.host, self.port),))}{database}"
+        return f"{'rediss' if self.tls else 'redis'}://{login}{place_text(self.host, self.port)}{database}"
 
     __repr__ = __str__
 
@@ -110,9 +115,15 @@ class SentinelAddress(msgspec.Struct, frozen=True):
         return self.password is not None or self.sentinel_password is not None
 
     def server(self, host: str, port: int) -> RedisAddress:
-        """One of the servers."""
+        """The master, if it is one."""
         return RedisAddress(
-            host, port, tls=self.tls, username=self.username, password=self.password, database=self.database
+            host,
+            port,
+            tls=self.tls,
+            username=self.username,
+            password=self.password,
+            database=self.database,
+            master_only=True,
         )
 
     def sentinel(self, host: str, port: int) -> RedisAddress:
@@ -244,9 +255,12 @@ def _login(username: str | None, password: str | None) -> str:
 
 
 def _hosts(places: tuple[tuple[str, int], ...]) -> str:
-    return ",".join(
-        f"[{quote(host, safe=':')}]:{port}" if ":" in host else f"{quote(host)}:{port}" for host, port in places
-    )
+    return ",".join(place_text(host, port) for host, port in places)
+
+
+def place_text(host: str, port: int) -> str:
+    """As it stands in a URL."""
+    return f"[{quote(host, safe=':')}]:{port}" if ":" in host else f"{quote(host)}:{port}"
 
 
 def is_host(text: str) -> bool:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import hiredis
@@ -22,7 +23,7 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_keeper import LinkKeeper
 
-__all__ = ["CommandFault", "CommandRefused", "Commands", "KeyedCommands", "OutOfReach", "RedisCommands"]
+__all__ = ["CommandFault", "CommandLink", "CommandRefused", "Commands", "KeyedCommands", "OutOfReach", "RedisCommands"]
 
 
 class CommandFault(Exception):
@@ -54,7 +55,7 @@ class KeyedCommands(Protocol):
         """Which server has `key`, on which link: as long as that is equal, all answers are of one past."""
 
 
-class _CommandLink(RedisLink):
+class CommandLink(RedisLink):
     """A link whose replies belong, once it is up, to whoever asked first."""
 
     def __init__(self, clock: Clock) -> None:
@@ -86,18 +87,30 @@ class _CommandLink(RedisLink):
             each.errback(OutOfReach(str(self._fault)))
 
 
-class RedisCommands(LinkKeeper[_CommandLink]):
-    """Keeps a link to ask through. `name`: what the log calls it."""
+class RedisCommands(LinkKeeper[CommandLink]):
+    """Keeps a link to ask through. `name`: what the log calls it; `away` is called when it is lost, or none can be
+    made.
+    """
 
     def __init__(
-        self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, name: str = "redis commands"
+        self,
+        clock: Clock,
+        endpoint: IStreamClientEndpoint,
+        address: RedisAddress,
+        name: str = "redis commands",
+        away: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(clock, endpoint, address, name)
+        self._away = away
+
+    def link_down(self, link: CommandLink | None) -> None:
+        if self.running:
+            self._away()
 
     def ask(self, *words: bytes | str | int) -> Deferred[Any]:
         if self.link is None:
             return fail(OutOfReach("there is no connection"))
         return self.link.ask(hiredis.pack_command(words))
 
-    def make_link(self) -> _CommandLink:
-        return _CommandLink(self._clock)
+    def make_link(self) -> CommandLink:
+        return CommandLink(self._clock)

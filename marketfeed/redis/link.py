@@ -59,18 +59,26 @@ class RedisLink(SubscriberProtocol):
         super().connectionMade()
 
     async def log_in(self, address: RedisAddress) -> None:
-        """Send AUTH and SELECT as the address says, then PING. Raises `LinkError`."""
+        """Send AUTH and SELECT as the address says, then PING, and ROLE where only a master will do.
+
+        Raises `LinkError`.
+        """
         self._expected = "a Redis server with TLS" if address.tls else "a Redis server"
         if address.password is not None:
             user = (address.username,) if address.username else ()
-            await self._ask("the login was refused", "AUTH", *user, address.password)
+            await self.request("the login was refused", "AUTH", *user, address.password)
         if address.database:
-            await self._ask(f"database {address.database} cannot be used", "SELECT", address.database)
-        await self._ask("the server does not serve us", "PING")
+            await self.request(f"database {address.database} cannot be used", "SELECT", address.database)
+        await self.request("the server does not serve us", "PING")
+        if address.master_only:
+            role = await self.request("the server does not say whether it is the master", "ROLE")
+            if not isinstance(role, list) or role[:1] != [b"master"]:
+                raise LinkError("the server is no master, though the sentinels say so")
 
-    async def _ask(self, complaint: str, *command: str | int) -> None:
+    async def request(self, complaint: str, *command: str | int) -> Any:
+        """Ask one thing during the login; its reply. Raises `LinkError`, which says `complaint` of a refusal."""
         try:
-            await self.command(*command)
+            return await self.command(*command)
         except hiredis.ReplyError as fault:
             raise LinkError(f"{complaint}: {fault}") from None
 
@@ -107,6 +115,9 @@ class RedisLink(SubscriberProtocol):
     def heard(self, reply: Any) -> None:
         """One reply on a link that is up; by default it answers the oldest command."""
         self.replyReceived(reply)
+
+    def replyReceived(self, reply: Any) -> None:
+        self.replyQueue.put(reply)  # txredisapi's own would cut a list to its last three
 
     def ping(self) -> None:
         """Ask for a sign of life; whatever comes next is one."""

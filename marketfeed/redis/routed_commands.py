@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from marketfeed.boundaries import Clock
 from marketfeed.redis.commands import CommandRefused, OutOfReach, RedisCommands
 from marketfeed.redis.per_node import PerNode
-from marketfeed.redis.topology import Topology
+from marketfeed.redis.topology import Node, Topology
 
 __all__ = ["ELSEWHERE", "RoutedCommands"]
 
@@ -27,9 +27,10 @@ class RoutedCommands(PerNode[RedisCommands]):
     """A link to each node, through which it is asked. `name`: what it is called, behind the node's name."""
 
     def __init__(self, clock: Clock, topology: Topology, name: str = "commands") -> None:
-        super().__init__(
-            topology, lambda node: RedisCommands(clock, node.endpoint, node.address, f"{node.name} {name}")
-        )
+        def make(node: Node) -> RedisCommands:
+            return RedisCommands(clock, node.endpoint, node.address, f"{node.name} {name}", topology.doubt)
+
+        super().__init__(topology, make)
 
     def ask_for(self, key: bytes, *words: bytes | str | int) -> Deferred[Any]:
         """See `KeyedCommands`."""

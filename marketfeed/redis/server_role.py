@@ -87,9 +87,6 @@ class RoleLink(RedisLink):
         if isinstance(self.server, Server) and self.server.is_cut_off:
             raise LinkError(_CUT_OFF)
 
-    def replyReceived(self, reply: Any) -> None:
-        self.replyQueue.put(reply)  # txredisapi's own would cut a list to its last three
-
 
 class RoleWatch:
     """Watches over one link at a time. `good_at`: when its server was last known to have all, in s since 1970."""

@@ -352,6 +352,16 @@ class TestTree:
         """docs/architecture.md#the-tree-of-services shows it, with what is there only under some settings."""
         assert tree(build(FakeReactor(), settings, IN_FRONT)) == described(conditions)
 
+    @pytest.mark.parametrize("source", ["pubsub", "streams"])
+    def test_where_the_master_is_known_later(self, source: str) -> None:
+        """What looks for it starts before what reads from it; nothing is there yet for the server itself."""
+        settings = Settings(redis=parse_redis_url("redis-sentinel://a/feed"), source=source)
+        found = tree(build(FakeReactor(), settings, IN_FRONT))
+        page = described({"--redis-url redis-sentinel:"})
+        looks = page[page.index("  SentinelTopology") : page.index("  RoutedCommands")]
+        at = found.index("  SentinelTopology")
+        assert found[at : at + 7] == [*looks, "  RoutedCommands", "  RedisSnapshots", "  RoutedSource", "  Listener"]
+
     @pytest.mark.parametrize("settings", [settings for settings, _ in TREES])
     def test_no_service_is_kept_beside_it(self, settings: Settings) -> None:
         """Whatever one service holds of another is in the tree, too: nobody starts or stops it but its parent."""
@@ -729,11 +739,6 @@ class TestFaults:
         settings = Settings(redis=parse_redis_url(url), redis_ca="/nonexistent")
         with pytest.raises(StartFault, match=r"^--redis-ca: /nonexistent: No such file or directory$"):
             build(FakeReactor(), settings, IN_FRONT)
-
-    def test_several_servers(self) -> None:
-        """The line says what is expected."""
-        with pytest.raises(StartFault, match=r"^--redis-url: .* one server; expected redis://"):
-            build(FakeReactor(), Settings(redis=parse_redis_url("redis-sentinel://x/y")), IN_FRONT)
 
     def test_a_port_that_cannot_be_read(self) -> None:
         """The line names the option and what would be accepted."""

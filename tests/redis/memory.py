@@ -26,7 +26,8 @@ def stop(service: IService, clock: Clock) -> None:
     ended: list[object] = []
     service.stopService().addBoth(ended.append)
     clock.advance(0)
-    assert ended == [None]
+    (result,) = ended
+    assert not isinstance(result, Failure), result
     assert clock.getDelayedCalls() == []
 
 

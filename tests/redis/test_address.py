@@ -300,7 +300,7 @@ def test_any_sentinels(
     found = places_of(places, 26379)
     assert address == SentinelAddress(found, name, tls, *login, database, user, password)
     assert parse_redis_url(str(address)) == without_password(address)
-    assert address.server("h", 7) == RedisAddress("h", 7, "", tls, *login, database)
+    assert address.server("h", 7) == RedisAddress("h", 7, "", tls, *login, database, master_only=True)
     assert address.sentinel("h", 7) == RedisAddress("h", 7, "", tls, user, password)
     assert address.has_password == (login[1] is not None or password is not None)
 

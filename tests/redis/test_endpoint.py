@@ -13,8 +13,8 @@ from OpenSSL.crypto import X509
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 
-from marketfeed.redis.address import RedisAddress, parse_redis_url
-from marketfeed.redis.endpoint import check_files, redis_endpoint
+from marketfeed.redis.address import RedisAddress, SentinelAddress, parse_redis_url
+from marketfeed.redis.endpoint import check_files, redis_endpoint, redis_endpoints
 from marketfeed.redis.tls import RedisTls
 from tests.certificates import Authority, ServerCertificate
 from tests.conftest import LogCapture
@@ -134,6 +134,18 @@ def test_the_address_says_where_to_connect_to() -> None:
     ((path, _, unix_timeout, _),) = reactor.unixClients
     ((host, port, _, tcp_timeout, _),) = reactor.tcpClients
     assert (path, unix_timeout, host, port, tcp_timeout) == ("/run/redis.sock", 10.0, "127.0.0.1", 7000, 10.0)
+
+
+def test_the_files_for_several_servers_are_read_once(here: Path) -> None:
+    """A server that comes later is connected to with what was read at the start."""
+    ROOT.write(here / "ca.pem")
+    address = parse_redis_url("rediss-sentinel://a,b/feed")
+    make = redis_endpoints(MemoryReactorClock(), address, RedisTls("ca.pem"))
+    (here / "ca.pem").unlink()
+    assert isinstance(address, SentinelAddress)
+    make(address.server("c", 7))
+    with pytest.raises(ValueError, match=r"^--redis-ca: ca\.pem: No such file"):
+        redis_endpoints(MemoryReactorClock(), address, RedisTls("ca.pem"))
 
 
 def trust(path: Path) -> None:

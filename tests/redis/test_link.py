@@ -65,6 +65,31 @@ def test_the_login_is_as_the_address_says(url: str, asked: list[tuple[bytes, ...
     assert login.server.asked() == []
 
 
+MASTER = RedisAddress(master_only=True)
+
+
+def test_where_only_a_master_will_do() -> None:
+    """It is asked for its role last."""
+    login = Login(MASTER)
+    login.server.answer(PONG, resp([b"master", 3129659, []]))
+    assert login.ended == [None]
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (resp([b"slave", b"10.0.0.1", 6379, b"connected", 7]), "the server is no master, though the sentinels say so"),
+        (resp([b"sentinel", [b"feed"]]), "the server is no master, though the sentinels say so"),
+        (PONG, "the server is no master, though the sentinels say so"),
+        (resp("NOPERM this user"), "the server does not say whether it is the master: NOPERM this user"),
+    ],
+)
+def test_who_is_no_master(answer: bytes, cause: str) -> None:
+    login = Login(MASTER)
+    login.server.answer(PONG, answer)
+    assert login.ended == [cause]
+
+
 def test_an_answer_may_come_in_pieces() -> None:
     """Where the network cuts the bytes does not matter."""
     login = Login(RedisAddress())

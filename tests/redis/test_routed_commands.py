@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 
 from marketfeed.redis.commands import CommandFault, CommandRefused, KeyedCommands, OutOfReach
@@ -60,6 +61,20 @@ def test_where_a_key_is() -> None:
     assert world.commands.place_of(b"x") not in (place, again)
     assert world.commands.place_of(b"z") is None
     world.stop()
+
+
+def test_that_a_server_is_away_is_a_doubt() -> None:
+    """When its link is lost, and whenever none can be made; not when it is ended."""
+    world = World()
+    world.first.cut()
+    assert world.topology.doubts == [""]
+    endpoint: Any = world.a.endpoint
+    while not endpoint.is_waiting:
+        world.clock.advance(0.05)
+    endpoint.refuse(ConnectionRefusedError())
+    assert world.topology.doubts == ["", ""]
+    world.stop()
+    assert world.topology.doubts == ["", ""]
 
 
 def test_each_server_is_asked_for_its_keys() -> None:

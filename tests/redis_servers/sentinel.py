@@ -55,11 +55,18 @@ class SentinelTrio(Group):
 
     def master(self) -> ServerProcess:
         """The master, by the word of the sentinel with the highest epoch."""
-        best: tuple[int, str] = (-1, "")
+        best, found = -1, b""
         for sentinel in self.sentinels:
             state = self.state(sentinel) if sentinel.answers else {}
-            best = max(best, (int(state.get("config-epoch", -1)), state.get("port", "")))
-        return next(server for server in self.servers if str(server.port) == best[1])
+            if int(state.get("config-epoch", -1)) > best:
+                best, found = int(state["config-epoch"]), self._port(sentinel)
+        return next(server for server in self.servers if b"%d" % server.port == found)
+
+    def _port(self, sentinel: ServerProcess) -> bytes:
+        """Whom it sends clients to. During a failover its state has the new epoch with the old address."""
+        place = sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
+        assert isinstance(place, list)
+        return bytes(place[1])
 
     @property
     def replicas(self) -> list[ServerProcess]:

@@ -216,6 +216,7 @@ class DaemonProcess:
 
     def __init__(self, process: Process) -> None:
         self.process = process
+        self.host = "127.0.0.1"
         self.port = 0
 
     @property
@@ -378,13 +379,18 @@ class Harness:
         redis: RedisServer | None = None,
         wait: bool = True,
         program: tuple[str, ...] = TWISTD,
+        prefix: tuple[str, ...] = (),
+        host: str = "127.0.0.1",
     ) -> DaemonProcess:
-        """The daemon, listening; with `redis` also connected to it. `program`: others of Python's to run twistd."""
-        command = [sys.executable, *program]
-        command += ["-n", "--pidfile=", "marketfeed", "--port", "tcp:0:interface=127.0.0.1:backlog=4096"]
+        """The daemon, listening; with `redis` also connected to it. `program`: others of Python's to run twistd;
+        `prefix`: what runs all of that elsewhere, where `host` is its address.
+        """
+        command = [*prefix, sys.executable, *program]
+        command += ["-n", "--pidfile=", "marketfeed", "--port", f"tcp:0:interface={host}:backlog=4096"]
         if redis is not None:
             command += ["--redis-url", redis.url]
         daemon = DaemonProcess(self.spawn([*command, *options]))
+        daemon.host = host
         if wait:
             daemon.port = int((await daemon.expect(r"listening on port (\d+)"))[1])
             if redis is not None:
@@ -393,11 +399,11 @@ class Harness:
 
     async def client(self, daemon: DaemonProcess, path: str = "/", **options: Any) -> Client:
         """A client whose WebSocket is open. `options`: Autobahn's, such as origin, protocols and headers."""
-        factory = WebSocketClientFactory(f"ws://127.0.0.1:{daemon.port}{path}", reactor=self.reactor, **options)
+        factory = WebSocketClientFactory(f"ws://{daemon.host}:{daemon.port}{path}", reactor=self.reactor, **options)
         factory.protocol = Client
         factory.noisy = False
         factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0, serverConnectionDropTimeout=0)
-        client = await TCP4ClientEndpoint(self.reactor, "127.0.0.1", daemon.port, timeout=DEADLINE).connect(factory)
+        client = await TCP4ClientEndpoint(self.reactor, daemon.host, daemon.port, timeout=DEADLINE).connect(factory)
         self.on_close(lambda: self._end(client))
         await client.opened
         return client

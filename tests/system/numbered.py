@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 from threading import Event, Thread
 from typing import Any, Protocol
 
@@ -228,7 +229,5 @@ class Follower(LeanClient):
     def _disorder(stream: str, got: list[int], *, in_order: bool) -> list[str]:
         lines = [f"{stream}: {len(got) - len(set(got))} came twice"] if len(set(got)) < len(got) else []
         if in_order:
-            lines += [
-                f"{stream}: {then} after {first}" for first, then in zip(got, got[1:], strict=False) if then < first
-            ][:3]
+            lines += [f"{stream}: {then} after {first}" for first, then in pairwise(got) if then < first][:3]
         return lines

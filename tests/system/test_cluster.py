@@ -1,4 +1,4 @@
-"""The daemon on a real cluster: masters go in every way and slots move; clients hear all of it, or of a gap of just that.
+"""The daemon on a real cluster: masters go in every way and slots move; clients hear all, or of a gap of just that.
 
 Where publications are kept nowhere, each that was acknowledged and did not come lies inside a gap of its stream; where
 Redis keeps them, each that it holds comes once. What comes through one node loses nothing through another one.

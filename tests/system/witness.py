@@ -58,7 +58,9 @@ class Witness:
     def _gap(self, gap: dict[str, Any]) -> None:
         self.gaps.append(gap)
         for stream in gap["streams"]:
-            if gap["to"] is None:
+            if gap["reason"] == "sequence":  # told when it is over
+                self._told.add(stream)
+            elif gap["to"] is None:
                 if stream in self.open and gap["reason"] == "source-down":
                     self.faults.append(f"{stream}: a second gap begins in a gap: {gap}")
                 self.open[stream] = gap["from"]
