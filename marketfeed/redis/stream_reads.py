@@ -194,7 +194,7 @@ class Reads:
     @property
     def groups(self) -> list[ReadGroup]:
         """What is read by a command each."""
-        return list(self._groups.values())
+        return [*self._groups.values()]
 
     def get(self, key: bytes) -> Reading | None:
         """The reading of a stream that is read."""
@@ -246,10 +246,6 @@ class Reads:
     def most(self, room: int) -> int:
         """The entries that a read of about `room` of them may bring of each stream."""
         return max(min(LEAST, room), min(MOST, room // max(1, len(self._readings))))
-
-    def command(self, most: int, block_ms: int | None) -> bytes:
-        """What reads all groups, of which there is at least one, in their order. Only one may wait: see `ReadGroup`."""
-        return b"".join([group.command(most, block_ms) for group in self._groups.values()])
 
     def next_lagging(self, room: int) -> tuple[Sequence[Reading], int]:
         """Streams that lag, of which there is at least one, and how many entries of each may be read, of `room`."""

@@ -296,49 +296,47 @@ class RedisStreams(NodeSource[_SourceLink]):
             self._all_lag()
             return self._read_lagging(link)
         groups = self._reads.groups
-        block_ms = None
-        if len(groups) == 1:
-            self._unblocker.try_out()
-            if not (self._checks or self._reads.lagging):
-                block_ms = LONG_MS if self._unblocker.ready else SHORT_MS
         most = self._reads.most(self._volume.entries)
-        command = self._reads.command(most, block_ms)
         done = partial(self._have_read, now, most, groups)
-        link.ask(command, len(groups), done, blocks=block_ms is not None)
+        if len(groups) > 1:
+            link.ask(b"".join([group.command(most, None) for group in groups]), len(groups), done)
+            return True
+        self._unblocker.try_out()
+        block_ms = None
+        if not (self._checks or self._reads.lagging):
+            block_ms = LONG_MS if self._unblocker.ready else SHORT_MS
+        link.ask(groups[0].command(most, block_ms), 1, done, blocks=block_ms is not None)
         return True
 
     def _have_read(self, asked_at: float, most: int, groups: list[ReadGroup], answers: list[Any]) -> bool:
         found: Found = []
         faults: list[Fault] = []
+        reads, lagging = self._reads, self._reads.lagging
         for group, answer in zip(groups, answers, strict=True):
+            if answer is None:
+                continue
             if isinstance(answer, ReplyError):
                 faults.append((list(group.readings.values()), str(answer)))
-            elif answer:
-                found += answer
-        if faults and not self._sort_out(faults):
-            return False
+                continue
+            for key, entries in answer:
+                reading = reads.get(key)
+                if reading is not None and reading not in lagging:
+                    found.append((key, entries))
+                    if len(entries) >= most:
+                        lagging.add(reading)
         if not faults:
             self._is_narrowing = False
+        elif not self._sort_out(faults):
+            return False
         self._read_at = self._clock.seconds()
         if self._read_at - asked_at > LATE_SECONDS:
             self._all_lag()
             return False
-        found = self._without_lagging(found, most)
-        pause = self._pace.pause(len(groups), len(self._reads), has_found=bool(found))
-        if pause:
-            self._rest = self._clock.callLater(pause, self._rested)
+        if found or len(groups) > 1:
+            pause = self._pace.pause(len(groups), len(reads), has_found=bool(found))
+            if pause:
+                self._rest = self._clock.callLater(pause, self._rested)
         return self._deliver(found)
-
-    def _without_lagging(self, found: Found, most: int) -> Found:
-        """What is not left for other reads. Where there are `most` entries, the others are."""
-        left = []
-        for key, entries in found:
-            reading = self._reads.get(key)
-            if reading is not None and reading not in self._reads.lagging:
-                left.append((key, entries))
-                if len(entries) >= most:
-                    self._reads.lagging.add(reading)
-        return left
 
     def _all_lag(self) -> None:
         """Nobody knows what was trimmed since they were read."""

@@ -39,10 +39,41 @@ def test_it_is_what_would_be_made_anew(steps: list[tuple[str, int]]) -> None:
             model.clear()
         elif model:
             for block_ms in (None, number):
-                assert reads.command(which, block_ms) == expected(list(model.values()), which, block_ms)
+                (group,) = reads.groups
+                assert group.command(which, block_ms) == expected(list(model.values()), which, block_ms)
         assert list(reads) == list(model.values())
         assert len(reads) == len(model)
         assert reads.get(key) is model.get(key)
+
+
+@given(STEPS)
+def test_each_slot_has_a_command(steps: list[tuple[str, int]]) -> None:
+    """Of a slot that is read apart, each stream; whatever is wanted, moved and dropped meanwhile."""
+    reads, model, apart = Reads(), dict[bytes, Reading](), set[int]()
+    for number, (step, which) in enumerate(steps):
+        key = b"trade@%d" % which
+        reading = model.get(key)
+        if step == "add" and reading is None:
+            model[key] = Reading(key.decode(), key, which % 3)
+            model[key].at = b"0-0"
+            reads.add(model[key])
+        elif step == "drop" and reading is not None:
+            reads.drop(model.pop(key))
+        elif step == "move" and reading is not None:
+            reads.move(reading, b"%d-1" % number)
+        elif step == "read":
+            apart.add(which % 3)
+            reads.part(which % 3)
+        elif step == "clear":
+            apart.clear()
+            reads.unite()
+        slots: dict[object, list[Reading]] = {}
+        for each in model.values():
+            slots.setdefault(each.key if each.slot in apart else each.slot, []).append(each)
+        assert {group.name for group in reads.groups} == set(slots)
+        for group in reads.groups:
+            assert {*group.readings.values()} == {*slots[group.name]}
+            assert group.command(7, None) == expected([*group.readings.values()], 7, None)
 
 
 def test_another_reading_of_the_same_stream_stays() -> None:
