@@ -56,11 +56,18 @@ class Engine:
         times = [asked for each, (asked, _) in list(self.sent.items()) if each > number]
         return bool(times) and max(times) - min(times) >= 1000 * seconds
 
+    def _has_moved(self) -> bool:
+        """Whether it is told of another master than it publishes at; where nobody tells, it stays."""
+        try:
+            return self._master() is not self.is_at
+        except StopIteration:
+            return False
+
     def _run(self) -> None:
         connection: Connection | None = None
         while not self._ended.wait(_PAUSE):
             try:
-                if self.number % _ASK_EVERY == 0 and connection is not None and self._master() is not self.is_at:
+                if self.number % _ASK_EVERY == 0 and connection is not None and self._has_moved():
                     connection.close()
                     connection = None
                 if connection is None:
