@@ -175,7 +175,9 @@ class Follower(LeanClient):
 
     def _take_gap(self, gap: dict[str, Any]) -> None:
         for stream in gap["streams"]:
-            if gap["to"] is None:
+            if gap["reason"] == "sequence":
+                self.gaps[stream].append((gap["from"], gap["to"]))
+            elif gap["to"] is None:
                 if stream in self.open:
                     self.faults.append(f"{stream}: a second gap begins: {gap}")
                 self.open[stream] = gap["from"]
