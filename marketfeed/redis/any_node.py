@@ -2,10 +2,11 @@
 
 1. The nodes of a cluster pass on to each other what is published (PUBLISH), on connections of their own. A node that
    does not reach all others that are there misses what is published on those, and no PING to it shows that. So the node
-   is one that says that it reaches all (CLUSTER NODES), as long as it says so; where there is none, nobody has
-   anything.
-2. A connection between nodes that was made anew (CLUSTER LINKS) may have lost what was on its way: then the node is
-   another one, perhaps itself, and what was wanted from it is lost since it was last certain.
+   is one that says that it reaches all (CLUSTER NODES), and that all have a connection to it, as long as it says so;
+   where there is none, nobody has anything.
+2. A connection between nodes that was made anew (CLUSTER LINKS) may have lost what was on its way, and a node that is
+   known to be gone may have been there, out of reach, until that was known: then the node is another one, perhaps
+   itself, and what was wanted from it is lost since it was last certain.
 3. A node notices the silence of another one after as long as `cluster-node-timeout`. So it is certain up to the moment
    at which it had heard last from the one that had been silent longest.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from marketfeed.redis.cluster import ClusterTopology
+from marketfeed.redis.cluster import ClusterTopology, Word
 from marketfeed.redis.topology import Node
 
 __all__ = ["AnyNode"]
@@ -32,7 +33,7 @@ class AnyNode:
         self._pick = pick
         self._of: Node | None = None
         self._node: Node | None = None
-        self._connections: frozenset[tuple[str, int]] = frozenset()
+        self._word: Word | None = None  # the last one
         self._certain = math.inf
         self._followers: list[Callable[[], None]] = []
         self.epoch = 0
@@ -71,24 +72,27 @@ class AnyNode:
         word = self._cluster.word_of(self._of)
         if word is None:
             return
-        if self._connections - word.connections:
+        if self._word is not None and _has_lost(self._word, word):
             self._take(self._of)
         else:
-            self._connections = word.connections
-            self._certain = word.heard_all_at
+            self._word, self._certain = word, word.heard_all_at
 
     def _is_good(self, node: Node) -> bool:
         word = self._cluster.word_of(node)
-        return word is not None and word.view.is_whole
+        return word is not None and word.is_whole
 
     def _take(self, of: Node | None) -> None:
         if of is None and self._of is None:
             return
-        word = None if of is None else self._cluster.word_of(of)
         self._of = of
         self._node = None if of is None else msgspec.structs.replace(of)
-        self._connections = frozenset() if word is None else word.connections
+        self._word = None if of is None else self._cluster.word_of(of)
         self.epoch += 1
         for changed in self._followers:
             changed()
-        self._certain = math.inf if word is None else word.heard_all_at
+        self._certain = math.inf if self._word is None else self._word.heard_all_at
+
+
+def _has_lost(before: Word, now: Word) -> bool:
+    """Whether something that was passed on between these two words may not have come."""
+    return bool(before.connections - now.connections or before.view.others - now.view.others)

@@ -54,6 +54,11 @@ class Word(msgspec.Struct, frozen=True):
     connections: frozenset[tuple[str, int]]
     heard_all_at: float
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that other nodes pass on comes to it, but for what those do that are known to be gone."""
+        return self.view.is_whole and self.view.others <= {node for node, _ in self.connections}
+
 
 class _Reporter(RedisCommands):
     """Asks one node, whenever it may be, and tells what it says. `view`, `word`: that; None: nothing yet.
@@ -137,7 +142,7 @@ class _Reporter(RedisCommands):
         silences = [
             (now - node.answered_at) / 1000 if node.answered_at else self.node_timeout
             for node in view.nodes
-            if not (node.is_myself or node.is_gone)
+            if node.id in view.others
         ]
         return Word(
             view,

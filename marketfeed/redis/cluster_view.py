@@ -73,6 +73,11 @@ class ClusterView(msgspec.Struct, frozen=True):
         return sum(node.is_up for node in voters) > len(voters) // 2
 
     @property
+    def others(self) -> frozenset[str]:
+        """All other nodes that are not known to be gone."""
+        return frozenset(node.id for node in self.nodes if not (node.is_myself or node.is_gone))
+
+    @property
     def is_whole(self) -> bool:
         """Whether it reaches all nodes that are not known to be gone, so that all that they pass on comes to it."""
         return self.has_majority and all(node.is_up or node.is_gone for node in self.nodes)

@@ -24,6 +24,11 @@ A_KEY, C_KEY = C_KEY, A_KEY
 TAKEN: tuple[Row, ...] = (("a", "master,fail", 1, ""), *THREE[1:3], ("d", "master", 4, "0-5460"))
 
 
+def connection_from(node: str, made_at: int = 1) -> list[object]:
+    """One of the rows of CLUSTER LINKS."""
+    return [b"direction", b"from", b"node", node.encode(), b"create-time", made_at]
+
+
 class Cluster:
     """The nodes of `test_cluster_view`, each of which says what the test lets it say: what stands in `says`."""
 
@@ -69,7 +74,7 @@ class Cluster:
         if command[0] == b"CONFIG":
             return resp([b"cluster-node-timeout", b"5000"])
         if command == (b"CLUSTER", b"LINKS"):
-            return resp(self.links.get(name, []))
+            return resp(self.links.get(name, [connection_from(other) for other in "abcd" if other != name]))
         if command == (b"TIME",):
             return resp([b"1700000002", b"500000"])
         return b"+PONG\r\n" if command == (b"PING",) else resp(self.says[name])
@@ -229,8 +234,7 @@ def test_how_long_a_node_was_certain() -> None:
 
 # One node for all.
 
-WHOLE = [b"direction", b"from", b"node", b"b", b"create-time", 1]
-ANEW = [b"direction", b"from", b"node", b"b", b"create-time", 2]
+OTHERS = [connection_from("c"), connection_from("d")]
 TO = [b"direction", b"to", b"node", b"b", b"create-time", 3]
 
 
@@ -273,14 +277,14 @@ def test_a_connection_between_nodes_that_was_made_anew() -> None:
     cluster = Cluster(with_words=True)
     chosen, changes = one_of(cluster)
     cluster.let(THREE, "a", "b", "c")
-    cluster.links["a"] = [TO, WHOLE]
+    cluster.links["a"] = [TO, *OTHERS, connection_from("b")]
     cluster.connect("a", "b", "c")
     cluster.look()
     before = chosen.node_for(b"x")
-    cluster.links["a"] = [WHOLE]
+    cluster.links["a"] = [*OTHERS, connection_from("b")]
     cluster.look()
     assert chosen.node_for(b"x") is before
-    cluster.links["a"] = [ANEW, TO]
+    cluster.links["a"] = [*OTHERS, connection_from("b", 2), TO]
     cluster.look()
     after = chosen.node_for(b"x")
     assert changes == ["a", "a"]
@@ -302,4 +306,44 @@ def test_it_is_certain_until_it_had_last_heard_from_all() -> None:
     node = chosen.node_for(b"x")
     assert node is not None
     assert chosen.certain_at(node) == NOW + 2 * LOOK_SECONDS - 2.5
+    cluster.stop()
+
+
+def test_a_node_that_is_gone_may_have_been_out_of_reach_before() -> None:
+    """Between two questions most masters have agreed on it: what came through it since it was last heard is missing."""
+    cluster = Cluster(with_words=True)
+    chosen, changes = one_of(cluster)
+    cluster.let(THREE, "a", "b", "c")
+    cluster.connect("a", "b", "c")
+    cluster.look()
+    before = chosen.node_for(b"x")
+    assert before is not None
+    certain = chosen.certain_at(before)
+    lost_since: list[float] = []
+    chosen.follow(lambda: lost_since.append(chosen.certain_at(before)))
+    cluster.let((*THREE[:3], ("d", "slave,fail", 1, "")), "a", "b", "c")
+    cluster.look()
+    assert changes == ["a", "a"]
+    assert lost_since == [certain]
+    cluster.look()
+    cluster.let(THREE, "a", "b", "c")
+    cluster.look()
+    assert changes == ["a", "a"]  # what it was told while it was gone nobody could know
+    cluster.stop()
+
+
+def test_a_node_that_has_no_connection() -> None:
+    """To the one that is to hear all: it is there, and what it is told is not passed on."""
+    cluster = Cluster(with_words=True)
+    chosen, changes = one_of(cluster)
+    cluster.let(THREE, "a", "b", "c")
+    cluster.connect("a", "b", "c")
+    cluster.look()
+    cluster.links |= {"a": OTHERS, "c": []}
+    cluster.look()
+    assert changes == ["a", "b"]
+    cluster.links["b"] = OTHERS
+    cluster.look()
+    assert changes == ["a", "b", ""]
+    assert chosen.node_for(b"x") is None
     cluster.stop()

@@ -13,9 +13,9 @@ from marketfeed.redis.topology import key_slot
 from tests.redis_servers.cluster import RedisCluster
 from tests.redis_servers.process import ServerProcess
 from tests.system.admin_port import ADMIN, AdminPort
-from tests.system.harness import DaemonProcess, Harness
+from tests.system.harness import TWISTD, DaemonProcess, Harness
 from tests.system.lean import LeanClients
-from tests.system.numbered import Engine, Follower
+from tests.system.numbered import OTHERS, Engine, Follower
 
 __all__ = ["KINDS", "ClusterStage", "in_thread", "streams_of", "words"]
 
@@ -26,8 +26,6 @@ KINDS = {
 }
 """How publications may come to the daemon, and the options that say so."""
 _WAIT = 0.5
-_OTHERS = 1 << 40
-"""From here on numbers are of another engine."""
 
 in_thread = deferToThread
 
@@ -77,10 +75,10 @@ class ClusterStage:
         await self.begin(*options)
         await self.goes_on()
 
-    async def begin(self, *options: str) -> Follower:
+    async def begin(self, *options: str, program: tuple[str, ...] = TWISTD) -> Follower:
         """One more daemon, and a client of it who watches all streams."""
         url = () if "--redis-url" in options else ("--redis-url", self.cluster.url)
-        daemon = await self.harness.daemon(*url, *KINDS[self.kind], *ADMIN, *options)
+        daemon = await self.harness.daemon(*url, *KINDS[self.kind], *ADMIN, *options, program=program)
         self.daemons.append(daemon)
         self.admin = await AdminPort.of(daemon)
         follower = await LeanClients[Follower](self.harness, daemon).open(Follower(self.streams), "/stream")
@@ -104,7 +102,7 @@ class ClusterStage:
         number = self.engine.number
 
         def all_go_on() -> bool:
-            return all(each.newest(_OTHERS) > number and not each.open for each in self.followers)
+            return all(each.newest(OTHERS) > number and not each.open for each in self.followers)
 
         await self.harness.eventually(all_go_on)
 

@@ -1,32 +1,46 @@
-"""The daemon on a real cluster: masters go in every way and slots move; clients hear all, or of a gap of just that.
+"""The daemon on a real cluster: masters go in every way, slots move; clients hear all, or of a gap of just what moved.
 
 Where publications are kept nowhere, each that was acknowledged and did not come lies inside a gap of its stream; where
-Redis keeps them, each that it holds comes once. What comes through one node loses nothing through another one.
+Redis keeps them, each that it holds comes once. Of sharded channels those of one master lose nothing through another
+one; keys are not served by any master while some slots are not.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_twisted
 
 from marketfeed.redis.topology import key_slot
+from tests.certificates import Authority
 from tests.redis_servers.cluster import RedisCluster
-from tests.redis_servers.process import FLAVOURS
-from tests.system.cluster_stage import ClusterStage, in_thread
-from tests.system.harness import Harness
+from tests.redis_servers.network import Network, no_network
+from tests.redis_servers.process import FLAVOURS, Security
+from tests.system.cluster_stage import ClusterStage, in_thread, streams_of, words
+from tests.system.harness import Harness, with_constants
+from tests.system.numbered import OTHERS, AtServers, Engine, now_ms
 
 BOTH = pytest.mark.parametrize("flavour", FLAVOURS)
-ALL_KINDS = pytest.mark.parametrize("kind", ["sharded", "classic"])
-BY_SLOT = pytest.mark.parametrize("kind", ["sharded"])
+ALL_KINDS = pytest.mark.parametrize("kind", ["sharded", "classic", "streams"])
+BY_SLOT = pytest.mark.parametrize("kind", ["sharded", "streams"])
 
 
 @pytest.fixture
 def cluster(tmp_path: Path, flavour: str) -> Iterator[RedisCluster]:
     with RedisCluster(tmp_path / "cluster", flavour) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    if why := no_network():
+        pytest.skip(why)
+    with Network() as network:
+        yield network
 
 
 @pytest_twisted.async_yield_fixture
@@ -65,7 +79,7 @@ async def test_a_master_stands_still(stage: ClusterStage) -> None:
     master.cont()
     await in_thread(stage.cluster.wait_whole)
     await stage.goes_on()
-    if stage.kind != "classic":
+    if stage.kind == "sharded":
         assert stage.follower.touched() <= set(stage.of[master])
     await stage.ends_well()
 
@@ -81,7 +95,7 @@ async def test_a_replica_is_asked_to_take_over(stage: ClusterStage) -> None:
         await in_thread(stage.cluster.failover, replica, how)
         await in_thread(stage.cluster.wait_whole)
         await stage.goes_on()
-    if stage.kind != "classic":
+    if stage.kind == "sharded":
         assert stage.follower.touched() <= set(stage.of[master])
     await stage.ends_well()
 
@@ -142,4 +156,198 @@ async def test_all_nodes_go(stage: ClusterStage) -> None:
     await stage.harness.eventually(lambda: set(late.open) == set(stage.streams))
     await in_thread(cluster.start_again)
     await stage.goes_on()
+    await stage.ends_well()
+
+
+@BOTH
+@ALL_KINDS
+@pytest_twisted.ensureDeferred
+async def test_a_daemon_that_starts_while_the_cluster_is_down(
+    harness: Harness, cluster: RedisCluster, kind: str
+) -> None:
+    """A master and its replica are gone, so no key is served; then they are back."""
+    stage = ClusterStage(harness, cluster, kind)
+    master = cluster.nodes[0]
+    gone = (master, await in_thread(cluster.replica_of, master))
+    for node in gone:
+        node.kill()
+    left = [node for node in cluster.nodes if node not in gone]
+
+    def is_down() -> bool:
+        return all(node.fields("CLUSTER", "INFO").get("cluster_state") == "fail" for node in left)
+
+    await harness.eventually(lambda: in_thread(is_down))
+    stage.engine.start()
+    follower = await stage.begin()
+    if kind != "classic":
+        # Sharded channels of masters that are there are served also then.
+        missed = stage.streams if kind == "streams" else stage.of[master]
+        await harness.eventually(lambda: set(follower.open) == set(missed))
+    await in_thread(cluster.start_again)
+    await stage.goes_on()
+    await stage.ends_well()
+
+
+@BOTH
+@ALL_KINDS
+@pytest_twisted.ensureDeferred
+async def test_a_partition_with_the_old_master_alive(
+    harness: Harness, tmp_path: Path, flavour: str, kind: str, network: Network
+) -> None:
+    """Somebody goes on at the old master, which takes it for a while: that is missed, and lies in the gap.
+
+    It does not lie there from when the others have replaced the old master until that notices by itself that it is
+    alone; where all comes through one node, until it is back.
+    """
+    with RedisCluster(tmp_path / "cluster", flavour, network=network, far={"node0"}) as cluster:
+        stage = ClusterStage(harness, cluster, kind)
+        old, *near = cluster.nodes
+        of_old = stage.of[old]
+        far = Engine(AtServers(lambda: old), of_old, words(kind), first=OTHERS)
+        harness.on_close(lambda: in_thread(far.stop))
+        far.start()
+        await stage.start()
+        await harness.eventually(lambda: all(stage.follower.got[stream][-1] for stream in of_old))
+        cut_at = now_ms()
+        network.cut()
+        await harness.eventually(
+            lambda: in_thread(lambda: cluster.is_served(*near) and cluster.owner(of_old[0]) in near)
+        )
+        await stage.goes_on()
+        network.heal()
+        await in_thread(cluster.wait_whole)
+        back_at = now_ms()
+        await stage.goes_on()
+        last = far.number
+        await in_thread(far.stop)
+        if kind != "streams":
+            ends = {stream: stage.follower.gaps[stream][0][1] for stream in of_old}
+            sent = {
+                stream: {number: at for number, at in each.items() if at[1] <= ends[stream] or at[0] >= back_at}
+                for stream, each in far.sent.items()
+            }
+            await harness.eventually(lambda: not stage.follower.unexplained(sent, last))
+            assert any(cut_at < begun for each in sent.values() for begun, _ in each.values())
+        if kind == "sharded":
+            assert stage.follower.touched() == set(of_old)
+        await stage.ends_well()
+
+
+@BOTH
+@BY_SLOT
+@pytest_twisted.ensureDeferred
+async def test_a_channel_that_is_not_permitted(harness: Harness, cluster: RedisCluster, kind: str) -> None:
+    """Only that one is refused; it comes as soon as it may."""
+    stage = ClusterStage(harness, cluster, kind)
+    denied, *permitted = stage.streams
+    sign, reset = ("~", "resetkeys") if kind == "streams" else ("&", "resetchannels")
+
+    def permit(streams: list[str]) -> None:
+        rules = ("on", ">p@ss", "+@all", "allkeys", "allchannels", reset, *[f"{sign}{stream}" for stream in streams])
+        for node in cluster.nodes:
+            node.ask("ACL", "SETUSER", "reader", *rules)
+
+    permit(permitted)
+    stage.engine.start()
+    options = ("--redis-url", cluster.url.replace("://", "://reader:p%40ss@"))
+    follower = await stage.begin(*options, program=with_constants(redis__rotation__ROUND_SECONDS=0.5))
+    await harness.eventually(lambda: set(follower.open) == {denied} and all(map(follower.got.get, permitted)))
+    await stage.daemon.expect(f"the source refuses {denied}: NOPERM")
+    permit(stage.streams)
+    await stage.goes_on()
+    assert follower.touched() == {denied}
+    assert not [line for line in stage.daemon.lines if "p@ss" in line]
+    await stage.ends_well()
+
+
+@BOTH
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("kind", ["sharded"])
+@pytest_twisted.ensureDeferred
+async def test_passwords_and_certificates(harness: Harness, tmp_path: Path, flavour: str, kind: str, tls: bool) -> None:
+    """All nodes want a password, and with TLS a certificate, also those that the daemon is told of by others."""
+    authority = Authority() if tls else None
+    security = Security("feed", "p@ss", authority, wants_certificates=tls)
+    directory = tmp_path / "cluster"
+    with RedisCluster(directory, flavour, security=security) as cluster:
+        stage = ClusterStage(harness, cluster, kind)
+        host, _, port = cluster.url.partition(",")[0].rpartition("//")[2].partition(":")
+        options = ["--redis-url", f"redis{'s' if tls else ''}-cluster://feed:p%40ss@{host}:{port}"]
+        if tls:
+            options += ["--redis-ca", str(directory / "ca.pem")]
+            options += [
+                "--redis-certificate",
+                str(directory / "server.pem"),
+                "--redis-key",
+                str(directory / "server.key"),
+            ]
+        await stage.start(*options)
+        master = cluster.nodes[0]
+        await in_thread(cluster.failover, await in_thread(cluster.replica_of, master))
+        await stage.goes_on()
+        assert stage.follower.touched() <= set(stage.of[master])
+        assert not [line for line in stage.daemon.lines if "p@ss" in line or "p%40ss" in line]
+        await stage.ends_well()
+
+
+@BOTH
+@ALL_KINDS
+@pytest_twisted.ensureDeferred
+async def test_states_and_warm_streams(harness: Harness, cluster: RedisCluster, kind: str) -> None:
+    """A stream is kept ready without clients, and a state is read from whoever has its key, before and after a move."""
+    stage = ClusterStage(harness, cluster, kind)
+    first, second, _ = cluster.masters
+    warm = streams_of(cluster, 3)[first][2]
+    assert warm not in stage.streams
+    market = warm.partition("@")[2]
+    key = f"snapshot:depth@{market}"
+    state = {"e": "depth", "s": market, "u": 1, "b": [["1.00", "5"]], "a": [["2.00", "1"]]}
+    with cluster.client() as client:
+        client.command("SET", key, json.dumps(state))
+    await stage.begin("--warm", warm, "--linger", "0")
+    daemon = stage.daemon
+
+    async def is_warm(server: Any) -> bool:
+        how = "SHARDCHANNELS" if kind == "sharded" else "CHANNELS"
+        return warm.encode() in server.ask("PUBSUB", how)
+
+    async def book() -> Any:
+        client = await harness.client(daemon)
+        await client.ask({"method": "SET_PROPERTY", "params": ["snapshot", True], "id": 1})
+        await client.subscribe(f"depth@{market}")
+        return (await client.next())["data"]
+
+    async def is_warm_anywhere() -> bool:
+        return any([await is_warm(server) for server in ([first] if kind == "sharded" else cluster.nodes)])
+
+    if kind != "streams":
+        await harness.eventually(is_warm_anywhere)
+    assert (await book())["b"] == state["b"]
+    to = second if cluster.owner(key) is first else first
+    await in_thread(cluster.move_slot, key_slot(key.encode()), to)
+    assert (await book())["b"] == state["b"]
+    if kind == "sharded":
+        await in_thread(cluster.move_slot, key_slot(warm.encode()), second)
+        await harness.eventually(lambda: is_warm(second))
+    assert await daemon.stop() == 0
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS[:1])
+@BY_SLOT
+@pytest_twisted.ensureDeferred
+async def test_links_and_their_names(stage: ClusterStage) -> None:
+    """Each node has its own, by its address; an outage says whose it was, and its clients were told."""
+    names = {f"redis 127.0.0.1:{node.port}" for node in stage.cluster.nodes[:3]}
+    status = await stage.status()
+    up = {link["link"] for link in status["links"] if link["up"]}
+    assert names <= up
+    assert {f"{name} {what}" for name in names for what in ("commands", "map")} <= up
+    killed = stage.cluster.nodes[0]
+    stage.cluster.kill(killed)
+    await stage.served()
+    await stage.goes_on()
+    (outage,) = (await stage.status())["outages"]
+    assert (outage["link"], outage["told"]) == (f"redis 127.0.0.1:{killed.port}", 1)
+    assert outage["since"] <= outage["until"]
+    await in_thread(stage.cluster.restart, killed)
     await stage.ends_well()
