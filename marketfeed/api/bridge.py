@@ -5,14 +5,14 @@ The names are those of docs/streams.md#how-a-bridge-is-watched. The rules for nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from prometheus_client.core import Metric
 
 from marketfeed.api.exposition import Exposition, counter, counters, gauge, of_build, of_links, of_system
-from marketfeed.redis.appender import RedisAppender
 from marketfeed.redis.link_keeper import LinkKeeper
+from marketfeed.redis.routed_appender import RoutedAppender
 from marketfeed.runtime.file_limit import file_limit
 
 __all__ = ["BridgeHealth", "BridgeMetrics", "Copied"]
@@ -39,7 +39,7 @@ class Copied(Protocol):
 class BridgeHealth:
     """Whether what is published comes into streams at this moment, and why not."""
 
-    def __init__(self, copied: Copied, appender: RedisAppender) -> None:
+    def __init__(self, copied: Copied, appender: RoutedAppender) -> None:
         self._copied = copied
         self._appender = appender
 
@@ -50,15 +50,17 @@ class BridgeHealth:
         reasons = {
             "source-never-reached": not copied.was_listening,
             "source-down": copied.was_listening and not copied.is_listening,
-            "target-down": appender.link is None or appender.refusing,
+            "target-down": appender.is_down,
         }
         return [reason for reason, holds in reasons.items() if holds]
 
 
 class BridgeMetrics(Exposition):
-    """All that a scrape has. `links`: to Redis."""
+    """All that a scrape has. `links`: those to Redis at the moment."""
 
-    def __init__(self, copied: Copied, appender: RedisAppender, links: Sequence[LinkKeeper[Any]]) -> None:
+    def __init__(
+        self, copied: Copied, appender: RoutedAppender, links: Callable[[], Sequence[LinkKeeper[Any]]]
+    ) -> None:
         self._copied = copied
         self._appender = appender
         self._links = links
@@ -67,9 +69,9 @@ class BridgeMetrics(Exposition):
     def collect(self) -> Iterator[Metric]:
         copied, appender = self._copied, self._appender
         yield counter("bridge_publications", "Publications that were heard.", copied.heard + copied.skipped)
-        dropped = {**appender.losses, _NO_STREAM: copied.skipped}
+        dropped = {**appender.entries.losses, _NO_STREAM: copied.skipped}
         yield counters("bridge_dropped", "Those that came into no stream, or may not have.", ("reason",), dropped)
         yield gauge("bridge_lag_seconds", "Age of the oldest one that Redis has not confirmed.", appender.lag)
-        yield from of_links(self._links)
+        yield from of_links(self._links())
         yield of_build()
         yield from of_system(file_limit())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from marketfeed.commands.admin_port import add_admin_options, admin_settings, listen
 from marketfeed.commands.arguments import note, whole_number
-from marketfeed.commands.redis_options import add_redis_options, endpoint_of, one_server, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, check_channels, redis_settings, where_redis_is
 from marketfeed.commands.running import Hearing, end, run_until_ended
 from marketfeed.config.settings import Settings
 from marketfeed.demo.simulator import Publisher
@@ -25,9 +25,10 @@ from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.logs import Log, log_to_stderr
 
 if TYPE_CHECKING:
+    from twisted.application.service import IService
+
     from marketfeed.api.probes import Probes
-    from marketfeed.redis.appender import RedisAppender
-    from marketfeed.redis.link_keeper import LinkKeeper
+    from marketfeed.redis.routed_appender import RoutedAppender
 
 __all__ = ["Bridge", "add_parser", "run"]
 
@@ -37,7 +38,7 @@ _MOST_NAMES = 65536
 
 
 class Bridge(Hearing):
-    """Hands what a `RedisListener` hears to `publisher`. `ended`: called when a subscription is refused.
+    """Hands what a listener hears to `publisher`. `ended`: called when a subscription is refused.
 
     `heard` counts what was handed over, `skipped` what came on channels that no stream can have the name of.
     `was_listening`: every channel has been listened to, at least once.
@@ -62,11 +63,8 @@ class Bridge(Hearing):
         """Every channel is listened to."""
         return self._has_begun
 
-    # Nothing depends on when something came, or on when the server was asked, and answered.
-
-    def arrived(self) -> None: ...
-    def asked(self) -> None: ...
-    def answered(self) -> None: ...
+    def arrived(self) -> None:
+        """Nothing depends on when something came."""
 
     def _hear(self, stream: bytes, payload: bytes) -> None:
         if stream not in self._keys:
@@ -134,6 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = redis_settings(arguments)
     admin = admin_settings(arguments)
     selection = parse_selection(arguments.patterns, StreamKinds(settings.all_kinds))
+    check_channels(settings, selection)
     maxlen = whole_number("--maxlen", arguments.maxlen, 0, _MOST_ENTRIES, "a whole number of entries, or 0 for all")
     for warning in settings.warnings:
         print(warning, file=sys.stderr)
@@ -144,29 +143,30 @@ def _copy(settings: Settings, admin: Settings | None, selection: StreamSelection
     from twisted.internet import reactor as the_reactor
     from twisted.internet.defer import maybeDeferred
 
-    from marketfeed.redis.appender import RedisAppender
-    from marketfeed.redis.commands import RedisCommands
-    from marketfeed.redis.listener import RedisListener
+    from marketfeed.redis.routed_appender import RoutedAppender
+    from marketfeed.redis.routed_listener import make_listener
 
     reactor: Any = the_reactor
-    endpoint, address = endpoint_of(reactor, settings), one_server(settings)
+    where = where_redis_is(reactor, settings)
     prefix = settings.channel_prefix
-    appender = RedisAppender(reactor, endpoint, address, maxlen)
+    appender = RoutedAppender(reactor, where.keys, maxlen, has_slots=where.has_slots)
     bridge = Bridge(selection, prefix, appender, lambda: end(reactor))
-    roles = RedisCommands(reactor, endpoint, address)
-    listener = RedisListener(reactor, endpoint, address, selection.commands(prefix.encode()), bridge, roles)
+    commands = selection.commands(prefix.encode())
+    listener = make_listener(reactor, where.channels, commands, bridge, is_sharded=where.is_sharded)
+    services: list[IService] = [*where.services, appender, listener]
     log_to_stderr(reactor, settings.log_format, settings.log_level)
-    port = None if admin is None else listen(reactor, admin, _probes(bridge, appender, (listener, roles, appender)))
+    port = None if admin is None else listen(reactor, admin, _probes(bridge, appender, services))
 
     def start() -> None:
-        note("bridge", f"copying {', '.join(selection.texts)} on {address} into streams, until Ctrl-C")
-        appender.startService()
-        listener.startService()
+        note("bridge", f"copying {', '.join(selection.texts)} on {settings.redis} into streams, until Ctrl-C")
+        for each in services:
+            each.startService()
 
     async def stop() -> None:
         await listener.stopService()
         await appender.all_answered().addTimeout(END_SECONDS, reactor, onTimeoutCancel=lambda *_: None)
-        await appender.stopService()
+        for service in (appender, *where.services):
+            await maybeDeferred(service.stopService)
         if port is not None:
             await maybeDeferred(port.stopService)
 
@@ -174,14 +174,14 @@ def _copy(settings: Settings, admin: Settings | None, selection: StreamSelection
     if bridge.fault:
         note("bridge", bridge.fault)
         return 1
-    note(
-        "bridge", f"{bridge.heard} publications heard, {appender.added} of them added to streams, {appender.lost} lost"
-    )
+    entries = appender.entries
+    note("bridge", f"{bridge.heard} publications heard, {entries.added} of them added to streams, {entries.lost} lost")
     return 0
 
 
-def _probes(bridge: Bridge, appender: RedisAppender, links: Sequence[LinkKeeper[Any]]) -> Probes:
+def _probes(bridge: Bridge, appender: RoutedAppender, services: Sequence[IService]) -> Probes:
     from marketfeed.api.bridge import BridgeHealth, BridgeMetrics
     from marketfeed.api.probes import Probes
+    from marketfeed.redis.link_keeper import links_in
 
-    return Probes(BridgeHealth(bridge, appender), BridgeMetrics(bridge, appender, links))
+    return Probes(BridgeHealth(bridge, appender), BridgeMetrics(bridge, appender, lambda: list(links_in(services))))

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
-
-from twisted.internet.interfaces import IStreamClientEndpoint
+from typing import TYPE_CHECKING, Any
 
 from marketfeed.config.options import OPTIONS
-from marketfeed.config.settings import BadSetting, Settings, load
-from marketfeed.redis.address import RedisAddress
+from marketfeed.config.settings import NO_PATTERNS, BadSetting, Settings, load
+from marketfeed.model.selection import StreamSelection
+from marketfeed.redis.address import ClusterAddress, RedisAddress
 from marketfeed.redis.tls import REDIS_TLS
+
+if TYPE_CHECKING:
+    from marketfeed.redis.where import Where
 
 __all__ = [
     "add_redis_options",
     "add_server_options",
+    "check_channels",
     "check_redis_files",
-    "endpoint_of",
     "one_server",
     "redis_settings",
+    "where_redis_is",
 ]
 
-_SHARED = ("redis_url", "redis_host", "redis_port", *REDIS_TLS, "channel_prefix", "log_format", "log_level", "config")
+_SHARED = (
+    *("redis_url", "redis_host", "redis_port", *REDIS_TLS, "pubsub", "channel_prefix", "log_format", "log_level"),
+    "config",
+)
 """The daemon's options that say where Redis is, and what the log looks like. Its others may be set, even badly, and
 mean nothing here."""
 
@@ -32,7 +38,9 @@ _FOR_PRIVATE_KINDS = {"auth": "optional", "auth_key": "none"}
 
 def add_redis_options(parser: argparse.ArgumentParser) -> None:
     """Add them to a command."""
-    add_server_options(parser.add_argument_group("Redis"), has_default=True)
+    group = parser.add_argument_group("Redis")
+    add_server_options(group, has_default=True)
+    group.add_argument("--pubsub", metavar="SORT", help="of a cluster's channels: sharded (the default) or classic")
 
 
 def add_server_options(group: argparse._ArgumentGroup, *, has_default: bool) -> None:
@@ -60,8 +68,25 @@ def redis_settings(arguments: argparse.Namespace) -> Settings:
             "--redis-url or REDIS_URL: embedded: is a daemon's own server, which has its market with --demo; "
             "expected redis://, rediss:// or unix:///path of another"
         )
-    one_server(settings)
     return settings
+
+
+def where_redis_is(reactor: Any, settings: Settings) -> Where:
+    """The servers, for a command that keeps connections. Raises `BadSetting`."""
+    from marketfeed.redis.where import find_redis
+
+    try:
+        return find_redis(reactor, settings.redis, settings.redis_tls, is_classic=settings.is_classic)
+    except ValueError as error:
+        raise BadSetting(str(error)) from None
+
+
+def check_channels(settings: Settings, selection: StreamSelection) -> None:
+    """See that there can be subscriptions to what is selected. Raises `BadSetting`."""
+    if isinstance(settings.redis, ClusterAddress) and not settings.is_classic:
+        for text in selection.texts:
+            if "*" in text:
+                raise BadSetting(f"{text!r} cannot be used: {NO_PATTERNS}")
 
 
 def one_server(settings: Settings) -> RedisAddress:
@@ -72,16 +97,6 @@ def one_server(settings: Settings) -> RedisAddress:
             "unix:///path of it"
         )
     return settings.redis
-
-
-def endpoint_of(reactor: Any, settings: Settings) -> IStreamClientEndpoint:
-    """Where to connect to, for a command that keeps a connection. Raises `BadSetting`."""
-    from marketfeed.redis.endpoint import redis_endpoint
-
-    try:
-        return redis_endpoint(reactor, one_server(settings), settings.redis_tls)
-    except ValueError as error:
-        raise BadSetting(str(error)) from None
 
 
 def check_redis_files(settings: Settings) -> None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marketfeed.commands.arguments import cannot_be_used, number, whole_number
-from marketfeed.commands.redis_options import add_redis_options, endpoint_of, one_server, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, redis_settings, where_redis_is
 from marketfeed.config.settings import BadSetting, Settings
 from marketfeed.demo.market import INSTRUMENTS
 from marketfeed.demo.simulator import MOST_RATE, MarketSimulation, SimulatedEngine
 from marketfeed.model.streams import BadStreamName, StreamKinds
 from marketfeed.runtime.logs import log_to_stderr
+
+if TYPE_CHECKING:
+    from twisted.application.service import IService
 
 __all__ = ["add_parser", "run"]
 
@@ -63,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
         settings = redis_settings(arguments)
         rate = number("--rate", arguments.rate, _LEAST_RATE, MOST_RATE, _RATES)
         entries = whole_number("--streams", arguments.streams, 0, MOST_ENTRIES, _ENTRIES)
+        if entries and arguments.pubsub is not None:
+            raise BadSetting("--pubsub: expected without --streams, which nothing is published for")
         engine = SimulatedEngine(_markets(arguments.markets), _seed(arguments.seed))
         for warning in settings.warnings:
             print(warning, file=sys.stderr)
@@ -75,27 +80,29 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(settings: Settings, engine: SimulatedEngine, rate: float, entries: int) -> None:
     from twisted.internet import reactor as the_reactor
+    from twisted.internet.defer import maybeDeferred
 
     from marketfeed.commands.running import run_until_ended
-    from marketfeed.redis.appender import RedisAppender
-    from marketfeed.redis.publisher import RedisPublisher
+    from marketfeed.redis.publisher import RoutedPublisher
+    from marketfeed.redis.routed_appender import RoutedAppender
 
     reactor: Any = the_reactor
-    endpoint, address = endpoint_of(reactor, settings), one_server(settings)
-    keeper = None if entries else RedisPublisher(reactor, endpoint, address)
-    publisher = keeper or RedisAppender(reactor, endpoint, address, entries)
+    where = where_redis_is(reactor, settings)
+    keeper = None if entries else RoutedPublisher(reactor, where.keys, where.channels, is_sharded=where.is_sharded)
+    publisher = keeper or RoutedAppender(reactor, where.keys, entries, has_slots=where.has_slots)
     log_to_stderr(reactor, settings.log_format, settings.log_level)
     simulation = MarketSimulation(reactor, publisher, engine, rate, settings.channel_prefix, keeper=keeper)
+    services: list[IService] = [*where.services, publisher, simulation]
 
     def start() -> None:
         markets = ", ".join(engine.markets)
-        print(f"simulating {markets} on {address}, {rate:g} publications a second, until Ctrl-C", flush=True)
-        publisher.startService()
-        simulation.startService()
+        print(f"simulating {markets} on {settings.redis}, {rate:g} publications a second, until Ctrl-C", flush=True)
+        for each in services:
+            each.startService()
 
     async def stop() -> None:
-        simulation.stopService()
-        await publisher.stopService()
+        for service in reversed(services):
+            await maybeDeferred(service.stopService)
 
     run_until_ended(reactor, start, stop)
 

@@ -26,7 +26,10 @@ from marketfeed.redis.address import EMBEDDED, Address, BadRedisUrl, ClusterAddr
 from marketfeed.redis.tls import REDIS_TLS, RedisTls
 from marketfeed.runtime.memory import MemoryLimit
 
-__all__ = ["DEFAULTS", "BadSetting", "Settings", "changed", "load"]
+__all__ = ["DEFAULTS", "NO_PATTERNS", "BadSetting", "Settings", "changed", "load"]
+
+NO_PATTERNS = "Redis has no patterns of sharded channels; expected names of streams, or --pubsub classic"
+"""Why a pattern cannot be used, and what can."""
 
 
 class Beaten(NamedTuple):
@@ -99,6 +102,11 @@ class Settings(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     beaten: tuple[Beaten, ...] = ()
     """What the file says in vain."""
+
+    @property
+    def is_classic(self) -> bool:
+        """In a cluster, channels are on any node."""
+        return self.source == "pubsub" and self.pubsub == "classic"
 
     @property
     def strict(self) -> bool:
@@ -241,14 +249,14 @@ def _check_auth(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[S
 def _check_pubsub(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:
     """Channels of a cluster are of two sorts, and of sharded ones there are no patterns in Redis."""
     is_cluster = isinstance(values.get("redis"), ClusterAddress)
-    if "pubsub" in given and not (is_cluster and values.get("source", "pubsub") == "pubsub"):
-        needed = "expected together with --redis-url redis-cluster://… and --source pubsub"
-        raise BadSetting(f"{given['pubsub'].source}: {needed}")
-    if is_cluster and values.get("source", "pubsub") == "pubsub" and values.get("pubsub", "sharded") == "sharded":
+    is_heard = values.get("source", "pubsub") == "pubsub"
+    if "pubsub" in given and not (is_cluster and is_heard):
+        needed = "--source pubsub" if is_cluster else "--redis-url redis-cluster://…"
+        raise BadSetting(f"{given['pubsub'].source}: expected together with {needed}")
+    if is_cluster and is_heard and values.get("pubsub", "sharded") == "sharded":
         for text in values.get("warm", ()):
             if not parse_glob(text, (*BUILT_IN, *kinds)).is_name:
-                why = "Redis has no patterns of sharded channels; expected names of streams, or --pubsub classic"
-                raise BadSetting(f"{given['warm'].source}: {text!r} cannot be used: {why}")
+                raise BadSetting(f"{given['warm'].source}: {text!r} cannot be used: {NO_PATTERNS}")
 
 
 def _check_warm(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:

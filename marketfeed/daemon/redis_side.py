@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService
 
 from marketfeed.boundaries import Sink, Source
 from marketfeed.config.settings import Settings
@@ -18,25 +18,22 @@ from marketfeed.hub.hub import Hub
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import StreamKinds
-from marketfeed.redis.address import ClusterAddress, RedisAddress, SentinelAddress
-from marketfeed.redis.any_node import AnyNode
-from marketfeed.redis.appender import RedisAppender
 from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.channel_sampler import ChannelSampler
-from marketfeed.redis.cluster import ClusterTopology
-from marketfeed.redis.endpoint import check_files, redis_endpoints
-from marketfeed.redis.link_keeper import LinkKeeper
+from marketfeed.redis.endpoint import check_files
+from marketfeed.redis.link_keeper import LinkKeeper, links_in
 from marketfeed.redis.per_node import PerNode
 from marketfeed.redis.preload import Preload
-from marketfeed.redis.publisher import RedisPublisher
+from marketfeed.redis.publisher import RoutedPublisher
 from marketfeed.redis.pubsub import RedisPubSub
+from marketfeed.redis.routed_appender import RoutedAppender
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.routed_source import RoutedSource
-from marketfeed.redis.sentinel import SentinelTopology
 from marketfeed.redis.snapshots import RedisSnapshots
 from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.streams import RedisStreams
-from marketfeed.redis.topology import Node, OneServer, Topology
+from marketfeed.redis.topology import Node
+from marketfeed.redis.where import Where, find_redis
 
 __all__ = ["Feed", "StartFault", "check_redis_files", "demo_globs", "make_feed", "make_market"]
 
@@ -58,22 +55,14 @@ class Feed(msgspec.Struct, frozen=True):
     @property
     def links(self) -> list[LinkKeeper[Any]]:
         """What keeps the links to Redis on which the daemon depends; the source's is the first."""
-        return sorted(_links(self.readers), key=lambda link: not link.is_of_source)
-
-
-def _links(services: Iterable[IService]) -> Iterator[LinkKeeper[Any]]:
-    for service in services:
-        if isinstance(service, LinkKeeper):
-            yield service
-        if isinstance(service, MultiService):
-            yield from _links(service)
+        return sorted(links_in(self.readers), key=lambda link: not link.is_of_source)
 
 
 class _Redis(NamedTuple):
     """What is there whatever the source. `commands`: for keys; `roles`: to the servers on which channels are heard."""
 
     reactor: Any
-    where: _Where
+    where: Where
     commands: RoutedCommands
     roles: RoutedCommands
     snapshots: RedisSnapshots
@@ -81,7 +70,6 @@ class _Redis(NamedTuple):
 
 def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> RoutedSource:
     prefix, topology = settings.channel_prefix, redis.where.channels
-    is_sharded = isinstance(topology, ClusterTopology)
 
     def make(node: Node) -> RedisPubSub:
         return RedisPubSub(
@@ -92,7 +80,7 @@ def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -
             redis.roles.at(node),
             prefix,
             name=node.name,
-            doubt=topology.doubt if is_sharded else None,
+            doubt=topology.doubt if redis.where.is_sharded else None,
             certain_at=partial(topology.certain_at, node),
         )
 
@@ -121,7 +109,7 @@ def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) 
             prefix,
             archive=archive,
             name=node.name,
-            doubt=topology.doubt if isinstance(topology, ClusterTopology) else None,
+            doubt=topology.doubt if redis.where.has_slots else None,
             certain_at=partial(topology.certain_at, node),
         )
 
@@ -134,7 +122,7 @@ _SOURCES = {"pubsub": _pubsub, "streams": _streams}
 
 def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) -> Feed:
     """What feeds `hub`, which it tells. `kinds`: to which more may be added. Raises `StartFault`."""
-    where = _where(reactor, settings)
+    servers, where = _where(reactor, settings)
     commands = RoutedCommands(reactor, where.keys)
     roles = commands if where.keys is where.channels else RoutedCommands(reactor, where.channels, "roles")
     snapshots = RedisSnapshots(reactor, commands, settings.channel_prefix, settings.max_payload)
@@ -144,7 +132,7 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) ->
     readers: list[IService] = [*where.services, *dict.fromkeys((commands, roles)), snapshots, source]
     if settings.warm or settings.demo:
         readers.append(_preload(redis, settings, hub, source))
-    return Feed(where.servers, readers, _market(reactor, where, settings) if settings.demo else [])
+    return Feed(servers, readers, _market(reactor, where, settings) if settings.demo else [])
 
 
 def make_market(reactor: Any, settings: Settings) -> tuple[Feed, str | None]:
@@ -152,43 +140,25 @@ def make_market(reactor: Any, settings: Settings) -> tuple[Feed, str | None]:
 
     Raises `StartFault`.
     """
-    if not (isinstance(settings.redis, RedisAddress) and settings.redis.embedded):
+    if not settings.redis.embedded:
         return Feed([], [], []), None
-    where = _where(reactor, settings)
+    servers, where = _where(reactor, settings)
     (node,) = where.keys.nodes
-    return Feed(where.servers, [], _market(reactor, where, settings) if settings.demo else []), node.address.path
+    return Feed(servers, [], _market(reactor, where, settings) if settings.demo else []), node.address.path
 
 
-class _Where(msgspec.Struct, frozen=True):
-    """Where Redis is, for keys and for channels. `servers`: of our own; `services`: what finds out."""
-
-    keys: Topology
-    channels: Topology
-    servers: list[IService] = []
-    services: list[IService] = []
-
-
-def _where(reactor: Any, settings: Settings) -> _Where:
-    """Where Redis is. Raises `StartFault`."""
-    check_redis_files(settings)
-    address = settings.redis
-    endpoint = redis_endpoints(reactor, address, settings.redis_tls)
-    if isinstance(address, ClusterAddress):
-        is_classic = settings.source == "pubsub" and settings.pubsub == "classic"
-        cluster = ClusterTopology(reactor, address, endpoint, with_words=is_classic)
-        return _Where(cluster, AnyNode(cluster) if is_classic else cluster, services=[cluster])
-    if isinstance(address, SentinelAddress):
-        master = SentinelTopology(reactor, address, endpoint)
-        return _Where(master, master, services=[master])
-    if address.embedded:
+def _where(reactor: Any, settings: Settings) -> tuple[list[IService], Where]:
+    """A server of our own, if there is one, and where Redis is. Raises `StartFault`."""
+    if settings.redis.embedded:
         try:
             server = EmbeddedServer(reactor, find_server())
         except NoServerFound as fault:
             raise StartFault(str(fault)) from None
-        only = OneServer(Node("redis", server.address, server))
-        return _Where(only, only, servers=[server])
-    only = OneServer(Node("redis", address, endpoint(address)))
-    return _Where(only, only)
+        return [server], Where.only(server.address, server)
+    try:
+        return [], find_redis(reactor, settings.redis, settings.redis_tls, is_classic=settings.is_classic)
+    except ValueError as fault:
+        raise StartFault(str(fault)) from None
 
 
 def check_redis_files(settings: Settings) -> None:
@@ -225,12 +195,11 @@ def _listen(redis: _Redis, patterns: Sequence[bytes], heard: Callable[[bytes], N
     )
 
 
-def _market(clock: Any, where: _Where, settings: Settings) -> list[IService]:
+def _market(clock: Any, where: Where, settings: Settings) -> list[IService]:
     """A market that publishes as an engine would for this source, on a server of our own."""
     engine, prefix = SimulatedEngine(), settings.channel_prefix
-    (node,) = where.keys.nodes
     if settings.source == "streams":
-        appender = RedisAppender(clock, node.endpoint, node.address, _DEMO_ENTRIES)
+        appender = RoutedAppender(clock, where.keys, _DEMO_ENTRIES)
         return [MarketSimulation(clock, appender, engine, channel_prefix=prefix), appender]
-    publisher = RedisPublisher(clock, node.endpoint, node.address)
+    publisher = RoutedPublisher(clock, where.keys, where.channels)
     return [MarketSimulation(clock, publisher, engine, channel_prefix=prefix, keeper=publisher), publisher]

@@ -1,21 +1,24 @@
-"""XADDs to Redis streams, for the bridge and for the simulated engine.
+"""XADDs to the streams of one server, for the bridge and for the simulated engine (see `routed_appender`).
 
 1. The entries of a stream are added in order, and none of them twice. What is not added is counted as lost.
-2. What cannot be sent yet waits, in order: while there is no link, and while the server takes nothing. Together with
-   what is under way that is `MOST_BYTES` at most; what comes on top is lost.
+2. What cannot be sent yet waits, in order: while there is no link, and while the server takes nothing.
 3. What was sent and not answered when the link is lost counts as lost, though the server may have it; at most
    `UNDER_WAY` bytes of it. What waited goes to the next link.
-4. A server that is none to write to (`_ELSEWHERE`) ends the link once it has answered all that was sent, and what it
+4. A server that is none to write to (`_NOT_THIS_ONE`) ends the link once it has answered all that was sent, and what it
    has refused waits. One that is busy is asked again after a while. Any other refusal is about that entry, which is
    lost.
 5. Where it is not known whether the server takes entries, on a new link and after a refusal, one is sent first.
 6. What was refused is lost when a later one of its stream was added, or may have been.
+7. Where keys have slots, a server may say that another one has that of a stream (`_ELSEWHERE`), which is no reason to
+   end the link. Nothing is sent until it has answered all; then all that waits is looked at: it may have another place.
+   The same is done when that is asked for (`drain`).
 
     state      what is sent                 ends with                              and then
     AWAY       nothing                      a link                                 PROBING
     PROBING    one entry, and waits for it  an entry added, or refused for itself  TAKING
     TAKING     `UNDER_WAY` bytes            an entry refused for now               REFUSED
     REFUSED    nothing                      all answered: busy / not to write to   RESTING / AWAY
+                                            elsewhere: some of it is left / none   RESTING / PROBING
     RESTING    nothing                      `BUSY_SECONDS`                         PROBING
 
 PROBING becomes REFUSED, too; REFUSED becomes TAKING where nothing that was refused is left to be sent again (6). A link
@@ -24,47 +27,46 @@ that is lost is AWAY, from every state.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
+from collections.abc import Collection, Iterator
 from enum import Enum
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Clock
-from marketfeed.model.rate import TokenBucket
-from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.entries import Entries, Entry, Loss
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_keeper import LinkKeeper
-from marketfeed.runtime.logs import Log
+from marketfeed.redis.topology import Node
 
-__all__ = ["MOST_BYTES", "Loss", "RedisAppender"]
+__all__ = ["BUSY_SECONDS", "UNDER_WAY", "Places", "RedisAppender"]
 
-MOST_BYTES = 64 * 1024 * 1024
 UNDER_WAY = 1024 * 1024
-ENTRY_BYTES = 128
-"""What it takes to keep an entry, beside its key and its payload."""
 BUSY_SECONDS = 0.25
 """After which a busy server is asked again."""
 
-_ELSEWHERE = frozenset({"READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN"})
+_NOT_THIS_ONE = frozenset({"READONLY", "LOADING", "MASTERDOWN"})
+_ELSEWHERE = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
 _BUSY = "BUSY"
-_Entry = tuple[str, bytes, int, float]  # its key, its payload, its size, and when it was to be appended
 _State = Enum("_State", "AWAY PROBING TAKING REFUSED RESTING")  # see the table above
 
 
-class Loss:
-    """Why entries are lost, for programs (docs/streams.md#an-engine-that-only-publishes)."""
+class Places(Protocol):
+    """Who knows where entries belong."""
 
-    NO_ROOM = "no-room"
-    LINK_LOST = "link-lost"
-    REFUSED = "refused"
-    LATE = "late"
-    ENDED = "ended"
+    @property
+    def asking(self) -> Collection[str]:
+        """Keys whose entries are at the server that is about to get them, and takes them only behind an ASKING."""
 
-    ALL = (NO_ROOM, LINK_LOST, REFUSED, LATE, ENDED)
+    def misplaced(self, key: str, fault: str) -> None:
+        """The server does not take entries with this key, with this error, or takes none at all."""
+
+    def drained(self, node: Node) -> None:
+        """Nothing is under way to the server: what waits for it may be taken elsewhere."""
 
 
 class _AppenderLink(RedisLink):
@@ -88,26 +90,28 @@ class _AppenderLink(RedisLink):
 class RedisAppender(LinkKeeper[_AppenderLink]):
     """Keeps a link to append through. `maxlen`: about so many entries are kept of each stream; 0: all.
 
-    `added` and `losses`, by `Loss`, count entries. `refusing`: the server has last refused to take any for now.
+    `has_slots`: another server may have some of them. `waiting`: what may be put behind what waits, before `go_on`.
+    `refusing`: the server has last refused to take any for now.
     """
 
-    log = Log()
-
-    def __init__(self, clock: Clock, endpoint: IStreamClientEndpoint, address: RedisAddress, maxlen: int) -> None:
-        super().__init__(clock, endpoint, address, "appender")
+    def __init__(
+        self, clock: Clock, node: Node, maxlen: int, entries: Entries, places: Places, *, has_slots: bool = False
+    ) -> None:
+        super().__init__(clock, node.endpoint, node.address, f"{node.name} appender")
+        self.node = node
+        self._entries = entries
+        self._places = places
+        self._ending = _NOT_THIS_ONE if has_slots else _NOT_THIS_ONE | {"CLUSTERDOWN"}
+        self._for_now = self._ending | {_BUSY} | (_ELSEWHERE if has_slots else frozenset())
         self._state = _State.AWAY
         self._limit = ("MAXLEN", "~", maxlen) if maxlen else ()
-        self._waiting: deque[_Entry] = deque()
-        self._under_way: deque[_Entry | None] = deque()  # None: a PING
-        self._refused: list[_Entry] = []  # until everything that is under way is answered
-        self._refused_keys: set[str] = set()
-        self._fault = ""  # why they were
-        self._bytes = self._bytes_under_way = 0
+        self.waiting: deque[Entry] = deque()
+        self._under_way: deque[Entry | None] = deque()  # None: nobody's answer
+        self._bytes_under_way = 0
+        self._refused: list[Entry] = []  # until everything that is under way is answered
+        self._faults: dict[str, str] = {}  # why they were, by key
+        self._drains = False
         self._pause: IDelayedCall | None = None
-        self._idle: Deferred[None] | None = None
-        self._loss_lines = TokenBucket(1, 5, clock.seconds())
-        self.added = 0
-        self.losses: Counter[str] = Counter(dict.fromkeys(Loss.ALL, 0))
         self.refusing = False
 
     @property
@@ -116,37 +120,27 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         return self._state in (_State.PROBING, _State.TAKING)
 
     @property
-    def lost(self) -> int:
-        """Entries that were lost, for whatever reason."""
-        return self.losses.total()
-
-    @property
-    def lag(self) -> float:
-        """For how many seconds the oldest entry that is neither added nor lost has been here; 0: there is none."""
-        oldest = next(filter(None, chain(self._refused, self._under_way, self._waiting)), None)
-        return 0.0 if oldest is None else max(0.0, self._clock.seconds() - oldest[3])
+    def pending(self) -> Iterator[Entry]:
+        """What is neither added nor lost, of each stream in order."""
+        return filter(None, chain(self._refused, self._under_way, self.waiting))
 
     def stopService(self) -> Deferred[None]:
         return super().stopService().addCallback(self._give_up)
 
-    def publish(self, batch: list[tuple[str, bytes]]) -> None:
-        """Append (key, payload) pairs in order."""
-        now = self._clock.seconds()
-        for key, payload in batch:
-            size = len(key) + len(payload) + ENTRY_BYTES
-            if self._bytes + size > MOST_BYTES:
-                self._lose(1, Loss.NO_ROOM, "Redis does not take as many as there are, and no more may wait")
-            else:
-                self._bytes += size
-                self._waiting.append((key, payload, size, now))
-        self.go_on()
+    def drain(self) -> None:
+        """Send nothing more before all that is under way is answered, or lost, and all places were looked up."""
+        self._drains = True
+        self._see_whether_drained()
 
-    def all_answered(self) -> Deferred[None]:
-        """Fires when nothing waits and all is answered. To be called once, when nothing more is published."""
-        if self._is_idle():
-            return succeed(None)
-        self._idle = Deferred()
-        return self._idle
+    def leave(self) -> None:
+        """Wait no longer for answers: what is under way is lost."""
+        self._end("another server has its streams")
+
+    def take_waiting(self) -> list[Entry]:
+        """All that waits, in order, which is somebody else's now."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        return waiting
 
     # What the link says.
 
@@ -155,7 +149,7 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
 
     def link_up(self, link: _AppenderLink) -> None:
         self._state = _State.PROBING
-        self.refusing = self.refusing and bool(self._waiting)  # or nothing would ask it again
+        self.refusing = self.refusing and bool(self.waiting)  # or nothing would ask it again
         self.go_on()
 
     def link_down(self, link: _AppenderLink | None) -> None:
@@ -168,9 +162,9 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         self._bytes_under_way = 0
         for key in {entry[0] for entry in unanswered}:
             self._lose_refused(key)
-        self._forget(unanswered, Loss.LINK_LOST, "the connection was lost before their answers came")
+        self._entries.lose(unanswered, Loss.LINK_LOST, "the connection was lost before their answers came")
         self._put_back()
-        self._look_whether_idle()
+        self._see_whether_drained()
 
     def pinged(self) -> None:
         """A PING was sent, which will be answered behind what is under way."""
@@ -186,50 +180,67 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
             return  # whatever it is, the server lives
         self._bytes_under_way -= entry[2]
         if not isinstance(reply, hiredis.ReplyError):
-            self._bytes -= entry[2]
-            self.added += 1
             self.refusing = False
             self._lose_refused(entry[0])
-        elif (fault := str(reply)).split(" ", 1)[0] in {*_ELSEWHERE, _BUSY}:
+            self._entries.add(entry)
+        elif (fault := str(reply)).split(" ", 1)[0] in self._for_now:
             self._refused.append(entry)
-            self._refused_keys.add(entry[0])
-            self._fault = fault
+            self._faults[entry[0]] = fault
             self.refusing = True
         else:
             self.refusing = False
-            self._forget([entry], Loss.REFUSED, f"Redis refuses an entry: {fault}")
+            self._entries.lose([entry], Loss.REFUSED, f"Redis refuses an entry: {fault}")
         self._state = _State.REFUSED if self._refused else _State.TAKING
 
     def go_on(self) -> None:
         """Send what waits, as far as that may be."""
         if self._state is _State.REFUSED and not self._bytes_under_way:
             self._wait_for_the_server()
-        elif self.link is not None and self.ready:
+        elif self.link is not None and self.ready and not self._drains:
             self._send(self.link)
-        self._look_whether_idle()
+        self._see_whether_drained()
 
     def _send(self, link: RedisLink) -> None:
         parts = []
         most = UNDER_WAY if self._state is _State.TAKING else 0
-        while self._waiting:
-            size = self._waiting[0][2]
+        asking = self._places.asking
+        while self.waiting:
+            size = self.waiting[0][2]
             if self._bytes_under_way and self._bytes_under_way + size > most:
                 break
-            entry = self._waiting.popleft()
+            entry = self.waiting.popleft()
+            if asking and entry[0] in asking:
+                self._under_way.append(None)
+                parts.append(hiredis.pack_command(("ASKING",)))
             self._under_way.append(entry)
             self._bytes_under_way += size
             parts.append(hiredis.pack_command(("XADD", entry[0], *self._limit, "*", "d", entry[1])))
         if parts:
             link.transport.write(b"".join(parts))
 
+    def _see_whether_drained(self) -> None:
+        if self._drains and not (self._bytes_under_way or self._refused) and self.running:
+            self._drains = False
+            self._places.drained(self.node)
+
     def _wait_for_the_server(self) -> None:
         """It has refused some entries for now, and nothing is under way any more."""
-        self._put_back()
-        if self._fault.split(" ", 1)[0] == _BUSY:
-            self._state = _State.RESTING
-            self._pause = self._clock.callLater(BUSY_SECONDS, self._rested)
+        faults = self._put_back()
+        self._state = _State.RESTING
+        for key, fault in faults.items():
+            if not fault.startswith(_BUSY):
+                self._places.misplaced(key, fault)
+        self.drain()
+        if self._state is not _State.RESTING:
+            return  # it is needed no more
+        ending = next((fault for fault in faults.values() if fault.split(" ", 1)[0] in self._ending), "")
+        if ending:
+            self._end(ending)
+        elif faults.keys().isdisjoint(entry[0] for entry in self.waiting):
+            self.refusing = False
+            self._rested()
         else:
-            self._end(self._fault)
+            self._pause = self._clock.callLater(BUSY_SECONDS, self._rested)
 
     def _rested(self) -> None:
         self._state = _State.PROBING
@@ -243,41 +254,21 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
 
     # What becomes of entries.
 
-    def _put_back(self) -> None:
-        """What was refused is the first that waits."""
-        self._waiting.extendleft(reversed(self._refused))
+    def _put_back(self) -> dict[str, str]:
+        """What was refused is the first that waits. Returns why, by key."""
+        self.waiting.extendleft(reversed(self._refused))
         self._refused.clear()
-        self._refused_keys.clear()
+        faults, self._faults = self._faults, {}
+        return faults
 
     def _lose_refused(self, key: str) -> None:
         """An entry of this stream that came later was added, or may have been."""
-        if key in self._refused_keys:
-            self._refused_keys.discard(key)
+        fault = self._faults.pop(key, None)
+        if fault is not None:
             late = [entry for entry in self._refused if entry[0] == key]
             self._refused = [entry for entry in self._refused if entry[0] != key]
-            why = f"Redis refused them ({self._fault}), but not what follows them in their stream"
-            self._forget(late, Loss.LATE, why)
+            why = f"Redis refused them ({fault}), but not what follows them in their stream"
+            self._entries.lose(late, Loss.LATE, why)
 
     def _give_up(self, _: None) -> None:
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        self._forget(waiting, Loss.ENDED, "they waited until the end")
-        self._look_whether_idle()
-
-    def _forget(self, entries: list[_Entry], reason: str, why: str) -> None:
-        if entries:
-            self._bytes -= sum(entry[2] for entry in entries)
-            self._lose(len(entries), reason, why)
-
-    def _is_idle(self) -> bool:
-        return not (self._waiting or self._refused or self._bytes_under_way)
-
-    def _look_whether_idle(self) -> None:
-        if self._idle is not None and self._is_idle():
-            idle, self._idle = self._idle, None
-            idle.callback(None)
-
-    def _lose(self, count: int, reason: str, why: str) -> None:
-        self.losses[reason] += count
-        if self._loss_lines.take(self._clock.seconds()):
-            self.log.error("appender: entries are lost, {lost} until now: {why}", lost=self.lost, why=why)
+        self._entries.lose(self.take_waiting(), Loss.ENDED, "they waited until the end")

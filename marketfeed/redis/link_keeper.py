@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import CancelledError, Deferred
@@ -30,7 +31,7 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.link import LinkError, RedisLink, explain
 from marketfeed.runtime.logs import Log
 
-__all__ = ["QUIET_SECONDS", "SILENT_SECONDS", "LinkKeeper"]
+__all__ = ["QUIET_SECONDS", "SILENT_SECONDS", "LinkKeeper", "links_in"]
 
 QUIET_SECONDS = 5.0
 """After this long without a byte the server is asked for one."""
@@ -224,6 +225,15 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
         if lasted is None or lasted >= _GOOD_SECONDS:
             return pause
         return max(pause, _GOOD_SECONDS * random.uniform(1, 1.25))
+
+
+def links_in(services: Iterable[IService]) -> Iterator[LinkKeeper[Any]]:
+    """The keepers among services, and among the parts of each."""
+    for service in services:
+        if isinstance(service, LinkKeeper):
+            yield service
+        if isinstance(service, MultiService):
+            yield from links_in(service)
 
 
 class _Ready(Factory):

@@ -1,32 +1,33 @@
-"""Listens to channels and patterns of a Redis server that never change, for the recorder and the bridge.
+"""Listens to channels and patterns of a Redis server that never change (see `routed_listener`).
 
 1. Every subscription is a command of its own, so that the server says which of them it refuses.
 2. The sink hears things in the order in which they happened on the link: `arrived` before what came in one read, and
    `flush` behind it.
 3. The link is never paused: a subscriber with too much unread is cut off by the server.
-4. What is on its way when a link is lost may be old. So the server is asked for an answer every `ASK_SECONDS`, and the
-   sink hears `asked` and `answered`: all that was published before the question has come before its answer.
+4. What is on its way when a link is lost may be old. So the server is asked for an answer every `ASK_SECONDS`: all that
+   was published before the question has come before its answer.
 5. A server that is busy with a script has not answered: what it was asked is asked again.
 6. A replica that has lost its master answers, and nothing arrives: a link to it is none (see `server_role`).
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import hiredis
-from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock
-from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.link import SubscriberLink
 from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.server_role import ASK_SECONDS, BUSY, RoleLink, RoleWatch
+from marketfeed.redis.topology import Node
 
 __all__ = ["ListenerSink", "RedisListener"]
 
@@ -39,12 +40,6 @@ class ListenerSink(Protocol):
 
     def arrived(self) -> None:
         """Something has come on the link, and is about to be said."""
-
-    def asked(self) -> None:
-        """The server is asked for an answer."""
-
-    def answered(self) -> None:
-        """It has answered: what was published before it was asked has been said."""
 
     def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
         """A publication; as many times as there are subscriptions that cover its channel."""
@@ -59,19 +54,18 @@ class ListenerSink(Protocol):
         """The server does not permit a subscription. True: make the link anew, and ask again."""
 
     def lost(self, good_at: float) -> None:
-        """The link is gone, or could not be made.
-
-        `good_at`: when its server was last known to have all that was published, where an answer does not say so.
-        """
+        """The link is gone, or could not be made. `good_at`: until when nothing is missing, in seconds since 1970."""
 
 
 class _ListenerLink(RoleLink, SubscriberLink):
-    """A link that is complete with so many subscriptions."""
+    """A link that is complete with so many subscriptions. `good_at`: when all that was published had come."""
 
-    def __init__(self, clock: Clock, missing: int, sink: ListenerSink) -> None:
+    def __init__(self, clock: Clock, missing: int, sink: ListenerSink, now: Callable[[], float]) -> None:
         super().__init__(clock)
         self._sink = sink
         self._missing = missing
+        self._now = now
+        self._asked_at = self.good_at = now()
         self._unanswered: deque[tuple[bytes, bytes] | None] = deque()  # None: a PING
         self._is_asked = False
         self._again: list[tuple[bytes, bytes]] = []
@@ -81,7 +75,7 @@ class _ListenerLink(RoleLink, SubscriberLink):
         """Ask for an answer, unless one is awaited."""
         if not self._is_asked:
             self._is_asked = True
-            self._sink.asked()
+            self._asked_at = self._now()
             self.ping()
 
     def ping(self) -> None:
@@ -122,7 +116,7 @@ class _ListenerLink(RoleLink, SubscriberLink):
             self._refused(asked, str(reply))
         elif asked is None:
             if self._is_asked:
-                self._sink.answered()
+                self.good_at = self._asked_at
             self._is_asked = False
         elif type(reply) is list and reply[0] in (b"subscribe", b"psubscribe"):
             self._missing -= 1
@@ -145,42 +139,59 @@ class RedisListener(LinkKeeper[_ListenerLink]):
     """Keeps the subscriptions that `commands` make, through whatever happens to the link.
 
     `roles`: another link to the server, which is asked for its role; it runs for as long as this does. `now`: the
-    sink's time, in seconds.
+    sink's time, in seconds; `certain_at`: when the server was last known to be the one to listen to.
     """
 
     def __init__(
         self,
         clock: Clock,
-        endpoint: IStreamClientEndpoint,
-        address: RedisAddress,
+        node: Node,
         commands: Sequence[tuple[bytes, bytes]],
         sink: ListenerSink,
         roles: RedisCommands,
         now: Callable[[], float] = time.time,
+        certain_at: Callable[[], float] = lambda: math.inf,
     ) -> None:
-        super().__init__(clock, endpoint, address, "redis")
+        super().__init__(clock, node.endpoint, node.address, node.name)
         self.add_child(roles)
+        self.node = node
+        self._now = now
+        self._certain_at = certain_at
         self._role = RoleWatch(clock, roles, now)
         self._commands = commands
         self._sink = sink
+        self._down_since: float | None = None
         self._asking = LoopingCall(self._ask)
         self._asking.clock = clock
 
+    @property
+    def good_at(self) -> float:
+        """Until when nothing is missing, as far as is known."""
+        if self.link is not None:
+            return self._good_at(self.link)
+        return self._now() if self._down_since is None else self._down_since
+
+    def _good_at(self, link: _ListenerLink) -> float:
+        return min(link.good_at, self._role.good_at, self._certain_at())
+
     def make_link(self) -> _ListenerLink:
-        return _ListenerLink(self._clock, len(self._commands), self._sink)
+        return _ListenerLink(self._clock, len(self._commands), self._sink, self._now)
 
     def link_up(self, link: _ListenerLink) -> None:
         self._role.begin(link)
+        self._down_since = None
+        link.good_at = self._now()
         link.subscribe(self._commands)
         self._asking.start(ASK_SECONDS, now=False)
 
     def link_down(self, link: _ListenerLink | None) -> None:
         if link is not None:
+            self._down_since = self._good_at(link)
             link.end()
             self._asking.stop()
             self._role.end()
         if self.running:
-            self._sink.lost(self._role.good_at)
+            self._sink.lost(self.good_at)
 
     def _ask(self) -> None:
         if self.link is not None:

@@ -11,15 +11,17 @@ from twisted.internet.task import Clock
 
 from marketfeed.api.bridge import BridgeHealth, BridgeMetrics, Copied
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.appender import Loss, RedisAppender
+from marketfeed.redis.entries import Loss
 from marketfeed.redis.link_keeper import LinkKeeper
+from marketfeed.redis.routed_appender import RoutedAppender
+from marketfeed.redis.topology import Node, OneServer
 from tests.api.exposition import exposed, promtool_has_nothing_to_say
 from tests.api.world import FakeLink
 from tests.docs_runner import metrics, tables
 from tests.redis.memory import Endpoint, stop
 
 DOCUMENT = "docs/streams.md"
-NAMES = ("redis", "redis commands", "appender")
+NAMES = ("redis", "redis commands", "redis appender")
 
 
 class Heard:
@@ -36,13 +38,13 @@ class World:
     def __init__(self) -> None:
         self.clock = Clock()
         self.endpoint = Endpoint(self.clock)
-        self.appender = RedisAppender(self.clock, self.endpoint, RedisAddress(), 0)
+        self.appender = RoutedAppender(self.clock, OneServer(Node("redis", RedisAddress(), self.endpoint)), 0)
         self.appender.startService()
         self.copied = Heard()
         self.links = [FakeLink(name) for name in NAMES]
         copied: Copied = self.copied
         self.health = BridgeHealth(copied, self.appender)
-        self.metrics = BridgeMetrics(copied, self.appender, cast("list[LinkKeeper[Any]]", self.links))
+        self.metrics = BridgeMetrics(copied, self.appender, lambda: cast("list[LinkKeeper[Any]]", self.links))
 
     def read(self) -> dict[str, float]:
         return {
@@ -101,8 +103,8 @@ def test_what_has_happened(world: World) -> None:
     world.clock.advance(0.125)
     samples = world.read()
     assert samples["bridge_lag_seconds"] == 0.125
-    assert (samples["source_up redis"], samples["source_up appender"]) == (1, 0)
-    assert (samples["source_reconnects_total redis"], samples["source_reconnects_total appender"]) == (3, 0)
+    assert (samples["source_up redis"], samples["source_up redis appender"]) == (1, 0)
+    assert (samples["source_reconnects_total redis"], samples["source_reconnects_total redis appender"]) == (3, 0)
     connection = world.endpoint.link()
     connection.say(b"-OOM no\r\n")
     connection.cut()

@@ -22,6 +22,7 @@ def _fake_endpoint(reactor: Any, address: RedisAddress, tls: RedisTls) -> str | 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch, no_variables: None) -> None:
     """No variables, no server, no log."""
-    monkeypatch.setattr("marketfeed.redis.endpoint.redis_endpoint", _fake_endpoint)
+    monkeypatch.setattr("marketfeed.redis.where.redis_endpoint", _fake_endpoint)
+    monkeypatch.setattr("marketfeed.redis.where.check_files", lambda address, tls: None)
     monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
     monkeypatch.setattr(Log, "debugging", Log.debugging)

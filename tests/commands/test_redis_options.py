@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from marketfeed.commands.redis_options import add_redis_options, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, check_channels, one_server, redis_settings
 from marketfeed.config.settings import BadSetting, Settings
+from marketfeed.model.selection import parse_selection
+from marketfeed.model.streams import StreamKinds
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.tls import RedisTls
 
@@ -75,11 +77,30 @@ def test_a_server_of_the_daemons_own(monkeypatch: pytest.MonkeyPatch) -> None:
         settings()
 
 
-@pytest.mark.parametrize("url", ["redis-sentinel://h/feed", "rediss-cluster://h"])
+@pytest.mark.parametrize("url", ["redis-sentinel://h:26379/feed", "redis-cluster://h:6379"])
 def test_several_servers(url: str) -> None:
     """A command that knows no more than one says so."""
+    found = settings(f"--redis-url={url}")
+    assert str(found.redis) == url
     with pytest.raises(BadSetting, match=r"^--redis-url or REDIS_URL: .* one server; expected redis://"):
-        settings(f"--redis-url={url}")
+        one_server(found)
+
+
+def test_the_channels_of_a_cluster() -> None:
+    """By the daemon's rule; sharded ones have no patterns."""
+    patterns, names = (
+        parse_selection(["trade@A", "depth@*"], StreamKinds()),
+        parse_selection(["trade@A"], StreamKinds()),
+    )
+    cluster = "--redis-url=redis-cluster://h"
+    sharded, classic = settings(cluster), settings(cluster, "--pubsub=classic")
+    assert (sharded.is_classic, classic.is_classic) == (False, True)
+    for each, selection in ((sharded, names), (classic, patterns), (settings(), patterns)):
+        check_channels(each, selection)
+    with pytest.raises(BadSetting, match=r"^'depth@\*' cannot be used: .* names of streams, or --pubsub classic$"):
+        check_channels(sharded, patterns)
+    with pytest.raises(BadSetting, match=r"^--pubsub: expected together with --redis-url redis-cluster://…$"):
+        settings("--pubsub=classic")
 
 
 def test_the_log_is_as_the_daemons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

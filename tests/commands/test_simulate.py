@@ -17,6 +17,7 @@ import marketfeed
 from marketfeed.commands import main
 from marketfeed.demo.market import INSTRUMENTS, Publication
 from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.topology import Topology
 from tests.commands.reactor import ShortReactor
 from tests.guard import DEADLINE
 
@@ -26,9 +27,12 @@ class FakePublisher(Service):
 
     made: list[FakePublisher] = []
 
-    def __init__(self, reactor: Any, endpoint: str | None, address: RedisAddress) -> None:
-        self.address = address
-        self.ca = endpoint
+    def __init__(self, reactor: Any, keys: Topology, channels: Topology, *, is_sharded: bool = False) -> None:
+        self.topologies = keys, channels
+        self.is_sharded = is_sharded
+        for node in keys.nodes:  # where they are known
+            self.address = node.address
+            self.ca = node.endpoint
         self.ready = True
         self.publications: list[Publication] = []
         self.kept: dict[str, bytes] = {}
@@ -53,7 +57,7 @@ class FakePublisher(Service):
 @pytest.fixture
 def reactor(monkeypatch: pytest.MonkeyPatch, alone: None) -> ShortReactor:
     """The command's whole world, without real time either."""
-    monkeypatch.setattr("marketfeed.redis.publisher.RedisPublisher", FakePublisher)
+    monkeypatch.setattr("marketfeed.redis.publisher.RoutedPublisher", FakePublisher)
     monkeypatch.setattr(FakePublisher, "made", [])
     return ShortReactor(monkeypatch, 2)
 
@@ -86,11 +90,11 @@ def test_streams(reactor: ShortReactor, monkeypatch: pytest.MonkeyPatch) -> None
     most: list[int] = []
 
     class FakeAppender(FakePublisher):
-        def __init__(self, reactor: Any, endpoint: str | None, address: RedisAddress, maxlen: int) -> None:
-            super().__init__(reactor, endpoint, address)
+        def __init__(self, reactor: Any, topology: Topology, maxlen: int, *, has_slots: bool) -> None:
+            super().__init__(reactor, topology, topology)
             most.append(maxlen)
 
-    monkeypatch.setattr("marketfeed.redis.appender.RedisAppender", FakeAppender)
+    monkeypatch.setattr("marketfeed.redis.routed_appender.RoutedAppender", FakeAppender)
     assert simulated("--streams=5000") == 0
     (appender,) = FakePublisher.made
     assert isinstance(appender, FakeAppender)

@@ -36,7 +36,7 @@ from marketfeed.hub.hub import Hub
 from marketfeed.redis.address import EMBEDDED, parse_redis_url
 from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.preload import Preload
-from marketfeed.redis.publisher import RedisPublisher
+from marketfeed.redis.publisher import RoutedPublisher
 from marketfeed.redis.pubsub import RedisPubSub
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.routed_source import RoutedSource
@@ -387,7 +387,7 @@ class TestBuild:
             *(
                 "Heartbeat",
                 "MarketSimulation",
-                "RedisPublisher",
+                "RoutedPublisher",
                 "Preload",
                 "RoutedSource",
                 "RedisSnapshots",
@@ -408,7 +408,7 @@ class TestBuild:
             ),
         ]
         assert part(daemon, UserManager).drain_seconds == 0
-        for kind in (EmbeddedServer, MarketSimulation, RedisPublisher):
+        for kind in (EmbeddedServer, MarketSimulation, RoutedPublisher):
             assert part(daemon, kind)
         assert {"depth@TATA_INR", "ticker@BTC_INR", "trade@INFY_INR"} <= set(part(daemon, Preload)._names)
         assert not list(part(daemon, Preload)), "nobody listens"

@@ -22,7 +22,7 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 
 from marketfeed.demo.embedded import EmbeddedServer, NoServerFound, find_server
-from marketfeed.redis.publisher import RedisPublisher
+from marketfeed.redis.commands import RedisCommands
 from tests.conftest import LogCapture
 from tests.system.harness import DEADLINE, Harness, Redis
 
@@ -269,10 +269,10 @@ def test_it_is_connected_to_once_it_listens() -> None:
 def test_whoever_waits_for_it_may_be_stopped() -> None:
     """And connects no more."""
     world = World().start()
-    publisher = RedisPublisher(world.reactor, world.server, world.server.address)
-    publisher.startService()
+    commands = RedisCommands(world.reactor, world.server, world.server.address)
+    commands.startService()
     ended: list[object] = []
-    publisher.stopService().addBoth(ended.append)
+    commands.stopService().addBoth(ended.append)
     assert ended == [None]
     world.child.protocol.childDataReceived(1, READY)
     assert world.reactor.unixClients == []

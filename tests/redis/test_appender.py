@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from marketfeed.redis import appender as redis_appender
+from marketfeed.redis import entries as redis_entries
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.appender import Loss, RedisAppender
+from marketfeed.redis.entries import Loss
 from marketfeed.redis.link_keeper import QUIET_SECONDS
+from marketfeed.redis.routed_appender import RoutedAppender
+from marketfeed.redis.topology import Node, OneServer
 from tests.conftest import LogCapture
 from tests.redis.memory import Connection, Endpoint, stop
 from tests.strategies import property_test
@@ -24,7 +27,9 @@ class World:
     def __init__(self, maxlen: int = 100) -> None:
         self.clock = Clock()
         self.endpoint = Endpoint(self.clock)
-        self.appender = RedisAppender(self.clock, self.endpoint, RedisAddress(), maxlen)
+        self.appender = RoutedAppender(self.clock, OneServer(Node("redis", RedisAddress(), self.endpoint)), maxlen)
+        self.entries = self.appender.entries
+        (self.part,) = self.appender.each()
         self.appender.startService()
 
     def connect(self) -> Connection:
@@ -47,7 +52,7 @@ def test_what_is_sent() -> None:
             (b"XADD", b"b", *words, b"*", b"d", b""),
         ]
         connection.say(b"-OOM no\r\n")
-        assert (world.appender.added, world.appender.lost) == (1, 1)
+        assert (world.entries.added, world.entries.lost) == (1, 1)
         world.stop()
 
 
@@ -79,7 +84,7 @@ def test_the_end_waits_for_answers() -> None:
     assert idle == [None]
     connection.cut()
     assert idle == [None, None]
-    assert (world.appender.added, world.appender.lost) == (1, 1)
+    assert (world.entries.added, world.entries.lost) == (1, 1)
     world.stop()
 
 
@@ -94,38 +99,38 @@ def test_what_comes_while_there_is_no_link_waits(logged: LogCapture) -> None:
     connection.say(ADDED)
     connection.cut()
     world.appender.publish([("a", b"4"), ("b", b"5")])
-    assert (world.appender.added, world.appender.lost) == (2, 1)
+    assert (world.entries.added, world.entries.lost) == (2, 1)
     assert any("the connection was lost before" in str(event.get("why")) for event in logged.events)
     connection = world.connect()
     connection.say(ADDED)
     connection.say(ADDED)
     assert [command[-1] for command in connection.asked()] == [b"4", b"5"]
-    assert (world.appender.added, world.appender.lost) == (4, 1)
+    assert (world.entries.added, world.entries.lost) == (4, 1)
     world.stop()
 
 
 def test_no_more_waits_than_there_is_room_for(logged: LogCapture, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is more is lost and counted, and so is what still waits at the end; it is said, but not for each of them."""
-    monkeypatch.setattr(redis_appender, "MOST_BYTES", 100 * (redis_appender.ENTRY_BYTES + 2))
+    monkeypatch.setattr(redis_entries, "MOST_BYTES", 100 * (redis_entries.ENTRY_BYTES + 2))
     world = World()
     for _ in range(150):
         world.appender.publish([("a", b"1")])
-    assert world.appender.lost == 50
+    assert world.entries.lost == 50
     assert 0 < sum("entries are lost" in text for text in logged.formats()) < 10
     connection = world.connect()
     connection.say(ADDED)
     assert len(connection.asked()) == 100
     world.appender.publish([("a", b"1"), ("a", b"1")])
-    assert world.appender.lost == 51
-    assert world.appender.losses[Loss.NO_ROOM] == 51
+    assert world.entries.lost == 51
+    assert world.entries.losses[Loss.NO_ROOM] == 51
     world.stop()
-    assert (world.appender.added, world.appender.lost) == (1, 151)
-    assert world.appender.losses[Loss.LINK_LOST] + world.appender.losses[Loss.ENDED] == 100
+    assert (world.entries.added, world.entries.lost) == (1, 151)
+    assert world.entries.losses[Loss.LINK_LOST] + world.entries.losses[Loss.ENDED] == 100
 
 
 def test_no_more_is_under_way_than_may_be_lost_with_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest follows the answers."""
-    monkeypatch.setattr(redis_appender, "UNDER_WAY", 3 * (redis_appender.ENTRY_BYTES + 2))
+    monkeypatch.setattr(redis_appender, "UNDER_WAY", 3 * (redis_entries.ENTRY_BYTES + 2))
     world = World()
     connection = world.connect()
     world.appender.publish([("a", b"%d" % number) for number in range(10)])
@@ -134,7 +139,7 @@ def test_no_more_is_under_way_than_may_be_lost_with_the_link(monkeypatch: pytest
     connection.say(ADDED * 2)
     assert [command[-1] for command in connection.asked()] == [b"4", b"5"]
     connection.cut()
-    assert world.appender.lost == 3
+    assert world.entries.lost == 3
     connection = world.connect()
     world.appender.publish([("a", b"x" * 10_000)])
     connection.say(ADDED)
@@ -174,7 +179,7 @@ def test_a_server_that_is_not_the_one_to_write_to(fault: str) -> None:
     connection.say(ADDED)
     assert [command[-1] for command in connection.asked()] == [b"3", b"4"]
     connection.say(ADDED * 2)
-    assert (world.appender.added, world.appender.lost) == (4, 0)
+    assert (world.entries.added, world.entries.lost) == (4, 0)
     world.stop()
 
 
@@ -201,13 +206,13 @@ def test_a_server_that_runs_a_script() -> None:
     connection.say(ADDED)
     assert [command[-1] for command in connection.asked()] == [b"2", b"3", b"4"]
     connection.say(ADDED * 2)
-    assert (world.appender.added, world.appender.lost) == (4, 0)
+    assert (world.entries.added, world.entries.lost) == (4, 0)
     assert connection.is_open
     world.appender.publish([("a", b"5")])
     connection.say(busy)
     connection.cut()
     world.stop()
-    assert (world.appender.added, world.appender.lost) == (4, 1)
+    assert (world.entries.added, world.entries.lost) == (4, 1)
 
 
 def test_what_is_late_is_lost_rather_than_out_of_order(logged: LogCapture) -> None:
@@ -220,7 +225,7 @@ def test_what_is_late_is_lost_rather_than_out_of_order(logged: LogCapture) -> No
     connection.asked()
     busy = b"-BUSY no\r\n"
     connection.say(busy * 2 + ADDED + busy)
-    assert (world.appender.added, world.appender.lost) == (2, 1)
+    assert (world.entries.added, world.entries.lost) == (2, 1)
     assert any("stream" in str(event.get("why")) for event in logged.events)
     world.clock.advance(redis_appender.BUSY_SECONDS)
     connection.say(ADDED)
@@ -232,7 +237,7 @@ def test_what_is_late_is_lost_rather_than_out_of_order(logged: LogCapture) -> No
     world.appender.publish([("a", b"5"), ("b", b"6"), ("a", b"7")])
     connection.say(b"-READONLY no\r\n")
     connection.cut()
-    assert (world.appender.added, world.appender.lost) == (4, 4), "the server may have the last one of a"
+    assert (world.entries.added, world.entries.lost) == (4, 4), "the server may have the last one of a"
     world.stop()
 
 
@@ -242,13 +247,13 @@ def test_why_entries_are_lost() -> None:
     connection = world.connect()
     world.appender.publish([("a", b"0")])
     connection.say(ADDED)
-    assert world.appender.losses == dict.fromkeys(Loss.ALL, 0)
+    assert world.entries.losses == dict.fromkeys(Loss.ALL, 0)
     world.appender.publish([("a", b"1"), ("b", b"2"), ("b", b"3"), ("c", b"4")])
     connection.say(b"-WRONGTYPE no\r\n-BUSY no\r\n" + ADDED)
     connection.cut()
     world.appender.publish([("a", b"5")])
     world.stop()
-    assert world.appender.losses == {
+    assert world.entries.losses == {
         Loss.NO_ROOM: 0,
         Loss.LINK_LOST: 1,
         Loss.REFUSED: 1,
@@ -276,8 +281,8 @@ def test_the_lag_is_the_age_of_the_oldest() -> None:
     assert appender.lag == began, "what was refused waits again"
     clock.advance(redis_appender.BUSY_SECONDS)
     connection.say(ADDED)
-    assert (appender.lag, appender.added) == (0, 3)
-    appender.pinged()
+    assert (appender.lag, world.entries.added) == (0, 3)
+    world.part.pinged()
     appender.publish([("a", b"4")])
     clock.advance(2)
     assert appender.lag == 2
@@ -291,17 +296,17 @@ def test_a_server_that_takes_nothing_is_known(fault: str) -> None:
     """From its first refusal until it takes an entry, or refuses one for what it is; whatever the link does."""
     world = World()
     connection = world.connect()
-    assert not world.appender.refusing
+    assert not world.part.refusing
     for other in (ADDED, b"-OOM no\r\n"):
         world.appender.publish([("a", b"1")])
         connection.say(f"-{fault}\r\n".encode())
-        assert world.appender.refusing
+        assert world.part.refusing
         world.clock.advance(redis_appender.BUSY_SECONDS)
         if not connection.is_open:
             connection = world.connect()
-        assert world.appender.refusing
+        assert world.part.refusing
         connection.say(other)
-        assert not world.appender.refusing
+        assert not world.part.refusing
     world.stop()
 
 
@@ -314,9 +319,9 @@ def test_a_refusal_of_what_is_lost_is_forgotten() -> None:
     world.appender.publish([("a", b"1"), ("a", b"2")])
     connection.say(b"-READONLY no\r\n")
     connection.cut()
-    assert (world.appender.lost, world.appender.refusing) == (2, True)
+    assert (world.entries.lost, world.part.refusing) == (2, True)
     world.connect()
-    assert not world.appender.refusing
+    assert not world.part.refusing
     world.stop()
 
 
@@ -361,8 +366,8 @@ def test_each_entry_is_added_once_in_order_or_counted(steps: list[bytes], stream
             connection.say(step)
             world.clock.advance(0)
     world.stop()
-    assert world.appender.added == len(added)
-    assert world.appender.lost == count - len(added)
+    assert world.entries.added == len(added)
+    assert world.entries.lost == count - len(added)
     assert len(set(added)) == len(added), "never twice"
     for stream in {stream for stream, _ in added}:
         numbers = [number for each, number in added if each == stream]

@@ -62,7 +62,7 @@ async def test_a_server_that_was_never_there(harness: Harness) -> None:
     for path in ("/", "/status.json", "/login"):
         assert (await bridge.ask(harness, path))[0] == 404
     samples = await bridge.samples(harness)
-    assert [samples[f"source_up {link}"] for link in ("redis", "appender", "redis commands")] == [0, 0, 0]
+    assert [samples[f"source_up {link}"] for link in ("redis", "redis appender", "redis commands")] == [0, 0, 0]
     assert await bridge.stop("TERM") == 0
 
 
@@ -92,13 +92,13 @@ async def test_what_it_says_of_a_server(harness: Harness) -> None:
     samples = await bridge.samples(harness)
     assert samples["bridge_dropped_total link-lost"] == 1
     assert samples["bridge_lag_seconds"] == 0
-    assert [samples[f"source_up {link}"] for link in ("redis", "appender")] == [0, 0]
+    assert [samples[f"source_up {link}"] for link in ("redis", "redis appender")] == [0, 0]
 
     await server.start()
     await bridge.becomes(harness, *_READY)
     samples = await bridge.samples(harness)
-    assert [samples[f"source_up {link}"] for link in ("redis", "appender")] == [1, 1]
-    assert min(samples[f"source_reconnects_total {link}"] for link in ("redis", "appender")) >= 1
+    assert [samples[f"source_up {link}"] for link in ("redis", "redis appender")] == [1, 1]
+    assert min(samples[f"source_reconnects_total {link}"] for link in ("redis", "redis appender")) >= 1
     redis = await server.connect()
     await redis.publish("trade@A", b"5")
     await bridge.comes_to(harness, {"bridge_publications_total": 7, **counts})

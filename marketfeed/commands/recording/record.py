@@ -13,18 +13,21 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marketfeed.commands.arguments import cannot_be_used, note, whole_number
 from marketfeed.commands.recording.output import BadOutput, FileNames, OutputFile
 from marketfeed.commands.recording.recorder import Moments, Recorder, Rotation
-from marketfeed.commands.redis_options import add_redis_options, endpoint_of, one_server, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, check_channels, redis_settings, where_redis_is
 from marketfeed.commands.running import end, run_until_ended
 from marketfeed.config.settings import BadSetting, Settings
 from marketfeed.model.selection import StreamSelection, parse_selection
 from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.logs import log_to_stderr
 from marketfeed.runtime.memory import parse_memory_limit
+
+if TYPE_CHECKING:
+    from twisted.application.service import IService
 
 __all__ = ["add_parser", "run"]
 
@@ -67,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Record until SIGINT or SIGTERM; returns the exit status."""
     settings = redis_settings(arguments)
     selection = parse_selection(arguments.patterns, StreamKinds(settings.all_kinds))
+    check_channels(settings, selection)
     rotation = _rotation(arguments)
     new_file = _files(arguments)
     for warning in settings.warnings:
@@ -78,35 +82,39 @@ def _record(
     settings: Settings, selection: StreamSelection, rotation: Rotation, new_file: Callable[[int], OutputFile]
 ) -> int:
     from twisted.internet import reactor as the_reactor
+    from twisted.internet.defer import maybeDeferred
     from twisted.internet.task import LoopingCall
 
-    from marketfeed.redis.commands import RedisCommands
-    from marketfeed.redis.listener import RedisListener
+    from marketfeed.redis.routed_listener import make_listener
 
     reactor: Any = the_reactor
-    endpoint, address = endpoint_of(reactor, settings), one_server(settings)
+    where = where_redis_is(reactor, settings)
     prefix = settings.channel_prefix.encode()
     moments = Moments()
     try:
         recorder = Recorder(selection, prefix, new_file, rotation, moments, lambda: end(reactor))
     except OSError as error:
         raise BadSetting(f"--output: {error.filename}: {error.strerror}") from None
-    roles = RedisCommands(reactor, endpoint, address)
     commands = selection.commands(prefix)
-    listener = RedisListener(reactor, endpoint, address, commands, recorder, roles, lambda: moments.now() / 1e6)
+    listener = make_listener(
+        reactor, where.channels, commands, recorder, lambda: moments.now() / 1e6, is_sharded=where.is_sharded
+    )
+    services: list[IService] = [*where.services, listener]
     log_to_stderr(reactor, settings.log_format, settings.log_level)
     flushing = LoopingCall(recorder.tick)
     flushing.clock = reactor
     began = time.monotonic()
 
     def start() -> None:
-        note("record", f"recording {', '.join(selection.texts)} from {address}, until Ctrl-C")
-        listener.startService()
+        note("record", f"recording {', '.join(selection.texts)} from {settings.redis}, until Ctrl-C")
+        for each in services:
+            each.startService()
         flushing.start(FLUSH_SECONDS, now=False)
 
     async def stop() -> None:
         flushing.stop()
-        await listener.stopService()
+        for service in reversed(services):
+            await maybeDeferred(service.stopService)
         recorder.close()
 
     run_until_ended(reactor, start, stop)

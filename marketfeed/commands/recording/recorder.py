@@ -1,8 +1,8 @@
 """What is heard from Redis becomes lines of a recording, file after file.
 
 1. A recording begins when everything is subscribed, and while there is no link it has a gap: between `begin` and
-   `end` a file admits all that may be missing from it. What comes late may be old, so a gap begins when the server was
-   asked for the last answer that came, or, of a replica, when it last had all that its master has.
+   `end` a file admits all that may be missing from it. It begins when nothing was known to be missing, and ends when
+   everything is subscribed again; where channels are on several servers, one that is lost is a gap of all streams.
 2. Times never go back within a file, whatever is done to the clock of the machine.
 3. A publication is recorded once, however many subscriptions cover it.
 4. A fault of the output ends the recording. Nothing is written after it.
@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import errno
-import math
 import time
 from collections.abc import Callable
 
@@ -62,7 +61,7 @@ class Rotation:
 
 
 class Recorder(Hearing):
-    """Writes what a `RedisListener` hears. `new_file`: opens the next file, for a time; may raise OSError.
+    """Writes what a listener hears. `new_file`: opens the next file, for a time; may raise OSError.
 
     `ended`: called once, when the recording cannot go on, before `close`; then `fault` says why, or is empty where the
     reader of the output has gone.
@@ -81,7 +80,7 @@ class Recorder(Hearing):
         self._new_file = new_file
         self._rotation = rotation
         self._moments = moments
-        self._now = self._good = self._asked = self._complete_at = moments.now()
+        self._now = self._complete_at = moments.now()
         self._gap_since: int | None = None
         self._is_over = False
         self._in_file = 0
@@ -103,12 +102,6 @@ class Recorder(Hearing):
     def arrived(self) -> None:
         self._attempt(self._look)
 
-    def asked(self) -> None:
-        self._asked = self._moments.now()
-
-    def answered(self) -> None:
-        self._good = self._asked
-
     def _hear(self, stream: bytes, payload: bytes) -> None:
         if self._is_over or not self._has_begun:
             return
@@ -122,7 +115,7 @@ class Recorder(Hearing):
             self.tick()
 
     def complete(self) -> None:
-        self._good = self._complete_at = self._now
+        self._complete_at = self._now
         if not self._has_begun:
             self._begin()
         elif self._gap_since is not None:
@@ -131,9 +124,9 @@ class Recorder(Hearing):
             self.gaps += 1
 
     def lost(self, good_at: float) -> None:
-        if self._has_begun and self._gap_since is None:
-            good = self._good if good_at == math.inf else min(self._good, int(good_at * _SECOND))
-            self._gap_since = max(good, self._complete_at)
+        if self._has_begun:
+            good = max(round(good_at * _SECOND), self._complete_at)
+            self._gap_since = good if self._gap_since is None else min(self._gap_since, good)
 
     # What the command says.
 

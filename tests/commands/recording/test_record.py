@@ -19,7 +19,7 @@ from marketfeed.commands.recording import record
 from marketfeed.commands.recording.format import Begin, End, Publication, read_records
 from marketfeed.commands.recording.recorder import Recorder
 from marketfeed.redis.address import RedisAddress
-from marketfeed.redis.commands import RedisCommands
+from marketfeed.redis.topology import Topology
 from tests.commands.reactor import ShortReactor
 
 
@@ -32,16 +32,19 @@ class FakeListener(Service):
     def __init__(
         self,
         reactor: Any,
-        endpoint: str | None,
-        address: RedisAddress,
+        topology: Topology,
         commands: list[tuple[bytes, bytes]],
         sink: Recorder,
-        roles: RedisCommands,
         now: Callable[[], float],
+        *,
+        is_sharded: bool,
     ) -> None:
         self.reactor = reactor
-        self.ca = endpoint
-        self.address = address
+        self.is_sharded = is_sharded
+        self.topology = topology
+        for node in topology.nodes:  # where they are known
+            self.ca = node.endpoint
+            self.address = node.address
         self.commands = commands
         self.sink = sink
         FakeListener.made.append(self)
@@ -69,7 +72,7 @@ class FakeListener(Service):
 @pytest.fixture
 def reactor(monkeypatch: pytest.MonkeyPatch, alone: None) -> ShortReactor:
     """The command's whole world, without real time either."""
-    monkeypatch.setattr("marketfeed.redis.listener.RedisListener", FakeListener)
+    monkeypatch.setattr("marketfeed.redis.routed_listener.make_listener", FakeListener)
     monkeypatch.setattr(FakeListener, "made", [])
     return ShortReactor(monkeypatch, 3)
 
