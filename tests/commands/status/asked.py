@@ -34,7 +34,7 @@ class Daemon(Shown):
         """Redis is there."""
         for link in self.links:
             link.link = object()
-        self.room.source.sink.reached()
+        self.room.source.sink.reached("redis")
 
     @asynccontextmanager
     async def listening(self, endpoint: Callable[[Any], IStreamServerEndpoint] | None = None) -> AsyncIterator[str]:
