@@ -60,9 +60,9 @@ class RedisLink:
         return self._link.fileno()
 
     @staticmethod
-    def head(channel: bytes) -> bytes:
+    def head(channel: bytes, verb: bytes = b"PUBLISH") -> bytes:
         """What a publication on `channel` begins with."""
-        return b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%b\r\n" % (len(channel), channel)
+        return b"*3\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(verb), verb, len(channel), channel)
 
     def publish(self, publications: Iterable[tuple[bytes, bytes]]) -> None:
         """Let them wait until the next `flush`, each with the `head` of its channel and its payload."""

@@ -14,7 +14,7 @@ import pytest_twisted
 from twisted.internet.threads import deferToThread
 
 from marketfeed.commands.recording.files import recorded
-from marketfeed.commands.recording.format import Gap, Publication
+from marketfeed.commands.recording.format import Begin, End, Gap, Publication, write_record
 from marketfeed.redis.topology import key_slot
 from tests.redis_servers.client import ClusterClient
 from tests.redis_servers.cluster import RedisCluster
@@ -224,3 +224,35 @@ async def test_a_simulated_market_in_streams(harness: Harness, cluster: RedisClu
     await harness.eventually(all_have_entries)
     market.signal("INT")
     assert await market.wait() == 0
+
+
+@pytest.mark.parametrize("is_classic", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_replay(harness: Harness, cluster: RedisCluster, tmp_path: Path, *, is_classic: bool) -> None:
+    """Into channels whose slots move meanwhile: a bridge has all that it could hear, in order."""
+    path = tmp_path / "market.jsonl"
+    count = 200
+    publications = [
+        Publication(10_000 * number, stream.encode(), b"%d" % number) for number in range(count) for stream in STREAMS
+    ]
+    records = [Begin(0, 1, ("*",)), *publications, End(10_000 * count, len(publications))]
+    path.write_bytes(b"".join(map(write_record, records)))
+    options = ("--pubsub=classic",) if is_classic else ()
+    bridge = command(harness, cluster, "bridge", *options, *(["trade@*"] if is_classic else STREAMS))
+    await bridge.expect("every channel is listened to")
+    replay = command(harness, cluster, "replay", *options, str(path))
+    await deferToThread(move_slots, cluster)
+    assert await replay.wait() == 0
+    assert replay.lines.all[-1].startswith(f"marketfeed replay: {len(publications)} publications of ")
+    assert "not answered" not in replay.lines.all[-1]
+
+    async def the_last_are_there() -> bool:
+        streams = await deferToThread(in_streams, cluster)
+        return all(streams[stream][-1:] == [count - 1] for stream in STREAMS[_MOVED:])
+
+    await harness.eventually(the_last_are_there)
+    await counts(bridge)
+    streams = in_streams(cluster)
+    assert all(map(in_order_once, streams.values()))
+    for stream in STREAMS if is_classic else STREAMS[_MOVED:]:
+        assert streams[stream] == list(range(count))

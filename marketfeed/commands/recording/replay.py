@@ -20,7 +20,7 @@ from marketfeed.commands.arguments import number
 from marketfeed.commands.recording.files import BadRecording, Place, check, recorded
 from marketfeed.commands.recording.format import Publication, Record
 from marketfeed.commands.recording.player import Pace, Player
-from marketfeed.commands.redis_options import add_redis_options, check_redis_files, one_server, redis_settings
+from marketfeed.commands.redis_options import add_redis_options, check_redis_files, redis_settings
 from marketfeed.config.settings import BadSetting, Settings
 from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
 from marketfeed.model.streams import StreamKinds
@@ -69,12 +69,16 @@ def run(arguments: argparse.Namespace) -> int:
     check_redis_files(settings)
     for warning in settings.warnings:
         print(warning, file=sys.stderr)
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, _interrupt)
+    _heed_signals()
     try:
         return _replay(arguments, settings, selection, pace)
     except KeyboardInterrupt:  # before there was anything to count
         return 0
+
+
+def _heed_signals() -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _interrupt)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -85,16 +89,18 @@ def _replay(
     arguments: argparse.Namespace, settings: Settings, selection: StreamSelection | None, pace: Pace | None
 ) -> int:
     from marketfeed.commands.recording.publisher import ReplayPublisher
-    from marketfeed.commands.redis_link import RedisFault, RedisLink
+    from marketfeed.commands.redis_link import RedisFault
+    from marketfeed.commands.redis_links import find_links
 
     notes = _Notes()
     try:
         check(arguments.files)
-        link = RedisLink.connect(one_server(settings), settings.redis_tls)
+        links = find_links(settings)
+        _heed_signals()
     except (BadRecording, RedisFault) as error:
         notes.line(str(error))
         return 1
-    publisher = ReplayPublisher(link)
+    publisher = ReplayPublisher(links)
     prefix = settings.channel_prefix.encode()
     player = Player(
         publisher, pace, prefix=prefix, selection=selection, tell=lambda: notes.progress(_counts(player, publisher))
@@ -110,7 +116,7 @@ def _replay(
         notes.line(str(error))
         how = "ended early: "
     finally:
-        link.close()
+        links.close()
     late = f", at most {player.latest:.1f} s late" if player.latest >= 1 else ""
     notes.line(f"{how}{_counts(player, publisher)} in {time.monotonic() - began:.1f} s{late}")
     return 1 if how == "ended early: " else 0

@@ -113,7 +113,10 @@ class TestOptions:
             ([URL, *TLS, "--redis-certificate", "x", "--redis-key", "no.key"], "--redis-key: no.key: No such file"),
             ([URL, "--redis-url", "http://secret@x"], "--redis-url: the scheme is another"),
             ([URL, "--redis-url", "embedded:"], "--redis-url: embedded: is a daemon's own server"),
-            ([URL, "--redis-url", "redis-cluster://h"], "--redis-url or REDIS_URL: this command connects to one server; expected redis://"),
+            (
+                [URL, "--redis-url", "redis-cluster://h"],
+                "--redis-url or REDIS_URL: this command connects to one server; expected redis://",
+            ),
             ([URL, *REDIS, "--clients", "0"], "--clients: '0' cannot be used; expected a whole number from 1 to 60000"),
             ([URL, *REDIS, "--clients", "²"], "--clients: '²' cannot be used"),
             (
