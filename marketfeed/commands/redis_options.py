@@ -45,7 +45,9 @@ def add_redis_options(parser: argparse.ArgumentParser) -> None:
 
 def add_server_options(group: argparse._ArgumentGroup, *, has_default: bool) -> None:
     """Add them to a group. `has_default`: without a URL there is a server as well."""
-    group.add_argument("--redis-url", metavar="URL", help="redis://[user:password@]host:port[/db], rediss://, unix://")
+    several = ", redis-sentinel://, redis-cluster://" if has_default else ""
+    forms = f"redis://[user:password@]host:port[/db], rediss://, unix://{several}"
+    group.add_argument("--redis-url", metavar="URL", help=forms)
     if has_default:
         group.add_argument("--redis-host", metavar="HOST", help="used when no URL is given (default: localhost)")
         group.add_argument("--redis-port", metavar="PORT", help="used when no URL is given (default: 6379)")

@@ -239,3 +239,19 @@ def test_a_signal_ends_the_process_well(tmp_path: Path, number: signal.Signals) 
         finally:
             process.kill()
     assert line == f"simulating TATA_INR on {server}, 50 publications a second, until Ctrl-C\n"
+
+
+def test_streams_have_no_channels(reactor: ShortReactor, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of whichever sort."""
+    assert simulated("--streams=5", "--pubsub=classic", "--redis-url=redis-cluster://h") == 2
+    assert capsys.readouterr().err.startswith("--pubsub: expected without --streams")
+    assert FakePublisher.made == []
+
+
+def test_a_cluster(reactor: ShortReactor) -> None:
+    """Its channels are sharded, unless it is said that they are not."""
+    for more, is_sharded in (((), True), (("--pubsub=classic",), False)):
+        assert simulated("--redis-url=redis-cluster://h", *more) == 0
+        assert FakePublisher.made[-1].is_sharded is is_sharded
+        keys, channels = FakePublisher.made[-1].topologies
+        assert (keys is channels) is is_sharded
