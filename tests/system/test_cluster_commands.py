@@ -149,7 +149,10 @@ async def test_a_bridge_while_slots_move(harness: Harness, cluster: RedisCluster
 
 @pytest_twisted.ensureDeferred
 async def test_a_bridge_while_a_master_is_killed(harness: Harness, cluster: RedisCluster) -> None:
-    """Everything that it has heard is in the streams once, in order, or is said to be lost."""
+    """Everything that it has heard is in the streams once, in order, or is said to be lost.
+
+    But for what the master had confirmed, and not passed on to its replica: Redis itself loses that.
+    """
     bridge = command(harness, cluster, "bridge", *STREAMS)
     await bridge.expect("every channel is listened to")
     engine = Engine(cluster)
@@ -160,7 +163,7 @@ async def test_a_bridge_while_a_master_is_killed(harness: Harness, cluster: Redi
     streams = in_streams(cluster)
     assert all(map(in_order_once, streams.values()))
     assert heard == added + lost
-    assert added <= sum(map(len, streams.values())) <= heard
+    assert sum(map(len, streams.values())) <= heard
     assert all(streams[stream][: len(numbers)] == numbers for stream, numbers in before.items())
 
 
