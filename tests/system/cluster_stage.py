@@ -17,7 +17,7 @@ from tests.system.harness import TWISTD, DaemonProcess, Harness
 from tests.system.lean import LeanClients
 from tests.system.numbered import OTHERS, Engine, Follower
 
-__all__ = ["KINDS", "ClusterStage", "held_in", "in_thread", "streams_of", "words"]
+__all__ = ["KINDS", "ClusterStage", "held_in", "in_thread", "numbers_in", "streams_of", "words"]
 
 KINDS = {
     "sharded": ("--source", "pubsub", "--pubsub", "sharded"),
@@ -150,10 +150,12 @@ class ClusterStage:
         return found
 
 
-def held_in(cluster: RedisCluster, streams: Iterable[str], after: str = "-") -> dict[str, list[int]]:
-    """The numbers that the entries have that Redis holds. `after`: from which id on."""
+def held_in(cluster: RedisCluster, streams: Iterable[str]) -> dict[str, list[int]]:
+    """The numbers that the entries have that Redis holds."""
     with cluster.client() as client:
-        return {
-            stream: [json.loads(fields[1])["t"] for _, fields in client.command("XRANGE", stream, after, "+")]
-            for stream in streams
-        }
+        return {stream: numbers_in(client.command("XRANGE", stream, "-", "+")) for stream in streams}
+
+
+def numbers_in(entries: Any) -> list[int]:
+    """Of the publications that these entries hold."""
+    return [json.loads(fields[1])["t"] for _, fields in entries]

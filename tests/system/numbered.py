@@ -49,25 +49,42 @@ class Publisher(Protocol):
 
 
 class AtServers:
-    """A `Publisher` at one server, whichever `find` names at the moment; another one after each loss."""
+    """A `Publisher` at one server: the one that `find` names, which raises StopIteration where nobody knows.
+
+    Nothing counts as acknowledged where it names another one afterwards.
+    """
 
     def __init__(self, find: Callable[[], ServerProcess]) -> None:
         self._find = find
+        self._server: ServerProcess | None = None
         self._connection: Connection | None = None
 
     def commands(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         try:
             if self._connection is None:
-                self._connection = self._find().connect(_MOST_WAIT)
-            return self._connection.replies(commands)
-        except (OSError, hiredis.HiredisError, StopIteration, AssertionError) as fault:
-            self.close()
-            return [fault] * len(commands)
+                self._server = self._named()
+                if self._server is None:
+                    raise ConnectionError("nobody knows where")
+                self._connection = self._server.connect(_MOST_WAIT)
+            replies = self._connection.replies(commands)
+            if self._named() is self._server:
+                return replies
+            fault: Exception = ConnectionError("it is another server now")
+        except (OSError, hiredis.HiredisError) as error:
+            fault = error
+        self.close()
+        return [fault] * len(commands)
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+
+    def _named(self) -> ServerProcess | None:
+        try:
+            return self._find()
+        except StopIteration:
+            return self._server
 
 
 class Engine:
