@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.threads import deferToThread
@@ -17,7 +17,7 @@ from tests.system.harness import TWISTD, DaemonProcess, Harness
 from tests.system.lean import LeanClients
 from tests.system.numbered import OTHERS, Engine, Follower
 
-__all__ = ["KINDS", "ClusterStage", "in_thread", "streams_of", "words"]
+__all__ = ["KINDS", "ClusterStage", "held_in", "in_thread", "numbers_in", "streams_of", "words"]
 
 KINDS = {
     "sharded": ("--source", "pubsub", "--pubsub", "sharded"),
@@ -138,19 +138,24 @@ class ClusterStage:
             assert not [line for line in daemon.lines if " critical " in line or "Traceback" in line]
 
     async def _unlike(self) -> list[str]:
-        held = await in_thread(self._held)
-        ends = {stream: numbers[-1] for stream, numbers in held.items()}
+        held = await in_thread(held_in, self.cluster, self.streams)
+        found = []
+        for follower in self.followers:
+            expected = {}
+            for stream, numbers in held.items():
+                first = next(number for number in follower.got[stream] if number in numbers)
+                expected[stream] = numbers[numbers.index(first) :]
+            await self.harness.eventually(lambda f=follower, e=expected: f.has_all(e))
+            found += follower.unlike(expected)
+        return found
 
-        def has_all(follower: Follower) -> bool:
-            return all(end in follower.got[stream][-50:] for stream, end in ends.items())
 
-        await self.harness.eventually(lambda: all(map(has_all, self.followers)))
-        return [line for each in self.followers for line in each.unlike(held)]
+def held_in(cluster: RedisCluster, streams: Iterable[str]) -> dict[str, list[int]]:
+    """The numbers that the entries have that Redis holds."""
+    with cluster.client() as client:
+        return {stream: numbers_in(client.command("XRANGE", stream, "-", "+")) for stream in streams}
 
-    def _held(self) -> dict[str, list[int]]:
-        """The numbers that the entries have that Redis holds."""
-        with self.cluster.client() as client:
-            return {
-                stream: [json.loads(fields[1])["t"] for _, fields in client.command("XRANGE", stream, "-", "+")]
-                for stream in self.streams
-            }
+
+def numbers_in(entries: Any) -> list[int]:
+    """Of the publications that these entries hold."""
+    return [json.loads(fields[1])["t"] for _, fields in entries]

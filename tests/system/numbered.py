@@ -49,25 +49,42 @@ class Publisher(Protocol):
 
 
 class AtServers:
-    """A `Publisher` at one server, whichever `find` names at the moment; another one after each loss."""
+    """A `Publisher` at one server: the one that `find` names, which raises StopIteration where nobody knows.
+
+    Nothing counts as acknowledged where it names another one afterwards.
+    """
 
     def __init__(self, find: Callable[[], ServerProcess]) -> None:
         self._find = find
+        self._server: ServerProcess | None = None
         self._connection: Connection | None = None
 
     def commands(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         try:
             if self._connection is None:
-                self._connection = self._find().connect(_MOST_WAIT)
-            return self._connection.replies(commands)
-        except (OSError, hiredis.HiredisError, StopIteration, AssertionError) as fault:
-            self.close()
-            return [fault] * len(commands)
+                self._server = self._named()
+                if self._server is None:
+                    raise ConnectionError("nobody knows where")
+                self._connection = self._server.connect(_MOST_WAIT)
+            replies = self._connection.replies(commands)
+            if self._named() is self._server:
+                return replies
+            fault: Exception = ConnectionError("it is another server now")
+        except (OSError, hiredis.HiredisError) as error:
+            fault = error
+        self.close()
+        return [fault] * len(commands)
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+
+    def _named(self) -> ServerProcess | None:
+        try:
+            return self._find()
+        except StopIteration:
+            return self._server
 
 
 class Engine:
@@ -209,21 +226,28 @@ class Follower(LeanClient):
             found += self._disorder(stream, [number for number in got if number in known], in_order=in_order)
         return found
 
-    def unlike(self, held: Mapping[str, Sequence[int]]) -> list[str]:
+    def unlike(self, expected: Mapping[str, Sequence[int]]) -> list[str]:
         """What is wrong with what came of what Redis holds, as lines."""
         found = list(self.faults)
         for stream, got in self.got.items():
-            kept = held[stream]
-            expected = kept[kept.index(next(number for number in got if number in kept)) :]
-            seen = set(got)
-            missing = [number for number in expected if number not in seen]
+            seen, there = set(got), set(expected[stream])
+            missing = [number for number in expected[stream] if number not in seen]
             if missing:
                 found.append(f"{stream}: {len(missing)} are missing, {missing[:5]}, gaps {self.spans(stream)}")
-            found += self._disorder(stream, got, in_order=False)
-            there = set(expected)
-            if not missing and [number for number in got if number in there] != expected:
+            elif [number for number in got if number in there] != list(expected[stream]):
                 found.append(f"{stream}: not in the order of its entries")
+            found += self._disorder(stream, got, in_order=False)
         return found
+
+    def has_all(self, expected: Mapping[str, Sequence[int]]) -> bool:
+        """The last of what is expected of each stream has come."""
+        return all(expected[stream][-1] in got[-50:] for stream, got in self.got.items() if expected[stream])
+
+    def forget(self) -> None:
+        """What has come so far is judged."""
+        for stream in self.streams:
+            self.got[stream].clear()
+            self.gaps[stream].clear()
 
     def touched(self) -> Collection[str]:
         """The streams that had a gap."""
