@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gathe
 from twisted.internet.task import LoopingCall
 from twisted.logger import LogLevel
 
+from marketfeed.daemon.workers.actions import Action, Assign, End, Kill, Listening, Over, Retire, Say, Spawn
 from marketfeed.daemon.workers.messages import (
     Accept,
     Answer,
@@ -25,19 +26,8 @@ from marketfeed.daemon.workers.messages import (
     ToWorker,
 )
 from marketfeed.daemon.workers.process import Program, WorkerProcess
-from marketfeed.daemon.workers.supervision import (
-    Action,
-    Assign,
-    End,
-    Kill,
-    Listening,
-    Over,
-    Retire,
-    Say,
-    SlotFacts,
-    Spawn,
-    Supervision,
-)
+from marketfeed.daemon.workers.slots import SlotFacts
+from marketfeed.daemon.workers.supervision import Supervision
 from marketfeed.runtime.logs import Log
 
 __all__ = ["Crew", "Member"]

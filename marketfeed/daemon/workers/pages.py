@@ -25,7 +25,7 @@ from marketfeed.api.pages import Partial
 from marketfeed.api.status import status_of
 from marketfeed.daemon.workers.answers import Family, StatusPart
 from marketfeed.daemon.workers.messages import Question
-from marketfeed.daemon.workers.supervision import SlotFacts, State
+from marketfeed.daemon.workers.slots import SlotFacts, State
 from marketfeed.hub.overview import StreamFacts
 
 __all__ = ["Answering", "CrewLists", "CrewMetrics", "CrewStatus"]

@@ -1,9 +1,8 @@
-"""When worker processes are started, rolled and ended, and which of them accepts from which queue. Pure.
+"""When worker processes are started, rolled and ended. Pure: it is told what happens, and says what is to be done.
 
 1. Each worker has a slot of its own. A process that ends has a successor at once; one that ends again soon after waits,
    longer each time.
-2. Every queue of arriving connections is somebody's: its own worker's while that is ready, and another's while it waits
-   to be started, or takes long to start. Where there is one queue, all who are ready accept from it.
+2. Who accepts from which queue is looked at after each event (see `slots`).
 3. A roll replaces one process after the other: the successor is ready before the old one is retired, and the old one is
    gone before the next roll begins. A successor that is not ready in time ends the roll, and the old one stays.
 4. A process that has not been heard of is killed, whatever it does: so is one that takes too long to be ready.
@@ -25,30 +24,12 @@ The states of a slot, and what happens in them:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from enum import Enum
 from typing import Any
 
-import msgspec
+from marketfeed.daemon.workers.actions import Action, Assign, End, Kill, Listening, Over, Retire, Say, Spawn
+from marketfeed.daemon.workers.slots import Process, Slot, SlotFacts, State, shares
 
-__all__ = [
-    "ADOPTED_SECONDS",
-    "READY_SECONDS",
-    "ROLL_SECONDS",
-    "SILENT_SECONDS",
-    "Action",
-    "Assign",
-    "End",
-    "Kill",
-    "Listening",
-    "Over",
-    "Retire",
-    "Say",
-    "SlotFacts",
-    "Spawn",
-    "State",
-    "Supervision",
-]
+__all__ = ["READY_SECONDS", "ROLL_SECONDS", "SILENT_SECONDS", "Supervision"]
 
 READY_SECONDS = 60.0
 """How long a process may take to be ready."""
@@ -56,108 +37,11 @@ ROLL_SECONDS = 10.0
 """The same, for one that is to replace another."""
 SILENT_SECONDS = 10.0
 """How long nothing may be heard of a process that is ready."""
-ADOPTED_SECONDS = 3.0
-"""How long a queue waits for a process that starts."""
 _STABLE_SECONDS = 60.0
 """Whoever was ready for so long has not failed before."""
 _LONGEST_WAIT = 30.0
 _HURRY_SECONDS = 5.0
 """How long a process has to end at once."""
-
-
-class Spawn(msgspec.Struct, frozen=True):
-    """Start a process for the worker `number`, and call it `process` from then on."""
-
-    number: int
-    process: int
-
-
-class Kill(msgspec.Struct, frozen=True):
-    process: int
-
-
-class Retire(msgspec.Struct, frozen=True):
-    """Let it accept nobody else, send its clients away, and end."""
-
-    process: int
-
-
-class End(msgspec.Struct, frozen=True):
-    """Let it send its clients away, and end."""
-
-    process: int
-    at_once: bool
-
-
-class Assign(msgspec.Struct, frozen=True):
-    """Let it accept from these queues, and from no others."""
-
-    process: int
-    queues: tuple[int, ...]
-
-
-class Say(msgspec.Struct, frozen=True):
-    """A line for the log."""
-
-    level: str
-    text: str
-    facts: dict[str, Any]
-
-
-class Listening(msgspec.Struct, frozen=True):
-    """All workers are ready, for the first time."""
-
-
-class Over(msgspec.Struct, frozen=True):
-    """The last process has ended, and none is to be started."""
-
-
-Action = Spawn | Kill | Retire | End | Assign | Say | Listening | Over
-
-
-class State(Enum):
-    """Of a slot."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    ROLLING = "rolling"
-    WAITING = "backing off"
-    ENDING = "ending"
-
-
-class SlotFacts(msgspec.Struct, frozen=True):
-    """What operators are told of a worker. `restarts`: processes that have ended by themselves; `due`: in how many
-    seconds the next one is started, if it waits; `process`: the one that is there.
-    """
-
-    number: int
-    state: State
-    restarts: int
-    due: float | None
-    process: int | None
-
-
-class _Process(msgspec.Struct):
-    number: int
-    born: float
-    patience: float
-    heard: float
-    is_ready: bool = False
-    ready_at: float = 0.0
-    is_retired: bool = False
-    is_killed: bool = False
-    is_successor: bool = False
-    queues: tuple[int, ...] = ()
-
-
-class _Slot(msgspec.Struct):
-    number: int
-    state: State = State.STARTING
-    main: int | None = None
-    successor: int | None = None
-    failures: int = 0
-    restarts: int = 0
-    due: float = 0.0
 
 
 class Supervision:
@@ -167,9 +51,9 @@ class Supervision:
     """
 
     def __init__(self, count: int, queues: int) -> None:
-        self._slots = {number: _Slot(number) for number in range(1, count + 1)}
+        self._slots = {number: Slot(number) for number in range(1, count + 1)}
         self._queues = queues
-        self._processes: dict[int, _Process] = {}
+        self._processes: dict[int, Process] = {}
         self._next = 1
         self._roll: deque[int] = deque()
         self._leaving: int | None = None  # the process whose end the roll waits for
@@ -294,17 +178,17 @@ class Supervision:
         actions, self._actions = self._actions, []
         return actions
 
-    def _start(self, slot: _Slot, now: float, *, is_successor: bool = False) -> None:
+    def _start(self, slot: Slot, now: float, *, is_successor: bool = False) -> None:
         process, self._next = self._next, self._next + 1
         patience = ROLL_SECONDS if is_successor else READY_SECONDS
-        self._processes[process] = _Process(slot.number, now, patience, now, is_successor=is_successor)
+        self._processes[process] = Process(slot.number, now, patience, now, is_successor=is_successor)
         if is_successor:
             slot.successor, slot.state = process, State.ROLLING
         else:
             slot.main, slot.state = process, State.STARTING
         self._actions.append(Spawn(slot.number, process))
 
-    def _restart(self, slot: _Slot, ended: _Process, now: float, how: str) -> None:
+    def _restart(self, slot: Slot, ended: Process, now: float, how: str) -> None:
         slot.restarts += 1
         if ended.is_ready and now - ended.ready_at >= _STABLE_SECONDS:
             slot.failures = 0
@@ -325,7 +209,7 @@ class Supervision:
             self._start(slot, now)
         self._go_on_rolling(now)
 
-    def _look_at(self, name: int, process: _Process, now: float) -> None:
+    def _look_at(self, name: int, process: Process, now: float) -> None:
         slot = self._slots[process.number]
         if self._hurry_until is not None and now >= self._hurry_until:
             self._kill(name, process)
@@ -340,7 +224,7 @@ class Supervision:
             if slot.successor == name:
                 self._stop_rolling(slot, f"it was not ready within {process.patience:g} s")
 
-    def _kill(self, name: int, process: _Process) -> None:
+    def _kill(self, name: int, process: Process) -> None:
         process.is_killed = True
         self._actions.append(Kill(name))
 
@@ -358,7 +242,7 @@ class Supervision:
             self._has_replaced = False
             self._say("info", "the workers have been replaced")
 
-    def _replace(self, slot: _Slot) -> None:
+    def _replace(self, slot: Slot) -> None:
         """The successor takes over."""
         old = slot.main
         slot.main, slot.successor, slot.state = slot.successor, None, State.RUNNING
@@ -368,7 +252,7 @@ class Supervision:
         self._has_replaced = True
         self._leaving = old
 
-    def _stop_rolling(self, slot: _Slot, why: str) -> None:
+    def _stop_rolling(self, slot: Slot, why: str) -> None:
         slot.successor = None
         if slot.state is State.ROLLING:
             slot.state = State.RUNNING
@@ -381,40 +265,14 @@ class Supervision:
 
     def _assign(self, now: float) -> None:
         """Tell each whose share has changed, before any old one is told that it has none."""
-        accepting = dict(self._accepting())
-        shares: dict[int, list[int]] = {name: [] for name in accepting.values()}
-        if self._queues == 1:
-            shares = {name: [0] for name in shares}
-        else:
-            for number in self._slots:
-                if number in accepting:
-                    shares[accepting[number]].append(number - 1)
-            for number in self._slots:
-                if number not in accepting and shares and self._is_abandoned(number, now):
-                    heir = min(shares, key=lambda name: (len(shares[name]), self._processes[name].number))
-                    shares[heir].append(number - 1)
-        for name, queues in shares.items():
+        for name, queues in shares(self._slots, self._processes, self._queues, now).items():
             process = self._processes[name]
-            if process.queues != tuple(queues):
-                process.queues = tuple(queues)
-                self._actions.append(Assign(name, process.queues))
+            if process.queues != queues:
+                process.queues = queues
+                self._actions.append(Assign(name, queues))
         if self._leaving is not None and not self._processes[self._leaving].is_retired:
             self._processes[self._leaving].is_retired = True
             self._actions.append(Retire(self._leaving))
-
-    def _accepting(self) -> Iterator[tuple[int, int]]:
-        """The workers that can, by number, and the process of each."""
-        for slot in self._slots.values():
-            process = None if slot.main is None else self._processes[slot.main]
-            if process is not None and process.is_ready and not process.is_killed and slot.main is not None:
-                yield slot.number, slot.main
-
-    def _is_abandoned(self, number: int, now: float) -> bool:
-        slot = self._slots[number]
-        if slot.main is None:
-            return True
-        process = self._processes[slot.main]
-        return process.is_killed or now - process.born >= ADOPTED_SECONDS
 
     def _say(self, level: str, text: str, **facts: Any) -> None:
         self._actions.append(Say(level, text, facts))

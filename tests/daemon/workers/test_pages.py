@@ -17,7 +17,7 @@ from marketfeed.api.pages import Partial
 from marketfeed.daemon.workers.answers import Family, StatusPart
 from marketfeed.daemon.workers.messages import Question
 from marketfeed.daemon.workers.pages import CrewLists, CrewMetrics, CrewStatus
-from marketfeed.daemon.workers.supervision import SlotFacts, State
+from marketfeed.daemon.workers.slots import SlotFacts, State
 from tests.strategies import property_test
 
 

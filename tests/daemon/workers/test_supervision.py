@@ -9,23 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.daemon.workers.supervision import (
-    ADOPTED_SECONDS,
-    READY_SECONDS,
-    ROLL_SECONDS,
-    SILENT_SECONDS,
-    Action,
-    Assign,
-    End,
-    Kill,
-    Listening,
-    Over,
-    Retire,
-    Say,
-    Spawn,
-    State,
-    Supervision,
-)
+from marketfeed.daemon.workers.actions import Action, Assign, End, Kill, Listening, Over, Retire, Say, Spawn
+from marketfeed.daemon.workers.slots import ADOPTED_SECONDS, State
+from marketfeed.daemon.workers.supervision import READY_SECONDS, ROLL_SECONDS, SILENT_SECONDS, Supervision
 from tests.strategies import property_test
 
 
