@@ -11,13 +11,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from marketfeed.boundaries import Sink
 from marketfeed.redis.routed_commands import ELSEWHERE
 from marketfeed.redis.stream_reads import Away, Reading
 
-__all__ = ["MisplacedStreams", "is_elsewhere"]
+__all__ = ["MisplacedStreams", "is_elsewhere", "tell_lost"]
 
 PAUSE_SECONDS = 0.2
 PATIENCE_SECONDS = 1.0
@@ -81,10 +81,16 @@ class MisplacedStreams:
 
     def tell_lost(self, now: float, sink: Sink) -> None:
         """Say which are out of reach by now."""
-        lost: dict[int, list[str]] = {}
-        for reading in list(self._untold):
-            if reading.away is not None and now - reading.away.at >= PATIENCE_SECONDS:
-                self._untold.discard(reading)
-                lost.setdefault(reading.away.since, []).append(reading.stream)
-        for since, streams in lost.items():
-            sink.lost(since, streams, "")
+        lost = [each for each in self._untold if each.away is not None and now - each.away.at >= PATIENCE_SECONDS]
+        self._untold.difference_update(lost)
+        tell_lost(lost, sink)
+
+
+def tell_lost(readings: Iterable[Reading], sink: Sink) -> None:
+    """Say of those of them that are away that they are out of reach, since all of each was last known."""
+    lost: dict[int, list[str]] = {}
+    for reading in readings:
+        if reading.away is not None:
+            lost.setdefault(reading.away.since, []).append(reading.stream)
+    for since, streams in lost.items():
+        sink.lost(since, streams, "")

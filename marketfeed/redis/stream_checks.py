@@ -9,11 +9,9 @@
    The server counts what is added to it: where it has not counted what was read since its last turn, that is missed.
    What is added without a pause is never read up to its end when it is counted: it is compared as the reads come that
    far. What is missed is told behind all that may lack it, for what was read then is no beginning of anything.
-5. Streams that are wanted are checked at once. Those that are read have their turn once in `TURN_SECONDS`: one whose
-   ids have gone backwards, or that was deleted, would be silent for ever without a loss of the link, and a book that
-   lacks what was deleted with it is wrong until then. Where there are few, `LEAST_A_SECOND` have their turn all the
-   same. These wait for the end of a read; where all is well nobody hears of it.
-6. What the server has refused is asked for again once in `ROUND_SECONDS`: a permission that is given ends no link.
+5. Streams that are wanted are checked at once. Those that are read, and those that were refused, are checked again when
+   their turn comes (see `verification`). These wait for the end of a read; where all is well nobody hears of it.
+6. Where a command was refused for one of its streams, each of them is checked by itself, before all others.
 7. Streams that do not exist yet are watched (see `absent_streams`), and checked when they do.
 8. Those that a server of a cluster does not have are checked again for as long as they are wanted from it (see
    `misplaced_streams`).
@@ -27,26 +25,22 @@ from typing import Any, Protocol
 from hiredis import ReplyError, pack_command
 
 from marketfeed.boundaries import Clock, Sink
-from marketfeed.model.entry_ids import EntryId, read_id, write_id
+from marketfeed.model.entry_ids import EntryId, write_id
 from marketfeed.redis.absent_streams import AbsentStreams
 from marketfeed.redis.commands import Commands
 from marketfeed.redis.misplaced_streams import MisplacedStreams, is_elsewhere
 from marketfeed.redis.reader_link import Reader
-from marketfeed.redis.rotation import Rotation, Rounds
-from marketfeed.redis.stream_entries import ABSENT, Extent, read_extent
+from marketfeed.redis.stream_entries import ABSENT, Extent, entry_id, read_extent
 from marketfeed.redis.stream_reads import Count, Reading
+from marketfeed.redis.verification import Verification
 
-__all__ = ["CHECKS", "LOOK_SECONDS", "REFUSALS", "StreamChecks", "StreamReader", "Verification", "entry_id"]
+__all__ = ["CHECKS", "REFUSALS", "StreamChecks", "StreamReader"]
 
 CHECKS = 500
 """Streams that are checked in one go."""
 LEFT = 100
 """Entries before one that was deleted, read in one go."""
 REFUSALS = ("NOPERM", "WRONGTYPE")
-LOOK_SECONDS = 0.25
-"""How often somebody may have a turn: all those of a second at once would hold up what is read."""
-TURN_SECONDS = 5.0
-LEAST_A_SECOND = 20
 
 
 class StreamReader(Reader, Protocol):
@@ -76,7 +70,10 @@ class StreamReader(Reader, Protocol):
 
 
 class StreamChecks:
-    """The streams that are to be checked. `doubt`: see `RedisStreams`."""
+    """The streams that are to be checked. `doubt`: see `RedisStreams`.
+
+    `is_narrowing`: each is asked by itself whether it may be read.
+    """
 
     def __init__(
         self, clock: Clock, commands: Commands, reader: StreamReader, doubt: Callable[[str], None] | None = None
@@ -90,6 +87,7 @@ class StreamChecks:
         self._holes: dict[Reading, EntryId] = {}
         self._verification = Verification(clock.seconds())
         self._asked_at = 0.0
+        self.is_narrowing = False
 
     def __bool__(self) -> bool:
         return bool(self._unchecked or self._due)
@@ -105,6 +103,7 @@ class StreamChecks:
         self._due.clear()
         self._holes.clear()
         self._verification.begin(self._clock.seconds())
+        self.is_narrowing = False
 
     def end(self) -> None:
         """There is no link: nothing is watched."""
@@ -115,7 +114,9 @@ class StreamChecks:
     def add(self, reading: Reading) -> None:
         self._unchecked[reading] = None
 
-    def add_first(self, readings: Iterable[Reading]) -> None:
+    def narrow(self, readings: Iterable[Reading]) -> None:
+        """One of these may not be read: find out which it is."""
+        self.is_narrowing = True
         self._unchecked = {**dict.fromkeys(readings), **self._unchecked}
 
     def drop(self, reading: Reading) -> None:
@@ -139,27 +140,24 @@ class StreamChecks:
             self._unchecked.update(dict.fromkeys(self._misplaced.due(now)))
             self._misplaced.tell_lost(now, self._reader.sink)
 
-    def next(self, is_narrowing: bool) -> tuple[bytes, int, Callable[[list[Any]], None]]:
-        """Some commands, how many they are, and what is to be done with their replies.
-
-        `is_narrowing`: they say of each stream by itself whether it may be read.
-        """
+    def next(self) -> tuple[bytes, int, Callable[[list[Any]], None]]:
+        """Some commands, how many they are, and what is to be done with their replies."""
         self._asked_at = self._clock.seconds()
         readings = [*self._unchecked, *(reading for reading in self._due if reading not in self._unchecked)][:CHECKS]
         commands, counts = [], []
         for reading in readings:
             self._unchecked.pop(reading, None)
             self._due.pop(reading, None)
-            asked = self._questions(reading, is_narrowing)
+            asked = self._questions(reading)
             commands += asked
             counts.append(len(asked))
         return b"".join(commands), len(commands), lambda answers: self._checked(readings, counts, answers)
 
-    def _questions(self, reading: Reading, is_narrowing: bool) -> list[bytes]:
+    def _questions(self, reading: Reading) -> list[bytes]:
         if reading in self._holes:
             return [pack_command(("XREAD", "COUNT", LEFT, "STREAMS", reading.key, reading.at))]
         asked = []
-        if is_narrowing or reading in self._verification.faults:
+        if self.is_narrowing or reading in self._verification.faults:
             asked.append(pack_command(("XREAD", "COUNT", 1, "STREAMS", reading.key, "$")))
         if reading.at:
             asked.append(pack_command(("XREVRANGE", reading.key, reading.at, "-", "COUNT", 1)))
@@ -289,50 +287,3 @@ class StreamChecks:
             reading.told = write_id(hole)
             reading.at = reading.told.encode()
         self._unchecked[reading] = None
-
-
-class Verification:
-    """The streams of a link, and whose turn it is. `now`: s of any clock. `faults`: why which are refused."""
-
-    def __init__(self, now: float) -> None:
-        self._read = Rotation[Reading]()
-        self._refused = Rotation[Reading]()
-        self.faults: dict[Reading, str] = {}
-        self.begin(now)
-
-    def begin(self, now: float) -> None:
-        """There is a new link, on which nothing is read yet, and nothing refused."""
-        self._read.clear()
-        self._refused.clear()
-        self.faults.clear()
-        self._rounds = Rounds(now, least_a_second=LEAST_A_SECOND, seconds=TURN_SECONDS)
-        self._retries = Rounds(now)
-
-    def flows(self, reading: Reading) -> None:
-        """The stream is read."""
-        self.forget(reading)
-        self._read.add(reading)
-
-    def refuse(self, reading: Reading, fault: str) -> bool:
-        """The server does not permit the stream. True: that is news."""
-        self._read.discard(reading)
-        self._refused.add(reading)
-        is_news = self.faults.get(reading) != fault
-        self.faults[reading] = fault
-        return is_news
-
-    def forget(self, reading: Reading) -> None:
-        """The stream is not wanted any more; nothing happens if it is not known."""
-        self._read.discard(reading)
-        self._refused.discard(reading)
-        self.faults.pop(reading, None)
-
-    def due(self, now: float) -> list[Reading]:
-        """The streams that are to be checked."""
-        turn = self._read.next(self._rounds.due(len(self._read), now))
-        return turn + self._refused.next(self._retries.due(len(self._refused), now))
-
-
-def entry_id(data: bytes) -> EntryId:
-    """An entry's id as the server writes it."""
-    return read_id(data.decode())

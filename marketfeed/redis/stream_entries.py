@@ -20,7 +20,7 @@ from typing import Any
 
 from marketfeed.model.entry_ids import ORIGIN, EntryId, before, read_id
 
-__all__ = ["ABSENT", "Extent", "payload_of", "read_extent"]
+__all__ = ["ABSENT", "Extent", "entry_id", "payload_of", "read_extent"]
 
 FIELD = b"d"
 """The field that holds the publication."""
@@ -31,6 +31,11 @@ def payload_of(fields: list[bytes]) -> bytes | None:
     if fields and fields[0] == FIELD:
         return fields[1]
     return next((fields[at + 1] for at in range(0, len(fields), 2) if fields[at] == FIELD), None)
+
+
+def entry_id(data: bytes) -> EntryId:
+    """An entry's id as the server writes it."""
+    return read_id(data.decode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from twisted.internet.task import Clock
 
 from marketfeed.redis.absent_streams import FEW, LOOK_SECONDS
 from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.read_rounds import LATE_SECONDS
 from marketfeed.redis.stream_checks import CHECKS
 from marketfeed.redis.stream_reads import BYTES, LEAST
-from marketfeed.redis.streams import LATE_SECONDS, RedisStreams
+from marketfeed.redis.streams import RedisStreams
 from tests.redis.memory import Connection, Endpoint, resp
 from tests.redis.streams import Heard
 

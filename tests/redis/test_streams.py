@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_twisted
 
-from marketfeed.redis import read_pace, rotation, stream_checks
+from marketfeed.redis import read_pace, read_rounds, rotation, verification
 from marketfeed.redis import streams as redis_streams
 from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.ordered_snapshots import OrderedSnapshots
@@ -93,7 +93,7 @@ async def test_it_begins_behind_the_last_entry(harness: Harness) -> None:
 @pytest_twisted.ensureDeferred
 async def test_wishes_do_not_wait_for_the_end_of_a_read(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """A blocked read would last for ever here, and is ended whenever a stream is wanted, a thousand in one turn too."""
-    monkeypatch.setattr(redis_streams, "LONG_MS", 0)
+    monkeypatch.setattr(read_rounds, "LONG_MS", 0)
     server = await harness.redis()
     redis = await server.connect()
     source, heard = source_on(harness, server)
@@ -153,9 +153,9 @@ async def test_nothing_is_missed_across_a_lost_link(harness: Harness) -> None:
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody has a turn, and soon; no read waits for long."""
     monkeypatch.setattr(redis_streams, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(stream_checks, "TURN_SECONDS", 0.02)
+    monkeypatch.setattr(verification, "TURN_SECONDS", 0.02)
     monkeypatch.setattr(rotation, "ROUND_SECONDS", 0.02)
-    monkeypatch.setattr(redis_streams, "LONG_MS", 100)
+    monkeypatch.setattr(read_rounds, "LONG_MS", 100)
 
 
 @pytest.mark.usefixtures("often")
@@ -357,7 +357,7 @@ async def test_trimming_while_nothing_was_read(harness: Harness, monkeypatch: py
     await redis.command("XADD", A, "5-0", "d", "5")
     await harness.eventually(lambda: heard.count("publish") == 2)
     await harness.eventually(lambda: blocked_for(redis))
-    monkeypatch.setattr(redis_streams, "LATE_SECONDS", 0, raising=False)
+    monkeypatch.setattr(read_rounds, "LATE_SECONDS", 0)
     await redis.command("MULTI")
     redis.command("XADD", A, "6-0", "d", "6")
     redis.command("XADD", A, "MAXLEN", "1", "7-0", "d", "7")

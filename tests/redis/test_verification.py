@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from marketfeed.redis.rotation import ROUND_SECONDS
-from marketfeed.redis.stream_checks import LOOK_SECONDS, TURN_SECONDS, Verification
 from marketfeed.redis.stream_reads import Reading
+from marketfeed.redis.verification import LOOK_SECONDS, TURN_SECONDS, Verification
 
 
 @pytest.mark.parametrize(("members", "seconds"), [(1, 1), (100, TURN_SECONDS), (1000, TURN_SECONDS), (3000, 15)])
