@@ -26,7 +26,8 @@ from marketfeed.websocket.connection import ClientFactory
 from marketfeed.websocket.connections import UserManager
 from tests.certificates import Authority
 from tests.conftest import LogCapture
-from tests.daemon.test_build import IN_FRONT, FakeReactor, _surroundings, admit, asked, part, status
+from tests.daemon.fakes import FakeReactor
+from tests.daemon.test_build import IN_FRONT, _surroundings, admit, asked, part, status
 from tests.docs_runner import ROOT
 from tests.fakes import FakeTransport
 from tests.tokens import SECRET, signed

@@ -18,7 +18,8 @@ from marketfeed.daemon.workers.worker import Place
 from marketfeed.redis.address import EMBEDDED, RedisAddress
 from marketfeed.runtime.memory import MemoryGuard, MemoryLimit
 from marketfeed.websocket.connections import UserManager
-from tests.daemon.test_build import DEMO, IN_FRONT, FakeReactor, _surroundings, described, names, part, tree
+from tests.daemon.fakes import FakeReactor
+from tests.daemon.test_build import DEMO, IN_FRONT, _surroundings, described, names, part, tree
 
 __all__ = ["_surroundings"]
 
