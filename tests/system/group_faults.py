@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from marketfeed.redis.topology import key_slot
+from marketfeed.redis.topology import SLOTS, key_slot
 from tests.redis_servers.client import eventually
 from tests.redis_servers.cluster import RedisCluster
 from tests.redis_servers.network import Network
@@ -38,8 +38,11 @@ class GroupFaults(ABC):
     """Draws faults, and judges what came of what was published meanwhile.
 
     `counts`: how many faults of each kind there were; `recoveries`: s from when Redis served again until everybody had
-    what was published then; `published`: all that was acknowledged.
+    what was published then; `published`: all that was acknowledged. `affected`: the streams that a fault is about.
+    `is_apart`: others hear of no gap.
     """
+
+    is_apart = False
 
     def __init__(self, harness: Harness, kind: str, url: str, streams: Sequence[str], rng: random.Random) -> None:
         self.harness = harness
@@ -54,6 +57,7 @@ class GroupFaults(ABC):
         self._judged = dict.fromkeys(streams, b"0-0")
         self._kinds = list(self.kinds())
         self._drawn: list[_Kind] = []
+        self.affected: set[str] = set()
         self.published = 0
         self.counts: dict[str, int] = defaultdict(int)
         self.recoveries: list[float] = []
@@ -98,6 +102,7 @@ class GroupFaults(ABC):
     async def _amid(self, fault: _Kind, share: int) -> str:
         name = fault.__name__.strip("_")
         self.counts[name] += 1
+        self.affected.clear()
         engine = self._engine = Engine(
             self.publisher(), self.streams, words(self.kind), first=self._number, share=_SHARE, pause=0.005
         )
@@ -152,6 +157,7 @@ class GroupFaults(ABC):
         except AssertionError:
             raise AssertionError(f"after {name}, {len(found)}:\n" + "\n".join(found[:10])) from None
         for follower in self._followers:
+            assert not self.is_apart or follower.touched() <= self.affected, f"after {name}"
             follower.forget()
 
     def _held(self) -> Mapping[str, Sequence[int]]:
@@ -177,6 +183,7 @@ class ClusterFaults(GroupFaults):
         self._network = network
         streams = [stream for streams in streams_of(cluster).values() for stream in streams]
         super().__init__(harness, kind, cluster.url, streams, rng)
+        self.is_apart = kind == "sharded"
 
     def kinds(self) -> Sequence[_Kind]:
         found: list[_Kind] = [
@@ -205,8 +212,17 @@ class ClusterFaults(GroupFaults):
     def wait_whole(self) -> None:
         self._cluster.wait_whole()
 
-    async def _master(self) -> ServerProcess:
+    async def _any_master(self) -> ServerProcess:
         return self.rng.choice(await in_thread(lambda: self._cluster.masters))
+
+    async def _master(self) -> ServerProcess:
+        """One that a fault is about."""
+        master = await self._any_master()
+        self.affected |= await in_thread(self._streams_of, master)
+        return master
+
+    def _streams_of(self, node: ServerProcess) -> set[str]:
+        return {stream for stream in self.streams if self._cluster.owner(stream) is node}
 
     async def _master_killed(self) -> None:
         master = await self._master()
@@ -233,7 +249,7 @@ class ClusterFaults(GroupFaults):
         await self.serves_again(self._cluster.wait_served)
 
     async def _replica_killed(self) -> None:
-        replica = await in_thread(self._cluster.replica_of, await self._master())
+        replica = await in_thread(self._cluster.replica_of, await self._any_master())
         replica.kill()
         await self.moment()
         await in_thread(replica.start)
@@ -260,12 +276,14 @@ class ClusterFaults(GroupFaults):
 
     async def _watched_slots_moved(self) -> None:
         for stream in self.rng.sample(self.streams, 2):
-            await in_thread(self._cluster.move_slot, key_slot(stream.encode()), await self._master())
+            self.affected.add(stream)
+            await in_thread(self._cluster.move_slot, key_slot(stream.encode()), await self._any_master())
             await self.serves_again(self._cluster.wait_served)
 
     async def _other_slots_moved(self) -> None:
-        for slot in self.rng.sample(range(1 << 14), 10):
-            await in_thread(self._cluster.move_slot, slot, await self._master())
+        watched = {key_slot(stream.encode()) for stream in self.streams}
+        for slot in self.rng.sample([slot for slot in range(SLOTS) if slot not in watched], 10):
+            await in_thread(self._cluster.move_slot, slot, await self._any_master())
 
     async def _connections_killed(self) -> None:
         master = await self._master()
@@ -275,7 +293,8 @@ class ClusterFaults(GroupFaults):
 
     async def _partition(self) -> None:
         assert self._network is not None
-        near = self._cluster.nodes[1:]
+        far, *near = self._cluster.nodes
+        self.affected |= await in_thread(self._streams_of, far)
         await in_thread(self._network.cut)
         try:
             await self.serves_again(lambda: self._wait_without_far(near))
