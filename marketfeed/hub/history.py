@@ -34,7 +34,7 @@ class Histories:
     publications or bytes nothing is kept, and offsets go on.
     """
 
-    __slots__ = ("_closed", "_epoch", "_epochs", "_oldest", "_order", "limit", "max_bytes", "seconds", "size")
+    __slots__ = ("_closed", "_numbers", "_oldest", "_order", "epochs", "limit", "max_bytes", "seconds", "size")
 
     def __init__(self, limit: int, seconds: float, max_bytes: int) -> None:
         self.limit = limit if max_bytes > 0 else 0
@@ -46,12 +46,13 @@ class Histories:
         self._oldest: list[tuple[float, int, History]] = []
         self._order = 0
         self._closed = 0  # entries of histories that are closed
-        self._epoch = secrets.token_hex(4)
-        self._epochs = count()
+        self.epochs = secrets.token_hex(4)
+        """What all epochs of this process begin with, up to a full stop."""
+        self._numbers = count()
 
     def new_epoch(self) -> str:
         """An epoch that there has never been, in no other process either."""
-        return f"{self._epoch}.{next(self._epochs):x}"
+        return f"{self.epochs}.{next(self._numbers):x}"
 
     def expiring(self, now: float) -> Iterator[int]:
         """Drop what is older than it may be, of a few histories at a time. `now`: s of the clock that `add` is told.
