@@ -10,21 +10,28 @@
 from __future__ import annotations
 
 import heapq
+import re
 import secrets
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import count
 
-__all__ = ["KEEPING", "Histories", "History"]
+__all__ = ["KEEPING", "Histories", "History", "is_epoch"]
 
 KEEPING = 128
 """The bytes that it takes to keep a publication, beside its own: they count."""
 
+_EPOCH = re.compile(r"[0-9a-f]{8}\.[0-9a-f]{1,16}")
 _FEW = 64  # dropped ones that are not worth moving the rest for
 _RATE_SECONDS = 10.0
 _EXPIRED_TOGETHER = 50  # histories
 _EXPIRED_IN_US = 4  # one of them, about
+
+
+def is_epoch(text: str) -> bool:
+    """Whether this is what `Histories.new_epoch` makes, in this process or another one."""
+    return _EPOCH.fullmatch(text) is not None
 
 
 class Histories:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from hashlib import blake2b
 
-from marketfeed.hub.history import Histories, History
+from marketfeed.hub.history import Histories, History, is_epoch
 from marketfeed.model.entry_ids import ORIGIN, parse_id, read_id
 from marketfeed.model.numbers import whole
 
@@ -58,7 +58,7 @@ class CountedHistory(History):
     def foreign(self, offset: str) -> tuple[str, int] | None:
         """The epoch and the number of an offset that another process may have given; None: none has."""
         epoch, _, text = offset.rpartition("-")
-        number = whole(text, _DIGITS) if epoch and epoch != self.epoch else None
+        number = whole(text, _DIGITS) if epoch != self.epoch and is_epoch(epoch) else None
         return None if number is None else (epoch, number)
 
     def newest_digests(self, most: int) -> list[bytes]:

@@ -37,9 +37,10 @@ _Key = tuple[str, str]
 
 
 class _Waiter(msgspec.Struct, eq=False):
-    """Somebody who waits for the `missing` ones."""
+    """Somebody who waits for the `missing` ones, `until` then."""
 
     missing: set[_Key]
+    until: float
     done: Deferred[None]
 
     def settled(self, key: _Key) -> None:
@@ -119,7 +120,7 @@ class Translations:
     def _look_for(self, keys: set[_Key]) -> Deferred[None]:
         if not keys:
             return succeed(None)
-        waiter = _Waiter(set(keys), Deferred())
+        waiter = _Waiter(set(keys), self._clock.seconds() + SECONDS, Deferred())
         for key in keys:
             self._wanted.setdefault(key, []).append(waiter)
         if self._round is None:
@@ -128,11 +129,22 @@ class Translations:
 
     def _next_round(self) -> None:
         self._round = None
-        if self._wanted:
-            keys = list(islice(self._wanted, MOST_ASKED))
+        keys = self._next_keys()
+        if keys:
             self._round = asked = Deferred.fromCoroutine(self._ask(keys)).addTimeout(SECONDS, self._clock)
             asked.addErrback(self._failed)
             asked.addCallback(lambda _: self._end_round(keys))
+
+    def _next_keys(self) -> list[_Key]:
+        """Those that come next; for what nobody waits any more, nobody is asked."""
+        keys: list[_Key] = []
+        now = self._clock.seconds()
+        for key in list(islice(self._wanted, MOST_ASKED)):
+            if all(waiter.until <= now for waiter in self._wanted[key]):
+                del self._wanted[key]
+            else:
+                keys.append(key)
+        return keys if keys or not self._wanted else self._next_keys()
 
     def _failed(self, why: Failure) -> None:
         if why.check(TimeoutError, CancelledError) is None:

@@ -24,6 +24,8 @@ from tests.rooms import Client, Room, member, trade
 from tests.strategies import machine_test
 
 STREAM = "trade@A"
+UNKNOWN = "0badc0de.7-7"
+"""An offset that nobody has given."""
 
 
 class Server:
@@ -328,7 +330,7 @@ def test_one_that_does_not_answer_is_waited_for_so_long_and_no_longer() -> None:
     publish(server, (one, other), trade(1))
     settle(one, other)
     offset = list(one.link.places)[-1]
-    comers = [Comer(other, offset, 1), Comer(other, "of.somebody-7", 1)]
+    comers = [Comer(other, offset, 1), Comer(other, UNKNOWN, 1)]
     other.room.clock.advance(SECONDS - 0.01)
     assert [comer.client.recovered for comer in comers] == [None, None]
     other.room.clock.advance(0.01)
@@ -486,11 +488,64 @@ def test_the_end_of_the_hub_is_the_end_of_who_waits() -> None:
 def test_what_is_no_offset_is_not_asked_for() -> None:
     """Nor one of an archive's."""
     _, one, other = pair()
-    for text in ("", "-", "-1", "of another daemon", "a-", "a-b", "1-99999999999999999999999", "ä-²"):
+    for text in (
+        "",
+        "-",
+        "-1",
+        "of another daemon",
+        "0badc0de.7-",
+        "0badc0de.7-b",
+        "1-9",
+        "0badc0de.7-²",
+        "0BADC0DE.7-7",
+    ):
         Comer(other, text, 0)
+    Comer(other, f"0badc0de.{'7' * 17}-7", 0)
+    Comer(other, f"0badc0de.7-{'7' * 21}", 0)
     assert not other.line.asked
     one.end()
     other.end()
+
+
+def test_who_invents_offsets_pays_and_makes_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even with what a sibling's offsets begin with."""
+    server, one, other = pair()
+    publish(server, (one, other), trade(1))
+    settle(one, other)
+    monkeypatch.setattr("marketfeed.hub.offsets.digest", None)
+    comer = Comer(other, f"{one.room.hub.epochs}.fff-1", 1)
+    assert comer.client.waiting is not None
+    assert comer.client.waiting.written == 32 * 16
+    other.line.bring()
+    assert not one.link.waiting, "Redis is not asked either"
+    settle(one, other)
+    assert comer.client.recovered == {STREAM: False}
+    one.end()
+    other.end()
+
+
+def test_for_what_nobody_waits_any_more_nobody_is_asked() -> None:
+    """Those who come after it are not behind all that was wanted before."""
+    room = Room(linger=0)
+    line = Line(room.hub.pasts)
+    room.hub.ask(line)
+    clients = []
+    for first in range(0, 900, 90):
+        streams = [f"trade@S{number}" for number in range(first, first + 90)]
+        clients.append(Client(room).join(*streams, since=dict.fromkeys(streams, UNKNOWN)))
+    room.source.confirm()
+    room.clock.advance(SECONDS - 0.1)
+    last = Client(room).join(STREAM, since={STREAM: UNKNOWN})
+    room.source.confirm()
+    room.clock.advance(0.1)
+    assert all(client.recovered is not None for client in clients)
+    assert line.asked[-1] == [(STREAM, UNKNOWN[:10])]
+    line.bring()
+    for _ in range(4):
+        line.bring()
+        room.turn()
+    assert last.recovered == {STREAM: False}
+    assert len(line.asked) == 2
 
 
 def test_many_streams_are_asked_for_a_portion_at_a_time() -> None:
@@ -499,7 +554,7 @@ def test_many_streams_are_asked_for_a_portion_at_a_time() -> None:
     room.hub.ask(line)
     streams = [f"trade@S{number}" for number in range(450)]
     member(room, *streams[:90])
-    client = Client(room).join(*streams, since=dict.fromkeys(streams, "of.somebody-7"))
+    client = Client(room).join(*streams, since=dict.fromkeys(streams, UNKNOWN))
     while client.waiting is not None:
         room.source.confirm()
         line.bring()
