@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -24,6 +25,8 @@ __all__ = [
     "Entry",
     "HubPort",
     "NoBook",
+    "Past",
+    "Pasts",
     "Sink",
     "Snapshots",
     "Source",
@@ -76,6 +79,13 @@ class Source(Protocol):
     def unwant(self, stream: str) -> None:
         """Deliver this stream no longer."""
 
+    def caught_up(self, stream: str) -> Deferred[str | None]:
+        """Wait until all that had been published on a stream by now was delivered.
+
+        Returns the server that has told it: whoever hears the stream from there hears the same, in the same order.
+        None: that is not to be known any more. It never fails.
+        """
+
 
 class Archive(Protocol):
     """The past of the streams, where a source keeps it. A Deferred of these never fails."""
@@ -104,6 +114,30 @@ class Snapshots(Protocol):
 
         Those of a `Source` come behind all that had been published as they were read: what the sink hears of the
         stream after that is not in it, unless the engine writes states ahead of its publications.
+        """
+
+
+class Past(msgspec.Struct, frozen=True, array_like=True):
+    """What a process has heard of a stream in an epoch of its own, up to a moment.
+
+    `newest`: the number of the last publication, or 0; `digests`: of the newest ones, oldest first; `origin`: where
+    from, and how it is read. Two who have the same `origin` have the same publications, in the same order.
+    """
+
+    stream: str
+    epoch: str
+    newest: int
+    digests: list[bytes]
+    origin: str
+
+
+class Pasts(Protocol):
+    """What one process, or several, have heard of the streams to which they gave offsets of their own."""
+
+    def of(self, wanted: Sequence[tuple[str, str]]) -> Deferred[list[Past]]:
+        """The past of each (stream, epoch), with all that had been published by now; in any order.
+
+        Those that are not known, or not any more, are left out. It never fails.
         """
 
 

@@ -181,6 +181,9 @@ class FakeSource:
         self.confirmed.discard(stream)
         self.calls.append(("unwant", stream))
 
+    def caught_up(self, stream: str) -> Deferred[str | None]:
+        return succeed("server")
+
     # What the test calls.
 
     @property

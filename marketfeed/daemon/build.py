@@ -144,7 +144,19 @@ def build(
         role = place.role
         views = make_views(reactor, parts, kinds, users.run, dict, number=role.number, first_sample=role.first_sample)
         daemon = Daemon(reactor, users, in_front=True, observer=observer, heeds_signals=False)
-        control = Control(reactor, place, daemon, Answers(views), reload, handshakes.waiting, HANDSHAKE_SECONDS, notes)
+        control = Control(
+            reactor,
+            place,
+            daemon,
+            Answers(views),
+            hub.pasts,
+            hub.epochs,
+            reload,
+            handshakes.waiting,
+            HANDSHAKE_SECONDS,
+            notes,
+        )
+        hub.ask(control)
         shown = [views.samples, control]
         last = (views.samples, refusals, loop, memory, collector, control)
     own = (collector, memory, loop, hub, refusals, users, heartbeat)

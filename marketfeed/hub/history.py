@@ -10,21 +10,28 @@
 from __future__ import annotations
 
 import heapq
+import re
 import secrets
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import count
 
-__all__ = ["KEEPING", "Histories", "History"]
+__all__ = ["KEEPING", "Histories", "History", "is_epoch"]
 
 KEEPING = 128
 """The bytes that it takes to keep a publication, beside its own: they count."""
 
+_EPOCH = re.compile(r"[0-9a-f]{8}\.[0-9a-f]{1,16}")
 _FEW = 64  # dropped ones that are not worth moving the rest for
 _RATE_SECONDS = 10.0
 _EXPIRED_TOGETHER = 50  # histories
 _EXPIRED_IN_US = 4  # one of them, about
+
+
+def is_epoch(text: str) -> bool:
+    """Whether this is what `Histories.new_epoch` makes, in this process or another one."""
+    return _EPOCH.fullmatch(text) is not None
 
 
 class Histories:
@@ -34,7 +41,7 @@ class Histories:
     publications or bytes nothing is kept, and offsets go on.
     """
 
-    __slots__ = ("_closed", "_epoch", "_epochs", "_oldest", "_order", "limit", "max_bytes", "seconds", "size")
+    __slots__ = ("_closed", "_numbers", "_oldest", "_order", "epochs", "limit", "max_bytes", "seconds", "size")
 
     def __init__(self, limit: int, seconds: float, max_bytes: int) -> None:
         self.limit = limit if max_bytes > 0 else 0
@@ -46,12 +53,13 @@ class Histories:
         self._oldest: list[tuple[float, int, History]] = []
         self._order = 0
         self._closed = 0  # entries of histories that are closed
-        self._epoch = secrets.token_hex(4)
-        self._epochs = count()
+        self.epochs = secrets.token_hex(4)
+        """What all epochs of this process begin with, up to a full stop."""
+        self._numbers = count()
 
     def new_epoch(self) -> str:
         """An epoch that there has never been, in no other process either."""
-        return f"{self._epoch}.{next(self._epochs):x}"
+        return f"{self.epochs}.{next(self._numbers):x}"
 
     def expiring(self, now: float) -> Iterator[int]:
         """Drop what is older than it may be, of a few histories at a time. `now`: s of the clock that `add` is told.

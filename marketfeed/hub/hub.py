@@ -21,16 +21,18 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Answers, Clock, Entry, NoBook, Source, Subscriber
+from marketfeed.boundaries import Answers, Clock, Entry, NoBook, Pasts, Source, Subscriber
 from marketfeed.hub.fanout import send_group, send_groups
 from marketfeed.hub.flush_sampler import FlushSampler
 from marketfeed.hub.groups import Audiences, Group, Shared, is_member
 from marketfeed.hub.join import Join
 from marketfeed.hub.overview import Overview
+from marketfeed.hub.pasts import OwnPasts
 from marketfeed.hub.portions import Portions, Work
 from marketfeed.hub.queries import Queries
 from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.subscribe import Subscriptions
+from marketfeed.hub.translations import Translations
 from marketfeed.hub.upstream import HubLimits, Upstream
 from marketfeed.model.book_state import BookState
 from marketfeed.model.publications import BadPublication
@@ -46,7 +48,7 @@ _SWEEP_SECONDS = 1.0
 class Hub(Service):
     """Brings publications from the source to the subscribers. The source's `Sink`, and the sessions' `HubPort`.
 
-    `overview`: what operators are shown; `counts`, `drops`: what has happened.
+    `overview`: what operators are shown; `counts`, `drops`: what has happened; `pasts`: what other processes may ask.
     """
 
     log = Log()
@@ -62,7 +64,9 @@ class Hub(Service):
         self._gaps = upstream.gaps
         self._faults = upstream.faults
         self.portions = Portions(clock, self._faults)
-        self._subscriptions = Subscriptions(clock, upstream, self.portions, self, limits.strict)
+        self.pasts = OwnPasts(upstream, limits)
+        self._translations = Translations(clock, upstream, self.pasts)
+        self._subscriptions = Subscriptions(clock, upstream, self.portions, self, self._translations, limits.strict)
         self._queries = Queries(clock, upstream, limits.strict)
         self._audiences = Audiences()
         self._dirty: list[Group] = []
@@ -80,6 +84,15 @@ class Hub(Service):
         """Say where publications come from. Called once, before the first client."""
         self._upstream.feed_from(source)
 
+    def ask(self, others: Pasts) -> None:
+        """Say who besides this process has given offsets to its clients. Called once, before the first client."""
+        self._translations.ask(others)
+
+    @property
+    def epochs(self) -> str:
+        """What all epochs of this process begin with, up to a full stop."""
+        return self._upstream.histories.epochs
+
     def allow_streams(self, most: int) -> None:
         """Let so many distinct streams have holders. Those that have some stay."""
         self._registry.max_distinct = most
@@ -96,6 +109,7 @@ class Hub(Service):
             self._sweeper.stop()
         self.portions.close()
         self._subscriptions.close()
+        self._translations.close()
         self._upstream.readiness.close()
         self._registry.close()
         self._upstream.drops.close()

@@ -6,14 +6,23 @@ An offset holds in its epoch only, or where the source gives the offsets, as far
 from __future__ import annotations
 
 from bisect import bisect_right
+from hashlib import blake2b
 
-from marketfeed.hub.history import Histories, History
+from marketfeed.hub.history import Histories, History, is_epoch
 from marketfeed.model.entry_ids import ORIGIN, parse_id, read_id
 from marketfeed.model.numbers import whole
 
-__all__ = ["CountedHistory", "EntryHistory"]
+__all__ = ["CountedHistory", "EntryHistory", "digest"]
 
 _DIGITS = 20  # of the largest number in 64 bits
+
+_ENDS = 1024  # bytes at either end of a publication that count for its digest: it takes the same time for all
+
+
+def digest(data: bytes) -> bytes:
+    """Sixteen bytes that are the same for the same publication, and for others hardly ever."""
+    read = data if len(data) <= 2 * _ENDS else b"%d %b%b" % (len(data), data[:_ENDS], data[-_ENDS:])
+    return blake2b(read, digest_size=16).digest()
 
 
 class CountedHistory(History):
@@ -30,7 +39,31 @@ class CountedHistory(History):
 
     @property
     def latest(self) -> str:
-        return f"{self._head}{self._count}"
+        return self.at(self._count)
+
+    @property
+    def epoch(self) -> str:
+        """What offsets begin with, which are those of this epoch."""
+        return self._head[:-1]
+
+    @property
+    def count(self) -> int:
+        """How many publications there have been in this epoch; the number of the newest."""
+        return self._count
+
+    def at(self, number: int) -> str:
+        """The offset of the publication of this number."""
+        return f"{self._head}{number}"
+
+    def foreign(self, offset: str) -> tuple[str, int] | None:
+        """The epoch and the number of an offset that another process may have given; None: none has."""
+        epoch, _, text = offset.rpartition("-")
+        number = whole(text, _DIGITS) if epoch != self.epoch and is_epoch(epoch) else None
+        return None if number is None else (epoch, number)
+
+    def newest_digests(self, most: int) -> list[bytes]:
+        """Of the newest publications that are kept, `most` at most, oldest first: equal ones have equal ones."""
+        return [digest(data) for data in self._data[max(self._start, len(self._data) - most) :]]
 
     def add(self, data: bytes, now: float, offset: str | None = None) -> None:
         self._count += 1

@@ -4,10 +4,11 @@
 2. A request for many streams is taken up a portion at a time, between which everybody else is served.
 3. A client is in when the source has confirmed its streams, and their state has been looked for where it asks for it.
    Where that takes too long, or the source is out of reach, it joins all the same and hears of the gap that is open.
-4. Then, without yielding: what is pending is flushed, the membership changes, and the reply, what was missed or the
+4. Offsets that another process gave are made into own ones before (`translations`), where that can be done.
+5. Then, without yielding: what is pending is flushed, the membership changes, and the reply, what was missed or the
    state, and the open gaps are written. Nothing is missed between them, nothing comes twice.
-5. Books that the client gets are written before that, in turns of their own, and so is what it has missed (`join`).
-6. A join that fails in what is written for it is the end of that client only.
+6. Books that the client gets are written before that, in turns of their own, and so is what it has missed (`join`).
+7. A join that fails in what is written for it is the end of that client only.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Archive, Clock
+from marketfeed.hub.alignment import DIGESTS
 from marketfeed.hub.gaps import tell_open
 from marketfeed.hub.groups import is_member, overhead
 from marketfeed.hub.join import Join, TooLarge
 from marketfeed.hub.portions import Portions, Work
 from marketfeed.hub.recovery import Recovery, ReplayRoom
+from marketfeed.hub.translations import Translations
 from marketfeed.hub.upstream import Fanout, Upstream
 from marketfeed.model.streams import StreamName
 
@@ -35,12 +38,22 @@ _PAUSE_SECONDS = 0.05
 _FEW = 100
 """Streams that are asked for at once. With more of them it is `_PORTION` in one turn of the reactor, of all joins."""
 _PORTION = 50
+_TRANSLATED = DIGESTS * 16
+"""Bytes that are put together to make one offset of another process an own one."""
 
 
 class Subscriptions:
     """All the joins of a process. `portions` does what takes long."""
 
-    def __init__(self, clock: Clock, upstream: Upstream, portions: Portions, fanout: Fanout, strict: bool) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        upstream: Upstream,
+        portions: Portions,
+        fanout: Fanout,
+        translations: Translations,
+        strict: bool,
+    ) -> None:
         self._clock = clock
         self._upstream = upstream
         self._registry = upstream.registry
@@ -48,6 +61,7 @@ class Subscriptions:
         self._faults = upstream.faults
         self._portions = portions
         self._fanout = fanout
+        self._translations = translations
         self._strict = strict
         self._queue: deque[Join] = deque()
         self._turn: IDelayedCall | None = None
@@ -136,8 +150,25 @@ class Subscriptions:
         if not join.since and not join.wants_state:
             self._complete(join)
             return
+        foreign = self._translations.foreign(join.streams, join.since)
+        if foreign:
+            join.written += len(foreign) * _TRANSLATED
+            Deferred.fromCoroutine(self._translate(join, foreign))
+        else:
+            self._begin_recoveries(join, join.since)
+
+    async def _translate(self, join: Join, foreign: Mapping[str, tuple[str, int]]) -> None:
+        """Go on with own offsets, as far as they are known, instead of those of another process."""
+        try:
+            own = await self._translations.translated(join.streams, foreign)
+            if not join.finished:
+                self._begin_recoveries(join, {**join.since, **own})
+        except Exception:
+            self._failed(join)
+
+    def _begin_recoveries(self, join: Join, since: Mapping[str, str]) -> None:
         room = ReplayRoom(join.subscriber.room)
-        for spelling, offset in join.since.items():
+        for spelling, offset in since.items():
             join.recoveries[spelling] = Recovery(join.streams[spelling], offset, room, overhead(spelling, join.shape))
         self._recover_or_write(join)
 

@@ -84,6 +84,11 @@ class NodeSource(LinkKeeper[_Link], ABC):
         """The streams that are wanted from here."""
 
     @property
+    def server(self) -> str | None:
+        """Who is at the other end of the link."""
+        return None if self.link is None else str(self.link.transport.getPeer())
+
+    @property
     def good_at(self) -> int:
         """When all that was published had been told, as far as is known, in ms since 1970."""
         if self.link is None:

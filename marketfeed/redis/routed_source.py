@@ -69,6 +69,18 @@ class RoutedSource(PerNode[NodeSource[Any]]):
         elif node is not None:
             self.at(node).unwant(stream)
 
+    def caught_up(self, stream: str) -> Deferred[str | None]:
+        return Deferred.fromCoroutine(self._caught_up(stream))
+
+    async def _caught_up(self, stream: str) -> str | None:
+        node = self._places.get(stream)
+        if node is None:
+            return None
+        source = self.at(node)
+        server = source.server
+        is_same = await source.catch_up(stream) and self._places.get(stream) is node and source.server == server
+        return server if is_same else None
+
     def _catch_up(self, stream: str) -> Deferred[bool]:
         node = self._places.get(stream)
         return succeed(False) if node is None else self.at(node).catch_up(stream)

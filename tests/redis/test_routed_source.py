@@ -65,6 +65,7 @@ class ServerSource(Service):
         self.keeps = keeps
         self.down_since: int | None = None
         self.streams: dict[str, Reading] = {}
+        self.late: Deferred[bool] | None = None
 
     def want(self, stream: str, position: Reading | None = None) -> int | None:
         assert stream not in self.streams, "it is wanted twice"
@@ -75,8 +76,12 @@ class ServerSource(Service):
         position = self.streams.pop(stream)
         return position if self.keeps else None
 
+    @property
+    def server(self) -> str:
+        return f"at {self.called}"
+
     def catch_up(self, stream: str) -> Deferred[bool]:
-        return succeed(stream in self.streams)
+        return self.late or succeed(stream in self.streams)
 
 
 class World:
@@ -246,3 +251,23 @@ class Moves(RuleBasedStateMachine):
 
 TestMoves = Moves.TestCase
 TestMoves.settings = machine_test(1.5, 50)
+
+
+def test_who_has_told_all_of_a_stream_is_its_server() -> None:
+    a = node("a")
+    world = World({A.encode(): a})
+    world.source.want(A)
+    world.source.want(B)
+    assert world.source.caught_up(A).result == "at redis a"
+    assert world.source.caught_up(B).result is None, "no server has it"
+
+
+def test_what_moves_meanwhile_was_told_by_nobody() -> None:
+    a, b = node("a"), node("b")
+    world = World({A.encode(): a, B.encode(): b})
+    world.source.want(A)
+    world.at(a).late = Deferred()
+    caught_up = world.source.caught_up(A)
+    world.topology.change({A.encode(): b, B.encode(): a})
+    world.at(a).late.callback(True)
+    assert caught_up.result is None

@@ -618,3 +618,123 @@ async def test_in_the_background(harness: Harness) -> None:
     await harness.eventually(lambda: not is_alive(pid))
     assert "info  stopped\n" in log.read_text()
     assert not pid_file.exists()
+
+
+STREAM = "trade@TATA_INR"
+
+
+async def with_offsets(harness: Harness, daemon: DaemonProcess) -> Client:
+    """A client that gets offsets with what it will follow."""
+    client = await harness.client(daemon, "/stream")
+    await client.ask({"method": "SET_PROPERTY", "params": ["offsets", True], "id": 1})
+    return client
+
+
+async def follows(harness: Harness, daemon: DaemonProcess) -> Client:
+    client = await with_offsets(harness, daemon)
+    await client.subscribe(STREAM)
+    return client
+
+
+def resuming(offset: str) -> dict[str, Any]:
+    """The request of one that comes back with this offset."""
+    return {"method": "SUBSCRIBE", "params": [STREAM], "since": {STREAM: offset}, "id": 2}
+
+
+async def comes_back(harness: Harness, daemon: DaemonProcess, offset: str) -> Client:
+    """One that has asked for what it has missed, and has not read the reply."""
+    client = await with_offsets(harness, daemon)
+    client.send(resuming(offset))
+    return client
+
+
+@pytest_twisted.ensureDeferred
+async def test_whichever_worker_a_client_comes_back_to_it_gets_what_it_missed(harness: Harness) -> None:
+    """Forty of them, again and again, while publications go on: everything once, in order."""
+    redis = await harness.redis()
+    crew = await make_crew(harness, "--linger", "600", redis=redis)
+    engine = await redis.connect()
+    clients = [await follows(harness, crew.daemon) for _ in range(40)]
+    before = await crew.where()
+    assert set(before.values()) == {1, 2}
+    published = 0
+    for _ in range(3):
+        offsets = []
+        for number in range(published + 1, published + 6):
+            await engine.publish(STREAM, trade(number=number))
+        for client in clients:
+            got = [await client.next() for _ in range(5)]
+            assert [each["data"]["t"] for each in got] == list(range(published + 1, published + 6))
+            offsets.append(got[-1]["offset"])
+        published += 5
+        for client in clients:
+            await harness.hang_up(client)
+        back = []
+        for at, offset in enumerate(offsets):
+            await engine.publish(STREAM, trade(number=published + at + 1))
+            back.append(await comes_back(harness, crew.daemon, offset))
+        published += len(clients)
+        for client in back:
+            assert await client.next() == {"result": None, "id": 2, "recovered": {STREAM: True}}
+            got = [(await client.next())["data"]["t"] for _ in clients]
+            assert got == list(range(published - len(clients) + 1, published + 1))
+        clients = back
+    assert await crew.daemon.stop("INT") == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_that_has_just_begun_has_nothing_to_give(harness: Harness) -> None:
+    """Also where the one that gave the offset still knows it; and one who has missed nothing goes on."""
+    redis = await harness.redis()
+    crew = await make_crew(harness, redis=redis)
+    engine = await redis.connect()
+    clients = [await follows(harness, crew.daemon) for _ in range(20)]
+    split = await crew.where()
+    assert set(split.values()) == {1, 2}
+    await engine.publish(STREAM, trade(number=1))
+    offsets = {(await client.next())["offset"] for client in clients}
+    assert len(offsets) == 2
+    pids = await crew.pids()
+    kill(pids[1])
+    await crew.until_all(2, without=(pids[1],))
+    await engine.publish(STREAM, trade(number=2))
+    recovered = set()
+    for offset in sorted(offsets):
+        back = [await comes_back(harness, crew.daemon, offset) for _ in range(20)]
+        recovered.add(tuple([(await client.next())["recovered"][STREAM] for client in back]))
+    where = await crew.where()
+    assert set(where.values()) == {1, 2}
+    known = [answers for answers in recovered if any(answers)]
+    assert len(known) == 1, "the epoch of the one that is dead is nobody's"
+    assert not all(known[0])
+    assert await crew.daemon.stop("INT") == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_that_hangs_keeps_nobody_waiting(harness: Harness) -> None:
+    """Who comes with its offset to another one is answered long before it is given up, and told what is not known."""
+    redis = await harness.redis()
+    crew = await make_crew(harness, redis=redis)
+    engine = await redis.connect()
+    watchers = [await follows(harness, crew.daemon) for _ in range(20)]
+    await engine.publish(STREAM, trade(number=1))
+    offsets = sorted({(await client.next())["offset"] for client in watchers})
+    clients = [await with_offsets(harness, crew.daemon) for _ in range(40)]
+    assert len(offsets) == 2
+    pids = await crew.pids()
+    kill(pids[1], signal.SIGSTOP)
+    answers: list[tuple[str, bool]] = []
+
+    async def resume(client: Client, offset: str) -> None:
+        reply = await client.ask(resuming(offset))
+        answers.append((offset, reply["recovered"][STREAM]))
+
+    for number, client in enumerate(clients):
+        Deferred.fromCoroutine(resume(client, offsets[number % 2])).addErrback(lambda _: None)
+    await harness.eventually(lambda: len(set(answers)) == 2)
+    given_up = [line for line in crew.daemon.lines if "has not been heard of" in line]
+    kill(pids[1], signal.SIGCONT)
+    assert not given_up
+    assert {recovered for _, recovered in answers} == {True, False}
+    assert len({offset for offset, _ in answers}) == 2
+    assert await crew.daemon.stop("INT") == 0

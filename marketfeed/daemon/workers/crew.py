@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
+import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults
 from twisted.internet.task import LoopingCall
@@ -16,6 +17,7 @@ from marketfeed.daemon.workers.messages import (
     Accept,
     Answer,
     Beat,
+    Found,
     FromWorker,
     Leave,
     Question,
@@ -23,7 +25,10 @@ from marketfeed.daemon.workers.messages import (
     Reload,
     Reloaded,
     Role,
+    Seek,
+    Sought,
     ToWorker,
+    decode_pasts,
 )
 from marketfeed.daemon.workers.process import Program, WorkerProcess
 from marketfeed.daemon.workers.slots import SlotFacts
@@ -37,15 +42,21 @@ _STANDSTILL = 1.0
 """Seconds by which a tick is too late, from which on this process is taken to have stood still."""
 _ANSWER_SECONDS = 2.0
 """How long a worker has to answer a question of the admin port."""
+_PAST_SECONDS = 1.5
+"""How long a worker has to say what it has heard, for a client of another one that waits."""
 _RELOAD_SECONDS = 30.0
 
 
 class Member:
-    """One process: what it said last, and who waits for it. `reasons`: why it should get no clients."""
+    """One process: what it said last, and who waits for it.
+
+    `reasons`: why it should get no clients; `epochs`: what those of its offsets begin with, once it is ready.
+    """
 
     def __init__(self, process: WorkerProcess) -> None:
         self.process = process
         self.is_ready = False
+        self.epochs = ""
         self.reasons: list[str] = []
         self.questions: dict[int, Deferred[bytes]] = {}
         self.reloads: list[Deferred[bool]] = []
@@ -177,16 +188,14 @@ class Crew(Service):
             return ["no-worker"]
         return [reason for reason in ready[0].reasons if all(reason in each.reasons for each in ready)]
 
-    async def _ask(self, member: Member, question: Question) -> bytes | None:
-        """What it answers, as JSON; None: it does not, in time."""
+    async def _ask(self, member: Member, question: Question | Sought, seconds: float) -> bytes | None:
+        """What it answers, as JSON; None: it does not, in time. The question's number is given here."""
         number = next(self._numbers)
         answer = Deferred[bytes](lambda _: None)
         member.questions[number] = answer
-        member.process.tell(
-            Question(number, question.subject, question.name, question.order, question.limit, question.since)
-        )
+        member.process.tell(msgspec.structs.replace(question, number=number))
         try:
-            return await answer.addTimeout(_ANSWER_SECONDS, self._reactor)
+            return await answer.addTimeout(seconds, self._reactor)
         except (TimeoutError, CancelledError):
             return None
         finally:
@@ -194,9 +203,23 @@ class Crew(Service):
 
     def ask_all(self, question: Question) -> Deferred[list[tuple[int, bytes | None]]]:
         """What each of those who serve clients says, by its number, as JSON; None: it has not answered in time."""
-        answers = [Deferred.fromCoroutine(self._ask(member, question)) for member in self.ready]
+        answers = [Deferred.fromCoroutine(self._ask(member, question, _ANSWER_SECONDS)) for member in self.ready]
         numbers = [member.number for member in self.ready]
         return gatherResults(answers).addCallback(lambda found: list(zip(numbers, found, strict=True)))
+
+    async def _seek(self, asking: Member, asked: Seek) -> None:
+        """Let each whose epochs are wanted say what it has heard, and pass that on."""
+        of = {member.epochs: member for member in self._members.values() if member.epochs and member is not asking}
+        wanted: dict[str, list[tuple[str, str]]] = {}
+        for stream, epoch in asked.wanted:
+            wanted.setdefault(epoch.partition(".")[0], []).append((stream, epoch))
+        answers = [
+            Deferred.fromCoroutine(self._ask(of[epochs], Sought(0, streams), _PAST_SECONDS))
+            for epochs, streams in wanted.items()
+            if epochs in of
+        ]
+        found = [bytes(each) for each in await gatherResults(answers) if each is not None]
+        asking.process.tell(Found(asked.number, [decode_pasts(each) for each in found]))
 
     def _now(self) -> float:
         """The time by which workers are judged: what this process itself stood still is none of their fault."""
@@ -255,8 +278,9 @@ class Crew(Service):
     def _heard(self, process: int, said: FromWorker) -> None:
         member, now = self._members[process], self._now()
         match said:
-            case Ready():
+            case Ready(epochs):
                 member.is_ready = True
+                member.epochs = epochs
                 self._do(self._supervision.ready(process, now))
             case Beat(reasons):
                 member.reasons = reasons
@@ -268,6 +292,8 @@ class Crew(Service):
                 answer = member.questions.pop(number, None)
                 if answer is not None:
                     answer.callback(bytes(found))
+            case Seek():
+                Deferred.fromCoroutine(self._seek(member, said))
 
     def _gone(self, process: int, how: str) -> None:
         self._members.pop(process).lose()

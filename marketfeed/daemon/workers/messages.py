@@ -10,11 +10,14 @@ from typing import Any
 
 import msgspec
 
+from marketfeed.boundaries import Past
+
 __all__ = [
     "VARIABLE",
     "Accept",
     "Answer",
     "Beat",
+    "Found",
     "FromWorker",
     "Leave",
     "Lines",
@@ -23,8 +26,11 @@ __all__ = [
     "Reload",
     "Reloaded",
     "Role",
+    "Seek",
+    "Sought",
     "ToWorker",
     "decode_from_worker",
+    "decode_pasts",
     "decode_role",
     "decode_to_worker",
     "encode",
@@ -77,8 +83,31 @@ class Question(msgspec.Struct, frozen=True, tag="question"):
     since: int = 0
 
 
+class Sought(msgspec.Struct, frozen=True, tag="sought"):
+    """Another worker asks for the pasts of these (stream, epoch), the epochs of which are this one's."""
+
+    number: int
+    wanted: list[tuple[str, str]]
+
+
+class Found(msgspec.Struct, frozen=True, tag="found"):
+    """What other workers say to the `Seek` of this number."""
+
+    number: int
+    found: list[list[Past]]
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """It can accept."""
+    """It can accept. `epochs`: what all epochs of its offsets begin with, up to a full stop."""
+
+    epochs: str
+
+
+class Seek(msgspec.Struct, frozen=True, tag="seek"):
+    """It asks for the pasts of these (stream, epoch), the epochs of which are those of others."""
+
+    number: int
+    wanted: list[tuple[str, str]]
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
@@ -100,14 +129,15 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     found: msgspec.Raw
 
 
-ToWorker = Accept | Reload | Leave | Question
-FromWorker = Ready | Beat | Reloaded | Answer
+ToWorker = Accept | Reload | Leave | Question | Sought | Found
+FromWorker = Ready | Beat | Reloaded | Answer | Seek
 
 _role = msgspec.json.Decoder(Role)
 _to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
 _from_worker: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
 
 decode_role = _role.decode
+decode_pasts = msgspec.json.Decoder(list[Past]).decode
 decode_to_worker = _to_worker.decode
 decode_from_worker = _from_worker.decode
 

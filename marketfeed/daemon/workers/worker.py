@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping, Sized
+from collections.abc import MutableMapping, Sequence, Sized
+from itertools import count
 from typing import Any, Protocol
 
 import msgspec
 from twisted.application.service import Service
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
@@ -23,6 +24,7 @@ from twisted.internet.stdio import StandardIO
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+from marketfeed.boundaries import Past, Pasts
 from marketfeed.config.settings import Settings
 from marketfeed.daemon.redis_side import demo_globs
 from marketfeed.daemon.reload import Reload
@@ -33,6 +35,7 @@ from marketfeed.daemon.workers.messages import (
     Accept,
     Answer,
     Beat,
+    Found,
     FromWorker,
     Leave,
     Lines,
@@ -40,6 +43,8 @@ from marketfeed.daemon.workers.messages import (
     Ready,
     Reloaded,
     Role,
+    Seek,
+    Sought,
     decode_role,
     decode_to_worker,
     encode,
@@ -101,6 +106,8 @@ class Ending(Protocol):
 class Control(Service, TwistedProtocol):
     """The conversation with the parent. `handshakes`: connections that are not answered yet, for which a worker that is
     replaced waits, `patience` seconds at most. `notes`: what is to be said besides the settings' own warnings.
+
+    `pasts`: what other workers may ask, of the epochs that begin with `epochs`. What they answer, it has itself.
     """
 
     log = Log()
@@ -111,6 +118,8 @@ class Control(Service, TwistedProtocol):
         place: Place,
         daemon: Ending,
         answers: Answers,
+        pasts: Pasts,
+        epochs: str,
         reload: Reload,
         handshakes: Sized,
         patience: float,
@@ -120,6 +129,8 @@ class Control(Service, TwistedProtocol):
         self._place = place
         self._daemon = daemon
         self._answers = answers
+        self._pasts = pasts
+        self._epochs = epochs
         self._reload = reload
         self._handshakes = handshakes
         self._patience = patience
@@ -129,6 +140,17 @@ class Control(Service, TwistedProtocol):
         self._beats.clock = reactor
         self._leaving: IDelayedCall | None = None
         self._is_leaving = False
+        self._sought: dict[int, Deferred[list[Past]]] = {}
+        self._numbers = count(1)
+
+    def of(self, wanted: Sequence[tuple[str, str]]) -> Deferred[list[Past]]:
+        """What other workers have heard, as `Pasts` has it."""
+        if self.transport is None:
+            return succeed([])
+        number = next(self._numbers)
+        found = self._sought[number] = Deferred[list[Past]](lambda _: self._sought.__delitem__(number))
+        self._tell(Seek(number, list(wanted)))
+        return found
 
     def startService(self) -> None:
         Service.startService(self)
@@ -148,7 +170,7 @@ class Control(Service, TwistedProtocol):
             self.transport.loseConnection()
 
     def _ready(self) -> None:
-        self._tell(Ready())
+        self._tell(Ready(self._epochs))
         self._beats.start(_BEAT_SECONDS)
 
     def _beat(self) -> None:
@@ -174,14 +196,26 @@ class Control(Service, TwistedProtocol):
                 self._tell(Reloaded(self._reload.succeeded))
             case Leave(retire, at_once):
                 self._leave(retire=retire, at_once=at_once)
-            case Question() as question:
-                maybeDeferred(self._answers.to, question).addCallbacks(
-                    lambda found: self._tell(Answer(question.number, msgspec.Raw(msgspec.json.encode(found)))),
-                    lambda failure: self.log.failure("a question: internal error", failure=failure),
-                )
+            case Question(number) as question:
+                self._answer(number, maybeDeferred(self._answers.to, question))
+            case Sought(number, wanted):
+                self._answer(number, self._pasts.of(wanted))
+            case Found(number, found):
+                seeking = self._sought.pop(number, None)
+                if seeking is not None:
+                    seeking.callback([past for each in found for past in each])
+
+    def _answer(self, number: int, answer: Deferred[Any]) -> None:
+        answer.addCallbacks(
+            lambda found: self._tell(Answer(number, msgspec.Raw(msgspec.json.encode(found)))),
+            lambda failure: self.log.failure("a question: internal error", failure=failure),
+        )
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.transport = None
+        sought, self._sought = self._sought, {}
+        for each in sought.values():
+            each.callback([])
         if self.running and not self._is_leaving:
             self.log.warn("the parent process is gone: this worker ends")
             self._leave(retire=True, at_once=False)

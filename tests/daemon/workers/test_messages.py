@@ -7,16 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.boundaries import Past
 from marketfeed.daemon.workers.messages import (
     Accept,
     Answer,
     Beat,
+    Found,
     Leave,
     Lines,
     Question,
     Ready,
     Reload,
     Reloaded,
+    Seek,
+    Sought,
     decode_from_worker,
     decode_to_worker,
     encode,
@@ -37,7 +41,15 @@ def test_lines_come_as_they_were(pieces: list[bytes], cuts: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [Accept((0, 2)), Reload(), Leave(retire=True), Leave(at_once=True), Question(3, "clients", "a\nb", "age", 5)],
+    [
+        Accept((0, 2)),
+        Reload(),
+        Leave(retire=True),
+        Leave(at_once=True),
+        Question(3, "clients", "a\nb", "age", 5),
+        Sought(4, [("trade@A", "1f.0")]),
+        Found(4, [[Past("trade@A", "1f.0", 7, [b"\0\n", b"2"], "server")], []]),
+    ],
 )
 def test_what_a_parent_says(message: object) -> None:
     line = encode(message)
@@ -45,6 +57,15 @@ def test_what_a_parent_says(message: object) -> None:
     assert decode_to_worker(line) == message
 
 
-@pytest.mark.parametrize("message", [Ready(), Beat(["memory"]), Reloaded(False), Answer(3, msgspec.Raw(b'{"a":1}'))])
+@pytest.mark.parametrize(
+    "message",
+    [
+        Ready("1f"),
+        Beat(["memory"]),
+        Reloaded(False),
+        Answer(3, msgspec.Raw(b'{"a":1}')),
+        Seek(4, [("trade@A", "1f.0")]),
+    ],
+)
 def test_what_a_worker_says(message: object) -> None:
     assert decode_from_worker(encode(message)) == message
