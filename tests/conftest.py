@@ -17,6 +17,7 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
 from marketfeed.config.options import OPTIONS
+from tests.redis_servers.network import Network, no_network
 from tests.rooms import Room
 from tests.system.harness import Harness
 
@@ -117,3 +118,12 @@ async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
         yield parts
     finally:
         await parts.close()
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """A far side, for servers that are to be cut off."""
+    if why := no_network():
+        pytest.skip(why)
+    with Network() as network:
+        yield network

@@ -15,28 +15,26 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import msgspec
 
 from marketfeed.redis.cluster import ClusterTopology, Word
-from marketfeed.redis.topology import Node
+from marketfeed.redis.topology import Node, SoleNode
 
 __all__ = ["AnyNode"]
 
 
-class AnyNode:
-    """A `Topology` of one node of `cluster`, as long as that is a good one."""
+class AnyNode(SoleNode):
+    """A topology of one node of `cluster`, as long as that is a good one."""
 
     def __init__(self, cluster: ClusterTopology, pick: Callable[[list[Node]], Node] = random.choice) -> None:
+        super().__init__()
         self._cluster = cluster
         self._pick = pick
         self._of: Node | None = None
-        self._node: Node | None = None
         self._word: Word | None = None  # the last one
         self._certain = math.inf
-        self._followers: list[Callable[[], None]] = []
-        self.epoch = 0
         cluster.follow_words(self._look)
 
     @property
@@ -44,21 +42,8 @@ class AnyNode:
         """Somebody has said which nodes there are."""
         return self._cluster.is_known
 
-    @property
-    def nodes(self) -> Collection[Node]:
-        return () if self._node is None else (self._node,)
-
-    def node_for(self, key: bytes) -> Node | None:
-        return self._node
-
-    def follow(self, changed: Callable[[], None]) -> None:
-        self._followers.append(changed)
-
     def doubt(self, fault: str = "") -> None:
         self._cluster.doubt(fault)
-
-    def named_in(self, fault: str) -> Node | None:
-        return None
 
     def certain_at(self, node: Node) -> float:
         return self._certain
@@ -87,9 +72,7 @@ class AnyNode:
         self._of = of
         self._node = None if of is None else msgspec.structs.replace(of)
         self._word = None if of is None else self._cluster.word_of(of)
-        self.epoch += 1
-        for changed in self._followers:
-            changed()
+        self.tell_changed()
         self._certain = math.inf if self._word is None else self._word.heard_all_at
 
 

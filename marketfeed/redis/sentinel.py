@@ -32,7 +32,7 @@ from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress, SentinelAddress, place_text
 from marketfeed.redis.per_node import PerKey
 from marketfeed.redis.sentinel_link import Answer, Master, Sentinel
-from marketfeed.redis.topology import Node
+from marketfeed.redis.topology import Node, SoleNode
 from marketfeed.runtime.logs import Log
 
 __all__ = ["MOST_SENTINELS", "SPREAD_SECONDS", "SentinelTopology", "believed", "most_said_so_at"]
@@ -77,7 +77,7 @@ class _Reign:
         self.certain_at = max(self.certain_at, most_said_so_at - SPREAD_SECONDS)
 
 
-class SentinelTopology(MultiService):
+class SentinelTopology(MultiService, SoleNode):
     """Keeps a link to each sentinel. `endpoint`: how to connect to a server; `now`: the time, in s since 1970."""
 
     log = Log()
@@ -90,6 +90,7 @@ class SentinelTopology(MultiService):
         now: Callable[[], float] = time.time,
     ) -> None:
         MultiService.__init__(self)
+        SoleNode.__init__(self)
         self._clock = clock
         self._address = address
         self._endpoint = endpoint
@@ -99,10 +100,7 @@ class SentinelTopology(MultiService):
         for each in (*self._named, self._learnt):
             cast(IService, each).setServiceParent(self)
         self._master: Master | None = None
-        self._node: Node | None = None
         self._reigns: dict[Node, _Reign] = {}  # of the present node, and of the one before
-        self._followers: list[Callable[[], None]] = []
-        self.epoch = 0
 
     # What a topology is asked.
 
@@ -111,22 +109,9 @@ class SentinelTopology(MultiService):
         """A sentinel has answered, or none can be reached."""
         return self._node is not None or all(each.cause for each in self._named)
 
-    @property
-    def nodes(self) -> Collection[Node]:
-        return () if self._node is None else (self._node,)
-
-    def node_for(self, key: bytes) -> Node | None:
-        return self._node
-
-    def follow(self, changed: Callable[[], None]) -> None:
-        self._followers.append(changed)
-
     def doubt(self, fault: str = "") -> None:
         for each in self._sentinels:
             each.ask()
-
-    def named_in(self, fault: str) -> Node | None:
-        return None
 
     def certain_at(self, node: Node) -> float:
         return self._reigns[node].certain_at
@@ -165,9 +150,7 @@ class SentinelTopology(MultiService):
         before, self._node = self._node, Node("redis", address, self._endpoint(address))
         self._reigns = {node: reign for node, reign in self._reigns.items() if node is before}
         self._reigns[self._node] = _Reign(asked_at)
-        self.epoch += 1
-        for changed in self._followers:
-            changed()
+        self.tell_changed()
 
     def _learn(self, present: Mapping[bytes, Answer]) -> None:
         """Ask those as well whom these tell of, and no longer those of whom nobody tells."""

@@ -8,6 +8,7 @@ identity: a server that comes back after it had gone is another node.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from binascii import crc_hqx
 from collections.abc import Callable, Collection
 from typing import Protocol
@@ -17,7 +18,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.redis.address import RedisAddress
 
-__all__ = ["SLOTS", "Node", "OneServer", "Topology", "key_slot"]
+__all__ = ["SLOTS", "Node", "OneServer", "SoleNode", "Topology", "key_slot"]
 
 SLOTS = 16384
 
@@ -73,29 +74,56 @@ class Topology(Protocol):
         """When this node was last known to be the one that serves what it does, in s since 1970; inf: it always is."""
 
 
-class OneServer:
-    """A server that has everything, for ever."""
+class SoleNode(ABC):
+    """A `Topology` in which one node serves everything; or nobody, if it is None. It may become another one."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node | None = None) -> None:
         self._node = node
+        self._followers: list[Callable[[], None]] = []
         self.epoch = 0
-        self.is_known = True
 
     @property
     def nodes(self) -> Collection[Node]:
-        return (self._node,)
+        return () if self._node is None else (self._node,)
 
     def node_for(self, key: bytes) -> Node | None:
         return self._node
 
     def follow(self, changed: Callable[[], None]) -> None:
-        """It never changes."""
-
-    def doubt(self, fault: str = "") -> None:
-        """There is nobody else."""
+        self._followers.append(changed)
 
     def named_in(self, fault: str) -> Node | None:
         return None
+
+    def tell_changed(self) -> None:
+        """Let all know that the node is another one."""
+        self.epoch += 1
+        for changed in self._followers:
+            changed()
+
+    @property
+    @abstractmethod
+    def is_known(self) -> bool:
+        """See `Topology`."""
+
+    @abstractmethod
+    def doubt(self, fault: str = "") -> None:
+        """See `Topology`."""
+
+    @abstractmethod
+    def certain_at(self, node: Node) -> float:
+        """See `Topology`."""
+
+
+class OneServer(SoleNode):
+    """A server that has everything, for ever."""
+
+    @property
+    def is_known(self) -> bool:
+        return True
+
+    def doubt(self, fault: str = "") -> None:
+        """There is nobody else."""
 
     def certain_at(self, node: Node) -> float:
         return math.inf

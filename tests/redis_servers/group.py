@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 from tests.redis_servers.network import Network
 from tests.redis_servers.process import Place, Security, ServerProcess, Setting, executable
+from tests.redis_servers.started import Started
 
 __all__ = ["LEAN", "Group"]
 
@@ -26,7 +26,7 @@ LEAN: tuple[Setting, ...] = (
 """Little memory, nothing on disk. Sentinels have none of it."""
 
 
-class Group:
+class Group(Started):
     """Servers of one flavour. With a network, those whose names are in `far` are on its far side."""
 
     def __init__(
@@ -42,21 +42,6 @@ class Group:
         self._servers: list[ServerProcess] = []
         hosts = Place().hosts if network is None else (*network.near.hosts, *network.far.hosts)
         self.access = security.access(directory, hosts)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def start(self) -> None:
-        """Start all, and wait until they are what they are to be."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """End all."""

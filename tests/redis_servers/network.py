@@ -12,10 +12,10 @@ from __future__ import annotations
 import random
 import subprocess
 from pathlib import Path
-from typing import Self
 
 from tests.programs import find
 from tests.redis_servers.process import LOOPBACK, Place
+from tests.redis_servers.started import Started
 
 __all__ = ["Network", "no_network"]
 
@@ -33,7 +33,7 @@ def no_network() -> str:
         return f"no network namespaces here: {str(said).strip()}"
 
 
-class Network:
+class Network(Started):
     """A far side, and the link to it."""
 
     def __init__(self) -> None:
@@ -45,17 +45,6 @@ class Network:
         self._holder: subprocess.Popen[bytes] | None = None
         self.near = Place((self._pairs[0][0], LOOPBACK))
         self.far = Place()
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def start(self) -> None:
         """Make the far side, with both links up."""

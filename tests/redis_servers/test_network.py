@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.redis_servers.client import eventually
 from tests.redis_servers.cluster import RedisCluster
-from tests.redis_servers.network import Network, no_network
+from tests.redis_servers.network import Network
 from tests.redis_servers.process import FLAVOURS
 from tests.redis_servers.sentinel import SentinelTrio
 
 pytestmark = pytest.mark.parametrize("flavour", FLAVOURS)
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    if why := no_network():
-        pytest.skip(why)
-    with Network() as network:
-        yield network
 
 
 def test_a_master_is_cut_off_from_its_cluster(tmp_path: Path, flavour: str, network: Network) -> None:

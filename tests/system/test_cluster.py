@@ -18,7 +18,7 @@ import pytest_twisted
 from marketfeed.redis.topology import key_slot
 from tests.certificates import Authority
 from tests.redis_servers.cluster import RedisCluster
-from tests.redis_servers.network import Network, no_network
+from tests.redis_servers.network import Network
 from tests.redis_servers.process import FLAVOURS, Security
 from tests.system.cluster_stage import ClusterStage, in_thread, streams_of, words
 from tests.system.harness import Harness, with_constants
@@ -36,14 +36,6 @@ BY_SLOT = pytest.mark.parametrize("kind", ["sharded", "streams"])
 def cluster(tmp_path: Path, flavour: str) -> Iterator[RedisCluster]:
     with RedisCluster(tmp_path / "cluster", flavour) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    if why := no_network():
-        pytest.skip(why)
-    with Network() as network:
-        yield network
 
 
 @pytest_twisted.async_yield_fixture

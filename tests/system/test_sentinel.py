@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 
 from tests.certificates import Authority
-from tests.redis_servers.network import Network, no_network
+from tests.redis_servers.network import Network
 from tests.redis_servers.process import FLAVOURS, Security, ServerProcess
 from tests.redis_servers.sentinel import SentinelTrio
 from tests.system.admin_port import ADMIN, AdminPort
@@ -141,14 +141,6 @@ async def test_all_sentinels_are_gone(stage: Stage) -> None:
     await stage.goes_on()
     assert stage.follower.witness.gaps == []
     await stage.ends_well(stage.trio.servers[0])
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    if why := no_network():
-        pytest.skip(why)
-    with Network() as network:
-        yield network
 
 
 @BOTH
