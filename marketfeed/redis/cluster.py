@@ -1,7 +1,7 @@
 """A Redis Cluster: which node has which slot, by the word of all masters, and how that changes.
 
-1. Every master is asked once a second, of many more seldom; at once when its link comes up, and when somebody doubts.
-   What is believed of their answers stands in `cluster_view`.
+1. Every master is asked once a second, or more seldom where there are many; and at once when its link comes up, or a
+   server did not serve what it was asked for. Which of their answers are believed stands in `cluster_view`.
 2. A node that sends a key elsewhere (MOVED) is believed at once for that slot, once in `HINT_SECONDS`, until it shows
    in an answer.
 3. The nodes that the operator has named are asked as long as none of the masters that are known can be.
@@ -153,7 +153,7 @@ class _Reporter(RedisCommands):
         )
 
     def _completed(self, view: ClusterView) -> ClusterView:
-        """A node that nobody has ever met does not know its own address: it is the one that it was asked at."""
+        """With the address at which it was asked, where a node does not know its own: it has never met another one."""
         host = self.address.host
         nodes = tuple(node if node.hosts else msgspec.structs.replace(node, hosts=(host,)) for node in view.nodes)
         return msgspec.structs.replace(view, nodes=nodes)
@@ -237,7 +237,7 @@ class ClusterTopology(MultiService):
         return found or self._by_name((host.lower(), number))
 
     def _by_name(self, place: tuple[str, int | None]) -> Node | None:
-        """A node that goes by several names."""
+        """The node of this host and port, where the host is another of its names than the one that it is kept under."""
         for view in self._views.values():
             for node in view.nodes:
                 if node.id in self._nodes and (place[0] in node.hosts and place[1] == node.port):
@@ -367,7 +367,7 @@ class ClusterTopology(MultiService):
 
 
 def _pairs(flat: list[Any]) -> dict[bytes, Any]:
-    """A map, as it comes."""
+    """A map, which RESP2 sends as a list: key, value, key, value."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 

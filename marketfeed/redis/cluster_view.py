@@ -6,8 +6,8 @@
 2. A master that does not reach most masters has been replaced, or may be at any moment, and does not know it: it has
    nothing, unless others say so.
 3. A master has not been replaced as long as most masters say that it is one. Where fewer can be asked, its own word
-   that it reaches most of them counts, but for a moment that is its `cluster-node-timeout` ago: for so long it may be
-   wrong.
+   that it reaches most of them counts. That may be wrong for as long as its `cluster-node-timeout`, so what it says
+   now is taken as true of the moment that long ago.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 1. A server that sends elsewhere is followed: the topology hears of it, and the command is sent to whoever has the key
    then. That no server has it, or that they send in circles, is as good as being out of reach: it will pass.
-2. A key that is just being moved is asked for where it goes (ASK), by whatever the server says of it.
+2. While a slot moves, its server may say of a key that it has gone ahead (ASK): then this one command is sent to where
+   the key has gone, and the next one to the slot's server again.
 """
 
 from __future__ import annotations

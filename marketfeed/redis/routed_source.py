@@ -4,8 +4,8 @@
 2. A stream that moves is ended at the one server before it is wanted from the other. What its position is there goes
    with it, where streams have positions: then nothing is missed. Otherwise it is lost for that time, which the sink
    hears before anything else of it.
-3. A stream that no server has is out of reach since it was noticed. As long as nobody has said where anything is, its
-   confirmation is only late.
+3. A stream that no server has is out of reach since that was noticed. At the start, while nobody has said yet where
+   anything is, it is not out of reach: its confirmation is late.
 """
 
 from __future__ import annotations

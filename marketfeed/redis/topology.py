@@ -65,7 +65,7 @@ class Topology(Protocol):
         """Call this whenever something has changed. Who follows first is called first."""
 
     def doubt(self, fault: str = "") -> None:
-        """A node does not serve what it was asked for: look again. `fault`: its error, which may say who does."""
+        """A node does not serve what it was asked for: find out anew who does. `fault`: its error, which may say it."""
 
     def named_in(self, fault: str) -> Node | None:
         """The node that an error sends to, which may serve nothing else yet; None: it names none that is known."""

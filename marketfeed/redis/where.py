@@ -33,7 +33,7 @@ class Where(msgspec.Struct, frozen=True):
 
     @classmethod
     def only(cls, address: RedisAddress, endpoint: IStreamClientEndpoint) -> Where:
-        """A server that has everything."""
+        """Where one server has all keys and all channels."""
         server = OneServer(Node("redis", address, endpoint))
         return cls(server, server)
 

@@ -66,7 +66,7 @@ class Member:
         return self.process.number
 
     def lose(self) -> None:
-        """It is gone, and answers nobody."""
+        """The process has ended: whoever waits for an answer of it gets none."""
         questions, self.questions = self.questions, {}
         reloads, self.reloads = self.reloads, []
         for question in questions.values():

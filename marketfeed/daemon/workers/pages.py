@@ -104,7 +104,7 @@ class _Merged(Exposition):
 
 
 def _of(worker: str, metrics: Iterable[Metric]) -> Iterator[Metric]:
-    """The same with a label that says whose they are."""
+    """A family with one label more, which says whose samples these are."""
     for each in metrics:
         labelled = Metric(each.name, each.documentation, each.type)
         for sample in each.samples:

@@ -86,7 +86,7 @@ class CrewReload:
 
     @property
     def news(self) -> list[News]:
-        """What an operator should know of it. What a worker says of its own is said by that."""
+        """What an operator should know of the parent. Of its workers, each tells by itself."""
         return [] if self.succeeded else [reload_failed(self.last)]
 
 

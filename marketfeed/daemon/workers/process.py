@@ -2,7 +2,7 @@
 
 1. It is a fresh interpreter, so that it has the code and the settings of the moment at which it starts.
 2. It knows nothing of what systemd says to its parent, and has no file of it but its pipes and the sockets.
-3. What it prints is a line of the log: it is what an interpreter says that cannot go on.
+3. What it prints, rather than logs, becomes lines of the log as well: so does an interpreter say why it cannot go on.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 2. A port of TCP has a queue for each worker (SO_REUSEPORT), among which the kernel divides those who arrive. The first
    of its sockets is bound as if it were alone, so that a port that another program has is taken.
 3. A Unix socket, and what systemd opens, is one queue for all.
-4. A worker ends nothing that is the parent's: no file of a Unix socket.
+4. A worker removes nothing that is the parent's: when it ends, the file of a Unix socket stays.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class _Opened:
         return _address(self.sockets[0])
 
     def startListening(self) -> None:
-        """They do."""
+        """They listen already: they were opened so."""
 
     def stopListening(self) -> Deferred[None]:
         self.on_close()
@@ -244,14 +244,14 @@ class _Accepting:
         return self._host
 
     def startListening(self) -> None:
-        """That is for `Inherited.accept`."""
+        """Nothing is accepted before `Inherited.accept` says from which sockets."""
 
     def stopListening(self) -> Deferred[None]:
         return self._inherited.close()
 
 
 def _one_at_a_time(port: Any) -> Any:
-    """Let it accept one connection in each turn of the reactor, or the first takes all of those that come together."""
+    """One connection in each turn of the reactor, or the first worker would take all that come at the same time."""
     read = port.doRead
 
     def read_one() -> Any:

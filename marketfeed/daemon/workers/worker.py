@@ -98,7 +98,7 @@ def take_place(reactor: Any, environment: MutableMapping[str, str], log_level: s
 
 
 class Ending(Protocol):
-    """What can be ended: the daemon."""
+    """The daemon, as far as it can be ended."""
 
     def end(self, *, at_once: bool) -> None: ...
 
