@@ -115,7 +115,12 @@ class RedisCluster(Group):
 
     def wait_whole(self) -> None:
         """Until all nodes are there, and agree, and all replicas have what their masters have."""
-        eventually(self.is_whole, "the cluster is whole")
+        try:
+            eventually(self.is_whole, "the cluster is whole")
+        except AssertionError as error:
+            for node in self._answering:
+                error.add_note(f"{node} says:\n{node.fields('INFO', 'replication')}\n{node.ask('CLUSTER', 'NODES')!r}")
+            raise
 
     def is_served(self, *by: ServerProcess) -> bool:
         """All slots have a master that answers, by the word of these nodes, or of all that answer, who agree."""
