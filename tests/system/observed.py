@@ -26,7 +26,7 @@ from twisted.scripts import twistd
 
 from marketfeed.daemon import tap
 from marketfeed.hub.hub import Hub
-from marketfeed.redis.commands import _CommandLink
+from marketfeed.redis.commands import CommandLink
 from marketfeed.websocket.connections import UserManager
 
 
@@ -56,7 +56,7 @@ class Window(Service):
             "connections": protocols["ClientProtocol"],
             "clients": len(self._users),
             "streams": len(self._hub.streams),
-            "asked": sum(len(each._waiting) for each in objects if isinstance(each, _CommandLink)),
+            "asked": sum(len(each._waiting) for each in objects if isinstance(each, CommandLink)),
             "objects": _types(objects),
             "blocks": sys.getallocatedblocks(),
         }
