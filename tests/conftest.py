@@ -36,6 +36,16 @@ settings.register_profile(
     print_blob=True,
 )
 
+_SEVERAL_SERVERS = ("redis_servers/", "system/test_cluster", "system/test_sentinel", "system/test_group_faults")
+"""Where the tests are whose servers take seconds to agree on anything: a third of the time that all tests take."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark those tests, so that `-m "not several_servers"` leaves them out."""
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(_SEVERAL_SERVERS):
+            item.add_marker("several_servers")
+
 
 @implementer(ILogObserver)
 class LogCapture:
