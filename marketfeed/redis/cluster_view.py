@@ -5,9 +5,10 @@
    each slot, however old the word of some of them is.
 2. A master that does not reach most masters has been replaced, or may be at any moment, and does not know it: it has
    nothing, unless others say so.
-3. A master has not been replaced as long as most masters say that it is one. Where fewer can be asked, its own word
-   that it reaches most of them counts. That may be wrong for as long as its `cluster-node-timeout`, so what it says
-   now is taken as true of the moment that long ago.
+3. A master had not been replaced `SPREAD_SECONDS` before most masters said that it is one: who takes over tells all
+   others at once, but these may be busy, and whoever publishes may have heard of it first. Where fewer can be asked,
+   the master's own word that it reaches most of them counts. That may be wrong for as long as its
+   `cluster-node-timeout`, so what it says now is taken as true of the moment that long ago.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ import msgspec
 
 from marketfeed.redis.topology import SLOTS
 
-__all__ = ["BadView", "ClusterNode", "ClusterView", "certain_at", "owners_in", "read_view"]
+__all__ = ["SPREAD_SECONDS", "BadView", "ClusterNode", "ClusterView", "certain_at", "owners_in", "read_view"]
+
+
+SPREAD_SECONDS = 1.0
+"""From when a node takes over until those that it has told know it, however busy they are."""
 
 
 class BadView(ValueError):
@@ -163,6 +168,6 @@ def certain_at(node: str, views: Collection[ClusterView], node_timeout: float) -
     )
     enough = len(masters) // 2 + 1
     own = next((view.asked_at - node_timeout for view in views if view.myself.id == node and view.has_majority), None)
-    known = [confirmed[enough - 1]] if len(confirmed) >= enough else []
+    known = [confirmed[enough - 1] - SPREAD_SECONDS] if len(confirmed) >= enough else []
     known += [] if own is None else [own]
     return max(known, default=None)

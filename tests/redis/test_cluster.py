@@ -11,6 +11,7 @@ from twisted.logger import formatEvent
 from marketfeed.redis.address import ClusterAddress, RedisAddress
 from marketfeed.redis.any_node import AnyNode
 from marketfeed.redis.cluster import HINT_SECONDS, LOOK_SECONDS, ClusterTopology
+from marketfeed.redis.cluster_view import SPREAD_SECONDS
 from marketfeed.redis.topology import Node, Topology, key_slot
 from tests.conftest import LogCapture
 from tests.redis.memory import Connection, Endpoint, resp
@@ -223,12 +224,12 @@ def test_how_long_a_node_was_certain() -> None:
     cluster = known()
     cluster.look(3.0)
     node = cluster.node("a")
-    assert cluster.topology.certain_at(node) == NOW + 3
+    assert cluster.topology.certain_at(node) == NOW + 3 - SPREAD_SECONDS
     before: list[float] = []
     cluster.topology.follow(lambda: before.append(cluster.topology.certain_at(node)))
     cluster.let(TAKEN, "b", "c", "d")
     cluster.look(2.0)
-    assert before == [NOW + 3]
+    assert before == [NOW + 3 - SPREAD_SECONDS]
     cluster.stop()
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.redis.cluster_view import BadView, certain_at, owners_in, read_view
+from marketfeed.redis.cluster_view import SPREAD_SECONDS, BadView, certain_at, owners_in, read_view
 from marketfeed.redis.topology import SLOTS
 
 Row = tuple[str, str, int, str]
@@ -99,7 +99,7 @@ def test_who_is_whole() -> None:
 def test_how_long_a_master_was_certain() -> None:
     """As long as most said so; where fewer can be asked, its own word counts, of so long ago that it was true."""
     views = {each: read_view(written(each, *THREE), at) for each, at in (("a", 10.0), ("b", 8.0), ("c", 6.0))}
-    assert certain_at("a", list(views.values()), 5.0) == 8.0
+    assert certain_at("a", list(views.values()), 5.0) == 8.0 - SPREAD_SECONDS
     assert certain_at("a", [views["a"]], 5.0) == 5.0
     assert certain_at("a", [views["b"]], 5.0) is None
     assert certain_at("a", [], 5.0) is None
