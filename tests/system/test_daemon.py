@@ -43,6 +43,7 @@ class Background:
         files = ("--rundir", rundir, "--pidfile", "daemon.pid", "--logfile", "daemon.log")
         self.parent = twistd(harness, *files, "marketfeed", *arguments)
         self.pid = 0
+        self.host = "127.0.0.1"
         self.port = 0
 
     async def start(self) -> None:
