@@ -19,7 +19,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from marketfeed.redis.cluster import ClusterTopology, Word
+from marketfeed.redis.cluster import ClusterTopology
+from marketfeed.redis.cluster_reporter import Word
 from marketfeed.redis.topology import Node, SoleNode
 
 __all__ = ["AnyNode"]

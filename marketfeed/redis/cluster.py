@@ -13,9 +13,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection
-from typing import Any, cast
+from typing import cast
 
-import msgspec
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -24,139 +23,20 @@ from twisted.internet.task import LoopingCall
 from marketfeed.boundaries import Clock
 from marketfeed.model.numbers import whole
 from marketfeed.redis.address import ClusterAddress, RedisAddress
-from marketfeed.redis.cluster_view import BadView, ClusterNode, ClusterView, certain_at, owners_in, read_view
-from marketfeed.redis.commands import CommandFault, CommandRefused, RedisCommands
-from marketfeed.redis.link import RedisLink
+from marketfeed.redis.cluster_reporter import ClusterReporter, Word
+from marketfeed.redis.cluster_view import ClusterNode, ClusterView, certain_at, owners_in
 from marketfeed.redis.per_node import PerKey
 from marketfeed.redis.topology import SLOTS, Node, key_slot
 from marketfeed.runtime.logs import Log
 
-__all__ = ["HINT_SECONDS", "LOOK_SECONDS", "ClusterTopology", "Word"]
+__all__ = ["HINT_SECONDS", "LOOK_SECONDS", "ClusterTopology"]
 
 LOOK_SECONDS = 1.0
 HINT_SECONDS = 2.0
 _SHARE = 0.05
 """Seconds between two questions to anybody."""
-_NODE_TIMEOUT = 15.0
-"""Redis' default for `cluster-node-timeout`, where the server does not say."""
 
 _Place = tuple[str, int]
-
-
-class Word(msgspec.Struct, frozen=True):
-    """What a node says, where it was asked for its connections to others, too.
-
-    `connections`: those on which it hears from each other node, by that one's id and when the connection was made, in
-    ms. `heard_all_at`: when it had last heard from the node that has been silent longest, in s since 1970.
-    """
-
-    view: ClusterView
-    connections: frozenset[tuple[str, int]]
-    heard_all_at: float
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all that other nodes pass on comes to it, but for what those do that are known to be gone."""
-        return self.view.is_whole and self.view.others <= {node for node, _ in self.connections}
-
-
-class _Reporter(RedisCommands):
-    """Asks one node, whenever it may be, and tells what it says. `view`, `word`: that; None: nothing yet.
-
-    `with_words`: for `word` it is asked more.
-    """
-
-    log = Log()
-
-    def __init__(
-        self,
-        clock: Clock,
-        endpoint: IStreamClientEndpoint,
-        address: RedisAddress,
-        told: Callable[[], None],
-        now: Callable[[], float],
-        *,
-        with_words: bool,
-    ) -> None:
-        super().__init__(clock, endpoint, address, f"redis {address.host}:{address.port} map")
-        self._told = told
-        self._now = now
-        self._is_asking = self._is_doubted = False
-        self._last_fault = ""
-        self._with_words = with_words
-        self.view: ClusterView | None = None
-        self.word: Word | None = None
-        self.node_timeout = _NODE_TIMEOUT
-
-    def link_up(self, link: RedisLink) -> None:
-        self._is_asking = False
-        self.word = None
-        Deferred.fromCoroutine(self._ask_for_timeout())
-        self.look()
-
-    def look(self) -> None:
-        """Ask, if there is a link; where that is under way already, once more."""
-        if self._is_asking:
-            self._is_doubted = True
-        elif self.ready:
-            Deferred.fromCoroutine(self._look())
-
-    async def _ask_for_timeout(self) -> None:
-        try:
-            answer = await self.ask("CONFIG", "GET", "cluster-node-timeout")
-        except CommandFault:
-            return
-        number = whole(answer[1].decode(), 12) if isinstance(answer, list) and len(answer) == 2 else None
-        if number is not None:
-            self.node_timeout = number / 1000
-
-    async def _look(self) -> None:
-        self._is_asking, self._is_doubted = True, False
-        link, asked_at, fault = self.link, self._now(), ""
-        try:
-            view = self._completed(read_view(await self.ask("CLUSTER", "NODES"), asked_at))
-            if self._with_words:
-                self.word = await self._ask_more(view)
-            self.view = view
-        except (CommandRefused, BadView) as error:
-            fault = str(error)
-        except CommandFault:
-            return
-        if link is not self.link:
-            return
-        self._is_asking = False
-        if fault:
-            if fault != self._last_fault:
-                self.log.error("{name}: {address}: {fault}", name=self.called, address=self.address, fault=fault)
-            self._last_fault = fault
-            return
-        self._last_fault = ""
-        self._told()
-        if self._is_doubted:
-            self.look()
-
-    async def _ask_more(self, view: ClusterView) -> Word:
-        links = [_pairs(link) for link in await self.ask("CLUSTER", "LINKS")]
-        seconds, microseconds = map(int, await self.ask("TIME"))
-        now = 1000 * seconds + microseconds / 1000
-        silences = [
-            (now - node.answered_at) / 1000 if node.answered_at else self.node_timeout
-            for node in view.nodes
-            if node.id in view.others
-        ]
-        return Word(
-            view,
-            frozenset(
-                (link[b"node"].decode(), link[b"create-time"]) for link in links if link[b"direction"] == b"from"
-            ),
-            view.asked_at - max(silences, default=0.0),
-        )
-
-    def _completed(self, view: ClusterView) -> ClusterView:
-        """With the address at which it was asked, where a node does not know its own: it has never met another one."""
-        host = self.address.host
-        nodes = tuple(node if node.hosts else msgspec.structs.replace(node, hosts=(host,)) for node in view.nodes)
-        return msgspec.structs.replace(view, nodes=nodes)
 
 
 class ClusterTopology(MultiService):
@@ -190,12 +70,12 @@ class ClusterTopology(MultiService):
         self._hints: dict[int, tuple[Node, float]] = {}
         self._views: dict[_Place, ClusterView] = {}
         self._certain: dict[Node, float] = {}
-        self._reporters: PerKey[_Place, _Reporter] = PerKey(self._reporter)
+        self._reporters: PerKey[_Place, ClusterReporter] = PerKey(self._reporter)
         cast(IService, self._reporters).setServiceParent(self)
         self._seeds = address.nodes
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
-        self._looked_at: dict[_Reporter, float] = {}
+        self._looked_at: dict[ClusterReporter, float] = {}
         self.epoch = 0
         self.is_known = False
         self._reporters.begin_new(self._seeds)
@@ -231,18 +111,10 @@ class ClusterTopology(MultiService):
 
     def named_in(self, fault: str) -> Node | None:
         host, _, port = fault.split(" ")[-1].rpartition(":")
-        nodes = {node.address.port: node for node in self._nodes.values() if node.address.host == host}
-        number = whole(port, 5)
-        found = None if number is None else nodes.get(number)
-        return found or self._by_name((host.lower(), number))
-
-    def _by_name(self, place: tuple[str, int | None]) -> Node | None:
-        """The node of this host and port, where the host is another of its names than the one that it is kept under."""
-        for view in self._views.values():
-            for node in view.nodes:
-                if node.id in self._nodes and (place[0] in node.hosts and place[1] == node.port):
-                    return self._nodes[node.id]
-        return None
+        place = host.lower(), whole(port, 5)
+        told = (node for view in self._views.values() for node in view.nodes)
+        found = next((node.id for node in told if place[0] in node.hosts and place[1] == node.port), "")
+        return self._nodes.get(found)
 
     def certain_at(self, node: Node) -> float:
         return self._certain.get(node, math.inf)
@@ -261,10 +133,10 @@ class ClusterTopology(MultiService):
 
     # What the nodes say.
 
-    def _reporter(self, place: _Place) -> _Reporter:
+    def _reporter(self, place: _Place) -> ClusterReporter:
         address = self._address.server(*place)
         endpoint = self._endpoint_of(address)
-        return _Reporter(self._clock, endpoint, address, self._hear, self._now, with_words=self._with_words)
+        return ClusterReporter(self._clock, endpoint, address, self._hear, self._now, with_words=self._with_words)
 
     def _hear(self) -> None:
         self._judge()
@@ -364,11 +236,6 @@ class ClusterTopology(MultiService):
         self._see_to_seeds()
         for changed in self._followers:
             changed()
-
-
-def _pairs(flat: list[Any]) -> dict[bytes, Any]:
-    """A map, which RESP2 sends as a list: key, value, key, value."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _place(address: RedisAddress) -> _Place:
