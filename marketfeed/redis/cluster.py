@@ -3,7 +3,8 @@
 1. Every master is asked once a second, or more seldom where there are many; and at once when its link comes up, or a
    server did not serve what it was asked for. Which of their answers are believed stands in `cluster_view`.
 2. A node that sends a key elsewhere (MOVED) is believed at once for that slot, once in `HINT_SECONDS`, until it shows
-   in an answer.
+   in an answer. Of many slots that have moved together only `HINTS` are, in that time: whoever follows looks at all
+   streams for each, and the answers are there by then.
 3. The nodes that the operator has named are asked as long as none of the masters that are known can be.
 4. Where nobody can be asked, what was known last stays.
 """
@@ -22,6 +23,7 @@ from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock
 from marketfeed.model.numbers import whole
+from marketfeed.model.rate import TokenBucket
 from marketfeed.redis.address import ClusterAddress, RedisAddress
 from marketfeed.redis.cluster_reporter import ClusterReporter, Word
 from marketfeed.redis.cluster_view import ClusterNode, ClusterView, certain_at, owners_in
@@ -29,10 +31,11 @@ from marketfeed.redis.per_node import PerKey
 from marketfeed.redis.topology import SLOTS, Node, key_slot
 from marketfeed.runtime.logs import Log
 
-__all__ = ["HINT_SECONDS", "LOOK_SECONDS", "ClusterTopology"]
+__all__ = ["HINTS", "HINT_SECONDS", "LOOK_SECONDS", "ClusterTopology"]
 
 LOOK_SECONDS = 1.0
 HINT_SECONDS = 2.0
+HINTS = 20
 _SHARE = 0.05
 """Seconds between two questions to anybody."""
 
@@ -68,6 +71,7 @@ class ClusterTopology(MultiService):
         self._nodes: dict[str, Node] = {}
         self._owners: list[Node | None] = [None] * SLOTS
         self._hints: dict[int, tuple[Node, float]] = {}
+        self._hints_left = TokenBucket(HINTS / HINT_SECONDS, HINTS, clock.seconds())
         self._views: dict[_Place, ClusterView] = {}
         self._certain: dict[Node, float] = {}
         self._reporters: PerKey[_Place, ClusterReporter] = PerKey(self._reporter)
@@ -168,9 +172,9 @@ class ClusterTopology(MultiService):
     def _take_hint(self, slot: int | None, node: Node | None) -> None:
         if slot is None or slot >= SLOTS or node is None:
             return
-        known = self._hints.get(slot)
-        if known is None or self._clock.seconds() - known[1] >= HINT_SECONDS:
-            self._hints[slot] = node, self._clock.seconds()
+        known, now = self._hints.get(slot), self._clock.seconds()
+        if (known is None or now - known[1] >= HINT_SECONDS) and self._hints_left.take(now):
+            self._hints[slot] = node, now
             self._believe(dict(self._nodes), [*self._owners[:slot], node, *self._owners[slot + 1 :]])
 
     def _judge(self) -> None:

@@ -10,7 +10,7 @@ from twisted.logger import formatEvent
 
 from marketfeed.redis.address import ClusterAddress, RedisAddress
 from marketfeed.redis.any_node import AnyNode
-from marketfeed.redis.cluster import HINT_SECONDS, LOOK_SECONDS, ClusterTopology
+from marketfeed.redis.cluster import HINT_SECONDS, HINTS, LOOK_SECONDS, ClusterTopology
 from marketfeed.redis.cluster_view import SPREAD_SECONDS
 from marketfeed.redis.topology import Node, Topology, key_slot
 from tests.conftest import LogCapture
@@ -165,6 +165,18 @@ def test_a_node_that_sends_elsewhere_is_believed_at_once() -> None:
     assert cluster.places() == "bbc"
     cluster.look(HINT_SECONDS)
     assert (cluster.places(), cluster.changes) == ("abc", 3)
+    cluster.stop()
+
+
+def test_of_many_slots_that_have_moved_some_are_believed_at_once() -> None:
+    """For each, all that follow look at all that they have; the answers of the others say the rest."""
+    cluster = known()
+    for slot in range(3 * HINTS):
+        cluster.topology.doubt(f"MOVED {slot} 10.0.0.1:98")
+    assert cluster.changes == 1 + HINTS
+    cluster.let((("a", "master", 1, "100-5460"), ("b", "master", 4, "0-99 5461-10922"), *THREE[2:]), "a", "b", "c")
+    cluster.answer()
+    assert cluster.changes == 2 + HINTS
     cluster.stop()
 
 
