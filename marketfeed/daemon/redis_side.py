@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from twisted.application.service import IService
@@ -33,6 +33,7 @@ from marketfeed.redis.snapshots import RedisSnapshots
 from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.streams import RedisStreams
 from marketfeed.redis.topology import Node
+from marketfeed.redis.turn_flush import TurnFlush
 from marketfeed.redis.where import Where, find_redis
 
 __all__ = ["Feed", "StartFault", "check_redis_files", "demo_globs", "make_feed", "make_market"]
@@ -70,6 +71,7 @@ class _Redis(NamedTuple):
 
 def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> RoutedSource:
     prefix, topology = settings.channel_prefix, redis.where.channels
+    flush = TurnFlush(redis.reactor, sink.flush) if redis.where.is_sharded else None
 
     def make(node: Node) -> RedisPubSub:
         return RedisPubSub(
@@ -81,10 +83,14 @@ def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -
             prefix,
             name=node.name,
             doubt=topology.doubt if redis.where.is_sharded else None,
+            flush=flush,
             certain_at=partial(topology.certain_at, node),
         )
 
-    return RoutedSource(topology, make, sink, prefix, snapshots=redis.snapshots)
+    source = RoutedSource(topology, make, sink, prefix, snapshots=redis.snapshots)
+    if flush is not None:
+        cast(IService, flush).setServiceParent(source)
+    return source
 
 
 def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> RoutedSource:

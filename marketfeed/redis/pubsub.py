@@ -166,7 +166,7 @@ class RedisPubSub(NodeSource[_PubSubLink]):
 
     `channel_prefix`: what stands before a stream's name in that of its channel. `doubt`: of a server that has some of
     the sharded channels of a cluster; it is called when the server does not have one, with its error if there is one.
-    `streams`: what is delivered, by its channel.
+    `flush`: the sink's, unless something is put in between. `streams`: what is delivered, by its channel.
     """
 
     log = Log()
@@ -183,11 +183,13 @@ class RedisPubSub(NodeSource[_PubSubLink]):
         *,
         name: str = "redis",
         doubt: Callable[[str], None] | None = None,
+        flush: Callable[[], None] | None = None,
         certain_at: Callable[[], float] = lambda: math.inf,
     ) -> None:
         super().__init__(clock, endpoint, address, sink, commands, now, name, certain_at)
         self._prefix = channel_prefix.encode()
         self._doubt = doubt
+        self._flush = sink.flush if flush is None else flush
         self._desired = DesiredChannels() if doubt is None else DesiredChannels(key_slot, WINDOW)
         self._put_off: list[Batch] = []
         self._ended: dict[int, list[str]] = {}
@@ -264,7 +266,7 @@ class RedisPubSub(NodeSource[_PubSubLink]):
 
     def read_ends(self) -> None:
         """All that came together has been told."""
-        self.sink.flush()
+        self._flush()
         if self._ended:
             ended, self._ended = self._ended, {}
             for since, streams in ended.items():
