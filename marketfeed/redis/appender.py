@@ -9,7 +9,7 @@
    lost.
 5. Where it is not known whether the server takes entries, on a new link and after a refusal, one is sent first.
 6. What was refused is lost when a later one of its stream was added, or may have been.
-7. Where keys have slots, a server may say that another one has that of a stream (`_ELSEWHERE`), which is no reason to
+7. Where keys have slots, a server may say that another one has that of a stream (`REDIRECTIONS`), which is no reason to
    end the link. Nothing is sent until it has answered all; then all that waits is looked at: it may have another place.
    The same is done when that is asked for (`drain`).
 
@@ -41,7 +41,7 @@ from marketfeed.boundaries import Clock
 from marketfeed.redis.entries import Entries, Entry, Loss
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_keeper import LinkKeeper
-from marketfeed.redis.topology import Node
+from marketfeed.redis.topology import REDIRECTIONS, Node
 
 __all__ = ["BUSY_SECONDS", "UNDER_WAY", "Places", "RedisAppender"]
 
@@ -50,7 +50,6 @@ BUSY_SECONDS = 0.25
 """After which a busy server is asked again."""
 
 _NOT_THIS_ONE = frozenset({"READONLY", "LOADING", "MASTERDOWN"})
-_ELSEWHERE = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
 _BUSY = "BUSY"
 _State = Enum("_State", "AWAY PROBING TAKING REFUSED RESTING")  # see the table above
 
@@ -102,7 +101,7 @@ class RedisAppender(LinkKeeper[_AppenderLink]):
         self._entries = entries
         self._places = places
         self._ending = _NOT_THIS_ONE if has_slots else _NOT_THIS_ONE | {"CLUSTERDOWN"}
-        self._for_now = self._ending | {_BUSY} | (_ELSEWHERE if has_slots else frozenset())
+        self._for_now = self._ending | {_BUSY} | (REDIRECTIONS if has_slots else frozenset())
         self._state = _State.AWAY
         self._limit = ("MAXLEN", "~", maxlen) if maxlen else ()
         self.waiting: deque[Entry] = deque()

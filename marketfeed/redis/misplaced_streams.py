@@ -14,19 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from marketfeed.boundaries import Sink
-from marketfeed.redis.routed_commands import ELSEWHERE
 from marketfeed.redis.stream_reads import Away, Reading
 
-__all__ = ["MisplacedStreams", "is_elsewhere", "tell_lost"]
+__all__ = ["MisplacedStreams", "tell_lost"]
 
 PAUSE_SECONDS = 0.2
 PATIENCE_SECONDS = 1.0
 SLICE = 500
-
-
-def is_elsewhere(fault: str) -> bool:
-    """Whether an error says: not here, or not now."""
-    return fault.split(" ", 1)[0] in ("ASK", *ELSEWHERE)
 
 
 class MisplacedStreams:

@@ -3,8 +3,8 @@
 1. A publication goes to the server that has its channel, in a cluster with sharded channels by SPUBLISH. Those of a
    channel go in order.
 2. A state goes to the server that has its key. What is published behind it waits until the server has it.
-3. A server that does not have a channel (`ELSEWHERE`) is not published to for `REST_SECONDS`, while the topology looks
-   again. What it has refused is lost.
+3. A server that does not have a channel (`is_elsewhere`) is not published to for `REST_SECONDS`, while the topology
+   looks again. What it has refused is lost.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from marketfeed.redis.commands import CommandFault, CommandRefused
 from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.redis.per_node import PerNode
-from marketfeed.redis.routed_commands import ELSEWHERE, RoutedCommands
-from marketfeed.redis.topology import Node, Topology
+from marketfeed.redis.routed_commands import RoutedCommands
+from marketfeed.redis.topology import Node, Topology, is_elsewhere
 from marketfeed.runtime.logs import Log
 
 __all__ = ["REST_SECONDS", "RedisPublisher", "RoutedPublisher"]
@@ -61,7 +61,7 @@ class _PublisherLink(RedisLink):
         if not self._has_complained:
             self._has_complained = True
             self.log.error("redis: a publication is refused: {fault}", fault=fault)
-        if fault.split(" ", 1)[0] in ELSEWHERE:
+        if is_elsewhere(fault):
             self._elsewhere(fault)
 
 

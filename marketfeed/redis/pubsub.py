@@ -42,7 +42,7 @@ from marketfeed.redis.node_source import FeedLink, NodeSource
 from marketfeed.redis.rotation import Rounds
 from marketfeed.redis.server_role import ASK_SECONDS, BUSY
 from marketfeed.redis.stream_reads import Reading
-from marketfeed.redis.topology import key_slot
+from marketfeed.redis.topology import REDIRECTIONS, key_slot
 from marketfeed.runtime.logs import Log
 
 __all__ = ["RedisPubSub"]
@@ -57,7 +57,6 @@ _CONFIRMATIONS = {
     b"ssubscribe": Verb.SUBSCRIBE,
     b"sunsubscribe": Verb.UNSUBSCRIBE,
 }
-_ELSEWHERE = ("MOVED", "CLUSTERDOWN", "TRYAGAIN", "ASK")
 
 
 class _Ping(msgspec.Struct, frozen=True, eq=False):
@@ -290,7 +289,7 @@ class RedisPubSub(NodeSource[_PubSubLink]):
             if channel is not None:
                 self.sink.refused(self._names[channel], fault)
             self._go_on()
-        elif fault.split(" ", 1)[0] in _ELSEWHERE and isinstance(asked, Batch) and self._doubt is not None:
+        elif fault.split(" ", 1)[0] in REDIRECTIONS and isinstance(asked, Batch) and self._doubt is not None:
             self._misplaced([self._names[channel] for channel in self._desired.misplace(asked)], fault)
             self._go_on()
         else:

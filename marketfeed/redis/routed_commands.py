@@ -15,12 +15,10 @@ from twisted.internet.defer import Deferred
 from marketfeed.boundaries import Clock
 from marketfeed.redis.commands import CommandRefused, OutOfReach, RedisCommands
 from marketfeed.redis.per_node import PerNode
-from marketfeed.redis.topology import Node, Topology
+from marketfeed.redis.topology import Node, Topology, is_elsewhere
 
-__all__ = ["ELSEWHERE", "RoutedCommands"]
+__all__ = ["RoutedCommands"]
 
-ELSEWHERE = ("MOVED", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "MASTERDOWN")
-"""What errors begin with that say: not here, or not now."""
 _MOST_TURNS = 4
 
 
@@ -54,7 +52,7 @@ class RoutedCommands(PerNode[RedisCommands]):
                 fault = str(refusal)
             if fault.startswith("ASK "):
                 return await self._ask_where_it_goes(fault, words)
-            if fault.split(" ", 1)[0] not in ELSEWHERE:
+            if not is_elsewhere(fault):
                 raise CommandRefused(fault)
             self.topology.doubt(fault)
             if self.topology.node_for(key) is node:

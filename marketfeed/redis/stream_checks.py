@@ -28,10 +28,11 @@ from marketfeed.boundaries import Clock, Sink
 from marketfeed.model.entry_ids import EntryId, write_id
 from marketfeed.redis.absent_streams import AbsentStreams
 from marketfeed.redis.commands import Commands
-from marketfeed.redis.misplaced_streams import MisplacedStreams, is_elsewhere
+from marketfeed.redis.misplaced_streams import MisplacedStreams
 from marketfeed.redis.reader_link import Reader
 from marketfeed.redis.stream_entries import ABSENT, Extent, entry_id, read_extent
 from marketfeed.redis.stream_reads import Count, Reading
+from marketfeed.redis.topology import is_elsewhere
 from marketfeed.redis.verification import Verification
 
 __all__ = ["CHECKS", "REFUSALS", "StreamChecks", "StreamReader"]

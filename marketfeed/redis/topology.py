@@ -18,9 +18,15 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from marketfeed.redis.address import RedisAddress
 
-__all__ = ["SLOTS", "Node", "OneServer", "SoleNode", "Topology", "key_slot"]
+__all__ = ["REDIRECTIONS", "SLOTS", "Node", "OneServer", "SoleNode", "Topology", "is_elsewhere", "key_slot"]
 
 SLOTS = 16384
+REDIRECTIONS = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
+"""What errors of a cluster's node begin with that say: another one has that, or none has it at the moment.
+
+https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding
+"""
+_NO_MASTER = frozenset({"READONLY", "MASTERDOWN"})
 
 
 def key_slot(key: bytes) -> int:
@@ -34,6 +40,12 @@ def key_slot(key: bytes) -> int:
         if end > begin + 1:
             key = key[begin + 1 : end]
     return crc_hqx(key, 0) % SLOTS
+
+
+def is_elsewhere(fault: str) -> bool:
+    """Whether an error says: not here, or not now."""
+    word = fault.split(" ", 1)[0]
+    return word in REDIRECTIONS or word in _NO_MASTER
 
 
 class Node(msgspec.Struct, frozen=True, eq=False):
