@@ -259,6 +259,16 @@ def one_of(cluster: Cluster) -> tuple[AnyNode, list[str]]:
     return chosen, changes
 
 
+def one_of_three() -> tuple[Cluster, AnyNode, list[str]]:
+    """The same, where all three have said that they are whole."""
+    cluster = Cluster(with_words=True)
+    chosen, changes = one_of(cluster)
+    cluster.let(THREE, "a", "b", "c")
+    cluster.connect("a", "b", "c")
+    cluster.look()
+    return cluster, chosen, changes
+
+
 def test_one_that_reaches_all() -> None:
     """As long as it does; where none does there is none."""
     cluster = Cluster(with_words=True)
@@ -310,11 +320,7 @@ def test_a_connection_between_nodes_that_was_made_anew() -> None:
 
 def test_it_is_certain_until_it_had_last_heard_from_all() -> None:
     """By its own clock: each had answered 2.5 s before it was asked."""
-    cluster = Cluster(with_words=True)
-    chosen, _ = one_of(cluster)
-    cluster.let(THREE, "a", "b", "c")
-    cluster.connect("a", "b", "c")
-    cluster.look()
+    cluster, chosen, _ = one_of_three()
     cluster.look()
     node = chosen.node_for(b"x")
     assert node is not None
@@ -324,11 +330,7 @@ def test_it_is_certain_until_it_had_last_heard_from_all() -> None:
 
 def test_a_node_that_is_gone_may_have_been_out_of_reach_before() -> None:
     """Between two questions most masters have agreed on it: what came through it since it was last heard is missing."""
-    cluster = Cluster(with_words=True)
-    chosen, changes = one_of(cluster)
-    cluster.let(THREE, "a", "b", "c")
-    cluster.connect("a", "b", "c")
-    cluster.look()
+    cluster, chosen, changes = one_of_three()
     before = chosen.node_for(b"x")
     assert before is not None
     certain = chosen.certain_at(before)
@@ -347,11 +349,7 @@ def test_a_node_that_is_gone_may_have_been_out_of_reach_before() -> None:
 
 def test_a_node_that_has_no_connection() -> None:
     """To the one that is to hear all: it is there, and what it is told is not passed on."""
-    cluster = Cluster(with_words=True)
-    chosen, changes = one_of(cluster)
-    cluster.let(THREE, "a", "b", "c")
-    cluster.connect("a", "b", "c")
-    cluster.look()
+    cluster, chosen, changes = one_of_three()
     cluster.links |= {"a": OTHERS, "c": []}
     cluster.look()
     assert changes == ["a", "b"]
