@@ -19,7 +19,7 @@ from tests.by_hand import handshake
 from tests.certificates import Authority
 from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.browser import CHROMIUM
-from tests.system.harness import TWISTD, Client, DaemonProcess, Harness, trade, with_constants
+from tests.system.harness import TWISTD, Client, DaemonProcess, Harness, Redis, trade, with_constants
 from tests.system.page import page_at, problems_of, until
 from tests.system.test_status_page import TILES
 from tests.system.test_systemd import AS_SYSTEMD, Told
@@ -638,6 +638,19 @@ async def follows(harness: Harness, daemon: DaemonProcess) -> Client:
     return client
 
 
+async def crew_with_offsets(harness: Harness) -> tuple[Crew, Redis, list[str]]:
+    """Two workers, an engine, and the offset that each worker has given to its first publication."""
+    redis = await harness.redis()
+    crew = await make_crew(harness, redis=redis)
+    engine = await redis.connect()
+    clients = [await follows(harness, crew.daemon) for _ in range(20)]
+    assert set((await crew.where()).values()) == {1, 2}
+    await engine.publish(STREAM, trade(number=1))
+    offsets = sorted({(await client.next())["offset"] for client in clients})
+    assert len(offsets) == 2
+    return crew, engine, offsets
+
+
 def resuming(offset: str) -> dict[str, Any]:
     """The request of one that comes back with this offset."""
     return {"method": "SUBSCRIBE", "params": [STREAM], "since": {STREAM: offset}, "id": 2}
@@ -687,21 +700,13 @@ async def test_whichever_worker_a_client_comes_back_to_it_gets_what_it_missed(ha
 @pytest_twisted.ensureDeferred
 async def test_a_worker_that_has_just_begun_has_nothing_to_give(harness: Harness) -> None:
     """Also where the one that gave the offset still knows it; and one who has missed nothing goes on."""
-    redis = await harness.redis()
-    crew = await make_crew(harness, redis=redis)
-    engine = await redis.connect()
-    clients = [await follows(harness, crew.daemon) for _ in range(20)]
-    split = await crew.where()
-    assert set(split.values()) == {1, 2}
-    await engine.publish(STREAM, trade(number=1))
-    offsets = {(await client.next())["offset"] for client in clients}
-    assert len(offsets) == 2
+    crew, engine, offsets = await crew_with_offsets(harness)
     pids = await crew.pids()
     kill(pids[1])
     await crew.until_all(2, without=(pids[1],))
     await engine.publish(STREAM, trade(number=2))
     recovered = set()
-    for offset in sorted(offsets):
+    for offset in offsets:
         back = [await comes_back(harness, crew.daemon, offset) for _ in range(20)]
         recovered.add(tuple([(await client.next())["recovered"][STREAM] for client in back]))
     where = await crew.where()
@@ -715,14 +720,8 @@ async def test_a_worker_that_has_just_begun_has_nothing_to_give(harness: Harness
 @pytest_twisted.ensureDeferred
 async def test_a_worker_that_hangs_keeps_nobody_waiting(harness: Harness) -> None:
     """Who comes with its offset to another one is answered long before it is given up, and told what is not known."""
-    redis = await harness.redis()
-    crew = await make_crew(harness, redis=redis)
-    engine = await redis.connect()
-    watchers = [await follows(harness, crew.daemon) for _ in range(20)]
-    await engine.publish(STREAM, trade(number=1))
-    offsets = sorted({(await client.next())["offset"] for client in watchers})
+    crew, _, offsets = await crew_with_offsets(harness)
     clients = [await with_offsets(harness, crew.daemon) for _ in range(40)]
-    assert len(offsets) == 2
     pids = await crew.pids()
     kill(pids[1], signal.SIGSTOP)
     answers: list[tuple[str, bool]] = []

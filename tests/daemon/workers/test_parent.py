@@ -87,9 +87,9 @@ class TestWorker:
 
     def test_a_market_is_its_parents(self) -> None:
         """So is the server in which it is; the worker keeps its streams ready, as the demo does."""
-        place: Any = Place(Role(1, 2, "tcp:80", [], 0, "/tmp/server.sock"), None, None, -1, -1)  # type: ignore[arg-type]
+        place: Any = Place(Role(1, 2, "tcp:80", [], 0, "/run/redis.sock"), None, None, -1, -1)  # type: ignore[arg-type]
         settled = place.settle(Settings(workers=2, demo=True, redis=EMBEDDED, warm=("depth@A",)))
-        assert (settled.redis, settled.demo, settled.drain_seconds) == (RedisAddress(path="/tmp/server.sock"), False, 0)
+        assert (settled.redis, settled.demo, settled.drain_seconds) == (RedisAddress(path="/run/redis.sock"), False, 0)
         assert settled.warm == ("depth@A", *demo_globs())
         assert settled.port == "tcp:80"
 
