@@ -319,6 +319,30 @@ async def test_states_and_warm_streams(harness: Harness, cluster: RedisCluster, 
     assert await daemon.stop() == 0
 
 
+@pytest.mark.parametrize(("flavour", "kind"), [("redis", "classic"), ("valkey", "streams")])
+@pytest_twisted.ensureDeferred
+async def test_streams_found_by_patterns(harness: Harness, cluster: RedisCluster, kind: str) -> None:
+    """What a pattern covers is found on every master: Redis Streams by their keys, channels by those of states."""
+    stage = ClusterStage(harness, cluster, kind)
+    found = [stream.replace("trade@", "depth@") for streams in streams_of(cluster, 3).values() for stream in streams]
+    assert len({cluster.owner(stream) for stream in found}) == 3
+    with cluster.client() as client:
+        for stream in found:
+            book = json.dumps({"e": "depth", "u": 1, "b": [["1.00", "5"]], "a": [["2.00", "1"]]})
+            if kind == "streams":
+                client.command("XADD", stream, "*", "d", book)
+            else:
+                client.command("SET", f"snapshot:{stream}", book)
+    await stage.begin("--warm", "depth@M*")
+
+    async def are_all_kept() -> bool:
+        _, _, body = await stage.admin.ask(harness, "/streams.json?q=depth@M&limit=50")
+        return set(found) <= {row["stream"] for row in json.loads(body)}
+
+    await harness.eventually(are_all_kept)
+    assert await stage.daemon.stop() == 0
+
+
 @pytest.mark.parametrize("flavour", FLAVOURS[:1])
 @BY_SLOT
 @pytest_twisted.ensureDeferred
