@@ -20,6 +20,7 @@ LEAN: tuple[Setting, ...] = (
     ("maxmemory-policy", "noeviction"),
     ("repl-backlog-size", "4mb"),
     ("repl-diskless-sync-delay", "0"),
+    ("rdb-del-sync-files", "yes"),  # or a server that is started again has what it once got from its master
     ("repl-ping-replica-period", "1"),
     ("io-threads", "1"),
 )

@@ -149,6 +149,24 @@ async def test_all_nodes_go(stage: ClusterStage) -> None:
     await stage.ends_well()
 
 
+@BOTH
+@pytest.mark.parametrize("kind", ["streams"])
+@pytest_twisted.ensureDeferred
+async def test_a_master_comes_back_with_an_old_past(stage: ClusterStage) -> None:
+    """It has what was on its disk, and of a slot that it had then and has not now. All goes on."""
+    cluster = stage.cluster
+    master, other, _ = cluster.masters
+    first, _ = stage.of[master]
+    await in_thread(master.ask, "SAVE")
+    await stage.goes_on()
+    await in_thread(cluster.move_slot, key_slot(first.encode()), other)
+    await stage.goes_on()
+    await in_thread(master.restart)
+    await stage.served()
+    await stage.goes_on()
+    await stage.ends_well()
+
+
 @ONE_OF_EACH
 @pytest_twisted.ensureDeferred
 async def test_a_daemon_that_starts_while_the_cluster_is_down(
