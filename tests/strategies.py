@@ -45,8 +45,8 @@ def spellings(draw: st.DrawFn) -> tuple[str, str]:
     else:
         market = draw(upper_markets.filter(lambda market: market.lower() not in KINDS))
         spelling = f"{market.lower()}@{kind}"
-    speed = draw(st.sampled_from(("", "@100ms", "@1000ms"))) if kind == "depth" else ""
-    return spelling + speed, f"{kind}@{market}"
+    rate = draw(st.sampled_from(("", "@100ms", "@1000ms"))) if kind != "trade" else ""
+    return spelling + rate, f"{kind}@{market}"
 
 
 almost_names = st.text(alphabet=MARKET_CHARACTERS + "@ßé\n ", max_size=12).flatmap(

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -21,10 +21,14 @@ _SHOWN = 80  # of a name that a client sent, the most that an error repeats
 
 
 class StreamName(msgspec.Struct, frozen=True):
-    """A parsed name; ``str()`` gives the canonical ``<kind>@<market>``."""
+    """A parsed name; ``str()`` gives the canonical ``<kind>@<market>``, which is what a token permits.
+
+    `rate`: of what is published, the client gets one message in so many ms at most; 0: each.
+    """
 
     kind: StreamKind
     market: str
+    rate: int = 0
 
     def __str__(self) -> str:
         return f"{self.kind.name}@{self.market}"
@@ -37,8 +41,10 @@ class BadStreamName(ValueError):
 class StreamKinds:
     """The registry of declared kinds, and the parser of names, which depends on them."""
 
-    def __init__(self, kinds: Iterable[StreamKind] = BUILT_IN) -> None:
+    def __init__(self, kinds: Iterable[StreamKind] = BUILT_IN, aliases: Mapping[str, str] | None = None) -> None:
         self._kinds = {kind.name: kind for kind in kinds}
+        self.aliases: Mapping[str, str] = aliases or {}
+        """Other spellings of markets, each with the market that it stands for. They may be exchanged at any time."""
 
     def __iter__(self) -> Iterator[StreamKind]:
         return iter(self._kinds.values())
@@ -55,18 +61,21 @@ class StreamKinds:
     def parse(self, spelling: str) -> StreamName:
         """The stream that a client means by `spelling`.
 
-        Accepted are ``trade@TATA_INR``; for a public kind reversed and all in lower case ``tata_inr@trade``; and either
-        for a depth stream with ``@100ms`` or ``@1000ms`` behind it. Raises `BadStreamName`.
+        Accepted are ``trade@TATA_INR``; for a public kind reversed, with the market in lower case and the kind as it
+        is, ``tata_inr@trade``; an alias in the place of the market; and behind any of them ``@100ms`` or ``@1000ms``,
+        where not all has to be sent. Raises `BadStreamName`.
         """
         left, at, rest = spelling.partition("@")
-        right, speed_at, speed = rest.partition("@")
+        right, rate_at, rate = rest.partition("@")
         if not at or not left or not right:
             raise BadStreamName(f"bad stream name {_shown(spelling)}: expected <kind>@<market>, as in trade@TATA_INR")
         kind, market = self._kinds.get(left), right
-        reversed_kind = self._kinds.get(right)
-        if kind is None and reversed_kind and not reversed_kind.private and spelling == spelling.lower():
+        if kind is None and left == left.lower():
+            kind = self._kinds.get(right)
             # Only ASCII: the upper case of a sharp s would be the name of another market.
-            kind, market = reversed_kind, left.upper() if left.isascii() else left
+            market = left.upper() if left.isascii() else left
+            if kind is not None and (kind.private or kind.only):
+                kind = None
         if kind is None:
             known = ", ".join(self._kinds)
             raise BadStreamName(f"bad stream name {_shown(spelling)}: the kind is none of {known}")
@@ -74,9 +83,25 @@ class StreamKinds:
             raise BadStreamName(
                 f"bad stream name {_shown(spelling)}: a market is 1 to 64 of the characters A-Z a-z 0-9 . _ -"
             )
-        if speed_at and speed not in kind.speeds:
-            raise BadStreamName(f"bad stream name {_shown(spelling)}: only a depth stream may end in @100ms or @1000ms")
-        return StreamName(kind, market)
+        if kind.only and market != kind.only:
+            raise BadStreamName(f"bad stream name {_shown(spelling)}: expected {kind.name}@{kind.only}")
+        if not kind.private:  # there it is a user, who is nobody else
+            market = self.aliases.get(market, market)
+        return StreamName(kind, market, _rate(kind, rate, spelling) if rate_at else 0)
+
+
+def _rate(kind: StreamKind, text: str, spelling: str) -> int:
+    """What stands behind a name, in ms."""
+    if not kind.rates:
+        raise BadStreamName(
+            f"bad stream name {_shown(spelling)}: every {kind.name} counts, and none can be left out: expected nothing "
+            "behind the name"
+        )
+    for rate in kind.rates:
+        if text == f"{rate}ms":
+            return rate
+    known = " or ".join(f"@{rate}ms" for rate in kind.rates)
+    raise BadStreamName(f"bad stream name {_shown(spelling)}: expected {known} behind the name, or nothing")
 
 
 def snapshot_key(prefix: str, stream: str) -> str:

@@ -49,12 +49,14 @@ def renewed(identity: Identity, token: str, verify: Callable[[str], Identity]) -
     return other
 
 
-def lost_streams(identity: Identity, spellings: list[str], kinds: StreamKinds) -> Generator[int, None, list[str]]:
-    """Those of a client's streams that `identity` may not have."""
+def lost_streams(
+    identity: Identity, streams: Iterable[tuple[str, str]], kinds: StreamKinds
+) -> Generator[int, None, list[str]]:
+    """Those of a client's streams that `identity` may not have: their spellings, of pairs of these and the names."""
     lost = []
-    for few in _portions(identity, spellings):
+    for few in _portions(identity, list(streams)):
         yield _cost(identity) * len(few)
-        lost += [spelling for spelling in few if not identity.permits(kinds.parse(spelling))]
+        lost += [spelling for spelling, name in few if not identity.permits(kinds.parse(name))]
     return lost
 
 

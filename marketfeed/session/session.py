@@ -338,7 +338,8 @@ class Session:
         return self._work_on(request, self._keep_permitted(request, identity))
 
     def _keep_permitted(self, request: Request, identity: Identity) -> Work:
-        lost = yield from lost_streams(identity, self.subscriptions, self._context.kinds)
+        streams = [(spelling, group.stream.name) for spelling, group in self._groups.items()]
+        lost = yield from lost_streams(identity, streams, self._context.kinds)
         self._reply(None, request.id)
         if lost:
             self._leave(lost)

@@ -63,7 +63,7 @@ def test_a_pattern_of_kinds(pattern: str, covered: list[str]) -> None:
 @property_test
 @given(st.text(max_size=20))
 def test_only_names_of_streams_are_covered(name: str) -> None:
-    """Canonical ones: no speed behind it, nothing reversed, no line end."""
+    """Canonical ones: no rate behind it, nothing reversed, no line end."""
     everything = parse_glob("*@*", KINDS)
     assert not everything.covers(f"depth@{name}@100ms")
     assert not everything.covers(f"{name.lower()}@trade") or name.lower() in ("trade", "depth", "ticker", "orders")

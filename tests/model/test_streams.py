@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
-from tests.strategies import almost_names, canonical_names, markets, property_test, spellings
+from tests.strategies import almost_names, canonical_names, property_test, spellings, upper_markets
 
 KINDS = StreamKinds()
 
@@ -41,6 +42,7 @@ def test_loss_policies() -> None:
         ("trade@tata_inr", "trade@tata_inr"),
         ("trade@depth", "trade@depth"),
         ("depth@trade@100ms", "depth@trade"),
+        ("btc-usd.p@ticker@1000ms", "ticker@BTC-USD.P"),
         (f"trade@{64 * 'A'}", f"trade@{64 * 'A'}"),
         ("trade@.", "trade@."),
     ],
@@ -63,18 +65,24 @@ def test_spellings(spelling: str, name: str) -> None:
         ("TATA_INR@trade", "the kind is none of"),
         ("Tata_inr@trade", "the kind is none of"),
         ("Trade@TATA_INR", "the kind is none of"),
-        ("tata_inr@trade@100MS", "the kind is none of"),
+        ("tata_inr@Trade", "the kind is none of"),
+        ("tata_inr@100ms@depth", "the kind is none of"),
         ("trade@TATA INR", "a market is 1 to 64 of the characters"),
         ("trade@TATA/INR", "a market is 1 to 64 of the characters"),
         ("trade@TATA_INR\n", "a market is 1 to 64 of the characters"),
         ("trade@é", "a market is 1 to 64 of the characters"),
         (f"trade@{65 * 'A'}", "a market is 1 to 64 of the characters"),
         (f"{65 * 'a'}@trade", "a market is 1 to 64 of the characters"),
-        ("trade@TATA_INR@100ms", "only a depth stream may end in"),
-        ("tata_inr@ticker@1000ms", "only a depth stream may end in"),
-        ("depth@TATA_INR@250ms", "only a depth stream may end in"),
-        ("depth@TATA_INR@", "only a depth stream may end in"),
-        ("depth@TATA_INR@100ms@100ms", "only a depth stream may end in"),
+        ("trade@TATA_INR@100ms", "every trade counts, and none can be left out: expected nothing behind the name"),
+        ("tata_inr@trade@1000ms", "every trade counts"),
+        ("trade@TATA_INR@", "every trade counts"),
+        ("depth@TATA_INR@250ms", "expected @100ms or @1000ms behind the name, or nothing"),
+        ("depth@TATA_INR@0ms", "expected @100ms or @1000ms"),
+        ("depth@TATA_INR@+100ms", "expected @100ms or @1000ms"),
+        ("tata_inr@depth@100MS", "expected @100ms or @1000ms"),
+        ("tata_inr@ticker@1s", "expected @100ms or @1000ms"),
+        ("depth@TATA_INR@", "expected @100ms or @1000ms"),
+        ("depth@TATA_INR@100ms@100ms", "expected @100ms or @1000ms"),
     ],
 )
 def test_refused(spelling: str, why: str) -> None:
@@ -124,21 +132,127 @@ def test_canonical_round_trip(name: str) -> None:
     assert str(KINDS.parse(name)) == name
 
 
+@pytest.mark.parametrize(
+    ("spelling", "rate"),
+    [
+        ("depth@TATA_INR", 0),
+        ("depth@TATA_INR@100ms", 100),
+        ("tata_inr@depth@1000ms", 1000),
+        ("ticker@TATA_INR@1000ms", 1000),
+        ("tata_inr@ticker", 0),
+    ],
+)
+def test_rates(spelling: str, rate: int) -> None:
+    """What stands behind the name is how seldom the client wants it; the stream is the same one."""
+    name = KINDS.parse(spelling)
+    assert name.rate == rate
+    assert name == StreamName(name.kind, "TATA_INR", rate)
+
+
+def test_rates_of_declared_kinds() -> None:
+    """They have rates where not every publication must be sent, private ones too."""
+    declared = [StreamKind(policy.value, policy, private=True) for policy in LossPolicy]
+    kinds = StreamKinds(declared)
+    assert [kinds.parse(f"{kind.name}@alice@100ms").rate for kind in declared if kind.rates] == [100, 100]
+    with pytest.raises(BadStreamName, match="every keep counts"):
+        kinds.parse("keep@alice@100ms")
+
+
+BINANCE = StreamKinds(
+    (
+        *BUILT_IN,
+        *(
+            StreamKind(name, LossPolicy.LATEST)
+            for name in ("bookTicker", "depth20", "kline_1m", "kline_1M", "miniTicker")
+        ),
+        StreamKind("aggTrade", LossPolicy.KEEP),
+        StreamKind("!miniTicker", LossPolicy.LATEST, only="arr"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "kind", "market", "rate"),
+    [
+        ("tata_inr@bookTicker", "bookTicker", "TATA_INR", 0),
+        ("bookTicker@TATA_INR@1000ms", "bookTicker", "TATA_INR", 1000),
+        ("tata_inr@kline_1m", "kline_1m", "TATA_INR", 0),
+        ("tata_inr@kline_1M", "kline_1M", "TATA_INR", 0),
+        ("kline_1M@TATA_INR", "kline_1M", "TATA_INR", 0),
+        ("tata_inr@depth20@100ms", "depth20", "TATA_INR", 100),
+        ("tata_inr@aggTrade", "aggTrade", "TATA_INR", 0),
+        ("!miniTicker@arr", "!miniTicker", "arr", 0),
+        ("!miniTicker@arr@1000ms", "!miniTicker", "arr", 1000),
+        ("miniTicker@arr", "miniTicker", "arr", 0),
+        ("arr@miniTicker", "miniTicker", "ARR", 0),
+    ],
+)
+def test_as_binance_spells_it(spelling: str, kind: str, market: str, rate: int) -> None:
+    """The market in lower case, the kind to the letter."""
+    name = BINANCE.parse(spelling)
+    assert (name.kind.name, name.market, name.rate) == (kind, market, rate)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "why"),
+    [
+        ("tata_inr@bookticker", "the kind is none of"),
+        ("TATA_INR@bookTicker", "the kind is none of"),
+        ("arr@!miniTicker", "the kind is none of"),
+        ("!miniTicker@TATA_INR", "expected !miniTicker@arr"),
+        ("!miniTicker@ARR", "expected !miniTicker@arr"),
+        ("!miniTicker@arr@3000ms", "expected @100ms or @1000ms"),
+        ("tata_inr@aggTrade@100ms", "every aggTrade counts"),
+    ],
+)
+def test_what_binance_has_not(spelling: str, why: str) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(BadStreamName) as caught:
+        BINANCE.parse(spelling)
+    assert why in str(caught.value)
+
+
+def test_aliases() -> None:
+    """Another spelling of a market is good wherever the market is, and may be another one a moment later."""
+    kinds = StreamKinds((*BUILT_IN, StreamKind("orders", LossPolicy.KEEP, private=True)), {"TATAINR": "TATA_INR"})
+    for spelling in ("depth@TATAINR", "tatainr@depth", "depth@TATAINR@100ms", "tata_inr@depth", "depth@TATA_INR"):
+        assert str(kinds.parse(spelling)) == "depth@TATA_INR"
+    assert str(kinds.parse("depth@tatainr")) == "depth@tatainr"
+    assert str(kinds.parse("orders@TATAINR")) == "orders@TATAINR", "who is another user"
+    kinds.aliases = {"TATAINR": "tata.inr"}
+    assert str(kinds.parse("tatainr@depth")) == "depth@tata.inr"
+    kinds.aliases = {}
+    assert str(kinds.parse("tatainr@depth")) == "depth@TATAINR"
+
+
 @property_test
 @given(spellings())
 def test_every_spelling(pair: tuple[str, str]) -> None:
-    """Reversed and lower case, or with a speed behind a depth name: the stream is the canonical one."""
+    """Reversed and the market in lower case, or with a rate behind it: the stream is the canonical one."""
     spelling, name = pair
-    assert KINDS.parse(spelling) == KINDS.parse(name)
-    assert str(KINDS.parse(spelling)) == name
+    stream = KINDS.parse(spelling)
+    assert msgspec.structs.replace(stream, rate=0) == KINDS.parse(name)
+    assert str(stream) == name
+    assert stream.rate == (int(spelling.split("@")[2][:-2]) if spelling.count("@") == 2 else 0)
 
 
 @property_test
-@given(st.sampled_from(("trade", "ticker")), markets, st.sampled_from(("100ms", "1000ms")))
-def test_speed_on_depth_only(kind: str, market: str, speed: str) -> None:
-    """No other kind of stream has a speed."""
-    with pytest.raises(BadStreamName, match="only a depth stream"):
-        KINDS.parse(f"{kind}@{market}@{speed}")
+@given(
+    st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,31}", fullmatch=True),
+    st.sampled_from(LossPolicy),
+    upper_markets,
+    st.sampled_from(("", "@100ms", "@1000ms")),
+)
+def test_every_kind(name: str, policy: LossPolicy, market: str, rate: str) -> None:
+    """Any kind is there under both spellings; with a rate if it is one of which something may be left out."""
+    assume(market.lower() != name)  # a kind on the left is one
+    kinds = StreamKinds([StreamKind(name, policy)])
+    for spelling in (f"{name}@{market}", f"{market.lower()}@{name}"):
+        if rate and policy is LossPolicy.KEEP:
+            with pytest.raises(BadStreamName, match=f"every {name} counts"):
+                kinds.parse(spelling + rate)
+        else:
+            assert str(kinds.parse(spelling + rate)) == f"{name}@{market}"
 
 
 @property_test
@@ -150,6 +264,6 @@ def test_any_text(text: str) -> None:
     except BadStreamName as error:
         str(error).encode()
         return
-    assert KINDS.parse(str(stream)) == stream
+    assert KINDS.parse(str(stream)) == msgspec.structs.replace(stream, rate=0)
     assert str(stream).isascii()
     assert stream.market.lower() in text.lower()

@@ -60,4 +60,4 @@ def _count(levels: list[Any], noun: str) -> str:
     return f"{len(levels)} {noun}" if len(levels) == 1 else f"{len(levels)} {noun}s"
 
 
-DEPTH = StreamKind("depth", LossPolicy.MERGE, shape=Shape.of(_Depth), speeds=("100ms", "1000ms"), columns=_columns)
+DEPTH = StreamKind("depth", LossPolicy.MERGE, shape=Shape.of(_Depth), columns=_columns)

@@ -18,7 +18,10 @@ from marketfeed.model.kinds.columns import Column
 from marketfeed.model.kinds.fields import Shape
 from marketfeed.model.state import LatestState, State
 
-__all__ = ["LossPolicy", "StreamKind"]
+__all__ = ["RATES", "LossPolicy", "StreamKind"]
+
+RATES = (100, 1000)
+"""In ms; one message in so long is the most that a client gets, who asks for it."""
 
 
 class LossPolicy(Enum):
@@ -30,12 +33,12 @@ class LossPolicy(Enum):
 
 
 class StreamKind(msgspec.Struct, frozen=True):
-    """One kind. The streams of a private one are for those alone whom their token names.
+    """One kind. The streams of a private one are for those alone whom their token names. `only`: the one market that
+    it has, which is none; empty: it has all markets.
 
     `ids`: the field of its publications that counts up by one, if that is to be watched (`sequence`). `silence`:
     seconds without any publication after which the engine counts as silent; 0: it never does. `shape`: what they must
-    hold. `speeds`: what may stand behind the name of a stream. `columns`: what `marketfeed watch` shows of one, from
-    its fields with every number as text.
+    hold. `columns`: what `marketfeed watch` shows of one, from its fields with every number as text.
     """
 
     name: str
@@ -44,8 +47,13 @@ class StreamKind(msgspec.Struct, frozen=True):
     ids: str | None = None
     silence: float = 0.0
     shape: Shape = Shape()
-    speeds: tuple[str, ...] = ()
     columns: Callable[[Mapping[str, Any]], Sequence[Column]] | None = None
+    only: str = ""
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """In ms, how seldom a client may have it: not at all what must all be sent."""
+        return () if self.loss is LossPolicy.KEEP else RATES
 
     def new_state(self) -> State | None:
         """What a subscriber who comes late gets first, empty yet: the merged book, the newest one, or nothing."""

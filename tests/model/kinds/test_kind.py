@@ -46,7 +46,6 @@ LADDER = StreamKind(
     LossPolicy.MERGE,
     ids="n",
     shape=Shape.of(_Ladder),
-    speeds=("1s",),
     columns=_columns,
 )
 
@@ -64,7 +63,7 @@ def ladder(number: int = 1, /, **changed: object) -> bytes:
 
 def live() -> LiveStream:
     """A stream of it, as the hub makes one."""
-    name = StreamKinds(KINDS).parse("a@ladder@1s")
+    name = StreamKinds(KINDS).parse("a@ladder@1000ms")
     reader = new_reader(name, (str(name),), 1 << 20)
     return LiveStream(str(name), reader, name.kind, CountedHistory(Histories(1000, 300, 1 << 20), "epoch"))
 
