@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from marketfeed.boundaries import Subscriber
-from marketfeed.model.book import DepthMessage
+from marketfeed.model.merging import Message
 from marketfeed.wire.deflate import (
     LARGE,
     compressed_body,
@@ -63,7 +63,7 @@ class Group:
         self.frames: list[bytes] = []
         self.leaving: list[bytes] = []  # the frames that the present flush has taken
         self.data = b""  # the same, put together
-        self.depths: dict[bytes, DepthMessage | None] = {}  # what the present flush has read
+        self.depths: dict[bytes, Message | None] = {}  # what the present flush has read
 
     @property
     def key(self) -> tuple[str, Shape, int, bool]:
@@ -105,18 +105,24 @@ class Group:
             return frame_around(b"", body, b"")
         return frame_around(self.head, body, offset_tail(offset) if self.has_offsets else b"}")
 
-    def depth(self, frame: bytes) -> DepthMessage | None:
-        """What a frame of this group, a depth stream's, holds; None if that cannot be read.
+    def depth(self, frame: bytes) -> Message | None:
+        """What a frame of this group, whose kind says how messages are merged, holds; None if that cannot be read.
 
         It is read once in a flush for all members who are behind, and shared: copy it before merging others into it.
         """
         if frame not in self.depths:
-            self.depths[frame] = _read_depth(self._split(frame)[0])
+            self.depths[frame] = self._read(self._split(frame)[0])
         return self.depths[frame]
 
     def offset(self, frame: bytes) -> str:
         """The offset that a frame of this group says, if its shape has one."""
         return self._split(frame)[1] if self.has_offsets else ""
+
+    def _read(self, data: bytes) -> Message | None:
+        try:
+            return self.stream.kind.message(data)
+        except Exception:  # a publication that `--validate warn` let through
+            return None
 
     def _split(self, frame: bytes) -> tuple[bytes, str]:
         payload = inflate(frame)
@@ -192,10 +198,3 @@ def overhead(spelling: str, shape: Shape) -> int:
     if shape is Shape.DATA:
         return _HEADER
     return _HEADER + _ENVELOPE + len(spelling) + (_OFFSET if shape is Shape.OFFSET else 0)
-
-
-def _read_depth(data: bytes) -> DepthMessage | None:
-    try:
-        return DepthMessage.parse(data)
-    except Exception:  # a publication that `--validate warn` let through
-        return None

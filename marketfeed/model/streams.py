@@ -13,7 +13,7 @@ import msgspec
 
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.fields import is_market
-from marketfeed.model.kinds.kind import StreamKind
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 
 __all__ = ["BadStreamName", "StreamKinds", "StreamName", "snapshot_key"]
 
@@ -93,9 +93,9 @@ class StreamKinds:
 def _rate(kind: StreamKind, text: str, spelling: str) -> int:
     """What stands behind a name, in ms."""
     if not kind.rates:
+        why = "is sent no more often" if kind.loss is not LossPolicy.KEEP else "counts, and none can be left out"
         raise BadStreamName(
-            f"bad stream name {_shown(spelling)}: every {kind.name} counts, and none can be left out: expected nothing "
-            "behind the name"
+            f"bad stream name {_shown(spelling)}: every {kind.name} {why}: expected nothing behind the name"
         )
     for rate in kind.rates:
         if text == f"{rate}ms":

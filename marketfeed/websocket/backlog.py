@@ -1,12 +1,12 @@
 """What waits for one client who does not keep up, thinned out by the loss policy of each stream.
 
 1. Frames leave in the order in which they came, and whole.
-2. `keep`: everything waits. `latest`: only the newest of a stream waits. `merge`: depth updates are merged into the
-   one that waits, where nothing is missing between them; a snapshot discards what waited before it
-   (docs/protocol.md#slow-clients).
+2. `keep`: everything waits. `latest`: only the newest of a stream waits. `merge`: what comes is merged into what waits
+   of the stream, as its kind has it (`merging`): depth updates where nothing is missing between them. A snapshot
+   discards what waited before it (docs/protocol.md#slow-clients).
 3. Nothing is merged or replaced across a control event, so that a gap is told where it is; nor across a change of the
    stream's shape, so that within a stream the order stays what it was.
-4. `size` is what the waiting frames take; for merged ones an estimate, from above (`DepthMessage.size`).
+4. `size` is what the waiting frames take; for merged ones an estimate, from above (`Message.size`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Collection
 
 from marketfeed.hub.groups import Group, overhead
-from marketfeed.model.book import DepthMessage
 from marketfeed.model.kinds.kind import LossPolicy
+from marketfeed.model.merging import Message
 
 __all__ = ["Backlog", "Thinned"]
 
@@ -42,7 +42,7 @@ class _Entry:
         self.group = group
         self.frame = frame
         self.size = len(frame)
-        self.depth: DepthMessage | None = None
+        self.depth: Message | None = None
         self.is_merged = False
         self.offset = ""  # of the last that was merged into this
 
@@ -161,7 +161,7 @@ class Backlog:
                 last.depth = None  # it takes more memory than the frame, and nothing merges into it any more
             self._keep(waiting, entry)
 
-    def _merge_into(self, entry: _Entry, earlier: DepthMessage, later: DepthMessage, group: Group) -> None:
+    def _merge_into(self, entry: _Entry, earlier: Message, later: Message, group: Group) -> None:
         if not entry.is_merged:
             earlier = entry.depth = earlier.copy()  # what groups hand out is shared
             entry.is_merged = True

@@ -13,9 +13,11 @@ from typing import Any
 
 import msgspec
 
+from marketfeed.model.book import DepthMessage
 from marketfeed.model.book_state import BookState
 from marketfeed.model.kinds.columns import Column
 from marketfeed.model.kinds.fields import Shape
+from marketfeed.model.merging import Message
 from marketfeed.model.state import LatestState, State
 
 __all__ = ["RATES", "LossPolicy", "StreamKind"]
@@ -38,7 +40,9 @@ class StreamKind(msgspec.Struct, frozen=True):
 
     `ids`: the field of its publications that counts up by one, if that is to be watched (`sequence`). `silence`:
     seconds without any publication after which the engine counts as silent; 0: it never does. `shape`: what they must
-    hold. `columns`: what `marketfeed watch` shows of one, from its fields with every number as text.
+    hold. `columns`: what `marketfeed watch` shows of one, from its fields with every number as text. `message`: reads
+    one, where they are merged. `state`: makes what a subscriber who comes late gets first, empty yet; None: that
+    follows from `loss`. `is_throttled`: a client may have it less often, where not all has to be sent.
     """
 
     name: str
@@ -49,14 +53,19 @@ class StreamKind(msgspec.Struct, frozen=True):
     shape: Shape = Shape()
     columns: Callable[[Mapping[str, Any]], Sequence[Column]] | None = None
     only: str = ""
+    message: Callable[[bytes], Message] = DepthMessage.parse
+    state: Callable[[], State] | None = None
+    is_throttled: bool = True
 
     @property
     def rates(self) -> tuple[int, ...]:
         """In ms, how seldom a client may have it: not at all what must all be sent."""
-        return () if self.loss is LossPolicy.KEEP else RATES
+        return RATES if self.is_throttled and self.loss is not LossPolicy.KEEP else ()
 
     def new_state(self) -> State | None:
         """What a subscriber who comes late gets first, empty yet: the merged book, the newest one, or nothing."""
+        if self.state is not None:
+            return self.state()
         if self.loss is LossPolicy.MERGE:
             return BookState()
         return LatestState() if self.loss is LossPolicy.LATEST else None
