@@ -205,7 +205,7 @@ class Hub(Service):
             return
         try:
             if live.gap is not None:
-                self._upstream.silence.end(live.kind.name)
+                self._upstream.speaks(live)
             counts = live.counts
             counts.published += 1
             counts.last = now = self._now()
@@ -303,6 +303,23 @@ class Hub(Service):
 
     def lost(self, since: int, streams: Collection[str], link: str) -> None:
         self._upstream.lost(since, streams, link)
+
+    # What is known of the candle service.
+
+    @property
+    def candle_streams(self) -> list[str]:
+        """The streams that it is to publish, because they have holders here."""
+        return self._upstream.absence.wanted
+
+    def candles_lost(self, since: int) -> None:
+        """It is not there, since then, in ms since 1970."""
+        self.flush()
+        self._upstream.absence.begin(since)
+
+    def candles_found(self) -> None:
+        """It is there."""
+        self._upstream.absence.end()
+        self.flush()
 
     # What is due once a second.
 

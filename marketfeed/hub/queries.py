@@ -55,7 +55,7 @@ class Queries:
         """See `HubPort`."""
         key, archive = str(name), self._upstream.archive
         stream = self._registry.find(key)
-        if archive is None:
+        if archive is None or name.kind.from_candles:
             return succeed([] if stream is None else stream.history.newest(limit, max_bytes))
         stream = stream or self._upstream.make(name, key)
         return Deferred.fromCoroutine(self._archived(archive, stream, limit, max_bytes))

@@ -51,7 +51,8 @@ class Recovery:
     def needs_archive(self) -> bool:
         """Whether the history does not reach back to where this has come."""
         history = self.stream.history
-        return self.is_possible and history.latest is not None and not history.reaches(self._last)
+        is_archived = self.is_possible and not history.is_counted and history.latest is not None
+        return is_archived and not history.reaches(self._last)
 
     @property
     def is_ahead(self) -> bool:

@@ -19,10 +19,12 @@ from marketfeed.hub.gaps import Gaps
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.logs import Log
+from marketfeed.wire.messages import GapReason
 
 __all__ = ["Silence"]
 
 _LOOK_SECONDS = 1.0
+_REASON = GapReason.ENGINE_SILENT
 
 
 class _Watch(msgspec.Struct):
@@ -81,7 +83,7 @@ class Silence:
     def takes(self, stream: LiveStream) -> bool:
         """`stream` flows now. Whether its kind is silent, so that it has a gap, which is to be told."""
         watch = self._watches.get(stream.kind.name)
-        return watch is not None and watch.since is not None and stream.fall_silent(watch.since)
+        return watch is not None and watch.since is not None and stream.fall_silent(_REASON, watch.since)
 
     def end(self, name: str) -> None:
         """A stream of this kind that has a gap is about to publish."""
@@ -93,13 +95,15 @@ class Silence:
         self.log.info("the engine publishes {kind} again, after {seconds:.0f} s", kind=name, seconds=seconds)
         watch.last, watch.since = now, None
         for stream in self._streams():
-            gap = stream.speak() if stream.kind.name == name else None
+            gap = stream.speak(_REASON) if stream.kind.name == name else None
             if gap is not None:
                 self._gaps.closed(stream, gap)
 
     def _begin(self, name: str, watch: _Watch, seconds: float) -> None:
         watch.since = since = int(watch.last * 1000)
-        silent = [stream for stream in self._streams() if stream.kind.name == name and stream.fall_silent(since)]
+        silent = [
+            stream for stream in self._streams() if stream.kind.name == name and stream.fall_silent(_REASON, since)
+        ]
         line = "the engine is silent: nothing on any of {streams} streams of the kind {kind} for {seconds:g} s"
         self.log.warn(line, streams=len(silent), kind=name, seconds=seconds)
         self._gaps.opened(silent)

@@ -12,7 +12,7 @@ newest or the sum counts, its state (docs/protocol.md). Whether it flows is chan
 | `lose`     | new, flows | gap   | it is out of reach, or late; of a gap that is open only the reason may |
 |            |            |       | become another one                                                     |
 | `refuse`   | any        | gap   | it is not permitted; a gap that was open keeps its beginning           |
-| `fall_silent` | flows   | same  | it has a gap all the same, for its engine is silent (`silence`)        |
+| `fall_silent` | flows   | same  | it has a gap all the same, for nobody publishes (`silence`, `absence`) |
 | `speak`    | flows      | same  | and has that gap no longer                                             |
 
 `jump` and `untold` say what of a jump of the ids is to be told now, `seek` and `found` whether the state is looked for.
@@ -106,7 +106,7 @@ class LiveStream:
     def lose(self, since: int) -> bool:
         """Nothing comes any more, since then, in ms since 1970. Whether a gap has opened."""
         self._stop()
-        if self.gap is not None and self.gap[0] != GapReason.ENGINE_SILENT:
+        if self.gap is not None and self.gap[0] not in GapReason.WHILE_FLOWING:
             return False
         self.gap = (GapReason.SOURCE_DOWN, since if self.gap is None else self.gap[1])
         return True
@@ -119,17 +119,17 @@ class LiveStream:
         self.gap = (GapReason.SOURCE_REFUSED, since if self.gap is None else self.gap[1])
         return True
 
-    def fall_silent(self, since: int) -> bool:
-        """Its engine is silent since then, in ms since 1970. Whether a gap has opened."""
+    def fall_silent(self, reason: str, since: int) -> bool:
+        """Nobody publishes on it, since then, in ms since 1970. Whether a gap has opened."""
         if not self.confirmed or self.gap is not None:
             return False
-        self.gap = (GapReason.ENGINE_SILENT, since)
+        self.gap = (reason, since)
         return True
 
-    def speak(self) -> OpenGap | None:
-        """Its engine is not silent any more; returns the gap that is over."""
+    def speak(self, reason: str) -> OpenGap | None:
+        """Somebody does again; returns the gap that is over, if it was of this reason."""
         gap = self.gap
-        if gap is None or gap[0] != GapReason.ENGINE_SILENT:
+        if gap is None or gap[0] != reason:
             return None
         self.gap = None
         return gap

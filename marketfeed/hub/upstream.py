@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from marketfeed.boundaries import Archive, Clock, Source, Subscriber
+from marketfeed.hub.absence import Absence
 from marketfeed.hub.counts import HubCounts
 from marketfeed.hub.drops import Drops
 from marketfeed.hub.faults import Faults
@@ -98,6 +99,7 @@ class Upstream:
         self.readiness = Readiness(clock, now)
         self.registry = StreamRegistry(clock, limits.linger, limits.max_distinct_streams, self)
         self.silence = Silence(kinds, lambda: self.registry.all, self.gaps, now)
+        self.absence = Absence(lambda: self.registry.all, self.gaps)
         self.is_reached = False
         self.arrived: list[str] = []
         """The streams that have come as far as their seeds since the last flush."""
@@ -115,7 +117,7 @@ class Upstream:
     def make(self, name: StreamName, key: str) -> LiveStream:
         """A stream that is not wanted yet; `key` is its canonical name."""
         reader = new_reader(name, (key, self._limits.channel_prefix + key), self._limits.max_payload)
-        history = CountedHistory if self.archive is None else EntryHistory
+        history = CountedHistory if self.archive is None or name.kind.from_candles else EntryHistory
         stream = LiveStream(key, reader, name.kind, history(self.histories), self.counts.of(name.kind.name))
         if isinstance(stream.state, BookState):
             stream.state.reached = partial(self.arrived.append, key)
@@ -152,7 +154,7 @@ class Upstream:
         gap = stream.confirm(now, after)
         if gap is not None:
             self.gaps.closed(stream, gap)
-        if self.silence.takes(stream):
+        if self.silence.takes(stream) or self.absence.takes(stream):
             self._fanout.flush()
             self.gaps.opened([stream])
             if self.registry.find(name) is not stream:
@@ -181,6 +183,13 @@ class Upstream:
             self.gaps.opened([stream])
         self.finder.forget(stream)
         self.readiness.settled(stream)
+
+    def speaks(self, stream: LiveStream) -> None:
+        """A stream that has a gap is about to publish."""
+        if stream.kind.from_candles:
+            self.absence.end()
+        else:
+            self.silence.end(stream.kind.name)
 
     def reached(self, link: str) -> None:
         self.outages.over(link, int(self._now() * 1000))

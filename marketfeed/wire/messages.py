@@ -137,7 +137,11 @@ class GapReason:
     SOURCE_DOWN = "source-down"
     SOURCE_REFUSED = "source-refused"
     ENGINE_SILENT = "engine-silent"
+    NO_CANDLES = "no-candles"
     SEQUENCE = "sequence"
+
+    WHILE_FLOWING = frozenset((ENGINE_SILENT, NO_CANDLES))
+    """The stream is confirmed, and nobody publishes on it."""
 
 
 class Gap(msgspec.Struct, frozen=True, tag_field="e", tag="gap", rename={"since": "from", "until": "to"}):

@@ -42,7 +42,8 @@ class StreamKind(msgspec.Struct, frozen=True):
     seconds without any publication after which the engine counts as silent; 0: it never does. `shape`: what they must
     hold. `columns`: what `marketfeed watch` shows of one, from its fields with every number as text. `message`: reads
     one, where they are merged. `state`: makes what a subscriber who comes late gets first, empty yet; None: that
-    follows from `loss`. `is_throttled`: a client may have it less often, where not all has to be sent.
+    follows from `loss`. `is_throttled`: a client may have it less often, where not all has to be sent. `from_candles`:
+    the candle service publishes it, by PUBLISH, however the engine does.
     """
 
     name: str
@@ -56,6 +57,7 @@ class StreamKind(msgspec.Struct, frozen=True):
     message: Callable[[bytes], Message] = DepthMessage.parse
     state: Callable[[], State] | None = None
     is_throttled: bool = True
+    from_candles: bool = False
 
     @property
     def rates(self) -> tuple[int, ...]:

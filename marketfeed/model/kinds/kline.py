@@ -67,6 +67,7 @@ def _kind(interval: str) -> StreamKind:
         message=CandleMessage.parse,
         state=LatestState,
         is_throttled=False,
+        from_candles=True,
     )
 
 

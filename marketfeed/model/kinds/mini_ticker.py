@@ -38,7 +38,11 @@ def _columns(data: Mapping[str, Any]) -> list[Column]:
 
 
 MINI_TICKER = StreamKind(
-    "miniTicker", LossPolicy.LATEST, shape=Shape(_MiniTicker, events=("24hrMiniTicker",)), columns=_columns
+    "miniTicker",
+    LossPolicy.LATEST,
+    shape=Shape(_MiniTicker, events=("24hrMiniTicker",)),
+    columns=_columns,
+    from_candles=True,
 )
 
 ALL_MINI_TICKERS = StreamKind(
@@ -48,5 +52,6 @@ ALL_MINI_TICKERS = StreamKind(
     only="arr",
     message=MarketsMessage.parse,
     state=MarketsState,
+    from_candles=True,
 )
 """One stream, whose publications are arrays of what has changed."""
