@@ -94,12 +94,15 @@ class Room:
         assert not self.source.wanted
         assert not hub.streams
         assert not any((*hub._registry.all, hub._gaps, hub._dirty, upstream.histories.size, hub._registry._reserved))
+        assert not any((rhythm._timer or rhythm._turn or rhythm._open) for rhythm in hub._windows._rhythms.values())
         assert not any((upstream.readiness._waiting, upstream.finder._tries, hub._audiences, hub.portions))
 
     @property
     def timers(self) -> list[float]:
         """When the hub will do something, besides its sweep and its lines about what is bad."""
-        besides = (self.hub._sweeper.call, self.hub._upstream.drops._lines._timer)
+        besides = [self.hub._sweeper.call, self.hub._upstream.drops._lines._timer]
+        for rhythm in self.hub._windows._rhythms.values():
+            besides += [rhythm._timer, rhythm._turn]
         return [call.getTime() for call in self.clock.getDelayedCalls() if call not in besides]
 
 

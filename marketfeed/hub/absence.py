@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from marketfeed.hub.gaps import Gaps
+from marketfeed.hub.gaps import Gaps, Hastens
 from marketfeed.hub.stream import LiveStream
 from marketfeed.wire.messages import GapReason
 
@@ -21,9 +21,10 @@ _REASON = GapReason.NO_CANDLES
 class Absence:
     """What is known of it. `streams`: all that are wanted at present."""
 
-    def __init__(self, streams: Callable[[], Iterable[LiveStream]], gaps: Gaps) -> None:
+    def __init__(self, streams: Callable[[], Iterable[LiveStream]], gaps: Gaps, fanout: Hastens) -> None:
         self._streams = streams
         self._gaps = gaps
+        self._fanout = fanout
         self.since: int | None = None
         """When it went, in ms since 1970; None: it is there, as far as is known."""
 
@@ -36,7 +37,9 @@ class Absence:
         """It is away, since then, in ms since 1970."""
         if self.since is None:
             self.since = since
-            self._gaps.opened([stream for stream in self._streams() if self.takes(stream)])
+            gone = [stream for stream in self._streams() if self.takes(stream)]
+            self._fanout.hasten(gone)
+            self._gaps.opened(gone)
 
     def takes(self, stream: LiveStream) -> bool:
         """Whether `stream`, which flows, has a gap for this, which is to be told."""

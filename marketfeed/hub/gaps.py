@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from marketfeed.boundaries import Subscriber
 from marketfeed.hub.faults import Faults
@@ -21,7 +22,14 @@ from marketfeed.wire.dialects import event_text
 from marketfeed.wire.frames import text_frame
 from marketfeed.wire.messages import Gap, GapReason
 
-__all__ = ["Gaps", "gap_frame", "tell_open"]
+__all__ = ["Gaps", "Hastens", "gap_frame", "tell_open"]
+
+
+class Hastens(Protocol):
+    """Who sends what waits for its time."""
+
+    def hasten(self, streams: Iterable[LiveStream]) -> None:
+        """Send what is pending, and what waits for its time in the windows of `streams`."""
 
 
 class Gaps:

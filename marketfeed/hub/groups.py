@@ -1,7 +1,7 @@
 """The subscribers of a stream, put together by what they get: one publication is framed once for each group.
 
-1. A stream has a group for each spelling, shape and compression. Every member of it gets the same bytes. Groups whose
-   compressed bytes are equal share them, and all of them those of a large publication.
+1. A stream has a group for each spelling, shape, compression and rate. Every member of it gets the same bytes. Groups
+   whose compressed bytes are equal share them, and all of them those of a large publication.
 2. Clients who are in the same groups are one audience, for whom the write of a flush is put together once. Most are:
    they look at the same page.
 """
@@ -28,7 +28,7 @@ from marketfeed.wire.frames import text_frame, text_header
 if TYPE_CHECKING:
     from marketfeed.hub.stream import LiveStream
 
-__all__ = ["Audience", "Audiences", "Group", "Shared", "is_member", "overhead"]
+__all__ = ["Audience", "Audiences", "Group", "GroupKey", "Shared", "frame_for", "is_member", "overhead"]
 
 _HEADER = 10  # bytes of a frame's header, at most
 _ENVELOPE = len('{"stream":"","data":}')
@@ -38,22 +38,27 @@ _OFFSET = 64  # bytes of an offset in its envelope, at most
 Shared = dict[tuple[tuple[Shape, str] | None, int], bytes]
 """What is compressed of one publication, by the bits of the window that are of use: frames, by what stands in them, and
 without that the data of a large one."""
+GroupKey = tuple[str, Shape, int, bool, int]
+"""The spelling, the shape, the window of deflate, whether states are wanted, and the rate."""
 
 
 class Group:
     """The subscribers of one stream who get the same bytes."""
 
     __slots__ = (
-        "_is_plain", "_text", "audiences", "data", "depths", "frames", "has_offsets", "head", "leaving", "shape",
-        "size", "spelling", "stream", "wants_state", "window",
+        "_is_plain", "_text", "audiences", "data", "depths", "frames", "has_offsets", "head", "leaving", "rate",
+        "shape", "size", "spelling", "stream", "wants_state", "window",
     )  # fmt: skip
 
-    def __init__(self, stream: LiveStream, spelling: str, shape: Shape, window: int, wants_state: bool) -> None:
+    def __init__(
+        self, stream: LiveStream, spelling: str, shape: Shape, window: int, wants_state: bool, rate: int = 0
+    ) -> None:
         self.window = window  # of deflate, in bits; 0: nothing is compressed
         self.stream = stream
         self.spelling = spelling
         self.shape = shape
         self.wants_state = wants_state  # also when it is known again after a gap
+        self.rate = rate  # it gets one message in so many ms (`windows`); 0: each publication
         self.head = publication_head(spelling)
         self.has_offsets = shape is Shape.OFFSET
         self._text = (shape, "" if shape is Shape.DATA else spelling)  # equal where what is compressed is equal
@@ -66,8 +71,8 @@ class Group:
         self.depths: dict[bytes, Message | None] = {}  # what the present flush has read
 
     @property
-    def key(self) -> tuple[str, Shape, int, bool]:
-        return self.spelling, self.shape, self.window, self.wants_state
+    def key(self) -> GroupKey:
+        return self.spelling, self.shape, self.window, self.wants_state, self.rate
 
     def framed(self, data: bytes, offset: str, shared: Shared | None = None) -> bytes:
         """A publication's data as the members get it.
@@ -186,6 +191,16 @@ class Audiences:
         del self._by_groups[audience.groups]
         for group in audience.groups:
             del group.audiences[audience]
+
+
+def frame_for(groups: Iterable[Group], data: bytes, offset: str, dirty: list[Group]) -> None:
+    """Let `groups`, all of one stream, have this publication; those that had nothing to send are added to `dirty`."""
+    shared: Shared = {}
+    for group in groups:
+        frame = group.framed(data, offset if group.has_offsets else "", shared)
+        if not group.frames:
+            dirty.append(group)
+        group.frames.append(frame)
 
 
 def is_member(subscriber: Subscriber, group: Group) -> bool:

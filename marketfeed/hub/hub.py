@@ -1,7 +1,7 @@
 """Subscriptions and fan-out: who watches which stream, and one publication on its way to all of them.
 
 1. A stream is wanted from the source while somebody holds it (`registry`). Its subscribers form groups, one for each
-   spelling and shape; a publication is framed once per group (`groups`).
+   spelling, shape and rate; a publication is framed once per group (`groups`), or goes through a window (`windows`).
 2. Publications wait in their groups until `flush`, then each client gets all of them in one write (`fanout`). Within a
    stream the order is the order of arrival.
 3. Whatever joins or leaves flushes first; then, in one call, the membership is changed and the answer written
@@ -24,7 +24,7 @@ from twisted.internet.task import LoopingCall
 from marketfeed.boundaries import Answers, Clock, Entry, NoBook, Pasts, Source, Subscriber
 from marketfeed.hub.fanout import send_group, send_groups
 from marketfeed.hub.flush_sampler import FlushSampler
-from marketfeed.hub.groups import Audiences, Group, Shared, is_member
+from marketfeed.hub.groups import Audiences, Group, Shared, frame_for, is_member
 from marketfeed.hub.join import Join
 from marketfeed.hub.overview import Overview
 from marketfeed.hub.pasts import OwnPasts
@@ -34,6 +34,7 @@ from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.subscribe import Subscriptions
 from marketfeed.hub.translations import Translations
 from marketfeed.hub.upstream import HubLimits, Upstream
+from marketfeed.hub.windows import Window, Windows, windows_of
 from marketfeed.model.book_state import BookState
 from marketfeed.model.publications import BadPublication
 from marketfeed.model.streams import StreamKinds, StreamName
@@ -69,6 +70,7 @@ class Hub(Service):
         self._subscriptions = Subscriptions(clock, upstream, self.portions, self, self._translations, limits.strict)
         self._queries = Queries(clock, upstream, limits.strict)
         self._audiences = Audiences()
+        self._windows = Windows(clock, self)
         self._dirty: list[Group] = []
         self._flushed: list[Group] = []
         self._expiring: Work | None = None
@@ -104,6 +106,8 @@ class Hub(Service):
 
     def stopService(self) -> None:
         Service.stopService(self)
+        self.hasten(self._registry.all)
+        self._windows.close()
         self._queries.close()
         if self._sweeper.running:
             self._sweeper.stop()
@@ -132,7 +136,8 @@ class Hub(Service):
         since: Mapping[str, str] | None = None,
         wants_state: bool = False,
     ) -> Join:
-        join = Join(subscriber, shape, answers, since or {}, wants_state)
+        rates = {spelling: name.rate for spelling, name in streams.items() if name.rate}
+        join = Join(subscriber, shape, answers, since or {}, wants_state, rates)
         self._subscriptions.begin(join, streams)
         return join
 
@@ -154,7 +159,7 @@ class Hub(Service):
         for group in groups:
             if not is_member(subscriber, group):
                 continue  # the flush has ended this client
-            other = group.stream.group(group.spelling, shape, group.window, group.wants_state)
+            other = group.stream.group(group.spelling, shape, group.window, group.wants_state, group.rate)
             moved[group.spelling] = other
             if other is not group:
                 group.stream.hold(None)
@@ -165,8 +170,13 @@ class Hub(Service):
     def change(self, subscriber: Subscriber, join: Collection[Group], leave: Iterable[Group] = ()) -> None:
         """Put a client into groups, whose streams are held for it, and take it out of others."""
         left = self._audiences.change(subscriber, join, leave)
+        for group in join:  # before others leave: what waits in a window goes with its last group
+            if group.rate:
+                self._windows.include(group)
         for group in left:
             group.stream.drop_if_empty(group)
+            if group.rate and not group.audiences:
+                self._windows.exclude(group)
         for group in join:
             if group.stream.payer is None:  # as who paid left, this client was not in it yet
                 group.stream.pay(subscriber)
@@ -217,12 +227,16 @@ class Hub(Service):
                 self.has_missed(live, live.heard, now)
             live.heard = now
             live.was_lost = False
-            shared: Shared | None = {} if len(live.groups) > 1 else None
-            for group in live.groups.values():
+            groups = live.at_once
+            shared: Shared | None = {} if len(groups) > 1 else None
+            for group in groups.values():
                 frame = group.framed(data, (group.has_offsets and history.latest) or "", shared)
                 if not group.frames:
                     self._dirty.append(group)
                 group.frames.append(frame)
+            if live.taps:
+                for tap in live.taps.values():
+                    tap.add(data, history.latest or "")
             if jumps:
                 self._upstream.look_for(live)
         except Exception:
@@ -236,18 +250,36 @@ class Hub(Service):
 
     def has_missed(self, stream: LiveStream, since: float, now: float) -> None:
         """Something is missing in `stream`: say so before what is about to be published."""
-        self.flush()
+        self.hasten((stream,))
         self._gaps.jumped(stream, int(since * 1000), int(now * 1000), self._clock.seconds())
 
     def push(self, stream: LiveStream, snapshot: bytes) -> None:
         """Publish a state to those who want states."""
         self._sampler.pass_over()  # what it stands behind came before
-        shared: Shared = {}
-        for group in stream.groups.values():
-            if group.wants_state:
-                if not group.frames:
-                    self._dirty.append(group)
-                group.frames.append(group.framed(snapshot, stream.history.latest or "", shared))
+        self.release(windows_of((stream,)))
+        wanting = [group for group in stream.groups.values() if group.wants_state]
+        frame_for(wanting, snapshot, stream.history.latest or "", self._dirty)
+
+    # Those who want it less often.
+
+    def release(self, windows: Iterable[Window]) -> None:
+        """Let what is in `windows` go with the next flush."""
+        for window in windows:
+            try:
+                window.release(self._dirty)
+            except Exception:
+                self._failed(window.stream, None)
+
+    def ticked(self, windows: Iterable[Window]) -> None:
+        """Their time has come: let what is in them go, now."""
+        self._sampler.pass_over()  # it came before
+        self.release(windows)
+        self.flush()
+
+    def hasten(self, streams: Iterable[LiveStream]) -> None:
+        """Send what is pending, and what waits for its time in the windows of `streams`."""
+        self.release(windows_of(streams))
+        self.flush()
 
     def flush(self) -> None:
         if self._gaps.over:

@@ -36,6 +36,9 @@ _COMPRESSED_IN_US = 40
 _TOGETHER = 100  # missed publications that are framed in one step
 _EACH_IN_US = 2
 _EACH_COMPRESSED_IN_US = 15
+_EACH_MERGED_IN_US = 15
+_MERGED_IN_US = 16
+"""Bytes that are merged in a µs."""
 
 
 class TooLarge(Exception):
@@ -59,6 +62,7 @@ class Join(msgspec.Struct, eq=False):
     answers: Answers
     since: Mapping[str, str]
     wants_state: bool
+    rates: Mapping[str, int] = {}  # by spelling; what is not in it has none
     asked: deque[tuple[str, StreamName]] = msgspec.field(default_factory=deque)
     streams: dict[str, LiveStream] = {}
     recoveries: dict[str, Recovery] = {}
@@ -84,12 +88,18 @@ class Join(msgspec.Struct, eq=False):
     def _frame_missed(self, spelling: str) -> Work:
         recovery = self.recoveries[spelling]
         recovery.advance()
-        group, window = self._group(spelling, recovery.stream), self.subscriber.window
-        while missed := recovery.entries[len(recovery.frames) : len(recovery.frames) + _TOGETHER]:
+        group, window, conflation = self._group(spelling, recovery.stream), self.subscriber.window, recovery.conflation
+        while missed := recovery.entries[recovery.done : recovery.done + _TOGETHER]:
             size = sum([len(data) for _, data in missed])
-            each = _EACH_COMPRESSED_IN_US if window else _EACH_IN_US
-            yield len(missed) * each + size // (_COMPRESSED_IN_US if window else _FRAMED_IN_US)
-            recovery.frames += [group.framed(data, offset) for offset, data in missed]
+            if conflation is not None:
+                yield len(missed) * _EACH_MERGED_IN_US + size // _MERGED_IN_US
+                for offset, data in missed:
+                    conflation.add(data, offset)
+            else:
+                each = _EACH_COMPRESSED_IN_US if window else _EACH_IN_US
+                yield len(missed) * each + size // (_COMPRESSED_IN_US if window else _FRAMED_IN_US)
+                recovery.frames += [group.framed(data, offset) for offset, data in missed]
+            recovery.done += len(missed)
 
     def _write_books(self, replays: Mapping[str, int], room: int) -> Work:
         used = sum(replays.values())
@@ -126,8 +136,7 @@ class Join(msgspec.Struct, eq=False):
         frames: list[bytes] = []
         for spelling, stream in self.streams.items():
             if spelling in replays:
-                group, recovery = self._group(spelling, stream), self.recoveries[spelling]
-                frames += recovery.frames + [group.framed(data, offset) for offset, data in recovery.rest()]
+                frames += self._replayed(self._group(spelling, stream), self.recoveries[spelling])
             elif self.wants_state:
                 size = 0
                 for more, frame in self._state(spelling, self._group(spelling, stream)):
@@ -137,6 +146,16 @@ class Join(msgspec.Struct, eq=False):
                 if size and used > room:
                     raise TooLarge
         return frames, set(replays)
+
+    @staticmethod
+    def _replayed(group: Group, recovery: Recovery) -> list[bytes]:
+        """All that was missed, or what stands for it at the client's rate."""
+        rest, conflation = recovery.rest(), recovery.conflation
+        if conflation is None:
+            return recovery.frames + [group.framed(data, offset) for offset, data in rest]
+        for offset, data in rest:
+            conflation.add(data, offset)
+        return [group.framed(data, offset) for offset, data in conflation.take()]
 
     def _state(self, spelling: str, group: Group) -> Iterator[tuple[int, bytes]]:
         """The state of a stream: frames, each with the bytes that it takes at most."""
@@ -170,4 +189,5 @@ class Join(msgspec.Struct, eq=False):
 
     def _group(self, spelling: str, stream: LiveStream) -> Group:
         """A group that frames as the client's own will, and has no members."""
-        return Group(stream, spelling, self.shape, self.subscriber.window, self.wants_state)
+        rate = self.rates.get(spelling, 0)
+        return Group(stream, spelling, self.shape, self.subscriber.window, self.wants_state, rate)

@@ -18,6 +18,7 @@ import msgspec
 
 from marketfeed.boundaries import Archive, Entry
 from marketfeed.hub.stream import LiveStream
+from marketfeed.model.conflation import new_conflation
 from marketfeed.model.publications import BadPublication
 
 __all__ = ["Recovery", "ReplayRoom", "read_entries"]
@@ -33,12 +34,17 @@ class ReplayRoom(msgspec.Struct):
 
 
 class Recovery:
-    """What one stream has published behind `offset`, with `overhead` bytes for each publication."""
+    """What one stream has published behind `offset`, with `overhead` bytes for each publication.
 
-    def __init__(self, stream: LiveStream, offset: str, replay_room: ReplayRoom, overhead: int) -> None:
+    `rate`: that of who has missed it; with one it gets what stands for all of it.
+    """
+
+    def __init__(self, stream: LiveStream, offset: str, replay_room: ReplayRoom, overhead: int, rate: int = 0) -> None:
         self.stream = stream
         self.entries: list[Entry] = []
-        self.frames: list[bytes] = []  # of the first of them
+        self.done = 0  # how many of them are in these:
+        self.frames: list[bytes] = []
+        self.conflation = new_conflation(stream.kind) if rate else None
         self._last = self._offset = offset
         self.is_possible = not stream.history.is_void(offset)
         self._replay_room = replay_room
@@ -89,6 +95,7 @@ class Recovery:
         self.is_possible = False
         self.entries = []
         self.frames = []
+        self.done = 0
         self._size = 0
         self._replay_room.left += self._taken
         self._taken = 0
@@ -111,8 +118,8 @@ class Recovery:
             self._last = more[-1][0]
 
     def rest(self) -> list[Entry]:
-        """All of it at this moment that is not framed, if `size` says that it can be had."""
-        return self.entries[len(self.frames) :] + (self.stream.history.since(self._last) or [])
+        """All of it at this moment that is not done, if `size` says that it can be had."""
+        return self.entries[self.done :] + (self.stream.history.since(self._last) or [])
 
 
 def read_entries(stream: LiveStream, entries: list[Entry], strict: bool) -> list[Entry]:

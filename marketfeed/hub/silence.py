@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from marketfeed.hub.gaps import Gaps
+from marketfeed.hub.gaps import Gaps, Hastens
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.logs import Log
@@ -40,11 +40,17 @@ class Silence:
     log = Log()
 
     def __init__(
-        self, kinds: StreamKinds, streams: Callable[[], Iterable[LiveStream]], gaps: Gaps, now: Callable[[], float]
+        self,
+        kinds: StreamKinds,
+        streams: Callable[[], Iterable[LiveStream]],
+        gaps: Gaps,
+        fanout: Hastens,
+        now: Callable[[], float],
     ) -> None:
         self._kinds = kinds
         self._streams = streams
         self._gaps = gaps
+        self._fanout = fanout
         self._now = now
         self._watches: dict[str, _Watch] = {}
 
@@ -106,4 +112,5 @@ class Silence:
         ]
         line = "the engine is silent: nothing on any of {streams} streams of the kind {kind} for {seconds:g} s"
         self.log.warn(line, streams=len(silent), kind=name, seconds=seconds)
+        self._fanout.hasten(silent)
         self._gaps.opened(silent)

@@ -22,9 +22,11 @@ newest or the sum counts, its state (docs/protocol.md). Whether it flows is chan
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from marketfeed.boundaries import Subscriber
 from marketfeed.hub.counts import KindCounts
-from marketfeed.hub.groups import Group
+from marketfeed.hub.groups import Group, GroupKey
 from marketfeed.hub.history import History
 from marketfeed.hub.shares import Share
 from marketfeed.model.kinds.kind import StreamKind
@@ -33,7 +35,7 @@ from marketfeed.model.sequence import recorder
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.messages import GapReason
 
-__all__ = ["LiveStream", "OpenGap"]
+__all__ = ["LiveStream", "OpenGap", "Tap"]
 
 _TOLD_SECONDS = 1.0
 """A gap in the ids of a stream is told this often at most."""
@@ -44,12 +46,19 @@ OpenGap = tuple[str, int]
 """The reason, and since when in ms since 1970."""
 
 
+class Tap(Protocol):
+    """Who gets every publication of a stream, and is no group."""
+
+    def add(self, data: bytes, offset: str) -> None:
+        """One more; `offset`: empty where there are none."""
+
+
 class LiveStream:
     """A stream of which something may come, or is known not to."""
 
     __slots__ = (
-        "_missed", "_told", "confirmed", "counts", "gap", "groups", "heard", "history", "holders", "is_sought", "kind",
-        "loss", "name", "payer", "reader", "record", "share", "state", "was_lost",
+        "_missed", "_told", "at_once", "confirmed", "counts", "gap", "groups", "heard", "history", "holders",
+        "is_sought", "kind", "loss", "name", "payer", "reader", "record", "share", "state", "taps", "was_lost",
     )  # fmt: skip
 
     def __init__(
@@ -63,7 +72,9 @@ class LiveStream:
         self.history = history
         self.state = kind.new_state()
         self.record = recorder(self.state, kind.ids)
-        self.groups: dict[tuple[str, Shape, int, bool], Group] = {}
+        self.groups: dict[GroupKey, Group] = {}
+        self.at_once: dict[GroupKey, Group] = {}  # those of them that get each publication as it comes
+        self.taps: dict[object, Tap] = {}  # who else does: the windows of the others, by their rates
         self.holders = 0  # memberships and joins, one for each spelling
         self.payer: object = None  # the subscriber who pays for it, and out of which share
         self.share: Share | None = None
@@ -222,15 +233,18 @@ class LiveStream:
 
     # Its subscribers.
 
-    def group(self, spelling: str, shape: Shape, window: int, wants_state: bool) -> Group:
+    def group(self, spelling: str, shape: Shape, window: int, wants_state: bool, rate: int = 0) -> Group:
         """The group of those who spell it so, and get it so."""
-        key = (spelling, shape, window, wants_state)
+        key = (spelling, shape, window, wants_state, rate)
         group = self.groups.get(key)
         if group is None:
             group = self.groups[key] = Group(self, *key)
+            if not rate:
+                self.at_once[key] = group
         return group
 
     def drop_if_empty(self, group: Group) -> None:
         """One of its groups has lost a member."""
         if not group.audiences:
             del self.groups[group.key]
+            self.at_once.pop(group.key, None)

@@ -169,7 +169,8 @@ class Subscriptions:
     def _begin_recoveries(self, join: Join, since: Mapping[str, str]) -> None:
         room = ReplayRoom(join.subscriber.room)
         for spelling, offset in since.items():
-            join.recoveries[spelling] = Recovery(join.streams[spelling], offset, room, overhead(spelling, join.shape))
+            around, rate = overhead(spelling, join.shape), join.rates.get(spelling, 0)
+            join.recoveries[spelling] = Recovery(join.streams[spelling], offset, room, around, rate)
         self._recover_or_write(join)
 
     def _recover_or_write(self, join: Join) -> None:
@@ -237,7 +238,8 @@ class Subscriptions:
         subscriber = join.subscriber
         groups = {}
         for spelling, stream in join.streams.items():
-            groups[spelling] = stream.group(spelling, join.shape, subscriber.window, join.wants_state)
+            key = spelling, join.shape, subscriber.window, join.wants_state, join.rates.get(spelling, 0)
+            groups[spelling] = stream.group(*key)
         self._finish(join)
         self._upstream.counts.resumes.update([each in recovered for each in join.since])
         self._fanout.change(subscriber, groups.values())

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -62,6 +62,9 @@ class Fanout(Protocol):
     def flush(self) -> None:
         """Send what is pending."""
 
+    def hasten(self, streams: Iterable[LiveStream]) -> None:
+        """Send what is pending, and what waits for its time in the windows of `streams`."""
+
     def change(self, subscriber: Subscriber, join: Collection[Group]) -> None:
         """Put a client into groups, whose streams are held for it."""
 
@@ -98,8 +101,8 @@ class Upstream:
         self.outages = Outages()
         self.readiness = Readiness(clock, now)
         self.registry = StreamRegistry(clock, limits.linger, limits.max_distinct_streams, self)
-        self.silence = Silence(kinds, lambda: self.registry.all, self.gaps, now)
-        self.absence = Absence(lambda: self.registry.all, self.gaps)
+        self.silence = Silence(kinds, lambda: self.registry.all, self.gaps, fanout, now)
+        self.absence = Absence(lambda: self.registry.all, self.gaps, fanout)
         self.is_reached = False
         self.arrived: list[str] = []
         """The streams that have come as far as their seeds since the last flush."""
@@ -155,7 +158,7 @@ class Upstream:
         if gap is not None:
             self.gaps.closed(stream, gap)
         if self.silence.takes(stream) or self.absence.takes(stream):
-            self._fanout.flush()
+            self._fanout.hasten((stream,))
             self.gaps.opened([stream])
             if self.registry.find(name) is not stream:
                 return
@@ -178,7 +181,7 @@ class Upstream:
         if self._refusal_lines.take(self._clock.seconds()):
             self.log.error("the source refuses {stream}: {why}", stream=name, why=why)
         if stream.gap is None or stream.gap[0] != GapReason.SOURCE_REFUSED:
-            self._fanout.flush()
+            self._fanout.hasten((stream,))
         if stream.refuse(int(self._now() * 1000)):
             self.gaps.opened([stream])
         self.finder.forget(stream)
@@ -196,8 +199,8 @@ class Upstream:
         self.is_reached = True
 
     def lost(self, since: int, names: Collection[str], link: str) -> None:
-        self._fanout.flush()
         streams = [stream for stream in map(self.registry.find, names) if stream is not None]
+        self._fanout.hasten(streams)
         for stream in streams:
             self.finder.forget(stream)
         told = self.gaps.opened([stream for stream in streams if stream.lose(since)])
