@@ -41,26 +41,42 @@ def _read_kind(name: str, table: Any, path: str) -> StreamKind:
     if built_in is not None:
         return _read_built_in(built_in, table, where)
     for field in table:
-        if field not in ("loss", "private", "ids", "silence"):
-            raise BadSetting(f"{where}: {repr(field[:80])[1:-1]} is unknown; expected loss, private, ids or silence")
+        if field not in ("loss", "private", "ids", "silence", "rate"):
+            found = repr(field[:80])[1:-1]
+            raise BadSetting(f"{where}: {found} is unknown; expected loss, private, ids, silence or rate")
     loss, private = table.get("loss"), table.get("private", False)
     if loss not in [policy.value for policy in LossPolicy]:
         raise BadSetting(f"{where}: loss is missing or unknown; expected {_POLICIES}")
     if not isinstance(private, bool):
         raise BadSetting(f"{where}: private: expected true or false")
-    return StreamKind(name, LossPolicy(loss), private, _read_ids(table, where), _read_silence(table, where))
+    kind = StreamKind(name, LossPolicy(loss), private, _read_ids(table, where), _read_silence(table, where))
+    return msgspec.structs.replace(kind, path_rate=_read_rate(kind, table, where))
 
 
 def _read_built_in(kind: StreamKind, table: dict[str, Any], where: str) -> StreamKind:
     """A built-in kind is what it is, but for ids that are its engine's own, and for how long that may be silent."""
+    permitted, why = ["ids", "silence"], ""
     if kind.loss is LossPolicy.MERGE:
-        permitted, why = {"silence"}, ", and has its ids in U and u"
-    else:
-        permitted, why = {"ids", "silence"}, ""
-    if not table or not permitted.issuperset(table):
-        few = " and ".join(sorted(permitted))
+        permitted, why = ["silence"], ", and has its ids in U and u"
+    if kind.rates:
+        permitted.append("rate")
+    if not table or not set(permitted).issuperset(table):
+        few = ", ".join(permitted[:-1]) + f" and {permitted[-1]}"
         raise BadSetting(f"{where}: this kind is built in{why}; expected another name, or nothing but {few}")
-    return msgspec.structs.replace(kind, ids=_read_ids(table, where), silence=_read_silence(table, where))
+    ids, silence, rate = _read_ids(table, where), _read_silence(table, where), _read_rate(kind, table, where)
+    return msgspec.structs.replace(kind, ids=ids, silence=silence, path_rate=rate)
+
+
+def _read_rate(kind: StreamKind, table: dict[str, Any], where: str) -> int:
+    """The ms that a name without a rate stands for, on `/stream` and `/ws`; 0 where none are given."""
+    if "rate" not in table:
+        return 0
+    if not kind.rates:
+        raise BadSetting(f'{where}: rate: every publication counts with loss = "keep"; expected no rate')
+    rate = table["rate"]
+    if type(rate) is not int or rate not in kind.rates:
+        raise BadSetting(f"{where}: rate: expected {' or '.join(map(str, kind.rates))}, in ms")
+    return rate
 
 
 def _read_silence(table: dict[str, Any], where: str) -> float:

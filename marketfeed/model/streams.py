@@ -58,8 +58,8 @@ class StreamKinds:
         """Of the kinds."""
         return self._kinds.keys()
 
-    def parse(self, spelling: str) -> StreamName:
-        """The stream that a client means by `spelling`.
+    def parse(self, spelling: str, *, on_paths: bool = False) -> StreamName:
+        """The stream that a client means by `spelling`; `on_paths`: on `/stream` or `/ws`.
 
         Accepted are ``trade@TATA_INR``; for a public kind reversed, with the market in lower case and the kind as it
         is, ``tata_inr@trade``; an alias in the place of the market; and behind any of them ``@100ms`` or ``@1000ms``,
@@ -87,7 +87,9 @@ class StreamKinds:
             raise BadStreamName(f"bad stream name {_shown(spelling)}: expected {kind.name}@{kind.only}")
         if not kind.private:  # there it is a user, who is nobody else
             market = self.aliases.get(market, market)
-        return StreamName(kind, market, _rate(kind, rate, spelling) if rate_at else 0)
+        if rate_at:
+            return StreamName(kind, market, _rate(kind, rate, spelling))
+        return StreamName(kind, market, kind.path_rate if on_paths else 0)
 
 
 def _rate(kind: StreamKind, text: str, spelling: str) -> int:

@@ -50,8 +50,8 @@ class Property(Enum):
 _PROPERTIES = ", ".join(each.value for each in Property)
 
 
-def streams_of(request: Request, kinds: StreamKinds, most: int) -> dict[str, StreamName]:
-    """The streams that `params` names, by spelling; at most `most`."""
+def streams_of(request: Request, kinds: StreamKinds, most: int, *, on_paths: bool = False) -> dict[str, StreamName]:
+    """The streams that `params` names, by spelling; at most `most`. `on_paths`: on `/stream` or `/ws`."""
     params = request.params
     if not isinstance(params, list):
         fault = "params is missing" if params is msgspec.UNSET else "params must be a list"
@@ -63,7 +63,7 @@ def streams_of(request: Request, kinds: StreamKinds, most: int) -> dict[str, Str
         if not isinstance(spelling, str):
             raise invalid_request(f"params[{index}] must be the name of a stream")
         try:
-            streams[spelling] = kinds.parse(spelling)
+            streams[spelling] = kinds.parse(spelling, on_paths=on_paths)
         except BadStreamName as error:
             raise invalid_request(f"params[{index}]: {error}") from None
     return streams

@@ -203,7 +203,9 @@ class Session:
     # Subscriptions.
 
     def _subscribe(self, request: Request, quiet: bool) -> object:
-        streams = requests.streams_of(request, self._context.kinds, self._context.limits.max_streams)
+        kinds, most = self._context.kinds, self._context.limits.max_streams
+        on_paths = self._properties.dialect is not Dialect.HOUSE
+        streams = requests.streams_of(request, kinds, most, on_paths=on_paths)
         tried = self._identity.tried
         if tried:
             self._budget.charge_tries(len(streams) * tried)

@@ -73,12 +73,14 @@ def test_bad_names(name: str) -> None:
 @pytest.mark.parametrize("name", [kind.name for kind in BUILT_IN])
 def test_the_built_in_kinds_stay_what_they_are(name: str) -> None:
     """Their publications are checked, and clients rely on that."""
-    assert refusal(f"[streams.{name}]\nloss = 'keep'") == (
-        f"streams.{name} in {PATH}: this kind is built in, and has its ids in U and u; expected another name, or "
-        "nothing but silence"
-        if name == "depth"
-        else f"streams.{name} in {PATH}: this kind is built in; expected another name, or nothing but ids and silence"
-    )
+    why, few = {
+        "trade": ("", "ids and silence"),
+        "depth": (", and has its ids in U and u", "silence and rate"),
+        "ticker": ("", "ids, silence and rate"),
+    }[name]
+    line = f"streams.{name} in {PATH}: this kind is built in{why}; expected another name, or nothing but {few}"
+    for table in ("loss = 'keep'", "", "rate = 100\nloss = 'latest'"):
+        assert refusal(f"[streams.{name}]\n{table}") == line
 
 
 def test_ids() -> None:
@@ -100,6 +102,32 @@ def test_silence() -> None:
         ("orders", None, 60.0),
         ("x", None, 0.0),
     ]
+
+
+def test_rates() -> None:
+    """What a name without one stands for on two of the paths, of kinds of which something may be left out."""
+    text = "streams.depth.rate = 1000\nstreams.ticker = {rate = 100, silence = 2}\n"
+    kinds = read(text + "streams.news = {loss = 'latest', rate = 1000}\nstreams.x = {loss = 'merge'}")
+    assert [(kind.name, kind.path_rate) for kind in kinds] == [
+        ("depth", 1000), ("ticker", 100), ("news", 1000), ("x", 0),
+    ]  # fmt: skip
+    names = StreamKinds((*BUILT_IN, *kinds))
+    assert [names.parse("a@depth", on_paths=on_paths).rate for on_paths in (False, True)] == [0, 1000]
+    assert [names.parse("a@depth@100ms", on_paths=on_paths).rate for on_paths in (False, True)] == [100, 100]
+
+
+@pytest.mark.parametrize("rate", ["0", "250", "'100'", "true", "100.0", "[100]", "-100"])
+@pytest.mark.parametrize("kind", ["depth = {", "news = {loss = 'latest', "])
+def test_rates_that_there_are_not(kind: str, rate: str) -> None:
+    """One line that says which there are."""
+    line = f"streams.{kind.split()[0]} in {PATH}: rate: expected 100 or 1000, in ms"
+    assert refusal(f"streams.{kind}rate = {rate}}}") == line
+
+
+def test_no_rate_of_what_must_all_be_sent() -> None:
+    """One line that says why."""
+    line = f'streams.fills in {PATH}: rate: every publication counts with loss = "keep"; expected no rate'
+    assert refusal("streams.fills = {loss = 'keep', rate = 100}") == line
 
 
 @pytest.mark.parametrize("silence", ["0", "0.5", "-1", "'10'", "true", "nan", "inf", "[1]", "1000000000"])
@@ -127,11 +155,11 @@ def test_ids_that_are_no_field(kind: str, ids: str) -> None:
         ("[[streams]]\norders = 1", "streams in marketfeed.toml: expected tables, as [streams.orders]"),
         ("[streams]\norders = 'keep'", '{orders}: expected a table, as private = true and loss = "keep"'),
         ("[[streams.orders]]\nloss = 'keep'", '{orders}: expected a table, as private = true and loss = "keep"'),
-        ("[streams.orders]\nlos = 'keep'", "{orders}: los is unknown; expected loss, private, ids or silence"),
-        ('[streams.orders]\n"a\\nb" = 1', "{orders}: a\\nb is unknown; expected loss, private, ids or silence"),
+        ("[streams.orders]\nlos = 'keep'", "{orders}: los is unknown; expected loss, private, ids, silence or rate"),
+        ('[streams.orders]\n"a\\nb" = 1', "{orders}: a\\nb is unknown; expected loss, private, ids, silence or rate"),
         (
             "[streams.orders.deeper]\nloss = 'keep'",
-            "{orders}: deeper is unknown; expected loss, private, ids or silence",
+            "{orders}: deeper is unknown; expected loss, private, ids, silence or rate",
         ),
         ("[streams.orders]", "{loss}"),
         ("[streams.orders]\nprivate = true", "{loss}"),

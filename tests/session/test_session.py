@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +59,7 @@ class Client:
         tokens: dict[str, Identity] | None = None,
         archive: Archive | None = None,
         beside: Client | None = None,
+        kinds: StreamKinds = KINDS,
         **hub: Any,
     ) -> None:
         if beside is not None:
@@ -79,7 +81,7 @@ class Client:
         self.lines = BoundedLog(self.clock, Log(), 100)
         context = SessionContext(
             hub=self.hub,
-            kinds=KINDS,
+            kinds=kinds,
             limits=limits,
             now=self.clock.seconds,
             verify=self._verify,
@@ -1413,3 +1415,26 @@ class TestTokens:
         assert client.got
         assert logged.events
         assert "SECRET" not in repr(logged.events)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "comes"), [(Dialect.HOUSE, [1, 2, 3]), (Dialect.COMBINED, [1]), (Dialect.RAW, [1])]
+)
+def test_the_rate_of_a_name_without_one(dialect: Dialect, comes: list[int]) -> None:
+    """The operator may give it one, but not on `/`; what the client says counts more."""
+    kinds = StreamKinds(
+        [msgspec.structs.replace(kind, path_rate=1000 if kind.name == "depth" else 0) for kind in KINDS]
+    )
+    client = Client(dialect, kinds=kinds)
+    client.watch("depth@A")
+    for number in (1, 2, 3):
+        client.source.publish("depth@A", b'{"e":"depth","a":[],"b":[],"U":%d,"u":%d}' % (number, number))
+    assert [message.get("data", message)["u"] for message in client.got] == comes
+    client.ask({"method": "UNSUBSCRIBE", "params": ["depth@A"], "id": 2})
+    client.clock.advance(2)
+    client.watch("depth@A@100ms")
+    for number in (4, 5, 6):
+        client.source.publish("depth@A", b'{"e":"depth","a":[],"b":[],"U":%d,"u":%d}' % (number, number))
+    client.clock.advance(0.1)
+    assert [message.get("data", message)["u"] for message in client.got] == [4, 6]
+    client.session.end()

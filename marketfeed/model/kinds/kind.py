@@ -43,7 +43,8 @@ class StreamKind(msgspec.Struct, frozen=True):
     hold. `columns`: what `marketfeed watch` shows of one, from its fields with every number as text. `message`: reads
     one, where they are merged. `state`: makes what a subscriber who comes late gets first, empty yet; None: that
     follows from `loss`. `is_throttled`: a client may have it less often, where not all has to be sent. `from_candles`:
-    the candle service publishes it, by PUBLISH, however the engine does.
+    the candle service publishes it, by PUBLISH, however the engine does. `path_rate`: the rate in ms of a name that
+    says none, on `/stream` and `/ws`; 0: none.
     """
 
     name: str
@@ -58,6 +59,7 @@ class StreamKind(msgspec.Struct, frozen=True):
     state: Callable[[], State] | None = None
     is_throttled: bool = True
     from_candles: bool = False
+    path_rate: int = 0
 
     @property
     def rates(self) -> tuple[int, ...]:
