@@ -72,7 +72,7 @@ class Stage:
         """Start the server, and write the files that transcripts name."""
         directory = self._harness.directory
         (directory / "token.key").write_text(TOKEN_KEY, encoding="utf-8")
-        (kinds,) = (block.text for block in blocks("toml") if "[streams." in block.text)
+        (kinds,) = (block.text for block in blocks("toml") if "[streams.orders]" in block.text)
         (directory / "marketfeed.toml").write_text(self._here(kinds), encoding="utf-8")
         self._server = await self._harness.redis()
         self._engine = await self._server.connect()
