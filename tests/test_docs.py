@@ -15,6 +15,8 @@ import pytest
 
 from marketfeed.commands import bridge, simulate, token
 from marketfeed.commands.bench import command as bench
+from marketfeed.commands.check import command as check
+from marketfeed.commands.check.features import FEATURES
 from marketfeed.commands.recording import record, replay
 from marketfeed.commands.recording.format import read_line, write_record
 from marketfeed.commands.status import command as status
@@ -55,7 +57,7 @@ def options_of_commands() -> set[str]:
     """The options of the commands that have documents of their own."""
     parser = argparse.ArgumentParser()
     subparsers = parser.add_subparsers()
-    for command in (bench, bridge, record, replay, simulate, status, token):
+    for command in (bench, bridge, check, record, replay, simulate, status, token):
         command.add_parser(subparsers)
     return {
         option
@@ -138,6 +140,11 @@ class TestTables:
         """Every error code is explained, under its own name."""
         rows = self.table("docs/protocol.md", "code", "name", "when")
         assert [row[:2] for row in rows] == [[str(int(code)), f"`{code.name}`"] for code in ErrorCode]
+
+    def test_features(self) -> None:
+        """What an engine's fields allow is what `marketfeed check` goes by, word for word."""
+        rows = self.table("docs/market-data.md", "kind", "what the engine writes", "with it", "without")
+        assert rows == [[each.kind, each.written, each.allows, each.otherwise] for each in FEATURES]
 
     def test_options(self) -> None:
         """Every option is explained, with its variable and its default."""

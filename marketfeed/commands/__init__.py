@@ -1,4 +1,4 @@
-"""The command line: `marketfeed watch`, `simulate`, `record`, `replay`, `bridge`, `bench`, `token` and `status`.
+"""The command line: `marketfeed watch`, `check`, `simulate`, `record` and the others.
 
 The daemon has its own: `twistd marketfeed`.
 
@@ -17,6 +17,7 @@ from marketfeed import __version__
 from marketfeed.commands import bridge, simulate, token
 from marketfeed.commands.arguments import note
 from marketfeed.commands.bench import command as bench_command
+from marketfeed.commands.check import command as check_command
 from marketfeed.commands.recording import record, replay
 from marketfeed.commands.status import command as status_command
 from marketfeed.commands.watch import command as watch_command
@@ -39,7 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"marketfeed {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for command in (watch_command, simulate, record, replay, bridge, bench_command, token, status_command):
+    for command in (
+        watch_command,
+        check_command,
+        simulate,
+        record,
+        replay,
+        bridge,
+        bench_command,
+        token,
+        status_command,
+    ):
         command.add_parser(subparsers)
     arguments = parser.parse_args(argv)
     if "run" not in arguments:

@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import product
+from typing import Protocol
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock
-from marketfeed.model.stream_globs import StreamGlob
 from marketfeed.model.streams import snapshot_key
 from marketfeed.redis.commands import CommandFault, Commands, OutOfReach
 from marketfeed.runtime.logs import Log
@@ -37,11 +37,26 @@ _STEP = b"500"
 """Keys that one step of a look passes."""
 
 
+class Glob(Protocol):
+    """Which streams are looked for, as `StreamGlob` has it; ``str()`` is a stream's name, if `is_name`."""
+
+    @property
+    def is_name(self) -> bool:
+        """It is one stream's name."""
+
+    def covers(self, name: str) -> bool:
+        """Whether `name` is a stream's that is looked for."""
+
+    def behind(self, prefix: str) -> bytes:
+        """The pattern for Redis, behind what stands before all names."""
+
+
 class Preload(MultiService):
     """Calls `discovered` with the canonical names of the streams that `globs` cover, with each once.
 
     `servers`: all that have some of them, at the moment; `listen`: where Redis only passes publications on, makes what
-    listens to patterns of channels, as a child of this; None: Redis keeps them as Redis Streams.
+    listens to patterns of channels, as a child of this; None: Redis keeps them as Redis Streams. `called`: for whose
+    sake it looks, in the log.
     """
 
     log = Log()
@@ -50,10 +65,11 @@ class Preload(MultiService):
         self,
         clock: Clock,
         servers: Callable[[], Iterable[Commands]],
-        discovered: Callable[[str], None],
-        globs: Sequence[StreamGlob],
+        discovered: Callable[[str], object],
+        globs: Sequence[Glob],
         channel_prefix: str,
         listen: Callable[[Sequence[bytes], Callable[[bytes], None]], IService] | None,
+        called: str = "--warm",
     ) -> None:
         MultiService.__init__(self)
         self._clock = clock
@@ -63,6 +79,7 @@ class Preload(MultiService):
         self._globs = [glob for glob in globs if not glob.is_name]
         self._prefix = channel_prefix
         self._by_streams = listen is None
+        self._called = called
         self._said: set[str] = set()
         self._last_fault = ""
         self._is_full = False
@@ -99,11 +116,11 @@ class Preload(MultiService):
                     why = str(fault)
                     if why != self._last_fault:
                         self._last_fault = why
-                        self.log.error("redis: --warm cannot look for streams: {why}", why=why)
+                        self.log.error("redis: {called} cannot look for streams: {why}", called=self._called, why=why)
                 except CancelledError:
                     raise
                 except Exception:
-                    self.log.failure("redis: a look for --warm stumbled")
+                    self.log.failure("redis: a look for {called} stumbled", called=self._called)
                 took = self._clock.seconds() - began
                 await deferLater(self._clock, max(pause, took * (_SHARE - 1)))
         except CancelledError:
@@ -133,4 +150,8 @@ class Preload(MultiService):
             self._discovered(name)
         elif not self._is_full:
             self._is_full = True
-            self.log.error("--warm covers more than {count} streams; no more are kept ready", count=MOST_STREAMS)
+            self.log.error(
+                "{called} covers more than {count} streams; the others are left out",
+                called=self._called,
+                count=MOST_STREAMS,
+            )

@@ -38,7 +38,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"marketfeed {marketfeed.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["watch", "simulate", "record", "replay", "bench", "token", "status"])
+@pytest.mark.parametrize("command", ["watch", "check", "simulate", "record", "replay", "bench", "token", "status"])
 def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command has help of its own."""
     with pytest.raises(SystemExit) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import re
 import shlex
@@ -71,6 +72,9 @@ async def test_commands_do_what_they_are_shown_for(block: Block, harness: Harnes
     if "twistd" in script:
         (command,) = lines
         await a_daemon_runs(machine.run(f"exec env {command}", {}), "--help" not in command)
+        return
+    if "marketfeed check" in script:
+        await an_engine_is_checked(harness, redis, machine, script)
         return
     if "market.jsonl.gz" in script or "marketfeed record" in script:
         await a_recording_is_made_or_read(harness, redis, machine, script)
@@ -187,6 +191,24 @@ async def a_recording_is_made_or_read(harness: Harness, redis: Redis, machine: M
     assert await process.wait() == 0, process.lines.all
     (path,) = (path for path in harness.directory.rglob("*.jsonl.gz"))
     assert isinstance([record for _, record in read_records([path.read_bytes()])][-1], End)
+
+
+async def an_engine_is_checked(harness: Harness, redis: Redis, machine: Machine, script: str) -> None:
+    """What is said of a good one is status 0."""
+    records = [Begin(1, 1, ("*",)), Publication(2, b"trade@TATA_INR", trade()), End(3, 1)]
+    (harness.directory / "market.jsonl.gz").write_bytes(gzip.compress(b"".join(map(write_record, records))))
+    process = machine.run(f"exec {script}", {})
+    if "--recording" not in script:
+        numbers = itertools.count(1)
+
+        async def is_heard() -> bool:
+            await redis.command("PUBLISH", "trade@TATA_INR", trade(number=next(numbers)))
+            return any("the first publication is here" in line for line in process.lines.all)
+
+        await harness.eventually(is_heard)
+        process.signal("INT")
+    assert await process.wait() == 0, process.lines.all
+    assert any(line.startswith("trade ") for line in process.lines.all)
 
 
 async def a_bridge_copies(harness: Harness, redis: Redis, machine: Machine, script: str) -> None:
