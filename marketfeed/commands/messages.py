@@ -22,11 +22,18 @@ class Publication(msgspec.Struct, frozen=True):
     """What was published on a stream, or anything else that is none of the other messages.
 
     `stream` is empty where the dialect names none. `data` has every number as text. `text`: the message as it came.
+    `rows`: of what is told of several markets at once, each as `data`, which is empty then.
     """
 
     stream: str
     data: dict[str, Any]
     text: str
+    rows: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def each(self) -> tuple[Publication, ...]:
+        """One for each market."""
+        return tuple([Publication("", row, "") for row in self.rows]) or (self,)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -67,10 +74,12 @@ def read_message(payload: bytes) -> Message:
     except (ValueError, RecursionError):
         return Publication("", {}, text)
     if not isinstance(fields, dict):
-        return Publication("", {}, text)
+        return Publication("", {}, text, _rows(fields))
     stream, data = fields.get("stream"), fields.get("data")
     if isinstance(stream, str) and isinstance(data, dict):
         return _read_envelope(stream, data, text)
+    if isinstance(stream, str) and (rows := _rows(data)):
+        return Publication(stream, {}, text, rows)
     name = fields.get("e")
     if name in _EVENTS:
         return Event(name, fields, text)
@@ -86,6 +95,13 @@ def _read_envelope(stream: str, data: dict[str, Any], text: str) -> Message:
         return Reply()
     if stream == "!error":
         return Refusal(data.get("code"), data.get("msg"))
-    if stream.startswith("!"):
+    if stream.startswith("!") and "@" not in stream:
         return Event(stream[1:], data, text)
     return Publication(stream, data, text)
+
+
+def _rows(data: Any) -> tuple[dict[str, Any], ...]:
+    """The objects of which a list consists; of anything else none."""
+    if isinstance(data, list) and all(isinstance(row, dict) and "e" in row for row in data):
+        return tuple(data)
+    return ()

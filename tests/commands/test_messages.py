@@ -45,6 +45,17 @@ def test_event(payload: bytes) -> None:
     assert (message.name, message.data["reason"]) == ("gap", "x")
 
 
+@pytest.mark.parametrize("data", [[], [1], [{"e": "x"}, 1], [{"x": 1}], {"e": "x"}])
+def test_a_stream_of_all_markets(data: Any) -> None:
+    """A name with `!` and `@` is no event; what it brings is rows, where these are publications."""
+    message = read_message(encode({"stream": "!miniTicker@arr", "data": data}))
+    assert isinstance(message, Publication)
+    assert message.each == (message,)
+    message = read_message(encode({"stream": "!miniTicker@arr", "data": [{"e": "x", "n": 1.50}]}))
+    assert isinstance(message, Publication)
+    assert message.each == (Publication("", {"e": "x", "n": "1.5"}, ""),)
+
+
 @pytest.mark.parametrize(
     "data",
     [{"e": "trade", "result": 1}, {"e": "trade", "error": {}}, {"error": "text"}, {"stream": "!reply", "data": []}],

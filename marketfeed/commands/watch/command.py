@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from threading import Thread
@@ -28,6 +29,7 @@ from marketfeed.commands.arguments import settle_stdout
 from marketfeed.commands.messages import Event, Message, Publication
 from marketfeed.commands.running import wake_for_signals
 from marketfeed.commands.watch.display import show_event, show_publication
+from marketfeed.commands.watch.ladder import Ladders
 from marketfeed.model.kinds.columns import clean
 
 __all__ = ["TextScreen", "add_parser", "run"]
@@ -53,14 +55,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(arguments: argparse.Namespace) -> int:
     """Watch until SIGINT or SIGTERM, or until the server refuses; returns the exit status."""
     address, token = parse_url(arguments.url), check_token(arguments.token)
+    is_terminal, colour = sys.stdout.isatty(), not arguments.no_color and wants_colour(os.environ)
     try:
         screen = TextScreen(
             sys.stdout.buffer,
             sys.stderr,
             encoding=sys.stdout.encoding,
             json=arguments.json,
-            is_terminal=sys.stdout.isatty(),
-            colour=not arguments.no_color and wants_colour(os.environ),
+            is_terminal=is_terminal,
+            colour=colour,
+            ladders=_ladders(colour=colour) if is_terminal and os.environ.get("TERM", "dumb") != "dumb" else None,
         )
         return _watch(address, token, list(dict.fromkeys(arguments.streams)), screen)
     except KeyboardInterrupt:  # before the signal had its handler
@@ -74,7 +78,8 @@ class TextScreen:
     """Shows messages on `out` and notes on `err`.
 
     `json`: messages as they came, in one line each, for which a line break in one becomes a blank. A terminal gets
-    neither control characters nor, unless `colour`, colours.
+    neither control characters nor, unless `colour`, colours. `ladders`: of a terminal that can be redrawn; without
+    them, and for JSON, every publication is a line.
     """
 
     out: BinaryIO
@@ -84,6 +89,7 @@ class TextScreen:
     is_terminal: bool = False
     colour: bool = False
     now: Callable[[], float] = time.time
+    ladders: Ladders | None = field(default=None)
 
     def message(self, payload: bytes, message: Message) -> None:
         """Raises OSError, such as BrokenPipeError when nobody reads `out`."""
@@ -93,17 +99,33 @@ class TextScreen:
         elif self.json:
             self._write_text(clean(payload.translate(_LINE_BREAKS).decode("utf-8", "replace"), len(payload)))
         elif isinstance(message, Publication):
-            self._write_text(show_publication(message, received, colour=self.colour and self.is_terminal))
+            if self.ladders is not None and self.ladders.take(message, f"{received:%H:%M:%S}"):
+                self._draw(self.ladders.draw())
+                return
+            for each in message.each:
+                self._write_text(show_publication(each, received, colour=self.colour and self.is_terminal))
         elif isinstance(message, Event):
             assert received.tzinfo is not None
             self.note(show_event(message, received.tzinfo))
 
     def note(self, line: str) -> None:
         with suppress(OSError):  # nobody reads them
+            if self.ladders is not None:
+                self._draw(self.ladders.erase())
             print(line, file=self.err, flush=True)
+            if self.ladders is not None:
+                self._draw(self.ladders.draw())
 
     def _write_text(self, line: str) -> None:
-        self._write(line.encode(self.encoding, "backslashreplace"))
+        if self.ladders is None:
+            self._write(line.encode(self.encoding, "backslashreplace"))
+        else:
+            self._draw(f"{self.ladders.erase()}{line}\n{self.ladders.draw()}")
+
+    def _draw(self, text: str) -> None:
+        if text:
+            self.out.write(text.encode(self.encoding, "backslashreplace"))
+            self.out.flush()
 
     def _write(self, line: bytes) -> None:
         self.out.write(line + b"\n")
@@ -113,6 +135,18 @@ class TextScreen:
 def wants_colour(environment: Mapping[str, str]) -> bool:
     """What the environment says about colours (https://no-color.org)."""
     return not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
+def _ladders(*, colour: bool) -> Ladders:
+    def size() -> tuple[int, int]:
+        found = shutil.get_terminal_size()
+        return found.columns, found.lines
+
+    try:
+        "\N{FULL BLOCK}".encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return Ladders(size, colour=colour)
+    return Ladders(size, block="\N{FULL BLOCK}", colour=colour)
 
 
 def _watch(address: ServerAddress, token: str | None, streams: list[str], screen: TextScreen) -> int:

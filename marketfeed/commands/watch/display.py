@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 
 from marketfeed.commands.messages import Event, Publication, Refusal
-from marketfeed.model.kinds import EVENTS
+from marketfeed.model.kinds import SHOWN
 from marketfeed.model.kinds.columns import WORD, as_text, clean, word
 from marketfeed.model.kinds.kind import StreamKind
 
-__all__ = ["COLOURS", "show_event", "show_publication", "show_refusal"]
+__all__ = ["COLOURS", "market_of", "paint", "show_event", "show_publication", "show_refusal"]
 
 COLOURS = {"buy": "\x1b[32m", "sell": "\x1b[31m", "time": "\x1b[2m", "end": "\x1b[0m"}
 
@@ -31,15 +31,15 @@ class _Envelope(msgspec.Struct):
 
 
 def show_publication(
-    publication: Publication, received: datetime, *, colour: bool = False, kinds: Mapping[str, StreamKind] = EVENTS
+    publication: Publication, received: datetime, *, colour: bool = False, kinds: Mapping[str, StreamKind] = SHOWN
 ) -> str:
-    """The line for a publication. `kinds`: by what their publications have as `e`."""
-    time = _paint("time", f"{received:%H:%M:%S}.{received.microsecond // 1000:03}", colour)
+    """The line for a publication, of one market. `kinds`: by their names, and what their publications have as `e`."""
+    time = paint("time", f"{received:%H:%M:%S}.{received.microsecond // 1000:03}", colour)
     event = publication.data.get("e")
     kind = kinds.get(event) if isinstance(event, str) else None
     if kind is not None and kind.columns is not None:
-        columns = [column.label + _paint(column.side, column.text, colour) for column in kind.columns(publication.data)]
-        return f"{time}  {_market(publication, kinds):<12}  {kind.name:<6}  {'  '.join(columns)}".rstrip()
+        columns = [column.label + paint(column.side, column.text, colour) for column in kind.columns(publication.data)]
+        return f"{time}  {market_of(publication, kinds):<12}  {_kind(kind):<6}  {'  '.join(columns)}".rstrip()
     stream = f"{clean(publication.stream, 2 * WORD)}  " if publication.stream else ""
     return f"{time}  {stream}{_compact(publication.text)}"
 
@@ -62,7 +62,12 @@ def show_refusal(refusal: Refusal) -> str:
 # Publications.
 
 
-def _market(publication: Publication, kinds: Mapping[str, StreamKind]) -> str:
+def _kind(kind: StreamKind) -> str:
+    """How long candles are stands in a column of its own."""
+    return kind.name.partition("_")[0]
+
+
+def market_of(publication: Publication, kinds: Mapping[str, StreamKind] = SHOWN) -> str:
     """From the stream's name, which may be reversed (docs/protocol.md#streams), or else from the data."""
     left, at, rest = publication.stream.partition("@")
     if not at:
@@ -107,7 +112,8 @@ def _compact(text: str) -> str:
     return clean(body)
 
 
-def _paint(colour_of: str, text: str, colour: bool) -> str:
+def paint(colour_of: str, text: str, colour: bool) -> str:
+    """`text` in one of `COLOURS`, where colours are wanted."""
     if not colour or not text or colour_of not in COLOURS:
         return text
     return COLOURS[colour_of] + text + COLOURS["end"]

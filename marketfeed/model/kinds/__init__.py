@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from marketfeed.model.kinds.agg_trade import AGG_TRADE
+from marketfeed.model.kinds.book_ticker import BOOK_TICKER
 from marketfeed.model.kinds.depth import DEPTH
 from marketfeed.model.kinds.kind import StreamKind
+from marketfeed.model.kinds.kline import KLINES
+from marketfeed.model.kinds.mini_ticker import ALL_MINI_TICKERS, MINI_TICKER
+from marketfeed.model.kinds.partial_depth import PARTIAL_DEPTHS
 from marketfeed.model.kinds.ticker import TICKER
 from marketfeed.model.kinds.trade import TRADE
 
-__all__ = ["BUILT_IN", "EVENTS", "by_event"]
+__all__ = ["BUILT_IN", "EVENTS", "MADE", "SHOWN", "by_event"]
 
 BUILT_IN = (TRADE, DEPTH, TICKER)
+MADE = (AGG_TRADE, BOOK_TICKER, *PARTIAL_DEPTHS, *KLINES, MINI_TICKER, ALL_MINI_TICKERS)
+"""What is made of these, rather than published by an engine."""
 
 
 def by_event(kinds: Iterable[StreamKind]) -> dict[str, StreamKind]:
@@ -20,3 +27,6 @@ def by_event(kinds: Iterable[StreamKind]) -> dict[str, StreamKind]:
 
 
 EVENTS = by_event(BUILT_IN)
+
+SHOWN = {kind.name: kind for kind in (*BUILT_IN, *MADE)} | by_event((*BUILT_IN, *MADE))
+"""How publications are shown, by what they may have as `e`, or by the name of their kind."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
-__all__ = ["WORD", "Column", "as_text", "clean", "number", "word"]
+__all__ = ["WORD", "Column", "as_text", "clean", "number", "spread", "word"]
 
 WORD = 40
 """Characters of a market, a price, a quantity."""
@@ -53,3 +53,14 @@ def number(value: Any) -> Decimal | None:
     except InvalidOperation:
         return None
     return found if found.is_finite() else None
+
+
+def spread(bid: Any, ask: Any) -> str:
+    """How far two prices are apart; empty where one of them is none, or nothing."""
+    low, high = number(bid), number(ask)
+    if not low or not high:
+        return ""
+    try:
+        return f"spread {word(str(high - low))}"
+    except ArithmeticError:  # they are further apart than Python reckons
+        return ""

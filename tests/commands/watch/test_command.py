@@ -147,10 +147,11 @@ def test_what_cannot_be_used(arguments: list[str], told: str, capsys: pytest.Cap
 class Command(ProcessProtocol):
     """`python -m marketfeed watch …`: its lines, and at last its status, or minus the signal that killed it.
 
-    `unread`: which of its outputs nobody reads any more. `before`: what its Python does first.
+    `unread`: which of its outputs nobody reads any more. `before`: what its Python does first. `terminal`: it has one,
+    of that sort, and all that it writes there is in `told`.
     """
 
-    def __init__(self, *arguments: str, before: str = "") -> None:
+    def __init__(self, *arguments: str, before: str = "", terminal: str = "") -> None:
         self.out, self.err, self.status = Happenings(), Happenings(), Happenings()
         self.unread = Happenings()
         self.is_over = False
@@ -161,11 +162,15 @@ class Command(ProcessProtocol):
         program = f"import sys; {before}; from marketfeed.commands import main; sys.exit(main())"
         start = ["-c", program] if before else ["-m", "marketfeed"]
         command = [sys.executable, *start, "watch", *arguments]
-        reactor.spawnProcess(self, sys.executable, command, environment)
+        environment |= {"TERM": terminal} if terminal else {}
+        self._is_terminal = bool(terminal)
+        self.heard = Happenings()
+        reactor.spawnProcess(self, sys.executable, command, environment, usePTY=bool(terminal))
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        if childFD == 2:
+        if childFD == 2 or self._is_terminal:
             self.told += data
+            self.heard.add(data)
         *lines, self._rest[childFD] = (self._rest[childFD] + data).split(b"\n")
         for line in lines:
             (self.out if childFD == 1 else self.err).add(line)
@@ -180,9 +185,9 @@ class Command(ProcessProtocol):
 
 
 @asynccontextmanager
-async def running(*arguments: str, before: str = "") -> AsyncIterator[Command]:
+async def running(*arguments: str, before: str = "", terminal: str = "") -> AsyncIterator[Command]:
     """A command that does not outlive the test."""
-    command = Command(*arguments, before=before)
+    command = Command(*arguments, before=before, terminal=terminal)
     try:
         yield command
     finally:
@@ -249,6 +254,47 @@ async def test_signal_between_attempts() -> None:
         command.transport.signalProcess("INT")
         assert await command.status.next() == 0
         assert command.told.count(b"\n") == 1
+
+
+BOOKS = [
+    b'{"stream":"depth20@A","data":{"e":"depth20","s":"A","bids":[["1.00","%d"]],"asks":[["1.10","5"]]}}' % number
+    for number in (71, 72)
+]
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(("terminal", "is_redrawn"), [("xterm", True), ("dumb", False)])
+async def test_a_ladder_on_a_terminal(terminal: str, is_redrawn: bool) -> None:
+    """It is redrawn in place where the terminal can do that; otherwise each publication is a line."""
+    server = WatchedServer()
+    async with (
+        listening(server) as port,
+        running("--no-color", f"ws://127.0.0.1:{port}", "depth20@A", terminal=terminal) as command,
+    ):
+        connection = await server.opened.next()
+        for payload in (CONFIRMED, *BOOKS):
+            connection.say(payload)
+        while not re.search(rb"72[^\n]*\n", command.told):
+            await command.heard.next()
+        assert (b"\x1b[4A" in command.told) is is_redrawn
+        assert (b"bid 1.00 x 72" in command.told) is not is_redrawn
+        command.transport.signalProcess("INT")
+        assert await command.status.next() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_streams_for_another_program_than_a_terminal() -> None:
+    """Without a terminal a book is a line, and so is each of many markets."""
+    server = WatchedServer()
+    async with listening(server) as port, running(f"ws://127.0.0.1:{port}", "depth20@A", "!miniTicker@arr") as command:
+        connection = await server.opened.next()
+        row = b'{"e":"24hrMiniTicker","s":"%b","c":"1","o":"1","h":"2","l":"1","v":"3","q":"4"}'
+        connection.say(CONFIRMED, BOOKS[0], b'{"stream":"!miniTicker@arr","data":[%b,%b]}' % (row % b"A", row % b"B"))
+        lines = [(await command.out.next()).split()[1:] for _ in range(3)]
+        assert lines[0][:6] == [b"A", b"depth20", b"bid", b"1.00", b"x", b"71"]
+        assert [line[:3] for line in lines[1:]] == [[b"A", b"miniTicker", b"1"], [b"B", b"miniTicker", b"1"]]
+        command.transport.signalProcess("INT")
+        assert await command.status.next() == 0
 
 
 RESOLVES_FOR_EVER = "import socket, threading; socket.getaddrinfo = lambda *_: print('?') or threading.Event().wait()"

@@ -129,6 +129,71 @@ def test_ticker() -> None:
     assert line(envelope("ticker@A", e="ticker", c="10.0", p="much")).endswith("          10.0")
 
 
+@pytest.mark.parametrize(
+    ("stream", "data", "words"),
+    [
+        (
+            "kline_1m@TATA_INR",
+            {"e": "kline", "k": {"i": "1m", "o": "1.0", "h": "3", "l": "1", "c": "2.50", "v": "7", "x": False}},
+            "TATA_INR kline 1m open 1.0 high 3 low 1 close 2.50 vol 7, open",
+        ),
+        (
+            "tata_inr@kline_1M",
+            {"e": "kline", "k": {"i": "1M", "o": "1", "h": "3", "l": "1", "c": "2", "v": "7", "x": True}},
+            "TATA_INR kline 1M open 1 high 3 low 1 close 2 vol 7, closed",
+        ),
+        (
+            "miniTicker@TATA_INR",
+            {"e": "24hrMiniTicker", "c": "2.50", "o": "1", "h": "3", "l": "1", "v": "7", "q": "9"},
+            "TATA_INR miniTicker 2.50 open 1 high 3 low 1 vol 7",
+        ),
+        (
+            "bookTicker@TATA_INR",
+            {"e": "bookTicker", "u": 1, "b": "1000.35", "B": "31", "a": "1000.40", "A": "40"},
+            "TATA_INR bookTicker bid 1000.35 x 31 ask 1000.40 x 40 spread 0.05",
+        ),
+        (
+            "tata_inr@bookTicker",
+            {"e": "bookTicker", "u": 1, "b": "0.00000000", "B": "0.00000000", "a": "1000.40", "A": "40"},
+            "TATA_INR bookTicker bid - ask 1000.40 x 40",
+        ),
+        (
+            "aggTrade@TATA_INR",
+            {"e": "aggTrade", "a": 1, "p": "1.50", "q": "4", "f": 1, "l": 1, "T": 1, "m": True, "M": True},
+            "TATA_INR aggTrade 1.50 4 sell",
+        ),
+        (
+            "tata_inr@depth20@100ms",
+            {"e": "depth20", "lastUpdateId": 1, "bids": [["1.5", "2"], ["1", "1"]], "asks": [["3", "4"]]},
+            "TATA_INR depth20 bid 1.5 x 2 ask 3 x 4 2 bids, 1 ask",
+        ),
+        ("depth5@TATA_INR", {"e": "depth5", "bids": [], "asks": 1}, "TATA_INR depth5 bid - ask - 0 bids, 0 asks"),
+        ("kline_1m@TATA_INR", {"e": "kline", "k": 1}, "TATA_INR kline - open - high - low - close - vol -, open"),
+    ],
+)
+def test_what_is_made_of_an_engines_streams(stream: str, data: dict[str, Any], words: str) -> None:
+    """Each has its columns, in every spelling of its name."""
+    assert line(envelope(stream, s="X", **data)).split()[1:] == words.split()
+
+
+@pytest.mark.parametrize("is_raw", [True, False])
+def test_all_markets_at_once(is_raw: bool) -> None:
+    """Each is a line, with its own market."""
+    rows = [{"e": "24hrMiniTicker", "s": market, "c": "1", "o": "1", "h": "1", "l": "1"} for market in ("A", "B")]
+    message = read_message(encode(rows if is_raw else {"stream": "!miniTicker@arr", "data": rows}))
+    assert isinstance(message, Publication)
+    shown = [show_publication(each, NOON).split()[1:4] for each in message.each]
+    assert shown == [["A", "miniTicker", "1"], ["B", "miniTicker", "1"]]
+
+
+def test_prices_that_are_too_far_apart() -> None:
+    """What Python does not reckon is left out."""
+    assert "spread" not in line(
+        envelope("bookTicker@A", e="bookTicker", b="-9E999999999999999999", a="9E999999999999999999")
+    )
+    assert "spread" not in line(envelope("bookTicker@A", e="bookTicker", b="-9E+999999", a="9E+999999"))
+
+
 def test_unknown_kind() -> None:
     """A kind that this client does not know is compact JSON, in the engine's spelling."""
     payload = b'{"stream": "funding@A", "data": {"e": "funding",\n "r": 0.00010, "n": [1, 2]}}'
