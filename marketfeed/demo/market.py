@@ -19,7 +19,7 @@ import msgspec
 
 from marketfeed.demo.matching import Execution, Increment, MatchingEngine, Outcome, Side
 
-__all__ = ["INSTRUMENTS", "Instrument", "Publication", "SimulatedMarket"]
+__all__ = ["INSTRUMENTS", "Instrument", "Publication", "SimulatedMarket", "trade"]
 
 REACH = 20
 NEAR = 3
@@ -37,12 +37,26 @@ Publication = tuple[str, bytes]
 
 
 class Instrument(msgspec.Struct, frozen=True):
-    """What is traded in a market, all decimals: the opening price, the least steps of prices and of quantities."""
+    """What is traded in a market: the opening price, the least steps of prices and of quantities, all decimals.
+
+    No order is for less than one step of a quantity.
+    """
 
     market: str
     opening: str
-    tick: str = "0.05"
-    lot: str = "1"
+    price_step: str = "0.05"
+    quantity_step: str = "1"
+
+    @property
+    def base(self) -> str:
+        """What is traded."""
+        return self.market.rpartition("_")[0]
+
+    @property
+    def quote(self) -> str:
+        """What is paid for it."""
+        base, _, quote = self.market.rpartition("_")
+        return quote if base else ""
 
     @classmethod
     def named(cls, market: str) -> Instrument:
@@ -56,21 +70,24 @@ INSTRUMENTS = (
     Instrument("INFY_INR", "1520.00"),
     Instrument("RELIANCE_INR", "2905.35"),
     Instrument("SBIN_INR", "812.15"),
-    Instrument("WIPRO_INR", "246.10", tick="0.01"),
-    Instrument("BTC_INR", "5412000.00", tick="100.00", lot="0.0001"),
+    Instrument("WIPRO_INR", "246.10", price_step="0.01"),
+    Instrument("BTC_INR", "5412000.00", price_step="100.00", quantity_step="0.0001"),
 )
 """What is traded unless other markets are named. The first is traded always."""
 
 
 class SimulatedMarket:
-    """One market: traders around a fair price, and what their orders do to the book, as publications."""
+    """One market: traders around a fair price, and what their orders do to the book, as publications.
 
-    def __init__(self, instrument: Instrument, random: Random) -> None:
-        self.engine = MatchingEngine()
+    `executed`: how many trades there were before it opened, from whose ids it goes on.
+    """
+
+    def __init__(self, instrument: Instrument, random: Random, executed: int = 0) -> None:
+        self.engine = MatchingEngine(executed)
         self._market = instrument.market
         self._random = random
-        self._price = Increment.parse(instrument.tick)
-        self._quantity = Increment.parse(instrument.lot)
+        self._price = Increment.parse(instrument.price_step)
+        self._quantity = Increment.parse(instrument.quantity_step)
         self._opening = self._fair = self._last = self._high = self._low = self._price.read(instrument.opening)
         if self._opening < _LEAST_OPENING:
             raise ValueError(f"{instrument.market} opens below {_LEAST_OPENING} ticks")
@@ -196,7 +213,8 @@ class SimulatedMarket:
         self._low = min(self._low, execution.price)
         self._volume += execution.quantity
         price, quantity = self._price.write(execution.price), self._quantity.write(execution.quantity)
-        return self._publication("trade", t=execution.id, m=execution.buyer_is_maker, p=price, q=quantity, T=now_ms)
+        data = trade(self._market, execution.id, execution.buyer_is_maker, price, quantity, now_ms)
+        return f"trade@{self._market}", data
 
     def _depth(self, first: int, changes: list[tuple[Side, int, int]]) -> Publication:
         return self._publication("depth", U=first, u=self._last_update, **self._lists(changes))
@@ -223,6 +241,13 @@ class SimulatedMarket:
 
     def _publication(self, kind: str, **data: object) -> Publication:
         return f"{kind}@{self._market}", msgspec.json.encode({"e": kind, **data, "s": self._market})
+
+
+def trade(market: str, number: int, buyer_is_maker: bool, price: str, quantity: str, now_ms: int) -> bytes:
+    """One trade, as the engine publishes it."""
+    return msgspec.json.encode(
+        {"e": "trade", "t": number, "m": buyer_is_maker, "p": price, "q": quantity, "T": now_ms, "s": market}
+    )
 
 
 def _percent(change: int, of: int) -> str:

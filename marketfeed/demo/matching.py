@@ -139,13 +139,13 @@ class _BookSide:
 
 
 class MatchingEngine:
-    """One market's book. Order ids and execution ids each count from 1."""
+    """One market's book. Order ids count from 1, execution ids from behind `executed`."""
 
-    def __init__(self) -> None:
+    def __init__(self, executed: int = 0) -> None:
         self._sides = {side: _BookSide(side) for side in Side}
         self._places: dict[int, tuple[Side, int]] = {}
         self._last_order = 0
-        self._last_execution = 0
+        self._last_execution = executed
 
     def limit(self, side: Side, price: int, quantity: int) -> Outcome:
         """Buy or sell `quantity` lots at `price` ticks or better; the rest waits. Raises `BadOrder`."""

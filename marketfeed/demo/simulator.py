@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from random import Random
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Clock
 from marketfeed.demo.market import INSTRUMENTS, Instrument, Publication, SimulatedMarket
+from marketfeed.demo.past import PastTrade, past, trades_in
 from marketfeed.model.streams import snapshot_key
 from marketfeed.runtime.logs import Log
 
@@ -45,14 +46,27 @@ class Keeper(Protocol):
 
 
 class SimulatedEngine:
-    """Several markets, which take turns. `markets`: their names; the first of `INSTRUMENTS` is always among them."""
+    """Several markets, which take turns. `markets`: their names; the first of `INSTRUMENTS` is always among them.
 
-    def __init__(self, markets: Iterable[str] = (), seed: int = 1) -> None:
+    `hours`: how long they have been open already. What was traded then is their `past`.
+    """
+
+    def __init__(self, markets: Iterable[str] = (), seed: int = 1, hours: int = 0) -> None:
         names = list(markets) or [instrument.market for instrument in INSTRUMENTS]
         self.markets = tuple(dict.fromkeys([INSTRUMENTS[0].market, *names]))
         # A market's flow depends on the seed and its name, not on which other markets there are.
-        self._simulated = [SimulatedMarket(Instrument.named(name), Random(f"{seed} {name}")) for name in self.markets]
+        self.instruments = tuple([Instrument.named(name) for name in self.markets])
+        self._simulated = [
+            SimulatedMarket(each, Random(f"{seed} {each.market}"), trades_in(hours)) for each in self.instruments
+        ]
+        self._seed = seed
+        self._hours = hours
         self._turn = 0
+
+    def past(self, until: int) -> Iterator[tuple[str, Iterator[PastTrade]]]:
+        """Of each market, by its name, what was traded before it opened at `until`, in ms since 1970; oldest first."""
+        for each in self.instruments:
+            yield each.market, past(each, until, self._hours, self._seed)
 
     def step(self, now_ms: int) -> list[Publication]:
         """One step of the market whose turn it is: stream and payload, in order."""

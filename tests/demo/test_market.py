@@ -26,7 +26,7 @@ def market(seed: int = 1, instrument: Instrument = INSTRUMENTS[0]) -> SimulatedM
 
 
 def book_of(engine: MatchingEngine, instrument: Instrument) -> dict[str, dict[Decimal, Decimal]]:
-    tick, lot = Decimal(instrument.tick), Decimal(instrument.lot)
+    tick, lot = Decimal(instrument.price_step), Decimal(instrument.quantity_step)
     return {
         key: {price * tick: quantity * lot for price, quantity in engine.levels(side)}
         for key, side in (("b", Side.BUY), ("a", Side.SELL))
@@ -208,7 +208,7 @@ def test_trades_are_the_engines_executions(instrument: Instrument, monkeypatch: 
     """Each execution is published once, in order, at the best price of its moment; and every lot is accounted for."""
     simulated = market(5, instrument)
     watch = Watch(simulated.engine, monkeypatch)
-    tick, lot = Increment.parse(instrument.tick), Increment.parse(instrument.lot)
+    tick, lot = Increment.parse(instrument.price_step), Increment.parse(instrument.quantity_step)
     watch.ordered = watch.waiting()  # the book that was there before the watch
     trades = [trade for _ in range(400) for trade in read(simulated.step(0), "trade")]
     told = [(trade["t"], trade["m"], tick.read(trade["p"]), lot.read(trade["q"])) for trade in trades]
@@ -223,7 +223,7 @@ def test_trades_are_the_engines_executions(instrument: Instrument, monkeypatch: 
 def test_trade_prices_lie_within_the_published_book(seed: int) -> None:
     """What a client saw before a trade explains its price: within the reach of the book, a few ticks from the best."""
     simulated, replay = market(seed), Replay()
-    tick = Decimal(INSTRUMENTS[0].tick)
+    tick = Decimal(INSTRUMENTS[0].price_step)
     for _ in range(100):
         publications = simulated.step(0)
         for depth in read(publications, "depth"):
