@@ -103,6 +103,24 @@ async def test_a_bad_engine(harness: Harness) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_book_that_is_in_a_stream(harness: Harness) -> None:
+    """The engine's last whole one was before it was listened: a daemon would find it, and so it counts."""
+    server = await harness.redis()
+    engine = await server.connect()
+    book = '{"e":"depth","a":[["2","1"]],"b":[],"U":%d,"u":%d,"s":"A_B"%s}'
+    await engine.command("XADD", "depth@A_B", "*", "d", book % (1, 1, ',"snapshot":true'))
+    process, numbers = check(harness, server.url, "--source", "streams", "--json"), itertools.count(2)
+
+    def add() -> Awaitable[object]:
+        number = next(numbers)
+        return engine.command("XADD", "depth@A_B", "*", "d", book % (number, number, ""))
+
+    await heard_until_interrupted(harness, process, add)
+    report = await report_of(process, status=0)
+    assert verdicts(report)["book"] == verdicts(report)["updates"] == "yes"
+
+
+@pytest_twisted.ensureDeferred
 async def test_nobody_publishes(harness: Harness) -> None:
     """Which is status 1, and is said."""
     server = await harness.redis()

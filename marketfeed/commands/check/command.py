@@ -237,9 +237,8 @@ class _Listening:
         for listener in reversed(self._listeners):
             await maybeDeferred(listener.stopService)
         if not self.fault:
-            settings = self._settings
             reading = read_states(
-                self._reactor, self._commands, settings.channel_prefix, self._examination, settings.max_payload
+                self._reactor, self._settings, self._commands, self._examination, on_streams=self._heard is None
             )
             await reading.addTimeout(STATE_SECONDS, self._reactor, onTimeoutCancel=lambda *_: None)
         for service in reversed(self._services[: -len(self._listeners)]):

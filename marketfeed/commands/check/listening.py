@@ -3,7 +3,7 @@
 1. The time begins once everything is subscribed, or, of Redis Streams, once a server is reached; and it is over after
    so many seconds.
 2. What is lost on the way is a gap, and no fault of the engine's.
-3. Before the end the states that are kept beside the streams are read.
+3. Before the end the states that a daemon would find are read, beside the streams or in them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any, cast
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, gatherResults
 
-from marketfeed.boundaries import Clock, Subscriber
+from marketfeed.boundaries import Clock, Snapshots, Subscriber
 from marketfeed.commands.check.examination import Examination
 from marketfeed.commands.running import Hearing
+from marketfeed.config.settings import Settings
 from marketfeed.model.selection import StreamSelection
+from marketfeed.model.streams import StreamKinds
 from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.commands import KeyedCommands
 from marketfeed.redis.preload import Preload
@@ -27,6 +29,7 @@ from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.routed_listener import make_listener
 from marketfeed.redis.routed_source import RoutedSource
 from marketfeed.redis.snapshots import RedisSnapshots
+from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.streams import RedisStreams
 from marketfeed.redis.topology import Node
 from marketfeed.redis.where import Where
@@ -172,21 +175,32 @@ def listen_to_streams(
 
 
 def read_states(
-    clock: Clock, commands: KeyedCommands, prefix: str, examination: Examination, max_payload: int
+    clock: Clock, settings: Settings, commands: KeyedCommands, examination: Examination, *, on_streams: bool
 ) -> Deferred[None]:
-    """Let the states beside the streams that were heard be judged."""
-    snapshots = RedisSnapshots(clock, commands, prefix, max_payload)
-    snapshots.startService()  # type: ignore[no-untyped-call]
+    """Let the states of what was heard be judged: those that are kept beside the streams, or are found in them."""
+    prefix, max_payload = settings.channel_prefix, settings.max_payload
+    keys = RedisSnapshots(clock, commands, prefix, max_payload)
+    keys.startService()  # type: ignore[no-untyped-call]
+    snapshots: Snapshots = keys
+    if on_streams:
+        snapshots = StreamSnapshots(
+            clock,
+            keys,
+            RedisArchive(commands, prefix),
+            StreamKinds(settings.all_kinds),
+            channel_prefix=prefix,
+            max_payload=max_payload,
+            max_levels=settings.max_book_levels,
+        )
 
     def take(stream: str, data: bytes | None) -> None:
         if data is not None:
             examination.seed(stream, data)
 
-    reads = [
-        snapshots.read(stream).addCallback(partial(take, stream)) for stream in examination.with_states[:MOST_STATES]
-    ]
+    streams = examination.with_states[:MOST_STATES]
+    reads = [snapshots.read(stream).addCallback(partial(take, stream)) for stream in streams]
 
     def done(result: object) -> None:
-        snapshots.stopService()
+        keys.stopService()
 
     return gatherResults(reads).addBoth(done)
