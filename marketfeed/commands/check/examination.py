@@ -230,7 +230,7 @@ class Examination:
         kind = name.kind
         count = self._count(kind.name, "private: counted, and not looked into" if kind.private else "", name.market)
         reader = new_reader(name, (str(name), self._prefix + str(name)), self._max_payload)
-        rules = None if kind.private or kind.name not in RULES else RULES[kind.name](self._ids)
+        rules = RULES[kind.name](self._ids) if kind.name in RULES else None
         return _Stream(name, reader, rules, count)
 
     def _count(self, kind: str, note: str, market: str) -> KindCount:

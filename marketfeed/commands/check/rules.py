@@ -130,7 +130,7 @@ class DepthRules:
         return "" if type(last) is int else "it has no u: a daemon cannot say which updates come behind it"
 
     def lose(self) -> None:
-        self._state.lose()
+        self._state = BookState()  # which knows of no id that the next one could jump from
         self._last = None
 
 

@@ -117,6 +117,16 @@ def test_ids_over_all_markets() -> None:
     assert (found.verdict, found.what) == ("no", "t counts up by one over all markets together")
 
 
+def test_ids_over_all_markets_and_a_gap() -> None:
+    """What was missed meanwhile is no hole."""
+    examination = Examination(BUILT_IN, "", 262144)
+    hear(examination, *[trade(number, f"M{number % 2}_X") for number in range(9)])
+    examination.lose()
+    hear(examination, *[trade(number, f"M{number % 2}_X") for number in range(90, 99)])
+    examination.finish()
+    assert finding(examination, "ids").what == "t counts up by one over all markets together"
+
+
 def test_a_repeated_id_is_a_fault() -> None:
     """A trade that is published twice is one too many, for who adds them up."""
     examination = examined(trade(5), trade(5))
@@ -129,7 +139,7 @@ def test_what_we_have_missed_is_no_fault_of_the_engines() -> None:
     examination = Examination(BUILT_IN, "", 262144)
     hear(examination, trade(1), depth(1, 1, snapshot=True))
     examination.lose()
-    hear(examination, trade(7), depth(9, 9, snapshot=True))
+    hear(examination, trade(7), depth(9, 9))
     examination.finish()
     assert verdict(examination, "ids") == verdict(examination, "updates") == "yes"
     assert faults(examination) == []
@@ -190,10 +200,11 @@ def test_a_jump_is_a_fault() -> None:
     assert '"U": 7' in examination.faults[0].example.payload
 
 
-def test_a_book_that_is_crossed() -> None:
+@pytest.mark.parametrize("bid", ["3", "2.00"])
+def test_a_book_that_is_crossed(bid: str) -> None:
     """The bid is below the ask, or it is said."""
-    examination = examined(depth(1, 1, snapshot=True, b=[["3", "1"]]))
-    assert faults(examination) == [("depth", "the book is crossed: best bid 3, best ask 2", 1)]
+    examination = examined(depth(1, 1, snapshot=True, b=[[bid, "1"]]))
+    assert faults(examination) == [("depth", f"the book is crossed: best bid {bid}, best ask 2", 1)]
 
 
 def test_a_crossed_book_is_said_once_for_a_stream() -> None:

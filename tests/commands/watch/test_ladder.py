@@ -6,6 +6,7 @@ import json
 import re
 from io import BytesIO, StringIO
 from typing import Any
+from unicodedata import east_asian_width
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,8 @@ class Terminal:
                     self.lines.append("")
             elif code is None:
                 line = self.lines[self._at]
-                assert column + len(token) <= self.size[0], "it would go on in the next line"
+                wide = sum(east_asian_width(character) in "WF" for character in token)
+                assert column + len(token) + wide <= self.size[0], "it would go on in the next line"
                 self.lines[self._at] = line[:column] + token + line[column + len(token) :]
                 column += len(token)
         assert text.count("\x1b") == len(re.findall("\x1b\\[\\d*[AJKm]", text)), "no other code"
