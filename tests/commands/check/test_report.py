@@ -17,8 +17,8 @@ def an_engine() -> Examination:
 
 def test_the_report_of_the_documentation() -> None:
     """Line for line."""
-    (block,) = (each for each in blocks("diagram") if each.document == "docs/market-data.md")
-    assert shown(an_engine(), 96) == block.text.rstrip("\n")
+    shown_there = [each.text.rstrip("\n") for each in blocks("diagram") if each.document == "docs/market-data.md"]
+    assert shown(an_engine(), 96) in shown_there
 
 
 def test_colours() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from marketfeed.commands.messages import Publication, read_message
 from marketfeed.commands.watch.command import TextScreen
 from marketfeed.commands.watch.ladder import Ladders
+from tests.docs_runner import blocks
 from tests.strategies import property_test
 
 BIDS = [["1000.35", "18"], ["1000.30", "6"]]
@@ -91,6 +92,14 @@ def test_a_ladder() -> None:
         "  1000.35  18  " + "#" * 30,
         "  1000.30   6  " + "#" * 10,
     ]
+
+
+def test_the_ladder_of_the_documentation() -> None:
+    """Line for line."""
+    terminal = Terminal()
+    terminal.feed(drawn(Ladders(lambda: terminal.size), depth("depth5@TATA_INR")))
+    shown_there = [each.text.splitlines() for each in blocks("diagram") if each.document == "docs/market-data.md"]
+    assert terminal.shown in shown_there
 
 
 def test_it_is_redrawn_in_its_place() -> None:
