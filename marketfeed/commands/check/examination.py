@@ -221,6 +221,8 @@ class Examination:
         if name is not None and str(name) == text:
             return self._new_stream(name)
         kind, at, market = text.partition("@")
+        if any(each.private and each.name in market for each in self._kinds):  # a private name, the wrong way round
+            return self._odd
         if at and market and kind.isascii() and kind.isidentifier() and kind not in self._kinds.names:
             return self._count(clean(kind, WORD), f"not declared: [streams.{clean(kind, WORD)}] in the file does", text)
         self.odd_example = self.odd_example or clean(text, WORD)

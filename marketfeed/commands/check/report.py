@@ -118,9 +118,10 @@ class _Report:
             more = f", and {len(markets) - _NAMED} more" if len(markets) > _NAMED else ""
             yield from self._wrapped(f"Markets: {', '.join(markets[:_NAMED])}{more}", 0)
         if examination.odd:
+            such = f", such as {examination.odd_example}" if examination.odd_example else ""
             yield from self._wrapped(
-                f"Besides, {_many(examination.odd, 'publication')} on channels that are no streams, such as "
-                f"{examination.odd_example}: expected names such as trade@TATA_INR",
+                f"Besides, {_many(examination.odd, 'publication')} on channels that are no streams{such}: expected "
+                "names such as trade@TATA_INR",
                 0,
             )
         if examination.gaps:

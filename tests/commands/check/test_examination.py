@@ -290,6 +290,7 @@ def test_nothing_of_what_is_private_is_shown() -> None:
         ("orders@alice", {"secret": 1}), ("orders@alice", b"secret{"), ("wallets@alice", {"secret": 1}), trade()
     )
     text = shown(examination) + as_json(examination, "redis", 1).decode()
+    text += shown(examined(("alice@orders", {"secret": 1}), ("alice@orders@100ms", {})))
     assert "alice" not in text
     assert "secret" not in text
     assert examination.kinds["orders"].publications == 2
