@@ -1,4 +1,4 @@
-"""A candle service that is not there, while the source is as good as ever (docs/market-data.md#no-candle-service).
+"""A candle service that is not there, while the source is as good as ever.
 
 1. While it is away all streams that it publishes have a gap, and so has each that begins to flow meanwhile.
 2. It ends when the service is there again, or with the first publication of any of them, which goes behind its end.
