@@ -22,6 +22,7 @@ __all__ = [
     "Answers",
     "Archive",
     "Clock",
+    "Dated",
     "Entry",
     "HubPort",
     "NoBook",
@@ -41,6 +42,14 @@ Clock = IReactorTime
 
 Entry = tuple[str, bytes]
 """A publication that is kept: its offset, and its payload as the engine wrote it."""
+
+
+class Dated(msgspec.Struct, frozen=True):
+    """A publication that is kept, and when it came, in ms since 1970: at Redis, where that keeps it, or else here."""
+
+    offset: str
+    at: int
+    data: bytes
 
 
 class NoBook(Enum):
@@ -104,6 +113,15 @@ class Archive(Protocol):
 
         None: the source is out of reach.
         """
+
+    def first_from(self, stream: str, time: int, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+        """The same of the first ones that were added at `time`, in ms since 1970, or later."""
+
+    def last_until(self, stream: str, time: int, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+        """The same of the last ones that were added at `time` or earlier."""
+
+    def time_of(self, offset: str) -> int:
+        """When what has this offset, which the archive gave, was added: in ms since 1970."""
 
 
 class Snapshots(Protocol):

@@ -21,7 +21,14 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
-from marketfeed.access.addresses import ConnectionCounts, ConnectRate, TrustedProxies, parse_network
+from marketfeed.access.addresses import (
+    REST_WINDOW,
+    AddressRate,
+    ConnectionCounts,
+    ConnectRate,
+    TrustedProxies,
+    parse_network,
+)
 from marketfeed.access.admission import Admission
 from marketfeed.access.origins import AllowedOrigins, parse_origin
 from marketfeed.access.tokens import TokenVerifier
@@ -31,6 +38,7 @@ from marketfeed.hub.groups import Group
 from marketfeed.hub.history import Histories
 from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
+from marketfeed.model.book import Level
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.streams import StreamKinds, StreamName
 from marketfeed.websocket.connections import UserManager
@@ -70,6 +78,7 @@ def make_admission(
     origins: Collection[str] = ("*",),
     proxies: Collection[str] = (),
     connect_rate: int = 0,
+    rest_rate: int = 0,
     per_address: int = 0,
     memory: FakeMemory | None = None,
     verifier: TokenVerifier | None = None,
@@ -83,6 +92,7 @@ def make_admission(
         origins=AllowedOrigins([parse_origin(text) for text in origins]),
         proxies=TrustedProxies([parse_network(text) for text in proxies]),
         rate=ConnectRate(connect_rate),
+        rest=AddressRate(rest_rate, REST_WINDOW),
         counts=ConnectionCounts(per_address),
         verifier=verifier,
         needs_token=needs_token,
@@ -121,6 +131,12 @@ class FakeBook:
             return None
         side = ",".join(['["1.0","2"]'] * min(limit, self._levels))
         return f'{{"lastUpdateId":7,"bids":[{side}],"asks":[{side}]}}'.encode()
+
+    def top(self) -> tuple[Level | None, Level | None] | None:
+        if self._levels is None:
+            return None
+        level = ("1.0", "2") if self._levels else None
+        return level, level
 
 
 class FakeBooks:
@@ -275,6 +291,19 @@ class FakeArchive(_Answerer):
 
     def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
         return self._ask((stream, limit, max_bytes), lambda: self._newest(stream, limit, max_bytes))
+
+    def first_from(self, stream: str, time: int, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+        return self._ask((stream, time, limit), lambda: self._those(stream, lambda at: at >= time, slice(0, limit)))
+
+    def last_until(self, stream: str, time: int, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+        return self._ask((stream, time, limit), lambda: self._those(stream, lambda at: at <= time, slice(-limit, None)))
+
+    def time_of(self, offset: str) -> int:
+        return _place(offset)[0]
+
+    def _those(self, stream: str, when: Callable[[int], bool], part: slice) -> list[Entry] | None:
+        entries = [entry for entry in self.entries.get(stream, []) if when(self.time_of(entry[0]))]
+        return entries[part] if self.reached else None
 
     # What the test calls.
 

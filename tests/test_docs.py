@@ -23,6 +23,7 @@ from marketfeed.commands.status import command as status
 from marketfeed.config.options import OPTIONS, Option
 from marketfeed.config.settings import DEFAULTS, Settings, load
 from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.markets import Market
 from marketfeed.redis.address import RedisAddress
 from marketfeed.wire.close_codes import CLOSE_REASONS
 from marketfeed.wire.messages import ErrorCode
@@ -180,6 +181,10 @@ class TestSettings:
                 assert {kind.name: (kind.loss.value, kind.private, kind.ids) for kind in settings.kinds} == {
                     kind: (table.get("loss") or built_in[kind], table.get("private", False), table.get("ids"))
                     for kind, table in value.items()
+                }
+            elif name == "markets":
+                assert {market.name: market for market in settings.markets} == {
+                    market: Market(market, **table) for market, table in value.items()
                 }
             elif isinstance(value, list):
                 assert [str(each) for each in getattr(settings, name)] == value

@@ -19,7 +19,9 @@ from marketfeed.model.numbers import whole
 from marketfeed.model.rate import TokenBuckets
 
 __all__ = [
+    "REST_WINDOW",
     "WINDOW",
+    "AddressRate",
     "ConnectRate",
     "ConnectionCounts",
     "Key",
@@ -32,6 +34,8 @@ __all__ = [
 
 WINDOW = 300
 """Seconds over which the attempts of an address are counted."""
+REST_WINDOW = 60
+"""Seconds over which its requests for market data are."""
 
 Key = str | bytes
 """Under what a client is counted: an IPv4 address as text, or the 8 bytes of an IPv6 /64."""
@@ -121,27 +125,27 @@ def is_loopback(address: str | None) -> bool:
     return parsed is not None and parsed.is_loopback
 
 
-class ConnectRate:
-    """Permits `rate` attempts to connect at once, and as many per `WINDOW` in the long run; 0 for no limit.
+class AddressRate:
+    """Permits `rate` attempts at once, and as many per `window` seconds in the long run; 0 for no limit.
 
     Who brings a good token is counted as that user, wherever it comes from: many users may share an address. All others
-    are counted by their address. So that nobody has signatures verified without end, no further token of an address is
-    looked at after as many bad ones; one that is known to be good is not verified again.
+    are counted by their address.
 
     `spare_local_but`: whoever comes from loopback, private and CGNAT addresses is spared, unless they are of these
     proxies; None spares nobody.
     """
 
-    def __init__(self, rate: int, *, spare_local_but: TrustedProxies | None = None) -> None:
+    def __init__(self, rate: int, window: int, *, spare_local_but: TrustedProxies | None = None) -> None:
+        self._window = window
         self.permit(rate, spare_local_but)
 
     def permit(self, rate: int, spare_local_but: TrustedProxies | None) -> None:
         """Let this be the rate, and forget who has tried how often."""
+        self.rate = rate
         self._is_limited = rate > 0
         self._spare_local_but = spare_local_but
-        limits = (rate or 1) / WINDOW, rate or 1, _REMEMBERED
-        self._by_address, self._bad_tokens = TokenBuckets[Key](*limits), TokenBuckets[Key](*limits)
-        self._by_user = TokenBuckets[str](*limits)
+        self._limits = (rate or 1) / self._window, rate or 1, _REMEMBERED
+        self._by_address, self._by_user = TokenBuckets[Key](*self._limits), TokenBuckets[str](*self._limits)
 
     def attempt(self, address: str | None, now: float) -> int:
         """Somebody without a good token: 0, or the seconds until the next attempt is permitted."""
@@ -152,18 +156,6 @@ class ConnectRate:
         """The same of who a good token names."""
         return 0 if self._key(address) is None else self._by_user.take(user, now)
 
-    def wait_for_token(self, address: str | None, now: float) -> int:
-        """The seconds until another token from `address` may be looked at."""
-        key = self._key(address)
-        return 0 if key is None else self._bad_tokens.wait(key, now)
-
-    def bad_token(self, address: str | None, now: float) -> int:
-        """A token was bad, which is an attempt of who comes from `address`."""
-        key = self._key(address)
-        if key is not None:
-            self._bad_tokens.take(key, now)
-        return self.attempt(address, now)
-
     def _key(self, address: str | None) -> Key | None:
         """Under what an address is counted; None: it is not."""
         key = address_key(address) if self._is_limited else None
@@ -171,6 +163,32 @@ class ConnectRate:
         if key is None or (proxies is not None and _is_local(key) and not proxies.contains(address)):
             return None
         return key
+
+
+class ConnectRate(AddressRate):
+    """How often somebody may try to connect, and how many bad tokens may come from an address.
+
+    So that nobody has signatures verified without end, no further token of an address is looked at after as many bad
+    ones; one that is known to be good is not verified again.
+    """
+
+    def __init__(self, rate: int, *, spare_local_but: TrustedProxies | None = None) -> None:
+        super().__init__(rate, WINDOW, spare_local_but=spare_local_but)
+
+    def permit(self, rate: int, spare_local_but: TrustedProxies | None) -> None:
+        super().permit(rate, spare_local_but)
+        self._bad_tokens = TokenBuckets[Key](*self._limits)
+
+    def wait_for_token(self, address: str | None, now: float) -> int:
+        """The seconds until another token from `address` may be looked at."""
+        key = self._key(address)
+        return 0 if key is None else self._bad_tokens.wait(key, now)
+
+    def bad_token(self, address: str | None, now: float) -> None:
+        """A token from `address` was bad."""
+        key = self._key(address)
+        if key is not None:
+            self._bad_tokens.take(key, now)
 
 
 class ConnectionCounts:

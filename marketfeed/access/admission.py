@@ -5,7 +5,8 @@ What there is to be refused for: docs/protocol.md#refusals-and-closes.
 1. What costs least is looked at first, and what was counted for a client is given back when it is gone.
 2. Who is refused learns why, but nothing about anybody else. No token reaches an answer or a log.
 3. A page of an allowed origin cannot read a refusal's status: with a bad token it is let in, to be closed with 4401.
-4. A request for market data in one plain answer passes the same doors, except that it takes no client's place.
+4. A request for market data in one plain answer passes the same doors, except that it takes no client's place, and
+   counts for a rate of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import Protocol
 
 import msgspec
 
-from marketfeed.access.addresses import ConnectionCounts, ConnectRate, Key, TrustedProxies, address_key, is_loopback
+from marketfeed.access.addresses import (
+    AddressRate,
+    ConnectionCounts,
+    ConnectRate,
+    Key,
+    TrustedProxies,
+    address_key,
+    is_loopback,
+)
 from marketfeed.access.origins import AllowedOrigins, admitting_flag
 from marketfeed.access.tokens import BadToken, TokenVerifier, token_from
 from marketfeed.boundaries import Clock
@@ -62,6 +71,7 @@ class Admission:
     origins: AllowedOrigins
     proxies: TrustedProxies
     rate: ConnectRate
+    rest: AddressRate
     counts: ConnectionCounts
     """Where they are not limited, `leave` need not be called."""
     verifier: TokenVerifier | None = None
@@ -75,7 +85,7 @@ class Admission:
     def admit(self, address: str | None, head: Head) -> Admitted | Response:
         """Decide about a client at `address`. If it is admitted, call `leave` when it is gone."""
         token = self._token(head)
-        refusal = self._refusal(address, head, token, stays=True)
+        refusal = self._refusal(address, head, token, self.rate, stays=True)
         if refusal is not None:
             return refusal
         key = address_key(address)
@@ -83,7 +93,7 @@ class Admission:
             return Response(
                 429, "too many connections from this address", (("Retry-After", "30"),), reason="address-full"
             )
-        identity = self._identify(address, token)
+        identity = self._identify(address, token, self.rate)
         if isinstance(identity, Response):
             if identity.status == 401 and "origin" in head.headers:
                 return Admitted(address, key, None)
@@ -94,7 +104,7 @@ class Admission:
     def identify(self, address: str | None, head: Head) -> Identity | Response:
         """Decide about a request that is answered in plain HTTP: who asks, or why there is no answer."""
         token = self._token(head)
-        return self._refusal(address, head, token, stays=False) or self._identify(address, token)
+        return self._refusal(address, head, token, self.rest, stays=False) or self._identify(address, token, self.rest)
 
     def share(self, admitted: Admitted) -> Share | None:
         """Out of which share a client's streams are paid for; None for those of proxies and of Unix sockets."""
@@ -137,17 +147,17 @@ class Admission:
             return Response(400, str(fault))
 
     def _refusal(
-        self, address: str | None, head: Head, token: str | Response | None, *, stays: bool
+        self, address: str | None, head: Head, token: str | Response | None, rate: AddressRate, *, stays: bool
     ) -> Response | None:
         """Why nobody who comes from there, or nobody at all, is let in now; None: the token decides."""
         if not isinstance(token, str):
-            wait = self.rate.attempt(address, self.clock.seconds())
+            wait = rate.attempt(address, self.clock.seconds())
         else:
             wait = self.rate.wait_for_token(address, self.clock.seconds())
             if wait and self.verifier is not None and self.verifier.knows(token):
                 wait = 0
         if wait:
-            return _too_often(wait)
+            return self._too_often(wait, rate)
         refusal = self.capacity.refusal(stays=stays)
         if refusal is not None:
             return refusal
@@ -157,7 +167,7 @@ class Admission:
             return Response(403, "pages of this origin may not connect", reason="origin")
         return None
 
-    def _identify(self, address: str | None, token: str | Response | None) -> Identity | Response:
+    def _identify(self, address: str | None, token: str | Response | None, rate: AddressRate) -> Identity | Response:
         if token is None:
             if self.needs_token and self.verifier is not None:
                 return Response(401, "a token is needed", _UNAUTHORISED, reason="no-token")
@@ -167,12 +177,15 @@ class Admission:
         try:
             identity = self.verify(token)
         except BadToken as fault:
-            wait = self.rate.bad_token(address, self.clock.seconds())
-            return _too_often(wait) if wait else Response(401, str(fault), _UNAUTHORISED, reason="bad-token")
-        wait = self.rate.attempt_of(identity.user, address, self.clock.seconds())
-        return _too_often(wait, "of this user") if wait else identity
+            self.rate.bad_token(address, self.clock.seconds())
+            wait = rate.attempt(address, self.clock.seconds())
+            if wait:
+                return self._too_often(wait, rate)
+            return Response(401, str(fault), _UNAUTHORISED, reason="bad-token")
+        wait = rate.attempt_of(identity.user, address, self.clock.seconds())
+        return self._too_often(wait, rate, "of this user") if wait else identity
 
-
-def _too_often(wait: int, whose: str = "from this address") -> Response:
-    """`wait`: seconds until the next attempt is permitted."""
-    return Response(429, f"too many connections {whose}", (("Retry-After", str(wait)),), reason="rate")
+    def _too_often(self, wait: int, rate: AddressRate, whose: str = "from this address") -> Response:
+        """`wait`: seconds until the next attempt is permitted."""
+        what = "requests" if rate is self.rest else "connections"
+        return Response(429, f"too many {what} {whose}", (("Retry-After", str(wait)),), reason="rate")

@@ -1,4 +1,4 @@
-"""Market data in plain HTTP, as Binance's clients ask for it (docs/protocol.md#an-order-book-in-one-answer).
+"""Market data in plain HTTP, as Binance's clients ask for it (docs/market-data.md#rest).
 
 1. Who asks passes the doors of the admission; before that nothing is looked for.
 2. Every answer is JSON, and a refusal `{"code": …, "msg": …}`, which names the parameter and what is accepted. No byte
@@ -16,28 +16,31 @@ from twisted.python.failure import Failure
 
 from marketfeed.access.admission import Admission
 from marketfeed.access.origins import is_origin
+from marketfeed.api.query import ILLEGAL, BadQuery, Query
 from marketfeed.http.head import Head
 from marketfeed.http.response import Response
 from marketfeed.http.router import ALLOW, LateResponse
 from marketfeed.model.identity import Identity
 from marketfeed.runtime.logs import Log
 
-__all__ = ["ILLEGAL", "MISSING", "Find", "MarketData", "as_json"]
+__all__ = ["Find", "MarketData", "as_json"]
 
 _log = Log()
 
-MISSING, ILLEGAL = -1102, -1100
 _CODES = {400: ILLEGAL, 401: -1002, 403: -1002, 429: -1003, 500: -1000, 503: -1008}
 """Binance's code for each status; clients know them as "unknown", "unauthorised", "too many requests" and "busy"."""
 _Headers = tuple[tuple[str, str], ...]
 _PREFLIGHT = (
     ("Access-Control-Allow-Methods", ALLOW[1]),
-    ("Access-Control-Allow-Headers", "Authorization, Content-Type, X-MBX-APIKEY"),  # the last as Binance's clients do
+    (
+        "Access-Control-Allow-Headers",  # some of them as Binance's clients send them
+        "Authorization, Content-Type, X-MBX-APIKEY, X-MBX-TIME-UNIT",
+    ),
     ("Access-Control-Max-Age", "600"),
 )
 
-Find = Callable[[Identity, str], Awaitable[Response]]
-"""Finds the answer for a client who has been let in, and the query of its request."""
+Find = Callable[[Identity, Query], Awaitable[Response]]
+"""Finds the answer for a client who has been let in, and its request. May raise `BadQuery`."""
 
 
 def as_json(refusal: Response, code: int | None = None) -> Response:
@@ -47,21 +50,25 @@ def as_json(refusal: Response, code: int | None = None) -> Response:
 
 
 _FAULT = as_json(Response(500, "internal error"))
+_TOO_LATE = as_json(Response(503, "this has taken too long", (("Retry-After", "1"),)))
 
 
 class MarketData:
-    """A `PlainAnswer` that `find` finds. `too_late`: what is sent when that takes too long."""
+    """A `PlainAnswer` that `find` finds. `name`: what it is counted as; `too_late`: what is sent when it takes too
+    long.
+    """
 
-    def __init__(self, admission: Admission, find: Find, too_late: Response) -> None:
+    def __init__(self, admission: Admission, name: str, find: Find, too_late: Response | None = None) -> None:
         self._admission = admission
+        self._name = name
         self._find = find
-        self._too_late = too_late
+        self._too_late = too_late or _TOO_LATE
 
     def __call__(self, head: Head, address: str | None) -> LateResponse:
         for_page = self._for_page(head, address)
         found = Deferred.fromCoroutine(self._answer(head, address, for_page))
         found.addErrback(_without_answer, _with(_FAULT, for_page))
-        return LateResponse(found, _with(self._too_late, for_page))
+        return LateResponse(found, _with(self._too_late, for_page), self._name)
 
     async def _answer(self, head: Head, address: str | None, for_page: _Headers) -> Response:
         if head.method == "OPTIONS":
@@ -69,7 +76,10 @@ class MarketData:
         identity = self._admission.identify(address, head)
         if isinstance(identity, Response):
             return _with(as_json(identity), for_page)
-        return _with(await self._find(identity, head.query), for_page)
+        try:
+            return _with(await self._find(identity, Query(head.query, head.headers)), for_page)
+        except BadQuery as bad:
+            return _with(as_json(Response(400, bad.text), bad.code), for_page)
 
     def _for_page(self, head: Head, address: str | None) -> _Headers:
         """The headers with which a browser gives the answer to the page that asked (WHATWG Fetch, CORS protocol)."""
@@ -83,8 +93,9 @@ class MarketData:
         )
 
 
-def _with(answer: Response, headers: _Headers) -> Response:
-    return msgspec.structs.replace(answer, headers=(*answer.headers, *headers))
+def _with(answer: Response, for_page: _Headers) -> Response:
+    headers = for_page or (("Vary", "Origin"),) * (answer.cache != "no-store")
+    return msgspec.structs.replace(answer, headers=(*answer.headers, *headers)) if headers else answer
 
 
 def _without_answer(failure: Failure, fault: Response) -> Response:

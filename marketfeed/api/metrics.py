@@ -67,6 +67,7 @@ class Parts:
     clients: Register
     refusals: Refusals
     requests: Counter[str]
+    answered: Counter[tuple[str, int]]
     links: Callable[[], Sequence[LinkKeeper[Any]]]
     health: Health
     memory: MemoryGuard
@@ -107,6 +108,8 @@ def _of_clients(parts: Parts) -> Iterator[Metric]:
     refusals = {(str(status), reason): count for (status, reason), count in parts.refusals.requests.items()}
     yield counters("refusals", "Requests that were answered with an error of HTTP.", ("status", "reason"), refusals)
     yield counters("requests", "Messages of clients, by method.", ("method",), parts.requests)
+    answered = {(path, str(status)): count for (path, status), count in parts.answered.items()}
+    yield counters("rest_requests", "Requests for market data, by path and status.", ("path", "status"), answered)
     errors = {str(int(code)): parts.refusals.errors[code] for code in ErrorCode}
     yield counters("request_errors", "Errors that clients were answered.", ("code",), errors)
 

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from marketfeed.access.admission import Admission
-from marketfeed.api.depth import INCOMPLETE, Books, Depth
-from marketfeed.api.market_data import MarketData
+from marketfeed.api.book_ticker import BookTicker, KeptBooks
+from marketfeed.api.depth import INCOMPLETE, Depth
+from marketfeed.api.exchange_info import ExchangeInfo
+from marketfeed.api.listing import Listing
+from marketfeed.api.market_data import Find, MarketData
+from marketfeed.api.query import Query
+from marketfeed.api.trades import Past, Trades
 from marketfeed.http.head import Head
 from marketfeed.http.response import Response
 from marketfeed.http.router import PlainAnswer
+from marketfeed.model.identity import Identity
 from marketfeed.model.streams import StreamKinds
 
-__all__ = ["alive", "plain_answers", "readiness"]
+__all__ = ["REST", "Stock", "alive", "plain_answers", "readiness", "rest_answers"]
 
+REST = "/api/v3/"
+"""What the paths of market data begin with."""
 _NOT_READY = Response(503, "not ready", (("Retry-After", "1"),), reason="not-ready")
+_NOTHING = Response(200, "here", json=b"{}")
+
+
+class Stock(KeptBooks, Past, Protocol):
+    """Where market data are to be had, as `Hub` has them."""
 
 
 def alive(head: Head, address: str | None) -> Response:
@@ -27,12 +41,39 @@ def readiness(is_ready: Callable[[], bool]) -> PlainAnswer:
     return lambda head, address: Response(200, "ready") if is_ready() else _NOT_READY
 
 
+def rest_answers(
+    stock: Stock, kinds: StreamKinds, listing: Listing, now: Callable[[], float], rate: Callable[[], int]
+) -> dict[str, Find]:
+    """What finds each answer, by what stands behind `/api/v3/` (docs/market-data.md#rest). `now`: s since 1970; `rate`:
+    how many requests there may be in a minute.
+    """
+    trades = Trades(stock, kinds, listing)
+
+    async def time(identity: Identity, query: Query) -> Response:
+        return Response(200, "the time", json=b'{"serverTime":%d}' % (now() * 1000))
+
+    return {
+        "ping": _ping,
+        "time": time,
+        "exchangeInfo": ExchangeInfo(listing, now, rate).find,
+        "depth": Depth(stock, kinds, listing).find,
+        "trades": trades.find,
+        "aggTrades": trades.find_aggregates,
+        "ticker/bookTicker": BookTicker(stock, kinds, listing).find,
+    }
+
+
+async def _ping(identity: Identity, query: Query) -> Response:
+    return _NOTHING
+
+
 def plain_answers(
-    admission: Admission, books: Books, kinds: StreamKinds, is_ready: Callable[[], bool]
+    admission: Admission, rest: Mapping[str, Find], is_ready: Callable[[], bool]
 ) -> dict[str, PlainAnswer]:
-    """The table for `Router`. `is_ready`: whether clients should come here at this moment."""
+    """The table for `Router`. `rest`: of market data; `is_ready`: whether clients should come here at this moment."""
+    late = {"depth": INCOMPLETE, "ticker/bookTicker": INCOMPLETE}
     return {
         "/healthz": alive,
         "/readyz": readiness(is_ready),
-        "/api/v3/depth": MarketData(admission, Depth(books, kinds).find, INCOMPLETE),
+        **{REST + path: MarketData(admission, path, find, late.get(path)) for path, find in rest.items()},
     }

@@ -233,6 +233,13 @@ OPTIONS = (
         "attempts to connect of an address or a user in 5 minutes, 0 for any number; not given, local ones are spared",
         _whole(0),
     ),
+    Option(
+        "rest-rate",
+        _LIMITS,
+        "requests for market data of an address or a user in a minute, 0 for any number; not given, local ones are "
+        "spared",
+        _whole(0),
+    ),
     Option("max-streams", _LIMITS, "subscriptions of one connection", _whole(1)),
     Option("max-distinct-streams", _LIMITS, "streams of all connections", _whole(1)),
     Option(

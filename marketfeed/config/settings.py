@@ -17,10 +17,12 @@ import msgspec
 from marketfeed.access.addresses import Network
 from marketfeed.access.origins import OriginPattern
 from marketfeed.config.declared_kinds import BadSetting, read_kinds
+from marketfeed.config.declared_markets import read_markets
 from marketfeed.config.options import OPTIONS, Option
 from marketfeed.model.book_state import MAX_LEVELS
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import StreamKind
+from marketfeed.model.markets import Market
 from marketfeed.model.stream_globs import BadGlob, parse_glob
 from marketfeed.redis.address import EMBEDDED, Address, BadRedisUrl, ClusterAddress, RedisAddress
 from marketfeed.redis.tls import REDIS_TLS, RedisTls
@@ -74,6 +76,9 @@ class Settings(msgspec.Struct, frozen=True):
     connect_rate: int = 300
     spares_local: bool = True
     """The connect rate is not for clients from local addresses, which nobody has decided about."""
+    rest_rate: int = 1200
+    rest_spares_local: bool = True
+    """The same of the rate of requests."""
     max_streams: int = 1024
     max_distinct_streams: int = 50000
     max_distinct_streams_per_address: int = 5000
@@ -99,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True):
     log_level: str = "info"
     kinds: tuple[StreamKind, ...] = ()
     """The kinds of streams that are declared besides the built-in ones."""
+    markets: tuple[Market, ...] = ()
+    """Those that are declared."""
     warnings: tuple[str, ...] = ()
     beaten: tuple[Beaten, ...] = ()
     """What the file says in vain."""
@@ -153,7 +160,7 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str], only: Collect
         if environment.get(option.environment)
     }
     config = from_flags.get("config") or from_environment.get("config")
-    from_file, kinds = _read_file(config, only) if config else ({}, ())
+    from_file, kinds, markets = _read_file(config, only) if config else ({}, (), ())
     given = _merge([from_flags, from_environment, from_file])
     values = {option.field: _parse(option, given[option.field]) for option in OPTIONS if option.field in given}
     values.pop("config", None)
@@ -161,10 +168,12 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str], only: Collect
     values["gives_max_connections"] = "max_connections" in given
     values["gives_admin"] = "admin" in given
     values["spares_local"] = "connect_rate" not in given
+    values["rest_spares_local"] = "rest_rate" not in given
     _check_auth(values, given, kinds)
     _check_warm(values, given, kinds)
     _check_pubsub(values, given, kinds)
-    return Settings(**values, kinds=kinds, warnings=tuple(warnings), beaten=tuple(_beaten(from_file, given)))
+    values |= {"kinds": kinds, "markets": markets}
+    return Settings(**values, warnings=tuple(warnings), beaten=tuple(_beaten(from_file, given)))
 
 
 def changed(settings: Settings) -> dict[str, str]:
@@ -176,7 +185,10 @@ def changed(settings: Settings) -> dict[str, str]:
         for field, flag in fields.items()
         if field in values and values[field] != DEFAULTS[field]
     }
-    return {**shown, **{f"[streams.{kind.name}]": "declared" for kind in settings.kinds}}
+    tables = [f"[streams.{kind.name}]" for kind in settings.kinds]
+    if settings.markets:
+        tables.append("[markets]")
+    return {**shown, **dict.fromkeys(tables, "declared")}
 
 
 def _shown(value: Any) -> str:
@@ -305,7 +317,9 @@ def _parse_one(option: Option, text: str, source: str) -> Any:
         raise BadSetting(f"{source}: {shown} cannot be used; expected {error}") from None
 
 
-def _read_file(config: _Given, only: Collection[str]) -> tuple[dict[str, _Given], tuple[StreamKind, ...]]:
+def _read_file(
+    config: _Given, only: Collection[str]
+) -> tuple[dict[str, _Given], tuple[StreamKind, ...], tuple[Market, ...]]:
     path = repr(config.text)[1:-1]
     try:
         table = tomllib.loads(Path(config.text).read_text(encoding="utf-8"))
@@ -314,12 +328,15 @@ def _read_file(config: _Given, only: Collection[str]) -> tuple[dict[str, _Given]
     except (ValueError, RecursionError) as error:
         raise BadSetting(f"{config.source}: {path} is not TOML: {error}") from None
     kinds = read_kinds(table.pop("streams", {}), path)
+    markets = read_markets(table.pop("markets", {}), path)
     known = {option.field: option for option in OPTIONS if option.field != "config"}
     given = {}
     for field, value in table.items():
         if field not in known:
             name = repr(field[:80])[1:-1]
-            raise BadSetting(f"{name} in {path}: unknown; expected streams or one of {', '.join(sorted(known))}")
+            raise BadSetting(
+                f"{name} in {path}: unknown; expected streams, markets or one of {', '.join(sorted(known))}"
+            )
         if field not in only:
             continue
         try:
@@ -328,7 +345,7 @@ def _read_file(config: _Given, only: Collection[str]) -> tuple[dict[str, _Given]
             of_list = ", or a list of strings" if known[field].is_list else ""
             raise BadSetting(f"{field} in {path}: expected a string, a number, true or false{of_list}") from None
         given[field] = _Given(text, f"{field} in {path}")
-    return given, kinds
+    return given, kinds, markets
 
 
 def _as_flag(value: Any, option: Option) -> str:

@@ -12,13 +12,15 @@ from typing import Any
 import msgspec
 from twisted.application.service import IService
 
-from marketfeed.access.addresses import ConnectionCounts, ConnectRate, TrustedProxies
+from marketfeed.access.addresses import REST_WINDOW, AddressRate, ConnectionCounts, ConnectRate, TrustedProxies
 from marketfeed.access.admission import Admission
 from marketfeed.access.origins import AllowedOrigins
 from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.health import Health
+from marketfeed.api.listing import Listing
 from marketfeed.api.metrics import Parts
+from marketfeed.api.routes import plain_answers, rest_answers
 from marketfeed.config.settings import Settings, changed
 from marketfeed.daemon.admin_port import admin_port, make_views
 from marketfeed.daemon.checks import endpoint, fitting, keys_of, log_output, read_files
@@ -28,8 +30,10 @@ from marketfeed.daemon.report import Report
 from marketfeed.daemon.root import Daemon
 from marketfeed.daemon.workers.answers import Answers
 from marketfeed.daemon.workers.worker import Control, Place
+from marketfeed.http.router import Router
 from marketfeed.hub.hub import Hub, HubLimits
 from marketfeed.hub.shares import Shares
+from marketfeed.model.markets import Markets
 from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.file_limit import raise_file_limit, room_for_connections
 from marketfeed.runtime.garbage import GarbageCollector
@@ -69,7 +73,8 @@ def build(
     room, most = room_for_connections(files)  # of clients, and of handshakes
     fit = partial(fitting, room=room, share=share)
     max_connections = fit(settings, notes)
-    kinds = StreamKinds(settings.all_kinds)
+    markets = Markets(settings.markets)
+    kinds = StreamKinds(settings.all_kinds, markets.aliases)
     users = UserManager(reactor, max_connections, 0.0 if settings.demo else settings.drain_seconds, time.time)
     collector = GarbageCollector(reactor, lambda: len(users))
     memory = MemoryGuard(reactor, settings.memory_limit, share=share)
@@ -78,6 +83,7 @@ def build(
     refusals = Refusals(reactor)
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
     feed = make_feed(reactor, settings, hub, kinds)
+    listing = Listing(markets, feed.heard)
     public = endpoint(reactor, "--port", settings.port, None if place is None else place.sockets)
     health = Health(lambda: hub.overview.source_reached, users, memory, with_memory=settings.ready_memory)
     verifier = _verifier(reactor, settings)
@@ -93,16 +99,16 @@ def build(
         requests=requests,
         lines=users.lines,
     )
+    rest = rest_answers(hub, kinds, listing, time.time, lambda: admission.rest.rate)
     handshakes = Handshakes(
         reactor,
         admission,
-        kinds,
-        lambda: health.is_ready,
+        Router(kinds, plain_answers(admission, rest, lambda: health.is_ready)),
         compression=settings.compression,
         most=most,
-        books=hub,
         refusals=refusals,
     )
+    handshakes.answered.update(dict.fromkeys([(path, 200) for path in rest], 0))
     clients = ClientFactory(reactor, handshakes, users, context, settings.max_message, traffic=hub.counts.traffic)
     listener = Listener(public, clients, settings.port)
     observer = log_output(reactor, twistd, settings) if place is None else place.observer
@@ -111,7 +117,7 @@ def build(
         load_again,
         partial(read_files, reactor),
         fit,
-        Changeable(users, clients, admission, verifier, hub, kinds, memory, observer),
+        Changeable(users, clients, admission, verifier, hub, kinds, listing, memory, observer),
         time.time,
     )
     parts = Parts(
@@ -121,6 +127,7 @@ def build(
         clients=users,
         refusals=refusals,
         requests=requests,
+        answered=handshakes.answered,
         links=lambda: feed.links,
         health=health,
         memory=memory,
@@ -152,13 +159,14 @@ def build(
             hub.pasts,
             hub.epochs,
             reload,
-            handshakes.waiting,
+            handshakes,
             HANDSHAKE_SECONDS,
             notes,
         )
         hub.ask(control)
         shown = [views.samples, control]
         last = (views.samples, refusals, loop, memory, collector, control)
+    daemon.begins_to_end = handshakes.keep_no_more
     own = (collector, memory, loop, hub, refusals, users, heartbeat)
     for service in (*feed.server, *own, *feed.readers, *feed.market, listener, *shown):
         service.setServiceParent(daemon)
@@ -181,6 +189,9 @@ def _admission(
         origins=AllowedOrigins(settings.allowed_origin),
         proxies=proxies,
         rate=ConnectRate(settings.connect_rate, spare_local_but=proxies if settings.spares_local else None),
+        rest=AddressRate(
+            settings.rest_rate, REST_WINDOW, spare_local_but=proxies if settings.rest_spares_local else None
+        ),
         counts=ConnectionCounts(settings.max_connections_per_address),
         verifier=verifier,
         needs_token=settings.auth == "required",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -22,6 +23,7 @@ from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.endpoint import check_files
 from marketfeed.redis.link_keeper import LinkKeeper, links_in
+from marketfeed.redis.market_list import MarketList
 from marketfeed.redis.per_node import PerNode
 from marketfeed.redis.preload import Preload
 from marketfeed.redis.publisher import RoutedPublisher
@@ -47,11 +49,15 @@ class StartFault(Exception):
 
 
 class Feed(msgspec.Struct, frozen=True):
-    """Services, in the order in which they start: a server of our own, what reads from it, a market of our own."""
+    """Services, in the order in which they start: a server of our own, what reads from it, a market of our own.
+
+    `heard`: the markets that were heard of, here or by others.
+    """
 
     server: list[IService]
     readers: list[IService]
     market: list[IService]
+    heard: Callable[[], frozenset[str]] = frozenset
 
     @property
     def links(self) -> list[LinkKeeper[Any]]:
@@ -135,10 +141,11 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) ->
     redis = _Redis(reactor, where, commands, roles, snapshots)
     source = _SOURCES[settings.source](redis, settings, hub, kinds)
     hub.feed_from(source)
-    readers: list[IService] = [*where.services, *dict.fromkeys((commands, roles)), snapshots, source]
+    markets = MarketList(reactor, commands, settings.channel_prefix, lambda: hub.overview.markets, time.time)
+    readers: list[IService] = [*where.services, *dict.fromkeys((commands, roles)), snapshots, source, markets]
     if settings.warm or settings.demo:
         readers.append(_preload(redis, settings, hub, source))
-    return Feed(servers, readers, _market(reactor, where, settings) if settings.demo else [])
+    return Feed(servers, readers, _market(reactor, where, settings) if settings.demo else [], lambda: markets.markets)
 
 
 def make_market(reactor: Any, settings: Settings) -> tuple[Feed, str | None]:

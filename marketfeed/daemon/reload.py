@@ -17,11 +17,13 @@ import msgspec
 from marketfeed.access.admission import Admission
 from marketfeed.access.keys import KeyFiles
 from marketfeed.access.tokens import TokenVerifier
+from marketfeed.api.listing import Listing
 from marketfeed.config.settings import BadSetting, Settings
 from marketfeed.daemon.redis_side import StartFault
 from marketfeed.hub.hub import Hub
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import StreamKind
+from marketfeed.model.markets import Markets
 from marketfeed.model.streams import StreamKinds
 from marketfeed.runtime.logs import Log, LogOutput
 from marketfeed.runtime.memory import MemoryGuard
@@ -35,10 +37,13 @@ _KEYS = ("auth_key", "auth_jwks", "auth_audience", "auth_issuer")
 RELOADED = frozenset((
     "allowed_origin", "client_queue", "connect_rate", "drain_seconds", "log_level", "max_connections",
     "max_connections_per_address", "max_distinct_streams", "max_distinct_streams_per_address", "max_message",
-    "max_streams", "memory_limit", "request_burst", "request_rate", *_KEYS,
+    "max_streams", "memory_limit", "request_burst", "request_rate", "rest_rate", *_KEYS,
 ))  # fmt: skip
 """The options that can change without a restart."""
-_DERIVED = frozenset(("beaten", "gives_admin", "gives_max_connections", "kinds", "spares_local", "warnings"))
+_DERIVED = frozenset((
+    "beaten", "gives_admin", "gives_max_connections", "kinds", "markets", "rest_spares_local", "spares_local",
+    "warnings",
+))  # fmt: skip
 """What is no option, or is looked at by itself."""
 _REDIS = "redis_url, redis_host or redis_port"
 
@@ -52,6 +57,7 @@ class Changeable(msgspec.Struct, frozen=True):
     verifier: TokenVerifier | None
     hub: Hub
     kinds: StreamKinds
+    listing: Listing
     memory: MemoryGuard
     output: LogOutput | None
 
@@ -123,7 +129,8 @@ class Reload:
             takes.difference_update(_KEYS)
         pinned = sorted(differs - takes - _DERIVED)
         kinds, of_kinds = _mixed_kinds(old.kinds, new.kinds)
-        derived = {"kinds": kinds, "spares_local": new.spares_local, "gives_max_connections": new.gives_max_connections}
+        as_they_are = ("markets", "spares_local", "rest_spares_local", "gives_max_connections")
+        derived = {"kinds": kinds, **{field: getattr(new, field) for field in as_they_are}}
         settings = msgspec.structs.replace(old, **{field: getattr(new, field) for field in takes}, **derived)
         return settings, [_REDIS if field == "redis" else field for field in pinned] + of_kinds
 
@@ -147,6 +154,9 @@ class Reload:
         if differs("connect_rate", "spares_local"):
             proxies = parts.admission.proxies
             parts.admission.rate.permit(new.connect_rate, proxies if new.spares_local else None)
+        if differs("rest_rate", "rest_spares_local"):
+            proxies = parts.admission.proxies
+            parts.admission.rest.permit(new.rest_rate, proxies if new.rest_spares_local else None)
         if parts.admission.shares is not None:
             parts.admission.shares.grant(new.max_distinct_streams_per_address)
         parts.hub.allow_streams(new.max_distinct_streams)
@@ -159,7 +169,11 @@ class Reload:
         added = [kind for kind in new.kinds if kind not in old.kinds]
         for kind in added:
             parts.kinds.add(kind)
-        return sorted(filter(differs, RELOADED)) + [f"streams.{kind.name}" for kind in added]
+        if differs("markets"):
+            parts.listing.declared = markets = Markets(new.markets)
+            parts.kinds.aliases = markets.aliases
+        of_file = [f"streams.{kind.name}" for kind in added] + ["markets"] * differs("markets")
+        return sorted(filter(differs, RELOADED)) + of_file
 
 
 def _mixed_kinds(old: tuple[StreamKind, ...], new: tuple[StreamKind, ...]) -> tuple[tuple[StreamKind, ...], list[str]]:

@@ -62,6 +62,8 @@ class Daemon(MultiService):
         """The services in the order in which they stop."""
         self.reload: Callable[[], None] = lambda: None
         """What SIGHUP asks for."""
+        self.begins_to_end: Callable[[], None] = lambda: None
+        """What is done before the clients are sent away."""
         self.roll: Callable[[], None] = self._cannot_roll
         """What SIGUSR2 asks for."""
         self._stopping = False
@@ -125,6 +127,7 @@ class Daemon(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self.begins_to_end()
         await self._clients.drain()
         for service in self.stops:
             try:

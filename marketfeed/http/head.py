@@ -36,6 +36,17 @@ class Head(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     version: str = "HTTP/1.1"
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether another request may follow on the connection: nobody has said otherwise, and this one has no body."""
+        headers = self.headers
+        return (
+            self.version == "HTTP/1.1"
+            and "transfer-encoding" not in headers
+            and headers.get("content-length", "0") == "0"
+            and "close" not in header_words(headers.get("connection", ""))
+        )
+
 
 def parse_head(data: bytes) -> Head:
     """Read a request up to its empty line. Raises `BadRequest`."""

@@ -1,6 +1,6 @@
 """Plain answers: what a request gets that becomes no WebSocket.
 
-1. Every plain answer has a length and ends the connection.
+1. Every plain answer has a length. It ends the connection, unless that is kept for further requests.
 2. No byte of a request is repeated in one, except for the name of a stream that was refused, and the origin of a page
    that may read it; none in a log.
 """
@@ -15,10 +15,11 @@ __all__ = ["Response"]
 
 
 class Response(msgspec.Struct, frozen=True):
-    """An answer in plain HTTP, behind which the connection ends.
+    """An answer in plain HTTP.
 
     `logged`: what the log has in place of a `text` that repeats some of the request. `json`: what is sent in place of
-    the text. `reason`: a word for why it refuses, where the status does not say that.
+    the text. `reason`: a word for why it refuses, where the status does not say that. `cache`: who may keep it, and for
+    how long, as `Cache-Control` has it.
     """
 
     status: int
@@ -27,19 +28,25 @@ class Response(msgspec.Struct, frozen=True):
     logged: str = ""
     json: bytes = b""
     reason: str = ""
+    cache: str = "no-store"
 
     @property
     def why(self) -> str:
         """The word for what it is, of a bounded number of them."""
         return self.reason or HTTPStatus(self.status).phrase.lower().replace(" ", "-")
 
-    def encode(self, *, is_head: bool = False) -> bytes:
-        """The bytes to send; as the answer to HEAD, without the body."""
+    def encode(self, *, is_head: bool = False, kept: int = 0) -> bytes:
+        """The bytes to send; as the answer to HEAD, without the body.
+
+        `kept`: the seconds for which the connection then waits for another request; 0: it ends.
+        """
         body = b"" if self.status == 204 else self.json or self.text.encode() + b"\n"
         media = "application/json" if self.json else "text/plain; charset=utf-8"
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in self.headers]
         if self.status != 204:
             lines += [f"Content-Type: {media}", f"Content-Length: {len(body)}"]
-        lines += ["Cache-Control: no-store", "Connection: close", "", ""]
+        lines.append(f"Cache-Control: {self.cache}")
+        lines += ["Connection: keep-alive", f"Keep-Alive: timeout={kept}"] if kept else ["Connection: close"]
+        lines += ["", ""]
         return "\r\n".join(lines).encode() + (b"" if is_head else body)

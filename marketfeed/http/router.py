@@ -33,13 +33,15 @@ class Upgrade(msgspec.Struct, frozen=True):
 
 
 class LateResponse(msgspec.Struct, frozen=True):
-    """A plain answer that has to be found out first.
+    """A plain answer that has to be found out first, and behind which the connection may go on.
 
     `found` never fails; cancel it when nobody waits for it any more. `too_late`: what to send when it takes too long.
+    `name`: of what was asked for, one of few.
     """
 
     found: Deferred[Response]
     too_late: Response
+    name: str
 
 
 PlainAnswer = Callable[[Head, str | None], Response | LateResponse]

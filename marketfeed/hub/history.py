@@ -13,9 +13,11 @@ import heapq
 import re
 import secrets
 from abc import ABC, abstractmethod
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import count
+
+from marketfeed.boundaries import Dated
 
 __all__ = ["KEEPING", "Histories", "History", "is_epoch"]
 
@@ -142,6 +144,11 @@ class History(ABC):
     def latest(self) -> str | None:
         """The offset of the newest publication, or where the stream has come to; None before it has begun."""
 
+    @property
+    @abstractmethod
+    def has_begun(self) -> bool:
+        """Whether there has been any publication, as far as is known."""
+
     @abstractmethod
     def add(self, data: bytes, now: float, offset: str | None = None) -> None:
         """Keep a publication that came at `now`, in seconds; `latest` is its offset then."""
@@ -220,6 +227,26 @@ class History(ABC):
         while at > least and (max_bytes := max_bytes - len(data[at - 1])) >= 0:
             at -= 1
         return self._entries(at)
+
+    def first_from(self, time: float, limit: int, max_bytes: int) -> list[Dated]:
+        """The first publications that came at `time`, in s, or later: as many as `newest` would give, oldest first."""
+        at = bisect_left(self._times, time, self._start)
+        end = at
+        while end < len(self._data) and end - at < limit and (max_bytes := max_bytes - len(self._data[end])) >= 0:
+            end += 1
+        return self._dated(at, end)
+
+    def last_until(self, time: float, limit: int, max_bytes: int) -> list[Dated]:
+        """The same of the last ones that came at `time` or earlier."""
+        end = bisect_right(self._times, time, self._start)
+        at = end
+        while at > self._start and end - at < limit and (max_bytes := max_bytes - len(self._data[at - 1])) >= 0:
+            at -= 1
+        return self._dated(at, end)
+
+    def _dated(self, at: int, end: int) -> list[Dated]:
+        entries, times = self._entries(at)[: end - at], self._times[at:end]
+        return [Dated(offset, int(time * 1000), data) for (offset, data), time in zip(entries, times, strict=True)]
 
     def close(self) -> None:
         """Drop everything, and keep nothing any more: the stream is not followed."""

@@ -15,13 +15,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Answers, Clock, Entry, NoBook, Pasts, Source, Subscriber
+from marketfeed.boundaries import Answers, Clock, Dated, Entry, NoBook, Pasts, Source, Subscriber
 from marketfeed.hub.fanout import send_group, send_groups
 from marketfeed.hub.flush_sampler import FlushSampler
 from marketfeed.hub.groups import Audiences, Group, Shared, frame_for, is_member
@@ -194,6 +194,23 @@ class Hub(Service):
         Whoever does not want it any more cancels it.
         """
         return self._queries.book(name)
+
+    @property
+    def books(self) -> Iterator[tuple[str, BookState]]:
+        """The order books that are known, each with its market. What waits to be merged may show one incomplete."""
+        return self._queries.books
+
+    def first_from(self, name: StreamName, time: int, limit: int, max_bytes: int) -> Deferred[list[Dated] | None]:
+        """The first publications that came at `time`, in ms since 1970, or later: at most `limit`, of `max_bytes` in
+        all, oldest first. What only this process keeps is kept for a while from now on.
+
+        None: where they are kept is out of reach, or there is no room for another stream.
+        """
+        return self._queries.first_from(name, time, limit, max_bytes)
+
+    def last_until(self, name: StreamName, time: int, limit: int, max_bytes: int) -> Deferred[list[Dated] | None]:
+        """The same of the last ones that came at `time` or earlier."""
+        return self._queries.last_until(name, time, limit, max_bytes)
 
     # What the source publishes.
 

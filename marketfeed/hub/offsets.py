@@ -42,6 +42,10 @@ class CountedHistory(History):
         return self.at(self._count)
 
     @property
+    def has_begun(self) -> bool:
+        return self._count > 0
+
+    @property
     def epoch(self) -> str:
         """What offsets begin with, which are those of this epoch."""
         return self._head[:-1]
@@ -108,6 +112,10 @@ class EntryHistory(History):
     @property
     def latest(self) -> str | None:
         return self._latest
+
+    @property
+    def has_begun(self) -> bool:
+        return self._latest is not None and read_id(self._latest) > ORIGIN
 
     def reset(self, after: str) -> None:
         """Drop everything, and begin behind `after`. Raises ValueError when it is no offset."""

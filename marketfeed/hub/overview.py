@@ -13,8 +13,12 @@ from marketfeed.hub.outages import Outages
 from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.upstream import Upstream
 from marketfeed.model.book_state import BookState
+from marketfeed.model.kinds import BUILT_IN
 
 __all__ = ["Overview", "StreamFacts"]
+
+
+_OF_MARKETS = frozenset(kind.name for kind in BUILT_IN)
 
 
 class StreamFacts(msgspec.Struct, frozen=True):
@@ -83,6 +87,15 @@ class Overview:
         return [state.level_count for state in states if isinstance(state, BookState) and not state.is_wanting]
 
     @property
+    def markets(self) -> set[str]:
+        """Those of which something has come, on public streams of the built-in kinds, that are followed now."""
+        return {
+            stream.name.partition("@")[2]
+            for stream in self._registry.all
+            if stream.kind.name in _OF_MARKETS and not stream.kind.private and _has_published(stream)
+        }
+
+    @property
     def source_reached(self) -> bool:
         """Whether the source has ever answered."""
         return self._upstream.is_reached
@@ -101,6 +114,11 @@ class Overview:
     def last_bad(self) -> Bad | None:
         """The last publication that was not what its kind requires."""
         return self._upstream.drops.last
+
+
+def _has_published(stream: LiveStream) -> bool:
+    """Whether something was published on it, or its state is known."""
+    return stream.history.has_begun or (stream.state is not None and not stream.state.is_wanting)
 
 
 def _facts_of(stream: LiveStream, now: float) -> StreamFacts:

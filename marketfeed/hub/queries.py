@@ -8,11 +8,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
-from marketfeed.boundaries import Archive, Clock, Entry, NoBook
+from marketfeed.boundaries import Archive, Clock, Dated, Entry, NoBook
 from marketfeed.hub.recovery import read_entries
 from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.upstream import Upstream
@@ -36,6 +38,11 @@ class _Question(msgspec.Struct, frozen=True, eq=False):
     state: BookState
     until: float
     answer: Deferred[BookState | NoBook]
+
+
+def _is_whole(stream: LiveStream, state: BookState) -> bool:
+    """Whether the book is complete as far as can be told without merging what waits."""
+    return stream.gap is None and not stream.is_sought and not state.is_wanting
 
 
 class Queries:
@@ -63,6 +70,50 @@ class Queries:
     async def _archived(self, archive: Archive, stream: LiveStream, limit: int, max_bytes: int) -> list[Entry] | None:
         entries = await archive.newest(stream.name, limit, max_bytes)
         return None if entries is None else read_entries(stream, entries, self._strict)
+
+    def first_from(self, name: StreamName, time: int, limit: int, max_bytes: int) -> Deferred[list[Dated] | None]:
+        """See `Hub.first_from`."""
+        archive = self._upstream.archive
+        if archive is None:
+            stream = self._followed(name)
+            return succeed(None if stream is None else stream.history.first_from(time / 1000, limit, max_bytes))
+        return self._dated(name, archive, archive.first_from(str(name), time, limit, max_bytes))
+
+    def last_until(self, name: StreamName, time: int, limit: int, max_bytes: int) -> Deferred[list[Dated] | None]:
+        """See `Hub.last_until`."""
+        archive = self._upstream.archive
+        if archive is None:
+            stream = self._followed(name)
+            return succeed(None if stream is None else stream.history.last_until(time / 1000, limit, max_bytes))
+        return self._dated(name, archive, archive.last_until(str(name), time, limit, max_bytes))
+
+    def _followed(self, name: StreamName) -> LiveStream | None:
+        """The stream, of which is kept what comes from now on; None: there is no room for it."""
+        stream = self._registry.hold_if_room(name)
+        if stream is not None:
+            self._keep(name, stream)
+            self._registry.release(stream)
+        return stream
+
+    def _dated(
+        self, name: StreamName, archive: Archive, found: Deferred[list[Entry] | None]
+    ) -> Deferred[list[Dated] | None]:
+        def dated(entries: list[Entry] | None) -> list[Dated] | None:
+            if entries is None:
+                return None
+            stream = self._registry.find(str(name)) or self._upstream.make(name, str(name))
+            read = read_entries(stream, entries, self._strict)
+            return [Dated(offset, archive.time_of(offset), data) for offset, data in read]
+
+        return found.addCallback(dated)
+
+    @property
+    def books(self) -> Iterator[tuple[str, BookState]]:
+        """See `Hub.books`."""
+        for stream in list(self._registry.all):
+            state = stream.state
+            if isinstance(state, BookState) and _is_whole(stream, state):
+                yield stream.name.partition("@")[2], state
 
     def book(self, name: StreamName) -> Deferred[BookState | NoBook]:
         """See `Hub.book`."""
@@ -108,7 +159,7 @@ class Queries:
     def _look_at(self, question: _Question) -> None:
         """Answer with the book if it is complete, and without if it has taken too long."""
         stream, state = question.stream, question.state
-        if stream.gap is None and not stream.is_sought and not state.is_wanting and state.is_complete:
+        if _is_whole(stream, state) and state.is_complete:
             self._end(question, state)
         elif self._clock.seconds() >= question.until:
             self._end(question, NoBook.UNKNOWN if stream.confirmed and state.is_blank else NoBook.INCOMPLETE)

@@ -68,6 +68,16 @@ class Side(msgspec.Struct, eq=False):
             del self.levels[price]
         self.zeros.clear()
 
+    def best(self, *, is_highest: bool) -> Level | None:
+        """The level of the highest price, or of the lowest; None: there are none."""
+        if not self.levels:
+            return None
+        best = max if is_highest else min
+        try:
+            return self.levels[best(self.levels)]
+        except TypeError:  # there are floats and tuples
+            return self.in_order(is_descending=is_highest)[0]
+
     def in_order(self, *, is_descending: bool) -> list[Level]:
         """The levels by price."""
         places = list(self.levels)
@@ -163,11 +173,15 @@ class DepthMessage(msgspec.Struct, eq=False):
 
 
 class WrittenBook(msgspec.Struct, frozen=True):
-    """A book as JSON: whole, and the levels of its sides, best first."""
+    """A book as JSON: whole, and the levels of its sides, best first.
+
+    `depths`: answers that were made of it, by the levels that were wanted.
+    """
 
     snapshot: bytes
     bids: list[Level]
     asks: list[Level]
+    depths: dict[int, bytes] = {}
 
     @classmethod
     def of(cls, book: DepthMessage, last: int | None) -> WrittenBook:

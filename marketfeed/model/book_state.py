@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from marketfeed.model.book import DepthMessage, WrittenBook, write_levels
+from marketfeed.model.book import DepthMessage, Level, WrittenBook, write_levels
 from marketfeed.model.early_updates import EarlyUpdates
 
 __all__ = ["MAX_LEVELS", "BookState"]
@@ -25,6 +25,7 @@ __all__ = ["MAX_LEVELS", "BookState"]
 MAX_LEVELS = 10_000
 _PENDING = 64  # updates that wait to be merged into the book
 _PENDING_BYTES = 256 * 1024
+_FEW_LIMITS = 4
 _READ_IN_US = 16  # bytes
 _WRITTEN_IN_US = 2  # levels
 
@@ -199,8 +200,23 @@ class BookState:
         written = self._write()
         if written is None:
             return None
-        bids, asks = [write_levels(side[: max(limit, 0)]) for side in (written.bids, written.asks)]
-        return b'{"lastUpdateId":%d,"bids":%b,"asks":%b}' % (self.last or 0, bids, asks)
+        text = written.depths.get(limit)
+        if text is None:
+            bids, asks = [write_levels(side[: max(limit, 0)]) for side in (written.bids, written.asks)]
+            text = b'{"lastUpdateId":%d,"bids":%b,"asks":%b}' % (self.last or 0, bids, asks)
+            if len(written.depths) < _FEW_LIMITS:
+                written.depths[limit] = text
+        return text
+
+    def top(self) -> tuple[Level | None, Level | None] | None:
+        """The best bid and the best ask, None for a side without levels; None while the book is incomplete."""
+        if not self.is_complete or self._book is None:
+            return None
+        try:
+            return self._book.bids.best(is_highest=True), self._book.asks.best(is_highest=False)
+        except Exception:  # a price that is no number has no place
+            self._spoil()
+            return None
 
     def _replace(self, data: bytes, last: int | None) -> None:
         """A snapshot has come: nothing that was before it matters."""

@@ -26,6 +26,8 @@ __all__ = ["RedisArchive"]
 
 FIRST_RANGE, LONGEST_RANGE = 32, 1000
 _MOST_TIMES = 3
+_LAST_TIME = 2**63
+"""Later than anything, and no later than an entry's id can say."""
 
 
 class RedisArchive:
@@ -40,6 +42,16 @@ class RedisArchive:
 
     def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
         return Deferred.fromCoroutine(self._newest(self._prefix + stream.encode(), limit, max_bytes))
+
+    def first_from(self, stream: str, time: int, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+        return Deferred.fromCoroutine(self._first_from(self._prefix + stream.encode(), time, limit, max_bytes))
+
+    def last_until(self, stream: str, time: int, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+        last = str(min(time, _LAST_TIME))
+        return Deferred.fromCoroutine(self._newest(self._prefix + stream.encode(), limit, max_bytes, last))
+
+    def time_of(self, offset: str) -> int:
+        return read_id(offset)[0]
 
     async def _since(self, key: bytes, after: str, until: str, max_bytes: int) -> list[Entry] | None:
         at, end = parse_id(after), parse_id(until)
@@ -68,11 +80,21 @@ class RedisArchive:
         is_whole = has_come_so_far and end <= extent.last and extent.has_all_behind(at, is_entry=is_entry)
         return portion.at_least_one() if is_whole else None
 
-    async def _newest(self, key: bytes, limit: int, max_bytes: int) -> list[Entry] | None:
+    async def _first_from(self, key: bytes, time: int, limit: int, max_bytes: int) -> list[Entry] | None:
+        portion, first = _Portion(max_bytes, limit), str(min(time, _LAST_TIME))
+        try:
+            await self._read(
+                key, portion, lambda last, n: ("XRANGE", key, f"({last}" if last else first, "+", "COUNT", n)
+            )
+        except CommandFault:
+            return None
+        return portion.entries
+
+    async def _newest(self, key: bytes, limit: int, max_bytes: int, latest: str = "+") -> list[Entry] | None:
         portion = _Portion(max_bytes, limit)
         try:
             await self._read(
-                key, portion, lambda last, n: ("XREVRANGE", key, f"({last}" if last else "+", "-", "COUNT", n)
+                key, portion, lambda last, n: ("XREVRANGE", key, f"({last}" if last else latest, "-", "COUNT", n)
             )
         except CommandFault:
             return None

@@ -267,6 +267,9 @@ class AutobahnProtocol(FrameReader):
     def backlog_changed(self, waiting: int) -> None:
         """Nobody here asks."""
 
+    def drained(self) -> None:
+        """Nobody here asks."""
+
 
 _Protocol = TypeVar("_Protocol", bound=AutobahnProtocol)
 

@@ -182,6 +182,10 @@ class ClientProtocol(AutobahnProtocol):
         else:
             _log.debug("client {client}: the backlog is over", client=self.client_id)
 
+    def drained(self) -> None:
+        if self._handshake is not None:
+            self._handshake.sent()
+
     # What the session asks for.
 
     def send_text(self, text: bytes) -> None:

@@ -61,6 +61,9 @@ class OutboxOwner(Protocol):
     def backlog_changed(self, waiting: int) -> None:
         """A backlog has begun with `waiting` bytes, or with 0 it is over."""
 
+    def drained(self) -> None:
+        """The transport has sent all that it was given, and nothing waits here."""
+
 
 @implementer(IPullProducer, IPushProducer)
 class Outbox:
@@ -106,6 +109,11 @@ class Outbox:
     def left_bytes(self) -> int:
         """What waits, or waited when the connection was closed."""
         return self._left if self._closed else self.waiting_bytes
+
+    @property
+    def is_drained(self) -> bool:
+        """Nothing waits here, and the transport has not more than it likes."""
+        return self._waiting is None and not self._paused and not self._closed if self._tls else self.direct
 
     @property
     def room(self) -> int:
@@ -265,8 +273,10 @@ class Outbox:
         if not self._tls:
             self._transport.unregisterProducer()
             self.direct = True
-        if was_backlogged and self._owner is not None:
-            self._owner.backlog_changed(0)
+        if self._owner is not None:
+            if was_backlogged:
+                self._owner.backlog_changed(0)
+            self._owner.drained()
 
     def pauseProducing(self) -> None:
         """The transport, TLS, has more than it likes."""

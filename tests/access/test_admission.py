@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
+from marketfeed.access.addresses import AddressRate
 from marketfeed.access.admission import Admitted
 from marketfeed.access.keys import KeySet, VerifyKey
 from marketfeed.access.tokens import BadToken, TokenVerifier
@@ -373,13 +374,12 @@ class Trial:
             return not self.has_tokens
         return not (self.has_attempts or self.verifies("good")) or (self.verifies("good") and not self.has_tokens)
 
-    def spend(self, door: Door) -> None:
+    def spend(self, door: Door, rate: AddressRate) -> None:
         """Let others make the attempts that are made already, of two that are permitted."""
-        rate = door.admission.rate
         for _ in range(1 if self.has_attempts else 2):
             rate.attempt(PEER, 0.0)
         for _ in range(1 if self.has_tokens else 2):
-            rate._bad_tokens.take(PEER, 0.0)
+            door.admission.rate._bad_tokens.take(PEER, 0.0)
         for _ in range(1 if self.user_has_attempts else 2):
             rate.attempt_of("alice", "192.0.2.99", 0.0)
 
@@ -412,7 +412,7 @@ def test_the_first_thing_that_is_the_matter_decides(trial: Trial) -> None:
     """By the order of what it costs to find out, and nobody is counted who does not come in."""
     door = Door(auth=trial.auth, connect_rate=2, per_address=1, max_connections=0 if trial.state == "full" else 9)
     counts = door.admission.counts
-    trial.spend(door)
+    trial.spend(door, door.admission.rate)
     if not trial.has_place:
         counts.enter(PEER)
     door.users.draining = trial.state == "draining"
@@ -431,8 +431,9 @@ def test_the_first_thing_that_is_the_matter_decides(trial: Trial) -> None:
 @given(trials)
 def test_one_plain_answer_passes_the_same_doors(trial: Trial) -> None:
     """But it takes nobody's place, and a page learns as well as a program that its token is missing or bad."""
-    door = Door(auth=trial.auth, connect_rate=2, per_address=1, max_connections=0 if trial.state == "full" else 9)
-    trial.spend(door)
+    most = 0 if trial.state == "full" else 9
+    door = Door(auth=trial.auth, connect_rate=2, rest_rate=2, per_address=1, max_connections=most)
+    trial.spend(door, door.admission.rest)
     door.users.draining = trial.state == "draining"
     door.memory.is_full = trial.state == "no memory"
     head = parse_head(handshake(Origin=trial.origin, Authorization=AUTHORIZATIONS[trial.token])[:-4])
@@ -453,6 +454,33 @@ def test_one_plain_answer_passes_the_same_doors(trial: Trial) -> None:
         assert answer.user == ("alice" if trial.auth != "off" and trial.token == "good" else "")
     assert door.admission.permits_origin(PEER, head) == (trial.origin != OTHER)
     assert door.counted == 0
+
+
+def ask(door: Door, address: str | None = PEER, **headers: str) -> int:
+    """Somebody asks for an answer in plain HTTP; 200, or with what it is refused."""
+    answer = door.admission.identify(address, parse_head(handshake(**headers)[:-4]))
+    return answer.status if isinstance(answer, Response) else 200
+
+
+def test_plain_answers_have_a_rate_of_their_own() -> None:
+    """By address, or by the user of a good token wherever it is; who has used it up may connect, and the other way."""
+    door = Door(auth="optional", connect_rate=1, rest_rate=2)
+    assert [ask(door) for _ in range(3)] == [200, 200, 429]
+    assert [door.status(), door.status()] == [101, 429]
+    good = {"Authorization": f"Bearer {GOOD}"}
+    assert [ask(door, address, **good) for address in (PEER, "192.0.2.8", "192.0.2.9")] == [200, 200, 429]
+    assert [ask(door, None) for _ in range(3)] == [200, 200, 200]
+    door.clock.advance(30)
+    assert [ask(door), ask(door)] == [200, 429]
+
+
+def test_a_bad_token_in_a_plain_request_counts_for_its_address_too() -> None:
+    """As a request, and among the bad ones of that address, of which no more are verified: not as a connection."""
+    door = Door(auth="optional", connect_rate=2, rest_rate=3)
+    bad = {"Authorization": f"Bearer {BAD}"}
+    assert [ask(door, **bad) for _ in range(3)] == [401, 401, 429]
+    assert [ask(door), ask(door)] == [200, 429]
+    assert [door.status() for _ in range(3)] == [101, 101, 429]
 
 
 @property_test

@@ -11,11 +11,13 @@ from twisted.internet.task import Clock
 from marketfeed.access.keys import KeySet, VerifyKey
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.depth import Depth
+from marketfeed.api.listing import Listing
 from marketfeed.api.market_data import MarketData
 from marketfeed.boundaries import NoBook
 from marketfeed.http.head import parse_head
 from marketfeed.http.response import Response
 from marketfeed.http.router import LateResponse
+from marketfeed.model.markets import Markets
 from marketfeed.model.streams import StreamKinds
 from marketfeed.websocket.connections import UserManager
 from tests.conftest import LogCapture
@@ -50,7 +52,8 @@ class Desk:
             admission |= {"verifier": TokenVerifier(lambda: keys, lambda: NOW), "needs_token": auth == "required"}
         admission = {"origins": (PAGE,), **admission}
         admitting = make_admission(self.clock, self.users, memory=self.memory, **admission)
-        self.answers = MarketData(admitting, Depth(self.books, StreamKinds()).find, TOO_LATE)
+        depth = Depth(self.books, StreamKinds(), Listing(Markets(), frozenset))
+        self.answers = MarketData(admitting, "depth", depth.find, TOO_LATE)
 
     def ask(self, query: str = "symbol=A", method: str = "GET", **headers: str) -> LateResponse:
         """Somebody asks."""
@@ -87,6 +90,15 @@ class TestAnswer:
         assert desk.books.asked == ["depth@A"]
         assert not desk.books.waiting
 
+    @pytest.mark.parametrize(
+        ("headers", "query"), [({"X-MBX-TIME-UNIT": "MICROSECOND"}, "symbol=A"), ({}, "symbol=A&timeUnit=microsecond")]
+    )
+    def test_times_in_another_unit(self, headers: dict[str, str], query: str) -> None:
+        """They are refused, rather than sent in ms."""
+        answer = Desk().answer(query, **headers)
+        assert (answer.status, json.loads(answer.json)["code"]) == (400, -1100)
+        assert Desk().answer("symbol=A&timeUnit=millisecond", **{"X-MBX-TIME-UNIT": "MILLISECOND"}).status == 200
+
     def test_a_fault_of_ours(self, logged: LogCapture) -> None:
         """It is logged, and answered, so that a page can read it."""
         desk = Desk()
@@ -103,14 +115,15 @@ class TestAccess:
         assert not desk.books.asked
         return answer.status, json.loads(answer.json), dict(answer.headers)
 
-    def test_too_many_attempts(self) -> None:
-        """Each request is one, and told when the next may come."""
-        desk = Desk(connect_rate=1)
+    def test_too_many_requests(self) -> None:
+        """Told when the next may come. They are no attempts to connect."""
+        desk = Desk(connect_rate=1, rest_rate=2)
+        assert desk.answer().status == 200
         assert desk.answer().status == 200
         desk.books.asked.clear()
         status, body, headers = self.refused(desk)
-        assert (status, headers) == (429, {"Retry-After": "300"})
-        assert body == {"code": -1003, "msg": "too many connections from this address"}
+        assert (status, headers) == (429, {"Retry-After": "30"})
+        assert body == {"code": -1003, "msg": "too many requests from this address"}
 
     def test_a_server_that_is_going_or_has_no_memory(self) -> None:
         """503, as a client is told."""
@@ -187,7 +200,7 @@ class TestPages:
 
     def test_a_browser_asks_first(self) -> None:
         """Before it sends a token, say: without one, and without costing an attempt."""
-        desk = Desk(auth="required", connect_rate=1)
+        desk = Desk(auth="required", rest_rate=1)
         for _ in range(2):
             answer = desk.answer("", "OPTIONS", Origin=PAGE, Access_Control_Request_Method="GET")
             assert answer.status == 204
@@ -195,7 +208,7 @@ class TestPages:
                 "Allow": "GET, HEAD, OPTIONS",
                 **READABLE,
                 "Access-Control-Allow-Methods": "GET, HEAD, OPTIONS",
-                "Access-Control-Allow-Headers": "Authorization, Content-Type, X-MBX-APIKEY",
+                "Access-Control-Allow-Headers": "Authorization, Content-Type, X-MBX-APIKEY, X-MBX-TIME-UNIT",
                 "Access-Control-Max-Age": "600",
             }
         assert dict(desk.answer("", "OPTIONS", Origin=OTHER).headers) == {"Allow": "GET, HEAD, OPTIONS"}

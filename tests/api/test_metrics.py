@@ -80,7 +80,8 @@ def test_what_has_happened(world: World) -> None:
     assert (samples["marketfeed_subscriptions"], samples["marketfeed_streams"]) == (2, 2)
     assert (samples["marketfeed_books"], samples["marketfeed_book_levels"]) == (1, 1)
     assert samples['marketfeed_refusals_total{reason="full",status="503"}'] == 1
-    assert not any('status="200"' in name for name in samples)
+    assert not any("refusals" in name and 'status="200"' in name for name in samples)
+    assert samples['marketfeed_rest_requests_total{path="depth",status="200"}'] == 0
     assert samples['marketfeed_request_errors_total{code="5"}'] == 1
     assert (samples['marketfeed_source_up{link="redis"}'], samples['marketfeed_source_up{link="redis commands"}']) == (
         1,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from twisted.internet.task import Clock
 
-from marketfeed.api.routes import alive, plain_answers, readiness
+from marketfeed.api.listing import Listing
+from marketfeed.api.routes import alive, plain_answers, readiness, rest_answers
 from marketfeed.http.head import Head
 from marketfeed.http.response import Response
 from marketfeed.http.router import LateResponse, Router
-from marketfeed.model.streams import StreamKinds
+from marketfeed.model.markets import Market, Markets
 from marketfeed.websocket.connections import UserManager
-from tests.fakes import FakeBook, FakeBooks, make_admission
+from tests.fakes import make_admission
+from tests.rooms import KINDS, Room, depth, member
 
 HEAD = Head("GET", "/", "", {})
 
@@ -34,18 +38,43 @@ def test_readiness(ready: bool, answer: Response) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "text"), [("/healthz", "ok"), ("/readyz", "ready"), ("/api/v3/depth", "a book"), ("/api/v3/depth/", None)]
+    ("path", "query", "text"),
+    [
+        ("/healthz", "", "ok"),
+        ("/readyz", "", "ready"),
+        ("/api/v3/ping", "", {}),
+        ("/api/v3/time", "", {"serverTime": 1234}),
+        ("/api/v3/exchangeInfo", "", {"timezone": "UTC"}),
+        ("/api/v3/depth", "symbol=A", {"lastUpdateId": 1}),
+        ("/api/v3/trades", "symbol=A", []),
+        ("/api/v3/aggTrades", "symbol=A", []),
+        ("/api/v3/ticker/bookTicker", "symbol=A", {"symbol": "A"}),
+        ("/api/v3/depth/", "symbol=A", None),
+    ],
 )
-def test_every_line_of_it_is_found(path: str, text: str | None) -> None:
-    """By its path as it stands there."""
-    clock, kinds = Clock(), StreamKinds()
-    admission = make_admission(clock, UserManager(clock, 100, 0.0, clock.seconds))
-    router = Router(kinds, plain_answers(admission, FakeBooks(FakeBook()), kinds, lambda: True))
-    asked = router.ask(Head("GET", path, "symbol=A", {}), None)
+def test_every_line_of_it_is_found(path: str, query: str, text: object) -> None:
+    """By its path as it stands there; each is counted by what stands behind /api/v3/."""
+    room = Room()
+    client = member(room, "depth@A", "trade@A")
+    room.source.publish("depth@A", depth(1, is_snapshot=True))
+    listing = Listing(Markets([Market("A")]), frozenset)
+    admission = make_admission(room.clock, UserManager(Clock(), 100, 0.0, room.clock.seconds))
+    rest = rest_answers(room.hub, KINDS, listing, lambda: 1.234, lambda: 1200)
+    asked = Router(KINDS, plain_answers(admission, rest, lambda: True)).ask(Head("GET", path, query, {}), None)
     answers: list[Response] = []
     if isinstance(asked, LateResponse):
+        assert path == f"/api/v3/{asked.name}"
         asked.found.addCallback(answers.append)
     else:
         assert isinstance(asked, Response)
         answers.append(asked)
-    assert [(answer.status, answer.text) for answer in answers] == [(200, text)] if text else answers[0].status == 404
+    (answer,) = answers
+    if text is None:
+        assert answer.status == 404
+    elif isinstance(text, str):
+        assert answer.text == text
+    else:
+        found = json.loads(answer.json)
+        assert found == text if isinstance(text, list) else text.items() <= found.items()  # type: ignore[attr-defined]
+    client.end()
+    room.hub.stopService()

@@ -51,6 +51,7 @@ class World:
         self.users = UserManager(clock, 20, 0.0, lambda: EPOCH + clock.seconds())
         self.refusals = Refusals(clock, lambda: EPOCH + clock.seconds())
         self.requests: Counter[str] = Counter({"PING": 0})
+        self.answered: Counter[tuple[str, int]] = Counter({("depth", 200): 0})
         self.links = [FakeLink("redis", is_of_source=True), FakeLink("redis commands")]
         self.memory = MemoryGuard(clock, MemoryLimit())
         self.expiry: float | None = None
@@ -61,6 +62,7 @@ class World:
             clients=self.users,
             refusals=self.refusals,
             requests=self.requests,
+            answered=self.answered,
             links=lambda: cast("list[LinkKeeper[Any]]", self.links),
             health=Health(lambda: self.room.hub.overview.source_reached, self.users, self.memory, with_memory=True),
             memory=self.memory,

@@ -39,6 +39,7 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "trusted_proxy": ("192.0.2.1", "10.0.0.0/8", "fd00::/8"),
     "max_connections_per_address": ("0", "1", "2"),
     "connect_rate": ("0", "1", "2"),
+    "rest_rate": ("0", "1", "2"),
     "max_distinct_streams_per_address": ("0", "1", "2"),
     "memory_limit": ("512MiB", "90%", "off"),
     "port": ("7001", "tcp:7002:interface=127.0.0.1", "7003"),
@@ -122,6 +123,9 @@ DEFAULTS = {
     "warm": (),
     "max_connections_per_address": 0,
     "connect_rate": 300,
+    "rest_rate": 1200,
+    "rest_spares_local": True,
+    "markets": (),
     "max_distinct_streams_per_address": 5000,
     "spares_local": True,
     "gives_max_connections": False,
@@ -194,6 +198,7 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "max_connections_per_address": ("a whole number, 0 or more", WHOLE),
     "connect_rate": ("a whole number, 0 or more", WHOLE),
+    "rest_rate": ("a whole number, 0 or more", WHOLE),
     "max_distinct_streams_per_address": ("a whole number, 0 or more", WHOLE),
     "memory_limit": (
         "a size from 1MiB up, such as 1073741824, 512MiB or 2GiB, a share from 1% to 100%, or off",
@@ -267,7 +272,8 @@ def test_every_option_is_tested() -> None:
     special = {"demo", "config", "redis_url", "redis_host", "redis_port"}
     assert set(SAMPLES) | special == set(BY_FIELD)
     assert set(BAD) | {"config", "redis_url"} == set(BY_FIELD)
-    derived = {"redis", "spares_local", "gives_admin", "gives_max_connections", "kinds", "warnings", "beaten"}
+    derived = {"redis", "spares_local", "rest_spares_local", "gives_admin", "gives_max_connections"}
+    derived |= {"kinds", "markets", "warnings", "beaten"}
     assert set(DEFAULTS) - derived == set(BY_FIELD) - {"config", *REDIS_GROUP}
 
 
@@ -466,11 +472,14 @@ def test_bad_url(place: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("no_such_option = 1", "no_such_option in {path}: unknown; expected streams or one of admin, admin_host, "),
-        ("config = 'other.toml'", "config in {path}: unknown; expected streams or one of "),
-        ('"a\\nb" = 1', "a\\nb in {path}: unknown; expected streams or one of "),
-        ("[limits]\nmax_streams = 1", "limits in {path}: unknown; expected streams or one of "),
-        ("max-streams = 1", "max-streams in {path}: unknown; expected streams or one of "),
+        (
+            "no_such_option = 1",
+            "no_such_option in {path}: unknown; expected streams, markets or one of admin, admin_host, ",
+        ),
+        ("config = 'other.toml'", "config in {path}: unknown; expected streams, markets or one of "),
+        ('"a\\nb" = 1', "a\\nb in {path}: unknown; expected streams, markets or one of "),
+        ("[limits]\nmax_streams = 1", "limits in {path}: unknown; expected streams, markets or one of "),
+        ("max-streams = 1", "max-streams in {path}: unknown; expected streams, markets or one of "),
         ("max_streams = [1]", "max_streams in {path}: expected a string, a number, true or false"),
         ("max_streams = ['1']", "max_streams in {path}: expected a string, a number, true or false"),
         (

@@ -149,7 +149,7 @@ class TestTree:
         page = described({"--redis-url redis-sentinel:"})
         looks = page[page.index("  SentinelTopology") : page.index("  RoutedCommands")]
         at = found.index("  SentinelTopology")
-        assert found[at : at + 7] == [*looks, "  RoutedCommands", "  RedisSnapshots", "  RoutedSource", "  Listener"]
+        assert found[at : at + 7] == [*looks, "  RoutedCommands", "  RedisSnapshots", "  RoutedSource", "  MarketList"]
 
     @pytest.mark.parametrize("settings", [settings for settings, _ in TREES])
     def test_no_service_is_kept_beside_it(self, settings: Settings) -> None:
@@ -165,7 +165,8 @@ class TestBuild:
         """What is needed stops after what needs it, as it starts before: docs/architecture.md shows in which order."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
         assert names(daemon.stops) == [
-            *("Heartbeat", "RoutedSource", "RedisSnapshots", "RoutedCommands", "Hub", "UserManager", "Listener"),
+            *("Heartbeat", "MarketList", "RoutedSource", "RedisSnapshots", "RoutedCommands", "Hub", "UserManager"),
+            "Listener",
             *("AdminPort", "Refusals", "Report", "LoopDelay", "MemoryGuard", "GarbageCollector", "Systemd"),
         ]
 
@@ -178,6 +179,7 @@ class TestBuild:
                 "MarketSimulation",
                 "RoutedPublisher",
                 "Preload",
+                "MarketList",
                 "RoutedSource",
                 "RedisSnapshots",
                 "RoutedCommands",

@@ -310,7 +310,7 @@ class TestFaults:
                 "max_streams = 5\nclient_queue = 1",
                 "client_queue in {file}: '1' cannot be used; expected a whole ",
             ),
-            ("max_streams = 5\nclient_que = 1", "client_que in {file}: unknown; expected streams or one of "),
+            ("max_streams = 5\nclient_que = 1", "client_que in {file}: unknown; expected streams, markets or one of "),
             ("max_streams = ", "--config: {file} is not TOML: "),
             ("max_streams = 5\n[streams.x]\nloss = 'no'", "streams.x in {file}: loss is missing or unknown; expected "),
             ("max_streams = 5\nauth = 'required'", "auth in {file}: expected together with --auth-key or --auth-jwks"),

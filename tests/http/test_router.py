@@ -16,7 +16,7 @@ from tests.strategies import property_test, spellings
 
 WEBSOCKET = {"upgrade": "websocket"}
 HERE = "192.0.2.7"
-LATE = LateResponse(Deferred(), Response(503, "too late"))
+LATE = LateResponse(Deferred(), Response(503, "too late"), "late")
 ROUTER = Router(
     StreamKinds(),
     {

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from marketfeed.hub.overview import StreamFacts
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.streams import StreamKinds
+from tests.fakes import FakeSnapshots
 from tests.rooms import EPOCH, Room, depth, member, ticker, trade
 
 
@@ -67,3 +71,31 @@ def test_the_rate_is_of_the_last_ten_seconds() -> None:
     nothing.source.publish("trade@A", trade())
     assert facts(nothing, "trade@A").rate is None
     nothing.end(client)
+
+
+def test_markets_are_those_of_which_something_came() -> None:
+    """On a public stream of a built-in kind: not by being subscribed, and not on streams that name users."""
+    private = StreamKind("orders", LossPolicy.KEEP, private=True)
+    other = StreamKind("funding", LossPolicy.LATEST)
+    room = Room(kinds=StreamKinds((*BUILT_IN, private, other)))
+    names = ("trade@A", "ticker@B", "depth@C", "trade@NOBODY", "orders@alice", "funding@D")
+    client = member(room, *names)
+    assert room.hub.overview.markets == set()
+    room.source.publish("trade@A", trade(1))
+    room.source.publish("ticker@B", ticker(1))
+    room.source.publish("depth@C", depth(1))
+    room.source.publish("orders@alice", b'{"e":"orders"}')
+    room.source.publish("funding@D", b'{"e":"funding"}')
+    room.source.publish("trade@NOBODY", b"nonsense")
+    assert room.hub.overview.markets == {"A", "B", "C"}
+    room.end(client)
+
+
+def test_a_market_whose_state_is_known_is_one_too() -> None:
+    """Nothing need have been published since."""
+    snapshots = FakeSnapshots()
+    room = Room(snapshots=snapshots)
+    snapshots.states["ticker@A"] = ticker(1)
+    client = member(room, "ticker@A")
+    assert room.hub.overview.markets == {"A"}
+    room.end(client)

@@ -73,6 +73,9 @@ class Watcher:
     def backlog_changed(self, waiting: int) -> None:
         pass
 
+    def drained(self) -> None:
+        """Nobody here asks."""
+
 
 class Market:
     """A hub and its source. One client is slow, another watches a stream that is none of its business."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from marketfeed.boundaries import Entry, NoBook
+from marketfeed.boundaries import Dated, Entry, NoBook
 from marketfeed.hub.queries import BOOK_SECONDS, KEPT_SECONDS
 from marketfeed.model.book_state import BookState
 from marketfeed.wire.dialects import Shape
@@ -170,3 +170,64 @@ def test_who_waits_for_a_book_and_goes_is_waited_for_no_more(room: Room) -> None
     room.clock.advance(KEPT_SECONDS)
     room.clock.advance(LINGER)
     room.assert_empty()
+
+
+def dated(result: Deferred[list[Dated] | None]) -> list[tuple[int, bytes]] | None:
+    """When each came, and what it was."""
+    found: list[list[Dated] | None] = []
+    result.addCallback(found.append)
+    return None if found[0] is None else [(entry.at, entry.data) for entry in found[0]]
+
+
+def test_what_was_published_at_a_time(room: Room) -> None:
+    """From there on, or up to there; as many as fit. The stream is kept for who asks again."""
+    name, size, begin = KINDS.parse("trade@A"), len(trade(1)), room.now_ms
+    assert dated(room.hub.last_until(name, begin, 10, 1 << 20)) == []
+    assert room.source.calls == [("want", "trade@A")]
+    room.source.confirm()
+    for number in range(1, 5):
+        room.source.publish("trade@A", trade(number))
+        room.clock.advance(1)
+    came = [(begin + 1000 * number, trade(number + 1)) for number in range(4)]
+    assert dated(room.hub.first_from(name, 0, 10, 1 << 20)) == came
+    assert dated(room.hub.first_from(name, begin + 1000, 2, 1 << 20)) == came[1:3]
+    assert dated(room.hub.first_from(name, begin + 1, 10, size)) == came[1:2]
+    assert dated(room.hub.last_until(name, 10**16, 10, 1 << 20)) == came
+    assert dated(room.hub.last_until(name, begin + 2999, 2, 1 << 20)) == came[1:3]
+    assert dated(room.hub.last_until(name, begin + 2000, 10, size)) == came[2:3]
+    assert dated(room.hub.last_until(name, begin - 1, 10, 1 << 20)) == []
+    for _ in range(3):
+        room.clock.advance(KEPT_SECONDS)
+    assert room.source.calls == [("want", "trade@A"), ("unwant", "trade@A")]
+
+
+def test_there_may_be_no_room_to_keep_it() -> None:
+    """Then nothing is known."""
+    room = Room(max_distinct_streams=1)
+    client = member(room, "trade@A")
+    assert dated(room.hub.first_from(KINDS.parse("trade@B"), 0, 10, 1 << 20)) is None
+    room.end(client)
+
+
+def test_what_an_archive_has_of_a_time() -> None:
+    """By when it was added, without what is no publication; no stream is wanted for it."""
+    archive = FakeArchive()
+    room = Room(archive)
+    for number, payload in enumerate((trade(1), b"bad", trade(3), trade(4)), 1):
+        archive.add("trade@A", f"{number}000-0", payload)
+    name = KINDS.parse("trade@A")
+    assert dated(room.hub.first_from(name, 1001, 2, 1 << 20)) == [(3000, trade(3))]
+    assert dated(room.hub.last_until(name, 3999, 2, 1 << 20)) == [(3000, trade(3))]
+    archive.reached = False
+    assert dated(room.hub.last_until(name, 3999, 2, 1 << 20)) is None
+    assert not room.source.calls
+
+
+def test_the_books_that_are_known(room: Room) -> None:
+    """Not those that are incomplete, or of a stream that is out of reach."""
+    client = member(room, "depth@A", "depth@B", "trade@C")
+    room.source.publish("depth@A", depth(1, is_snapshot=True))
+    assert [(market, state.is_complete) for market, state in room.hub.books] == [("A", True)]
+    room.source.lose()
+    assert not list(room.hub.books)
+    room.end(client)

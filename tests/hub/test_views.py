@@ -151,6 +151,9 @@ class Viewer:
     def backlog_changed(self, waiting: int) -> None:
         """It is slow, or no longer."""
 
+    def drained(self) -> None:
+        """Nobody here asks."""
+
     def unsubscribe(self, streams: list[str]) -> None:
         left = [self.groups[stream] for stream in streams if stream in self.groups]
         self.read()

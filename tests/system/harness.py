@@ -417,8 +417,10 @@ class Harness:
         return raw
 
     async def http(self, daemon: DaemonProcess, request: str) -> tuple[int, dict[str, str], bytes]:
-        """Send a plain HTTP request; status, headers (names in lower case), body."""
+        """Send a plain HTTP request, the last one on its connection; status, headers (names in lower case), body."""
         raw = await self.raw(daemon)
+        if "connection:" not in request.lower():
+            request += "\nConnection: close"
         raw.send(request.replace("\n", "\r\n").encode() + b"\r\n\r\n")
         head, _, body = (await raw.until_closed()).partition(b"\r\n\r\n")
         status, *headers = head.decode().split("\r\n")

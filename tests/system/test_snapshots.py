@@ -170,5 +170,5 @@ async def test_a_book_for_pages_and_programs(harness: Harness) -> None:
     status, more, nothing = await ask("HEAD /api/v3/depth?symbol=B&limit=5000 HTTP/1.1")
     assert (status, more["content-length"], nothing) == (200, headers["content-length"], b"")
     assert (await ask("GET /api/v3/depth?symbol=B HTTP/1.1", "Origin: https://evil.example"))[0] == 403
-    status, _, body = await ask("GET /api/v3/depth?symbol=B&limit=5001 HTTP/1.1")
+    status, _, body = await ask("GET /api/v3/depth?symbol=B&limit=0 HTTP/1.1")
     assert (status, json.loads(body)["code"]) == (400, -1100)

@@ -14,10 +14,14 @@ from twisted.python.failure import Failure
 from marketfeed.access.keys import KeySet, VerifyKey
 from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import TokenVerifier
-from marketfeed.api.depth import Books
+from marketfeed.api.depth import Books, Depth
+from marketfeed.api.listing import Listing
+from marketfeed.api.routes import plain_answers
+from marketfeed.http.router import Router
 from marketfeed.hub.hub import Hub
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import StreamKind
+from marketfeed.model.markets import Markets
 from marketfeed.model.streams import StreamKinds
 from marketfeed.session.context import SessionContext
 from marketfeed.session.limits import SessionLimits
@@ -161,14 +165,14 @@ class Server:
         self.admission = make_admission(self.clock, self.users, **admission)
         self.refusals = Refusals(self.clock)
         known = StreamKinds((*BUILT_IN, *kinds))
+        depth = Depth(books or FakeBooks(), known, Listing(Markets(), frozenset))
+        router = Router(known, plain_answers(self.admission, {"depth": depth.find}, lambda: self.ready))
         handshakes = Handshakes(
             self.clock,
             self.admission,
-            known,
-            lambda: self.ready,
+            router,
             compression=compression,
             most=max_handshakes,
-            books=books or FakeBooks(),
             refusals=self.refusals,
         )
         context = SessionContext(

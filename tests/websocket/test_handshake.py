@@ -214,12 +214,12 @@ class TestHandshake:
             assert b"\r\nSec-WebSocket-Protocol: " + chosen + b"\r\n" in answer
 
 
-ASK = b"GET /api/v3/depth?symbol=A HTTP/1.1\r\n\r\n"
+ASK = b"GET /api/v3/depth?symbol=A HTTP/1.1\r\nConnection: close\r\n\r\n"
 
 
 class TestAsking:
     def ask(self, request: bytes = ASK) -> tuple[Server, FakeBooks, Wire]:
-        """A server whose book takes its time, and somebody who has asked for it."""
+        """A server whose book takes its time, and somebody who has asked for it, and wants nothing else."""
         books = FakeBooks()
         server = Server(books=books)
         wire = server.connect()
@@ -361,7 +361,7 @@ class TestAsking:
 
     def test_an_address_behind_a_proxy(self) -> None:
         """Is that of the client."""
-        server = Server(books=FakeBooks(FakeBook()), proxies=[PEER], connect_rate=1)
+        server = Server(books=FakeBooks(FakeBook()), proxies=[PEER], rest_rate=1)
         statuses = []
         for address in ("198.51.100.1", "198.51.100.2", "198.51.100.1"):
             wire = server.connect()

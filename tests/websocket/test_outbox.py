@@ -64,6 +64,7 @@ class Box:
         self.socket = self.transport.socket
         self.overflows = 0
         self.backlogs: list[int] = []
+        self.drains = 0
         self.traffic = Traffic()
         self.outbox = Outbox(self.transport, limit, self, self.traffic)
 
@@ -72,6 +73,9 @@ class Box:
 
     def backlog_changed(self, waiting: int) -> None:
         self.backlogs.append(waiting)
+
+    def drained(self) -> None:
+        self.drains += 1
 
     def backlog(self, taken: int = 5) -> bytes:
         """Write a frame of which the socket takes only the first bytes."""
@@ -655,6 +659,9 @@ class OutboxMachine(RuleBasedStateMachine):
     def backlog_changed(self, waiting: int) -> None:
         """Nobody here asks."""
 
+    def drained(self) -> None:
+        """Nobody here asks."""
+
     def overflowed(self) -> None:
         assert self.open, "ended twice"
         self.close()
@@ -787,6 +794,9 @@ class Server(Protocol):
         """The test looks at what `wait` says."""
 
     def backlog_changed(self, waiting: int) -> None:
+        """Nobody here asks."""
+
+    def drained(self) -> None:
         """Nobody here asks."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

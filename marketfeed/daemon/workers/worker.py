@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping, Sequence, Sized
+from collections.abc import MutableMapping, Sequence
 from itertools import count
 from typing import Any, Protocol
 
@@ -103,9 +103,20 @@ class Ending(Protocol):
     def end(self, *, at_once: bool) -> None: ...
 
 
+class Unanswered(Protocol):
+    """Connections on which somebody has asked for something, or may still."""
+
+    def __len__(self) -> int:
+        """How many are not answered yet."""
+
+    def keep_no_more(self) -> None:
+        """End those that are answered, and the others behind their answer."""
+
+
 class Control(Service, TwistedProtocol):
-    """The conversation with the parent. `handshakes`: connections that are not answered yet, for which a worker that is
-    replaced waits, `patience` seconds at most. `notes`: what is to be said besides the settings' own warnings.
+    """The conversation with the parent. `handshakes`: connections that are no clients', for which a worker that is
+    replaced waits until they are answered, `patience` seconds at most. `notes`: what is to be said besides the
+    settings' own warnings.
 
     `pasts`: what other workers may ask, of the epochs that begin with `epochs`. What they answer, it has itself.
     """
@@ -121,7 +132,7 @@ class Control(Service, TwistedProtocol):
         pasts: Pasts,
         epochs: str,
         reload: Reload,
-        handshakes: Sized,
+        handshakes: Unanswered,
         patience: float,
         notes: list[str],
     ) -> None:
@@ -223,6 +234,7 @@ class Control(Service, TwistedProtocol):
     def _leave(self, *, retire: bool, at_once: bool) -> None:
         if retire and not self._is_leaving:
             self._place.sockets.close()
+            self._handshakes.keep_no_more()
             self._end_once_all_are_answered(self._reactor.seconds() + self._patience)
         elif not retire:
             self._daemon.end(at_once=at_once)
