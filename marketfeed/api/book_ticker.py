@@ -21,13 +21,11 @@ from marketfeed.http.response import Response
 from marketfeed.hub.portions import Portions, Work
 from marketfeed.model.book import Level
 from marketfeed.model.identity import Identity
-from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.kinds.book_ticker import BOOK_TICKER
 from marketfeed.model.streams import StreamKinds, StreamName
 
 __all__ = ["BookTicker", "KeptBooks"]
 
-_KIND = StreamKind("bookTicker", LossPolicy.LATEST)
-"""By which it is permitted."""
 _NONE = b'"0.00000000"'
 _NOT_COVERED = as_json(Response(403, "the token does not cover the book ticker of this market"))
 _BOOK_IN_US = 40
@@ -87,7 +85,7 @@ class BookTicker:
             done.callback(None)
 
     def _permits(self, identity: Identity, market: str) -> bool:
-        kind = next((kind for kind in self._kinds if kind.name == _KIND.name), _KIND)
+        kind = next((kind for kind in self._kinds if kind.name == BOOK_TICKER.name), BOOK_TICKER)
         return identity.permits(StreamName(kind, market))
 
 

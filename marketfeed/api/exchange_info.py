@@ -38,6 +38,7 @@ class ExchangeInfo:
     async def find(self, identity: Identity, query: Query) -> Response:
         """The answer to a request; see `market_data.Find`."""
         asked = query.symbols()
+        await self._listing.known()
         self._write()
         if asked is None:
             symbols = self._all

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.defer import succeed
 
 from marketfeed.api.query import BAD_SYMBOL, BadQuery
 from marketfeed.model.markets import Market, Markets
@@ -14,11 +16,18 @@ class Listing:
     """The markets of a process. `declared` may be exchanged at any time.
 
     `heard`: the names of those that were heard of; it returns the same object for as long as they are the same.
+    `known`: waits until that is so of all instances, at the start.
     """
 
-    def __init__(self, declared: Markets, heard: Callable[[], frozenset[str]]) -> None:
+    def __init__(
+        self,
+        declared: Markets,
+        heard: Callable[[], frozenset[str]],
+        known: Callable[[], Awaitable[None]] = lambda: succeed(None),
+    ) -> None:
         self.declared = declared
         self._heard = heard
+        self.known = known
         self._version: object = None
         self._all: dict[str, Market] = {}
 

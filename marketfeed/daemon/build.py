@@ -83,7 +83,7 @@ def build(
     refusals = Refusals(reactor)
     heartbeat = Heartbeat(reactor, users, settings.ping_interval, settings.ping_timeout)
     feed = make_feed(reactor, settings, hub, kinds)
-    listing = Listing(markets, feed.heard)
+    listing = Listing(markets, feed.heard, feed.known)
     public = endpoint(reactor, "--port", settings.port, None if place is None else place.sockets)
     health = Health(lambda: hub.overview.source_reached, users, memory, with_memory=settings.ready_memory)
     verifier = _verifier(reactor, settings)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred, succeed
 
 from marketfeed.boundaries import Sink, Source
 from marketfeed.config.settings import Settings
@@ -51,13 +52,14 @@ class StartFault(Exception):
 class Feed(msgspec.Struct, frozen=True):
     """Services, in the order in which they start: a server of our own, what reads from it, a market of our own.
 
-    `heard`: the markets that were heard of, here or by others.
+    `heard`: the markets that were heard of, here or by others; `known`: waits until those are known.
     """
 
     server: list[IService]
     readers: list[IService]
     market: list[IService]
     heard: Callable[[], frozenset[str]] = frozenset
+    known: Callable[[], Deferred[None]] = lambda: succeed(None)
 
     @property
     def links(self) -> list[LinkKeeper[Any]]:
@@ -145,7 +147,13 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) ->
     readers: list[IService] = [*where.services, *dict.fromkeys((commands, roles)), snapshots, source, markets]
     if settings.warm or settings.demo:
         readers.append(_preload(redis, settings, hub, source))
-    return Feed(servers, readers, _market(reactor, where, settings) if settings.demo else [], lambda: markets.markets)
+    return Feed(
+        servers,
+        readers,
+        _market(reactor, where, settings) if settings.demo else [],
+        lambda: markets.markets,
+        markets.known,
+    )
 
 
 def make_market(reactor: Any, settings: Settings) -> tuple[Feed, str | None]:

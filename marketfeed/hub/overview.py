@@ -13,12 +13,14 @@ from marketfeed.hub.outages import Outages
 from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.upstream import Upstream
 from marketfeed.model.book_state import BookState
-from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.depth import DEPTH
+from marketfeed.model.kinds.ticker import TICKER
+from marketfeed.model.kinds.trade import TRADE
 
 __all__ = ["Overview", "StreamFacts"]
 
 
-_OF_MARKETS = frozenset(kind.name for kind in BUILT_IN)
+_OF_MARKETS = frozenset(kind.name for kind in (TRADE, DEPTH, TICKER))
 
 
 class StreamFacts(msgspec.Struct, frozen=True):
@@ -88,7 +90,7 @@ class Overview:
 
     @property
     def markets(self) -> set[str]:
-        """Those of which something has come, on public streams of the built-in kinds, that are followed now."""
+        """Those of which something has come, on public streams of trades, depth or tickers that are followed now."""
         return {
             stream.name.partition("@")[2]
             for stream in self._registry.all

@@ -4,7 +4,8 @@
    market of which nobody has heard for `KEPT_SECONDS` is not in it any more.
 2. Each instance adds what it hears of, once in `AGAIN_SECONDS` for each market, and reads what others have added.
    Anybody else may add some: an engine, or a service beside it.
-3. Where the key cannot be read or written, the markets are those that this process has heard of, and those that it has
+3. Who asks at the start waits until it was read once, for `FIRST_SECONDS` at most.
+4. Where the key cannot be read or written, the markets are those that this process has heard of, and those that it has
    read before. That is said once.
 """
 
@@ -14,20 +15,31 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
 
 from marketfeed.boundaries import Clock
 from marketfeed.model.kinds.fields import is_market
 from marketfeed.redis.commands import CommandFault, KeyedCommands, OutOfReach
 from marketfeed.runtime.logs import Log
 
-__all__ = ["AGAIN_SECONDS", "KEPT_SECONDS", "LOOK_SECONDS", "MOST_MARKETS", "MarketList", "market_list_key"]
+__all__ = [
+    "AGAIN_SECONDS",
+    "FIRST_SECONDS",
+    "KEPT_SECONDS",
+    "LOOK_SECONDS",
+    "MOST_MARKETS",
+    "MarketList",
+    "market_list_key",
+]
 
+FIRST_SECONDS = 3.0
 LOOK_SECONDS = 5.0
 AGAIN_SECONDS = 3600.0
 KEPT_SECONDS = 7 * 86400.0
 MOST_MARKETS = 10_000
+_AGAIN_AT_FIRST = 0.1
 
 
 def market_list_key(prefix: str) -> str:
@@ -57,35 +69,61 @@ class MarketList(Service):
         self.markets: frozenset[str] = frozenset()
         """Their names; the same object for as long as they are the same."""
         self._fault = ""
-        self._work: Deferred[None] | None = None
-        self._looks = LoopingCall(self._look)
-        self._looks.clock = clock
+        self._work: Deferred[Any] | None = None
+        self._clock = clock
+        self._next: IDelayedCall | None = None
+        self._is_known = False
+        self._wait_until = 0.0  # of the clock
+        self._waiting: dict[Deferred[None], None] = {}
 
     def startService(self) -> None:
         Service.startService(self)
-        self._looks.start(LOOK_SECONDS)
+        self._wait_until = self._clock.seconds() + FIRST_SECONDS
+        self._look()
 
     def stopService(self) -> None:
         Service.stopService(self)
-        if self._looks.running:
-            self._looks.stop()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
         if self._work is not None:
             self._work.cancel()
+        self._settle_waiting()
+
+    def known(self) -> Deferred[None]:
+        """Wait until `markets` are those of all instances, or cannot be. It never fails; who goes cancels it."""
+        if self._is_known or not self.running:
+            return succeed(None)
+        waiting = Deferred[None](lambda waiting: self._waiting.pop(waiting, None))
+        self._waiting[waiting] = None
+        return waiting
+
+    def _settle_waiting(self) -> None:
+        self._is_known = True
+        waiting, self._waiting = self._waiting, {}
+        for each in waiting:
+            each.callback(None)
 
     def _look(self) -> None:
-        if self._work is None:
-            self._work = Deferred.fromCoroutine(self._exchange())
-            self._work.addErrback(self._stumbled).addBoth(self._done)
+        self._next = None
+        self._work = Deferred.fromCoroutine(self._exchange())
+        self._work.addErrback(self._stumbled).addCallback(self._done)
 
-    def _done(self, _: object) -> None:
+    def _done(self, is_reached: bool | None) -> None:
         self._work = None
+        if not self.running:
+            return
+        if is_reached or self._clock.seconds() >= self._wait_until:
+            self._settle_waiting()
+        self._next = self._clock.callLater(LOOK_SECONDS if self._is_known else _AGAIN_AT_FIRST, self._look)
 
-    def _stumbled(self, failure: Any) -> None:
+    def _stumbled(self, failure: Failure) -> bool:
         if self.running:
             self.log.failure("the list of markets: internal error", failure)
+        return True
 
-    async def _exchange(self) -> None:
-        """Tell Redis what was heard here, and read what all have heard."""
+    async def _exchange(self) -> bool:
+        """Tell Redis what was heard here, and read what all have heard. Whether it could be asked."""
         now = self._now()
         heard = set(self._heard())
         new = sorted(name for name in heard if now - self._said.get(name, 0.0) >= AGAIN_SECONDS)
@@ -98,6 +136,7 @@ class MarketList(Service):
             self.log.warn(line, key=self._key.decode(), why=fault)
         if None not in faults:
             self._fault = fault
+        return None not in faults
 
     async def _tried(self, work: Coroutine[Any, Any, None]) -> str | None:
         """Empty, or what the server says against it; None: it is out of reach, and whose link it is has said so."""

@@ -160,3 +160,41 @@ def test_one_look_at_a_time(world: World) -> None:
     for _ in range(5):
         world.look()
     assert len(world.redis.waiting) == 1
+
+
+def test_who_asks_at_the_start_waits_until_it_was_read(world: World) -> None:
+    """It may take a moment until there is a connection; it is asked for again and again."""
+    world.redis.is_up = False
+    late = world.another()
+    late.startService()
+    known: list[None] = []
+    late.known().addCallback(known.append)
+    cancelled = late.known().addErrback(lambda failure: None)
+    cancelled.cancel()
+    world.clock.advance(1)
+    assert not known
+    world.redis.is_up = True
+    world.redis.scores = {"A": NOW * 2000}
+    world.clock.advance(0.2)
+    assert known == [None]
+    assert late.markets == {"A"}
+    late.known().addCallback(known.append)
+    assert len(known) == 2
+    late.stopService()
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_nobody_waits_for_ever(world: World, ends: bool) -> None:
+    """Neither for Redis, nor for a service that has ended."""
+    world.redis.is_up = False
+    late = world.another()
+    late.startService()
+    known: list[None] = []
+    late.known().addCallback(known.append)
+    if ends:
+        late.stopService()
+    else:
+        for _ in range(40):
+            world.clock.advance(0.1)
+        late.stopService()
+    assert known == [None]

@@ -61,7 +61,7 @@ async def test_all_on_one_connection(harness: Harness, source: str) -> None:
 
     async def publish(stream: str, payload: bytes) -> None:
         if source == "streams":
-            await engine.command("XADD", stream, "*", "payload", payload)
+            await engine.command("XADD", stream, "*", "d", payload)
         else:
             await engine.publish(stream, payload)
 
