@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from decimal import Context
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -33,6 +34,8 @@ _SKEW, _LAG = 1000, 5000
 _ROUNDS = 16
 _HALVINGS = 64
 _REMEMBERED = 64
+_SHORT = 1024
+"""Bytes of a publication, beyond which it is not worth remembering."""
 _exact = Context(prec=200)
 _encode = msgspec.json.encode
 
@@ -104,7 +107,11 @@ class Trade(msgspec.Struct, frozen=True):
 
 
 def read_trade(dated: Dated) -> Trade | None:
-    """A publication as a trade; None: it is none."""
+    """A publication as a trade; None: it is none. Who polls asks for most of them again and again."""
+    return _remembered(dated) if len(dated.data) <= _SHORT else _read_trade(dated)
+
+
+def _read_trade(dated: Dated) -> Trade | None:
     try:
         fields = _decode(dated.data)
         time = next((each for each in (fields.T, fields.E) if type(each) is int and each >= 0), dated.at)
@@ -112,6 +119,9 @@ def read_trade(dated: Dated) -> Trade | None:
         return Trade(dated.offset, int(fields.t), price, quantity, time, fields.m)
     except (ValueError, OverflowError):
         return None
+
+
+_remembered = lru_cache(maxsize=16384)(_read_trade)
 
 
 def _spelling(raw: msgspec.Raw) -> str:

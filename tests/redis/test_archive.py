@@ -227,3 +227,24 @@ async def test_what_moves_while_it_is_read_is_read_again() -> None:
 
 if TYPE_CHECKING:
     _archive: type[Archive] = RedisArchive
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_added_at_a_time(harness: Harness) -> None:
+    """The first from there on, or the last up to there: with all entries of that moment."""
+    redis, archive = await archive_on(harness)
+    assert await archive.first_from(A, 0, 10, PLENTY) == await archive.last_until(A, 10**16, 10, PLENTY) == []
+    await add(redis, *range(1, 101))
+    await redis.command("XADD", f"pre:{A}", "100-1", "d", "more")
+    assert ids(await archive.first_from(A, 98, 2, PLENTY)) == [98, 99]
+    assert await archive.first_from(A, 100, 10, PLENTY) == [("100-0", b"100"), ("100-1", b"more")]
+    assert ids(await archive.first_from(A, 0, 1000, 1 + 1 + 1)) == [1, 2, 3]
+    assert await archive.first_from(A, 101, 10, PLENTY) == []
+    assert await archive.first_from(A, 2**70, 10, PLENTY) == []
+    assert ids(await archive.last_until(A, 40, 3, PLENTY)) == [38, 39, 40]
+    assert await archive.last_until(A, 100, 1, PLENTY) == [("100-1", b"more")]
+    assert await archive.last_until(A, 2**70, 1, PLENTY) == [("100-1", b"more")]
+    assert await archive.last_until(A, 0, 3, PLENTY) == []
+    assert archive.time_of("100-1") == 100
+    await redis.command("SET", "pre:trade@B", "no stream")
+    assert await archive.first_from("trade@B", 0, 1, PLENTY) is None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from typing import Any
 
 import pytest
 import pytest_twisted
 
 from tests.by_hand import handshake, say
+from tests.certificates import Authority
 from tests.system.harness import DaemonProcess, Harness, RawConnection, trade
+from tests.system.workers import make_crew
 
 DEPTH = b'{"e":"depth","s":"TATA_INR","U":1,"u":7,"b":[["10.00","5"]],"a":[["10.05","2"]],"snapshot":true}'
 
@@ -178,3 +182,39 @@ async def test_connections_that_are_idle_are_let_go_at_the_end(harness: Harness)
     await talk.raw.until_closed()
     daemon.process.signal("TERM")
     assert await daemon.process.wait() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_over_tls(harness: Harness) -> None:
+    """One request after the other there, too, also behind an answer that the socket does not take at once."""
+    authority = Authority()
+    certificate, key = authority.issue("localhost", "127.0.0.1").write(harness.directory)
+    redis = await harness.redis()
+    engine = await redis.connect()
+    levels = ",".join(f'["{number}.00000001","1"]' for number in range(1, 5001))
+    await engine.command("SET", "snapshot:depth@B", f'{{"e":"depth","u":7,"b":[{levels}],"a":[{levels}]}}')
+    port = f"ssl:0:privateKey={key}:certKey={certificate}:interface=127.0.0.1"
+    daemon = await harness.daemon("--port", port, redis=redis)
+    talk = Talk(await harness.raw(daemon, tls=authority.client_options("localhost")))
+    for _ in range(3):
+        status, book = await talk.ask("/api/v3/depth?symbol=B&limit=5000")
+        assert (status, len(book["bids"]), len(book["asks"])) == (200, 5000, 5000)
+    assert await talk.ask("/api/v3/ping") == (200, {})
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_roll_refuses_no_request(harness: Harness) -> None:
+    """Who keeps a connection to a worker that is replaced finds it closed, and asks the new one."""
+    redis = await harness.redis()
+    crew = await make_crew(harness, redis=redis)
+    talks = [await Talk.begin(harness, crew.daemon) for _ in range(20)]
+    for talk in talks:
+        assert await talk.ask("/api/v3/ping") == (200, {})
+    before = await crew.pids()
+    os.kill(crew.daemon.process.pid, signal.SIGUSR2)
+    for talk in talks:
+        await talk.raw.until_closed()
+        assert talk.raw.data.count(b"HTTP/1.1 ") == 1
+    await crew.until_all(2, without=tuple(before.values()))
+    talk = await Talk.begin(harness, crew.daemon)
+    assert await talk.ask("/api/v3/ping") == (200, {})
