@@ -152,7 +152,7 @@ class Trades:
         if not identity.permits(stream):
             return _NOT_COVERED
         try:
-            return self._answer(stream, await self._until(stream, _EVER, limit), is_aggregate=False)
+            return await self._newest(stream, limit, is_aggregate=False)
         except _Away:
             return _AWAY
 
@@ -171,23 +171,27 @@ class Trades:
                 trades = await self._from_id(stream, first, limit)
             elif since is not None:
                 trades = await self._between(stream, since, _EVER if until is None else until, limit)
+            elif until is not None:
+                trades = await self._until(stream, until, limit)
             else:
-                trades = await self._until(stream, _EVER if until is None else until, limit)
+                return await self._newest(stream, limit, is_aggregate=True)
         except _Away:
             return _AWAY
-        return self._answer(stream, trades, is_aggregate=True)
+        return Response(200, "trades", json=_write(trades, is_aggregate=True))
 
     def _stream(self, query: Query) -> StreamName:
         return self._kinds.parse(f"trade@{self._listing.resolve(query.symbol())}")
 
-    def _answer(self, stream: StreamName, trades: list[Trade], *, is_aggregate: bool) -> Response:
+    async def _newest(self, stream: StreamName, limit: int, *, is_aggregate: bool) -> Response:
         """Written once, as long as they are the same: an offset is of one publication for ever."""
-        ends = (trades[0].offset, trades[-1].offset) if trades else None
-        key = (stream.market, is_aggregate, len(trades), ends)
+        found = await self._past.last_until(stream, _EVER, limit, _MOST_BYTES) or ()
+        ends = (found[0].offset, found[-1].offset) if found else None
+        key = (stream.market, is_aggregate, limit, len(found), ends)
         body = self._written.get(key)
         if body is None:
-            body = _encode([trade.aggregate if is_aggregate else trade.row for trade in trades])
-            self._written[key] = body
+            body = _write(await self._until(stream, _EVER, limit), is_aggregate=is_aggregate)
+            if ends is not None:
+                self._written[key] = body
             if len(self._written) > _REMEMBERED:
                 self._written.popitem(last=False)
         return Response(200, "trades", json=body)
@@ -245,6 +249,10 @@ class Trades:
                 else:
                     high = middle
         return await self._forward(stream, low, _EVER, limit, lambda trade: trade.id >= first)
+
+
+def _write(trades: list[Trade], *, is_aggregate: bool) -> bytes:
+    return _encode([trade.aggregate if is_aggregate else trade.row for trade in trades])
 
 
 def _read(found: list[Dated] | None, seen: set[str]) -> list[tuple[int, Trade]]:
