@@ -124,6 +124,12 @@ class TestWhich:
     def test_what_does_not_go_together(self, query: str) -> None:
         assert ask(FakePast(), query, aggregates=True).text == str(BAD_COMBINATION)
 
+    def test_an_engine_whose_clock_is_ahead(self) -> None:
+        """By a second, of a trade that came before its own time; or that came some seconds late."""
+        past = FakePast(published(1, 9100, T=10_000), published(2, 14_900, T=10_001), published(3, 14_901, T=20_000))
+        assert ids(ask(past, "&startTime=10000&endTime=10001", aggregates=True)) == [1, 2]
+        assert ids(ask(past, "&endTime=10001", aggregates=True)) == [1, 2]
+
     def test_what_is_out_of_reach(self) -> None:
         past = FakePast()
         past.entries = None

@@ -65,7 +65,7 @@ async def test_counters_equal_a_load_of_known_size(harness: Harness) -> None:
     strange = Counting(await harness.raw(daemon))
     strange.send(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await strange.raw.until_closed()
-    answer = await harness.http(daemon, "GET /healthz HTTP/1.1\nHost: localhost")
+    answer = await harness.http(daemon, "GET /healthz HTTP/1.1\nHost: localhost\nConnection: close")
     assert answer[0] == 200
 
     async def has_four_less() -> bool:
@@ -97,7 +97,7 @@ async def test_counters_equal_a_load_of_known_size(harness: Harness) -> None:
         "ready": 1,
     }
     assert {name: samples.get(name) for name in expected} == expected
-    healthz = len(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    healthz = len(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert samples["received_bytes_total"] == sum(client.sent for client in (*clients, strange)) + healthz
     assert daemon.process.status is None
 
