@@ -92,6 +92,7 @@ class Stage:
         self._directory = directory
         self._cores = cores
         self._redis_socket = directory / "redis.sock"
+        self.redis_path = str(self._redis_socket)
         self.redis_url = f"unix://{self._redis_socket}"
 
     @contextlib.contextmanager
@@ -122,6 +123,14 @@ class Stage:
             if server.script is None:
                 self._expect(process, log, r"redis: connected")
             yield process.pid, port
+
+    @contextlib.contextmanager
+    def candles(self, *options: str) -> Iterator[int]:
+        """`marketfeed candles` is there for so long: its process id. Raises `Failed`."""
+        command = [sys.executable, "-m", "marketfeed", "candles", "--redis-url", self.redis_url, *options]
+        with self._running("candles", command, {}, self._cores.server) as (process, log):
+            self._expect(process, log, r"this one leads")
+            yield process.pid
 
     @cached_property
     def _certificate(self) -> tuple[Path, Path]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import hiredis
 
 from benchmarks.measured import RedisMeasured
 from marketfeed.commands.bench.engine import trade
 
-__all__ = ["measure_redis", "used_by_redis"]
+__all__ = ["Connected", "measure_redis", "used_by_redis"]
 
 _CHANNEL = "trade@COST"
 _TOTAL = 40_000
@@ -49,6 +51,36 @@ def _connected(stack: ExitStack, path: str) -> socket.socket:
     connection = stack.enter_context(socket.socket(socket.AF_UNIX))
     connection.connect(path)
     return connection
+
+
+class Connected:
+    """A connection to the server at a Unix socket, for one who waits for each answer."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self._reader = hiredis.Reader()
+
+    def __enter__(self) -> Connected:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def ask(self, *words: str) -> Any:
+        """The answer to one command."""
+        return self.send([words])[0]
+
+    def send(self, commands: Sequence[tuple[str, ...]]) -> list[Any]:
+        """Send several at once; their answers."""
+        self.socket.sendall(b"".join(map(hiredis.pack_command, commands)))
+        answers: list[Any] = []
+        while len(answers) < len(commands):
+            while (answer := self._reader.gets()) is not False:
+                answers.append(answer)
+            if len(answers) < len(commands):
+                self._reader.feed(self.socket.recv(1 << 20))
+        return answers
 
 
 def _take(connection: socket.socket, size: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from marketfeed.commands import bridge, simulate, token
+from marketfeed.commands import bridge, candles, simulate, token
 from marketfeed.commands.bench import command as bench
 from marketfeed.commands.check import command as check
 from marketfeed.commands.check.features import FEATURES
@@ -58,7 +58,7 @@ def options_of_commands() -> set[str]:
     """The options of the commands that have documents of their own."""
     parser = argparse.ArgumentParser()
     subparsers = parser.add_subparsers()
-    for command in (bench, bridge, check, record, replay, simulate, status, token):
+    for command in (bench, bridge, candles, check, record, replay, simulate, status, token):
         command.add_parser(subparsers)
     return {
         option
@@ -163,7 +163,7 @@ def _default(option: Option) -> str:
         return "on" if default else "off"
     if isinstance(default, float):
         return f"{default:g}"
-    return "–" if default in (None, "", ()) else str(default)  # noqa: RUF001
+    return "–" if default in (None, "", (), {}) else str(default)  # noqa: RUF001
 
 
 class TestSettings:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from marketfeed import __version__
-from marketfeed.commands import bridge, simulate, token
+from marketfeed.commands import bridge, candles, simulate, token
 from marketfeed.commands.arguments import note
 from marketfeed.commands.bench import command as bench_command
 from marketfeed.commands.check import command as check_command
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         record,
         replay,
         bridge,
+        candles,
         bench_command,
         token,
         status_command,

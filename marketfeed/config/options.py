@@ -15,6 +15,9 @@ import msgspec
 
 from marketfeed.access.addresses import parse_network
 from marketfeed.access.origins import parse_origin
+from marketfeed.model.candle_store import parse_keep
+from marketfeed.model.intervals import parse_offset
+from marketfeed.model.kinds.trade import TRADE
 from marketfeed.model.numbers import whole
 from marketfeed.model.stream_globs import EXPECTED, is_glob
 from marketfeed.redis.address import is_host, parse_redis_url
@@ -83,6 +86,10 @@ def _text(accepted: str, is_good: Callable[[str], bool]) -> Callable[[str], str]
     return parse
 
 
+def _is_of_trades(text: str) -> bool:
+    return is_glob(text) and text.startswith(f"{TRADE.name}@")
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     return _text(" or ".join(words), words.__contains__)
 
@@ -143,6 +150,7 @@ _flag = _switch("true or false")
 _source = _one_of("pubsub", "streams")
 
 _SERVING, _ACCESS, _REDIS, _RESUME, _LIMITS, _RUNNING = "Serving", "Access", "Redis", "Resume", "Limits", "Running"
+_CANDLES = "Candles"
 
 OPTIONS = (
     Option("port", _SERVING, "a number, or a Twisted endpoint description", _port, "PORT"),
@@ -259,6 +267,19 @@ OPTIONS = (
         "resident memory above which no client is let in: 512MiB, or a share of what there is, or off",
         parse_memory_limit,
     ),
+    Option(
+        "candles", _CANDLES, "makes candles of the trades in Redis, as marketfeed candles does", _flag, is_switch=True
+    ),
+    Option(
+        "candle-trades",
+        _CANDLES,
+        "the streams of trades that it takes, such as trade@*. May be given several times",
+        _text("a stream or a pattern of trades such as trade@TATA_INR or trade@*", _is_of_trades),
+        is_list=True,
+    ),
+    Option("candle-keep", _CANDLES, "how many candles of an interval it keeps, such as 1m=527040", parse_keep),
+    Option("candle-late", _CANDLES, "seconds that a trade may be late", _number(0, "seconds")),
+    Option("day-offset", _CANDLES, "of the clock by which days begin, such as +05:30", parse_offset),
     Option("demo", _RUNNING, "an embedded Redis-compatible server and a simulated market", _flag, is_switch=True),
     Option("config", _RUNNING, "TOML file with these names, underscores for hyphens", _path),
     Option("log-format", _RUNNING, "text, or json for one object a line", _one_of("text", "json")),

@@ -61,6 +61,14 @@ class Settings(msgspec.Struct, frozen=True):
     source: str = "pubsub"
     pubsub: str = "sharded"
     channel_prefix: str = ""
+    candles: bool = False
+    candle_trades: tuple[str, ...] = ()
+    """Names and patterns of streams of trades; none: all."""
+    candle_keep: Mapping[str, int] = {}
+    """How many candles are kept, by interval, where it is not the usual number."""
+    candle_late: float = 3600.0
+    day_offset: int = 0
+    """How much earlier than in UTC days begin, in ms."""
     demo: bool = False
     allowed_origin: tuple[OriginPattern, ...] = ()
     auth: str = "off"
@@ -269,6 +277,11 @@ def _check_pubsub(values: dict[str, Any], given: dict[str, _Given], kinds: tuple
         for text in values.get("warm", ()):
             if not parse_glob(text, (*BUILT_IN, *kinds)).is_name:
                 raise BadSetting(f"{given['warm'].source}: {text!r} cannot be used: {NO_PATTERNS}")
+        if values.get("candles"):
+            for text in values.get("candle_trades", ("trade@*",)):
+                if not parse_glob(text, BUILT_IN).is_name:
+                    source = given.get("candle_trades", given["candles"]).source
+                    raise BadSetting(f"{source}: {text!r} cannot be used: {NO_PATTERNS}, in --candle-trades")
 
 
 def _check_warm(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:

@@ -12,15 +12,20 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred, succeed
 
 from marketfeed.boundaries import Sink, Source
+from marketfeed.candles.make import CandlePlan, make_candles
 from marketfeed.config.settings import Settings
 from marketfeed.demo.embedded import EmbeddedServer, NoServerFound, find_server
 from marketfeed.demo.market import INSTRUMENTS
 from marketfeed.demo.simulator import MarketSimulation, SimulatedEngine
 from marketfeed.hub.hub import Hub
+from marketfeed.model.candle_store import KEEP, CandleKeys
+from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import StreamKinds
 from marketfeed.redis.archive import RedisArchive
+from marketfeed.redis.candle_states import CandlePlaces
+from marketfeed.redis.candle_watch import CandleWatch
 from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.endpoint import check_files
 from marketfeed.redis.link_keeper import LinkKeeper, links_in
@@ -32,7 +37,8 @@ from marketfeed.redis.pubsub import RedisPubSub
 from marketfeed.redis.routed_appender import RoutedAppender
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.routed_source import RoutedSource
-from marketfeed.redis.snapshots import RedisSnapshots
+from marketfeed.redis.snapshots import RedisSnapshots, SnapshotPlaces
+from marketfeed.redis.split_source import SplitSource
 from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.streams import RedisStreams
 from marketfeed.redis.topology import Node
@@ -41,6 +47,8 @@ from marketfeed.redis.where import Where, find_redis
 
 __all__ = ["Feed", "StartFault", "check_redis_files", "demo_globs", "make_feed", "make_market"]
 
+_DEMO_HOURS = 6
+"""For so long the simulated market has been open when it begins."""
 _DEMO_ENTRIES = 10_000
 """Entries of each stream that the simulated market leaves in the server."""
 
@@ -77,7 +85,8 @@ class _Redis(NamedTuple):
     snapshots: RedisSnapshots
 
 
-def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> RoutedSource:
+def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds, what: str = "") -> RoutedSource:
+    """`what`: comes this way, behind the name of each link."""
     prefix, topology = settings.channel_prefix, redis.where.channels
     flush = TurnFlush(redis.reactor, sink.flush) if redis.where.is_sharded else None
 
@@ -89,7 +98,7 @@ def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -
             sink,
             redis.roles.at(node),
             prefix,
-            name=node.name,
+            name=f"{node.name}{what}",
             doubt=topology.doubt if redis.where.is_sharded else None,
             flush=flush,
             certain_at=partial(topology.certain_at, node),
@@ -101,7 +110,7 @@ def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -
     return source
 
 
-def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> RoutedSource:
+def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) -> SplitSource:
     prefix, topology = settings.channel_prefix, redis.where.keys
     archive = RedisArchive(redis.commands, prefix)
     snapshots = StreamSnapshots(
@@ -127,9 +136,12 @@ def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) 
             certain_at=partial(topology.certain_at, node),
         )
 
-    return RoutedSource(topology, make, sink, prefix, archive=archive, snapshots=snapshots)
+    engine = RoutedSource(topology, make, sink, prefix, archive=archive, snapshots=snapshots)
+    candles = [kind.name for kind in kinds if kind.from_candles]
+    return SplitSource(engine, _pubsub(redis, settings, sink, kinds, " candles"), candles)
 
 
+_SOURCES: dict[str, Callable[[_Redis, Settings, Sink, StreamKinds], RoutedSource | SplitSource]]
 _SOURCES = {"pubsub": _pubsub, "streams": _streams}
 """What `--source` may be."""
 
@@ -139,33 +151,33 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) ->
     servers, where = _where(reactor, settings)
     commands = RoutedCommands(reactor, where.keys)
     roles = commands if where.keys is where.channels else RoutedCommands(reactor, where.channels, "roles")
-    snapshots = RedisSnapshots(reactor, commands, settings.channel_prefix, settings.max_payload)
+    keys = CandleKeys(settings.channel_prefix)
+    engines = SnapshotPlaces(settings.channel_prefix, settings.max_payload)
+    snapshots = RedisSnapshots(reactor, commands, CandlePlaces(keys, Calendar(settings.day_offset), engines))
     redis = _Redis(reactor, where, commands, roles, snapshots)
     source = _SOURCES[settings.source](redis, settings, hub, kinds)
     hub.feed_from(source)
+    watch = CandleWatch(reactor, commands, keys, lambda: hub.candle_streams, hub.candles_lost, hub.candles_found)
     markets = MarketList(reactor, commands, settings.channel_prefix, lambda: hub.overview.markets, time.time)
-    readers: list[IService] = [*where.services, *dict.fromkeys((commands, roles)), snapshots, source, markets]
+    links = dict.fromkeys((commands, roles))
+    readers: list[IService] = [*where.services, *links, snapshots, source, watch, markets]
     if settings.warm or settings.demo:
         readers.append(_preload(redis, settings, hub, source))
-    return Feed(
-        servers,
-        readers,
-        _market(reactor, where, settings) if settings.demo else [],
-        lambda: markets.markets,
-        markets.known,
-    )
+    return Feed(servers, readers, _makers(reactor, where, settings), lambda: markets.markets, markets.known)
 
 
 def make_market(reactor: Any, settings: Settings) -> tuple[Feed, str | None]:
-    """A server of our own, if there is to be one, with the market that there may be in it; and the path at which it is.
+    """What there is once for all workers: a server of our own, with the path at which it is, a market, candles.
 
     Raises `StartFault`.
     """
-    if not settings.redis.embedded:
+    if not (settings.redis.embedded or settings.candles):
         return Feed([], [], []), None
     servers, where = _where(reactor, settings)
+    if not servers:
+        return Feed([], [], [*where.services, *_makers(reactor, where, settings)]), None
     (node,) = where.keys.nodes
-    return Feed(servers, [], _market(reactor, where, settings) if settings.demo else []), node.address.path
+    return Feed(servers, [], _makers(reactor, where, settings)), node.address.path
 
 
 def _where(reactor: Any, settings: Settings) -> tuple[list[IService], Where]:
@@ -205,7 +217,7 @@ def _preload(redis: _Redis, settings: Settings, hub: Hub, source: Source) -> Pre
 
 def demo_globs() -> tuple[str, ...]:
     """All streams of the simulated market, as `--warm` names them."""
-    return tuple([f"{kind.name}@{each.market}" for each in INSTRUMENTS for kind in BUILT_IN])
+    return tuple([f"{kind.name}@{each.market}" for each in INSTRUMENTS for kind in BUILT_IN if not kind.from_candles])
 
 
 def _listen(redis: _Redis, patterns: Sequence[bytes], heard: Callable[[bytes], None]) -> IService:
@@ -216,9 +228,27 @@ def _listen(redis: _Redis, patterns: Sequence[bytes], heard: Callable[[bytes], N
     )
 
 
-def _market(clock: Any, where: Where, settings: Settings) -> list[IService]:
+def _makers(reactor: Any, where: Where, settings: Settings) -> list[IService]:
+    """What publishes: a market of our own, and what makes candles of trades."""
+    engine = SimulatedEngine(hours=_DEMO_HOURS)
+    market = _market(reactor, where, settings, engine) if settings.demo else []
+    if not (settings.candles or settings.demo):
+        return market
+    plan = CandlePlan(
+        source=settings.source,
+        prefix=settings.channel_prefix,
+        max_payload=settings.max_payload,
+        patterns=settings.candle_trades or ("trade@*",),
+        keep={**KEEP, **settings.candle_keep},
+        late=settings.candle_late,
+        offset=settings.day_offset,
+    )
+    return [*market, make_candles(reactor, where, plan, engine.past_of if settings.demo else None)]
+
+
+def _market(clock: Any, where: Where, settings: Settings, engine: SimulatedEngine) -> list[IService]:
     """A market that publishes as an engine would for this source, on a server of our own."""
-    engine, prefix = SimulatedEngine(), settings.channel_prefix
+    prefix = settings.channel_prefix
     if settings.source == "streams":
         appender = RoutedAppender(clock, where.keys, _DEMO_ENTRIES)
         return [MarketSimulation(clock, appender, engine, channel_prefix=prefix), appender]

@@ -119,7 +119,7 @@ def _shown(default: Any) -> str:
         return " [on]" if default else " [off]"
     if isinstance(default, float):
         return f" [{default:g}]"
-    return "" if default in (None, "", ()) else f" [{default}]"
+    return "" if default in (None, "", (), {}) else f" [{default}]"
 
 
 def makeService(options: Options) -> MultiService:

@@ -63,10 +63,10 @@ class SimulatedEngine:
         self._hours = hours
         self._turn = 0
 
-    def past(self, until: int) -> Iterator[tuple[str, Iterator[PastTrade]]]:
-        """Of each market, by its name, what was traded before it opened at `until`, in ms since 1970; oldest first."""
-        for each in self.instruments:
-            yield each.market, past(each, until, self._hours, self._seed)
+    def past_of(self, market: str, until: int) -> Iterator[PastTrade]:
+        """What was traded in one of its markets before it opened at `until`, in ms since 1970, oldest first."""
+        instrument = self.instruments[self.markets.index(market)]
+        return past(instrument, until, self._hours, self._seed)
 
     def step(self, now_ms: int) -> list[Publication]:
         """One step of the market whose turn it is: stream and payload, in order."""

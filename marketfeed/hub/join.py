@@ -127,7 +127,7 @@ class Join(msgspec.Struct, eq=False):
         Raises `TooLarge` where the states are more than there is room for; of what it has missed it gets what there is
         room for.
         """
-        if not self.recoveries and not self.wants_state:
+        if not self.recoveries and not self.wants_state and not any(map(_always_has_state, self.streams.values())):
             return [], set()
         room = self._room()
         replays = self._replays(room)
@@ -137,7 +137,7 @@ class Join(msgspec.Struct, eq=False):
         for spelling, stream in self.streams.items():
             if spelling in replays:
                 frames += self._replayed(self._group(spelling, stream), self.recoveries[spelling])
-            elif self.wants_state:
+            elif self.wants_state or _always_has_state(stream):
                 size = 0
                 for more, frame in self._state(spelling, self._group(spelling, stream)):
                     size += more
@@ -191,3 +191,8 @@ class Join(msgspec.Struct, eq=False):
         """A group that frames as the client's own will, and has no members."""
         rate = self.rates.get(spelling, 0)
         return Group(stream, spelling, self.shape, self.subscriber.window, self.wants_state, rate)
+
+
+def _always_has_state(stream: LiveStream) -> bool:
+    """What is made of other publications has no other beginning: it may be long until something changes."""
+    return stream.kind.from_candles

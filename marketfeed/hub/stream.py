@@ -88,7 +88,8 @@ class LiveStream:
 
     def is_settled(self, with_state: bool) -> bool:
         """Nothing is under way that a client who wants to join, `with_state` or without, would have to wait for."""
-        return not (with_state and self.is_sought) if self.confirmed else self.gap is not None
+        is_awaited = self.is_sought and (with_state or self.kind.from_candles)
+        return not is_awaited if self.confirmed else self.gap is not None
 
     # Whether it flows.
 

@@ -3,8 +3,9 @@
 | key, behind the prefix   | what                                                                                   |
 |---|---|
 | `candles:{<market>}:<i>` | sorted set: closed candles of the interval `i`, each a row, by the ms of its opening    |
-| `candles:{<market>}:state` | hash: where the service goes on; `kline:<i>`, what was published of the newest candle |
+| `candles:{<market>}:state` | hash: where the service goes on, with the candles that are open |
 | `candles:tickers`        | hash: what is known of the last 24 hours, by market, as `24hrTicker`                    |
+| `candles:leader`         | string: a number, which each leader makes larger                                        |
 | `lease:candles`          | string: who publishes candles; gone, when nobody does                                   |
 | `wanted:candles`         | sorted set: streams that somebody holds, by the second in which that was last said      |
 
@@ -14,17 +15,40 @@ Where there are several for one opening time, as while a back-fill is under way,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-__all__ = ["CandleKeys", "Row", "read_row", "row_of", "rows_in"]
+from marketfeed.model.decimals import is_decimal
+from marketfeed.model.kinds.kline import INTERVALS
 
-KLINE = "kline:"
-"""What stands before an interval in the fields of a state."""
+__all__ = ["KEEP", "WANTED_SECONDS", "CandleKeys", "Row", "parse_keep", "read_row", "row_of", "rows_in"]
+
+KEEP: Mapping[str, int] = MappingProxyType({**dict.fromkeys(INTERVALS, 1000), "1s": 600, "1m": 1500, "1d": 730})
+"""How many candles are kept of each interval, where nothing else is said."""
+_LONGEST = 10**9
+_DAY_OF_MINUTES = 1440
 WANTED_SECONDS = 15.0
 """For so long what was said to be wanted is."""
+
+
+def parse_keep(text: str) -> dict[str, int]:
+    """How many candles are kept, where it is another number than in `KEEP`: of ``1m=527040,1h=8784``, by interval.
+
+    Raises ValueError, with what would be accepted.
+    """
+    kept = {}
+    for part in text.split(","):
+        interval, _, count = part.strip().partition("=")
+        if interval not in KEEP or not (count.isascii() and count.isdigit()) or not 1 <= int(count) <= _LONGEST:
+            raise ValueError(f"an interval and how many of its candles, such as 1m=527040; one of {', '.join(KEEP)}")
+        kept[interval] = int(count)
+    if kept.get("1m", _DAY_OF_MINUTES) < _DAY_OF_MINUTES:
+        raise ValueError(f"1m={_DAY_OF_MINUTES} or more: the last 24 hours are made of minutes")
+    return kept
 
 
 class CandleKeys(msgspec.Struct, frozen=True):
@@ -44,6 +68,11 @@ class CandleKeys(msgspec.Struct, frozen=True):
     def tickers(self) -> str:
         """What is known of the last 24 hours of all markets."""
         return f"{self.prefix}candles:tickers"
+
+    @property
+    def leader(self) -> str:
+        """The number of the newest leader."""
+        return f"{self.prefix}candles:leader"
 
     @property
     def lease(self) -> str:
@@ -82,6 +111,8 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return Row(open_time, price, price, price, price, "0", close_time, "0", 0, "0", "0")
 
 
+_SUM = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+"""How sums are written: they may be longer than what they are made of."""
 _encode = msgspec.json.encode
 _row = msgspec.json.Decoder(Row)
 
@@ -110,9 +141,16 @@ _kline = msgspec.json.Decoder(_Kline)
 def read_row(member: bytes) -> Row | None:
     """A member of a sorted set; None: it is no candle."""
     try:
-        return _row.decode(member)
+        row = _row.decode(member)
     except msgspec.MsgspecError:
         return None
+    prices = row.open, row.high, row.low, row.close
+    sums = row.volume, row.quote_volume, row.taker_volume, row.taker_quote_volume
+    return row if all(map(is_decimal, prices)) and all(map(_is_sum, sums)) and row.trades >= 0 else None
+
+
+def _is_sum(text: str) -> bool:
+    return is_decimal(text) or _SUM.fullmatch(text) is not None
 
 
 def row_of(publication: bytes) -> Row | None:

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 
 from marketfeed.model.kinds.kline import INTERVALS
 
-__all__ = ["BadOffset", "Calendar", "parse_offset"]
+__all__ = ["Calendar", "parse_offset"]
 
 _MINUTE = 60_000
 _DAY = 86_400_000
@@ -26,19 +26,17 @@ _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
 _LARGEST_OFFSET = 14 * 60
 
 
-class BadOffset(ValueError):
-    """The text is no offset; the message says what would be accepted."""
-
-
 def parse_offset(text: str) -> int:
     """How much earlier than in UTC a day begins, in ms: what ``+05:30`` says, a clock that is ahead.
 
-    Raises `BadOffset`.
+    Raises ValueError, with what would be accepted.
     """
+    if text == "0":
+        return 0
     found = _OFFSET.fullmatch(text)
     minutes = int(found[2]) * 60 + int(found[3]) if found and int(found[3]) < 60 else _LARGEST_OFFSET + 1
     if found is None or minutes > _LARGEST_OFFSET:
-        raise BadOffset("expected an offset from UTC from -14:00 to +14:00, such as +05:30")
+        raise ValueError("an offset from UTC from -14:00 to +14:00, such as +05:30")
     return (-1 if found[1] == "-" else 1) * minutes * _MINUTE
 
 

@@ -94,8 +94,8 @@ class MarketsState:
         self._is_seeded = False
 
     def snapshot(self) -> bytes | None:
-        """All markets; None where they are not known."""
-        return self._changed.to_bytes() if self._is_seeded else None
+        """All markets; None where they are not known, or there is none."""
+        return self._changed.to_bytes() if self._is_seeded and self._changed.rows else None
 
 
 State = LatestState | BookState | MarketsState

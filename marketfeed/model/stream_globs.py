@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from fnmatch import translate
 
+from marketfeed.model.kinds import listed
 from marketfeed.model.kinds.kind import StreamKind
 from marketfeed.model.streams import BadStreamName, StreamKinds
 
@@ -67,5 +68,5 @@ def parse_glob(text: str, kinds: Iterable[StreamKind]) -> StreamGlob:
         raise BadGlob(EXPECTED)
     glob, kind = StreamGlob(text, kinds), text.partition("@")[0]
     if not any(re.match(translate(kind), each.name) for each in kinds):
-        raise BadGlob(f"{EXPECTED}, of one of the kinds {', '.join(each.name for each in kinds)}")
+        raise BadGlob(f"{EXPECTED}, of one of the kinds {listed(each.name for each in kinds)}")
     return glob

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
-from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds import BUILT_IN, listed
 from marketfeed.model.kinds.fields import is_market
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 
@@ -77,8 +77,7 @@ class StreamKinds:
             if kind is not None and (kind.private or kind.only):
                 kind = None
         if kind is None:
-            known = ", ".join(self._kinds)
-            raise BadStreamName(f"bad stream name {_shown(spelling)}: the kind is none of {known}")
+            raise BadStreamName(f"bad stream name {_shown(spelling)}: the kind is none of {listed(self._kinds)}")
         if not is_market(market):
             raise BadStreamName(
                 f"bad stream name {_shown(spelling)}: a market is 1 to 64 of the characters A-Z a-z 0-9 . _ -"

@@ -54,11 +54,14 @@ class RoutedSource(PerNode[NodeSource[Any]]):
         self.archive = archive
         self.snapshots = None if snapshots is None else OrderedSnapshots(snapshots, self._catch_up)
 
-    def want(self, stream: str) -> int | None:
+    def want(self, stream: str, position: Reading | None = None) -> int | None:
+        """See `Source`. `position`: where it is read on, if that is not its end."""
         self._moving.pop(stream, None)
         node = self._places[stream] = self.topology.node_for(self._prefix + stream.encode())
         if node is not None:
-            return self.at(node).want(stream)
+            return self.at(node).want(stream, position)
+        if position is not None:
+            self._positions[stream] = position
         return int(self._now() * 1000) if self.topology.is_known else None
 
     def unwant(self, stream: str) -> None:

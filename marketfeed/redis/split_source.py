@@ -1,8 +1,7 @@
 """A source made of two: what the engine publishes comes as it does, and candles through channels.
 
 The candle service publishes by PUBLISH, also where the engine adds to Redis Streams. Then this is the source: it asks
-the one or the other, by the stream's kind. The one for candles is started when the first of their streams is wanted,
-so that a daemon whom nobody asks for candles has no link for them.
+the one or the other, by the stream's kind.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ class SplitSource(MultiService):
         self._engine = engine
         self._candles = candles
         self._kinds = frozenset(kinds)
-        cast(IService, engine).setServiceParent(self)
+        for each in (engine, candles):
+            cast(IService, each).setServiceParent(self)
 
     @property
     def archive(self) -> Archive | None:
@@ -45,10 +45,7 @@ class SplitSource(MultiService):
         return succeed(None) if snapshots is None else snapshots.read(stream)
 
     def want(self, stream: str) -> int | None:
-        source = self._of(stream)
-        if source is self._candles and self._candles.parent is None:
-            cast(IService, self._candles).setServiceParent(self)
-        return source.want(stream)
+        return self._of(stream).want(stream)
 
     def unwant(self, stream: str) -> None:
         self._of(stream).unwant(stream)

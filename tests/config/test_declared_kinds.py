@@ -70,7 +70,7 @@ def test_bad_names(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [kind.name for kind in BUILT_IN])
+@pytest.mark.parametrize("name", [kind.name for kind in BUILT_IN if not kind.from_candles])
 def test_the_built_in_kinds_stay_what_they_are(name: str) -> None:
     """Their publications are checked, and clients rely on that."""
     why, few = {
@@ -81,6 +81,13 @@ def test_the_built_in_kinds_stay_what_they_are(name: str) -> None:
     line = f"streams.{name} in {PATH}: this kind is built in{why}; expected another name, or nothing but {few}"
     for table in ("loss = 'keep'", "", "rate = 100\nloss = 'latest'"):
         assert refusal(f"[streams.{name}]\n{table}") == line
+
+
+def test_an_engine_may_publish_candles_itself() -> None:
+    """Then they are its own, as it declares them; other names of ours stay what they are."""
+    (kind,) = read("[streams.kline_1m]\nloss = 'latest'")
+    assert (kind.loss.value, kind.from_candles, kind.shape.events) == ("latest", False, ())
+    assert "this kind is built in" in refusal("[streams.kline_1m]\nids = 'n'\nprivate = true")
 
 
 def test_ids() -> None:

@@ -18,6 +18,7 @@ from marketfeed.access.origins import ANY, NULL, OriginPattern
 from marketfeed.config.options import OPTIONS, Option
 from marketfeed.config.settings import DEFAULTS as ACTUAL
 from marketfeed.config.settings import BadSetting, Settings, changed, load
+from marketfeed.model.candle_store import KEEP
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.redis.address import EMBEDDED, RedisAddress
 from marketfeed.redis.tls import RedisTls
@@ -62,6 +63,11 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "history_seconds": ("0", "2.5", "3"),
     "history_bytes": ("0", "2", "3"),
     "warm": ("depth@*", "ticker@A", "*@A?"),
+    "candles": ("on", "off", "true"),
+    "candle_trades": ("trade@A", "trade@*", "trade@B*"),
+    "candle_keep": ("1h=5", "1s=7,1M=8", "1d=9"),
+    "candle_late": ("0", "2.5", "3"),
+    "day_offset": ("+05:30", "-01:00", "+00:01"),
     "validate": ("warn", "strict", "warn"),
     "max_payload": ("1", "2", "3"),
     "max_book_levels": ("1", "2", "3"),
@@ -84,6 +90,10 @@ AS_VALUES: dict[str, tuple[Any, Any, Any]] = {
     ),
     "admin_host": (("flag.example",), ("fd00::7",), ("file.example",)),
     "warm": (("depth@*",), ("ticker@A",), ("*@A?",)),
+    "candles": (True, False, True),
+    "candle_trades": (("trade@A",), ("trade@*",), ("trade@B*",)),
+    "candle_keep": ({"1h": 5}, {"1s": 7, "1M": 8}, {"1d": 9}),
+    "day_offset": (19_800_000, -3_600_000, 60_000),
     "trusted_proxy": ((ip_network("192.0.2.1"),), (ip_network("10.0.0.0/8"),), (ip_network("fd00::/8"),)),
     "memory_limit": (MemoryLimit(size=512 << 20), MemoryLimit(percent=90), MemoryLimit()),
 }
@@ -121,6 +131,11 @@ DEFAULTS = {
     "auth_issuer": None,
     "trusted_proxy": (),
     "warm": (),
+    "candles": False,
+    "candle_trades": (),
+    "candle_keep": {},
+    "candle_late": 3600,
+    "day_offset": 0,
     "max_connections_per_address": 0,
     "connect_rate": 300,
     "rest_rate": 1200,
@@ -236,6 +251,17 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "max_message": ("a whole number of bytes, 1 or more", (*WHOLE, "0")),
     "client_queue": ("a whole number of bytes, 4096 or more", (*WHOLE, "4095")),
     "demo": ("true or false", ("2", "y", "maybe")),
+    "candles": ("true or false", ("2", "y", "maybe")),
+    "candle_trades": (
+        "a stream or a pattern of trades such as trade@TATA_INR or trade@*",
+        ("", "trade", "*"),
+    ),
+    "candle_keep": (
+        "an interval and how many of its candles, such as 1m=527040; one of " + ", ".join(KEEP),
+        ("", "1m", "1m=", "2m=5", "1m=0", "1m=-1", "1m=5,", "1m=1e3", "1m=9999999999"),
+    ),
+    "candle_late": ("a number of seconds, 0 or more", NUMBER),
+    "day_offset": ("an offset from UTC from -14:00 to +14:00, such as +05:30", ("", "5", "+5:30", "+15:00", "UTC")),
     "log_format": ("text or json", ("", "xml")),
     "log_level": ("debug or info or warn or error", ("", "INFO", "critical")),
 }
@@ -303,9 +329,9 @@ def test_names() -> None:
     assert BY_FIELD["max_streams"].environment == "MARKETFEED_MAX_STREAMS"
     assert BY_FIELD["allowed_origin"].environment == "MARKETFEED_ALLOWED_ORIGINS"
     assert BY_FIELD["config"].environment == "MARKETFEED_CONFIG"
-    assert {option.field for option in OPTIONS if option.is_switch} == {"demo"}
+    assert {option.field for option in OPTIONS if option.is_switch} == {"candles", "demo"}
     assert {option.field for option in OPTIONS if option.is_list} == {
-        "admin_host", "allowed_origin", "trusted_proxy", "warm",
+        "admin_host", "allowed_origin", "candle_trades", "trusted_proxy", "warm",
     }  # fmt: skip
     assert all(option.group and option.help for option in OPTIONS)
 
@@ -634,17 +660,14 @@ def test_private_kinds_need_tokens(tmp_path: Path) -> None:
 def test_only_streams_of_declared_kinds_are_kept_warm(tmp_path: Path) -> None:
     """Private ones too; the line names the pattern, and the kinds that there are."""
     fault = "expected a stream or a pattern of streams such as depth@TATA_INR or depth@*, of one of the kinds"
-    line = f"'orders@*' cannot be used; {fault} trade, depth, ticker"
+    line = f"'orders@*' cannot be used; {fault} trade, depth, ticker, kline_<interval>, miniTicker, !miniTicker"
     assert refusal({"warm": "depth@*,orders@*"}) == f"--warm: {line}"
     for text in ("depth@", "depth@A@100ms", "depth@[AB]", "redis://:secret@h"):
         assert refusal({"warm": text}) == f"--warm: what is given cannot be used; {fault.partition(', of')[0]}"
     assert refusal({}, {"MARKETFEED_WARM": "orders@*"}) == f"the variable MARKETFEED_WARM: {line}"
     path = config(tmp_path, f"auth = 'required'\nauth_key = '/k'\nwarm = ['depth@*', 'orders@alice']\n{KINDS}")
     assert load({"config": path}, {}).warm == ("depth@*", "orders@alice")
-    assert (
-        refusal({"config": path, "warm": "o?@*"})
-        == f"--warm: 'o?@*' cannot be used; {fault} trade, depth, ticker, orders, funding"
-    )
+    assert refusal({"config": path, "warm": "o?@*"}) == f"--warm: {line.replace('orders@*', 'o?@*')}, orders, funding"
 
 
 def test_demo_brings_its_own_redis(tmp_path: Path) -> None:

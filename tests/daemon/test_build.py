@@ -37,6 +37,7 @@ from marketfeed.redis.pubsub import RedisPubSub
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.routed_source import RoutedSource
 from marketfeed.redis.snapshots import RedisSnapshots
+from marketfeed.redis.split_source import SplitSource
 from marketfeed.redis.streams import RedisStreams
 from marketfeed.runtime.listener import Listener
 from marketfeed.runtime.memory import MemoryGuard, MemoryLimit
@@ -123,7 +124,7 @@ def everything(service: IService) -> list[IService]:
 
 
 WARM = {"--warm", "or --demo"}
-DEMO = WARM | {"--demo", "or --redis-url embedded:"}
+DEMO = WARM | {"--candles", "--demo", "or --redis-url embedded:"}
 TREES = [
     (Settings(), {"--source pubsub"}),
     (Settings(source="streams"), {"--source streams"}),
@@ -149,7 +150,9 @@ class TestTree:
         page = described({"--redis-url redis-sentinel:"})
         looks = page[page.index("  SentinelTopology") : page.index("  RoutedCommands")]
         at = found.index("  SentinelTopology")
-        assert found[at : at + 7] == [*looks, "  RoutedCommands", "  RedisSnapshots", "  RoutedSource", "  MarketList"]
+        sources = {"pubsub": ["  RoutedSource"], "streams": ["  SplitSource", "    RoutedSource", "    RoutedSource"]}
+        rest = [*looks, "  RoutedCommands", "  RedisSnapshots", *sources[source], "  CandleWatch"]
+        assert found[at : at + len(rest) + 1] == [*rest, "  MarketList"]
 
     @pytest.mark.parametrize("settings", [settings for settings, _ in TREES])
     def test_no_service_is_kept_beside_it(self, settings: Settings) -> None:
@@ -165,8 +168,8 @@ class TestBuild:
         """What is needed stops after what needs it, as it starts before: docs/architecture.md shows in which order."""
         daemon = build(FakeReactor(), Settings(), IN_FRONT)
         assert names(daemon.stops) == [
-            *("Heartbeat", "MarketList", "RoutedSource", "RedisSnapshots", "RoutedCommands", "Hub", "UserManager"),
-            "Listener",
+            *("Heartbeat", "MarketList", "CandleWatch", "RoutedSource", "RedisSnapshots", "RoutedCommands"),
+            *("Hub", "UserManager", "Listener"),
             *("AdminPort", "Refusals", "Report", "LoopDelay", "MemoryGuard", "GarbageCollector", "Systemd"),
         ]
 
@@ -178,8 +181,10 @@ class TestBuild:
                 "Heartbeat",
                 "MarketSimulation",
                 "RoutedPublisher",
+                "CandleService",
                 "Preload",
                 "MarketList",
+                "CandleWatch",
                 "RoutedSource",
                 "RedisSnapshots",
                 "RoutedCommands",
@@ -220,9 +225,11 @@ class TestBuild:
             FakeReactor(), Settings(source="streams", demo=True, redis=EMBEDDED, channel_prefix="p:"), IN_FRONT
         )
         assert set(daemon.stops) == set(daemon)
-        (server,) = part(daemon, RoutedSource)
-        assert isinstance(server, RedisStreams)
-        assert (server._prefix, part(daemon, RoutedSource)._prefix) == (b"p:", b"p:")
+        engine, candles = part(daemon, SplitSource)
+        (server,), (channels,) = engine, candles
+        assert (type(server), type(channels)) == (RedisStreams, RedisPubSub)
+        assert (server._prefix, engine._prefix, channels._prefix) == (b"p:", b"p:", b"p:")
+        assert (server.called, channels.called) == ("redis", "redis candles")
         archive = part(daemon, Hub)._upstream.archive
         assert isinstance(archive, RedisArchive)
         assert archive._prefix == b"p:"
@@ -267,8 +274,9 @@ class TestBuild:
         (server,) = part(daemon, RoutedSource)
         assert isinstance(server, RedisPubSub)
         assert (server._prefix, part(daemon, RoutedSource)._prefix) == (b"p:", b"p:")
-        snapshots = part(daemon, RedisSnapshots)
-        assert (snapshots._prefix, snapshots._max_payload) == ("p:", 8)
+        place = part(daemon, RedisSnapshots)._place_of("depth@A")
+        assert place.words == ("GETRANGE", b"p:snapshot:depth@A", "0", "8")
+        assert part(daemon, RedisSnapshots)._place_of("kline_1M@A").key == b"p:candles:{A}:state"
         assert part(daemon, UserManager).drain_seconds == 11
         factory = part(daemon, Listener)._factory
         assert isinstance(factory, ClientFactory)

@@ -98,7 +98,18 @@ def test_help_shows_every_option_with_its_variable_and_default() -> None:
     defaults |= {"max-connections-per-address": "0", "memory-limit": "85%", "request-rate": "10"}
     assert {flag: found[flag] for flag in defaults} == defaults
     without = {"allowed-origin", "trusted-proxy", "auth-key", "auth-jwks", "auth-audience", "auth-issuer", "demo"}
-    without |= {"redis-url", "redis-host", "redis-port", "redis-ca", "channel-prefix", "config", "warm"}
+    without |= {
+        "redis-url",
+        "redis-host",
+        "redis-port",
+        "redis-ca",
+        "channel-prefix",
+        "config",
+        "warm",
+        "candles",
+        "candle-trades",
+        "candle-keep",
+    }
     without |= {"redis-certificate", "redis-key", "admin-host", "admin-token-file", "workers"}
     assert {flag for flag, default in found.items() if default is None} == without
 

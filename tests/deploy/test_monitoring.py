@@ -69,8 +69,10 @@ class TestMetrics:
 
     @pytest.mark.parametrize("expression", expressions())
     def test_they_are_those_of_the_table(self, expression: str) -> None:
-        """Nothing is asked for that neither a daemon nor a bridge has, and no label of it."""
-        known = table() | table("docs/streams.md") | table("docs/operations/workers.md")
+        """Nothing is asked for that neither a daemon, a bridge nor a candle service has, and no label of it."""
+        known = table() | table("docs/operations/workers.md")
+        for document in ("docs/streams.md", "docs/market-data.md"):
+            known |= table(document)
         used = names(expression)
         assert used
         assert used <= known.keys() | OF_EVERY_PROCESS | OF_PROMETHEUS

@@ -16,6 +16,7 @@ from tests.deploy.test_monitoring import expressions, names, of_panels, rules
 from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.harness import DaemonProcess, Harness, trade
 from tests.system.test_bridge import Bridge
+from tests.system.test_candles import service
 
 PROMETHEUS = shutil.which("prometheus")
 
@@ -26,12 +27,13 @@ class Prometheus(DaemonProcess):
     harness: Harness
 
     @classmethod
-    async def of(cls, harness: Harness, *targets: str, bridge: str) -> Prometheus:
-        """One that runs with the files of deploy/, but for the addresses of the daemons and of a bridge."""
+    async def of(cls, harness: Harness, *targets: str, bridge: str, candles: str) -> Prometheus:
+        """One that runs with the files of deploy/, but for the addresses of the daemons and of the two services."""
         files = harness.directory / "prometheus"
         shutil.copytree(DEPLOY / "prometheus", files)
         (files / "targets" / "marketfeed.yml").write_text(json.dumps([{"targets": targets}]), encoding="utf-8")
         (files / "targets" / "bridge.yml").write_text(json.dumps([{"targets": [bridge]}]), encoding="utf-8")
+        (files / "targets" / "candles.yml").write_text(json.dumps([{"targets": [candles]}]), encoding="utf-8")
         assert PROMETHEUS is not None
         own = [f"--config.file={files / 'prometheus.yml'}", f"--storage.tsdb.path={harness.directory / 'tsdb'}"]
         made = cls(harness.spawn([PROMETHEUS, *own, "--web.listen-address=127.0.0.1:0"]))
@@ -86,7 +88,7 @@ class Prometheus(DaemonProcess):
 async def test_it_scrapes_daemons_and_evaluates_every_alert(harness: Harness) -> None:
     """Nothing that alerts or the dashboard ask for is missing; an engine, Redis and a daemon that end are noticed.
 
-    So is a bridge that has lost Redis, and that the certificate is for some days only.
+    So are a bridge and a candle service that have lost Redis, and that the certificate is for some days only.
     """
     redis = await harness.redis()
     engine = await redis.connect()
@@ -99,7 +101,9 @@ async def test_it_scrapes_daemons_and_evaluates_every_alert(harness: Harness) ->
     targets = [f"127.0.0.1:{(await AdminPort.of(daemon)).port}" for daemon in (one, two)]
     copier = await Bridge.start(harness, redis.url)
     bridge = f"127.0.0.1:{copier.port}"
-    prometheus = await Prometheus.of(harness, *targets, bridge=bridge)
+    maker = await AdminPort.of(DaemonProcess(service(harness, redis, *ADMIN)))
+    candles = f"127.0.0.1:{maker.port}"
+    prometheus = await Prometheus.of(harness, *targets, bridge=bridge, candles=candles)
     client = await harness.client(one)
     await client.subscribe("trade@A")
     await engine.publish("trade@A", trade("A"))
@@ -120,6 +124,7 @@ async def test_it_scrapes_daemons_and_evaluates_every_alert(harness: Harness) ->
     await redis.kill()
     await harness.eventually(lambda: prometheus.suspects("SourceDown", targets[1]))
     await harness.eventually(lambda: prometheus.suspects("BridgeAway", bridge))
+    await harness.eventually(lambda: prometheus.suspects("CandlesAway", candles))
     assert not await prometheus.suspects("SourceDown", bridge)
     await two.stop("KILL")
     await harness.eventually(lambda: prometheus.suspects("NotReady", targets[1]))

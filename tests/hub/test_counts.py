@@ -17,11 +17,9 @@ def test_each_kind_by_itself(room: Room) -> None:
         room.source.publish(stream, data)
     room.hub.flush()
     kinds = room.hub.counts.kinds
-    assert {name: (each.published, each.delivered) for name, each in kinds.items()} == {
-        "trade": (2, 3),
-        "depth": (1, 1),
-        "ticker": (0, 0),
-    }
+    counts = {name: (each.published, each.delivered) for name, each in kinds.items()}
+    assert (counts.pop("trade"), counts.pop("depth")) == ((2, 3), (1, 1))
+    assert set(counts.values()) == {(0, 0)}
     assert (kinds["trade"].last, kinds["ticker"].last) == (EPOCH, 0)
     assert (kinds["trade"].dropped, kinds["depth"].dropped) == (Counter({"not-json": 1}), Counter())
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.model.candle_store import CandleKeys, Row, read_row, row_of, rows_in
+from marketfeed.model.candle_store import CandleKeys, Row, parse_keep, read_row, row_of, rows_in
 from tests.strategies import property_test
 
 ROW = Row(60_000, "1.0", "3", "0.5", "2.00", "7.5", 119_999, "11", 4, "5", "8")
@@ -49,11 +49,30 @@ def test_the_row_of_a_publication() -> None:
     assert row_of(b'{"e":"trade"}') is None
 
 
-@pytest.mark.parametrize("member", [b"", b"{}", b"[]", b'[1,"2"]', b"[60000.5]", b"\xff", b'["a"' * 5000])
+RUBBISH = [b"", b"{}", b"[]", b'[1,"2"]', b"[60000.5]", b"\xff", b'["a"' * 5000]
+RUBBISH += [ROW.to_bytes().replace(old, new) for old, new in ((b"0.5", b"NaN"), (b"7.5", b"much"), (b",4,", b",-4,"))]
+
+
+@pytest.mark.parametrize("member", RUBBISH)
 def test_what_is_no_candle(member: bytes) -> None:
     """Somebody else has put it there."""
     assert read_row(member) is None
     assert rows_in([member, b"60000", ROW.to_bytes(), b"60000"]) == [ROW]
+
+
+def test_sums_are_longer_than_what_they_are_made_of() -> None:
+    """And a database may write them in its own way."""
+    for volume in ("1" * 200 + "." + "1" * 200, "1E+2"):
+        row = Row(60_000, "1.0", "3", "0.5", "2.00", volume, 119_999, "11", 4, "5", "8")
+        assert read_row(row.to_bytes()) == row
+
+
+def test_how_many_are_kept() -> None:
+    """Of the minutes as many as the last 24 hours are made of."""
+    assert parse_keep("1m=527040,1h=8784") == {"1m": 527_040, "1h": 8784}
+    for text in ("", "1m", "1m=0", "2m=5", "1m=x", "1m=1439"):
+        with pytest.raises(ValueError, match="1m"):
+            parse_keep(text)
 
 
 def test_of_one_time_one_counts() -> None:

@@ -114,6 +114,15 @@ def test_a_state_of_many_markets_is_lost_with_the_link() -> None:
     assert json.loads(state.snapshot() or b"") == [row("C", 3)]
 
 
+def test_no_market_is_a_state_that_says_nothing() -> None:
+    """What comes from then on is all that there is."""
+    state = MarketsState()
+    state.seed(b"[]")
+    assert (state.is_complete, state.snapshot()) == (True, None)
+    state.record(array([("A", 1)]))
+    assert json.loads(state.snapshot() or b"") == [row("A", 1)]
+
+
 def test_copies_are_apart() -> None:
     """What is shared by many clients stays as it is."""
     candle, markets = CandleMessage.parse(kline(1, 1, False)), MarketsMessage.parse(array([("A", 1)]))

@@ -102,6 +102,8 @@ def test_what_is_no_pattern_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["book@A", "a@trade", "Depth@A", "x*@A", "depth?@A", "9@A"])
 def test_a_kind_that_nobody_declared_is_refused(text: str) -> None:
     """With those that are."""
-    with pytest.raises(BadGlob, match=r"of one of the kinds trade, depth, ticker, orders$"):
+    with pytest.raises(
+        BadGlob, match=r"of one of the kinds trade, depth, ticker, kline_<interval>, miniTicker, !miniTicker, orders$"
+    ):
         parse_glob(text, KINDS)
     assert is_glob(text), "others may have declared it"

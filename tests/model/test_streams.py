@@ -23,10 +23,12 @@ def test_built_in_kinds(name: str) -> None:
 
 def test_loss_policies() -> None:
     """Trades are all kept, depth updates merged, of tickers the newest counts."""
-    assert {kind.name: kind.loss for kind in BUILT_IN} == {
+    assert {kind.name: kind.loss for kind in BUILT_IN if not kind.name.startswith("kline_")} == {
         "trade": LossPolicy.KEEP,
         "depth": LossPolicy.MERGE,
         "ticker": LossPolicy.LATEST,
+        "miniTicker": LossPolicy.LATEST,
+        "!miniTicker": LossPolicy.MERGE,
     }
 
 
@@ -61,7 +63,7 @@ def test_spellings(spelling: str, name: str) -> None:
         ("trade@", "expected <kind>@<market>"),
         ("@TATA_INR", "expected <kind>@<market>"),
         ("trade@@TATA_INR", "expected <kind>@<market>"),
-        ("candle@TATA_INR", "the kind is none of trade, depth, ticker"),
+        ("candle@TATA_INR", "the kind is none of trade, depth, ticker, kline_<interval>, miniTicker, !miniTicker"),
         ("TATA_INR@trade", "the kind is none of"),
         ("Tata_inr@trade", "the kind is none of"),
         ("Trade@TATA_INR", "the kind is none of"),

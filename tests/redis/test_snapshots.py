@@ -17,7 +17,7 @@ from twisted.logger import formatEvent
 from marketfeed.boundaries import Snapshots
 from marketfeed.model.streams import snapshot_key
 from marketfeed.redis.commands import CommandRefused, KeyedCommands, OutOfReach
-from marketfeed.redis.snapshots import REACH_SECONDS, RedisSnapshots
+from marketfeed.redis.snapshots import REACH_SECONDS, RedisSnapshots, SnapshotPlaces
 from tests.conftest import LogCapture
 from tests.strategies import property_test
 
@@ -57,7 +57,7 @@ class FakeCommands:
 
 if TYPE_CHECKING:
     _commands: KeyedCommands = FakeCommands()
-    _snapshots: Snapshots = RedisSnapshots(Clock(), FakeCommands(), "", 1)
+    _snapshots: Snapshots = RedisSnapshots(Clock(), FakeCommands(), SnapshotPlaces("", 1))
 
 
 class World:
@@ -66,7 +66,7 @@ class World:
     def __init__(self, prefix: str = "", max_payload: int = 10) -> None:
         self.clock = Clock()
         self.commands = FakeCommands()
-        self.snapshots = RedisSnapshots(self.clock, self.commands, prefix, max_payload)
+        self.snapshots = RedisSnapshots(self.clock, self.commands, SnapshotPlaces(prefix, max_payload))
         Service.startService(self.snapshots)
         self.read: dict[str, bytes | None] = {}
 

@@ -82,6 +82,9 @@ async def test_commands_do_what_they_are_shown_for(block: Block, harness: Harnes
     if "marketfeed bridge" in script:
         await a_bridge_copies(harness, redis, machine, script)
         return
+    if "marketfeed candles" in script:
+        await candles_are_made(harness, redis, machine, script)
+        return
     if "marketfeed simulate" in script:
         await a_market_is_simulated(harness, server, redis, machine, script)
         return
@@ -209,6 +212,20 @@ async def an_engine_is_checked(harness: Harness, redis: Redis, machine: Machine,
         process.signal("INT")
     assert await process.wait() == 0, process.lines.all
     assert any(line.startswith("trade ") for line in process.lines.all)
+
+
+async def candles_are_made(harness: Harness, redis: Redis, machine: Machine, script: str) -> None:
+    """Of the trades that an engine publishes while the service runs."""
+    process = machine.run(f"exec {script}", {})
+    await process.expect("every channel is listened to")
+
+    async def are_there() -> bool:
+        await redis.publish("trade@TATA_INR", trade())
+        return bool(await redis.command("EXISTS", "candles:{TATA_INR}:state"))
+
+    await harness.eventually(are_there)
+    process.signal("INT")
+    assert await process.wait() == 0
 
 
 async def a_bridge_copies(harness: Harness, redis: Redis, machine: Machine, script: str) -> None:

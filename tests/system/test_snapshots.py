@@ -17,7 +17,7 @@ from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channel_sampler import ChannelSampler
 from marketfeed.redis.preload import Preload
 from marketfeed.redis.routed_commands import RoutedCommands
-from marketfeed.redis.snapshots import RedisSnapshots
+from marketfeed.redis.snapshots import RedisSnapshots, SnapshotPlaces
 from marketfeed.redis.topology import Node, OneServer
 from tests.conftest import LogCapture
 from tests.system.harness import Harness, Redis, RedisServer
@@ -32,7 +32,7 @@ class Reader:
         address = RedisAddress(path=server.path, username=user or None, password=user or None)
         node = Node("redis", address, UNIXClientEndpoint(harness.reactor, server.path))
         self.commands = RoutedCommands(harness.reactor, OneServer(node))
-        self.snapshots = RedisSnapshots(harness.reactor, self.commands, PREFIX, 100)
+        self.snapshots = RedisSnapshots(harness.reactor, self.commands, SnapshotPlaces(PREFIX, 100))
         self.found: list[str] = []
         globs = [parse_glob("depth@*", BUILT_IN), parse_glob("trade@T", BUILT_IN)]
 

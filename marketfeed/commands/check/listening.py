@@ -28,7 +28,7 @@ from marketfeed.redis.preload import Preload
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.routed_listener import make_listener
 from marketfeed.redis.routed_source import RoutedSource
-from marketfeed.redis.snapshots import RedisSnapshots
+from marketfeed.redis.snapshots import RedisSnapshots, SnapshotPlaces
 from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.streams import RedisStreams
 from marketfeed.redis.topology import Node
@@ -179,7 +179,7 @@ def read_states(
 ) -> Deferred[None]:
     """Let the states of what was heard be judged: those that are kept beside the streams, or are found in them."""
     prefix, max_payload = settings.channel_prefix, settings.max_payload
-    keys = RedisSnapshots(clock, commands, prefix, max_payload)
+    keys = RedisSnapshots(clock, commands, SnapshotPlaces(prefix, max_payload))
     keys.startService()  # type: ignore[no-untyped-call]
     snapshots: Snapshots = keys
     if on_streams:

@@ -74,6 +74,7 @@ class Place(msgspec.Struct, frozen=True):
         if settings.demo:
             warm = (*settings.warm, *demo_globs())
             settings = msgspec.structs.replace(settings, demo=False, warm=warm, drain_seconds=0.0)
+        settings = msgspec.structs.replace(settings, candles=False)
         if self.role.server is not None:
             settings = msgspec.structs.replace(settings, redis=RedisAddress(path=self.role.server))
         return msgspec.structs.replace(settings, port=self.role.port)

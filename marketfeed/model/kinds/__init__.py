@@ -14,16 +14,22 @@ from marketfeed.model.kinds.partial_depth import PARTIAL_DEPTHS
 from marketfeed.model.kinds.ticker import TICKER
 from marketfeed.model.kinds.trade import TRADE
 
-__all__ = ["BUILT_IN", "EVENTS", "MADE", "SHOWN", "by_event"]
+__all__ = ["BUILT_IN", "EVENTS", "MADE", "SHOWN", "by_event", "listed"]
 
-BUILT_IN = (TRADE, DEPTH, TICKER)
-MADE = (AGG_TRADE, BOOK_TICKER, *PARTIAL_DEPTHS, *KLINES, MINI_TICKER, ALL_MINI_TICKERS)
+BUILT_IN = (TRADE, DEPTH, TICKER, *KLINES, MINI_TICKER, ALL_MINI_TICKERS)
+MADE = (AGG_TRADE, BOOK_TICKER, *PARTIAL_DEPTHS)
 """What is made of these, rather than published by an engine."""
 
 
 def by_event(kinds: Iterable[StreamKind]) -> dict[str, StreamKind]:
     """Kinds by what their publications may have as `e`."""
     return {event: kind for kind in kinds for event in kind.shape.events}
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of kinds for somebody to read, who is spared sixteen kinds of candles."""
+    candles = {kind.name for kind in KLINES}
+    return ", ".join(dict.fromkeys("kline_<interval>" if name in candles else name for name in names))
 
 
 EVENTS = by_event(BUILT_IN)

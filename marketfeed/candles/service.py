@@ -1,0 +1,456 @@
+"""The candle service: one of those that run is at work, takes all trades, writes candles, and publishes them.
+
+1. Who has the lease leads. It takes each market over as its first trade is found, and goes on where it was written;
+   what comes meanwhile waits. Who is overtaken drops everything, and waits for the lease again.
+2. Four times a second what is due is closed by the clock, written, and then published. While Redis is out of reach
+   nothing is lost: it is written later, once.
+3. Which streams somebody wants is asked once a second.
+4. What is no trade, and a trade that cannot count, is counted by its reason, and the log has a line now and then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
+from typing import Any, Protocol, cast
+
+import msgspec
+from twisted.application.service import IService, MultiService
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.task import deferLater
+
+from marketfeed.boundaries import Clock
+from marketfeed.candles.lease import LOOK_SECONDS, Lease
+from marketfeed.candles.market import Market, Publication
+from marketfeed.candles.store import CandleStore, Change, Overtaken
+from marketfeed.candles.trades import Taker, Trades
+from marketfeed.model.candle_store import WANTED_SECONDS, CandleKeys
+from marketfeed.model.candles import Dropped
+from marketfeed.model.intervals import Calendar
+from marketfeed.model.kinds.fields import is_market
+from marketfeed.model.kinds.kline import INTERVALS
+from marketfeed.model.kinds.mini_ticker import ALL_MINI_TICKERS, MINI_TICKER
+from marketfeed.model.kinds.trade import TRADE
+from marketfeed.model.publications import BadPublication, PublicationReader
+from marketfeed.model.rate import TokenBucket
+from marketfeed.model.statistics import DAY_MS
+from marketfeed.model.streams import StreamName
+from marketfeed.model.trades import BadTrade, read_trade
+from marketfeed.redis.commands import CommandFault, KeyedCommands, OutOfReach
+from marketfeed.runtime.logs import Log
+
+__all__ = ["MOST_MARKETS", "CandleLimits", "CandleService", "Past", "Publisher"]
+
+MOST_MARKETS = 10_000
+_ROUND_SECONDS = 0.25
+_MINUTE_MS = 60_000
+_LINES = 1 / 10
+_ARRAY_BYTES = 65_536
+_PORTION = 500
+_FIELDS = 200
+"""Of a hash, written at once."""
+_ALL = str(StreamName(ALL_MINI_TICKERS, ALL_MINI_TICKERS.only))
+
+
+class CandleLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator says. `late_ms`: how old a trade may be when it comes."""
+
+    prefix: str
+    max_payload: int
+    calendar: Calendar
+    late_ms: int = 3_600_000
+
+
+class Publisher(Protocol):
+    """What publishes, in order; what cannot be published is dropped."""
+
+    def publish(self, batch: list[tuple[str, bytes]]) -> None:
+        """(channel, payload) pairs."""
+
+
+Past = Callable[[str, int], Iterable[tuple[int, bytes]]]
+"""The trades of a market before a moment, in ms since 1970: when each came, and what was published, oldest first."""
+
+
+class _Known(msgspec.Struct, eq=False):
+    """A market that the leader knows. `waiting`: what came before it was taken over; None: it has been."""
+
+    market: Market
+    reader: PublicationReader
+    waiting: list[tuple[bytes, int, bytes]] | None
+    written: tuple[Change, list[Publication]] | None = None
+    is_closing: bool = False
+
+
+class CandleService(MultiService):
+    """All of it. `lead`: makes where trades come from, for a leader; `now`: s since 1970; `past`: what is to be known
+    of a market of which nothing was written yet.
+
+    `counts`: trades that counted, as `taken`, and those that did not, by reason.
+    """
+
+    log = Log()
+
+    def __init__(
+        self,
+        clock: Clock,
+        limits: CandleLimits,
+        commands: KeyedCommands,
+        store: CandleStore,
+        lease: Lease,
+        publisher: Publisher,
+        lead: Callable[[Taker], Trades],
+        now: Callable[[], float] = time.time,
+        past: Past | None = None,
+    ) -> None:
+        MultiService.__init__(self)
+        self._clock = clock
+        self._limits = limits
+        self._commands = commands
+        self._store = store
+        self._lease = lease
+        self._publisher = publisher
+        self._lead = lead
+        self._past = past
+        self._now = now
+        self._keys = CandleKeys(limits.prefix)
+        self._markets: dict[str, _Known] = {}
+        self._trades: Trades | None = None
+        self._wanted: dict[str, set[str]] = {}
+        self._wanted_minis: set[str] = set()
+        self._are_all_wanted = False
+        self._minis: dict[str, bytes] = {}  # that changed since they were last published together
+        self._minute = 0
+        self._work: list[Deferred[Any]] = []
+        self._lines = TokenBucket(_LINES, 3, clock.seconds())
+        self._last_fault = ""
+        self.counts = Counter(dict.fromkeys(("taken", *Dropped.ALL), 0))
+        self.written = 0
+        """Changes that Redis has."""
+        self.newest = 0
+        """When the newest trade came, in ms since 1970."""
+
+    @property
+    def is_leading(self) -> bool:
+        """This one is at work."""
+        return self._trades is not None
+
+    @property
+    def is_reached(self) -> bool:
+        """Trades come, as far as is known."""
+        return self._trades is not None and self._trades.is_reached
+
+    @property
+    def fault(self) -> str:
+        """Why Redis was not written to at the last try; empty: it was."""
+        return self._last_fault
+
+    @property
+    def markets(self) -> int:
+        """How many it has."""
+        return len(self._markets)
+
+    def startService(self) -> None:
+        MultiService.startService(self)
+        self._work = [Deferred.fromCoroutine(each) for each in (self._hold_lease(), self._rounds())]
+
+    async def _stopped(self) -> None:
+        for each in self._work:
+            each.cancel()
+        await DeferredList(self._work, consumeErrors=True)
+        await self._step_down()
+        await self._lease.give_up()
+        await MultiService.stopService(self)
+
+    def stopService(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stopped())
+
+    # Who leads.
+
+    async def _hold_lease(self) -> None:
+        while True:
+            try:
+                has_lease = await self._lease.take()
+                self._works()
+                if has_lease and self._trades is None:
+                    await self._store.lead()
+                    self._begin()
+                elif not has_lease and self._trades is not None:
+                    self.log.warn("candles: another one leads")
+                    await self._step_down()
+                elif self._trades is not None:
+                    await self._look_who_wants()
+            except CommandFault as fault:
+                self._failed(fault)
+            await deferLater(self._clock, LOOK_SECONDS)
+
+    def _begin(self) -> None:
+        self.log.info("candles: this one leads, as number {number}", number=self._store.number)
+        self._trades = trades = self._lead(self)
+        cast(IService, trades).setServiceParent(self)
+
+    async def _step_down(self) -> None:
+        trades, self._trades = self._trades, None
+        self._markets = {}
+        self._minis = {}
+        if trades is not None:
+            await cast(Any, trades).disownServiceParent()
+
+    def _works(self) -> None:
+        self._last_fault = ""
+
+    def _failed(self, fault: CommandFault) -> None:
+        before, self._last_fault = self._last_fault, str(fault)
+        if self._last_fault != before and not isinstance(fault, OutOfReach):  # whose link that is has said so
+            self.log.error("candles: Redis cannot be written to: {why}", why=self._last_fault)
+
+    # What the trades' source says.
+
+    def found(self, market: str) -> None:
+        """See `Taker`."""
+        if market not in self._markets:
+            self._know(market)
+
+    def take(self, market: str, payload: bytes, came: int, position: bytes) -> None:
+        """See `Taker`."""
+        known = self._markets.get(market) or self._know(market)
+        if known is None:
+            return
+        if known.waiting is not None:
+            known.waiting.append((payload, came, position))
+        else:
+            self._count(known, payload, came, position)
+
+    def refused(self, what: str, why: str) -> None:
+        """See `Taker`."""
+        self._failed(CommandFault(f"{what} is refused: {why}"))
+
+    def _know(self, market: str) -> _Known | None:
+        if not is_market(market) or len(self._markets) >= MOST_MARKETS:
+            self._drop(market, Dropped.BAD, f"no market, or one more than {MOST_MARKETS}")
+            return None
+        name = StreamName(TRADE, market)
+        names = (str(name), self._limits.prefix + str(name))
+        made = Market(market, self._limits.calendar, self._limits.late_ms)
+        known = _Known(made, PublicationReader(name, names, self._limits.max_payload), [])
+        self._markets[market] = known
+        Deferred.fromCoroutine(self._take_over(known))
+        return known
+
+    async def _take_over(self, known: _Known) -> None:
+        name = known.market.name
+        since = self._ms() - DAY_MS
+        while self._markets.get(name) is known:
+            try:
+                stored = await self._store.load(name, since)
+                break
+            except Overtaken as overtaken:
+                await self._overtaken(overtaken)
+                return
+            except CommandFault as fault:
+                self._failed(fault)
+                await deferLater(self._clock, LOOK_SECONDS)
+        if self._markets.get(name) is not known or self._trades is None:
+            return
+        try:
+            known.market.load(stored)
+        except (ValueError, TypeError, KeyError, ArithmeticError) as fault:
+            self.log.error(
+                "candles: what was written of {market} cannot be read, its open candles begin anew: {why}",
+                market=name,
+                why=str(fault)[:80],
+            )
+        if self._past is not None and not stored.turn:
+            await self._take_past(known, self._past(name, known.waiting[0][1] if known.waiting else self._ms()))
+        for interval in self._wanted.get(name, ()):
+            known.market.want(interval, self._ms())
+        if self._markets.get(name) is not known or self._trades is None:
+            return
+        self._trades.follow(name, known.market.position)
+        waiting, known.waiting = known.waiting or [], None
+        for each in waiting:
+            self._count(known, *each)
+
+    async def _take_past(self, known: _Known, past: Iterable[tuple[int, bytes]]) -> None:
+        """What was traded before anybody looked, oldest first; written a portion at a time."""
+        trades = iter(past)
+        while portion := list(islice(trades, _PORTION)):
+            for came, payload in portion:
+                self._count(known, payload, came, known.market.position)
+            known.market.pass_time(portion[-1][0])
+            change, _ = known.market.change(portion[-1][0], ())
+            try:
+                await self._store.write([change])
+            except (CommandFault, Overtaken):
+                return  # the rest is a demo's
+            await deferLater(self._clock, 0)
+
+    def _count(self, known: _Known, payload: bytes, came: int, position: bytes) -> None:
+        market = known.market
+        try:
+            trade = read_trade(known.reader.read(payload), came)
+        except (BadPublication, BadTrade) as bad:
+            market.skip(position)
+            self._drop(market.name, Dropped.BAD, str(bad))
+            return
+        why = market.take(trade, came, position)
+        if why is None:
+            self.counts["taken"] += 1
+            self.newest = came
+        else:
+            self._drop(market.name, why, f"id {trade.number}, time {trade.time}, came {came}")
+
+    def _drop(self, market: str, reason: str, what: str) -> None:
+        self.counts[reason] += 1
+        if self._lines.take(self._clock.seconds()):
+            line = "candles: a trade of {market} does not count, {reason}: {what}"
+            self.log.warn(line, market=market[:64], reason=reason, what=what[:200])
+
+    # What is due.
+
+    async def _rounds(self) -> None:
+        while True:
+            try:
+                if self._trades is not None:
+                    await self._round(self._trades)
+            except Overtaken as overtaken:
+                await self._overtaken(overtaken)
+            except CommandFault as fault:
+                self._failed(fault)
+            except CancelledError:
+                raise
+            except Exception:
+                self.log.failure("candles: internal error")
+            await deferLater(self._clock, _ROUND_SECONDS)
+
+    async def _overtaken(self, why: Overtaken) -> None:
+        if self._trades is not None:
+            self.log.warn("candles: {why}", why=str(why))
+            await self._step_down()
+
+    async def _round(self, trades: Trades) -> None:
+        now = self._ms()
+        for known in [*self._markets.values()]:
+            if known.waiting is None and not known.is_closing and known.market.is_over(now):
+                known.is_closing = True
+                trades.reached_end(known.market.name).addCallback(self._reached_end, known, now)
+        quiet: list[Publication] = []
+        for name, intervals in self._wanted.items():
+            quiet_one = self._markets.get(name)
+            if quiet_one is not None and quiet_one.waiting is None:
+                quiet += quiet_one.market.quiet(now, intervals)
+        self._publish(quiet)
+        due = [known for known in self._markets.values() if known.written or known.market.is_due(now)]
+        for known in due:
+            if known.written is None:
+                known.written = known.market.change(now, self._wanted.get(known.market.name, ()))
+        if due:
+            await self._write(due)
+        await self._tell_of_days(now, [known.market for known in due])
+
+    def _reached_end(self, has: bool, known: _Known, now: int) -> None:
+        known.is_closing = False
+        if has and self._markets.get(known.market.name) is known:
+            known.market.pass_time(now)
+
+    async def _write(self, due: Sequence[_Known]) -> None:
+        await self._store.write([known.written[0] for known in due if known.written is not None])
+        self._works()
+        publications: list[Publication] = []
+        for known in due:
+            assert known.written is not None
+            publications += known.written[1]
+            known.written = None
+        self.written += len(due)
+        self._publish(publications)
+
+    async def _tell_of_days(self, now: int, changed: Sequence[Market]) -> None:
+        """The last 24 hours of the markets that have changed; once a minute, of all."""
+        if now // _MINUTE_MS != self._minute:
+            self._minute = now // _MINUTE_MS
+            changed = [known.market for known in self._markets.values() if known.waiting is None]
+        fields: list[bytes | str] = []
+        publications: list[Publication] = []
+        for market in changed:
+            found = market.ticker(now)
+            if found is None:
+                continue
+            ticker, mini = found
+            fields += [market.name, ticker]
+            if mini is not None:
+                self._minis[market.name] = mini
+                if market.name in self._wanted_minis:
+                    publications.append((f"{MINI_TICKER.name}@{market.name}", mini))
+        self._publish(publications)
+        key = self._keys.tickers
+        for at in range(0, len(fields), 2 * _FIELDS):
+            await self._commands.ask_for(key.encode(), "HSET", key, *fields[at : at + 2 * _FIELDS])
+
+    # What is wanted, and published.
+
+    async def _look_who_wants(self) -> None:
+        key = self._keys.wanted
+        since = int(self._now() - WANTED_SECONDS)
+        names = await self._commands.ask_for(key.encode(), "ZRANGEBYSCORE", key, since, "+inf")
+        wanted: dict[str, set[str]] = {}
+        minis = set()
+        for name in names:
+            kind, _, market = name.decode("latin-1").partition("@")
+            if kind == MINI_TICKER.name:
+                minis.add(market)
+            elif kind.startswith("kline_") and kind[len("kline_") :] in INTERVALS:
+                wanted.setdefault(market, set()).add(kind[len("kline_") :])
+        before, self._wanted_minis = self._wanted_minis, minis
+        were_all, self._are_all_wanted = self._are_all_wanted, _ALL.encode() in names
+        now = self._ms()
+        self._tell_anew(now, minis - before, are_all=self._are_all_wanted and not were_all)
+        for name, known in self._markets.items():
+            for interval in wanted.get(name, ()):
+                known.market.want(interval, now)
+            if name in self._wanted:
+                known.market.unwant(wanted.get(name, ()))
+        self._wanted = wanted
+        self._publish_all()
+
+    def _tell_anew(self, now: int, minis: Collection[str], *, are_all: bool) -> None:
+        """Somebody wants the last 24 hours of these markets, or of all, who has not until now."""
+        publications: list[Publication] = []
+        for name in self._markets if are_all else minis:
+            known = self._markets.get(name)
+            found = known.market.ticker(now, again=True) if known is not None and known.waiting is None else None
+            mini = None if found is None else found[1]
+            if mini is not None:
+                self._minis[name] = mini
+                if name in minis:
+                    publications.append((f"{MINI_TICKER.name}@{name}", mini))
+        self._publish(publications)
+
+    def _publish_all(self) -> None:
+        minis, self._minis = self._minis, {}
+        if not self._are_all_wanted:
+            return
+        part: list[bytes] = []
+        size = 2
+        publications = []
+        for mini in minis.values():
+            if part and size + len(mini) + 1 > _ARRAY_BYTES:
+                publications.append((_ALL, _array(part)))
+                part, size = [], 2
+            part.append(mini)
+            size += len(mini) + 1
+        if part:
+            publications.append((_ALL, _array(part)))
+        self._publish(publications)
+
+    def _publish(self, publications: Sequence[Publication]) -> None:
+        if publications:
+            self._publisher.publish([(self._limits.prefix + stream, data) for stream, data in publications])
+
+    def _ms(self) -> int:
+        return int(self._now() * 1000)
+
+
+def _array(parts: Sequence[bytes]) -> bytes:
+    return b"[" + b",".join(parts) + b"]"

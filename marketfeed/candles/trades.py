@@ -1,0 +1,221 @@
+"""Where the trades come from: channels, as they are heard, or Redis Streams, each entry once.
+
+1. Of channels nothing is known but what is heard: what is published while the link is away is in no candle, which the
+   log says. What is heard is up to date.
+2. Streams are read on behind where the market was written, and one that never was, from its beginning. Markets are
+   found among the keys.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Protocol, cast
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred, succeed
+
+from marketfeed.boundaries import Clock, Subscriber
+from marketfeed.model.entry_ids import read_id
+from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.kinds.trade import TRADE
+from marketfeed.model.selection import StreamSelection
+from marketfeed.model.stream_globs import parse_glob
+from marketfeed.redis.archive import RedisArchive
+from marketfeed.redis.preload import Preload
+from marketfeed.redis.routed_commands import RoutedCommands
+from marketfeed.redis.routed_listener import make_listener
+from marketfeed.redis.routed_source import RoutedSource
+from marketfeed.redis.stream_reads import Reading
+from marketfeed.redis.streams import RedisStreams
+from marketfeed.redis.topology import Node, key_slot
+from marketfeed.redis.where import Where
+from marketfeed.runtime.logs import Log
+
+__all__ = ["HeardTrades", "ReadTrades", "Taker", "Trades"]
+
+_BEGINNING = b"0-0"
+
+
+class Taker(Protocol):
+    """Who takes the trades."""
+
+    def found(self, market: str) -> None:
+        """There are trades of this market; it may be said again."""
+
+    def take(self, market: str, payload: bytes, came: int, position: bytes) -> None:
+        """One publication, which came at `came`, in ms since 1970. `position`: its entry, where there are entries."""
+
+    def refused(self, what: str, why: str) -> None:
+        """The server does not permit some of them."""
+
+
+class HeardTrades(MultiService):
+    """A `Trades` of channels, and the sink of its listener. `selection`: which."""
+
+    log = Log()
+
+    def __init__(
+        self,
+        clock: Clock,
+        where: Where,
+        prefix: str,
+        selection: StreamSelection,
+        taker: Taker,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        MultiService.__init__(self)
+        self._prefix = len(prefix)
+        self._selection = selection
+        commands = selection.commands(prefix.encode())
+        self._index = {argument: index for index, (_, argument) in enumerate(commands)}
+        self._taker = taker
+        self._now = now
+        self._came = 0
+        self._was_complete = False
+        self.is_reached = False
+        listener = make_listener(clock, where.channels, commands, self, is_sharded=where.is_sharded)
+        cast(IService, listener).setServiceParent(self)
+
+    def follow(self, market: str, position: bytes) -> None:
+        """Nothing is to be asked for."""
+
+    def reached_end(self, market: str) -> Deferred[bool]:
+        """See `Trades`."""
+        return succeed(self.is_reached)
+
+    def arrived(self) -> None:
+        self._came = int(self._now() * 1000)
+
+    def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
+        stream = channel[self._prefix :]
+        if self._selection.first(stream) != self._index[subscription]:
+            return  # it comes once more
+        kind, _, market = stream.decode("latin-1").partition("@")
+        if kind == TRADE.name:
+            self._taker.take(market, payload, self._came, b"")
+
+    def flush(self) -> None:
+        """Nothing waits for that."""
+
+    def complete(self) -> None:
+        self.is_reached = self._was_complete = True
+        self.log.info("candles: every channel is listened to")
+
+    def refused(self, subscription: bytes, why: str) -> bool:
+        self._taker.refused(self._selection.texts[self._index[subscription]], why)
+        return True
+
+    def lost(self, good_at: float) -> None:
+        if self.is_reached:
+            self.is_reached = False
+            self.log.error("candles: trades that are published from now on are in no candle, until all is heard again")
+
+
+class ReadTrades(MultiService):
+    """A `Trades` of Redis Streams, and the sink of their source. `patterns`: which are looked for."""
+
+    log = Log()
+
+    def __init__(
+        self,
+        clock: Clock,
+        where: Where,
+        prefix: str,
+        patterns: Sequence[str],
+        taker: Taker,
+        commands: RoutedCommands,
+    ) -> None:
+        MultiService.__init__(self)
+        self._prefix = prefix
+        self._has_slots = where.has_slots
+        self._taker = taker
+        topology = where.keys
+        archive = RedisArchive(commands, prefix)
+
+        def make(node: Node) -> RedisStreams:
+            return RedisStreams(
+                clock,
+                node.endpoint,
+                node.address,
+                self,
+                prefix,
+                archive=archive,
+                name=f"{node.name} trades",
+                doubt=topology.doubt if where.has_slots else None,
+                certain_at=partial(topology.certain_at, node),
+            )
+
+        self._source = RoutedSource(topology, make, self, prefix, archive=archive)
+        globs = [parse_glob(pattern, BUILT_IN) for pattern in patterns]
+        preload = Preload(clock, commands.each, self.discovered, globs, prefix, None)
+        for each in (self._source, preload):
+            cast(IService, each).setServiceParent(self)
+        self._away: set[str] = set()
+
+    @property
+    def is_reached(self) -> bool:
+        """No server is out of reach."""
+        return not self._away
+
+    def follow(self, market: str, position: bytes) -> None:
+        """See `Trades`."""
+        stream = f"{TRADE.name}@{market}"
+        key = (self._prefix + stream).encode()
+        reading = Reading(stream, key, key_slot(key) if self._has_slots else 0)
+        reading.at = position or _BEGINNING
+        reading.told = reading.at.decode()
+        self._source.want(stream, reading)
+
+    def reached_end(self, market: str) -> Deferred[bool]:
+        """See `Trades`."""
+        return self._source.caught_up(f"{TRADE.name}@{market}").addCallback(lambda server: server is not None)
+
+    # What the source says.
+
+    def publish(self, stream: str, payload: bytes, offset: str | None = None) -> None:
+        assert offset is not None
+        came, _ = read_id(offset)
+        self._taker.take(stream.partition("@")[2], payload, came, offset.encode())
+
+    def discovered(self, stream: str) -> None:
+        kind, _, market = stream.partition("@")
+        if kind == TRADE.name:
+            self._taker.found(market)
+
+    def missed(self, stream: str, seconds: float) -> None:
+        self.log.error("candles: entries of {stream} are gone that were in no candle yet", stream=stream)
+
+    def refused(self, stream: str, why: str) -> None:
+        self._taker.refused(stream, why)
+
+    def reached(self, link: str) -> None:
+        self._away.discard(link)
+
+    def lost(self, since: int, streams: Collection[str], link: str) -> None:
+        if link:
+            self._away.add(link)
+
+    # A read is in no hurry here, and where a stream begins is known.
+
+    def confirmed(self, stream: str, after: str | None = None) -> None: ...
+    def flush(self) -> None: ...
+    def behind(self) -> list[Subscriber]:
+        return []
+
+
+class Trades(Protocol):
+    """Where they come from; a service as well.
+
+    `is_reached`: nothing that is published now escapes.
+    """
+
+    @property
+    def is_reached(self) -> bool: ...
+
+    def follow(self, market: str, position: bytes) -> None:
+        """Bring those of a market behind this position; b"": from the beginning."""
+
+    def reached_end(self, market: str) -> Deferred[bool]:
+        """Wait until all that has been published by now was taken. Whether that is so; it never fails."""

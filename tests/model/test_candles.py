@@ -1,0 +1,311 @@
+"""Candles against a plain reference, over any sequence of trades, with restarts anywhere: equal to the last digit."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketfeed.model.candle_store import Row, row_of
+from marketfeed.model.candles import AHEAD_MS, Candle, Dropped, MarketCandles, flat, missing
+from marketfeed.model.intervals import Calendar
+from marketfeed.model.kinds.kline import INTERVALS, KLINES
+from marketfeed.model.publications import PublicationReader
+from marketfeed.model.streams import StreamKinds
+from marketfeed.model.trades import BadTrade, RecentIds, Trade, read_trade
+from tests.strategies import property_test
+
+LATE = 3_600_000
+MONTH_END = 1_798_761_600_000  # 2027-01-01 00:00 UTC
+DAY = 86_400_000
+
+
+def trade(number: int, time: int, price: str = "10", quantity: str = "1", is_maker: bool = False) -> Trade:
+    return Trade(number, time, price, quantity, is_maker, Decimal(price), Decimal(quantity))
+
+
+class Reference:
+    """All candles of all trades, each looked at anew: slow, and plain. It knows when a candle was closed."""
+
+    def __init__(self, calendar: Calendar) -> None:
+        self.calendar = calendar
+        self.of: dict[tuple[str, int], list[tuple[Trade, bool]]] = {}
+        self.newest: dict[str, int] = {}
+        self.closed_until: dict[str, int] = {}
+        self.ids: list[int] = []
+
+    def take(self, one: Trade, came: int) -> str | None:
+        if one.time > came + AHEAD_MS:
+            return "too-far-ahead"
+        if one.time < max(0, came - LATE):
+            return "too-late"
+        if one.number in self.ids[-10_000:]:
+            return "repeated"
+        self.ids.append(one.number)
+        for interval in INTERVALS:
+            start = self.calendar.start(interval, one.time)
+            is_late = start < max(self.newest.get(interval, -1), self.closed_until.get(interval, -1))
+            if not is_late:
+                self.newest[interval] = start
+            self.of.setdefault((interval, start), []).append((one, is_late))
+        return None
+
+    def pass_time(self, now: int) -> None:
+        for interval, start in self.newest.items():
+            if (end := self.calendar.next(interval, start)) <= now:
+                self.closed_until[interval] = max(end, self.closed_until.get(interval, 0))
+
+    def row(self, interval: str, start: int) -> Any:
+        """The numbers of a candle."""
+        trades = [one for one, _ in self.of[interval, start]]
+        in_time = [one for one, is_late in self.of[interval, start] if not is_late] or trades[:1]
+        if in_time == trades[:1] and self.of[interval, start][0][1]:
+            in_time = trades  # all are late: the first and the last of those that were written together
+        prices = [Fraction(one.price) for one in trades]
+        buys = [one for one in trades if not one.is_maker]
+        return (
+            max(prices),
+            min(prices),
+            sum(Fraction(one.quantity) for one in trades),
+            sum(Fraction(one.price) * Fraction(one.quantity) for one in trades),
+            len(trades),
+            sum((Fraction(one.quantity) for one in buys), Fraction()),
+            sum((Fraction(one.price) * Fraction(one.quantity) for one in buys), Fraction()),
+        ), (in_time[0].price, in_time[-1].price)
+
+
+def numbers(row: Row) -> Any:
+    return (
+        Fraction(row.high),
+        Fraction(row.low),
+        Fraction(row.volume),
+        Fraction(row.quote_volume),
+        row.trades,
+        Fraction(row.taker_volume),
+        Fraction(row.taker_quote_volume),
+    )
+
+
+class Kept:
+    """What is written, as the service writes it, and what goes on from there."""
+
+    def __init__(self, calendar: Calendar) -> None:
+        self.calendar = calendar
+        self.candles = MarketCandles(calendar, LATE)
+        self.rows: dict[tuple[str, int], Row] = {}
+        self.ids: dict[str, Any] = {}
+
+    def write(self) -> None:
+        for interval, candle in self.candles.closed:
+            self.rows[interval, candle.start] = candle.row()
+        for key, candle in self.candles.late.items():
+            row = self.rows.get(key)
+            self.rows[key] = candle.row() if row is None else candle.amended(row)
+        self.candles.closed.clear()
+        self.candles.late.clear()
+        changed, gone = self.candles.ids.unwritten()
+        self.ids |= json.loads(json.dumps(changed))
+        for number in gone:
+            self.ids.pop(str(number), None)
+
+    def restart(self) -> None:
+        """From what is written, by way of JSON."""
+        self.write()
+        written = json.loads(json.dumps(self.candles.written()))
+        self.candles = MarketCandles(self.calendar, LATE)
+        self.candles.read(written, RecentIds.of({int(number): runs for number, runs in self.ids.items()}))
+
+    def all(self) -> dict[tuple[str, int], Row]:
+        self.write()
+        return self.rows | {(interval, each.start): each.row() for interval, each in self.candles.open.items()}
+
+
+decimals = st.decimals(0, 10**6, allow_nan=False, places=6).map(str) | st.sampled_from(
+    ["0.10", "1e3", "00.1", "1" * 40, "0." + "7" * 40, "100"]
+)
+steps = st.sampled_from((0, 1, 999, 1000, 59_000, 60_000, 3_599_999, 7_200_000, DAY, 3 * DAY, 31 * DAY))
+acts = st.lists(
+    st.tuples(
+        steps,  # how much later than the one before
+        st.sampled_from(
+            (0, 0, 0, 0, -1, -1500, -61_000, -LATE, -LATE - 1, AHEAD_MS, AHEAD_MS + 1)
+        ),  # its time, of that
+        st.integers(1, 30),
+        decimals,
+        decimals,
+        st.booleans(),
+        st.sampled_from(("", "", "", "write", "restart", "time")),
+    ),
+    max_size=25,
+)
+
+
+@property_test
+@given(acts, st.sampled_from((0, 330, -480, 845)))
+def test_any_sequence_of_trades(acts: list[Any], offset: int) -> None:
+    """Late ones, in the same ms, repeated, after hours and months; written, restarted, and closed by the clock."""
+    calendar = Calendar(offset * 60_000)
+    reference, kept = Reference(calendar), Kept(calendar)
+    came = MONTH_END - 100_000
+    for step, skew, number, price, quantity, is_maker, act in acts:
+        came += step
+        one = trade(number, came + skew, price, quantity, is_maker)
+        assert kept.candles.take(one, came) == reference.take(one, came)
+        if act == "time":
+            reference.pass_time(came - 2000)
+            kept.candles.pass_time(came - 2000)
+        elif act:
+            getattr(kept, act)()
+    rows = kept.all()
+    assert set(rows) == set(reference.of)
+    for (interval, start), row in rows.items():
+        expected, (first, last) = reference.row(interval, start)
+        assert numbers(row) == expected, (interval, start)
+        assert (row.open_time, row.close_time) == (start, calendar.next(interval, start) - 1)
+        if not all(is_late for _, is_late in reference.of[interval, start]):
+            assert (row.open, row.close) == (first, last)
+        assert "e" not in (row.volume + row.quote_volume).lower()
+
+
+def test_prices_keep_their_spelling() -> None:
+    """Of those that are equal the first one's, in the extremes; in open and close each its own."""
+    candles = MarketCandles(Calendar(), LATE)
+    for number, price in enumerate(("10.0", "10.00", "1e1", "9.990", "9.99")):
+        candles.take(trade(number, 1000, price), 1000)
+    row = candles.open["1m"].row()
+    assert (row.open, row.high, row.low, row.close) == ("10.0", "10.0", "9.990", "9.99")
+
+
+def test_what_is_published() -> None:
+    """As its kind requires, and the row that is kept says the same."""
+    candles = MarketCandles(Calendar(), LATE)
+    candles.take(trade(7, 61_000, "10.50", "2"), 61_000)
+    candles.take(trade(9, 62_000, "10.25", "4", True), 62_000)
+    candle = candles.open["1m"]
+    data = candle.publication("A_B", "1m", 62_500, is_closed=True)
+    name = StreamKinds(KLINES).parse("kline_1m@A_B")
+    assert PublicationReader(name, ("kline_1m@A_B",), 1 << 20).read(data) == data
+    assert json.loads(data) == {
+        "e": "kline", "E": 62_500, "s": "A_B",
+        "k": {
+            "t": 60_000, "T": 119_999, "s": "A_B", "i": "1m", "f": 7, "L": 9, "o": "10.50", "c": "10.25", "h": "10.50",
+            "l": "10.25", "v": "6", "n": 2, "x": True, "q": "62.00", "V": "2", "Q": "21.00", "B": "0",
+        },
+    }  # fmt: skip
+    assert row_of(data) == candle.row()
+
+
+def test_a_period_without_trades_is_flat() -> None:
+    """Where there has been a trade before."""
+    candles = MarketCandles(Calendar(), LATE)
+    assert candles.newest("1m", 1000) is None
+    candles.take(trade(1, 1000, "5.0"), 1000)
+    assert candles.newest("1m", 1000) is candles.open["1m"]
+    candles.pass_time(60_000)
+    candle = candles.newest("1m", 185_000)
+    assert candle is not None
+    assert candle.row() == Row(180_000, "5.0", "5.0", "5.0", "5.0", "0", 239_999, "0", 0, "0", "0")
+    assert (candle.first, candle.last) == (-1, -1)
+    assert [each.start for each in missing(Calendar(), "1m", 60_000, 185_000, "5.0", 10)] == [60_000, 120_000]
+    assert [each.start for each in missing(Calendar(), "1m", 60_000, 900_000, "5.0", 2)] == [780_000, 840_000]
+    assert list(missing(Calendar(), "1m", 180_000, 185_000, "5.0", 10)) == []
+    assert Candle.read(flat(0, 1000, "1").written()).row() == flat(0, 1000, "1").row()
+
+
+def test_a_late_trade_is_not_the_newest() -> None:
+    """What follows goes on from the price of the one before."""
+    candles = MarketCandles(Calendar(), LATE)
+    candles.take(trade(1, 100_000, "5"), 100_000)
+    candles.take(trade(2, 50_000, "4"), 100_000)
+    assert candles.last is not None
+    assert candles.last.price == "5"
+    assert [key for key in candles.late if key[0] == "1m"] == [("1m", 0)]
+
+
+numbers_of_trades = st.integers(0, 40) | st.sampled_from((1 << 60, -5, 1023, 1024, 1025))
+
+
+@property_test
+@given(
+    st.lists(st.tuples(numbers_of_trades, st.sampled_from(("", "", "write", "restart"))), max_size=120),
+    st.integers(1, 8),
+    st.integers(1, 5),
+)
+def test_the_ids_that_are_remembered(acts: list[tuple[int, str]], most: int, part: int) -> None:
+    """The last ones, in the order in which they came, and no others; also once they were written down, part by part."""
+
+    class Recent(RecentIds):
+        PART = part
+
+    recent, expected, kept = Recent(most), list[int](), dict[str, Any]()
+    for number, act in acts:
+        assert recent.add(number) == (number not in expected)
+        if number not in expected:
+            expected = [*expected, number][-most:]
+        if act:
+            changed, gone = recent.unwritten()
+            kept |= json.loads(json.dumps(changed))
+            for each in gone:
+                kept.pop(str(each), None)
+            assert len(kept) <= most // part + 2
+        if act == "restart":
+            recent = Recent.of({int(number): runs for number, runs in kept.items()}, most)
+    assert len(recent._blocks) <= most
+
+
+def test_little_of_the_ids_is_written_at_a_time() -> None:
+    """However many are remembered, and however they are spread."""
+    recent = RecentIds()
+    for number in range(0, 200_000, 7):
+        recent.add(number)
+    assert len(recent.unwritten()[0]) == 21
+    recent.add(-1)
+    ((_, runs),) = recent.unwritten()[0].items()
+    assert len(runs) <= RecentIds.PART
+    assert recent.unwritten() == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ('{"e":"trade","t":1,"m":true,"p":"1.50","q":"2","s":"A","T":5,"E":6}', trade(1, 5, "1.50", "2", True)),
+        ('{"e":"trade","t":1,"m":true,"p":"1.50","q":"2","s":"A","E":6}', trade(1, 6, "1.50", "2", True)),
+        ('{"e":"trade","t":1,"m":true,"p":"1.50","q":"2","s":"A"}', trade(1, 9, "1.50", "2", True)),
+        ('{"e":"trade","t":17.0,"m":false,"p":1.50,"q":2,"s":"A","T":5.0}', trade(17, 5, "1.50", "2")),
+        ('{"e":"trade","t":1,"m":false,"p":"1","q":1e2,"T":"soon","E":null}', trade(1, 9, "1", "1e2")),
+        ('{"e":"trade","t":1,"m":false,"p":"1","q":"1","T":1e999,"E":7}', trade(1, 7, "1", "1")),
+    ],
+)
+def test_reading_trades(data: str, expected: Trade) -> None:
+    """Numbers as they are spelled; a time that is none counts as absent."""
+    assert read_trade(data.encode(), 9) == expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "{}",
+        "[]",
+        "",
+        '{"t":1,"m":true,"p":"x","q":"1"}',
+        '{"t":1,"m":true,"p":"1","q":"-1"}',
+        '{"t":1,"m":true,"p":[],"q":1}',
+        '{"t":"1","m":true,"p":"1","q":"1"}',
+    ],
+)
+def test_what_is_no_trade(data: str) -> None:
+    """It counts for nothing, and one line says why."""
+    with pytest.raises(BadTrade):
+        read_trade(data.encode(), 9)
+
+
+def test_why_trades_are_dropped_has_names() -> None:
+    """Under which they are counted."""
+    assert set(Dropped.ALL) == {"repeated", "too-late", "too-far-ahead", "bad"}
+    assert msgspec.json.encode(trade(1, 2).number) == b"1"
