@@ -31,6 +31,7 @@ __all__ = [
     "Sink",
     "Snapshots",
     "Source",
+    "Statistics",
     "Subscriber",
     "TooManyStreams",
 ]
@@ -157,6 +158,13 @@ class Pasts(Protocol):
 
         Those that are not known, or not any more, are left out. It never fails.
         """
+
+
+class Statistics(Protocol):
+    """What is known of a market besides what its engine says."""
+
+    def of(self, market: str) -> Mapping[str, bytes]:
+        """The fields of a `24hrTicker` that are known, as JSON (docs/protocol.md#payloads)."""
 
 
 class Sink(Protocol):

@@ -18,10 +18,11 @@ A transcript is a conversation, one step a line; a line that begins with a blank
     signal NAME                 the daemon gets a signal
     exits STATUS                the daemon has ended
 
-Messages are compared as JSON, numbers by their spelling. `…` stands for any value, inside a string for any text. A
-string that is nothing but `<NAME>` is any text where it is received first, and the same one wherever it comes again. A
-number of 13 digits is a moment in ms since 1970: it stands for any such number, the same one for the same other one,
-and later ones for later ones. In a token a number of 10 digits is a moment in seconds, and 1790000000 is the present.
+Messages are compared as JSON, numbers by their spelling. `…` stands for any value, inside a string for any text, and as
+the last of several members of an object for any others, or none. A string that is nothing but `<NAME>` is any text
+where it is received first, and the same one wherever it comes again. A number of 13 digits is a moment in ms since
+1970: it stands for any such number, the same one for the same other one, and later ones for later ones. In a token a
+number of 10 digits is a moment in seconds, and 1790000000 is the present.
 /etc/marketfeed/marketfeed.toml is the file in which the documentation declares kinds of streams.
 """
 
@@ -65,7 +66,7 @@ _FENCE = re.compile(r"( *)```(\S*)")
 _HEADING = re.compile(r"(#+) +(.+)")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _MENTION = re.compile(r"\b(?:docs/[\w-]+|README|[A-Z]{4,})\.md\b(?:#[\w-]+)?")
-_STRING_OR_ANY = re.compile(r'"(?:[^"\\]|\\.)*"|…')
+_STRING_OR_ANY = re.compile(r'"(?:[^"\\]|\\.)*"|,\s*…(?=\s*\})|…')
 
 
 @dataclass(frozen=True)
@@ -284,12 +285,18 @@ class Moments:
 
 def read_message(text: str) -> Any:
     """A message as it is written in a transcript, or as it was received."""
-    marked = _STRING_OR_ANY.sub(lambda found: '{"…":0}' if found[0] == "…" else found[0], text)
+    marked = _STRING_OR_ANY.sub(_marked, text)
     return json.loads(marked, parse_int=Number, parse_float=Number, object_hook=_as_any)
 
 
+def _marked(found: re.Match[str]) -> str:
+    if not found[0].endswith("…"):
+        return found[0]
+    return ',"…":0' if found[0].startswith(",") else '{"…":0}'
+
+
 def _as_any(fields: dict[str, Any]) -> Any:
-    return _ANY if "…" in fields else fields
+    return _ANY if fields.keys() == {"…"} else fields
 
 
 def matches(written: Any, actual: Any, moments: Moments) -> bool:
@@ -304,11 +311,11 @@ def matches(written: Any, actual: Any, moments: Moments) -> bool:
         pattern = ".*".join(map(re.escape, written.split("…")))
         return isinstance(actual, str) and re.fullmatch(pattern, actual, re.DOTALL) is not None
     if isinstance(written, dict):
-        return (
-            isinstance(actual, dict)
-            and written.keys() == actual.keys()
-            and all(matches(value, actual[name], moments) for name, value in written.items())
-        )
+        if not isinstance(actual, dict):
+            return False
+        named = {name: value for name, value in written.items() if name != "…"}
+        has_all = named.keys() <= actual.keys() if "…" in written else named.keys() == actual.keys()
+        return has_all and all(matches(value, actual[name], moments) for name, value in named.items())
     if isinstance(written, list):
         return (
             isinstance(actual, list)

@@ -112,8 +112,17 @@ class Client:
     Its replies are `["joined", …]` and `["left", …]`.
     """
 
-    def __init__(self, room: Room, *, shape: Shape = Shape.ENVELOPE, queue: int = 1 << 20, window: int = 0) -> None:
+    def __init__(
+        self,
+        room: Room,
+        *,
+        shape: Shape = Shape.ENVELOPE,
+        queue: int = 1 << 20,
+        window: int = 0,
+        on_paths: bool = False,
+    ) -> None:
         self.hub = room.hub
+        self.on_paths = on_paths
         self.kinds = room.kinds
         self.outbox = FakeSubscriber(queue, on_overflow=self.end, window=window)
         self.shape = shape
@@ -127,7 +136,7 @@ class Client:
 
     def join(self, *spellings: str, since: dict[str, str] | None = None, wants_state: bool = False) -> Client:
         assert self.waiting is None
-        streams = {spelling: self.kinds.parse(spelling) for spelling in spellings}
+        streams = {spelling: self.kinds.parse(spelling, on_paths=self.on_paths) for spelling in spellings}
         join = self.hub.join(self.outbox, self.shape, streams, self, since=since, wants_state=wants_state)
         self.waiting = None if join.finished else join
         return self

@@ -38,7 +38,8 @@ def _read_kind(name: str, table: Any, path: str) -> StreamKind:
     if not isinstance(table, dict):
         raise BadSetting(f'{where}: expected a table, as private = true and loss = "keep"')
     built_in = next((kind for kind in BUILT_IN if kind.name == name), None)
-    if built_in is not None and not (built_in.from_candles and "loss" in table):  # otherwise it is the engine's
+    is_made = built_in is not None and bool(built_in.from_candles or built_in.made_from)
+    if built_in is not None and not (is_made and "loss" in table):  # otherwise it is the engine's
         return _read_built_in(built_in, table, where)
     for field in table:
         if field not in ("loss", "private", "ids", "silence", "rate"):

@@ -173,6 +173,12 @@ OPTIONS = (
     Option("drain-seconds", _SERVING, "over which clients are sent away at SIGTERM", _number(0, "seconds")),
     Option("ping-interval", _SERVING, "seconds between pings of a client; 0 for none", _number(0, "seconds")),
     Option("ping-timeout", _SERVING, "seconds that a client has to answer a ping", _number(1, "seconds")),
+    Option(
+        "payloads",
+        _SERVING,
+        "on /stream and /ws: binance, publications as clients made for it read them; engine, as the engine wrote them",
+        _one_of("binance", "engine"),
+    ),
     Option("compression", _SERVING, "on or off: permessage-deflate for clients that ask for it", _switch("on or off")),
     Option(
         "allowed-origin",

@@ -100,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True):
     memory_limit: MemoryLimit = MemoryLimit(percent=85)
     ping_interval: float = 20.0
     ping_timeout: float = 60.0
+    payloads: str = "binance"
     compression: bool = True
     linger: float = 5.0
     history: int = 1000

@@ -74,7 +74,7 @@ def build(
     fit = partial(fitting, room=room, share=share)
     max_connections = fit(settings, notes)
     markets = Markets(settings.markets)
-    kinds = StreamKinds(settings.all_kinds, markets.aliases)
+    kinds = StreamKinds(settings.all_kinds, markets.aliases, rebuilds=settings.payloads == "binance")
     users = UserManager(reactor, max_connections, 0.0 if settings.demo else settings.drain_seconds, time.time)
     collector = GarbageCollector(reactor, lambda: len(users))
     memory = MemoryGuard(reactor, settings.memory_limit, share=share)

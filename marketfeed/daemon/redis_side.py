@@ -217,7 +217,8 @@ def _preload(redis: _Redis, settings: Settings, hub: Hub, source: Source) -> Pre
 
 def demo_globs() -> tuple[str, ...]:
     """All streams of the simulated market, as `--warm` names them."""
-    return tuple([f"{kind.name}@{each.market}" for each in INSTRUMENTS for kind in BUILT_IN if not kind.from_candles])
+    kinds = [kind for kind in BUILT_IN if not (kind.from_candles or kind.made_from)]
+    return tuple([f"{kind.name}@{each.market}" for each in INSTRUMENTS for kind in kinds])
 
 
 def _listen(redis: _Redis, patterns: Sequence[bytes], heard: Callable[[bytes], None]) -> IService:

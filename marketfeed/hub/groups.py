@@ -1,7 +1,7 @@
 """The subscribers of a stream, put together by what they get: one publication is framed once for each group.
 
-1. A stream has a group for each spelling, shape, compression and rate. Every member of it gets the same bytes. Groups
-   whose compressed bytes are equal share them, and all of them those of a large publication.
+1. A stream has a group for each spelling, shape, compression, rate and view. Every member of it gets the same bytes.
+   Groups whose compressed bytes are equal share them, and all of one view those of a large publication.
 2. Clients who are in the same groups are one audience, for whom the write of a flush is put together once. Most are:
    they look at the same page.
 """
@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from marketfeed.boundaries import Subscriber
+from marketfeed.model.conflation import reader_in
+from marketfeed.model.kinds.kind import View
 from marketfeed.model.merging import Message
 from marketfeed.wire.deflate import (
     LARGE,
@@ -32,26 +34,34 @@ __all__ = ["Audience", "Audiences", "Group", "GroupKey", "Shared", "frame_for", 
 
 _HEADER = 10  # bytes of a frame's header, at most
 _ENVELOPE = len('{"stream":"","data":}')
+_ADDED = 640  # bytes of the fields that may be missing in a publication, at most
 _OFFSET = 64  # bytes of an offset in its envelope, at most
 
 
-Shared = dict[tuple[tuple[Shape, str] | None, int], bytes]
+Shared = dict[tuple[tuple[View, Shape, str] | View, int], bytes]
 """What is compressed of one publication, by the bits of the window that are of use: frames, by what stands in them, and
-without that the data of a large one."""
-GroupKey = tuple[str, Shape, int, bool, int]
-"""The spelling, the shape, the window of deflate, whether states are wanted, and the rate."""
+the data of a large one, by their view."""
+GroupKey = tuple[str, Shape, int, bool, int, View]
+"""The spelling, the shape, the window of deflate, whether states are wanted, the rate, and the view."""
 
 
 class Group:
     """The subscribers of one stream who get the same bytes."""
 
     __slots__ = (
-        "_is_plain", "_text", "audiences", "data", "depths", "frames", "has_offsets", "head", "leaving", "rate",
-        "shape", "size", "spelling", "stream", "wants_state", "window",
+        "_is_plain", "_is_untouched", "_message", "_text", "audiences", "data", "depths", "frames", "has_offsets",
+        "head", "leaving", "made", "rate", "shape", "size", "spelling", "stream", "view", "wants_state", "window",
     )  # fmt: skip
 
     def __init__(
-        self, stream: LiveStream, spelling: str, shape: Shape, window: int, wants_state: bool, rate: int = 0
+        self,
+        stream: LiveStream,
+        spelling: str,
+        shape: Shape,
+        window: int,
+        wants_state: bool,
+        rate: int = 0,
+        view: View = View.ENGINE,
     ) -> None:
         self.window = window  # of deflate, in bits; 0: nothing is compressed
         self.stream = stream
@@ -59,10 +69,14 @@ class Group:
         self.shape = shape
         self.wants_state = wants_state  # also when it is known again after a gap
         self.rate = rate  # it gets one message in so many ms (`windows`); 0: each publication
+        self.view = view
+        self.made = stream.made(view) if view else None  # None: the members get what the engine wrote
+        self._message = reader_in(view, stream.kind)
         self.head = publication_head(spelling)
         self.has_offsets = shape is Shape.OFFSET
-        self._text = (shape, "" if shape is Shape.DATA else spelling)  # equal where what is compressed is equal
+        self._text = (view, shape, "" if shape is Shape.DATA else spelling)  # equal where what is compressed is equal
         self._is_plain = shape is Shape.ENVELOPE and not window
+        self._is_untouched = self._is_plain and self.made is None
         self.audiences: dict[Audience, None] = {}
         self.size = 0  # members
         self.frames: list[bytes] = []
@@ -72,10 +86,22 @@ class Group:
 
     @property
     def key(self) -> GroupKey:
-        return self.spelling, self.shape, self.window, self.wants_state, self.rate
+        return self.spelling, self.shape, self.window, self.wants_state, self.rate, self.view
+
+    @property
+    def name(self) -> str:
+        """The name of what the members get, which is what a token permits."""
+        return self.stream.name_in(self.view)
+
+    def published(self, data: bytes, offset: str, shared: Shared | None = None) -> bytes:
+        """The newest publication's data, as the engine wrote them, made into what the members get. See `framed`."""
+        if self._is_untouched:
+            head = self.head
+            return b"".join((text_header(len(head) + len(data) + 1), head, data, b"}"))
+        return self.framed(data if self.made is None else self.made.newest(data), offset, shared)
 
     def framed(self, data: bytes, offset: str, shared: Shared | None = None) -> bytes:
-        """A publication's data as the members get it.
+        """A publication's data, as they are in the members' view, in a frame.
 
         `shared`: what other groups of the stream have compressed of this publication, and what this one adds.
         """
@@ -100,7 +126,7 @@ class Group:
 
     def _framed_around(self, data: bytes, offset: str, shared: Shared) -> bytes | None:
         """The frame of a large publication whose data are compressed once for all; None where they grow by it."""
-        key = (None, shared_window(self.window))
+        key = (self.view, shared_window(self.window))
         body = shared.get(key)
         if body is None:
             body = shared[key] = compressed_body(data, self.window)
@@ -125,7 +151,7 @@ class Group:
 
     def _read(self, data: bytes) -> Message | None:
         try:
-            return self.stream.kind.message(data)
+            return self._message(data)
         except Exception:  # a publication that `--validate warn` let through
             return None
 
@@ -208,8 +234,9 @@ def is_member(subscriber: Subscriber, group: Group) -> bool:
     return subscriber.audience is not None and group in subscriber.audience.groups
 
 
-def overhead(spelling: str, shape: Shape) -> int:
-    """The most bytes that a frame has besides a publication's data."""
+def overhead(spelling: str, shape: Shape, view: View = View.ENGINE) -> int:
+    """The most bytes that a frame has besides a publication's data; in a view, what is usually added to these, too."""
+    added = _ADDED if view else 0
     if shape is Shape.DATA:
-        return _HEADER
-    return _HEADER + _ENVELOPE + len(spelling) + (_OFFSET if shape is Shape.OFFSET else 0)
+        return _HEADER + added
+    return _HEADER + _ENVELOPE + len(spelling) + (_OFFSET if shape is Shape.OFFSET else 0) + added

@@ -5,6 +5,9 @@
 3. A stream keeps its newest publications: so many, and so old. All streams together keep so many bytes; beyond that
    the oldest publication goes first, whichever stream has it.
 4. What is kept costs nothing until it is used or dropped: a stream in which nothing happens is not looked at.
+5. Each publication has a number, which counts up within its stream and is the same whenever it is asked for: for
+   clients who need one where the engine gives none (docs/protocol.md#payloads). Between two of which the second does
+   not follow the first something may be missing, and so the chain is broken there.
 """
 
 from __future__ import annotations
@@ -17,18 +20,31 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import count
 
+import msgspec
+
 from marketfeed.boundaries import Dated
 
-__all__ = ["KEEPING", "Histories", "History", "is_epoch"]
+__all__ = ["KEEPING", "Histories", "History", "Note", "is_epoch"]
 
 KEEPING = 128
 """The bytes that it takes to keep a publication, beside its own: they count."""
 
+_US = 1e6  # µs in a second
 _EPOCH = re.compile(r"[0-9a-f]{8}\.[0-9a-f]{1,16}")
 _FEW = 64  # dropped ones that are not worth moving the rest for
 _RATE_SECONDS = 10.0
 _EXPIRED_TOGETHER = 50  # histories
 _EXPIRED_IN_US = 4  # one of them, about
+
+
+class Note(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a publication besides its data. `at`: when it came, in ms since 1970; `number`: among those of
+    its stream; `beside`: what was kept with it.
+    """
+
+    at: int
+    number: int
+    beside: bytes = b""
 
 
 def is_epoch(text: str) -> bool:
@@ -68,7 +84,7 @@ class Histories:
 
         Yields what the next of them take, in µs, about.
         """
-        until = now - self.seconds
+        until = (now - self.seconds) * _US
         while self._with_older(until) is not None:
             yield _EXPIRED_TOGETHER * _EXPIRED_IN_US
             for _ in range(_EXPIRED_TOGETHER):
@@ -82,10 +98,10 @@ class Histories:
         history = self._with_oldest()
         return history if history is not None and history._times[history._start] < until else None
 
-    def _enter(self, history: History, now: float) -> None:
+    def _enter(self, history: History, time: float) -> None:
         """This history has begun to keep something."""
         self._order += 1  # no two entries are equal, so that histories are never compared
-        heapq.heappush(self._oldest, (now, self._order, history))
+        heapq.heappush(self._oldest, (time, self._order, history))
 
     def _leave(self) -> None:
         """A history that has an entry is closed. Entries of closed ones are never more than the others, or few."""
@@ -119,11 +135,16 @@ class Histories:
 class History(ABC):
     """The past of one stream: its publications and the times at which they came, oldest first. See `offsets`.
 
+    The times are whole numbers of µs, in floats, and each is another one.
+
     Those before `_start` are dropped. They are moved away only when they are more than the rest, and every list has
     the same length; lists take less memory than deques for the many streams that are quiet.
     """
 
-    __slots__ = ("_data", "_histories", "_is_closed", "_is_entered", "_limit", "_start", "_times")
+    __slots__ = (
+        *("_beside", "_data", "_gone", "_histories", "_is_closed", "_is_entered", "_limit", "_start", "_times"),
+        "time",
+    )
 
     def __init__(self, histories: Histories) -> None:
         self._histories = histories
@@ -131,8 +152,12 @@ class History(ABC):
         self._data: list[bytes] = []
         self._times: list[float] = []
         self._start = 0
+        self._gone = 0  # places that have been freed: with them an index is a number that stays
+        self._beside: dict[int, bytes] = {}  # by such numbers
         self._is_entered = False
         self._is_closed = False
+        self.time = 0.0
+        """That of the newest publication, kept or not."""
 
     # What the source says, and what each kind makes of it.
 
@@ -180,6 +205,66 @@ class History(ABC):
         """Whether the stream has not come as far as `offset`; what is no offset is not ahead of anything."""
         return False
 
+    # Numbers, for publications to which the engine gives none.
+
+    @property
+    @abstractmethod
+    def newest_note(self) -> Note:
+        """That of the newest publication."""
+
+    @property
+    @abstractmethod
+    def previous(self) -> int | None:
+        """The number of the publication before the newest one; None where the chain is broken between them."""
+
+    @abstractmethod
+    def number(self, now: float, seeded: int | None = None) -> int:
+        """The number as far as the stream has come, for what is given out at `now`, and goes on with the next one.
+
+        `seeded`: what a state says it is, that nothing has followed yet.
+        """
+
+    def number_at(self, offset: str) -> int | None:
+        """The number at `offset`; None where the chain is broken behind it, or it is not reached."""
+        at = self._behind(offset)
+        return None if at is None else self._number_before(at)
+
+    def number_before(self, count: int) -> int | None:
+        """The number before the `count` newest publications, which are kept."""
+        return self._number_before(len(self._data) - count)
+
+    @abstractmethod
+    def _number_before(self, at: int) -> int | None: ...
+
+    def notes_since(self, offset: str) -> list[Note]:
+        """Those of all that `since` returns."""
+        at = self._behind(offset)
+        return [] if at is None else [self._note(index) for index in range(at, len(self._data))]
+
+    def note(self, offset: str) -> Note | None:
+        """That of the publication that has this offset, if it is kept."""
+        at = self._behind(offset)
+        if at is None or at - 1 < self._start:
+            return None
+        return self._note(at - 1)
+
+    def notes_of_newest(self, limit: int) -> list[Note]:
+        """Those of the `limit` newest publications."""
+        return [self._note(index) for index in range(max(self._start, len(self._data) - limit), len(self._data))]
+
+    @abstractmethod
+    def _note(self, at: int) -> Note: ...
+
+    def is_too_old(self, time: float) -> bool:
+        """Whether what was at `time`, in µs, is longer ago than publications are kept, at the newest of them."""
+        return self.time - time > self._histories.seconds * _US
+
+    def keep_beside(self, text: bytes) -> None:
+        """Keep something with the newest publication, if that is kept."""
+        if self._limit:
+            self._beside[self._gone + len(self._data) - 1] = text
+            self._histories.size += len(text)
+
     # What is kept.
 
     @property
@@ -192,9 +277,9 @@ class History(ABC):
         if not self._limit:
             return None
         times, start = self._times, self._start
-        at = bisect_left(times, now - _RATE_SECONDS, start)
+        at = bisect_left(times, (now - _RATE_SECONDS) * _US, start)
         whole = at > start or self.kept < self._limit
-        seconds = _RATE_SECONDS if whole else max(0.001, now - times[start])
+        seconds = _RATE_SECONDS if whole else max(0.001, now - times[start] / _US)
         return (len(times) - at) / seconds
 
     def since(self, offset: str) -> list[tuple[str, bytes]] | None:
@@ -230,7 +315,7 @@ class History(ABC):
 
     def first_from(self, time: float, limit: int, max_bytes: int) -> list[Dated]:
         """The first publications that came at `time`, in s, or later: as many as `newest` would give, oldest first."""
-        at = bisect_left(self._times, time, self._start)
+        at = bisect_left(self._times, time * _US, self._start)
         end = at
         while end < len(self._data) and end - at < limit and (max_bytes := max_bytes - len(self._data[end])) >= 0:
             end += 1
@@ -238,7 +323,7 @@ class History(ABC):
 
     def last_until(self, time: float, limit: int, max_bytes: int) -> list[Dated]:
         """The same of the last ones that came at `time` or earlier."""
-        end = bisect_right(self._times, time, self._start)
+        end = bisect_right(self._times, time * _US, self._start)
         at = end
         while at > self._start and end - at < limit and (max_bytes := max_bytes - len(self._data[at - 1])) >= 0:
             at -= 1
@@ -246,7 +331,7 @@ class History(ABC):
 
     def _dated(self, at: int, end: int) -> list[Dated]:
         entries, times = self._entries(at)[: end - at], self._times[at:end]
-        return [Dated(offset, int(time * 1000), data) for (offset, data), time in zip(entries, times, strict=True)]
+        return [Dated(offset, int(time) // 1000, data) for (offset, data), time in zip(entries, times, strict=True)]
 
     def close(self) -> None:
         """Drop everything, and keep nothing any more: the stream is not followed."""
@@ -265,15 +350,15 @@ class History(ABC):
     def _entries(self, at: int) -> list[tuple[str, bytes]]:
         """The offsets and data of all publications from this index on."""
 
-    def _keep(self, data: bytes, now: float) -> None:
-        """Add a publication to the lists, of which the offsets have grown already."""
+    def _keep(self, data: bytes, time: float) -> None:
+        """Add a publication to the lists, of which the offsets have grown already. `time`: in µs."""
         self._data.append(data)
-        self._times.append(now)
+        self._times.append(time)
         histories = self._histories
         histories.size += len(data) + KEEPING
         if not self._is_entered:
             self._is_entered = True
-            histories._enter(self, now)
+            histories._enter(self, time)
         if len(self._data) - self._start > self._limit:
             self._drop(1)
         if histories.size > histories.max_bytes:
@@ -294,12 +379,19 @@ class History(ABC):
         else:
             self._histories.size -= sum(map(len, data[start:end])) + count * KEEPING
             data[start:end] = [b""] * count
+        if self._beside:
+            self._drop_beside(end)
         self._start = end
         if end == len(data) or (end >= _FEW and 2 * end >= len(data)):
             self._move(end)
+
+    def _drop_beside(self, end: int) -> None:
+        for number in [number for number in self._beside if number < self._gone + end]:
+            self._histories.size -= len(self._beside.pop(number))
 
     def _move(self, count: int) -> None:
         """Free the places of the first `count` publications, which are dropped."""
         del self._data[:count]
         del self._times[:count]
+        self._gone += count
         self._start = 0

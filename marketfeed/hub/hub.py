@@ -137,8 +137,9 @@ class Hub(Service):
         wants_state: bool = False,
     ) -> Join:
         rates = {spelling: name.rate for spelling, name in streams.items() if name.rate}
-        join = Join(subscriber, shape, answers, since or {}, wants_state, rates)
-        self._subscriptions.begin(join, streams)
+        views = {spelling: name.view for spelling, name in streams.items() if name.view}
+        join = Join(subscriber, shape, answers, since or {}, wants_state, rates, views)
+        self._subscriptions.begin(join, {spelling: name.source for spelling, name in streams.items()})
         return join
 
     def cancel(self, join: Join) -> None:
@@ -159,7 +160,7 @@ class Hub(Service):
         for group in groups:
             if not is_member(subscriber, group):
                 continue  # the flush has ended this client
-            other = group.stream.group(group.spelling, shape, group.window, group.wants_state, group.rate)
+            other = group.stream.group(group.spelling, shape, group.window, group.wants_state, group.rate, group.view)
             moved[group.spelling] = other
             if other is not group:
                 group.stream.hold(None)
@@ -247,7 +248,7 @@ class Hub(Service):
             groups = live.at_once
             shared: Shared | None = {} if len(groups) > 1 else None
             for group in groups.values():
-                frame = group.framed(data, (group.has_offsets and history.latest) or "", shared)
+                frame = group.published(data, (group.has_offsets and history.latest) or "", shared)
                 if not group.frames:
                     self._dirty.append(group)
                 group.frames.append(frame)
@@ -275,7 +276,11 @@ class Hub(Service):
         self._sampler.pass_over()  # what it stands behind came before
         self.release(windows_of((stream,)))
         wanting = [group for group in stream.groups.values() if group.wants_state]
-        frame_for(wanting, snapshot, stream.history.latest or "", self._dirty)
+        for view in {group.view for group in wanting}:
+            made = stream.made(view)
+            data = snapshot if made is None else made.state(snapshot, stream.heard)
+            those = [group for group in wanting if group.view is view]
+            frame_for(those, data, stream.history.latest or "", self._dirty)
 
     # Those who want it less often.
 

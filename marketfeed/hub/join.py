@@ -20,9 +20,10 @@ from marketfeed.boundaries import Answers, Subscriber
 from marketfeed.hub.groups import Group, overhead
 from marketfeed.hub.portions import Work
 from marketfeed.hub.readiness import Wait
-from marketfeed.hub.recovery import Recovery
+from marketfeed.hub.recovery import Recovery, replayed
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.book_state import BookState
+from marketfeed.model.kinds.kind import View
 from marketfeed.model.streams import StreamName
 from marketfeed.wire.dialects import Shape
 
@@ -32,11 +33,13 @@ _REPLY = 512
 """The bytes of a reply and of a gap event, besides the streams that they name."""
 _NAMED = 10  # bytes of a stream in them, besides its name
 _FRAMED_IN_US = 2000
+_MADE_IN_US = 20
 _COMPRESSED_IN_US = 40
 _TOGETHER = 100  # missed publications that are framed in one step
 _EACH_IN_US = 2
 _EACH_COMPRESSED_IN_US = 15
 _EACH_MERGED_IN_US = 15
+_EACH_MADE_IN_US = 10
 _MERGED_IN_US = 16
 """Bytes that are merged in a µs."""
 
@@ -63,6 +66,7 @@ class Join(msgspec.Struct, eq=False):
     since: Mapping[str, str]
     wants_state: bool
     rates: Mapping[str, int] = {}  # by spelling; what is not in it has none
+    views: Mapping[str, View] = {}  # the same
     asked: deque[tuple[str, StreamName]] = msgspec.field(default_factory=deque)
     streams: dict[str, LiveStream] = {}
     recoveries: dict[str, Recovery] = {}
@@ -73,6 +77,10 @@ class Join(msgspec.Struct, eq=False):
     is_late: bool = False
     finished: bool = False
     written: int = 0  # bytes of states, and of what was missed, that were put together
+
+    def view(self, spelling: str) -> View:
+        """As what the client gets this stream."""
+        return self.views.get(spelling, View.ENGINE)
 
     def write(self) -> Work:
         """Write what takes long of what the client gets. Raises `TooLarge`."""
@@ -91,15 +99,15 @@ class Join(msgspec.Struct, eq=False):
         group, window, conflation = self._group(spelling, recovery.stream), self.subscriber.window, recovery.conflation
         while missed := recovery.entries[recovery.done : recovery.done + _TOGETHER]:
             size = sum([len(data) for _, data in missed])
+            made = _EACH_MADE_IN_US if group.made is not None else 0
             if conflation is not None:
-                yield len(missed) * _EACH_MERGED_IN_US + size // _MERGED_IN_US
-                for offset, data in missed:
+                yield len(missed) * (_EACH_MERGED_IN_US + made) + size // _MERGED_IN_US
+                for offset, data in recovery.take(len(missed)):
                     conflation.add(data, offset)
             else:
                 each = _EACH_COMPRESSED_IN_US if window else _EACH_IN_US
-                yield len(missed) * each + size // (_COMPRESSED_IN_US if window else _FRAMED_IN_US)
-                recovery.frames += [group.framed(data, offset) for offset, data in missed]
-            recovery.done += len(missed)
+                yield len(missed) * (each + made) + size // (_COMPRESSED_IN_US if window else _FRAMED_IN_US)
+                recovery.frames += [group.framed(data, offset) for offset, data in recovery.take(len(missed))]
 
     def _write_books(self, replays: Mapping[str, int], room: int) -> Work:
         used = sum(replays.values())
@@ -112,13 +120,20 @@ class Join(msgspec.Struct, eq=False):
             beginning, offset, snapshot = state.beginning, stream.history.latest or "", state.snapshot()
             if snapshot is None:
                 continue
+            group = self._group(spelling, stream)
+            if group.made is not None:
+                yield state.cost + len(snapshot) // _MADE_IN_US
+                beginning, offset, snapshot = state.beginning, stream.history.latest or "", state.snapshot()
+                if snapshot is None:
+                    continue
+                snapshot = group.made.state(snapshot, stream.heard)
             size = len(snapshot) + overhead(spelling, self.shape)
             used += size
             self.written += size
             if used > room:
                 raise TooLarge
             yield size // (_COMPRESSED_IN_US if self.subscriber.window else _FRAMED_IN_US)
-            frame = self._group(spelling, stream).framed(snapshot, offset)
+            frame = group.framed(snapshot, offset)
             self.books[spelling] = FramedBook(beginning, offset, size, frame)
 
     def prelude(self) -> tuple[list[bytes], set[str]]:
@@ -164,11 +179,13 @@ class Join(msgspec.Struct, eq=False):
             since = stream.history.since(written.offset)
             if since is not None and state.is_complete:
                 yield written.size, written.frame
-                for offset, data in since:
+                for offset, data in replayed(stream, written.offset, since, group.made):
                     yield len(data) + overhead(spelling, self.shape), group.framed(data, offset)
                 return
         snapshot = None if state is None else state.snapshot()
         if snapshot is not None:
+            if group.made is not None:
+                snapshot = group.made.state(snapshot, stream.heard)
             size = len(snapshot) + overhead(spelling, self.shape)
             self.written += size
             yield size, group.framed(snapshot, stream.history.latest or "")
@@ -190,7 +207,8 @@ class Join(msgspec.Struct, eq=False):
     def _group(self, spelling: str, stream: LiveStream) -> Group:
         """A group that frames as the client's own will, and has no members."""
         rate = self.rates.get(spelling, 0)
-        return Group(stream, spelling, self.shape, self.subscriber.window, self.wants_state, rate)
+        view = self.view(spelling)
+        return Group(stream, spelling, self.shape, self.subscriber.window, self.wants_state, rate, view)
 
 
 def _always_has_state(stream: LiveStream) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from hashlib import blake2b
 
-from marketfeed.hub.history import Histories, History, is_epoch
+from marketfeed.hub.history import Histories, History, Note, is_epoch
 from marketfeed.model.entry_ids import ORIGIN, parse_id, read_id
 from marketfeed.model.numbers import whole
 
-__all__ = ["CountedHistory", "EntryHistory", "digest"]
+__all__ = ["CountedHistory", "EntryHistory", "digest", "note_of", "number_of"]
 
 _DIGITS = 20  # of the largest number in 64 bits
 
@@ -26,9 +26,12 @@ def digest(data: bytes) -> bytes:
 
 
 class CountedHistory(History):
-    """The history of a stream whose source knows no offsets: they are `<epoch>-<number of the publication>`."""
+    """The history of a stream whose source knows no offsets: they are `<epoch>-<number of the publication>`.
 
-    __slots__ = ("_count", "_head")
+    The numbers that clients see are the times in µs.
+    """
+
+    __slots__ = ("_before", "_count", "_head", "_last", "_previous")
 
     is_counted = True
 
@@ -36,6 +39,9 @@ class CountedHistory(History):
         super().__init__(histories)
         self._count = 0
         self._head = f"{histories.new_epoch() if epoch is None else epoch}-"
+        self._last: float | None = None  # with which the chain goes on; None: it is broken
+        self._previous: float | None = None  # the same, before the newest publication
+        self._before: float | None = None  # the same, before the first of the lists
 
     @property
     def latest(self) -> str:
@@ -71,8 +77,35 @@ class CountedHistory(History):
 
     def add(self, data: bytes, now: float, offset: str | None = None) -> None:
         self._count += 1
+        time = now * 1e6 // 1
+        if time <= self.time:
+            time = self.time + 1
+        self._previous = self._last
+        self._last = self.time = time
         if self._limit:
-            self._keep(data, now)
+            self._keep(data, time)
+
+    @property
+    def newest_note(self) -> Note:
+        return Note(int(self.time) // 1000, int(self.time))
+
+    @property
+    def previous(self) -> int | None:
+        return None if self._previous is None else int(self._previous)
+
+    def number(self, now: float, seeded: int | None = None) -> int:
+        if self._last is None:
+            self.time = max(self.time + 1, now * 1e6 // 1)
+            self._last = self._before = self.time if seeded is None else float(seeded)
+        return int(self._last)
+
+    def _number_before(self, at: int) -> int | None:
+        before = self._times[at - 1] if at else self._before
+        return None if before is None else int(before)
+
+    def _note(self, at: int) -> Note:
+        time = int(self._times[at])
+        return Note(time // 1000, time, self._beside.get(self._gone + at, b""))
 
     def _behind(self, offset: str) -> int | None:
         number = whole(offset.removeprefix(self._head), _DIGITS) if offset.startswith(self._head) else None
@@ -85,6 +118,7 @@ class CountedHistory(History):
         """Drop everything, in any case: no offset from before holds any more."""
         if self._data:
             self._drop(self.kept)
+        self._last = self._before = None
         self._count = 0
         self._head = self._histories.new_epoch() + "-"
         return True
@@ -96,11 +130,31 @@ class CountedHistory(History):
         first = self._count - len(self._data) + at + 1
         return [(f"{self._head}{number}", data) for number, data in enumerate(self._data[at:], first)]
 
+    def _move(self, count: int) -> None:
+        if count:
+            self._before = self._times[count - 1]
+        super()._move(count)
+
+
+def number_of(offset: str) -> int:
+    """The number of the publication that has an entry's id."""
+    milliseconds, sequence = read_id(offset)
+    return milliseconds * 1000 + sequence
+
+
+def note_of(offset: str, beside: bytes = b"") -> Note:
+    """What an entry's id says of its publication."""
+    milliseconds, sequence = read_id(offset)
+    return Note(milliseconds, milliseconds * 1000 + sequence, beside)
+
 
 class EntryHistory(History):
-    """The history of a stream whose offsets are its source's: ids of Redis entries, `<milliseconds>-<number>`."""
+    """The history of a stream whose offsets are its source's: ids of Redis entries, `<milliseconds>-<number>`.
 
-    __slots__ = ("_first_after", "_latest", "_offsets", "_void_before")
+    The numbers that clients see are those of the ids.
+    """
+
+    __slots__ = ("_broken_after", "_first_after", "_last", "_latest", "_offsets", "_previous", "_void_before")
 
     def __init__(self, histories: Histories) -> None:
         super().__init__(histories)
@@ -108,6 +162,9 @@ class EntryHistory(History):
         self._latest: str | None = None
         self._offsets: list[str] = []
         self._void_before = ORIGIN
+        self._last: str | int | None = None  # with which the chain goes on, or its number; None: it is broken
+        self._previous: str | int | None = None  # the same, before the newest publication
+        self._broken_after: str | None = None  # where it was broken last
 
     @property
     def latest(self) -> str | None:
@@ -125,7 +182,13 @@ class EntryHistory(History):
         if begin < self._void_before:  # ids have been set back
             self._void_before = ORIGIN
         self._drop(self.kept)
-        self._first_after = self._latest = after
+        self._first_after = self._latest = self._last = after
+
+    def _break(self, after: str) -> None:
+        """What comes behind `after` does not follow what was published before."""
+        self.reset(after)
+        self._last = None
+        self._broken_after = after
 
     def skips(self, after: str | None) -> bool:
         return after is not None and after != self._latest
@@ -133,19 +196,22 @@ class EntryHistory(History):
     def confirm(self, after: str | None) -> bool:
         if after is None or not self.skips(after):
             return False
-        self.reset(after)
+        if self._latest is None:
+            self.reset(after)
+        else:
+            self._break(after)
         return True
 
     def miss(self) -> bool:
         """All lower offsets are void, wherever the past is kept."""
         latest = self._latest or "0-0"
-        self.reset(latest)
+        self._break(latest)
         self._void_before = read_id(latest)
         return True
 
     def fail(self, offset: str | None) -> None:
         if offset is not None:
-            self.reset(offset)
+            self._break(offset)
 
     def is_void(self, offset: str) -> bool:
         after = parse_id(offset)
@@ -157,14 +223,42 @@ class EntryHistory(History):
         """
         if offset is None:
             raise ValueError("a publication without its offset")
+        time = now * 1e6 // 1
+        if time <= self.time:
+            time = self.time + 1
+        self.time = time
+        self._previous = self._last
         if self._latest is None:
             self.reset(offset)
         elif self._limit:
-            self._latest = offset
+            self._latest = self._last = offset
             self._offsets.append(offset)
-            self._keep(data, now)
+            self._keep(data, time)
         else:
-            self._latest = self._first_after = offset
+            self._latest = self._last = self._first_after = offset
+
+    @property
+    def newest_note(self) -> Note:
+        return note_of(self._latest or "0-0")
+
+    @property
+    def previous(self) -> int | None:
+        previous = self._previous
+        return number_of(previous) if isinstance(previous, str) else previous
+
+    def number(self, now: float, seeded: int | None = None) -> int:
+        latest = self._latest or "0-0"
+        if self._last is None or (seeded is not None and self._last == latest):
+            self._last = latest if seeded is None else seeded
+            self._broken_after = None
+        return number_of(self._last) if isinstance(self._last, str) else self._last
+
+    def _number_before(self, at: int) -> int | None:
+        before = self._offsets[at - 1] if at else self._first_after
+        return None if before is None or before == self._broken_after else number_of(before)
+
+    def _note(self, at: int) -> Note:
+        return note_of(self._offsets[at], self._beside.get(self._gone + at, b""))
 
     def _behind(self, offset: str) -> int | None:
         if self._first_after is None or self._latest is None:

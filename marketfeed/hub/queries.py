@@ -19,6 +19,7 @@ from marketfeed.hub.recovery import read_entries
 from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.upstream import Upstream
 from marketfeed.model.book_state import BookState
+from marketfeed.model.kinds.kind import View
 from marketfeed.model.streams import StreamName
 
 __all__ = ["BOOK_SECONDS", "KEPT_SECONDS", "Queries"]
@@ -60,16 +61,27 @@ class Queries:
 
     def history(self, name: StreamName, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
         """See `HubPort`."""
-        key, archive = str(name), self._upstream.archive
+        source, view = name.source, name.view
+        key, archive = str(source), self._upstream.archive
         stream = self._registry.find(key)
         if archive is None or name.kind.from_candles:
-            return succeed([] if stream is None else stream.history.newest(limit, max_bytes))
-        stream = stream or self._upstream.make(name, key)
-        return Deferred.fromCoroutine(self._archived(archive, stream, limit, max_bytes))
+            return succeed([] if stream is None else _newest(stream, limit, max_bytes, view))
+        stream = stream or self._upstream.make(source, key)
+        return Deferred.fromCoroutine(self._archived(archive, stream, limit, max_bytes, view))
 
-    async def _archived(self, archive: Archive, stream: LiveStream, limit: int, max_bytes: int) -> list[Entry] | None:
-        entries = await archive.newest(stream.name, limit, max_bytes)
-        return None if entries is None else read_entries(stream, entries, self._strict)
+    async def _archived(
+        self, archive: Archive, stream: LiveStream, limit: int, max_bytes: int, view: View
+    ) -> list[Entry] | None:
+        before = 1 if view else 0  # one more, on which the first of the others follows
+        entries = await archive.newest(stream.name, limit + before, max_bytes)
+        if entries is None:
+            return None
+        entries = read_entries(stream, entries, self._strict)
+        made = stream.made(view)
+        if made is None:
+            return entries
+        replay = made.replay(None)
+        return [(offset, replay.make(offset, data, stream.history.note(offset))) for offset, data in entries][-limit:]
 
     def first_from(self, name: StreamName, time: int, limit: int, max_bytes: int) -> Deferred[list[Dated] | None]:
         """See `Hub.first_from`."""
@@ -194,3 +206,13 @@ class Queries:
                 break
             del self._kept[name]
             self._registry.release(stream)
+
+
+def _newest(stream: LiveStream, limit: int, max_bytes: int, view: View) -> list[Entry]:
+    """What the history has of a stream, as who has this view gets it."""
+    history, made = stream.history, stream.made(view)
+    entries = history.newest(limit, max_bytes)
+    if made is None:
+        return entries
+    replay, notes = made.replay(history.number_before(len(entries))), history.notes_of_newest(len(entries))
+    return [(offset, replay.make(offset, data, note)) for (offset, data), note in zip(entries, notes, strict=True)]

@@ -17,12 +17,18 @@ from __future__ import annotations
 import msgspec
 
 from marketfeed.boundaries import Archive, Entry
+from marketfeed.hub.history import Note
+from marketfeed.hub.offsets import number_of
 from marketfeed.hub.stream import LiveStream
+from marketfeed.hub.views import Made, Replay
 from marketfeed.model.conflation import new_conflation
+from marketfeed.model.kinds.kind import View
 from marketfeed.model.publications import BadPublication
 
 __all__ = ["Recovery", "ReplayRoom", "read_entries"]
 
+_ADDED = 512
+"""Bytes of a view in each publication, that are counted in the overhead."""
 _ROUNDS = 64
 """Portions after which a recovery that does not reach the history, which moves on, is given up."""
 
@@ -36,15 +42,26 @@ class ReplayRoom(msgspec.Struct):
 class Recovery:
     """What one stream has published behind `offset`, with `overhead` bytes for each publication.
 
-    `rate`: that of who has missed it; with one it gets what stands for all of it.
+    `rate`: that of who has missed it; with one it gets what stands for all of it. `view`: as what it gets it.
     """
 
-    def __init__(self, stream: LiveStream, offset: str, replay_room: ReplayRoom, overhead: int, rate: int = 0) -> None:
+    def __init__(
+        self,
+        stream: LiveStream,
+        offset: str,
+        replay_room: ReplayRoom,
+        overhead: int,
+        rate: int = 0,
+        view: View = View.ENGINE,
+    ) -> None:
         self.stream = stream
         self.entries: list[Entry] = []
+        self._notes: list[Note | None] = []  # of each
         self.done = 0  # how many of them are in these:
         self.frames: list[bytes] = []
-        self.conflation = new_conflation(stream.kind) if rate else None
+        self.conflation = new_conflation(stream.kind, view) if rate else None
+        self._made = stream.made(view) if view else None
+        self._replay: Replay | None = None
         self._last = self._offset = offset
         self.is_possible = not stream.history.is_void(offset)
         self._replay_room = replay_room
@@ -80,20 +97,24 @@ class Recovery:
             self._last = portion[-1][0]
         elif not is_ahead:
             self._last = until
-        self._add(read_entries(self.stream, portion, strict))
+        if self._made is not None and self._replay is None:
+            self._replay = self._made.replay(number_of(self._offset))
+        self._add(read_entries(self.stream, portion, strict), None)
         size = sum([len(payload) + self._overhead for _, payload in portion])
         self._taken += size
         self._replay_room.left -= size
         if self._replay_room.left < 0:
             self._give_up()
 
-    def _add(self, entries: list[Entry]) -> None:
+    def _add(self, entries: list[Entry], notes: list[Note] | None) -> None:
         self.entries += entries
+        self._notes += notes or [None] * len(entries)
         self._size += sum([len(data) + self._overhead for _, data in entries])
 
     def _give_up(self) -> None:
         self.is_possible = False
         self.entries = []
+        self._notes = []
         self.frames = []
         self.done = 0
         self._size = 0
@@ -112,14 +133,42 @@ class Recovery:
 
     def advance(self) -> None:
         """Take over what the history has, which then does not matter any more."""
-        more = self.stream.history.since(self._last) if self.is_possible else None
+        history = self.stream.history
+        more = history.since(self._last) if self.is_possible else None
         if more:
-            self._add(more)
+            if self._made is not None and self._replay is None:
+                self._replay = self._made.replay(history.number_at(self._last))
+            self._add(more, history.notes_since(self._last) if self._made is not None else None)
             self._last = more[-1][0]
 
+    def take(self, most: int) -> list[Entry]:
+        """The next ones, as the client gets them."""
+        first, self.done = self.done, min(self.done + most, len(self.entries))
+        entries, replay = self.entries[first : self.done], self._replay
+        if replay is None:
+            return entries
+        made = [
+            (offset, replay.make(offset, data, note))
+            for (offset, data), note in zip(entries, self._notes[first : self.done], strict=True)
+        ]
+        grown = sum([len(data) for _, data in made]) - sum([len(data) for _, data in entries])
+        self._size += max(0, grown - _ADDED * len(made))
+        return made
+
     def rest(self) -> list[Entry]:
-        """All of it at this moment that is not done, if `size` says that it can be had."""
-        return self.entries[self.done :] + (self.stream.history.since(self._last) or [])
+        """All of it at this moment that is not done, if `size` says that it can be had; as the client gets it."""
+        if self._made is None:
+            return self.entries[self.done :] + (self.stream.history.since(self._last) or [])
+        self.advance()
+        return self.take(len(self.entries))
+
+
+def replayed(stream: LiveStream, offset: str, entries: list[Entry], made: Made | None) -> list[Entry]:
+    """What the history has behind `offset`, the `entries`, as `made` has it."""
+    if made is None:
+        return entries
+    replay, notes = made.replay(stream.history.number_at(offset)), stream.history.notes_since(offset)
+    return [(at, replay.make(at, data, note)) for (at, data), note in zip(entries, notes, strict=True)]
 
 
 def read_entries(stream: LiveStream, entries: list[Entry], strict: bool) -> list[Entry]:

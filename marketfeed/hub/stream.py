@@ -24,12 +24,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from marketfeed.boundaries import Subscriber
+from marketfeed.boundaries import Statistics, Subscriber
 from marketfeed.hub.counts import KindCounts
 from marketfeed.hub.groups import Group, GroupKey
 from marketfeed.hub.history import History
 from marketfeed.hub.shares import Share
-from marketfeed.model.kinds.kind import StreamKind
+from marketfeed.hub.views import Made, new_view
+from marketfeed.model.kinds.kind import StreamKind, View
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.sequence import recorder
 from marketfeed.wire.dialects import Shape
@@ -53,12 +54,23 @@ class Tap(Protocol):
         """One more; `offset`: empty where there are none."""
 
 
+class _Nothing:
+    """Statistics of which nothing is known."""
+
+    def of(self, market: str) -> dict[str, bytes]:
+        return {}
+
+
+_NOTHING = _Nothing()
+
+
 class LiveStream:
     """A stream of which something may come, or is known not to."""
 
     __slots__ = (
-        "_missed", "_told", "at_once", "confirmed", "counts", "gap", "groups", "heard", "history", "holders",
-        "is_sought", "kind", "loss", "name", "payer", "reader", "record", "share", "state", "taps", "was_lost",
+        "_missed", "_told", "_views", "at_once", "confirmed", "counts", "gap", "groups", "heard", "history", "holders",
+        "is_sought", "kind", "loss", "name", "payer", "reader", "record", "share", "state", "statistics", "taps",
+        "was_lost",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +87,8 @@ class LiveStream:
         self.groups: dict[GroupKey, Group] = {}
         self.at_once: dict[GroupKey, Group] = {}  # those of them that get each publication as it comes
         self.taps: dict[object, Tap] = {}  # who else does: the windows of the others, by their rates
+        self.statistics: Statistics = _NOTHING
+        self._views: dict[View, Made | None] = {}
         self.holders = 0  # memberships and joins, one for each spelling
         self.payer: object = None  # the subscriber who pays for it, and out of which share
         self.share: Share | None = None
@@ -234,12 +248,32 @@ class LiveStream:
 
     # Its subscribers.
 
-    def group(self, spelling: str, shape: Shape, window: int, wants_state: bool, rate: int = 0) -> Group:
+    def made(self, view: View) -> Made | None:
+        """What makes publications as those get them who have this view; None: nothing, they are the engine's."""
+        if view not in self._views:
+            self._views[view] = new_view(view, self.name, self.history, self.state, self.statistics)
+        return self._views[view]
+
+    def name_in(self, view: View) -> str:
+        """The name of the stream that those have who have this view."""
+        return self.name if view is not View.AGG_TRADE else f"aggTrade@{self.name.partition('@')[2]}"
+
+    def group(
+        self,
+        spelling: str,
+        shape: Shape,
+        window: int,
+        wants_state: bool,
+        rate: int = 0,
+        view: View = View.ENGINE,
+    ) -> Group:
         """The group of those who spell it so, and get it so."""
-        key = (spelling, shape, window, wants_state, rate)
+        key = (spelling, shape, window, wants_state, rate, view)
         group = self.groups.get(key)
         if group is None:
             group = self.groups[key] = Group(self, *key)
+            if group.made is not None:
+                group.made.members += 1
             if not rate:
                 self.at_once[key] = group
         return group
@@ -248,4 +282,8 @@ class LiveStream:
         """One of its groups has lost a member."""
         if not group.audiences:
             del self.groups[group.key]
+            if group.made is not None:
+                group.made.members -= 1
+                if not group.made.members:
+                    group.made.left()
             self.at_once.pop(group.key, None)

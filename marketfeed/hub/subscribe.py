@@ -169,8 +169,9 @@ class Subscriptions:
     def _begin_recoveries(self, join: Join, since: Mapping[str, str]) -> None:
         room = ReplayRoom(join.subscriber.room)
         for spelling, offset in since.items():
-            around, rate = overhead(spelling, join.shape), join.rates.get(spelling, 0)
-            join.recoveries[spelling] = Recovery(join.streams[spelling], offset, room, around, rate)
+            rate, view = join.rates.get(spelling, 0), join.view(spelling)
+            around = overhead(spelling, join.shape, view)
+            join.recoveries[spelling] = Recovery(join.streams[spelling], offset, room, around, rate, view)
         self._recover_or_write(join)
 
     def _recover_or_write(self, join: Join) -> None:
@@ -238,8 +239,8 @@ class Subscriptions:
         subscriber = join.subscriber
         groups = {}
         for spelling, stream in join.streams.items():
-            key = spelling, join.shape, subscriber.window, join.wants_state, join.rates.get(spelling, 0)
-            groups[spelling] = stream.group(*key)
+            rate, view = join.rates.get(spelling, 0), join.view(spelling)
+            groups[spelling] = stream.group(spelling, join.shape, subscriber.window, join.wants_state, rate, view)
         self._finish(join)
         self._upstream.counts.resumes.update([each in recovered for each in join.since])
         self._fanout.change(subscriber, groups.values())

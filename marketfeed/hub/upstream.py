@@ -22,6 +22,7 @@ from marketfeed.hub.faults import Faults
 from marketfeed.hub.gaps import Gaps
 from marketfeed.hub.groups import Group
 from marketfeed.hub.history import Histories
+from marketfeed.hub.market_facts import MarketFacts
 from marketfeed.hub.offsets import CountedHistory, EntryHistory
 from marketfeed.hub.outages import Outages
 from marketfeed.hub.readiness import Readiness
@@ -96,11 +97,12 @@ class Upstream:
         self.histories = Histories(limits.history, limits.history_seconds, limits.history_bytes)
         self.drops = Drops(clock, limits.strict)
         self.faults = Faults(clock)
-        self.counts = HubCounts(kinds.names)
+        self.counts = HubCounts([kind.name for kind in kinds if not kind.made_from])
         self.gaps = Gaps(self.faults, self.counts.gaps)
         self.outages = Outages()
         self.readiness = Readiness(clock, now)
         self.registry = StreamRegistry(clock, limits.linger, limits.max_distinct_streams, self)
+        self.facts = MarketFacts(self.registry.find)
         self.silence = Silence(kinds, lambda: self.registry.all, self.gaps, fanout, now)
         self.absence = Absence(lambda: self.registry.all, self.gaps, fanout)
         self.is_reached = False
@@ -122,11 +124,16 @@ class Upstream:
         reader = new_reader(name, (key, self._limits.channel_prefix + key), self._limits.max_payload)
         history = CountedHistory if self.archive is None or name.kind.from_candles else EntryHistory
         stream = LiveStream(key, reader, name.kind, history(self.histories), self.counts.of(name.kind.name))
+        stream.statistics = self.facts
         if isinstance(stream.state, BookState):
+            stream.state.numbers = partial(self._number, stream)
             stream.state.reached = partial(self.arrived.append, key)
             stream.state.max_levels = self._limits.max_book_levels
             stream.state.too_large = partial(self.drops.too_many_levels, key, self._limits.max_book_levels)
         return stream
+
+    def _number(self, stream: LiveStream, seeded: int | None) -> int:
+        return stream.history.number(self._now(), seeded)
 
     def want(self, stream: LiveStream) -> None:
         down_since = self.source.want(stream.name)
@@ -216,7 +223,7 @@ class Upstream:
             parsed = self._kinds.parse(name)
         except BadStreamName:
             return  # a channel that is none of ours
-        kept = self.registry.hold_if_room(parsed) if str(parsed) == name else None
+        kept = self.registry.hold_if_room(parsed.source) if str(parsed) == name else None
         if kept is not None:
             kept.keep()
             self._kept.add(name)

@@ -1,7 +1,7 @@
 """Clients who want a stream less often than it comes: one message in so many ms (docs/protocol.md#rates).
 
-1. A stream has a window for each rate that somebody wants. What comes is merged in it once, whoever is behind it, and
-   framed once for each of its groups as it is released.
+1. A stream has a window for each rate, and view, that somebody wants. What comes is merged in it once, whoever is
+   behind it, and framed once for each of its groups as it is released.
 2. What comes while a window is closed goes at once, and the window is open then. What comes while it is open waits for
    the next tick. A window in which nothing came for a whole period closes.
 3. All windows of a rate have one timer, and it runs while one of them is open: the first to open sets the time. So what
@@ -22,6 +22,7 @@ from marketfeed.boundaries import Clock
 from marketfeed.hub.groups import Group, frame_for
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.conflation import new_conflation
+from marketfeed.model.kinds.kind import View
 
 __all__ = ["Releases", "Window", "Windows", "windows_of"]
 
@@ -42,17 +43,18 @@ class Releases(Protocol):
 
 
 class Window:
-    """What one stream has for those who want it at one rate. It is a tap of the stream."""
+    """What one stream has for those who want it at one rate, in one view. It is a tap of the stream."""
 
-    __slots__ = ("_conflation", "_rhythm", "groups", "is_open", "sent", "stream")
+    __slots__ = ("_conflation", "_made", "_rhythm", "groups", "is_open", "sent", "stream")
 
-    def __init__(self, stream: LiveStream, rhythm: _Rhythm) -> None:
+    def __init__(self, stream: LiveStream, rhythm: _Rhythm, view: View) -> None:
         self.stream = stream
+        self._made = stream.made(view) if view else None
         self.groups: dict[Group, None] = {}
         self.is_open = False
         self.sent = float("-inf")  # when it was last released, in seconds of the clock
         self._rhythm = rhythm
-        self._conflation = new_conflation(stream.kind)
+        self._conflation = new_conflation(stream.kind, view)
 
     def __bool__(self) -> bool:
         """Whether something waits in it."""
@@ -60,7 +62,7 @@ class Window:
 
     def add(self, data: bytes, offset: str) -> None:
         """A publication of the stream."""
-        self._conflation.add(data, offset)
+        self._conflation.add(data if self._made is None else self._made.newest(data), offset)
         if not self.is_open:
             self._rhythm.open(self)
 
@@ -135,24 +137,24 @@ class Windows:
 
     def include(self, group: Group) -> None:
         """A group with a rate has a member."""
-        stream, rate = group.stream, group.rate
-        window = stream.taps.get(rate)
+        stream, rate, key = group.stream, group.rate, (group.rate, group.view)
+        window = stream.taps.get(key)
         if window is None:
             rhythm = self._rhythms.get(rate)
             if rhythm is None:
                 rhythm = self._rhythms[rate] = _Rhythm(self._clock, rate / 1000, self._releases)
-            window = stream.taps[rate] = Window(stream, rhythm)
+            window = stream.taps[key] = Window(stream, rhythm, group.view)
         assert isinstance(window, Window)
         window.groups[group] = None
 
     def exclude(self, group: Group) -> None:
         """It has none any more."""
-        window = group.stream.taps.get(group.rate)
+        window = group.stream.taps.get((group.rate, group.view))
         if isinstance(window, Window):
             window.groups.pop(group, None)
             if not window.groups:
                 window.clear()
-                del group.stream.taps[group.rate]
+                del group.stream.taps[group.rate, group.view]
 
     def close(self) -> None:
         """Nothing is released any more."""

@@ -6,7 +6,9 @@
 3. Two messages merge only when nothing can be missing between them: neither has ids, or the later one begins at most
    one after the earlier one's end. Ids that are no integers cannot be compared, and merge with nothing.
 4. The result has the first message's `U` and `pu`, and everything else from the later one.
-5. What cannot be merged is refused when it is read. Merging what has been read never fails.
+5. There are clients to whom a snapshot is an update like others, in which the levels that are gone follow with a
+   quantity of zero. For them all that continues what was before it merges, and zeros stay (`Difference`).
+6. What cannot be merged is refused when it is read. Merging what has been read never fails.
 """
 
 from __future__ import annotations
@@ -16,15 +18,18 @@ from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain
 from operator import add
+from typing import Self
 
 import msgspec
 
 from marketfeed.model.decimals import PLAIN, Place, in_order, place_of, read_plain
 
-__all__ = ["DepthMessage", "Level", "Side", "WrittenBook", "write_levels"]
+__all__ = ["DepthMessage", "Difference", "Level", "Prices", "Side", "WrittenBook", "write_levels"]
 
 Level = tuple[str | msgspec.Raw, str | msgspec.Raw]
 """Price and quantity, which are written as the engine wrote them."""
+Prices = tuple[list[str], list[str]]
+"""Prices of asks, and of bids, as they are written in strings."""
 
 _CACHED = 40  # bytes of a decimal, beyond which it is not worth remembering
 _ASKS, _BIDS, _FIRST, _LAST, _PREVIOUS, _SNAPSHOT = b'"a"', b'"b"', b'"U"', b'"u"', b'"pu"', b'"snapshot"'
@@ -107,24 +112,29 @@ class DepthMessage(msgspec.Struct, eq=False):
     level_size: int  # of the longest level that was merged into this
 
     @classmethod
-    def parse(cls, data: bytes) -> DepthMessage:
+    def parse(cls, data: bytes) -> Self:
         """Read the data of a publication that `publications` has accepted. Of any other it may raise what it likes."""
+        message = cls._parsed(data)
+        message.is_snapshot = message.fields.get(_SNAPSHOT) == b"true"
+        if message.is_snapshot:
+            message.asks.drop_zeros()
+            message.bids.drop_zeros()
+        return message
+
+    @classmethod
+    def _parsed(cls, data: bytes) -> Self:
         fields = {_encode(name): bytes(value) for name, value in _fields.decode(data).items()}
-        is_snapshot = fields.get(_SNAPSHOT) == b"true"
         (asks, longest_ask), (bids, longest_bid) = _read(fields[_ASKS]), _read(fields[_BIDS])
         fields[_ASKS] = fields[_BIDS] = b""
-        if is_snapshot:
-            asks.drop_zeros()
-            bids.drop_zeros()
         first, last = _ids(fields)
-        return cls(fields, asks, bids, first, last, is_snapshot, max(longest_ask, longest_bid) + len("[,],"))
+        return cls(fields, asks, bids, first, last, False, max(longest_ask, longest_bid) + len("[,],"))
 
     @classmethod
     def empty(cls) -> DepthMessage:
         """A book to merge messages into. It is a snapshot, so that it keeps no zeros."""
         return cls({}, Side({}, set()), Side({}, set()), None, None, is_snapshot=True, level_size=0)
 
-    def copy(self) -> DepthMessage:
+    def copy(self) -> Self:
         """A message of the same content, to merge others into."""
         asks, bids = self.asks.copy(), self.bids.copy()
         return msgspec.structs.replace(self, fields=dict(self.fields), asks=asks, bids=bids)
@@ -151,6 +161,13 @@ class DepthMessage(msgspec.Struct, eq=False):
         self.asks.take(later.asks, drops_zeros=self.is_snapshot)
         self.bids.take(later.bids, drops_zeros=self.is_snapshot)
 
+    def gone_from(self, snapshot: DepthMessage) -> Prices:
+        """The prices of this book that are not in a snapshot."""
+        return (
+            [_text(level[0]) for place, level in self.asks.levels.items() if place not in snapshot.asks.levels],
+            [_text(level[0]) for place, level in self.bids.levels.items() if place not in snapshot.bids.levels],
+        )
+
     @property
     def level_count(self) -> int:
         """The levels of both sides."""
@@ -170,6 +187,19 @@ class DepthMessage(msgspec.Struct, eq=False):
             _BIDS: write_levels(self.bids.levels.values()),
         }
         return b"{" + b",".join([b"%b:%b" % field for field in fields.items()]) + b"}"
+
+
+class Difference(DepthMessage, eq=False):
+    """A depth message for clients who take a snapshot for an update: in it are the levels that are gone, too."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        return cls._parsed(data)
+
+    def take(self, later: DepthMessage) -> None:
+        super().take(later)
+        if later.fields.get(_SNAPSHOT) == b"true":  # what there is of levels is all of them
+            self.fields[_SNAPSHOT] = b"true"
 
 
 class WrittenBook(msgspec.Struct, frozen=True):
@@ -198,6 +228,14 @@ class WrittenBook(msgspec.Struct, frozen=True):
 def write_levels(levels: Iterable[Level]) -> bytes:
     """Levels as JSON, in this order."""
     return _encode(list(levels))
+
+
+def _text(price: str | msgspec.Raw) -> str:
+    """A price as it is written in a string."""
+    if isinstance(price, str):
+        return price
+    token = bytes(price)
+    return _string.decode(token) if token.startswith(b'"') else token.decode()
 
 
 def _read(side: bytes) -> tuple[Side, int]:

@@ -17,8 +17,9 @@ from typing import Any
 
 import msgspec
 
-from marketfeed.model.book import DepthMessage, Level, WrittenBook, write_levels
+from marketfeed.model.book import DepthMessage, Level, Prices, WrittenBook
 from marketfeed.model.early_updates import EarlyUpdates
+from marketfeed.model.spelling import PriceSpelling, spelled_levels
 
 __all__ = ["MAX_LEVELS", "BookState"]
 
@@ -41,7 +42,14 @@ class _Ids(msgspec.Struct, gc=False):
 _ids = msgspec.json.Decoder(_Ids).decode
 
 
+_encode = msgspec.json.encode
+
+
 def _ignore() -> None: ...
+
+
+def _or_zero(number: int | None) -> int:
+    return number or 0
 
 
 class BookState:
@@ -58,7 +66,10 @@ class BookState:
         "_size",
         "_written",
         "max_levels",
+        "numbers",
+        "prices",
         "reached",
+        "replaced",
         "too_large",
     )
 
@@ -66,6 +77,11 @@ class BookState:
         self.max_levels = MAX_LEVELS  # of both sides
         self.too_large: Callable[[], object] = _ignore  # called when the book, or a seed, has more
         self.reached: Callable[[], object] = _ignore  # called when the stream has come as far as a seed ahead of it
+        self.replaced: Callable[[bytes], object] | None = (
+            None  # called with a snapshot, while the book before it is here
+        )
+        self.numbers: Callable[[int | None], int] = _or_zero  # what stands for the last id, where updates have none
+        self.prices = PriceSpelling()  # how they are written for clients who keep them by their texts
         self._book: DepthMessage | None = None  # without what waits; None: there is no book
         self._pending: list[bytes] = []
         self._size = 0  # bytes that wait
@@ -80,6 +96,18 @@ class BookState:
     def last(self) -> int | None:
         """The last id, as far as the state has come; None where there are no ids."""
         return self._live if self._seeded is None else self._seeded
+
+    @property
+    def given(self) -> int | None:
+        """The last id that the engine has given on the stream."""
+        return self._live
+
+    @property
+    def number(self) -> int:
+        """The last id, or what stands for it; of a seed that nothing has followed yet, its own."""
+        if self._live is not None and not self._is_unordered:
+            return self._live
+        return self.numbers(None if self._is_unordered else self._seeded)
 
     @property
     def is_complete(self) -> bool:
@@ -202,8 +230,10 @@ class BookState:
             return None
         text = written.depths.get(limit)
         if text is None:
-            bids, asks = [write_levels(side[: max(limit, 0)]) for side in (written.bids, written.asks)]
-            text = b'{"lastUpdateId":%d,"bids":%b,"asks":%b}' % (self.last or 0, bids, asks)
+            bids, asks = [
+                _encode(spelled_levels(side[: max(limit, 0)], self.prices)) for side in (written.bids, written.asks)
+            ]
+            text = b'{"lastUpdateId":%d,"bids":%b,"asks":%b}' % (self.number, bids, asks)
             if len(written.depths) < _FEW_LIMITS:
                 written.depths[limit] = text
         return text
@@ -216,10 +246,21 @@ class BookState:
             return self._book.bids.best(is_highest=True), self._book.asks.best(is_highest=False)
         except Exception:  # a price that is no number has no place
             self._spoil()
+        return None
+
+    def gone_from(self, snapshot: bytes) -> Prices | None:
+        """The prices of the book that are not in this snapshot; None where the book is not known, or nothing of it."""
+        if not self.is_complete or self._book is None:
+            return None
+        try:
+            return self._book.gone_from(DepthMessage.parse(snapshot))
+        except Exception:  # of data that `--validate warn` let through it may raise what it likes
             return None
 
     def _replace(self, data: bytes, last: int | None) -> None:
         """A snapshot has come: nothing that was before it matters."""
+        if self.replaced is not None:
+            self.replaced(data)
         self._forget_book()
         self._early.clear()
         self._book = DepthMessage.empty()

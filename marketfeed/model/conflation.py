@@ -11,12 +11,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.book import Difference
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
 from marketfeed.model.merging import Message
 
-__all__ = ["Conflation", "new_conflation"]
+__all__ = ["Conflation", "new_conflation", "reader_in"]
 
 
 class Conflation(Protocol):
@@ -64,10 +66,10 @@ class _Run:
 
 
 class _Merged:
-    __slots__ = ("_kind", "_runs", "_settled")
+    __slots__ = ("_message", "_runs", "_settled")
 
-    def __init__(self, kind: StreamKind) -> None:
-        self._kind = kind
+    def __init__(self, message: Callable[[bytes], Message]) -> None:
+        self._message = message
         self._settled: list[_Run] = []  # those to which nothing happens any more
         self._runs: list[_Run] = []
 
@@ -102,11 +104,20 @@ class _Merged:
 
     def _read(self, data: bytes) -> Message | None:
         try:
-            return self._kind.message(data)
+            return self._message(data)
         except Exception:  # of any other data it may raise what it likes
             return None
 
 
-def new_conflation(kind: StreamKind) -> Conflation:
-    """One that holds nothing yet, of publications of this kind, which has rates."""
-    return _Merged(kind) if kind.loss is LossPolicy.MERGE else _Newest()
+def new_conflation(kind: StreamKind, view: View = View.ENGINE) -> Conflation:
+    """One that holds nothing yet, of publications of this kind, which has rates, in this view."""
+    if kind.loss is not LossPolicy.MERGE:
+        return _Newest()
+    return _Merged(reader_in(view, kind))
+
+
+def reader_in(view: View, kind: StreamKind) -> Callable[[bytes], Message]:
+    """What reads messages of this kind in this view, to merge them."""
+    if view is View.DEPTH:
+        return Difference.parse
+    return kind.message

@@ -13,7 +13,7 @@ import msgspec
 
 from marketfeed.model.kinds import BUILT_IN, listed
 from marketfeed.model.kinds.fields import is_market
-from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
 
 __all__ = ["BadStreamName", "StreamKinds", "StreamName", "snapshot_key"]
 
@@ -23,12 +23,20 @@ _SHOWN = 80  # of a name that a client sent, the most that an error repeats
 class StreamName(msgspec.Struct, frozen=True):
     """A parsed name; ``str()`` gives the canonical ``<kind>@<market>``, which is what a token permits.
 
-    `rate`: of what is published, the client gets one message in so many ms at most; 0: each.
+    `rate`: of what is published, the client gets one message in so many ms at most; 0: each. `view`: as what it gets
+    it. `made_from`: the kind of the stream from which the daemon makes this one; None: it is published.
     """
 
     kind: StreamKind
     market: str
     rate: int = 0
+    view: View = View.ENGINE
+    made_from: StreamKind | None = None
+
+    @property
+    def source(self) -> StreamName:
+        """The stream that is published: this one, or what it is made from."""
+        return self if self.made_from is None else StreamName(self.made_from, self.market)
 
     def __str__(self) -> str:
         return f"{self.kind.name}@{self.market}"
@@ -41,8 +49,15 @@ class BadStreamName(ValueError):
 class StreamKinds:
     """The registry of declared kinds, and the parser of names, which depends on them."""
 
-    def __init__(self, kinds: Iterable[StreamKind] = BUILT_IN, aliases: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        kinds: Iterable[StreamKind] = BUILT_IN,
+        aliases: Mapping[str, str] | None = None,
+        *,
+        rebuilds: bool = False,
+    ) -> None:
         self._kinds = {kind.name: kind for kind in kinds}
+        self._rebuilds = rebuilds  # on `/stream` and `/ws` publications are as clients made for Binance read them
         self.aliases: Mapping[str, str] = aliases or {}
         """Other spellings of markets, each with the market that it stands for. They may be exchanged at any time."""
 
@@ -86,9 +101,9 @@ class StreamKinds:
             raise BadStreamName(f"bad stream name {_shown(spelling)}: expected {kind.name}@{kind.only}")
         if not kind.private:  # there it is a user, who is nobody else
             market = self.aliases.get(market, market)
-        if rate_at:
-            return StreamName(kind, market, _rate(kind, rate, spelling))
-        return StreamName(kind, market, kind.path_rate if on_paths else 0)
+        in_ms = _rate(kind, rate, spelling) if rate_at else kind.path_rate if on_paths else 0
+        view = kind.view or (kind.path_view if on_paths and self._rebuilds else View.ENGINE)
+        return StreamName(kind, market, in_ms, view, self._kinds[kind.made_from] if kind.made_from else None)
 
 
 def _rate(kind: StreamKind, text: str, spelling: str) -> int:

@@ -87,7 +87,7 @@ def since_of(request: Request, streams: Container[str], present: Container[str])
     return since
 
 
-def history_of(request: Request, kinds: StreamKinds) -> tuple[dict[str, StreamName], int]:
+def history_of(request: Request, kinds: StreamKinds, *, on_paths: bool = False) -> tuple[dict[str, StreamName], int]:
     """The one stream of a HISTORY, by its spelling, and the most publications that it asks for."""
     params = request.params
     if not isinstance(params, list) or len(params) != 1:
@@ -95,7 +95,7 @@ def history_of(request: Request, kinds: StreamKinds) -> tuple[dict[str, StreamNa
     limit = _HISTORY if request.limit is msgspec.UNSET else request.limit
     if type(limit) is not int or not 1 <= limit <= MOST_HISTORY:
         raise invalid_request(f"limit must be a whole number from 1 to {MOST_HISTORY}")
-    return streams_of(request, kinds, 1), limit
+    return streams_of(request, kinds, 1, on_paths=on_paths), limit
 
 
 def as_history(entries: list[Entry], most: int) -> list[dict[str, Any]]:

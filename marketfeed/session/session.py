@@ -128,6 +128,11 @@ class Session:
         """The streams of this client, as it spelled them, in order."""
         return list(self._groups)
 
+    @property
+    def _is_on_paths(self) -> bool:
+        """Whether it came by one of the paths for clients made for other exchanges."""
+        return self._properties.dialect is not Dialect.HOUSE
+
     # Requests, and their answers.
 
     def _request(self, payload: bytes, is_refused: bool) -> None:
@@ -204,8 +209,7 @@ class Session:
 
     def _subscribe(self, request: Request, quiet: bool) -> object:
         kinds, most = self._context.kinds, self._context.limits.max_streams
-        on_paths = self._properties.dialect is not Dialect.HOUSE
-        streams = requests.streams_of(request, kinds, most, on_paths=on_paths)
+        streams = requests.streams_of(request, kinds, most, on_paths=self._is_on_paths)
         tried = self._identity.tried
         if tried:
             self._budget.charge_tries(len(streams) * tried)
@@ -294,7 +298,7 @@ class Session:
     # What was.
 
     def _history(self, request: Request, quiet: bool) -> object:
-        streams, limit = requests.history_of(request, self._context.kinds)
+        streams, limit = requests.history_of(request, self._context.kinds, on_paths=self._is_on_paths)
         check_permission(self._identity, streams.items())
         self._budget.charge_publications(limit)
         (name,) = streams.values()
@@ -340,7 +344,7 @@ class Session:
         return self._work_on(request, self._keep_permitted(request, identity))
 
     def _keep_permitted(self, request: Request, identity: Identity) -> Work:
-        streams = [(spelling, group.stream.name) for spelling, group in self._groups.items()]
+        streams = [(spelling, group.name) for spelling, group in self._groups.items()]
         lost = yield from lost_streams(identity, streams, self._context.kinds)
         self._reply(None, request.id)
         if lost:

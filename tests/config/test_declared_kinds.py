@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from marketfeed.config.declared_kinds import BadSetting, read_kinds
 from marketfeed.model.kinds import BUILT_IN
-from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
 from marketfeed.model.streams import StreamKinds
 from tests.strategies import json_values, property_test
 
@@ -70,7 +70,13 @@ def test_bad_names(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", [kind.name for kind in BUILT_IN if not kind.from_candles])
+def test_a_kind_that_the_daemon_would_make_may_be_the_engines() -> None:
+    (kind,) = read("[streams.aggTrade]\nloss = 'keep'")
+    name = StreamKinds((*BUILT_IN, kind), rebuilds=True).parse("aggTrade@A", on_paths=True)
+    assert (name.source, name.view) == (name, View.ENGINE)
+
+
+@pytest.mark.parametrize("name", [kind.name for kind in BUILT_IN if not (kind.from_candles or kind.made_from)])
 def test_the_built_in_kinds_stay_what_they_are(name: str) -> None:
     """Their publications are checked, and clients rely on that."""
     why, few = {

@@ -52,6 +52,7 @@ SAMPLES: dict[str, tuple[str, str, str]] = {
     "drain_seconds": ("1.5", "0", "2e1"),
     "ping_interval": ("1.5", "0", "2e1"),
     "ping_timeout": ("1.5", "1", "2e1"),
+    "payloads": ("engine", "binance", "engine"),
     "compression": ("off", "on", "false"),
     "redis_ca": ("/flag.pem", "/variable.pem", "/file.pem"),
     "redis_certificate": ("/flag.pem", "/variable.pem", "/file.pem"),
@@ -170,6 +171,7 @@ DEFAULTS = {
     "drain_seconds": 20,
     "ping_interval": 20,
     "ping_timeout": 60,
+    "payloads": "binance",
     "compression": True,
     "log_format": "text",
     "log_level": "info",
@@ -222,6 +224,7 @@ BAD: dict[str, tuple[str, tuple[str, ...]]] = {
     "drain_seconds": ("a number of seconds, 0 or more", NUMBER),
     "ping_interval": ("a number of seconds, 0 or more", NUMBER),
     "ping_timeout": ("a number of seconds, 1 or more", (*NUMBER, "0.5")),
+    "payloads": ("binance or engine", ("", "Binance", "house")),
     "compression": ("on or off", ("", "maybe", "9")),
     "ready_memory": ("on or off", ("", "maybe", "9")),
     "admin_host": ("the name or the address of a host, without a port", ("", "a b", "h:8081", "http://h")),
@@ -660,7 +663,9 @@ def test_private_kinds_need_tokens(tmp_path: Path) -> None:
 def test_only_streams_of_declared_kinds_are_kept_warm(tmp_path: Path) -> None:
     """Private ones too; the line names the pattern, and the kinds that there are."""
     fault = "expected a stream or a pattern of streams such as depth@TATA_INR or depth@*, of one of the kinds"
-    line = f"'orders@*' cannot be used; {fault} trade, depth, ticker, kline_<interval>, miniTicker, !miniTicker"
+    line = (
+        f"'orders@*' cannot be used; {fault} trade, depth, ticker, kline_<interval>, miniTicker, !miniTicker, aggTrade"
+    )
     assert refusal({"warm": "depth@*,orders@*"}) == f"--warm: {line}"
     for text in ("depth@", "depth@A@100ms", "depth@[AB]", "redis://:secret@h"):
         assert refusal({"warm": text}) == f"--warm: what is given cannot be used; {fault.partition(', of')[0]}"

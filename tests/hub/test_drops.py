@@ -79,7 +79,7 @@ def test_the_log_says_what_was_wrong_and_with_which_stream(logged: LogCapture) -
     member(room, "trade@A", "trade@B")
     logged.events.clear()
     room.source.publish("trade@A", b"[]", b"[]")
-    with patch.object(Group, "framed", lambda *_: 1 // 0):
+    with patch.object(Group, "published", lambda *_: 1 // 0):
         room.source.publish("trade@A", trade(1), trade(2))
         room.source.publish("trade@B", trade(1))
     room.clock.advance(1)

@@ -92,7 +92,7 @@ def test_what_could_not_be_published_is_asked_of_the_archive(logged: LogCapture)
     client = member(room, "trade@A")
     for number in range(1, 4):
         archive.add("trade@A", f"{number}-0", trade(number))
-        with patch.object(Group, "framed", lambda *_: 1 // 0) if number == 2 else patch.dict({}):
+        with patch.object(Group, "published", lambda *_: 1 // 0) if number == 2 else patch.dict({}):
             room.source.publish("trade@A", trade(number), offsets=[f"{number}-0"])
     assert [message[0] for message in client.take()] == ["trade@A", "gap", "trade@A"]
     for since, is_asked in (("1-0", True), ("2-0", False)):

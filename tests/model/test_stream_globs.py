@@ -103,7 +103,8 @@ def test_what_is_no_pattern_is_refused(text: str) -> None:
 def test_a_kind_that_nobody_declared_is_refused(text: str) -> None:
     """With those that are."""
     with pytest.raises(
-        BadGlob, match=r"of one of the kinds trade, depth, ticker, kline_<interval>, miniTicker, !miniTicker, orders$"
+        BadGlob,
+        match=r"of one of the kinds trade, depth, ticker, kline_<interval>, miniTicker, !miniTicker, aggTrade, orders$",
     ):
         parse_glob(text, KINDS)
     assert is_glob(text), "others may have declared it"

@@ -29,6 +29,7 @@ def test_loss_policies() -> None:
         "ticker": LossPolicy.LATEST,
         "miniTicker": LossPolicy.LATEST,
         "!miniTicker": LossPolicy.MERGE,
+        "aggTrade": LossPolicy.KEEP,
     }
 
 
@@ -63,7 +64,10 @@ def test_spellings(spelling: str, name: str) -> None:
         ("trade@", "expected <kind>@<market>"),
         ("@TATA_INR", "expected <kind>@<market>"),
         ("trade@@TATA_INR", "expected <kind>@<market>"),
-        ("candle@TATA_INR", "the kind is none of trade, depth, ticker, kline_<interval>, miniTicker, !miniTicker"),
+        (
+            "candle@TATA_INR",
+            "the kind is none of trade, depth, ticker, kline_<interval>, miniTicker, !miniTicker, aggTrade",
+        ),
         ("TATA_INR@trade", "the kind is none of"),
         ("Tata_inr@trade", "the kind is none of"),
         ("Trade@TATA_INR", "the kind is none of"),

@@ -33,6 +33,8 @@ UPGRADE = (
     "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
 )
 _LAST_STREAM = "trade@END.OF.TRANSCRIPT"
+_AS_DOCUMENTED = ("--payloads", "binance")
+"""The default, which other tests of daemons have not."""
 _PRESENT = 1_790_000_000
 """What stands in a token for the moment at which it is made, in seconds since 1970."""
 
@@ -175,12 +177,12 @@ class Stage:
             if url.scheme == "redis":
                 options[index] = f"unix://{url.username}:{url.password}@{self._server.path}"
         if self._cluster is not None:
-            self._daemon = await self._harness.daemon(*options)
+            self._daemon = await self._harness.daemon(*_AS_DOCUMENTED, *options)
             await self._daemon.expect(r"redis cluster: .* 0 have none")
         elif self._is_down:
-            self._daemon = await self._harness.daemon("--redis-url", self._server.url, *options)
+            self._daemon = await self._harness.daemon(*_AS_DOCUMENTED, "--redis-url", self._server.url, *options)
         else:
-            self._daemon = await self._harness.daemon(*options, redis=self._server)
+            self._daemon = await self._harness.daemon(*_AS_DOCUMENTED, *options, redis=self._server)
 
     async def _start_cluster(self) -> RedisCluster:
         cluster = RedisCluster(self._harness.directory / "cluster", "valkey")
@@ -190,7 +192,7 @@ class Stage:
 
     async def _running(self) -> DaemonProcess:
         if self._daemon is None:
-            self._daemon = await self._harness.daemon(redis=self._server)
+            self._daemon = await self._harness.daemon(*_AS_DOCUMENTED, redis=self._server)
         return self._daemon
 
     async def _signal(self, step: Step) -> None:

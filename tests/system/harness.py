@@ -478,4 +478,5 @@ def _hang_up(connection: Any) -> Deferred[Any] | None:
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MARKETFEED_", "REDIS_", "PORT"))}
     kept["MARKETFEED_ADMIN"] = "off"  # or all daemons of all tests would want one port
+    kept["MARKETFEED_PAYLOADS"] = "engine"  # tests know what they publish by its bytes, on every path
     return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))}

@@ -11,7 +11,7 @@ from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 
 from marketfeed.access.tokens import TokenVerifier
-from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
 from marketfeed.session.session import Session
 from marketfeed.wire.close_codes import CLOSE_REASONS, CloseReason
 from marketfeed.wire.dialects import Shape
@@ -182,7 +182,9 @@ class TestClosing:
         server.watch(wire)
         wire.receive(data)
         assert wire.closed_with == code
-        assert server.hub._registry._streams["trade@A"].groups["trade@A", Shape.DATA, 0, False, 0].size == 1
+        assert (
+            server.hub._registry._streams["trade@A"].groups["trade@A", Shape.DATA, 0, False, 0, View.ENGINE].size == 1
+        )
         wire.receive(say({"method": "PING"}) + frame(b"\xff") + frame(b"x", PING))
         assert not wire.sent  # after the close nothing is answered
         server.source.publish("trade@A", trade())
@@ -322,7 +324,9 @@ class TestSlowClient:
         server.watch(wire)
         wire.socket.room = 30
         count = 0
-        while server.hub._registry._streams["trade@A"].groups["trade@A", Shape.DATA, 0, False, 0].size == 2:
+        while (
+            server.hub._registry._streams["trade@A"].groups["trade@A", Shape.DATA, 0, False, 0, View.ENGINE].size == 2
+        ):
             server.source.publish("trade@A", trade(count))
             count += 1
         assert CLIENT_QUEUE - 100 < count * len(text_frame(trade())) < CLIENT_QUEUE + 200

@@ -16,8 +16,8 @@ from marketfeed.model.kinds.trade import TRADE
 
 __all__ = ["BUILT_IN", "EVENTS", "MADE", "SHOWN", "by_event", "listed"]
 
-BUILT_IN = (TRADE, DEPTH, TICKER, *KLINES, MINI_TICKER, ALL_MINI_TICKERS)
-MADE = (AGG_TRADE, BOOK_TICKER, *PARTIAL_DEPTHS)
+BUILT_IN = (TRADE, DEPTH, TICKER, *KLINES, MINI_TICKER, ALL_MINI_TICKERS, AGG_TRADE)
+MADE = (BOOK_TICKER, *PARTIAL_DEPTHS)
 """What is made of these, rather than published by an engine."""
 
 

@@ -1,15 +1,16 @@
-"""Trades as Binance's clients ask for them: put together by price, as one order takes them; here each by itself."""
+"""Trades as Binance's clients ask for them: put together by price, as one order takes them; here each by itself
+(docs/protocol.md#aggregated-trades).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
-from marketfeed.model.kinds.columns import Column, word
 from marketfeed.model.kinds.fields import Shape
-from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
+from marketfeed.model.kinds.trade import TRADE
 
 __all__ = ["AGG_TRADE"]
 
@@ -26,11 +27,11 @@ class _AggTrade(msgspec.Struct):
     m: bool
 
 
-def _columns(data: Mapping[str, Any]) -> list[Column]:
-    """Price, quantity, and what the taker has done, who sold where the buyer is the maker."""
-    is_maker = data.get("m")
-    side = ("sell" if is_maker else "buy") if isinstance(is_maker, bool) else "-"
-    return [Column(f"{word(data.get('p')):>14}"), Column(f"{word(data.get('q')):>14}"), Column(side, side)]
-
-
-AGG_TRADE = StreamKind("aggTrade", LossPolicy.KEEP, shape=Shape(_AggTrade, events=("aggTrade",)), columns=_columns)
+AGG_TRADE = StreamKind(
+    "aggTrade",
+    LossPolicy.KEEP,
+    shape=Shape(_AggTrade, events=("aggTrade",)),
+    columns=TRADE.columns,
+    view=View.AGG_TRADE,
+    made_from=TRADE.name,
+)

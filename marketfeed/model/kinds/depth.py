@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from marketfeed.model.kinds.columns import Column, number, word
 from marketfeed.model.kinds.fields import Plain, Shape, ShortLevel, are_good_decimals, are_plain
-from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
 from marketfeed.model.nesting import MAX_NESTING
 
 __all__ = ["DEPTH"]
@@ -60,4 +60,4 @@ def _count(levels: list[Any], noun: str) -> str:
     return f"{len(levels)} {noun}" if len(levels) == 1 else f"{len(levels)} {noun}s"
 
 
-DEPTH = StreamKind("depth", LossPolicy.MERGE, shape=Shape.of(_Depth), columns=_columns)
+DEPTH = StreamKind("depth", LossPolicy.MERGE, shape=Shape.of(_Depth), columns=_columns, path_view=View.DEPTH)

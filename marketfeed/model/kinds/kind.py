@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from marketfeed.model.kinds.fields import Shape
 from marketfeed.model.merging import Message
 from marketfeed.model.state import LatestState, State
 
-__all__ = ["RATES", "LossPolicy", "StreamKind"]
+__all__ = ["RATES", "LossPolicy", "StreamKind", "View"]
 
 RATES = (100, 1000)
 """In ms; one message in so long is the most that a client gets, who asks for it."""
@@ -34,6 +34,18 @@ class LossPolicy(Enum):
     MERGE = "merge"
 
 
+class View(IntEnum):
+    """As what a client gets the publications of a stream."""
+
+    ENGINE = 0
+    """As the engine wrote them."""
+    TRADE = 1
+    """This and the others: as clients made for Binance read them (docs/protocol.md#payloads)."""
+    DEPTH = 2
+    TICKER = 3
+    AGG_TRADE = 4
+
+
 class StreamKind(msgspec.Struct, frozen=True):
     """One kind. The streams of a private one are for those alone whom their token names. `only`: the one market that
     it has, which is none; empty: it has all markets.
@@ -44,7 +56,8 @@ class StreamKind(msgspec.Struct, frozen=True):
     one, where they are merged. `state`: makes what a subscriber who comes late gets first, empty yet; None: that
     follows from `loss`. `is_throttled`: a client may have it less often, where not all has to be sent. `from_candles`:
     the candle service publishes it, by PUBLISH, however the engine does. `path_rate`: the rate in ms of a name that
-    says none, on `/stream` and `/ws`; 0: none.
+    says none, on `/stream` and `/ws`; 0: none. `path_view`: as what its publications come there. `made_from`: the kind
+    from whose publications the daemon makes those of this one, as `view` has it.
     """
 
     name: str
@@ -60,6 +73,9 @@ class StreamKind(msgspec.Struct, frozen=True):
     is_throttled: bool = True
     from_candles: bool = False
     path_rate: int = 0
+    path_view: View = View.ENGINE
+    view: View = View.ENGINE
+    made_from: str = ""
 
     @property
     def rates(self) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from marketfeed.model.kinds.fields import (
     is_good_decimal,
     is_good_market,
 )
-from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
 
 __all__ = ["TICKER"]
 
@@ -47,4 +47,4 @@ def _signed(value: Any, unit: str = "") -> str:
     return text if text.startswith(("-", "+")) else f"+{text}"
 
 
-TICKER = StreamKind("ticker", LossPolicy.LATEST, shape=Shape.of(_Ticker), columns=_columns)
+TICKER = StreamKind("ticker", LossPolicy.LATEST, shape=Shape.of(_Ticker), columns=_columns, path_view=View.TICKER)

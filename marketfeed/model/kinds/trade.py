@@ -16,7 +16,7 @@ from marketfeed.model.kinds.fields import (
     is_good_decimal,
     is_good_market,
 )
-from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
 
 __all__ = ["TRADE"]
 
@@ -44,4 +44,4 @@ def _columns(data: Mapping[str, Any]) -> list[Column]:
     return [Column(f"{word(data.get('p')):>14}"), Column(f"{word(data.get('q')):>14}"), Column(side, side)]
 
 
-TRADE = StreamKind("trade", LossPolicy.KEEP, shape=Shape.of(_Trade), columns=_columns)
+TRADE = StreamKind("trade", LossPolicy.KEEP, shape=Shape.of(_Trade), columns=_columns, path_view=View.TRADE)

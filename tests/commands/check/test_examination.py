@@ -200,11 +200,11 @@ def test_a_jump_is_a_fault() -> None:
     assert '"U": 7' in examination.faults[0].example.payload
 
 
-@pytest.mark.parametrize("bid", ["3", "2.00"])
-def test_a_book_that_is_crossed(bid: str) -> None:
-    """The bid is below the ask, or it is said."""
+@pytest.mark.parametrize(("bid", "ask"), [("3", "2"), ("2.00", "2.00")])
+def test_a_book_that_is_crossed(bid: str, ask: str) -> None:
+    """The bid is below the ask, or it is said; a price has one spelling in a book."""
     examination = examined(depth(1, 1, snapshot=True, b=[[bid, "1"]]))
-    assert faults(examination) == [("depth", f"the book is crossed: best bid {bid}, best ask 2", 1)]
+    assert faults(examination) == [("depth", f"the book is crossed: best bid {bid}, best ask {ask}", 1)]
 
 
 def test_a_crossed_book_is_said_once_for_a_stream() -> None:

@@ -1,0 +1,43 @@
+"""What is known here of a market besides what its engine says of it: its best prices, and the statistics of its day."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from marketfeed.boundaries import Statistics
+from marketfeed.model.book_state import BookState
+from marketfeed.model.spelling import spelled_levels
+
+if TYPE_CHECKING:
+    from marketfeed.hub.stream import LiveStream
+
+__all__ = ["MarketFacts"]
+
+_encode = msgspec.json.encode
+
+
+class MarketFacts:
+    """`Statistics` of the books that are kept. `find`: a stream by its name; `others`: who knows more, if somebody."""
+
+    def __init__(self, find: Callable[[str], LiveStream | None]) -> None:
+        self._find = find
+        self.others: Statistics | None = None
+
+    def of(self, market: str) -> Mapping[str, bytes]:
+        others = {} if self.others is None else self.others.of(market)
+        return {**others, **self._best(market)}
+
+    def _best(self, market: str) -> dict[str, bytes]:
+        stream = self._find(f"depth@{market}")
+        state = None if stream is None else stream.state
+        top = state.top() if isinstance(state, BookState) else None
+        if top is None or not isinstance(state, BookState):
+            return {}
+        facts: dict[str, bytes] = {}
+        for level, names in zip(top, ("bB", "aA"), strict=True):
+            if level is not None:
+                facts.update(zip(names, map(_encode, spelled_levels([level], state.prices)[0]), strict=True))
+        return facts

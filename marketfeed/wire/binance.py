@@ -1,0 +1,297 @@
+"""Publications as clients made for Binance read them (docs/protocol.md#payloads).
+
+1. What is missing is added, and what those clients cannot read is written as they can; all else stays as the engine
+   wrote it. A payload that lacks nothing is passed on as it is, the same bytes. A field that is null is missing.
+2. Nothing here raises: what is not as its kind requires, as `--validate warn` may let through, is passed on as it is.
+3. Depth messages are differences to these clients, snapshots too: in a snapshot the levels that are gone follow, with a
+   quantity of zero. Zero is the one text that they delete a level by, and a price has one spelling.
+4. Most payloads are plainly written, and begin with `e`. They are added to without being taken apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from marketfeed.model.book import Prices
+from marketfeed.model.spelling import AMOUNTS, ZERO, PriceSpelling, spelled_levels
+
+__all__ = ["DepthPayloads", "Moment", "agg_trade", "ticker", "trade"]
+
+_Raw = msgspec.Raw
+_UNSET = msgspec.UNSET
+_encode = msgspec.json.encode
+_fields = msgspec.json.Decoder(dict[str, _Raw]).decode
+_pairs = msgspec.json.Decoder(list[tuple[_Raw, _Raw]]).decode
+
+
+class Moment(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a publication besides its payload. `at`: when it was published, in ms since 1970.
+
+    `number`: its place among those of its stream, which count up, for who gives none itself; `previous`: that of the
+    one before it, or None, where something is missing between them or nothing is known. `given`: the last id that the
+    engine has given before it, if it gives some.
+    """
+
+    at: int
+    number: int = 0
+    previous: int | None = None
+    given: int | None = None
+
+
+class _Stamped(msgspec.Struct, gc=False):
+    s: Any = _UNSET
+    E: Any = _UNSET
+    T: Any = _UNSET
+    M: Any = _UNSET
+
+
+class _Depth(msgspec.Struct, gc=False):
+    e: str
+    a: list[tuple[str, str]]
+    b: list[tuple[str, str]]
+    s: Any = _UNSET
+    E: Any = _UNSET
+    T: Any = _UNSET
+    U: Any = _UNSET
+    u: Any = _UNSET
+    snapshot: Any = _UNSET
+
+
+_stamped = msgspec.json.Decoder(_Stamped).decode
+_depth = msgspec.json.Decoder(_Depth).decode
+_FAULTS = (ValueError, TypeError, KeyError, RecursionError)  # of a payload that is not what its kind requires
+
+
+def trade(data: bytes, market: bytes, moment: Moment) -> bytes:
+    """A trade with `E`, `T`, `s` and `M`. `market`: as JSON."""
+    try:
+        found = _stamped(data)
+        event, traded = found.E, found.T
+        if None in (event, traded, found.M, found.s):
+            return _with(data, _trade_fields(_fields(data), market, moment))
+        tail = b""
+        if event is _UNSET:
+            tail += b',"E":%d' % (moment.at if traded is _UNSET else traded)
+        if traded is _UNSET:
+            tail += b',"T":%d' % (moment.at if event is _UNSET else event)
+        if found.s is _UNSET:
+            tail += b',"s":%b' % market
+        if found.M is _UNSET:
+            tail += b',"M":true'
+        return _behind(data, tail) if tail else data
+    except _FAULTS:
+        return data
+
+
+def agg_trade(data: bytes, market: bytes, moment: Moment) -> bytes:
+    """A trade as an aggregated one of which it is the only one."""
+    try:
+        trade_fields = _trade_fields(_fields(data), market, moment)
+    except _FAULTS:
+        return data
+    number = trade_fields.get("t")
+    fields: dict[str, bytes | msgspec.Raw | None] = {
+        "e": b'"aggTrade"',
+        "E": trade_fields["E"],
+        "s": trade_fields["s"],
+        "a": number,
+        "p": trade_fields.get("p"),
+        "q": trade_fields.get("q"),
+        "f": number,
+        "l": number,
+        "T": trade_fields["T"],
+        "m": trade_fields.get("m"),
+        "M": trade_fields["M"],
+    }
+    return _object({name: value for name, value in fields.items() if value is not None})
+
+
+def ticker(
+    data: bytes, market: bytes, moment: Moment, more: Callable[[Mapping[str, msgspec.Raw], int], Mapping[str, bytes]]
+) -> bytes:
+    """A ticker as a `24hrTicker` with all fields of one.
+
+    `more`: what is known of those that may be missing, as JSON, by what there is and the moment in ms.
+    """
+    try:
+        given = _fields(data)
+        present = {name: value for name, value in given.items() if bytes(value) != b"null"}
+        missing: dict[str, bytes] = {}
+        if bytes(present.get("e", _Raw())) != b'"24hrTicker"':
+            missing["e"] = b'"24hrTicker"'
+        if "E" not in present:
+            missing["E"] = _event(present, moment)
+        if "s" not in present:
+            missing["s"] = market
+        event = missing.get("E") or bytes(present["E"])
+        filled = more(present, int(event) if event.isdigit() else moment.at)
+        missing.update({name: value for name, value in filled.items() if name not in present})
+        return _with(data, missing, given) if missing else data
+    except _FAULTS:
+        return data
+
+
+class DepthPayloads:
+    """The depth messages of one stream. `prices`: how its prices are written, wherever they are."""
+
+    __slots__ = ("_market", "_named", "_prices")
+
+    def __init__(self, market: bytes, prices: PriceSpelling) -> None:
+        self._market = market
+        self._named = b',"s":%b' % market
+        self._prices = prices
+
+    def update(self, data: bytes, moment: Moment, vanished: Prices | None = None) -> bytes:
+        """A depth message as a difference. `vanished`, of a snapshot: what was there before it and is not in it; None:
+        nobody knows, and its `U` is its own `u`, so that a client sees it.
+        """
+        try:
+            try:
+                found = _depth(data)
+            except msgspec.ValidationError:  # some levels are numbers
+                return self._taken_apart(data, moment, vanished)
+            if found.snapshot is True or None in (found.s, found.E, found.T, found.U, found.u):
+                return self._taken_apart(data, moment, vanished)
+            rows = found.a + found.b
+            if rows:
+                plain = self._plainly_levelled(data, rows)
+                if plain is None:
+                    return self._taken_apart(data, moment, vanished)
+                data = plain
+            return self._headed(data, found, moment)
+        except _FAULTS:
+            return data
+
+    def _plainly_levelled(self, data: bytes, rows: list[tuple[str, str]]) -> bytes | None:
+        """A message with its levels as they should be, where zeros are all that is not; None: something else is."""
+        prices, amounts = zip(*rows, strict=True)
+        if not self._prices.kept.issuperset(prices) and any(self._prices[price] != price for price in prices):
+            return None
+        if AMOUNTS.kept.issuperset(amounts):
+            return data
+        odd = {amount for amount in amounts if AMOUNTS[amount] != amount}
+        if not odd:
+            return data
+        # Without blanks and escapes each is written like this; where there are more of these, some are in other fields.
+        zeros = b',"0"]'
+        is_plain = odd == {"0"} and b"\\" not in data and len(data.split(None, 1)) == 1
+        return data.replace(zeros, _ZEROS) if is_plain and data.count(zeros) == amounts.count("0") else None
+
+    def _headed(self, data: bytes, found: _Depth, moment: Moment) -> bytes:
+        """A message whose levels are as they should be."""
+        if found.e != "depthUpdate":
+            if not data.startswith(_DEPTH_HEAD) or data.count(b'"e"') > 1:
+                return self._taken_apart(data, moment, None)
+            head, data = _UPDATE_HEAD, data[len(_DEPTH_HEAD) :]
+        else:
+            head = b""
+        has_ids = type(found.U) is int and type(found.u) is int
+        if not has_ids and (found.U is not _UNSET or found.u is not _UNSET):
+            return self._taken_apart(head + data, moment, None)
+        tail = b""
+        if found.E is _UNSET:
+            traded = found.T
+            tail = b',"E":%d' % (moment.at if traded is _UNSET else traded)
+        if found.s is _UNSET:
+            tail += self._named
+        if not has_ids:
+            tail += b',"U":%d,"u":%d' % _range(moment)
+        if not tail:
+            return head + data if head else data
+        end = -1 if data.endswith(b"}") else data.rindex(b"}")
+        return b"%b%b%b}" % (head, data[:end], tail)
+
+    def _taken_apart(self, data: bytes, moment: Moment, vanished: Prices | None) -> bytes:
+        fields = _fields(data)
+        asks, bids = self._levels(fields["a"]), self._levels(fields["b"])
+        is_snapshot = bytes(fields.get("snapshot", _Raw())) == b"true"
+        if is_snapshot and vanished is not None:
+            asks += [(self._prices[price], ZERO) for price in vanished[0]]
+            bids += [(self._prices[price], ZERO) for price in vanished[1]]
+        changed: dict[str, bytes] = self._head(fields, moment, is_snapshot, vanished is not None)
+        for name, levels in (("a", asks), ("b", bids)):
+            text = _encode(levels)
+            if text != bytes(fields[name]):
+                changed[name] = text
+        return _with(data, changed, fields) if changed else data
+
+    def _levels(self, side: msgspec.Raw) -> list[tuple[str, str]]:
+        return spelled_levels(_pairs(side), self._prices)
+
+    def _head(
+        self, fields: Mapping[str, msgspec.Raw], moment: Moment, is_snapshot: bool, is_continued: bool
+    ) -> dict[str, bytes]:
+        """What is to be changed of all fields but the levels."""
+        present = {name: value for name, value in fields.items() if bytes(value) != b"null"}
+        changed: dict[str, bytes] = {}
+        if bytes(present["e"]) != b'"depthUpdate"':
+            changed["e"] = b'"depthUpdate"'
+        if "E" not in present:
+            changed["E"] = _event(present, moment)
+        if "s" not in present:
+            changed["s"] = self._market
+        first, last = (_integer(present.get(name)) for name in ("U", "u"))
+        if first is None or last is None:
+            if is_snapshot and not is_continued and moment.given is None:
+                first = last = moment.number
+            else:
+                first, last = _range(moment)
+            changed["U"], changed["u"] = b"%d" % first, b"%d" % last
+        elif is_snapshot and is_continued and moment.given is not None and first != moment.given + 1 <= last:
+            changed["U"] = b"%d" % (moment.given + 1)
+        return changed
+
+
+_ZEROS = b',"%b"]' % ZERO.encode()
+_DEPTH_HEAD, _UPDATE_HEAD = b'{"e":"depth",', b'{"e":"depthUpdate",'
+
+
+def _range(moment: Moment) -> tuple[int, int]:
+    """`U` and `u` of a message without. Among others that have ids it has that of the last one: those go on from it."""
+    if moment.given is not None:
+        return moment.given, moment.given
+    last, previous = moment.number, moment.previous
+    return (last if previous is None or previous >= last else previous + 1), last
+
+
+def _trade_fields(fields: Mapping[str, msgspec.Raw], market: bytes, moment: Moment) -> dict[str, bytes | msgspec.Raw]:
+    """All fields of a trade, with those that were missing."""
+    made: dict[str, bytes | msgspec.Raw] = {
+        name: value for name, value in fields.items() if bytes(value) != b"null" or name not in ("E", "T", "s", "M")
+    }
+    event = made.setdefault("E", _event(fields, moment))
+    made.setdefault("T", event)
+    made.setdefault("s", market)
+    made.setdefault("M", b"true")
+    return made
+
+
+def _event(fields: Mapping[str, msgspec.Raw], moment: Moment) -> bytes:
+    """The time of the event, for one that has no `E`: that of its transaction, or else when it was published."""
+    traded = bytes(fields.get("T", _Raw(b"null")))
+    return b"%d" % moment.at if traded == b"null" else traded
+
+
+def _integer(value: msgspec.Raw | None) -> int | None:
+    token = b"" if value is None else bytes(value)
+    return int(token) if token.removeprefix(b"-").isdigit() else None
+
+
+def _behind(data: bytes, tail: bytes) -> bytes:
+    """An object that is not empty, with more members: `tail` begins with a comma."""
+    end = data.rindex(b"}")
+    return b"%b%b}" % (data[:end], tail)
+
+
+def _with(
+    data: bytes, changed: Mapping[str, bytes | msgspec.Raw], fields: Mapping[str, msgspec.Raw] | None = None
+) -> bytes:
+    """`data` with some members instead of those of the same names, or behind the others."""
+    return _object({**(_fields(data) if fields is None else fields), **changed})
+
+
+def _object(members: Mapping[str, bytes | msgspec.Raw]) -> bytes:
+    return b"{%b}" % b",".join([b"%b:%b" % (_encode(name), bytes(value)) for name, value in members.items()])
