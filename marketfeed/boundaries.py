@@ -187,6 +187,8 @@ class Subscriber(Protocol):
     """The socket's own send: how many bytes it took; raises BlockingIOError, or OSError when the socket is gone."""
     window: int
     """The bits of the deflate window with which this client reads; 0: it gets nothing compressed."""
+    hears_events: bool
+    """Whether what `tell` is given is sent to it."""
     share: Share | None
     """The hub's alone: out of which share this client's streams are paid for; None: out of none."""
     audience: Audience | None
@@ -200,7 +202,7 @@ class Subscriber(Protocol):
         """Send whole frames, behind everything sent before."""
 
     def tell(self, event: bytes) -> None:
-        """Send a control event: what waits before it and what comes after it stay apart."""
+        """Send a control event, if this client hears them: what waits before it and what comes after it stay apart."""
 
     @property
     def is_behind(self) -> bool:

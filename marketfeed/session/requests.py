@@ -45,6 +45,7 @@ class Property(Enum):
     COMBINED = "combined"
     OFFSETS = "offsets"
     SNAPSHOT = "snapshot"
+    EVENTS = "events"
 
 
 _PROPERTIES = ", ".join(each.value for each in Property)

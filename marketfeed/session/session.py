@@ -78,6 +78,7 @@ class Session:
         self._work: Work | None = None
         self._awaits = False  # a request has not been answered yet
         self._ended = False
+        connection.outbox.hears_events = self._properties.events
 
     def begin(self, streams: list[str]) -> None:
         """The connection is open; `streams`, from its path or query, are its first SUBSCRIBE, answered if it fails."""
@@ -117,6 +118,11 @@ class Session:
     def event(self, event: msgspec.Struct) -> bytes:
         """A control event, as this client's dialect spells it."""
         return self._properties.dialect.event(event)
+
+    @property
+    def hears_events(self) -> bool:
+        """Whether it is to get them, besides the farewell of a server."""
+        return self._properties.events
 
     @property
     def user(self) -> str:
@@ -320,6 +326,7 @@ class Session:
         properties = self._properties.changed(*requests.value_of(request))
         if properties.shape is self._properties.shape:
             self._properties = properties
+            self._connection.outbox.hears_events = properties.events
             return None
         self._budget.charge_streams(len(self._groups))
         return self._work_on(request, self._reshape(request, properties))

@@ -267,6 +267,10 @@ class AutobahnProtocol(FrameReader):
     def backlog_changed(self, waiting: int) -> None:
         """Nobody here asks."""
 
+    def notice(self) -> bytes:
+        """Nothing is said here of what is left out."""
+        return b""
+
 
 _Protocol = TypeVar("_Protocol", bound=AutobahnProtocol)
 

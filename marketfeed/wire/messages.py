@@ -17,6 +17,8 @@ __all__ = [
     "Expiring",
     "Gap",
     "GapReason",
+    "Quality",
+    "QualityLevel",
     "Request",
     "RequestError",
     "RequestId",
@@ -155,6 +157,24 @@ class Gap(msgspec.Struct, frozen=True, tag_field="e", tag="gap", rename={"since"
     reason: str
     since: int
     until: int | None
+
+
+class QualityLevel:
+    """Whether a client gets all that is published on its streams."""
+
+    THINNED = "thinned"
+    LIVE = "live"
+
+
+class Quality(msgspec.Struct, frozen=True, tag_field="e", tag="quality", rename={"at": "E"}):
+    """Of `streams` (as this client spelled them) something is left out or merged, or is not any more.
+
+    `at` is in ms since 1970.
+    """
+
+    streams: list[str]
+    level: str
+    at: int
 
 
 class ServerShutdown(msgspec.Struct, frozen=True, tag_field="e", tag="serverShutdown", rename={"at": "E"}):

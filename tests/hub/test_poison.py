@@ -73,6 +73,10 @@ class Watcher:
     def backlog_changed(self, waiting: int) -> None:
         pass
 
+    def notice(self) -> bytes:
+        """Nobody here is told."""
+        return b""
+
 
 class Market:
     """A hub and its source. One client is slow, another watches a stream that is none of its business."""

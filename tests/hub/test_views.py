@@ -151,6 +151,10 @@ class Viewer:
     def backlog_changed(self, waiting: int) -> None:
         """It is slow, or no longer."""
 
+    def notice(self) -> bytes:
+        """Nobody here is told."""
+        return b""
+
     def unsubscribe(self, streams: list[str]) -> None:
         left = [self.groups[stream] for stream in streams if stream in self.groups]
         self.read()

@@ -202,7 +202,7 @@ class TestProperties:
     def test_an_unknown_one(self, name: str) -> None:
         """It is not repeated; those that there are, are."""
         says = fault(lambda: property_of(asking([name])), ErrorCode.PROPERTY_NAME)
-        assert says == "unknown property: expected one of combined, offsets, snapshot"
+        assert says == "unknown property: expected one of combined, offsets, snapshot, events"
 
 
 class TestToken:

@@ -866,11 +866,32 @@ class TestOrder:
     def test_what_is_not_confirmed_in_time_is_answered_with_a_gap(self) -> None:
         """After 5 s; the requests behind it go on."""
         client = Client()
+        client.say({"method": "SET_PROPERTY", "params": ["events", True]})
         client.subscribe(A)
         client.say({"method": "PING", "id": 2})
         client.clock.advance(CONFIRM_SECONDS)
-        first, gap, second = client.got
+        _, first, gap, second = client.got
         assert (first["id"], gap["e"], gap["streams"], gap["to"], second["id"]) == (1, "gap", [A], None, 2)
+
+    @pytest.mark.parametrize("dialect", Dialect)
+    def test_gaps_are_for_those_who_hear_events(self, dialect: Dialect) -> None:
+        """By the path, and by the property from the moment on at which it is set; a farewell is none of them."""
+        client = Client(dialect)
+        client.subscribe(A)
+        client.source.confirm()
+        assert len(client.got) == 1
+        hears = dialect is Dialect.HOUSE
+        for number in range(3):
+            assert client.session.hears_events is hears
+            client.source.lose(number)
+            assert len(client.got) == hears
+            client.source.confirm(A)
+            client.hub.flush()
+            assert len(client.got) == hears
+            hears = not hears
+            client.say({"method": "SET_PROPERTY", "params": ["events", hears], "id": 2})
+            assert len(client.got) == 1
+        assert b"serverShutdown" in client.session.event(ServerShutdown(1, 2))
 
     def test_a_client_that_goes_on_asking_is_not_read_from(self) -> None:
         """From the 16th waiting request on, until fewer wait again; none is lost."""

@@ -450,8 +450,16 @@ ORDERS = StreamKind("orders", LossPolicy.KEEP, private=True)
 
 
 def with_token(server: Server, seconds: float, path: str = "/ws", **claims: Any) -> Wire:
-    """A client of alice, whose token expires in so many seconds."""
-    return server.open(path, Authorization=f"Bearer {server.token(seconds, **claims)}")
+    """A client of alice, whose token expires in so many seconds, and who hears of that."""
+    return hearing(server.open(path, Authorization=f"Bearer {server.token(seconds, **claims)}"))
+
+
+def hearing(wire: Wire) -> Wire:
+    """A client who has set the property `events`."""
+    wire.receive(say({"method": "SET_PROPERTY", "params": ["events", True]}))
+    (answer,) = wire.messages
+    assert answer.get("data", answer)["result"] is None
+    return wire
 
 
 def pass_by(server: Server, seconds: int) -> None:
@@ -504,7 +512,7 @@ class TestToken:
     def test_a_renewal_that_ends_soon(self) -> None:
         """Is answered first; what there is to say of it comes after."""
         server = Server(auth="optional")
-        wire = server.open()
+        wire = hearing(server.open())
         wire.receive(say({"method": "AUTH", "params": [server.token(30)], "id": 1}))
         assert wire.messages == [{"result": None, "id": 1}]
         pass_by(server, 1)
@@ -522,6 +530,16 @@ class TestToken:
         pass_by(server, 11)
         assert [opcode for opcode, _ in wire.frames] == [TEXT, CLOSE]
         assert wire.protocol.localCloseCode == 4401
+
+    @pytest.mark.parametrize("path", ["/", "/stream", "/ws"])
+    def test_who_does_not_hear_events_is_ended_all_the_same(self, path: str) -> None:
+        """On the paths of clients made for Binance nobody hears of it who has not asked for that."""
+        server = Server(auth="required")
+        wire = server.open(path, Authorization=f"Bearer {server.token(70)}")
+        pass_by(server, 60)
+        assert len(wire.messages) == (path == "/")
+        pass_by(server, 11)
+        assert wire.closed_with == 4401
 
     def test_the_streams_of_a_path_need_permission_too(self) -> None:
         """The client hears that they are not subscribed."""

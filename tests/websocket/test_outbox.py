@@ -73,6 +73,10 @@ class Box:
     def backlog_changed(self, waiting: int) -> None:
         self.backlogs.append(waiting)
 
+    def notice(self) -> bytes:
+        """Nobody here is told."""
+        return b""
+
     def backlog(self, taken: int = 5) -> bytes:
         """Write a frame of which the socket takes only the first bytes."""
         cut = frame(0)
@@ -655,6 +659,10 @@ class OutboxMachine(RuleBasedStateMachine):
     def backlog_changed(self, waiting: int) -> None:
         """Nobody here asks."""
 
+    def notice(self) -> bytes:
+        """Nobody here is told."""
+        return b""
+
     def overflowed(self) -> None:
         assert self.open, "ended twice"
         self.close()
@@ -788,6 +796,10 @@ class Server(Protocol):
 
     def backlog_changed(self, waiting: int) -> None:
         """Nobody here asks."""
+
+    def notice(self) -> bytes:
+        """Nobody here is told."""
+        return b""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.outbox.close()
