@@ -99,10 +99,10 @@ class Archive(Protocol):
         `until`, or the source is out of reach.
         """
 
-    def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+    def newest(self, stream: str, limit: int, max_bytes: int, until: str | None = None) -> Deferred[list[Entry] | None]:
         """The newest publications, at most `limit` and `max_bytes` bytes of payload, oldest first.
 
-        None: the source is out of reach.
+        `until`: the offset behind which none counts; None: all do. None is the answer where the source is out of reach.
         """
 
 
@@ -243,11 +243,13 @@ class HubPort(Protocol):
         *,
         since: Mapping[str, str] | None = None,
         wants_state: bool = False,
+        rewind: int = 0,
     ) -> Join:
         """Let `subscriber` join `streams` (spelling → stream), all of them or none; `answers` hears how it went.
 
         `since`, spelling → offset: what was published behind it comes first. `wants_state`: otherwise the state comes
-        first, where it is known. Raises `TooManyStreams`.
+        first, where it is known. `rewind`: of the streams without `since` so many of the last publications come first.
+        Raises `TooManyStreams`.
         """
 
     def cancel(self, join: Join) -> None:
@@ -272,10 +274,13 @@ class HubPort(Protocol):
 class Answers(Protocol):
     """What a session does about its join."""
 
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+    def joined(
+        self, groups: dict[str, Group], recovered: dict[str, bool] | None, rewound: dict[str, int] | None
+    ) -> None:
         """The client is in these groups (spelling → group): write the reply. The flush before it may have ended it.
 
-        `recovered`, for those that it has asked for: whether all that it missed follows.
+        `recovered`, for those that it has asked for: whether all that it missed follows. `rewound`, for those of which
+        it has asked for the last publications: how many of them follow.
         """
 
     def refused(self, why: str) -> None:

@@ -273,8 +273,8 @@ class FakeArchive(_Answerer):
     def since(self, stream: str, after: str, until: str, max_bytes: int) -> Deferred[list[Entry] | None]:
         return self._ask((stream, after, until, max_bytes), lambda: self._since(stream, after, until, max_bytes))
 
-    def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
-        return self._ask((stream, limit, max_bytes), lambda: self._newest(stream, limit, max_bytes))
+    def newest(self, stream: str, limit: int, max_bytes: int, until: str | None = None) -> Deferred[list[Entry] | None]:
+        return self._ask((stream, limit, max_bytes), lambda: self._newest(stream, limit, max_bytes, until))
 
     # What the test calls.
 
@@ -304,11 +304,13 @@ class FakeArchive(_Answerer):
             portion.append((offset, payload))
         return portion
 
-    def _newest(self, stream: str, limit: int, max_bytes: int) -> list[Entry] | None:
+    def _newest(self, stream: str, limit: int, max_bytes: int, until: str | None) -> list[Entry] | None:
         if not self.reached:
             return None
         newest: list[Entry] = []
-        for offset, payload in reversed(self.entries.get(stream, [])[-limit:]):
+        entries = self.entries.get(stream, [])
+        found = [entry for entry in entries if until is None or _place(entry[0]) <= _place(until)]
+        for offset, payload in reversed(found[-limit:]):
             max_bytes -= len(payload)
             if max_bytes < 0:
                 break

@@ -135,9 +135,10 @@ class Hub(Service):
         *,
         since: Mapping[str, str] | None = None,
         wants_state: bool = False,
+        rewind: int = 0,
     ) -> Join:
         rates = {spelling: name.rate for spelling, name in streams.items() if name.rate}
-        join = Join(subscriber, shape, answers, since or {}, wants_state, rates)
+        join = Join(subscriber, shape, answers, since or {}, wants_state, rates, rewind)
         self._subscriptions.begin(join, streams)
         return join
 

@@ -38,8 +38,8 @@ class RedisArchive:
     def since(self, stream: str, after: str, until: str, max_bytes: int) -> Deferred[list[Entry] | None]:
         return Deferred.fromCoroutine(self._since(self._prefix + stream.encode(), after, until, max_bytes))
 
-    def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
-        return Deferred.fromCoroutine(self._newest(self._prefix + stream.encode(), limit, max_bytes))
+    def newest(self, stream: str, limit: int, max_bytes: int, until: str | None = None) -> Deferred[list[Entry] | None]:
+        return Deferred.fromCoroutine(self._newest(self._prefix + stream.encode(), limit, max_bytes, until or "+"))
 
     async def _since(self, key: bytes, after: str, until: str, max_bytes: int) -> list[Entry] | None:
         at, end = parse_id(after), parse_id(until)
@@ -68,11 +68,11 @@ class RedisArchive:
         is_whole = has_come_so_far and end <= extent.last and extent.has_all_behind(at, is_entry=is_entry)
         return portion.at_least_one() if is_whole else None
 
-    async def _newest(self, key: bytes, limit: int, max_bytes: int) -> list[Entry] | None:
+    async def _newest(self, key: bytes, limit: int, max_bytes: int, until: str) -> list[Entry] | None:
         portion = _Portion(max_bytes, limit)
         try:
             await self._read(
-                key, portion, lambda last, n: ("XREVRANGE", key, f"({last}" if last else "+", "-", "COUNT", n)
+                key, portion, lambda last, n: ("XREVRANGE", key, f"({last}" if last else until, "-", "COUNT", n)
             )
         except CommandFault:
             return None

@@ -76,6 +76,7 @@ class Request(msgspec.Struct, frozen=True):
     id: _Id | msgspec.UnsetType = msgspec.UNSET
     since: Any = msgspec.UNSET
     limit: Any = msgspec.UNSET
+    rewind: Any = msgspec.UNSET
 
 
 _request = msgspec.json.Decoder(Request)
@@ -115,8 +116,9 @@ def _parse_carefully(payload: bytes) -> Request:
     if not isinstance(method, str):
         fault = "method is missing" if method is msgspec.UNSET else "method must be a string"
         raise invalid_request(fault, request_id)
-    params, since, limit = [_field(fields, name, request_id) for name in ("params", "since", "limit")]
-    return Request(method, params, request_id, since, limit)
+    values = [_field(fields, name, request_id) for name in ("params", "since", "limit", "rewind")]
+    params, since, limit, rewind = values
+    return Request(method, params, request_id, since, limit, rewind)
 
 
 def _field(fields: dict[str, msgspec.Raw], name: str, request_id: RequestId) -> Any:

@@ -58,7 +58,9 @@ class Watcher:
 
     # What the hub and the outbox call.
 
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+    def joined(
+        self, groups: dict[str, Group], recovered: dict[str, bool] | None, rewound: dict[str, int] | None
+    ) -> None:
         pass
 
     def refused(self, why: str) -> None:

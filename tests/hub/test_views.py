@@ -129,7 +129,9 @@ class Viewer:
         join = self.hub.join(self.outbox, self.shape, names, self, since=since, wants_state=wants_state)
         self.waiting = None if join.finished else join
 
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+    def joined(
+        self, groups: dict[str, Group], recovered: dict[str, bool] | None, rewound: dict[str, int] | None
+    ) -> None:
         if self.ended:
             self.hub.leave(self.outbox, groups.values())
             return

@@ -893,6 +893,23 @@ class TestOrder:
             assert len(client.got) == 1
         assert b"serverShutdown" in client.session.event(ServerShutdown(1, 2))
 
+    def test_who_begins_to_hear_events_is_told_what_lasts(self) -> None:
+        """Behind the reply, once: the gaps that are open, and what there is to say of the token."""
+        client = Client(Dialect.COMBINED)
+        client.subscribe(A, C)
+        client.source.confirm()
+        client.source.lose(5)
+        assert len(client.got) == 1
+        asks = {"method": "SET_PROPERTY", "params": ["events", True], "id": 2}
+        client.say(asks)
+        answer, gap = client.got
+        assert answer == {"result": None, "id": 2}
+        assert (gap["stream"], gap["data"]["streams"], gap["data"]["to"]) == ("!gap", [A, C], None)
+        assert client.renewed == [ANONYMOUS]
+        client.say(asks)
+        assert client.got == [{"result": None, "id": 2}]
+        assert len(client.renewed) == 1
+
     def test_a_client_that_goes_on_asking_is_not_read_from(self) -> None:
         """From the 16th waiting request on, until fewer wait again; none is lost."""
         client = Client()

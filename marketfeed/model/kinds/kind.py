@@ -44,7 +44,8 @@ class StreamKind(msgspec.Struct, frozen=True):
     one, where they are merged. `state`: makes what a subscriber who comes late gets first, empty yet; None: that
     follows from `loss`. `is_throttled`: a client may have it less often, where not all has to be sent. `from_candles`:
     the candle service publishes it, by PUBLISH, however the engine does. `path_rate`: the rate in ms of a name that
-    says none, on `/stream` and `/ws`; 0: none.
+    says none, on `/stream` and `/ws`; 0: none. `has_past`: its publications have offsets. `is_final`: whether one stays
+    as it is, of a kind whose last publications are those that do.
     """
 
     name: str
@@ -60,6 +61,13 @@ class StreamKind(msgspec.Struct, frozen=True):
     is_throttled: bool = True
     from_candles: bool = False
     path_rate: int = 0
+    has_past: bool = True
+    is_final: Callable[[bytes], bool] | None = None
+
+    @property
+    def is_rewound(self) -> bool:
+        """Whether a client may begin with the last publications: each of them says something by itself."""
+        return self.has_past and (self.loss is not LossPolicy.MERGE or self.is_final is not None)
 
     @property
     def rates(self) -> tuple[int, ...]:
