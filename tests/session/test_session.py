@@ -698,6 +698,48 @@ class TestState:
         assert missed["data"] == json.loads(depth(6, 6))
 
 
+class TestRewind:
+    def rewound(self, dialect: Dialect, count: int = 3, **limits: Any) -> Client:
+        """A client beside one who watches, of whose streams so much was published."""
+        other = Client(dialect)
+        other.watch(A, C)
+        for number in range(1, count + 1):
+            other.source.publish(A, trade(number))
+        return Client(dialect, beside=other, limits=session_limits(request_burst=100, request_rate=1, **limits))
+
+    @dialects
+    def test_the_reply_says_how_many_follow(self, dialect: Dialect) -> None:
+        """For each stream; on the house path without an id as well."""
+        client = self.rewound(dialect)
+        client.say({"method": "SUBSCRIBE", "params": [A, C], "rewind": 2})
+        answer, *publications = client.got
+        told = answer["data"] if dialect is Dialect.HOUSE else answer
+        assert told["rewound"] == {A: 2, C: 0}
+        assert "recovered" not in told
+        assert [each.get("data", each)["t"] for each in publications] == [2, 3]
+
+    def test_streams_that_it_has_stay_as_they_are(self) -> None:
+        """And are not counted."""
+        client = self.rewound(Dialect.COMBINED)
+        client.watch(A)
+        client.subscribe(A, C, rewind=2)
+        assert client.got == [reply(Dialect.COMBINED, None, id=1, rewound={C: 0})]
+        client.subscribe(A, B, rewind=2, id=2)
+        assert without_text(client.got[0]) == error(Dialect.COMBINED, 2, id=2)
+        assert client.session.subscriptions == [A, C]
+        client.subscribe(A, rewind=2, id=3)
+        assert client.got == [reply(Dialect.COMBINED, None, id=3)]
+
+    def test_it_costs_as_histories(self) -> None:
+        """Two for two streams, besides the request."""
+        client = self.rewound(Dialect.RAW)
+        assert len(client.watch(A, C, rewind=300)) == 4
+        admitted = 0
+        while "error" not in client.ask({"method": "PING"}):
+            admitted += 1
+        assert admitted == 100 - 1 - 2 - 2 * 3
+
+
 class TestHistory:
     def kept(self, dialect: Dialect, count: int = 150, **fields: Any) -> Client:
         client = Client(dialect, **fields)

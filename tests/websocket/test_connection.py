@@ -20,7 +20,7 @@ from marketfeed.wire.messages import ServerShutdown
 from tests.by_hand import BINARY, CLOSE, PING, TEXT, close_code, frame, frames_of, handshake, say
 from tests.conftest import LogCapture
 from tests.limits import session_limits
-from tests.rooms import trade
+from tests.rooms import ticker, trade
 from tests.tokens import key_set, signed
 from tests.websocket.server import CLIENT_QUEUE, MAX_MESSAGE, NOW, SECONDS_TO_CLOSE, Server, Wire
 
@@ -541,6 +541,19 @@ class TestToken:
         pass_by(server, 11)
         assert wire.closed_with == 4401
 
+    def test_who_begins_to_hear_events_in_the_last_minute_is_told_at_once(self) -> None:
+        """Behind the answer, and no more than once."""
+        server = Server(auth="required")
+        wire = server.open("/ws", Authorization=f"Bearer {server.token(30)}")
+        pass_by(server, 2)
+        assert not wire.sent
+        hearing(wire)
+        pass_by(server, 2)
+        assert [message["e"] for message in wire.messages] == ["expiring"]
+        hearing(wire)
+        pass_by(server, 2)
+        assert not wire.sent
+
     def test_the_streams_of_a_path_need_permission_too(self) -> None:
         """The client hears that they are not subscribed."""
         server = Server(auth="required", kinds=(ORDERS,))
@@ -594,4 +607,45 @@ class TestToken:
         wire.protocol.send_away(ServerShutdown(5, 6), at_once=True)
         wire.settle()
         assert not wire.sent
+        server.assert_empty()
+
+
+class TestQuality:
+    @pytest.mark.parametrize("path", ["/", "/stream", "/ws"])
+    @pytest.mark.parametrize("hears", [True, False])
+    def test_a_slow_client_is_told_what_is_left_out(self, path: str, hears: bool) -> None:
+        """In its dialect, where it hears events: before what is left, and when nothing waits any more."""
+        server = Server()
+        wire = server.open(path)
+        wire.receive(say({"method": "SET_PROPERTY", "params": ["events", hears]}))
+        wire.receive(say({"method": "SUBSCRIBE", "params": ["ticker@A"], "id": 1}))
+        server.source.confirm()
+        assert len(wire.messages) == 2
+        wire.socket.room = 0
+        for number in range(9):
+            server.source.publish("ticker@A", ticker(number))
+        wire.socket.room = None
+        wire.settle()
+        server.clock.advance(1)
+        told = [message.get("data", message) for message in wire.messages]
+        quality = [(each["level"], each["streams"]) for each in told if each["e"] == "quality"]
+        assert quality == [("thinned", ["ticker@A"]), ("live", ["ticker@A"])] * hears
+        assert [each["t"] for each in told if each["e"] == "ticker"] == [0, 8]
+        assert not hears or [each["e"] for each in told] == ["ticker", "quality", "ticker", "quality"]
+        wire.hang_up()
+        server.assert_empty()
+
+    def test_whoever_leaves_takes_the_timer_along(self) -> None:
+        """It is told nothing more."""
+        server = Server()
+        wire = server.open("/")
+        wire.receive(say({"method": "SUBSCRIBE", "params": ["ticker@A"]}))
+        server.source.confirm()
+        wire.socket.room = 0
+        for number in range(9):
+            server.source.publish("ticker@A", ticker(number))
+        wire.socket.room = None
+        wire.settle()
+        assert len(server.clock.getDelayedCalls()) == 1
+        wire.hang_up()
         server.assert_empty()
