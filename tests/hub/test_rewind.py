@@ -332,6 +332,31 @@ class Rewinding:
         return min(machine.HISTORY, len(machine.published) - machine.begun) - machine.fresh
 
 
+def in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each publication is framed in a turn of its own."""
+    monkeypatch.setattr(marketfeed.hub.join, "_TOGETHER", 1)
+    monkeypatch.setattr(marketfeed.hub.join, "_EACH_IN_US", 5000)
+    monkeypatch.setattr(marketfeed.hub.rewind, "_LOOK_IN_US", 5000)
+
+
+def test_what_is_published_while_the_last_ones_are_framed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Belongs to the last ones; those that are not any more are left out."""
+    in_turns(monkeypatch)
+    room = Room()
+    other = member(room, A)
+    publish(room, A, 1, 2, 3)
+    client = Client(room).join(A, rewind=3)
+    for number in range(4, 7):
+        room.turn()
+        publish(room, A, number)
+    while not client.answers:
+        room.turn()
+    publish(room, A, 7)
+    assert client.take() == [["joined", A], *[(A, number) for number in range(4, 8)]]
+    assert client.rewound == {A: 3}
+    room.end(client, other)
+
+
 class RewindMachine(ResumeMachine):
     """Clients come back, and others come that want the last publications, of one process."""
 
@@ -356,9 +381,7 @@ def test_what_was_published_and_nothing_else(
 ) -> None:
     """Whatever happens in between."""
     if slowness == "in turns":
-        monkeypatch.setattr(marketfeed.hub.join, "_TOGETHER", 1)
-        monkeypatch.setattr(marketfeed.hub.join, "_EACH_IN_US", 5000)
-        monkeypatch.setattr(marketfeed.hub.rewind, "_LOOK_IN_US", 5000)
+        in_turns(monkeypatch)
     run_state_machine_as_test(machine, settings=machine_test(1.5, 40))
 
 
