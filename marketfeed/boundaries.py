@@ -109,10 +109,10 @@ class Archive(Protocol):
         `until`, or the source is out of reach.
         """
 
-    def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+    def newest(self, stream: str, limit: int, max_bytes: int, until: str | None = None) -> Deferred[list[Entry] | None]:
         """The newest publications, at most `limit` and `max_bytes` bytes of payload, oldest first.
 
-        None: the source is out of reach.
+        `until`: the offset behind which none counts; None: all do. None is the answer where the source is out of reach.
         """
 
     def first_from(self, stream: str, time: int, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
@@ -213,6 +213,8 @@ class Subscriber(Protocol):
     """The socket's own send: how many bytes it took; raises BlockingIOError, or OSError when the socket is gone."""
     window: int
     """The bits of the deflate window with which this client reads; 0: it gets nothing compressed."""
+    hears_events: bool
+    """Whether what `tell` is given is sent to it."""
     share: Share | None
     """The hub's alone: out of which share this client's streams are paid for; None: out of none."""
     audience: Audience | None
@@ -226,7 +228,7 @@ class Subscriber(Protocol):
         """Send whole frames, behind everything sent before."""
 
     def tell(self, event: bytes) -> None:
-        """Send a control event: what waits before it and what comes after it stay apart."""
+        """Send a control event, if this client hears them: what waits before it and what comes after it stay apart."""
 
     @property
     def is_behind(self) -> bool:
@@ -267,11 +269,13 @@ class HubPort(Protocol):
         *,
         since: Mapping[str, str] | None = None,
         wants_state: bool = False,
+        rewind: int = 0,
     ) -> Join:
         """Let `subscriber` join `streams` (spelling → stream), all of them or none; `answers` hears how it went.
 
         `since`, spelling → offset: what was published behind it comes first. `wants_state`: otherwise the state comes
-        first, where it is known. Raises `TooManyStreams`.
+        first, where it is known. `rewind`: of the streams without `since` so many of the last publications come first.
+        Raises `TooManyStreams`.
         """
 
     def cancel(self, join: Join) -> None:
@@ -296,10 +300,13 @@ class HubPort(Protocol):
 class Answers(Protocol):
     """What a session does about its join."""
 
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+    def joined(
+        self, groups: dict[str, Group], recovered: dict[str, bool] | None, rewound: dict[str, int] | None
+    ) -> None:
         """The client is in these groups (spelling → group): write the reply. The flush before it may have ended it.
 
-        `recovered`, for those that it has asked for: whether all that it missed follows.
+        `recovered`, for those that it has asked for: whether all that it missed follows. `rewound`, for those of which
+        it has asked for the last publications: how many of them follow.
         """
 
     def refused(self, why: str) -> None:

@@ -289,8 +289,8 @@ class FakeArchive(_Answerer):
     def since(self, stream: str, after: str, until: str, max_bytes: int) -> Deferred[list[Entry] | None]:
         return self._ask((stream, after, until, max_bytes), lambda: self._since(stream, after, until, max_bytes))
 
-    def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
-        return self._ask((stream, limit, max_bytes), lambda: self._newest(stream, limit, max_bytes))
+    def newest(self, stream: str, limit: int, max_bytes: int, until: str | None = None) -> Deferred[list[Entry] | None]:
+        return self._ask((stream, limit, max_bytes), lambda: self._newest(stream, limit, max_bytes, until))
 
     def first_from(self, stream: str, time: int, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
         return self._ask((stream, time, limit), lambda: self._those(stream, lambda at: at >= time, slice(0, limit)))
@@ -333,11 +333,13 @@ class FakeArchive(_Answerer):
             portion.append((offset, payload))
         return portion
 
-    def _newest(self, stream: str, limit: int, max_bytes: int) -> list[Entry] | None:
+    def _newest(self, stream: str, limit: int, max_bytes: int, until: str | None) -> list[Entry] | None:
         if not self.reached:
             return None
         newest: list[Entry] = []
-        for offset, payload in reversed(self.entries.get(stream, [])[-limit:]):
+        entries = self.entries.get(stream, [])
+        found = [entry for entry in entries if until is None or _place(entry[0]) <= _place(until)]
+        for offset, payload in reversed(found[-limit:]):
             max_bytes -= len(payload)
             if max_bytes < 0:
                 break
@@ -360,6 +362,7 @@ class FakeSubscriber:
 
     def __init__(self, limit: int = 1 << 20, on_overflow: Callable[[], None] | None = None, window: int = 0) -> None:
         self.direct = True
+        self.hears_events = True
         self.window = window
         self.events: list[bytes] = []
         self.send: Callable[[bytes], int] = self._take
@@ -398,8 +401,9 @@ class FakeSubscriber:
             self.overflow()
 
     def tell(self, event: bytes) -> None:
-        self.events.append(event)
-        self.write(event)
+        if self.hears_events:
+            self.events.append(event)
+            self.write(event)
 
     @property
     def is_behind(self) -> bool:

@@ -131,19 +131,27 @@ class Client:
         self.answers = 0
         self.settlings = 0
         self.recovered: dict[str, bool] | None = None
+        self.rewound: dict[str, int] | None = None
         self.refusal = ""
         self.ended = False
 
-    def join(self, *spellings: str, since: dict[str, str] | None = None, wants_state: bool = False) -> Client:
+    def join(
+        self, *spellings: str, since: dict[str, str] | None = None, wants_state: bool = False, rewind: int = 0
+    ) -> Client:
         assert self.waiting is None
         streams = {spelling: self.kinds.parse(spelling, on_paths=self.on_paths) for spelling in spellings}
-        join = self.hub.join(self.outbox, self.shape, streams, self, since=since, wants_state=wants_state)
+        join = self.hub.join(
+            self.outbox, self.shape, streams, self, since=since, wants_state=wants_state, rewind=rewind
+        )
         self.waiting = None if join.finished else join
         return self
 
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+    def joined(
+        self, groups: dict[str, Group], recovered: dict[str, bool] | None, rewound: dict[str, int] | None
+    ) -> None:
         self.answers += 1
         self.recovered = recovered
+        self.rewound = rewound
         if self.ended:
             self.hub.leave(self.outbox, groups.values())
             return

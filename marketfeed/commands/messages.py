@@ -15,7 +15,7 @@ from marketfeed.model.kinds.columns import number
 
 __all__ = ["Event", "Message", "Publication", "Refusal", "Reply", "read_message"]
 
-_EVENTS = ("gap", "serverShutdown", "expiring")
+_EVENTS = ("gap", "quality", "serverShutdown", "expiring")
 
 
 class Publication(msgspec.Struct, frozen=True):

@@ -50,7 +50,7 @@ class Gaps:
         return bool(self.over or self._untold)
 
     def opened(self, streams: Iterable[LiveStream]) -> int:
-        """Say that these streams have a gap now, if they have. To how many clients."""
+        """Say that these streams have a gap now, if they have. To how many clients who hear of it."""
         opened = {stream: stream.gap for stream in streams if stream.gap is not None}
         self._counts.update([reason for reason, _ in opened.values()])
         return self._tell(opened, None)
@@ -92,7 +92,8 @@ class Gaps:
             for group in stream.groups.values():
                 for audience in group.audiences:
                     told.setdefault((audience, reason, since), []).append(group)
-        clients = sum(len(audience.members) for audience in {audience for audience, _, _ in told})
+        audiences = {audience for audience, _, _ in told}
+        clients = sum(member.hears_events for audience in audiences for member in audience.members)
         for (audience, reason, since), groups in told.items():
             spellings = [group.spelling for group in groups]
             frame = gap_frame(spellings, reason, since, until, groups[0].shape.is_enveloped)

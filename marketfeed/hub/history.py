@@ -274,6 +274,11 @@ class History(ABC):
         """How many publications are kept."""
         return len(self._data) - self._start
 
+    @property
+    def size(self) -> int:
+        """The bytes of those publications."""
+        return sum(map(len, self._data))
+
     def rate(self, now: float) -> float | None:
         """Publications a second, of the last ten seconds or as many of them as are kept; None: nothing is kept ever."""
         if not self._limit:

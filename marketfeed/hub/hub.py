@@ -136,10 +136,11 @@ class Hub(Service):
         *,
         since: Mapping[str, str] | None = None,
         wants_state: bool = False,
+        rewind: int = 0,
     ) -> Join:
         rates = {spelling: name.rate for spelling, name in streams.items() if name.rate}
         views = {spelling: name.view for spelling, name in streams.items() if name.view}
-        join = Join(subscriber, shape, answers, since or {}, wants_state, rates, views)
+        join = Join(subscriber, shape, answers, since or {}, wants_state, rates, views, rewind)
         self._subscriptions.begin(join, {spelling: name.source for spelling, name in streams.items()})
         return join
 

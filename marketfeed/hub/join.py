@@ -2,9 +2,10 @@
 
 1. It gets what it has missed, or the states. Books are written, and framed, before the client joins, a step at a time.
    The client then gets each as it was, and behind it what was published since: together what it would have been told of
-   the book at that moment. What was missed is framed so, too.
+   the book at that moment. What was missed is framed so, too, and the last publications (`rewind`).
 2. A book that was begun anew since, or of which what was published since is not kept, is written once more.
-3. As soon as it is certain that all of it is more than there is room for, nothing more is written.
+3. As soon as it is certain that all of it is more than there is room for, nothing more is written. Of the last
+   publications it gets what fits besides, in half of the room: the rest is for what is published next.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from marketfeed.boundaries import Answers, Subscriber
+from marketfeed.boundaries import Answers, Entry, Subscriber
 from marketfeed.hub.groups import Group, overhead
 from marketfeed.hub.portions import Work
 from marketfeed.hub.readiness import Wait
 from marketfeed.hub.recovery import Recovery, replayed
+from marketfeed.hub.rewind import Rewind, shares
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.book_state import BookState
 from marketfeed.model.kinds.kind import View
@@ -67,9 +69,11 @@ class Join(msgspec.Struct, eq=False):
     wants_state: bool
     rates: Mapping[str, int] = {}  # by spelling; what is not in it has none
     views: Mapping[str, View] = {}  # the same
+    rewind: int = 0
     asked: deque[tuple[str, StreamName]] = msgspec.field(default_factory=deque)
     streams: dict[str, LiveStream] = {}
     recoveries: dict[str, Recovery] = {}
+    rewinds: dict[str, Rewind] = {}
     books: dict[str, FramedBook] = {}  # by spelling
     wait: Wait | None = None
     work: Work | None = None
@@ -84,7 +88,8 @@ class Join(msgspec.Struct, eq=False):
 
     def write(self) -> Work:
         """Write what takes long of what the client gets. Raises `TooLarge`."""
-        if not self.recoveries and not any(isinstance(stream.state, BookState) for stream in self.streams.values()):
+        has_books = self.wants_state and any(isinstance(stream.state, BookState) for stream in self.streams.values())
+        if not (self.recoveries or self.rewinds or has_books):
             return
         room = self._room()
         replays = self._replays(room)
@@ -92,21 +97,46 @@ class Join(msgspec.Struct, eq=False):
             yield from self._frame_missed(spelling)
         if self.wants_state:
             yield from self._write_books(replays, room)
+        if self.rewinds:
+            yield from self._frame_rewound((room - sum(replays.values())) // 2)
+
+    def _frame_rewound(self, room: int) -> Work:
+        for rewind in self.rewinds.values():
+            yield rewind.cost
+            rewind.advance(room)
+        self._share_out(room)
+        for spelling, rewind in self.rewinds.items():
+            group = self._group(spelling, rewind.stream)
+            while rest := rewind.entries[len(rewind.frames) : len(rewind.frames) + _TOGETHER]:
+                yield self._framing(rest)
+                rewind.frames += [group.framed(data, offset) for offset, data in rewind.seen(rest)]
+
+    def _share_out(self, room: int) -> None:
+        """Let the last publications take so many bytes, those of each stream as many as those of any other one."""
+        rewinds = self.rewinds.values()
+        for rewind, share in zip(rewinds, shares([rewind.size for rewind in rewinds], room), strict=True):
+            rewind.fit(share)
+
+    def _framing(self, entries: list[Entry]) -> int:
+        """What it takes to frame them, in µs."""
+        size = sum([len(data) for _, data in entries])
+        if self.subscriber.window:
+            return len(entries) * _EACH_COMPRESSED_IN_US + size // _COMPRESSED_IN_US
+        return len(entries) * _EACH_IN_US + size // _FRAMED_IN_US
 
     def _frame_missed(self, spelling: str) -> Work:
         recovery = self.recoveries[spelling]
         recovery.advance()
-        group, window, conflation = self._group(spelling, recovery.stream), self.subscriber.window, recovery.conflation
+        group, conflation = self._group(spelling, recovery.stream), recovery.conflation
         while missed := recovery.entries[recovery.done : recovery.done + _TOGETHER]:
             size = sum([len(data) for _, data in missed])
-            made = _EACH_MADE_IN_US if group.made is not None else 0
+            made = _EACH_MADE_IN_US * len(missed) if group.made is not None else 0
             if conflation is not None:
-                yield len(missed) * (_EACH_MERGED_IN_US + made) + size // _MERGED_IN_US
+                yield len(missed) * _EACH_MERGED_IN_US + made + size // _MERGED_IN_US
                 for offset, data in recovery.take(len(missed)):
                     conflation.add(data, offset)
             else:
-                each = _EACH_COMPRESSED_IN_US if window else _EACH_IN_US
-                yield len(missed) * (each + made) + size // (_COMPRESSED_IN_US if window else _FRAMED_IN_US)
+                yield self._framing(missed) + made
                 recovery.frames += [group.framed(data, offset) for offset, data in recovery.take(len(missed))]
 
     def _write_books(self, replays: Mapping[str, int], room: int) -> Work:
@@ -139,28 +169,54 @@ class Join(msgspec.Struct, eq=False):
     def prelude(self) -> tuple[list[bytes], set[str]]:
         """All that the client gets at this moment, in the order in which it named its streams; and which are recovered.
 
-        Raises `TooLarge` where the states are more than there is room for; of what it has missed it gets what there is
-        room for.
+        Raises `TooLarge` where the states are more than there is room for; of what it has missed, and of the last
+        publications, it gets what there is room for.
         """
-        if not self.recoveries and not self.wants_state and not any(map(_always_has_state, self.streams.values())):
+        is_bare = not (self.recoveries or self.rewinds or self.wants_state)
+        if is_bare and not any(map(_always_has_state, self.streams.values())):
             return [], set()
         room = self._room()
         replays = self._replays(room)
         used = sum(replays.values())
         self.written += used
-        frames: list[bytes] = []
+        for rewind in self.rewinds.values():
+            rewind.advance(room)
+        frames: dict[str, list[bytes]] = {}
         for spelling, stream in self.streams.items():
             if spelling in replays:
-                frames += self._replayed(self._group(spelling, stream), self.recoveries[spelling])
+                frames[spelling] = self._replayed(self._group(spelling, stream), self.recoveries[spelling])
             elif self.wants_state or _always_has_state(stream):
+                self._part_with_state(spelling, stream)
                 size = 0
+                frames[spelling] = []
                 for more, frame in self._state(spelling, self._group(spelling, stream)):
                     size += more
-                    frames.append(frame)
+                    frames[spelling].append(frame)
                 used += size
                 if size and used > room:
                     raise TooLarge
-        return frames, set(replays)
+        return self._with_rewound(frames, (room - used) // 2), set(replays)
+
+    def _part_with_state(self, spelling: str, stream: LiveStream) -> None:
+        """The state comes once, though it may be the last publication."""
+        rewind = self.rewinds.get(spelling)
+        state = None if rewind is None or stream.state is None else stream.state.snapshot()
+        if rewind is not None and state is not None:
+            rewind.leave_out(state)
+
+    def _with_rewound(self, frames: dict[str, list[bytes]], room: int) -> list[bytes]:
+        """The last publications of each stream, and behind them its frames."""
+        self._share_out(room)
+        every: list[bytes] = []
+        for spelling, stream in self.streams.items():
+            rewind = self.rewinds.get(spelling)
+            if rewind is not None:
+                group = self._group(spelling, stream)
+                every += rewind.frames
+                rest = rewind.seen(rewind.entries[len(rewind.frames) :])
+                every += [group.framed(data, offset) for offset, data in rest]
+            every += frames.get(spelling, ())
+        return every
 
     @staticmethod
     def _replayed(group: Group, recovery: Recovery) -> list[bytes]:

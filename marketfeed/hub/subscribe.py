@@ -27,6 +27,7 @@ from marketfeed.hub.groups import is_member, overhead
 from marketfeed.hub.join import Join, TooLarge
 from marketfeed.hub.portions import Portions, Work
 from marketfeed.hub.recovery import Recovery, ReplayRoom
+from marketfeed.hub.rewind import Rewind
 from marketfeed.hub.translations import Translations
 from marketfeed.hub.upstream import Fanout, Upstream
 from marketfeed.model.streams import StreamName
@@ -147,7 +148,7 @@ class Subscriptions:
 
     def _catch_up(self, join: Join) -> None:
         join.wait = None
-        if not join.since and not join.wants_state:
+        if not (join.since or join.wants_state or join.rewind):
             self._complete(join)
             return
         foreign = self._translations.foreign(join.streams, join.since)
@@ -172,6 +173,12 @@ class Subscriptions:
             rate, view = join.rates.get(spelling, 0), join.view(spelling)
             around = overhead(spelling, join.shape, view)
             join.recoveries[spelling] = Recovery(join.streams[spelling], offset, room, around, rate, view)
+        if join.rewind:
+            for spelling, stream in join.streams.items():
+                if spelling not in since:
+                    view = join.view(spelling)
+                    around = overhead(spelling, join.shape, view)
+                    join.rewinds[spelling] = Rewind(stream, join.rewind, around, view)
         self._recover_or_write(join)
 
     def _recover_or_write(self, join: Join) -> None:
@@ -181,7 +188,9 @@ class Subscriptions:
     def _recovers_more(self, join: Join) -> bool:
         """Whether something is missing that is in the archive; if so, it is asked for."""
         archive = self._upstream.archive
-        if archive is None or not any(recovery.needs_archive for recovery in join.recoveries.values()):
+        wants_more = [each.needs_archive for each in join.recoveries.values()]
+        wants_more += [each.needs_archive for each in join.rewinds.values()]
+        if archive is None or not any(wants_more):
             return False
         Deferred.fromCoroutine(self._recover(join, archive))
         return True
@@ -206,9 +215,18 @@ class Subscriptions:
                     await recovery.ask(archive, self._strict)
                     if recovery.is_ahead:
                         await self._pause(join)
+            await self._rewind(join, archive)
             self._recover_or_write(join)
         except Exception:
             self._failed(join)
+
+    async def _rewind(self, join: Join, archive: Archive) -> None:
+        """Get what the archive has of the last publications, of each stream as much as may become its share."""
+        room = join.subscriber.room // 2
+        for left, rewind in zip(range(len(join.rewinds), 0, -1), join.rewinds.values(), strict=True):
+            if rewind.needs_archive and not join.finished:
+                await rewind.ask(archive, max(0, room) // left, self._strict)
+            room -= rewind.size
 
     def _pause(self, join: Join) -> Deferred[None]:
         """Some time, in which the history may come as far as the client."""
@@ -244,7 +262,11 @@ class Subscriptions:
         self._finish(join)
         self._upstream.counts.resumes.update([each in recovered for each in join.since])
         self._fanout.change(subscriber, groups.values())
-        join.answers.joined(groups, {each: each in recovered for each in join.since} if join.since else None)
+        join.answers.joined(
+            groups,
+            {each: each in recovered for each in join.since} if join.since else None,
+            {each: rewind.count for each, rewind in join.rewinds.items()} if join.rewinds else None,
+        )
         if frames and any(is_member(subscriber, group) for group in groups.values()):
             subscriber.write(b"".join(frames))
         tell_open(subscriber, groups.values())

@@ -40,8 +40,8 @@ class RedisArchive:
     def since(self, stream: str, after: str, until: str, max_bytes: int) -> Deferred[list[Entry] | None]:
         return Deferred.fromCoroutine(self._since(self._prefix + stream.encode(), after, until, max_bytes))
 
-    def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
-        return Deferred.fromCoroutine(self._newest(self._prefix + stream.encode(), limit, max_bytes))
+    def newest(self, stream: str, limit: int, max_bytes: int, until: str | None = None) -> Deferred[list[Entry] | None]:
+        return Deferred.fromCoroutine(self._newest(self._prefix + stream.encode(), limit, max_bytes, until or "+"))
 
     def first_from(self, stream: str, time: int, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
         return Deferred.fromCoroutine(self._first_from(self._prefix + stream.encode(), time, limit, max_bytes))
@@ -90,7 +90,7 @@ class RedisArchive:
             return None
         return portion.entries
 
-    async def _newest(self, key: bytes, limit: int, max_bytes: int, latest: str = "+") -> list[Entry] | None:
+    async def _newest(self, key: bytes, limit: int, max_bytes: int, latest: str) -> list[Entry] | None:
         portion = _Portion(max_bytes, limit)
         try:
             await self._read(

@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from marketfeed.model.rate import TokenBucket
@@ -66,6 +68,11 @@ class RequestBudget(TokenBucket):
     def charge_kept(self, limit: int, size: int) -> None:
         """Bytes that a HISTORY of `limit` publications found: what they cost more than these."""
         self.charge(max(0, size // _BYTES_OF_REQUEST - limit // _PUBLICATIONS_OF_REQUEST))
+
+    def charge_rewound(self, limit: int, sizes: Collection[int]) -> None:
+        """The last publications of some streams, so many bytes of each, as if each had been asked for by itself."""
+        of_limit = limit // _PUBLICATIONS_OF_REQUEST
+        self.charge(sum([1 + max(of_limit, size // _BYTES_OF_REQUEST) for size in sizes]))
 
     def charge_verification(self) -> None:
         """A token whose signature is looked at."""

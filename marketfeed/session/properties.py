@@ -2,6 +2,8 @@
 
 1. They are values: setting one makes others. All clients who have set nothing share one for each dialect.
 2. `offsets` has an effect on envelopes only, and `snapshot` on what is subscribed from then on.
+3. On the paths that clients made for Binance use, `events` is set by those who know what they are: others may die of a
+   message that they do not expect.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ class Properties(msgspec.Struct, frozen=True):
     dialect: Dialect
     offsets: bool = False
     snapshot: bool = False
+    events: bool = False
 
     @property
     def shape(self) -> Shape:
@@ -35,7 +38,8 @@ class Properties(msgspec.Struct, frozen=True):
         """What GET_PROPERTY answers."""
         if name is Property.COMBINED:
             return self.dialect.enveloped
-        return self.offsets if name is Property.OFFSETS else self.snapshot
+        value: bool = getattr(self, name.value)
+        return value
 
     def changed(self, name: Property, value: Any) -> Properties:
         """These, with one of them set. Raises `RequestError` where it cannot be, or not to this value."""
@@ -48,5 +52,5 @@ class Properties(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, **{name.value: value})
 
 
-DEFAULTS = {dialect: Properties(dialect) for dialect in Dialect}
+DEFAULTS = {dialect: Properties(dialect, events=dialect is Dialect.HOUSE) for dialect in Dialect}
 """Those of a client that has set nothing."""

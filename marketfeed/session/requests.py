@@ -5,7 +5,7 @@ Each function returns what its field says, or raises `RequestError` with what is
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from enum import Enum
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = [
     "property_of",
     "refusal_of",
     "refused",
+    "rewind_of",
     "since_of",
     "streams_of",
     "token_of",
@@ -45,6 +46,7 @@ class Property(Enum):
     COMBINED = "combined"
     OFFSETS = "offsets"
     SNAPSHOT = "snapshot"
+    EVENTS = "events"
 
 
 _PROPERTIES = ", ".join(each.value for each in Property)
@@ -85,6 +87,20 @@ def since_of(request: Request, streams: Container[str], present: Container[str])
         if not isinstance(offset, str):
             raise invalid_request(f"since: the offset of {shown} must be a string")
     return since
+
+
+def rewind_of(request: Request, streams: Mapping[str, StreamName], since: Container[str]) -> int:
+    """How many of the last publications `rewind` asks for, of those of `streams` that `since` does not name; or 0."""
+    count = request.rewind
+    if count is msgspec.UNSET or count is None:
+        return 0
+    if type(count) is not int or not 1 <= count <= MOST_HISTORY:
+        raise invalid_request(f"rewind must be a whole number from 1 to {MOST_HISTORY}")
+    for spelling, name in streams.items():
+        if not name.kind.is_rewound and spelling not in since:
+            fault = f"rewind: {spelling} has no last publications that say something by themselves"
+            raise invalid_request(f"{fault}; subscribe to it without rewind")
+    return count
 
 
 def history_of(request: Request, kinds: StreamKinds, *, on_paths: bool = False) -> tuple[dict[str, StreamName], int]:

@@ -20,6 +20,7 @@ import msgspec
 from twisted.python.failure import Failure
 
 from marketfeed.boundaries import Entry, TooManyStreams
+from marketfeed.hub.gaps import tell_open
 from marketfeed.hub.groups import Group
 from marketfeed.hub.join import Join
 from marketfeed.hub.portions import Work
@@ -78,6 +79,7 @@ class Session:
         self._work: Work | None = None
         self._awaits = False  # a request has not been answered yet
         self._ended = False
+        connection.outbox.hears_events = self._properties.events
 
     def begin(self, streams: list[str]) -> None:
         """The connection is open; `streams`, from its path or query, are its first SUBSCRIBE, answered if it fails."""
@@ -117,6 +119,11 @@ class Session:
     def event(self, event: msgspec.Struct) -> bytes:
         """A control event, as this client's dialect spells it."""
         return self._properties.dialect.event(event)
+
+    @property
+    def hears_events(self) -> bool:
+        """Whether it is to get them, besides the farewell of a server."""
+        return self._properties.events
 
     @property
     def user(self) -> str:
@@ -225,6 +232,7 @@ class Session:
     def _join_streams(self, request: Request, quiet: bool, streams: dict[str, StreamName]) -> None:
         since = {} if request.since is msgspec.UNSET else requests.since_of(request, streams, self._groups)
         new = {spelling: name for spelling, name in streams.items() if spelling not in self._groups}
+        rewind = requests.rewind_of(request, new, since)
         if len(self._groups) + len(new) > self._context.limits.max_streams:
             raise requests.too_many_streams(self._context.limits.max_streams)
         if not new:
@@ -234,7 +242,7 @@ class Session:
         outbox, shape, wants_state = self._connection.outbox, self._properties.shape, self._properties.snapshot
         self._joining = request.id, quiet
         try:
-            join = self._hub.join(outbox, shape, new, self, since=since, wants_state=wants_state)
+            join = self._hub.join(outbox, shape, new, self, since=since, wants_state=wants_state, rewind=rewind)
         except TooManyStreams as fault:
             raise requests.too_many(f"too many streams: {fault}") from None
         self._join = join
@@ -243,7 +251,9 @@ class Session:
         else:
             self._awaits = True
 
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+    def joined(
+        self, groups: dict[str, Group], recovered: dict[str, bool] | None, rewound: dict[str, int] | None
+    ) -> None:
         """The hub: the client is in these groups (spelling → group)."""
         self._join_is_over()
         if self._ended:  # by what was sent before the join took effect
@@ -252,10 +262,10 @@ class Session:
         self._groups.update(groups)
         self._log_change("subscribed to", list(groups))
         request_id, quiet = self._joining
-        if recovered is not None:
-            self._reply(None, request_id, recovered=recovered)
-        elif not quiet:
-            self._reply(None, request_id)
+        further = {"recovered": recovered, "rewound": rewound}
+        told = {name: value for name, value in further.items() if value is not None}
+        if told or not quiet:
+            self._reply(None, request_id, **told)
 
     def refused(self, why: str) -> None:
         """The hub: the client is in none of the streams, and is told why."""
@@ -265,8 +275,9 @@ class Session:
 
     def _join_is_over(self) -> None:
         join, self._join = self._join, None
-        if join is not None and join.written:
+        if join is not None:
             self._budget.charge_written(join.written)
+            self._budget.charge_rewound(join.rewind, [rewind.size for rewind in join.rewinds.values()])
 
     def settled(self) -> None:
         """The request that was waited for is answered: take up those behind it."""
@@ -325,10 +336,21 @@ class Session:
     def _set_property(self, request: Request, quiet: bool) -> object:
         properties = self._properties.changed(*requests.value_of(request))
         if properties.shape is self._properties.shape:
+            begins_to_hear = properties.events and not self._properties.events
             self._properties = properties
-            return None
+            self._connection.outbox.hears_events = properties.events
+            if not begins_to_hear:
+                return None
+            self._reply(None, request.id)
+            self._tell_what_lasts()
+            return _ANSWERED
         self._budget.charge_streams(len(self._groups))
         return self._work_on(request, self._reshape(request, properties))
+
+    def _tell_what_lasts(self) -> None:
+        """Events that the client would have had by now, and that say something yet: gaps, and the end of its token."""
+        self._connection.renew(self._identity)
+        tell_open(self._connection.outbox, self._groups.values())
 
     def _reshape(self, request: Request, properties: Properties) -> Work:
         yield _RESHAPING * len(self._groups)

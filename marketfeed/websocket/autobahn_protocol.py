@@ -270,6 +270,10 @@ class AutobahnProtocol(FrameReader):
     def drained(self) -> None:
         """Nobody here asks."""
 
+    def notice(self) -> bytes:
+        """Nothing is said here of what is left out."""
+        return b""
+
 
 _Protocol = TypeVar("_Protocol", bound=AutobahnProtocol)
 

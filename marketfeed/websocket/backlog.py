@@ -26,9 +26,12 @@ _FEW = 64  # dropped ones that are not worth moving the rest for
 class Thinned:
     """What has been left out for one client, since it came, in publications."""
 
-    __slots__ = ("merged", "replaced")
+    __slots__ = ("merged", "replaced", "streams")
 
     def __init__(self) -> None:
+        self.streams: dict[str, bool] = {}
+        """Those of which something has been, by spelling, and whether the client knows; until it knows that it has
+        caught up."""
         self.replaced = 0
         """A newer one, or a snapshot, went in their place."""
         self.merged = 0
@@ -68,8 +71,12 @@ class Backlog:
         `is_event`: a control event, so that what comes after it does not touch what came before.
         """
         if is_event:
-            self._thinned.clear()
+            self.part()
         self._append(_Entry(None, frames))
+
+    def part(self) -> None:
+        """What comes from now on does not touch what came before, as behind a control event."""
+        self._thinned.clear()
 
     def add(self, group: Group, frame: bytes, room: int) -> bool:
         """A publication. False: it takes more than `room` bytes, and what waits is of no use any more."""
@@ -89,6 +96,7 @@ class Backlog:
             self._resize(waiting[0], len(frame))
             waiting[0].frame = frame
             self._left_out.replaced += 1
+            self._left_out.streams.setdefault(group.spelling, False)
             group.stream.counts.conflated += 1
         else:
             self._keep(waiting, _Entry(group, frame))
@@ -151,6 +159,7 @@ class Backlog:
             self._keep(waiting, entry)
         elif depth.is_snapshot:
             group.stream.counts.conflated += len(waiting)
+            self._left_out.streams.setdefault(group.spelling, False)
             self._discard(waiting)
             self._keep(waiting, entry)
         elif last.depth.can_take(depth):
@@ -168,6 +177,7 @@ class Backlog:
             entry.frame = b""
         earlier.take(later)
         self._left_out.merged += 1
+        self._left_out.streams.setdefault(group.spelling, False)
         group.stream.counts.conflated += 1
         self._resize(entry, earlier.size + overhead(group.spelling, group.shape))
 

@@ -69,15 +69,14 @@ class Parting(NamedTuple):
 
 
 def log_end(
-    lines: BoundedLog, client: str, age: float, peer: str, end: Ending, parting: Parting, thinned: Thinned | None
+    lines: BoundedLog, client: str, age: float, peer: str, end: Ending, parting: Parting, thinned: Thinned
 ) -> None:
     """A client is gone, after `age` seconds. `thinned`: what has been left out for it."""
-    replaced, merged = (0, 0) if thinned is None else (thinned.replaced, thinned.merged)
     line = "client {client} disconnected after {age:.1f} s: {reason}; {peer}, "
     line += "user {user}, {streams} streams" if parting.user else "{streams} streams"
-    if parting.waiting or replaced or merged:
+    if parting.waiting or thinned.replaced or thinned.merged:
         line += ", {waiting} bytes waiting, {replaced} publications replaced, {merged} merged"
     facts = {"client": client, "age": age, **end._asdict(), "peer": peer, **parting._asdict()}
     if not parting.user:
         del facts["user"]
-    lines.info("gone", line, **facts, replaced=replaced, merged=merged)
+    lines.info("gone", line, **facts, replaced=thinned.replaced, merged=thinned.merged)

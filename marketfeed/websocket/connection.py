@@ -4,7 +4,7 @@
 2. Nothing follows a close.
 
 It has an `Outbox` and a `ReadThrottle` from the beginning; a `Handshake` until the WebSocket is open; then a `Session`
-and its `TokenExpiry`; and at the end a `SendTimeout`.
+and its `TokenExpiry`, and a `Quality` once it has not kept up; and at the end a `SendTimeout`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from marketfeed.websocket.autobahn_protocol import AutobahnFactory, AutobahnProt
 from marketfeed.websocket.closing import Parting, log_end
 from marketfeed.websocket.connections import UserManager
 from marketfeed.websocket.handshake import Handshake, Handshakes, Opened, shown
+from marketfeed.websocket.quality import Quality
 from marketfeed.websocket.read_throttle import ReadRate
 from marketfeed.websocket.token_expiry import TokenExpiry
 from marketfeed.wire.close_codes import (
@@ -44,6 +45,7 @@ from marketfeed.wire.close_codes import (
 )
 from marketfeed.wire.frames import text_frame
 from marketfeed.wire.messages import Expiring, ServerShutdown
+from marketfeed.wire.messages import Quality as QualityEvent
 
 __all__ = ["ClientFactory", "ClientProtocol"]
 
@@ -64,6 +66,7 @@ class ClientProtocol(AutobahnProtocol):
     _rtt: float | None = None  # s, of the last ping that was answered
     _session: Session | None = None
     _expiry: TokenExpiry | None = None
+    _quality: Quality | None = None  # of who has not kept up
     _parting = Parting()
 
     def connectionMade(self) -> None:
@@ -149,6 +152,8 @@ class ClientProtocol(AutobahnProtocol):
 
     def _end_session(self) -> None:
         self._forget_token()
+        if self._quality is not None:
+            self._quality.close()
         session, self._session = self._session, None
         if session is not None:
             self._parting = Parting(session.user, len(session.subscriptions), self.outbox.left_bytes)
@@ -165,7 +170,7 @@ class ClientProtocol(AutobahnProtocol):
         if has_ended:
             self._expiry = None
             self.close_with(NO_TOKEN)
-        else:
+        elif self._session.hears_events:
             event = Expiring(int(self.factory.now() * 1000), int(self._expiry.expires_at * 1000))
             self.send_text(self._session.event(event))
 
@@ -181,6 +186,20 @@ class ClientProtocol(AutobahnProtocol):
             _log.debug("client {client}: a backlog begins with {waiting} bytes", client=self.client_id, waiting=waiting)
         else:
             _log.debug("client {client}: the backlog is over", client=self.client_id)
+            if self.outbox.thinned.streams and self._session is not None:
+                self._told_of_quality().caught_up()
+
+    def notice(self) -> bytes:
+        return b"" if self._session is None else self._told_of_quality().due()
+
+    def _told_of_quality(self) -> Quality:
+        if self._quality is None:
+            self._quality = Quality(self.factory.clock, self.outbox, self._quality_frame)
+        return self._quality
+
+    def _quality_frame(self, streams: list[str], level: str) -> bytes:
+        assert self._session is not None  # both end together
+        return text_frame(self._session.event(QualityEvent(streams, level, int(self.factory.now() * 1000))))
 
     def drained(self) -> None:
         if self._handshake is not None:
@@ -211,9 +230,8 @@ class ClientProtocol(AutobahnProtocol):
     # What the register of connections asks for, besides `abort`.
 
     def backlog(self) -> tuple[int, int]:
-        outbox = self.outbox
-        thinned = outbox.thinned
-        return outbox.waiting_bytes, 0 if thinned is None else thinned.replaced + thinned.merged
+        thinned = self.outbox.thinned
+        return self.outbox.waiting_bytes, thinned.replaced + thinned.merged
 
     def facts(self) -> ClientFacts:
         session = self._session

@@ -48,6 +48,10 @@ def unsent(transport: OutboxTransport) -> int:
     return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
 
 
+_NOTHING = Thinned()
+"""Of who has kept up so far."""
+
+
 def _send_nowhere(data: bytes) -> int:
     return len(data)
 
@@ -64,6 +68,9 @@ class OutboxOwner(Protocol):
     def drained(self) -> None:
         """The transport has sent all that it was given, and nothing waits here."""
 
+    def notice(self) -> bytes:
+        """Something has been left out of what waits: frames that are to go before the next of it, perhaps none."""
+
 
 @implementer(IPullProducer, IPushProducer)
 class Outbox:
@@ -71,7 +78,8 @@ class Outbox:
 
     __slots__ = (
         *("_closed", "_handed", "_has_moved", "_left", "_owner", "_paused", "_tls", "_traffic", "_transport"),
-        *("_unsent", "_waiting", "audience", "direct", "limit", "send", "share", "thinned", "window"),
+        *("_unsent", "_waiting", "audience", "direct", "hears_events", "limit", "send"),
+        *("share", "thinned", "window"),
     )
 
     def __init__(
@@ -88,8 +96,9 @@ class Outbox:
         self._unsent = 0
         self._closed = False
         self._left = 0
-        self.thinned: Thinned | None = None
+        self.thinned = _NOTHING
         self.window = 0
+        self.hears_events = True
         self.audience: Any = None
         self.share: Any = None
         self._tls = ISSLTransport.providedBy(transport)
@@ -119,6 +128,11 @@ class Outbox:
     def room(self) -> int:
         """How many bytes may wait here besides those that do."""
         return max(0, self.limit - self.waiting_bytes)
+
+    @property
+    def has_caught_up(self) -> bool:
+        """Nothing waits, here or to be encrypted."""
+        return self._waiting is None and not self._paused
 
     @property
     def is_behind(self) -> bool:
@@ -158,8 +172,11 @@ class Outbox:
         return sent
 
     def tell(self, event: bytes) -> None:
-        """Send a control event, which no merging crosses."""
-        if self.direct:
+        """Send a control event, which no merging crosses, nor the place of one that this client does not hear."""
+        if not self.hears_events:
+            if self._waiting is not None:
+                self._waiting.part()
+        elif self.direct:
             self.write(event)
         elif not self._closed:
             self._put(event, is_event=True)
@@ -202,7 +219,10 @@ class Outbox:
         self._transport.abortConnection()
 
     def forget(self, groups: Collection[Group]) -> None:
-        """Drop the publications of `groups` that still wait here."""
+        """Drop the publications of `groups` that still wait here, and what is to be told of them."""
+        if self.thinned.streams:
+            for group in groups:
+                self.thinned.streams.pop(group.spelling, None)
         if self._waiting is not None:
             self._waiting.forget(groups)
 
@@ -252,6 +272,7 @@ class Outbox:
 
     def resumeProducing(self) -> None:
         """The transport has sent what it had."""
+        is_at_frame = self._handed > 0 or self._tls
         if self._handed or self._paused:  # and not because the outbox has just been registered
             self._has_moved = True
         self._paused = False
@@ -259,7 +280,10 @@ class Outbox:
         if self._closed:
             return
         while self._waiting:
-            chunk = self._waiting.take(_CHUNK)
+            notice = b""
+            if self.thinned.streams and is_at_frame and self._owner is not None:
+                notice = self._owner.notice()
+            chunk = notice + self._waiting.take(_CHUNK)
             if not self._tls:
                 self._handed = len(chunk)
                 self._pass_on(chunk)
@@ -302,7 +326,7 @@ class Outbox:
 
     def _backlog(self, size: int) -> Backlog:
         if self._waiting is None:
-            if self.thinned is None:
+            if self.thinned is _NOTHING:
                 self.thinned = Thinned()
             self._waiting = Backlog(self.thinned)
             self._traffic.backlogged.add(self)

@@ -17,6 +17,8 @@ __all__ = [
     "Expiring",
     "Gap",
     "GapReason",
+    "Quality",
+    "QualityLevel",
     "Request",
     "RequestError",
     "RequestId",
@@ -74,6 +76,7 @@ class Request(msgspec.Struct, frozen=True):
     id: _Id | msgspec.UnsetType = msgspec.UNSET
     since: Any = msgspec.UNSET
     limit: Any = msgspec.UNSET
+    rewind: Any = msgspec.UNSET
 
 
 _request = msgspec.json.Decoder(Request)
@@ -113,8 +116,9 @@ def _parse_carefully(payload: bytes) -> Request:
     if not isinstance(method, str):
         fault = "method is missing" if method is msgspec.UNSET else "method must be a string"
         raise invalid_request(fault, request_id)
-    params, since, limit = [_field(fields, name, request_id) for name in ("params", "since", "limit")]
-    return Request(method, params, request_id, since, limit)
+    values = [_field(fields, name, request_id) for name in ("params", "since", "limit", "rewind")]
+    params, since, limit, rewind = values
+    return Request(method, params, request_id, since, limit, rewind)
 
 
 def _field(fields: dict[str, msgspec.Raw], name: str, request_id: RequestId) -> Any:
@@ -156,6 +160,24 @@ class Gap(msgspec.Struct, frozen=True, tag_field="e", tag="gap", rename={"since"
     reason: str
     since: int
     until: int | None
+
+
+class QualityLevel:
+    """Whether a client gets all that is published on its streams."""
+
+    THINNED = "thinned"
+    LIVE = "live"
+
+
+class Quality(msgspec.Struct, frozen=True, tag_field="e", tag="quality", rename={"at": "E"}):
+    """Of `streams` (as this client spelled them) something is left out or merged, or is not any more.
+
+    `at` is in ms since 1970.
+    """
+
+    streams: list[str]
+    level: str
+    at: int
 
 
 class ServerShutdown(msgspec.Struct, frozen=True, tag_field="e", tag="serverShutdown", rename={"at": "E"}):

@@ -37,6 +37,15 @@ def test_refusal(payload: bytes) -> None:
     assert read_message(payload) == Refusal("2", "x")
 
 
+@pytest.mark.parametrize("name", ["quality", "serverShutdown", "expiring"])
+def test_the_other_events(name: str) -> None:
+    """With an envelope or without."""
+    for payload in (envelope(f"!{name}", e=name), encode({"e": name})):
+        message = read_message(payload)
+        assert isinstance(message, Event)
+        assert message.name == name
+
+
 @pytest.mark.parametrize("payload", [envelope("!gap", reason="x"), encode({"e": "gap", "reason": "x"})])
 def test_event(payload: bytes) -> None:
     """And an event."""

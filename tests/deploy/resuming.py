@@ -113,7 +113,8 @@ class ResumingClient:
         status = await connection.handshake
         if status == 101:
             self.visits += 1
-            connection.send({"method": "SET_PROPERTY", "params": ["offsets", True], "id": 1})
+            for name in ("offsets", "events"):  # of which none is expected
+                connection.send({"method": "SET_PROPERTY", "params": [name, True], "id": 1})
             params = list(self._offsets)
             connection.send({"method": "SUBSCRIBE", "params": params, "since": self._offsets, "id": 2})
         else:

@@ -392,12 +392,14 @@ class ModelClient(Client):
         self.promised: dict[str, list[Subscription]] = {spelling: [] for spelling in SPELLINGS}
         self.live: dict[str, Subscription] = {}
 
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+    def joined(
+        self, groups: dict[str, Group], recovered: dict[str, bool] | None, rewound: dict[str, int] | None
+    ) -> None:
         try:
             self.machine.answered(self, list(groups))
         except Exception as fault:  # which the hub would take for the session's
             self.machine.faults.append(fault)
-        super().joined(groups, recovered)
+        super().joined(groups, recovered, rewound)
 
     def left(self, spellings: Sequence[str]) -> None:
         for spelling in spellings:

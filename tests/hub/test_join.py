@@ -274,12 +274,12 @@ class _Joining(Client):
         self.book: bytes | None = None
         self.other: bytes | None = None
 
-    def joined(self, groups: Any, recovered: Any) -> None:
+    def joined(self, groups: Any, recovered: Any, rewound: Any) -> None:
         self.book, self.other = [
             None if stream is None or stream.state is None else stream.state.snapshot()
             for stream in map(self.room.hub._registry.find, ("depth@A", "depth@B"))
         ]
-        super().joined(groups, recovered)
+        super().joined(groups, recovered, rewound)
 
     def published(self, data: bytes) -> None:
         if self.answers:

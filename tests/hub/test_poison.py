@@ -58,7 +58,9 @@ class Watcher:
 
     # What the hub and the outbox call.
 
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+    def joined(
+        self, groups: dict[str, Group], recovered: dict[str, bool] | None, rewound: dict[str, int] | None
+    ) -> None:
         pass
 
     def refused(self, why: str) -> None:
@@ -75,6 +77,10 @@ class Watcher:
 
     def drained(self) -> None:
         """Nobody here asks."""
+
+    def notice(self) -> bytes:
+        """Nobody here is told."""
+        return b""
 
 
 class Market:

@@ -594,7 +594,9 @@ class Faulty:
         if point == self.point:
             raise ZeroDivisionError("a fault in a session")
 
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+    def joined(
+        self, groups: dict[str, Group], recovered: dict[str, bool] | None, rewound: dict[str, int] | None
+    ) -> None:
         self._reach("joined")
 
     def refused(self, why: str) -> None:

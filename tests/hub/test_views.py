@@ -129,7 +129,9 @@ class Viewer:
         join = self.hub.join(self.outbox, self.shape, names, self, since=since, wants_state=wants_state)
         self.waiting = None if join.finished else join
 
-    def joined(self, groups: dict[str, Group], recovered: dict[str, bool] | None) -> None:
+    def joined(
+        self, groups: dict[str, Group], recovered: dict[str, bool] | None, rewound: dict[str, int] | None
+    ) -> None:
         if self.ended:
             self.hub.leave(self.outbox, groups.values())
             return
@@ -153,6 +155,10 @@ class Viewer:
 
     def drained(self) -> None:
         """Nobody here asks."""
+
+    def notice(self) -> bytes:
+        """Nobody here is told."""
+        return b""
 
     def unsubscribe(self, streams: list[str]) -> None:
         left = [self.groups[stream] for stream in streams if stream in self.groups]

@@ -164,6 +164,9 @@ async def test_the_newest(harness: Harness) -> None:
     assert ids(await archive.newest(A, 1000, 6 + 4 + 4 + 3)) == [98, 99, 100]
     assert await archive.newest(A, 1000, 5) == []
     assert await archive.newest(A, 0, PLENTY) == []
+    assert ids(await archive.newest(A, 3, PLENTY, "50-0")) == [48, 49, 50]
+    assert ids(await archive.newest(A, 1000, PLENTY, "50-0")) == list(range(1, 51))
+    assert await archive.newest(A, 3, PLENTY, "0-1") == []
 
 
 @pytest_twisted.ensureDeferred

@@ -66,6 +66,14 @@ def test_kept_publications_cost_by_their_number_or_their_bytes() -> None:
         assert admitted(budget) == 60 - cost
 
 
+def test_rewound_streams_cost_as_if_each_were_asked_for() -> None:
+    """One for each, and by the publications or the bytes, whichever are more."""
+    for limit, sizes, cost in ((50, [], 0), (50, [0, 16383], 2), (200, [0, 1 << 15, 1 << 16], 3 + 2 + 2 + 4)):
+        budget = RequestBudget(1, 60, 0)
+        budget.charge_rewound(limit, sizes)
+        assert admitted(budget) == 60 - cost
+
+
 def test_a_long_text_costs_what_it_would_with_streams() -> None:
     """By the 2 KiB, whatever is in it: numbers of a thousand digits, say. Names are longer than that is short."""
     for size, cost in ((2000, 1), (2048, 2), (65536, 33)):

@@ -12,10 +12,11 @@ from marketfeed.wire.messages import ErrorCode, RequestError
 
 @pytest.mark.parametrize("dialect", Dialect)
 def test_in_the_beginning(dialect: Dialect) -> None:
-    """Envelopes by the path, nothing else; everybody shares them."""
+    """Envelopes and events by the path, nothing else; everybody shares them."""
     properties = DEFAULTS[dialect]
     assert properties is DEFAULTS[dialect]
-    assert [properties.get(name) for name in Property] == [dialect is not Dialect.RAW, False, False]
+    is_house = dialect is Dialect.HOUSE
+    assert [properties.get(name) for name in Property] == [dialect is not Dialect.RAW, False, False, is_house]
 
 
 @pytest.mark.parametrize("dialect", Dialect)
@@ -27,6 +28,15 @@ def test_one_is_set(dialect: Dialect, name: Property) -> None:
     assert [other for other in Property if before.get(other) != after.get(other)] == [name]
     assert after.changed(name, False) == before
     assert not DEFAULTS[dialect].get(name)
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_events_are_heard_or_not_on_every_path(dialect: Dialect) -> None:
+    """Whatever the beginning; the shape of publications has nothing to do with it."""
+    for value in (True, False):
+        after = DEFAULTS[dialect].changed(Property.EVENTS, value)
+        assert after.get(Property.EVENTS) is value
+        assert after.shape is DEFAULTS[dialect].shape
 
 
 def test_combined_changes_the_dialect() -> None:

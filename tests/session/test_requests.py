@@ -20,6 +20,7 @@ from marketfeed.session.requests import (
     property_of,
     refusal_of,
     refused,
+    rewind_of,
     since_of,
     streams_of,
     token_of,
@@ -109,6 +110,33 @@ class TestSince:
     def test_what_is_wrong_is_named(self, since: object, says: str) -> None:
         """A value of another type, a stream that is not asked for, one that is there already."""
         assert fault(lambda: since_of(asking([A, B], since=since), [A, B], [B])).startswith(says)
+
+
+class TestRewind:
+    @pytest.mark.parametrize("count", [UNSET, None])
+    def test_none(self, count: object) -> None:
+        """Whatever the streams."""
+        assert rewind_of(asking([A, B], rewind=count), {B: KINDS.parse(B)}, {}) == 0
+
+    @pytest.mark.parametrize("count", [1, 50, 1000])
+    def test_one(self, count: int) -> None:
+        """For kinds of which a publication says something by itself."""
+        assert (
+            rewind_of(asking([A], rewind=count), {A: KINDS.parse(A), "ticker@A": KINDS.parse("ticker@A")}, {}) == count
+        )
+
+    @pytest.mark.parametrize("count", [0, -1, 1001, 1.0, "5", True, False, [], {}, 10**40])
+    def test_what_is_no_number_of_publications(self, count: object) -> None:
+        """It says what would be one."""
+        says = fault(lambda: rewind_of(asking([A], rewind=count), {A: KINDS.parse(A)}, {}))
+        assert says == "rewind must be a whole number from 1 to 1000"
+
+    def test_streams_that_are_merged(self) -> None:
+        """They are named; one that is resumed is not rewound."""
+        streams = {A: KINDS.parse(A), B: KINDS.parse(B)}
+        says = fault(lambda: rewind_of(asking([A, B], rewind=5), streams, {A: "1"}))
+        assert says.startswith("rewind: b@depth has no last publications")
+        assert rewind_of(asking([A, B], rewind=5), streams, {B: "1"}) == 5
 
 
 class TestHistory:
@@ -202,7 +230,7 @@ class TestProperties:
     def test_an_unknown_one(self, name: str) -> None:
         """It is not repeated; those that there are, are."""
         says = fault(lambda: property_of(asking([name])), ErrorCode.PROPERTY_NAME)
-        assert says == "unknown property: expected one of combined, offsets, snapshot"
+        assert says == "unknown property: expected one of combined, offsets, snapshot, events"
 
 
 class TestToken:

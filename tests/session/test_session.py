@@ -698,6 +698,48 @@ class TestState:
         assert missed["data"] == json.loads(depth(6, 6))
 
 
+class TestRewind:
+    def rewound(self, dialect: Dialect, count: int = 3, **limits: Any) -> Client:
+        """A client beside one who watches, of whose streams so much was published."""
+        other = Client(dialect)
+        other.watch(A, C)
+        for number in range(1, count + 1):
+            other.source.publish(A, trade(number))
+        return Client(dialect, beside=other, limits=session_limits(request_burst=100, request_rate=1, **limits))
+
+    @dialects
+    def test_the_reply_says_how_many_follow(self, dialect: Dialect) -> None:
+        """For each stream; on the house path without an id as well."""
+        client = self.rewound(dialect)
+        client.say({"method": "SUBSCRIBE", "params": [A, C], "rewind": 2})
+        answer, *publications = client.got
+        told = answer["data"] if dialect is Dialect.HOUSE else answer
+        assert told["rewound"] == {A: 2, C: 0}
+        assert "recovered" not in told
+        assert [each.get("data", each)["t"] for each in publications] == [2, 3]
+
+    def test_streams_that_it_has_stay_as_they_are(self) -> None:
+        """And are not counted."""
+        client = self.rewound(Dialect.COMBINED)
+        client.watch(A)
+        client.subscribe(A, C, rewind=2)
+        assert client.got == [reply(Dialect.COMBINED, None, id=1, rewound={C: 0})]
+        client.subscribe(A, B, rewind=2, id=2)
+        assert without_text(client.got[0]) == error(Dialect.COMBINED, 2, id=2)
+        assert client.session.subscriptions == [A, C]
+        client.subscribe(A, rewind=2, id=3)
+        assert client.got == [reply(Dialect.COMBINED, None, id=3)]
+
+    def test_it_costs_as_histories(self) -> None:
+        """Two for two streams, besides the request."""
+        client = self.rewound(Dialect.RAW)
+        assert len(client.watch(A, C, rewind=300)) == 4
+        admitted = 0
+        while "error" not in client.ask({"method": "PING"}):
+            admitted += 1
+        assert admitted == 100 - 1 - 2 - 2 * 3
+
+
 class TestHistory:
     def kept(self, dialect: Dialect, count: int = 150, **fields: Any) -> Client:
         client = Client(dialect, **fields)
@@ -866,11 +908,49 @@ class TestOrder:
     def test_what_is_not_confirmed_in_time_is_answered_with_a_gap(self) -> None:
         """After 5 s; the requests behind it go on."""
         client = Client()
+        client.say({"method": "SET_PROPERTY", "params": ["events", True]})
         client.subscribe(A)
         client.say({"method": "PING", "id": 2})
         client.clock.advance(CONFIRM_SECONDS)
-        first, gap, second = client.got
+        _, first, gap, second = client.got
         assert (first["id"], gap["e"], gap["streams"], gap["to"], second["id"]) == (1, "gap", [A], None, 2)
+
+    @pytest.mark.parametrize("dialect", Dialect)
+    def test_gaps_are_for_those_who_hear_events(self, dialect: Dialect) -> None:
+        """By the path, and by the property from the moment on at which it is set; a farewell is none of them."""
+        client = Client(dialect)
+        client.subscribe(A)
+        client.source.confirm()
+        assert len(client.got) == 1
+        hears = dialect is Dialect.HOUSE
+        for number in range(3):
+            assert client.session.hears_events is hears
+            client.source.lose(number)
+            assert len(client.got) == hears
+            client.source.confirm(A)
+            client.hub.flush()
+            assert len(client.got) == hears
+            hears = not hears
+            client.say({"method": "SET_PROPERTY", "params": ["events", hears], "id": 2})
+            assert len(client.got) == 1
+        assert b"serverShutdown" in client.session.event(ServerShutdown(1, 2))
+
+    def test_who_begins_to_hear_events_is_told_what_lasts(self) -> None:
+        """Behind the reply, once: the gaps that are open, and what there is to say of the token."""
+        client = Client(Dialect.COMBINED)
+        client.subscribe(A, C)
+        client.source.confirm()
+        client.source.lose(5)
+        assert len(client.got) == 1
+        asks = {"method": "SET_PROPERTY", "params": ["events", True], "id": 2}
+        client.say(asks)
+        answer, gap = client.got
+        assert answer == {"result": None, "id": 2}
+        assert (gap["stream"], gap["data"]["streams"], gap["data"]["to"]) == ("!gap", [A, C], None)
+        assert client.renewed == [ANONYMOUS]
+        client.say(asks)
+        assert client.got == [{"result": None, "id": 2}]
+        assert len(client.renewed) == 1
 
     def test_a_client_that_goes_on_asking_is_not_read_from(self) -> None:
         """From the 16th waiting request on, until fewer wait again; none is lost."""

@@ -258,7 +258,11 @@ class GapWatcher(Watcher):
 
     def _requests(self) -> bytes:
         self._away()
-        return client_frame(msgspec.json.encode({"method": "SUBSCRIBE", "params": list(self.last), "id": 2}))
+        requests = [
+            {"method": "SET_PROPERTY", "params": ["events", True], "id": 1},
+            {"method": "SUBSCRIBE", "params": list(self.last), "id": 2},
+        ]
+        return b"".join([client_frame(msgspec.json.encode(request)) for request in requests])
 
     def _away(self) -> None:
         """The last connection is gone, and what it announced with it."""

@@ -297,6 +297,11 @@ class Client(WebSocketClientProtocol):
         self.send(request)
         return await self.next()
 
+    async def hear_events(self) -> Client:
+        """Ask for control events, which come unasked on the path `/` alone; the same client."""
+        assert (await self.ask({"method": "SET_PROPERTY", "params": ["events", True], "id": 0}))["result"] is None
+        return self
+
     async def subscribe(self, *streams: str) -> Any:
         """SUBSCRIBE with an id, and the reply."""
         return await self.ask({"method": "SUBSCRIBE", "params": list(streams), "id": 1})

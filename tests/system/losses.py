@@ -29,6 +29,9 @@ _KEPT = 50  # of each stream, where it is trimmed
 _TIMES = 3  # as many as that are added meanwhile
 
 
+_PROPERTIES = ("offsets", "snapshot", "events")
+
+
 class Publisher:
     """An engine of trades and books. `words`: how it publishes, which a fault may change for a while.
 
@@ -116,7 +119,7 @@ class LossWatcher(Watcher):
     def _requests(self) -> bytes:
         self.account.away()
         self._asked = {}
-        properties = [{"method": "SET_PROPERTY", "params": [name, True], "id": 1} for name in ("offsets", "snapshot")]
+        properties = [{"method": "SET_PROPERTY", "params": [name, True], "id": 1} for name in _PROPERTIES]
         return _frames(*properties, self._subscribe(list(self.last)))
 
     def _subscribe(self, streams: list[str]) -> dict[str, Any]:

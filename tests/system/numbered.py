@@ -173,10 +173,13 @@ class Follower(LeanClient):
 
     def join(self) -> None:
         """Subscribe to all."""
+        self.send({"method": "SET_PROPERTY", "params": ["events", True], "id": 0})
         self.send({"method": "SUBSCRIBE", "params": self.streams, "id": 1})
 
     def text_received(self, text: bytes) -> None:
         message = msgspec.json.decode(text)
+        if message.get("id") == 0:
+            return
         if "id" in message:
             self.replies.append(message)
             self.since = now_ms()

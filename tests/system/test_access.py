@@ -169,7 +169,7 @@ async def test_a_client_leaves_when_its_token_ends(stage: Stage) -> None:
 
     async def attempt(seconds: float) -> tuple[Client, Any]:
         started = time.time()
-        client = await stage.client(seconds)
+        client = await (await stage.client(seconds)).hear_events()
         event = await client.next()
         assert event["e"] == "expiring"
         assert seconds - 0.1 < event["expiresAt"] / 1000 - started < 60
@@ -186,6 +186,7 @@ async def test_a_client_that_renews_its_token_stays(stage: Stage) -> None:
 
     async def attempt(seconds: float) -> tuple[Client, Client]:
         client, other = await stage.client(seconds), await stage.client(seconds + 0.2)
+        await client.hear_events()
         assert (await client.next())["e"] == "expiring"
         assert (await client.subscribe("trade@RENEWED"))["result"] is None
         bad = await client.ask({"method": "AUTH", "params": [stage.token(sub="bob")], "id": 2})

@@ -40,7 +40,7 @@ async def test_a_client_of_streams_that_move(harness: Harness, tmp_path: Path, f
     with RedisCluster(tmp_path, flavour) as cluster, cluster.client() as engine:
         daemon = await harness.daemon("--redis-url", cluster.url, "--source", "streams")
         await daemon.expect(r"redis cluster: .* 0 have none")
-        client = await harness.client(daemon, "/stream")
+        client = await (await harness.client(daemon, "/stream")).hear_events()
         await client.ask({"method": "SET_PROPERTY", "params": ["offsets", True], "id": 0})
         await client.ask({"method": "SUBSCRIBE", "params": STREAMS, "id": 1})
         held: dict[str, list[int]] = {stream: [] for stream in STREAMS}

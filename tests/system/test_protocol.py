@@ -222,7 +222,9 @@ async def test_a_gap_is_announced_when_it_begins_and_when_it_ends(harness: Harne
     redis = await harness.redis()
     daemon = await harness.daemon(redis=redis)
     watched = {"/": ["trade@A", "b@trade"], "/stream": ["a@trade"], "/ws": ["trade@B", "trade@A"]}
-    clients = {path: await harness.client(daemon, path) for path in watched}
+    clients = {path: await (await harness.client(daemon, path)).hear_events() for path in ("/stream", "/ws")}
+    clients["/"] = await harness.client(daemon)
+    clients = {path: clients[path] for path in watched}
     for path, streams in watched.items():
         await clients[path].subscribe(*streams)
     bystander = await harness.client(daemon)
@@ -258,7 +260,7 @@ async def test_a_subscribe_while_the_source_is_down(harness: Harness) -> None:
     redis = RedisServer(harness, harness.directory)
     daemon = await harness.daemon("--redis-url", redis.url)
     await daemon.expect("no connection to")
-    client = await harness.client(daemon, "/ws")
+    client = await (await harness.client(daemon, "/ws")).hear_events()
     assert await client.subscribe("trade@A", "a@trade") == {"result": None, "id": 1}
     begun = await client.next()
     assert (begun["e"], begun["reason"], begun["to"]) == ("gap", "source-down", None)

@@ -728,7 +728,10 @@ async def test_a_server_that_is_killed_under_load(harness: Harness, executable: 
         "/stream": streams,
         "/ws": [streams[5], streams[3]],
     }
-    witnesses = {path: Witness(await harness.client(daemon, path)) for path in spellings}
+    clients = {path: await harness.client(daemon, path) for path in spellings}
+    for path in ("/stream", "/ws"):
+        await clients[path].hear_events()
+    witnesses = {path: Witness(client) for path, client in clients.items()}
     for path, names in spellings.items():
         witnesses[path].client.send({"method": "SUBSCRIBE", "params": names, "id": 1})
     await harness.eventually(lambda: all(witness.replies == {1: None} for witness in witnesses.values()))
@@ -775,7 +778,7 @@ async def test_an_engine_that_falls_silent(harness: Harness) -> None:
     file = harness.directory / "marketfeed.toml"
     file.write_text("[streams.trade]\nsilence = 1\n")
     daemon, engine = await harness.daemon("--config", str(file), redis=redis), await redis.connect()
-    client = await harness.client(daemon, "/stream")
+    client = await (await harness.client(daemon, "/stream")).hear_events()
     await client.subscribe("trade@A", "trade@B", "ticker@A")
     gap = (await client.next())["data"]
     assert (gap["streams"], gap["reason"], gap["to"]) == (["trade@A", "trade@B"], "engine-silent", None)

@@ -139,7 +139,7 @@ def spawn(harness: Harness, pair: Pair, *words: str) -> Process:
 
 async def watching(harness: Harness, pair: Pair, source: str) -> tuple[DaemonProcess, Client, Redis]:
     daemon = await harness.daemon("--source", source, redis=pair.replica)
-    client = await harness.client(daemon, "/stream")
+    client = await (await harness.client(daemon, "/stream")).hear_events()
     await client.subscribe(A)
     engine = await pair.master.connect()
     expected = await say(engine, source, 1)
@@ -199,7 +199,7 @@ async def test_a_master_that_becomes_a_replica(harness: Harness, source: str) ->
     redis = await pair.replica.connect()
     await redis.command("REPLICAOF", "NO", "ONE")
     daemon = await harness.daemon("--source", source, redis=pair.replica)
-    client = await harness.client(daemon, "/stream")
+    client = await (await harness.client(daemon, "/stream")).hear_events()
     await client.subscribe(A)
     await pair.join()
     begin = await gap(client)
@@ -269,7 +269,7 @@ async def test_a_user_who_may_not_ask(harness: Harness, source: str) -> None:
     await engine.command("ACL", "SETUSER", "feed", "on", ">x", "allchannels", "allkeys", "+@all", "-info", "-role")
     daemon = await harness.daemon("--source", source, "--redis-url", f"unix://feed:x@{redis.path}")
     await daemon.expect(UNNOTICED + "NOPERM .*'info' command")
-    client = await harness.client(daemon, "/stream")
+    client = await (await harness.client(daemon, "/stream")).hear_events()
     await client.subscribe(A)
     expected = await say(engine, source, 1)
     assert await client.next_bytes() == expected
@@ -293,7 +293,7 @@ class Balanced:
     async def start(self) -> Balanced:
         url = f"redis://127.0.0.1:{self.balancer.port}"
         self.daemon = await self.harness.daemon("--source", self.source, "--redis-url", url)
-        self.client = await self.harness.client(self.daemon, "/stream")
+        self.client = await (await self.harness.client(self.daemon, "/stream")).hear_events()
         await self.client.subscribe(A)
         self.engine = await self.pair.master.connect()
         self.links = Links(self.engine)
@@ -374,7 +374,7 @@ async def test_a_server_that_runs_a_script(harness: Harness) -> None:
     """It answers BUSY to everything, and has lost nothing: no client hears of it."""
     redis = await harness.redis("--busy-reply-threshold", "50")
     daemon = await harness.daemon(redis=redis)
-    client = await harness.client(daemon, "/stream")
+    client = await (await harness.client(daemon, "/stream")).hear_events()
     await client.subscribe(A)
     engine, operator = await redis.connect(), await redis.connect()
 

@@ -14,7 +14,7 @@ LONG = ("--linger", "600")
 
 async def client_of(harness: Harness, daemon: DaemonProcess) -> Client:
     """A client that is told offsets."""
-    client = await harness.client(daemon, "/stream")
+    client = await (await harness.client(daemon, "/stream")).hear_events()
     await client.ask({"method": "SET_PROPERTY", "params": ["offsets", True], "id": 1})
     return client
 

@@ -104,8 +104,9 @@ async def _fall_silent(harness: Harness, source: str, missed: list[int]) -> None
     harness.on_close(client.abort)
     client.transport.write(HANDSHAKE % b"/stream")
     assert await client.handshake == 101
+    client.send({"method": "SET_PROPERTY", "params": ["events", True], "id": 0})
     client.send({"method": "SUBSCRIBE", "params": [_STREAM], "id": 1})
-    await harness.eventually(lambda: client.texts)
+    await harness.eventually(lambda: len(client.texts) == 2)
     await publish(1)
     await harness.eventually(lambda: client.got == [1])
     await network.set("down")

@@ -96,6 +96,8 @@ class Storm:
     async def come(self) -> None:
         path = self.rng.choice(["/", "/stream", "/ws"])
         client = await self.harness.client(self.daemon, path)
+        if path != "/":
+            await client.hear_events()
         self.visitors.append(Visitor(Witness(client), spells_both_ways=path != "/ws"))
 
     def go(self) -> None:

@@ -15,7 +15,7 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
 async def resume(harness: Harness, daemon: DaemonProcess, since: str | None) -> tuple[Client, bool | None]:
     """A client that asks for offsets, behind one of them."""
-    client = await harness.client(daemon, "/stream")
+    client = await (await harness.client(daemon, "/stream")).hear_events()
     await client.ask({"method": "SET_PROPERTY", "params": ["offsets", True], "id": 0})
     request: dict[str, Any] = {"method": "SUBSCRIBE", "params": [A], "id": 1}
     if since is not None:
@@ -146,7 +146,7 @@ async def test_a_book_is_found_in_its_stream(harness: Harness) -> None:
     daemon = await harness.daemon("--source", "streams", redis=server)
     status, _, body = await harness.http(daemon, "GET /api/v3/depth?symbol=TATA_INR&limit=1 HTTP/1.1\nHost: a")
     assert (status, json.loads(body)) == (200, {"lastUpdateId": 299, "bids": [], "asks": [["30", "1"]]})
-    client = await harness.client(daemon, "/stream")
+    client = await (await harness.client(daemon, "/stream")).hear_events()
     await client.ask({"method": "SET_PROPERTY", "params": ["snapshot", True], "id": 0})
     await client.ask({"method": "SUBSCRIBE", "params": [stream], "id": 1})
     whole = (await client.next())["data"]

@@ -627,7 +627,7 @@ STREAM = "trade@TATA_INR"
 
 async def with_offsets(harness: Harness, daemon: DaemonProcess) -> Client:
     """A client that gets offsets with what it will follow."""
-    client = await harness.client(daemon, "/stream")
+    client = await (await harness.client(daemon, "/stream")).hear_events()
     await client.ask({"method": "SET_PROPERTY", "params": ["offsets", True], "id": 1})
     return client
 

@@ -20,7 +20,7 @@ from marketfeed.wire.messages import ServerShutdown
 from tests.by_hand import BINARY, CLOSE, PING, TEXT, close_code, frame, frames_of, handshake, say
 from tests.conftest import LogCapture
 from tests.limits import session_limits
-from tests.rooms import trade
+from tests.rooms import ticker, trade
 from tests.tokens import key_set, signed
 from tests.websocket.server import CLIENT_QUEUE, MAX_MESSAGE, NOW, SECONDS_TO_CLOSE, Server, Wire
 
@@ -454,8 +454,16 @@ ORDERS = StreamKind("orders", LossPolicy.KEEP, private=True)
 
 
 def with_token(server: Server, seconds: float, path: str = "/ws", **claims: Any) -> Wire:
-    """A client of alice, whose token expires in so many seconds."""
-    return server.open(path, Authorization=f"Bearer {server.token(seconds, **claims)}")
+    """A client of alice, whose token expires in so many seconds, and who hears of that."""
+    return hearing(server.open(path, Authorization=f"Bearer {server.token(seconds, **claims)}"))
+
+
+def hearing(wire: Wire) -> Wire:
+    """A client who has set the property `events`."""
+    wire.receive(say({"method": "SET_PROPERTY", "params": ["events", True]}))
+    (answer,) = wire.messages
+    assert answer.get("data", answer)["result"] is None
+    return wire
 
 
 def pass_by(server: Server, seconds: int) -> None:
@@ -508,7 +516,7 @@ class TestToken:
     def test_a_renewal_that_ends_soon(self) -> None:
         """Is answered first; what there is to say of it comes after."""
         server = Server(auth="optional")
-        wire = server.open()
+        wire = hearing(server.open())
         wire.receive(say({"method": "AUTH", "params": [server.token(30)], "id": 1}))
         assert wire.messages == [{"result": None, "id": 1}]
         pass_by(server, 1)
@@ -526,6 +534,29 @@ class TestToken:
         pass_by(server, 11)
         assert [opcode for opcode, _ in wire.frames] == [TEXT, CLOSE]
         assert wire.protocol.localCloseCode == 4401
+
+    @pytest.mark.parametrize("path", ["/", "/stream", "/ws"])
+    def test_who_does_not_hear_events_is_ended_all_the_same(self, path: str) -> None:
+        """On the paths of clients made for Binance nobody hears of it who has not asked for that."""
+        server = Server(auth="required")
+        wire = server.open(path, Authorization=f"Bearer {server.token(70)}")
+        pass_by(server, 60)
+        assert len(wire.messages) == (path == "/")
+        pass_by(server, 11)
+        assert wire.closed_with == 4401
+
+    def test_who_begins_to_hear_events_in_the_last_minute_is_told_at_once(self) -> None:
+        """Behind the answer, and no more than once."""
+        server = Server(auth="required")
+        wire = server.open("/ws", Authorization=f"Bearer {server.token(30)}")
+        pass_by(server, 2)
+        assert not wire.sent
+        hearing(wire)
+        pass_by(server, 2)
+        assert [message["e"] for message in wire.messages] == ["expiring"]
+        hearing(wire)
+        pass_by(server, 2)
+        assert not wire.sent
 
     def test_the_streams_of_a_path_need_permission_too(self) -> None:
         """The client hears that they are not subscribed."""
@@ -580,4 +611,45 @@ class TestToken:
         wire.protocol.send_away(ServerShutdown(5, 6), at_once=True)
         wire.settle()
         assert not wire.sent
+        server.assert_empty()
+
+
+class TestQuality:
+    @pytest.mark.parametrize("path", ["/", "/stream", "/ws"])
+    @pytest.mark.parametrize("hears", [True, False])
+    def test_a_slow_client_is_told_what_is_left_out(self, path: str, hears: bool) -> None:
+        """In its dialect, where it hears events: before what is left, and when nothing waits any more."""
+        server = Server()
+        wire = server.open(path)
+        wire.receive(say({"method": "SET_PROPERTY", "params": ["events", hears]}))
+        wire.receive(say({"method": "SUBSCRIBE", "params": ["ticker@A"], "id": 1}))
+        server.source.confirm()
+        assert len(wire.messages) == 2
+        wire.socket.room = 0
+        for number in range(9):
+            server.source.publish("ticker@A", ticker(number))
+        wire.socket.room = None
+        wire.settle()
+        server.clock.advance(1)
+        told = [message.get("data", message) for message in wire.messages]
+        quality = [(each["level"], each["streams"]) for each in told if each["e"] == "quality"]
+        assert quality == [("thinned", ["ticker@A"]), ("live", ["ticker@A"])] * hears
+        assert [each["t"] for each in told if each["e"] == "ticker"] == [0, 8]
+        assert not hears or [each["e"] for each in told] == ["ticker", "quality", "ticker", "quality"]
+        wire.hang_up()
+        server.assert_empty()
+
+    def test_whoever_leaves_takes_the_timer_along(self) -> None:
+        """It is told nothing more."""
+        server = Server()
+        wire = server.open("/")
+        wire.receive(say({"method": "SUBSCRIBE", "params": ["ticker@A"]}))
+        server.source.confirm()
+        wire.socket.room = 0
+        for number in range(9):
+            server.source.publish("ticker@A", ticker(number))
+        wire.socket.room = None
+        wire.settle()
+        assert len(server.clock.getDelayedCalls()) == 1
+        wire.hang_up()
         server.assert_empty()

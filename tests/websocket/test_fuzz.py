@@ -39,7 +39,7 @@ from tests.websocket.server import SECONDS_TO_CLOSE, Server, Wire
 
 STATUSES = frozenset((101, 200, 204, 400, 401, 403, 404, 405, 408, 426, 429, 503))
 CODES = frozenset((1000, *(reason.code for reason in CLOSE_REASONS)))
-UNASKED = ("gap", "serverShutdown", "expiring")
+UNASKED = ("gap", "quality", "serverShutdown", "expiring")
 DEFLATE = "permessage-deflate; client_max_window_bits"
 HANDSHAKE_SECONDS = 11
 DEEP = b'{"id":' + b"[" * 9000 + b"]" * 9000 + b"}"

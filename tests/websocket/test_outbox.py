@@ -77,6 +77,10 @@ class Box:
     def drained(self) -> None:
         self.drains += 1
 
+    def notice(self) -> bytes:
+        """Nobody here is told."""
+        return b""
+
     def backlog(self, taken: int = 5) -> bytes:
         """Write a frame of which the socket takes only the first bytes."""
         cut = frame(0)
@@ -662,6 +666,10 @@ class OutboxMachine(RuleBasedStateMachine):
     def drained(self) -> None:
         """Nobody here asks."""
 
+    def notice(self) -> bytes:
+        """Nobody here is told."""
+        return b""
+
     def overflowed(self) -> None:
         assert self.open, "ended twice"
         self.close()
@@ -798,6 +806,10 @@ class Server(Protocol):
 
     def drained(self) -> None:
         """Nobody here asks."""
+
+    def notice(self) -> bytes:
+        """Nobody here is told."""
+        return b""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.outbox.close()

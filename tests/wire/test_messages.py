@@ -18,6 +18,8 @@ from marketfeed.wire.messages import (
     Expiring,
     Gap,
     GapReason,
+    Quality,
+    QualityLevel,
     Request,
     RequestError,
     RequestId,
@@ -275,6 +277,16 @@ def test_server_shutdown() -> None:
         "e": "serverShutdown",
         "E": 1700000000000,
         "reconnectAfter": 1500,
+    }
+
+
+def test_quality() -> None:
+    """The shape of docs/protocol.md#slow-clients."""
+    assert json.loads(msgspec.json.encode(Quality(["trade@A"], QualityLevel.THINNED, 5))) == {
+        "e": "quality",
+        "streams": ["trade@A"],
+        "level": "thinned",
+        "E": 5,
     }
 
 

@@ -20,6 +20,7 @@ from datetime import datetime
 from functools import partial
 from threading import Thread
 from typing import Any, BinaryIO, TextIO
+from urllib.parse import urlsplit
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText, globalLogBeginner
 from zope.interface import implementer
@@ -166,7 +167,13 @@ def _watch(address: ServerAddress, token: str | None, streams: list[str], screen
         reactor.callFromThread(watcher.stop)
 
     watcher = Watcher(
-        reactor, lambda it: dial(reactor, address, it, token=token), screen, address.shown, streams, Backoff()
+        reactor,
+        lambda it: dial(reactor, address, it, token=token),
+        screen,
+        address.shown,
+        streams,
+        Backoff(),
+        asks_for_events=urlsplit(address.resource).path != "/",
     )
     globalLogBeginner.beginLoggingTo([_ErrorNotes(screen)], redirectStandardIO=False, discardBuffer=True)
     reactor.getThreadPool().threadFactory = partial(Thread, daemon=True)  # for the same reason

@@ -24,6 +24,10 @@ __all__ = ["COLOURS", "market_of", "paint", "show_event", "show_publication", "s
 COLOURS = {"buy": "\x1b[32m", "sell": "\x1b[31m", "time": "\x1b[2m", "end": "\x1b[0m"}
 
 _LISTED = 5
+_QUALITY = {
+    "thinned": "something is left out or merged, for this client reads too slowly",
+    "live": "everything comes again",
+}
 
 
 class _Envelope(msgspec.Struct):
@@ -48,6 +52,8 @@ def show_event(event: Event, zone: tzinfo) -> str:
     """The line for a control event; times are shown in `zone`."""
     if event.name == "gap":
         return _show_gap(event.data, zone)
+    if event.name == "quality":
+        return _show_quality(event.data, zone)
     if event.name == "serverShutdown":
         after = event.reconnect_after
         return "the server is shutting down" + ("" if after is None else f"; it asks to stay away for {after:.1f} s")
@@ -80,15 +86,25 @@ def market_of(publication: Publication, kinds: Mapping[str, StreamKind] = SHOWN)
 
 
 def _show_gap(data: dict[str, Any], zone: tzinfo) -> str:
-    listed = data.get("streams")
-    names = [word(name) for name in listed] if isinstance(listed, list) else []
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    streams = ", ".join(names[:_LISTED]) + more
+    streams = _streams(data.get("streams"))
     since, reason = _moment(data.get("from"), zone), word(data.get("reason"))
     if data.get("to") is None:
         return f"gap: {streams}: what is published since {since} may be missing ({reason})"
     until = _moment(data.get("to"), zone)
     return f"gap closed: {streams}: what was published from {since} to {until} may be missing ({reason})"
+
+
+def _show_quality(data: dict[str, Any], zone: tzinfo) -> str:
+    streams, level = _streams(data.get("streams")), word(data.get("level"))
+    told = _QUALITY.get(level, f"the quality is {level}")
+    return f"quality: {streams}: since {_moment(data.get('E'), zone)} {told}"
+
+
+def _streams(listed: Any) -> str:
+    """The first of a list of names."""
+    names = [word(name) for name in listed] if isinstance(listed, list) else []
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def _moment(value: Any, zone: tzinfo) -> str:

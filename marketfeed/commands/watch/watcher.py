@@ -1,7 +1,8 @@
 """Watching streams of one server: connect, subscribe, show, and connect again when the connection is lost.
 
 1. There is at most one attempt, one connection, and one timer; what a timer is for follows from the other two.
-2. Each connection carries one SUBSCRIBE. A refusal of it ends the watching: there is nothing to watch.
+2. Each connection carries one SUBSCRIBE. A refusal of it ends the watching: there is nothing to watch. Behind it may
+   come the wish to hear events, which a server that knows none refuses: that is no news.
 3. Between attempts the wait grows, at random between half of its length and all of it, until the server confirms a
    SUBSCRIBE. A server that says how long to stay away is heeded once.
 4. A server that does not complete the handshake, or gives no sign of life and answers no ping, is lost.
@@ -31,6 +32,7 @@ SILENCE_SECONDS = 20.0
 """After one to two of these without a byte the server is pinged, after one more it is lost."""
 GOODBYE_SECONDS = 1.0
 """How long a server has to answer our close."""
+_EVENTS = msgspec.json.encode({"method": "SET_PROPERTY", "params": ["events", True], "id": 2})
 FIRST_WAIT, LONGEST_WAIT, LONGEST_HINT = 0.5, 10.0, 60.0
 
 
@@ -90,7 +92,7 @@ class Watcher:
     """Watches `streams`, named as the server accepts them.
 
     `dial` makes one attempt: its Deferred fires with a `Link` that knows this watcher, or fails; it can be cancelled.
-    `url` is for the notes.
+    `url` is for the notes. `asks_for_events`: the server tells them only to who has asked.
     """
 
     def __init__(
@@ -101,6 +103,8 @@ class Watcher:
         url: str,
         streams: Sequence[str],
         backoff: Backoff,
+        *,
+        asks_for_events: bool = False,
     ) -> None:
         self._clock = clock
         self._dial = dial
@@ -108,6 +112,8 @@ class Watcher:
         self._url = clean(url)
         self._subscribe = msgspec.json.encode({"method": "SUBSCRIBE", "params": list(streams), "id": 1})
         self._backoff = backoff
+        self._asks_for_events = asks_for_events
+        self._awaits_events = False
         self._attempt: Deferred[Any] | None = None
         self._link: Link | None = None
         self._timer: IDelayedCall | None = None
@@ -137,6 +143,7 @@ class Watcher:
         """The handshake is complete."""
         assert self._link is not None
         self._is_open, self._is_confirmed, self._told = True, False, None
+        self._awaits_events = False
         self._screen.note(f"connected to {self._url}")
         self._link.send(self._subscribe)
         self._silent_for = 0
@@ -153,8 +160,10 @@ class Watcher:
         message = read_message(payload)
         match message:
             case Reply():
-                self._is_confirmed = True
-                self._backoff.reset()
+                self._confirmed()
+                return
+            case Refusal() if self._awaits_events:
+                self._awaits_events = False
                 return
             case Refusal():
                 self._screen.note(show_refusal(message))
@@ -182,6 +191,14 @@ class Watcher:
         verdict, self._verdict = self._verdict, ""
         loss = Loss(verdict) if verdict else loss
         self._come_back(loss, f"lost {self._url}" if was_open else f"cannot watch {self._url}")
+
+    def _confirmed(self) -> None:
+        """A request has succeeded."""
+        self._awaits_events = self._asks_for_events and not self._is_confirmed
+        self._is_confirmed = True
+        self._backoff.reset()
+        if self._awaits_events and self._link is not None:
+            self._link.send(_EVENTS)
 
     # The way from one connection to the next.
 

@@ -80,7 +80,8 @@ class StreamKind(msgspec.Struct, frozen=True):
     the candle service publishes it, by PUBLISH, however the engine does. `path_rate`: the rate in ms of a name that
     says none, on `/stream` and `/ws`, and `rate` on any path; 0: none. `path_view`: as what its publications come on
     these two. `made_from`: the kind from whose publications the daemon makes those of this one, as `view` has it;
-    `from_book`: how it makes them from the books of another one.
+    `from_book`: how it makes them from the books of another one. `is_final`: whether a publication
+    stays as it is, of a kind whose last publications are those that do.
     """
 
     name: str
@@ -101,11 +102,17 @@ class StreamKind(msgspec.Struct, frozen=True):
     made_from: str = ""
     rate: int = 0
     from_book: FromBook | None = None
+    is_final: Callable[[bytes], bool] | None = None
 
     @property
     def is_published(self) -> bool:
         """By the engine, and not made of what that publishes."""
         return not (self.from_candles or self.made_from or self.from_book)
+
+    @property
+    def is_rewound(self) -> bool:
+        """Whether a client may begin with the last publications: each of them says something by itself."""
+        return self.from_book is None and (self.loss is not LossPolicy.MERGE or self.is_final is not None)
 
     @property
     def rates(self) -> tuple[int, ...]:

@@ -58,6 +58,10 @@ def _columns(data: Mapping[str, Any]) -> list[Column]:
 _PRICES = (("open", "o"), ("high", "h"), ("low", "l"), ("close", "c"))
 
 
+def _is_closed(data: bytes) -> bool:
+    return CandleMessage.parse(data).is_closed
+
+
 def _kind(interval: str) -> StreamKind:
     return StreamKind(
         f"kline_{interval}",
@@ -68,6 +72,7 @@ def _kind(interval: str) -> StreamKind:
         state=LatestState,
         is_throttled=False,
         from_candles=True,
+        is_final=_is_closed,
     )
 
 

@@ -325,6 +325,7 @@ def test_control_characters(bad: str) -> None:
         envelope(f"funding@A{bad}", e="funding", x=bad),
         envelope(f"!x{bad}", e="x", x=bad),
         envelope("!gap", e="gap", streams=[bad], reason=bad, to=bad),
+        envelope("!quality", e="quality", streams=[bad], level=bad, E=bad),
         envelope("!error", e="error", code=bad, msg=bad),
         f"text {bad}".encode(),
         json.dumps({"e": "funding", "x": bad}, ensure_ascii=False).encode(),
@@ -339,7 +340,24 @@ values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(s
 fields = st.sampled_from(
     ["s", "m", "p", "q", "c", "P", "a", "b", "snapshot", "code", "msg", "id", "reason", "from", "to"]
 )
-names = st.sampled_from(["trade", "depthUpdate", "24hrTicker", "gap", "serverShutdown", "expiring", "reply", "error"])
+
+
+def test_quality() -> None:
+    """Whether the client reads as fast as is published, and of which streams."""
+    data = {"e": "quality", "streams": ["ticker@A", "depth@A"], "E": NOON_MS}
+    told = line(envelope("!quality", **data, level="thinned"))
+    assert told == (
+        "quality: ticker@A, depth@A: since 12:00:00 something is left out or merged, for this client reads too slowly"
+    )
+    live = line(envelope("!quality", **data, level="live"))
+    assert live == "quality: ticker@A, depth@A: since 12:00:00 everything comes again"
+    odd = line(envelope("!quality", e="quality", level=[1]))
+    assert odd.startswith("quality: : since ")
+
+
+names = st.sampled_from(
+    ["trade", "depthUpdate", "24hrTicker", "gap", "quality", "serverShutdown", "expiring", "reply", "error"]
+)
 levels = st.lists(st.lists(values, max_size=3) | values, max_size=4)
 data = st.builds(
     lambda members, name, some: {**members, **({"e": name} if name else {}), **some},

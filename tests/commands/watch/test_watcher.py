@@ -75,14 +75,16 @@ class FakeScreen:
 class Watching:
     """A watcher among fakes. Without jitter each wait is the longest of its step."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, asks_for_events: bool = False) -> None:
         self.clock = Clock()
         self.screen = FakeScreen()
         self.attempts: list[Deferred[Link]] = []
         self.links: list[FakeLink] = []
         self.statuses: list[int] = []
         streams = ["trade@A", "depth@A"]
-        self.watcher = Watcher(self.clock, self.dial, self.screen, URL, streams, Backoff(lambda: 1.0))
+        self.watcher = Watcher(
+            self.clock, self.dial, self.screen, URL, streams, Backoff(lambda: 1.0), asks_for_events=asks_for_events
+        )
         self.watcher.start().addCallback(self.statuses.append)
 
     def dial(self, watcher: Watcher) -> Deferred[Link]:
@@ -455,3 +457,25 @@ def test_cancelled_attempt_is_an_ordinary_failure() -> None:
     watching = Watching()
     watching.attempts[-1].errback(CancelledError())
     assert watching.wait() == FIRST_WAIT
+
+
+@pytest.mark.parametrize("knows_events", [True, False])
+def test_where_events_are_told_to_who_asks(knows_events: bool) -> None:
+    """Behind the SUBSCRIBE, once in each connection; a server that knows none is watched all the same."""
+    watching = Watching(asks_for_events=True)
+    for _ in range(2):
+        link = watching.open()
+        assert len(link.sent) == 1
+        watching.watcher.received(CONFIRMED)
+        assert json.loads(link.sent[1]) == {"method": "SET_PROPERTY", "params": ["events", True], "id": 2}
+        notes = list(watching.screen.notes)
+        watching.watcher.received(CONFIRMED if knows_events else REFUSED)
+        watching.watcher.received(PUBLICATION)
+        assert watching.screen.notes == notes
+        assert not watching.statuses
+        assert len(link.sent) == 2
+        watching.watcher.received(REFUSED)
+        assert len(watching.screen.notes) == len(notes) + 1
+        watching.watcher.lost(GONE)
+        watching.clock.advance(LONGEST_WAIT)
+    assert watching.screen.shown == [PUBLICATION] * 2
