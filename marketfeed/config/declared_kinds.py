@@ -38,7 +38,7 @@ def _read_kind(name: str, table: Any, path: str) -> StreamKind:
     if not isinstance(table, dict):
         raise BadSetting(f'{where}: expected a table, as private = true and loss = "keep"')
     built_in = next((kind for kind in BUILT_IN if kind.name == name), None)
-    is_made = built_in is not None and bool(built_in.from_candles or built_in.made_from)
+    is_made = built_in is not None and not built_in.is_published
     if built_in is not None and not (is_made and "loss" in table):  # otherwise it is the engine's
         return _read_built_in(built_in, table, where)
     for field in table:
@@ -59,10 +59,12 @@ def _read_built_in(kind: StreamKind, table: dict[str, Any], where: str) -> Strea
     permitted, why = ["ids", "silence"], ""
     if kind.loss is LossPolicy.MERGE:
         permitted, why = ["silence"], ", and has its ids in U and u"
+    if kind.from_book is not None:
+        permitted, why = [], f', and made of {kind.from_book.of}, unless it has "loss" and is the engine\'s'
     if kind.rates:
         permitted.append("rate")
     if not table or not set(permitted).issuperset(table):
-        few = ", ".join(permitted[:-1]) + f" and {permitted[-1]}"
+        few = " and ".join(filter(None, (", ".join(permitted[:-1]), permitted[-1])))
         raise BadSetting(f"{where}: this kind is built in{why}; expected another name, or nothing but {few}")
     ids, silence, rate = _read_ids(table, where), _read_silence(table, where), _read_rate(kind, table, where)
     return msgspec.structs.replace(kind, ids=ids, silence=silence, path_rate=rate)

@@ -217,7 +217,7 @@ def _preload(redis: _Redis, settings: Settings, hub: Hub, source: Source) -> Pre
 
 def demo_globs() -> tuple[str, ...]:
     """All streams of the simulated market, as `--warm` names them."""
-    kinds = [kind for kind in BUILT_IN if not (kind.from_candles or kind.made_from)]
+    kinds = [kind for kind in BUILT_IN if kind.is_published]
     return tuple([f"{kind.name}@{each.market}" for each in INSTRUMENTS for kind in kinds])
 
 

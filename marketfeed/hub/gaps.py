@@ -83,7 +83,7 @@ class Gaps:
         if since is not None:
             self._untold.pop(stream, None)
             self._counts[GapReason.SEQUENCE] += 1
-            self._tell({stream: (GapReason.SEQUENCE, since)}, now)
+            self._tell(dict.fromkeys((stream, *stream.derived), (GapReason.SEQUENCE, since)), now)
 
     def _tell(self, gaps: Mapping[LiveStream, OpenGap], until: int | None) -> int:
         """To how many clients."""

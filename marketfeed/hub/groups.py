@@ -73,7 +73,7 @@ class Group:
         self.made = stream.made(view) if view else None  # None: the members get what the engine wrote
         self._message = reader_in(view, stream.kind)
         self.head = publication_head(spelling)
-        self.has_offsets = shape is Shape.OFFSET
+        self.has_offsets = shape is Shape.OFFSET and stream.history.has_offsets
         self._text = (view, shape, "" if shape is Shape.DATA else spelling)  # equal where what is compressed is equal
         self._is_plain = shape is Shape.ENVELOPE and not window
         self._is_untouched = self._is_plain and self.made is None
@@ -159,7 +159,7 @@ class Group:
         payload = inflate(frame)
         if self.shape is Shape.DATA:
             return payload, ""
-        return split_tail(payload[len(self.head) :], self.shape)
+        return split_tail(payload[len(self.head) :], Shape.OFFSET if self.has_offsets else Shape.ENVELOPE)
 
 
 class Audience:

@@ -161,6 +161,8 @@ class History(ABC):
 
     # What the source says, and what each kind makes of it.
 
+    has_offsets = True
+    """Whether publications have a place that a client can name."""
     is_counted = False
     """Whether only this process knows the offsets: nothing of what it has not heard can be found anywhere else."""
 

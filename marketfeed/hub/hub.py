@@ -63,6 +63,7 @@ class Hub(Service):
         self._upstream = upstream = Upstream(clock, limits, now, kinds or StreamKinds(), self)
         self._registry = upstream.registry
         self._gaps = upstream.gaps
+        self._derivations = upstream.derivations
         self._faults = upstream.faults
         self.portions = Portions(clock, self._faults)
         self.pasts = OwnPasts(upstream, limits)
@@ -264,16 +265,18 @@ class Hub(Service):
         """A publication of `stream` has raised, which is being handled: some of its clients, at least, miss it."""
         self._upstream.drops.failed(stream)
         stream.fail(offset)
+        self._derivations.touch(stream)
         self.has_missed(stream, stream.heard, self._now())
 
     def has_missed(self, stream: LiveStream, since: float, now: float) -> None:
         """Something is missing in `stream`: say so before what is about to be published."""
-        self.hasten((stream,))
+        self.hasten((stream, *stream.derived))
         self._gaps.jumped(stream, int(since * 1000), int(now * 1000), self._clock.seconds())
 
     def push(self, stream: LiveStream, snapshot: bytes) -> None:
         """Publish a state to those who want states."""
         self._sampler.pass_over()  # what it stands behind came before
+        self._derivations.touch(stream)
         self.release(windows_of((stream,)))
         wanting = [group for group in stream.groups.values() if group.wants_state]
         for view in {group.view for group in wanting}:
@@ -308,6 +311,8 @@ class Hub(Service):
             self._gaps.tell_over(int(self._now() * 1000))
         if self._upstream.arrived:
             self._upstream.push_arrived()
+        if self._derivations.touched:
+            self._look_at_books()
         dirty = self._dirty
         if not dirty:
             return
@@ -329,6 +334,15 @@ class Hub(Service):
                 subscriber.overflow()
             except Exception:
                 self._faults.end(subscriber)
+
+    def _look_at_books(self) -> None:
+        """Publish what is made of the books that have changed."""
+        unknown = self._derivations.look(self._dirty)
+        if self._gaps.over:
+            self._gaps.tell_over(int(self._now() * 1000))
+        if unknown:
+            self.hasten(unknown)
+            self._gaps.opened(unknown)
 
     def behind(self) -> list[Subscriber]:
         audiences = {audience for group in self._flushed for audience in group.audiences}

@@ -213,4 +213,4 @@ class Join(msgspec.Struct, eq=False):
 
 def _always_has_state(stream: LiveStream) -> bool:
     """What is made of other publications has no other beginning: it may be long until something changes."""
-    return stream.kind.from_candles
+    return stream.kind.from_candles or stream.kind.from_book is not None

@@ -1,4 +1,4 @@
-"""The two kinds of history, by who gives the offsets: this process, which counts, or the source.
+"""The kinds of history, by who gives the offsets: this process, which counts, or the source, or nobody.
 
 An offset holds in its epoch only, or where the source gives the offsets, as far as that source's own order reaches.
 """
@@ -12,7 +12,7 @@ from marketfeed.hub.history import Histories, History, Note, is_epoch
 from marketfeed.model.entry_ids import ORIGIN, parse_id, read_id
 from marketfeed.model.numbers import whole
 
-__all__ = ["CountedHistory", "EntryHistory", "digest", "note_of", "number_of"]
+__all__ = ["CountedHistory", "EntryHistory", "NoHistory", "digest", "note_of", "number_of"]
 
 _DIGITS = 20  # of the largest number in 64 bits
 
@@ -295,3 +295,49 @@ class EntryHistory(History):
     def _move(self, count: int) -> None:
         super()._move(count)
         del self._offsets[:count]
+
+
+class NoHistory(History):
+    """Of a stream that has no offsets, and of which nothing is kept: only the newest publication ever matters."""
+
+    __slots__ = ()
+
+    has_offsets = False
+
+    @property
+    def latest(self) -> None:
+        return None
+
+    @property
+    def has_begun(self) -> bool:
+        return False
+
+    @property
+    def previous(self) -> None:
+        return None
+
+    @property
+    def newest_note(self) -> Note:
+        return self._note(0)
+
+    def number(self, now: float, seeded: int | None = None) -> int:
+        return 0
+
+    def _number_before(self, at: int) -> None:
+        return None
+
+    def _note(self, at: int) -> Note:
+        return Note(0, 0)
+
+    def add(self, data: bytes, now: float, offset: str | None = None) -> None: ...
+
+    def confirm(self, after: str | None) -> bool:
+        return False
+
+    def fail(self, offset: str | None) -> None: ...
+
+    def _behind(self, offset: str) -> None:
+        return None
+
+    def _entries(self, at: int) -> list[tuple[str, bytes]]:
+        return []

@@ -157,15 +157,15 @@ class StreamRegistry:
             return None
         return self.hold(name)
 
-    def release(self, stream: LiveStream, payer: Subscriber | None = None) -> None:
-        """One holder less. `payer`: whose wish it was."""
+    def release(self, stream: LiveStream, payer: Subscriber | None = None, *, lingers: bool = True) -> None:
+        """One holder less. `payer`: whose wish it was. `lingers`: it has not done so already for another one's sake."""
         if stream.release(payer):
             return
         if self._reserved and stream.name in self._reserved:
             self._fresh += 1
         self._lingering[stream] = self._clock.seconds() + self._linger
         has_room = len(self._lingering) <= _MOST_LINGERING and len(self._streams) <= self.max_distinct
-        if not (self._is_open and self._linger and has_room):
+        if not (self._is_open and self._linger and has_room and lingers):
             self._drop(stream)
         elif self._timer is None:
             self._timer = self._clock.callLater(self._linger, self._sweep)

@@ -101,16 +101,20 @@ class Silence:
         self.log.info("the engine publishes {kind} again, after {seconds:.0f} s", kind=name, seconds=seconds)
         watch.last, watch.since = now, None
         for stream in self._streams():
-            gap = stream.speak(_REASON) if stream.kind.name == name else None
+            gap = stream.speak(_REASON) if _is_of(stream, name) else None
             if gap is not None:
                 self._gaps.closed(stream, gap)
 
     def _begin(self, name: str, watch: _Watch, seconds: float) -> None:
         watch.since = since = int(watch.last * 1000)
-        silent = [
-            stream for stream in self._streams() if stream.kind.name == name and stream.fall_silent(_REASON, since)
-        ]
+        silent = [stream for stream in self._streams() if _is_of(stream, name) and stream.fall_silent(_REASON, since)]
         line = "the engine is silent: nothing on any of {streams} streams of the kind {kind} for {seconds:g} s"
         self.log.warn(line, streams=len(silent), kind=name, seconds=seconds)
         self._fanout.hasten(silent)
         self._gaps.opened(silent)
+
+
+def _is_of(stream: LiveStream, name: str) -> bool:
+    """Whether it is of this kind, or made of one that is."""
+    kind = stream.kind
+    return kind.name == name or (kind.from_book is not None and kind.from_book.of == name)

@@ -68,9 +68,9 @@ class LiveStream:
     """A stream of which something may come, or is known not to."""
 
     __slots__ = (
-        "_missed", "_told", "_views", "at_once", "confirmed", "counts", "gap", "groups", "heard", "history", "holders",
-        "is_sought", "kind", "loss", "name", "payer", "reader", "record", "share", "state", "statistics", "taps",
-        "was_lost",
+        "_missed", "_told", "_views", "at_once", "confirmed", "counts", "derived", "gap", "groups", "heard", "history",
+        "holders", "is_sought", "kind", "loss", "name", "payer", "reader", "record", "share", "state", "statistics",
+        "taps", "was_lost",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +89,7 @@ class LiveStream:
         self.taps: dict[object, Tap] = {}  # who else does: the windows of the others, by their rates
         self.statistics: Statistics = _NOTHING
         self._views: dict[View, Made | None] = {}
+        self.derived: list[LiveStream] = []  # what is made of it here (`derived`), and shares its gaps
         self.holders = 0  # memberships and joins, one for each spelling
         self.payer: object = None  # the subscriber who pays for it, and out of which share
         self.share: Share | None = None

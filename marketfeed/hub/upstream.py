@@ -17,13 +17,14 @@ import msgspec
 from marketfeed.boundaries import Archive, Clock, Source, Subscriber
 from marketfeed.hub.absence import Absence
 from marketfeed.hub.counts import HubCounts
+from marketfeed.hub.derived import Derivations, DerivedStream
 from marketfeed.hub.drops import Drops
 from marketfeed.hub.faults import Faults
 from marketfeed.hub.gaps import Gaps
 from marketfeed.hub.groups import Group
 from marketfeed.hub.history import Histories
 from marketfeed.hub.market_facts import MarketFacts
-from marketfeed.hub.offsets import CountedHistory, EntryHistory
+from marketfeed.hub.offsets import CountedHistory, EntryHistory, NoHistory
 from marketfeed.hub.outages import Outages
 from marketfeed.hub.readiness import Readiness
 from marketfeed.hub.registry import StreamRegistry
@@ -99,6 +100,7 @@ class Upstream:
         self.faults = Faults(clock)
         self.counts = HubCounts([kind.name for kind in kinds if not kind.made_from])
         self.gaps = Gaps(self.faults, self.counts.gaps)
+        self.derivations = Derivations(self.gaps, self.drops)
         self.outages = Outages()
         self.readiness = Readiness(clock, now)
         self.registry = StreamRegistry(clock, limits.linger, limits.max_distinct_streams, self)
@@ -122,8 +124,11 @@ class Upstream:
     def make(self, name: StreamName, key: str) -> LiveStream:
         """A stream that is not wanted yet; `key` is its canonical name."""
         reader = new_reader(name, (key, self._limits.channel_prefix + key), self._limits.max_payload)
+        counts = self.counts.of(name.kind.name)
+        if name.kind.from_book is not None:
+            return DerivedStream(key, reader, name.kind, NoHistory(self.histories), counts)
         history = CountedHistory if self.archive is None or name.kind.from_candles else EntryHistory
-        stream = LiveStream(key, reader, name.kind, history(self.histories), self.counts.of(name.kind.name))
+        stream = LiveStream(key, reader, name.kind, history(self.histories), counts)
         stream.statistics = self.facts
         if isinstance(stream.state, BookState):
             stream.state.numbers = partial(self._number, stream)
@@ -136,6 +141,9 @@ class Upstream:
         return stream.history.number(self._now(), seeded)
 
     def want(self, stream: LiveStream) -> None:
+        if isinstance(stream, DerivedStream):
+            self.derivations.attach(stream, self.registry.hold(self._base_of(stream)))
+            return
         down_since = self.source.want(stream.name)
         if down_since is not None:
             stream.lose(down_since)
@@ -144,8 +152,16 @@ class Upstream:
         stream.history.close()
         self.gaps.forget(stream)
         self._fanout.forget(stream)
+        if isinstance(stream, DerivedStream):
+            self.registry.release(self.derivations.detach(stream), lingers=False)
+            return
         self.finder.forget(stream)
         self.source.unwant(stream.name)
+
+    def _base_of(self, stream: DerivedStream) -> StreamName:
+        """What it is made of."""
+        assert stream.kind.from_book is not None
+        return self._kinds.parse(f"{stream.kind.from_book.of}@{stream.name.partition('@')[2]}")
 
     # What the source says, as `Sink` has it.
 
@@ -164,13 +180,19 @@ class Upstream:
         gap = stream.confirm(now, after)
         if gap is not None:
             self.gaps.closed(stream, gap)
-        if self.silence.takes(stream) or self.absence.takes(stream):
-            self._fanout.hasten((stream,))
-            self.gaps.opened([stream])
+        for each in stream.derived:
+            gap = each.confirm(now, None)
+            if gap is not None:
+                self.gaps.closed(each, gap)
+        self.derivations.touch(stream)
+        if (self.silence.takes(stream) or self.absence.takes(stream)) and stream.gap is not None:
+            silent = [stream, *[each for each in stream.derived if each.fall_silent(*stream.gap)]]
+            self._fanout.hasten(silent)
+            self.gaps.opened(silent)
             if self.registry.find(name) is not stream:
                 return
         self.finder.look_for(stream)
-        self.readiness.settled(stream)
+        self._settled(stream)
 
     def missed(self, name: str, seconds: float) -> None:
         stream = self.registry.find(name)
@@ -179,6 +201,7 @@ class Upstream:
         now = self._now()
         self._fanout.has_missed(stream, min(stream.heard, now - seconds), now)
         stream.miss(now)
+        self.derivations.touch(stream)
         self.look_for(stream)
 
     def refused(self, name: str, why: str) -> None:
@@ -187,12 +210,20 @@ class Upstream:
             return
         if self._refusal_lines.take(self._clock.seconds()):
             self.log.error("the source refuses {stream}: {why}", stream=name, why=why)
+        family = [stream, *stream.derived]
         if stream.gap is None or stream.gap[0] != GapReason.SOURCE_REFUSED:
-            self._fanout.hasten((stream,))
-        if stream.refuse(int(self._now() * 1000)):
-            self.gaps.opened([stream])
+            self._fanout.hasten(family)
+        now = int(self._now() * 1000)
+        self.gaps.opened([each for each in family if each.refuse(now)])
+        self.derivations.touch(stream)
         self.finder.forget(stream)
+        self._settled(stream)
+
+    def _settled(self, stream: LiveStream) -> None:
+        """It has become known of a stream, and of what is made of it, whether it flows, or its state was looked for."""
         self.readiness.settled(stream)
+        for each in list(stream.derived):
+            self.readiness.settled(each)
 
     def speaks(self, stream: LiveStream) -> None:
         """A stream that has a gap is about to publish."""
@@ -207,12 +238,15 @@ class Upstream:
 
     def lost(self, since: int, names: Collection[str], link: str) -> None:
         streams = [stream for stream in map(self.registry.find, names) if stream is not None]
-        self._fanout.hasten(streams)
         for stream in streams:
             self.finder.forget(stream)
+        streams += [each for stream in streams for each in stream.derived]
+        self._fanout.hasten(streams)
         told = self.gaps.opened([stream for stream in streams if stream.lose(since)])
         if link:
             self.outages.lost(link, since, told)
+        for stream in streams:
+            self.derivations.touch(stream)
         for stream in [stream for stream in streams if self.readiness.is_awaited(stream)]:
             self.readiness.settled(stream)
 
@@ -239,7 +273,7 @@ class Upstream:
         if is_found:
             self._push_state(stream)
             self._fanout.flush()
-        self.readiness.settled(stream)
+        self._settled(stream)
 
     def push_arrived(self) -> None:
         """Some streams have come as far as their seeds."""

@@ -34,6 +34,8 @@ Prices = tuple[list[str], list[str]]
 _CACHED = 40  # bytes of a decimal, beyond which it is not worth remembering
 _ASKS, _BIDS, _FIRST, _LAST, _PREVIOUS, _SNAPSHOT = b'"a"', b'"b"', b'"U"', b'"u"', b'"pu"', b'"snapshot"'
 _REPLACED = (_ASKS, _BIDS, _FIRST, _LAST, _PREVIOUS, _SNAPSHOT)
+_TIMES = (b'"E"', b'"T"')
+_TIME_DIGITS = 16
 _SHORT = 120  # bytes of one side, up to which its levels are read one by one
 _QUOTES = len('""""')
 
@@ -167,6 +169,15 @@ class DepthMessage(msgspec.Struct, eq=False):
             [_text(level[0]) for place, level in self.asks.levels.items() if place not in snapshot.asks.levels],
             [_text(level[0]) for place, level in self.bids.levels.items() if place not in snapshot.bids.levels],
         )
+
+    @property
+    def time(self) -> int | None:
+        """When the last of it was published, as that says itself, in ms since 1970: `E`, or else `T`."""
+        for name in _TIMES:
+            token = self.fields.get(name, b"")
+            if token.isdigit() and len(token) <= _TIME_DIGITS:
+                return int(token)
+        return None
 
     @property
     def level_count(self) -> int:

@@ -19,6 +19,7 @@ import msgspec
 
 from marketfeed.model.book import DepthMessage, Level, Prices, WrittenBook
 from marketfeed.model.early_updates import EarlyUpdates
+from marketfeed.model.ladder import BestLevels, Ladder
 from marketfeed.model.spelling import PriceSpelling, spelled_levels
 
 __all__ = ["MAX_LEVELS", "BookState"]
@@ -60,6 +61,7 @@ class BookState:
         "_early",
         "_is_lost",
         "_is_unordered",
+        "_ladder",
         "_live",
         "_pending",
         "_seeded",
@@ -91,6 +93,7 @@ class BookState:
         self._is_lost = False  # since the last publication
         self._is_unordered = False  # the last publication had no ids
         self._written: WrittenBook | None = None
+        self._ladder: Ladder | None = None  # of the book, from when on somebody looks at the best levels
 
     @property
     def last(self) -> int | None:
@@ -194,6 +197,7 @@ class BookState:
             return False
         self._early.clear()
         self._book = book
+        self._ladder = None
         self._pending = early
         self._size = sum(map(len, early))
         self._written = None
@@ -257,6 +261,25 @@ class BookState:
         except Exception:  # of data that `--validate warn` let through it may raise what it likes
             return None
 
+    def best(self, most: int) -> BestLevels | None:
+        """At most so many levels of each side, best first; None while the book is incomplete.
+
+        From then on the levels are kept in order, until `look_away`.
+        """
+        if not self.is_complete or self._book is None:
+            return None
+        if self._ladder is None:
+            self._ladder = Ladder(self._book)
+        try:
+            return self._ladder.best(most)
+        except Exception:  # a price that is no number has no place
+            self._spoil()
+            return None
+
+    def look_away(self) -> None:
+        """Nobody asks for the best levels any more."""
+        self._ladder = None
+
     def _replace(self, data: bytes, last: int | None) -> None:
         """A snapshot has come: nothing that was before it matters."""
         if self.replaced is not None:
@@ -315,7 +338,10 @@ class BookState:
         settled = self._pending[:most]
         try:
             for data in settled:
-                book.take(DepthMessage.parse(data))
+                update = DepthMessage.parse(data)
+                book.take(update)
+                if self._ladder is not None:
+                    self._ladder.take(update)
                 if book.level_count > self.max_levels:
                     self._spoil()
                     self.too_large()
@@ -338,6 +364,7 @@ class BookState:
         self._size = 0
         self._seeded = None
         self._written = None
+        self._ladder = None
 
     def _write(self) -> WrittenBook | None:
         if not self.is_complete:

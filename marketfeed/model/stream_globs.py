@@ -1,7 +1,8 @@
 """Patterns of streams as Redis spells them, for what an operator wants to have ready (`--warm`).
 
 1. ``*`` stands for any run of characters and ``?`` for any one, in the kind and in the market; nothing else is special.
-2. A pattern covers declared kinds only, private ones too. What it cannot cover is refused when it is read.
+2. A pattern covers declared kinds only, private ones too, and none that is made of another one: that is kept ready by
+   keeping the other one so. What it cannot cover is refused when it is read.
 3. In Redis, whatever stands before the pattern means itself.
 """
 
@@ -31,7 +32,7 @@ class StreamGlob:
 
     def __init__(self, text: str, kinds: Iterable[StreamKind]) -> None:
         self._text = text
-        self._kinds = StreamKinds(kinds)
+        self._kinds = StreamKinds([kind for kind in kinds if kind.from_book is None])
         self._match = re.compile(translate(text)).match
 
     def __str__(self) -> str:
@@ -67,6 +68,10 @@ def parse_glob(text: str, kinds: Iterable[StreamKind]) -> StreamGlob:
     if not is_glob(text):
         raise BadGlob(EXPECTED)
     glob, kind = StreamGlob(text, kinds), text.partition("@")[0]
+    made = next((each.from_book.of for each in kinds if each.from_book is not None and each.name == kind), None)
+    if made is not None:
+        raise BadGlob(f"{made}@{text.partition('@')[2]}, of which {kind} is made")
+    kinds = tuple([each for each in kinds if each.from_book is None])
     if not any(re.match(translate(kind), each.name) for each in kinds):
         raise BadGlob(f"{EXPECTED}, of one of the kinds {listed(each.name for each in kinds)}")
     return glob

@@ -101,7 +101,7 @@ class StreamKinds:
             raise BadStreamName(f"bad stream name {_shown(spelling)}: expected {kind.name}@{kind.only}")
         if not kind.private:  # there it is a user, who is nobody else
             market = self.aliases.get(market, market)
-        in_ms = _rate(kind, rate, spelling) if rate_at else kind.path_rate if on_paths else 0
+        in_ms = _rate(kind, rate, spelling) if rate_at else (on_paths and kind.path_rate) or kind.rate
         view = kind.view or (kind.path_view if on_paths and self._rebuilds else View.ENGINE)
         return StreamName(kind, market, in_ms, view, self._kinds[kind.made_from] if kind.made_from else None)
 

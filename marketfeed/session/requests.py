@@ -98,6 +98,13 @@ def history_of(request: Request, kinds: StreamKinds, *, on_paths: bool = False) 
     return streams_of(request, kinds, 1, on_paths=on_paths), limit
 
 
+def no_history(name: StreamName) -> RequestError:
+    """What a client is told that asks for the past of what is made of another stream."""
+    made = name.kind.from_book
+    of = "" if made is None else f"; it is made of {made.of}@{name.market}, which has"
+    return invalid_request(f"params[0]: {name} has no history{of}")
+
+
 def as_history(entries: list[Entry], most: int) -> list[dict[str, Any]]:
     """What HISTORY answers: of `entries`, oldest first, the newest that take at most `most` bytes of text."""
     kept = []

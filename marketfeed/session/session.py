@@ -302,6 +302,8 @@ class Session:
         check_permission(self._identity, streams.items())
         self._budget.charge_publications(limit)
         (name,) = streams.values()
+        if name.kind.from_book is not None:
+            raise requests.no_history(name)
         entries = self._hub.history(name, limit, self._context.limits.client_queue // 2)
         self._awaits = not entries.called
         entries.addCallback(self._answer_history, request, limit).addErrback(self._failed)

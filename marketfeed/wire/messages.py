@@ -138,10 +138,11 @@ class GapReason:
     SOURCE_REFUSED = "source-refused"
     ENGINE_SILENT = "engine-silent"
     NO_CANDLES = "no-candles"
+    BOOK_UNKNOWN = "book-unknown"
     SEQUENCE = "sequence"
 
-    WHILE_FLOWING = frozenset((ENGINE_SILENT, NO_CANDLES))
-    """The stream is confirmed, and nobody publishes on it."""
+    WHILE_FLOWING = frozenset((ENGINE_SILENT, NO_CANDLES, BOOK_UNKNOWN))
+    """The stream is confirmed, and nothing can be published on it."""
 
 
 class Gap(msgspec.Struct, frozen=True, tag_field="e", tag="gap", rename={"since": "from", "until": "to"}):

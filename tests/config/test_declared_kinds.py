@@ -83,9 +83,10 @@ def test_the_built_in_kinds_stay_what_they_are(name: str) -> None:
         "trade": ("", "ids and silence"),
         "depth": (", and has its ids in U and u", "silence and rate"),
         "ticker": ("", "ids, silence and rate"),
-    }[name]
+    }.get(name, (', and made of depth, unless it has "loss" and is the engine\'s', "rate"))
     line = f"streams.{name} in {PATH}: this kind is built in{why}; expected another name, or nothing but {few}"
-    for table in ("loss = 'keep'", "", "rate = 100\nloss = 'latest'"):
+    own = next(kind for kind in BUILT_IN if kind.name == name).is_published
+    for table in ("", "private = true", *(("loss = 'keep'", "rate = 100\nloss = 'latest'") if own else ())):
         assert refusal(f"[streams.{name}]\n{table}") == line
 
 
@@ -94,6 +95,16 @@ def test_an_engine_may_publish_candles_itself() -> None:
     (kind,) = read("[streams.kline_1m]\nloss = 'latest'")
     assert (kind.loss.value, kind.from_candles, kind.shape.events) == ("latest", False, ())
     assert "this kind is built in" in refusal("[streams.kline_1m]\nids = 'n'\nprivate = true")
+
+
+def test_what_is_made_of_another_kind_may_be_the_engines() -> None:
+    """Who declares a loss policy says that the engine publishes it; a rate alone changes nothing of that."""
+    engine, made = read("streams.bookTicker = {loss = 'merge'}\nstreams.depth20.rate = 1000")
+    assert (engine.from_book, engine.loss, engine.rate) == (None, LossPolicy.MERGE, 0)
+    assert made.from_book is not None
+    kinds = StreamKinds((*BUILT_IN, engine, made))
+    assert kinds.parse("bookTicker@A").kind is engine
+    assert [kinds.parse("a@depth20", on_paths=on).rate for on in (False, True)] == [100, 1000]
 
 
 def test_ids() -> None:

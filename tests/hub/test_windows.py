@@ -517,7 +517,7 @@ class BookMachine(RuleBasedStateMachine):
     def compare(self) -> None:
         """All that was published has come a second later, and who has a book has the engine's, as far as it knows."""
         self._flush()
-        self.wait(1.0)
+        self.wait(1.05)
         state = self.room.hub._registry._streams["depth@A"].state
         assert state is not None
         for watcher in self.watchers:

@@ -23,7 +23,7 @@ def test_built_in_kinds(name: str) -> None:
 
 def test_loss_policies() -> None:
     """Trades are all kept, depth updates merged, of tickers the newest counts."""
-    assert {kind.name: kind.loss for kind in BUILT_IN if not kind.name.startswith("kline_")} == {
+    assert {kind.name: kind.loss for kind in BUILT_IN if not (kind.name.startswith("kline_") or kind.from_book)} == {
         "trade": LossPolicy.KEEP,
         "depth": LossPolicy.MERGE,
         "ticker": LossPolicy.LATEST,

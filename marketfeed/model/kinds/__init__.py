@@ -14,11 +14,9 @@ from marketfeed.model.kinds.partial_depth import PARTIAL_DEPTHS
 from marketfeed.model.kinds.ticker import TICKER
 from marketfeed.model.kinds.trade import TRADE
 
-__all__ = ["BUILT_IN", "EVENTS", "MADE", "SHOWN", "by_event", "listed"]
+__all__ = ["BUILT_IN", "EVENTS", "SHOWN", "by_event", "listed"]
 
-BUILT_IN = (TRADE, DEPTH, TICKER, *KLINES, MINI_TICKER, ALL_MINI_TICKERS, AGG_TRADE)
-MADE = (BOOK_TICKER, *PARTIAL_DEPTHS)
-"""What is made of these, rather than published by an engine."""
+BUILT_IN = (TRADE, DEPTH, TICKER, *KLINES, MINI_TICKER, ALL_MINI_TICKERS, AGG_TRADE, BOOK_TICKER, *PARTIAL_DEPTHS)
 
 
 def by_event(kinds: Iterable[StreamKind]) -> dict[str, StreamKind]:
@@ -34,5 +32,5 @@ def listed(names: Iterable[str]) -> str:
 
 EVENTS = by_event(BUILT_IN)
 
-SHOWN = {kind.name: kind for kind in (*BUILT_IN, *MADE)} | by_event((*BUILT_IN, *MADE))
+SHOWN = {kind.name: kind for kind in BUILT_IN} | by_event(BUILT_IN)
 """How publications are shown, by what they may have as `e`, or by the name of their kind."""

@@ -17,10 +17,11 @@ from marketfeed.model.book import DepthMessage
 from marketfeed.model.book_state import BookState
 from marketfeed.model.kinds.columns import Column
 from marketfeed.model.kinds.fields import Shape
+from marketfeed.model.ladder import TextLevel
 from marketfeed.model.merging import Message
 from marketfeed.model.state import LatestState, State
 
-__all__ = ["RATES", "LossPolicy", "StreamKind", "View"]
+__all__ = ["RATES", "BookView", "FromBook", "LossPolicy", "StreamKind", "View"]
 
 RATES = (100, 1000)
 """In ms; one message in so long is the most that a client gets, who asks for it."""
@@ -46,6 +47,27 @@ class View(IntEnum):
     AGG_TRADE = 4
 
 
+class BookView(msgspec.Struct, frozen=True, gc=False):
+    """What is to be seen of the book of `market`: levels, best first; the last id; and its time, in ms since 1970."""
+
+    market: str
+    number: int
+    bids: Sequence[TextLevel]
+    asks: Sequence[TextLevel]
+    time: int
+
+
+class FromBook(msgspec.Struct, frozen=True):
+    """How the publications of a kind are made of the books of another one, `of`, by name.
+
+    `levels`: how many of each side they show; with others nothing is published. `write`: the publication.
+    """
+
+    of: str
+    levels: int
+    write: Callable[[BookView], bytes]
+
+
 class StreamKind(msgspec.Struct, frozen=True):
     """One kind. The streams of a private one are for those alone whom their token names. `only`: the one market that
     it has, which is none; empty: it has all markets.
@@ -56,8 +78,9 @@ class StreamKind(msgspec.Struct, frozen=True):
     one, where they are merged. `state`: makes what a subscriber who comes late gets first, empty yet; None: that
     follows from `loss`. `is_throttled`: a client may have it less often, where not all has to be sent. `from_candles`:
     the candle service publishes it, by PUBLISH, however the engine does. `path_rate`: the rate in ms of a name that
-    says none, on `/stream` and `/ws`; 0: none. `path_view`: as what its publications come there. `made_from`: the kind
-    from whose publications the daemon makes those of this one, as `view` has it.
+    says none, on `/stream` and `/ws`, and `rate` on any path; 0: none. `path_view`: as what its publications come on
+    these two. `made_from`: the kind from whose publications the daemon makes those of this one, as `view` has it;
+    `from_book`: how it makes them from the books of another one.
     """
 
     name: str
@@ -76,6 +99,13 @@ class StreamKind(msgspec.Struct, frozen=True):
     path_view: View = View.ENGINE
     view: View = View.ENGINE
     made_from: str = ""
+    rate: int = 0
+    from_book: FromBook | None = None
+
+    @property
+    def is_published(self) -> bool:
+        """By the engine, and not made of what that publishes."""
+        return not (self.from_candles or self.made_from or self.from_book)
 
     @property
     def rates(self) -> tuple[int, ...]:

@@ -9,9 +9,11 @@ import msgspec
 
 from marketfeed.model.kinds.columns import Column, word
 from marketfeed.model.kinds.fields import Shape
-from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.kinds.kind import BookView, FromBook, LossPolicy, StreamKind
 
 __all__ = ["LEVELS", "PARTIAL_DEPTHS", "level_texts"]
+
+_encode = msgspec.json.encode
 
 LEVELS = (5, 10, 20)
 """How many of each side."""
@@ -23,6 +25,7 @@ class _PartialDepth(msgspec.Struct):
     lastUpdateId: int
     bids: list[tuple[str, str]]
     asks: list[tuple[str, str]]
+    E: int
 
 
 def level_texts(data: Mapping[str, Any], side: str) -> list[tuple[str, str]]:
@@ -52,7 +55,13 @@ def _count(levels: list[tuple[str, str]], noun: str) -> str:
 
 def _kind(levels: int) -> StreamKind:
     name = f"depth{levels}"
-    return StreamKind(name, LossPolicy.LATEST, shape=Shape(_PartialDepth, events=(name,)), columns=_columns)
+
+    def write(book: BookView) -> bytes:
+        return _encode(_PartialDepth(name, book.market, book.number, list(book.bids), list(book.asks), book.time))
+
+    shape = Shape(_PartialDepth, events=(name,))
+    made = FromBook("depth", levels, write)
+    return StreamKind(name, LossPolicy.LATEST, shape=shape, columns=_columns, rate=100, from_book=made)
 
 
 PARTIAL_DEPTHS = tuple([_kind(levels) for levels in LEVELS])

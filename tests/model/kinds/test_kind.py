@@ -116,7 +116,8 @@ def test_a_new_kind_is_shown() -> None:
 
 def test_the_table() -> None:
     """Each kind is there once, and what stands in `e` belongs to one of them, its own name to itself."""
-    assert [kind.name for kind in BUILT_IN if not (kind.from_candles or kind.made_from)] == ["trade", "depth", "ticker"]
-    engines = [kind for kind in BUILT_IN if not (kind.from_candles or kind.made_from)]
+    engines = [kind for kind in BUILT_IN if kind.is_published]
+    assert [kind.name for kind in engines] == ["trade", "depth", "ticker"]
     assert all(EVENTS[kind.name] is kind and kind.shape.events[0] == kind.name for kind in engines)
     assert all(kind.columns is not None and kind.shape.plain is not None for kind in engines)
+    assert [kind.name for kind in BUILT_IN if kind.from_book] == ["bookTicker", "depth5", "depth10", "depth20"]

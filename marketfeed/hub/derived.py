@@ -1,0 +1,159 @@
+"""Streams that are made here of the books of others: the best prices, and the best levels
+(docs/market-data.md#the-best-of-the-book).
+
+1. Such a stream holds the one of which it is made, its base, which the source is asked for. It flows while that flows,
+   and has its gaps.
+2. Books are looked at once in a flush, those of which something has come. What is to be seen of one is published where
+   it is not what was published last.
+3. Nothing is said before a book is known for the first time. From when on one that was known is not known any more the
+   stream has a gap, which is over with the next publication.
+4. It has no offsets, and only the newest publication is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from marketfeed.hub.drops import Drops
+from marketfeed.hub.gaps import Gaps
+from marketfeed.hub.groups import Group, frame_for
+from marketfeed.hub.stream import LiveStream, OpenGap
+from marketfeed.model.book_state import BookState
+from marketfeed.model.kinds.kind import BookView, FromBook
+from marketfeed.model.ladder import BestLevels, TextLevel
+from marketfeed.wire.messages import GapReason
+
+__all__ = ["Derivations", "DerivedStream"]
+
+_FEED = "derived"
+"""Among the taps of a base."""
+
+
+class DerivedStream(LiveStream):
+    """A stream that is made of `base`, which it has from `Derivations.attach` on."""
+
+    __slots__ = ("base", "market", "seen")
+
+    base: LiveStream
+    market: str
+    seen: tuple[Sequence[TextLevel], Sequence[TextLevel]] | None
+    """What was last published of the book; None: nothing was, or it is known that it is not so any more."""
+
+    def is_settled(self, with_state: bool) -> bool:
+        """Its state is always sent, so that it is waited for."""
+        return not self.base.is_sought if self.confirmed else self.gap is not None
+
+    def confirm(self, now: float, after: str | None) -> OpenGap | None:
+        """Its base flows. A book that is not known is not known by that."""
+        self.confirmed = True
+        gap = self.gap
+        if gap is None or gap[0] == GapReason.BOOK_UNKNOWN:
+            return None
+        self.gap = None
+        return gap
+
+    def lose_sight(self) -> bool:
+        """The book is not known. Whether a gap has opened: while there is another one, that is told behind it."""
+        assert self.state is not None
+        self.state.lose()
+        if self.seen is None or self.gap is not None:
+            return False
+        self.seen = None
+        self.gap = (GapReason.BOOK_UNKNOWN, int(self.heard * 1000))
+        return True
+
+
+class _Feed:
+    """What a base says to who looks at its book: that something has come."""
+
+    __slots__ = ("_base", "_derivations")
+
+    def __init__(self, base: LiveStream, derivations: Derivations) -> None:
+        self._base = base
+        self._derivations = derivations
+
+    def add(self, data: bytes, offset: str) -> None:
+        self._derivations.touched[self._base] = None
+
+
+class Derivations:
+    """All of these streams, and the books at which they look."""
+
+    def __init__(self, gaps: Gaps, drops: Drops) -> None:
+        self._gaps = gaps
+        self._drops = drops
+        self.touched: dict[LiveStream, None] = {}
+        """The bases of which something has come, or has become known, since the last look."""
+
+    def attach(self, stream: DerivedStream, base: LiveStream) -> None:
+        """Make `stream` of `base` from now on."""
+        stream.base, stream.market, stream.seen = base, base.name.partition("@")[2], None
+        stream.confirmed, stream.gap = base.confirmed, base.gap
+        base.derived.append(stream)
+        if _FEED not in base.taps:
+            base.taps[_FEED] = _Feed(base, self)
+        self.touch(base)
+
+    def detach(self, stream: DerivedStream) -> LiveStream:
+        """It is wanted no longer; returns its base."""
+        base = stream.base
+        base.derived.remove(stream)
+        if not base.derived:
+            del base.taps[_FEED]
+            self.touched.pop(base, None)
+            if isinstance(base.state, BookState):
+                base.state.look_away()
+        return base
+
+    def touch(self, base: LiveStream) -> None:
+        """Its book may be known, or not be known, otherwise than by a publication."""
+        if base.derived:
+            self.touched[base] = None
+
+    def look(self, dirty: list[Group]) -> list[LiveStream]:
+        """Publish what is to be seen of the books that were touched. `dirty`: the groups that have something to send.
+
+        Returns the streams that have a gap now, which is to be told behind what they had to send.
+        """
+        touched, self.touched = self.touched, {}
+        unknown: list[LiveStream] = []
+        for base in touched:
+            state = base.state
+            if not base.derived or not isinstance(state, BookState):
+                continue
+            made = [(stream, stream.kind.from_book) for stream in base.derived]
+            best = state.best(max([how.levels for _, how in made if how is not None]))
+            for stream, how in made:
+                assert isinstance(stream, DerivedStream)
+                assert how is not None
+                if best is None:
+                    if stream.lose_sight():
+                        unknown.append(stream)
+                    continue
+                try:
+                    self._see(stream, how, state, best, dirty)
+                except Exception:  # one that cannot be written
+                    self._drops.failed(stream)
+        return unknown
+
+    def _see(
+        self, stream: DerivedStream, how: FromBook, state: BookState, best: BestLevels, dirty: list[Group]
+    ) -> None:
+        base = stream.base
+        stream.heard = base.heard
+        seen = best.bids[: how.levels], best.asks[: how.levels]
+        if seen == stream.seen:
+            return
+        gap = stream.speak(GapReason.BOOK_UNKNOWN)
+        if gap is not None:
+            self._gaps.closed(stream, gap)
+        stream.seen = seen
+        time = int(base.heard * 1000) if best.time is None else best.time
+        data = how.write(BookView(stream.market, state.number, *seen, time))
+        stream.counts.published += 1
+        stream.counts.last = base.counts.last
+        assert stream.state is not None
+        stream.state.record(data)
+        frame_for(stream.at_once.values(), data, "", dirty)
+        for tap in stream.taps.values():
+            tap.add(data, "")
