@@ -108,3 +108,13 @@ def test_a_kind_that_nobody_declared_is_refused(text: str) -> None:
     ):
         parse_glob(text, KINDS)
     assert is_glob(text), "others may have declared it"
+
+
+def test_what_is_made_of_another_kind_is_kept_ready_with_that_one() -> None:
+    """A pattern leaves it out, and its own name says what to write instead."""
+    assert not parse_glob("*@*", KINDS).covers("bookTicker@A")
+    for text, other in (("bookTicker@A", "depth@A"), ("depth20@*", "depth@*")):
+        with pytest.raises(BadGlob, match=rf"^{re.escape(other)}, of which \w+ is made$"):
+            parse_glob(text, KINDS)
+    with pytest.raises(BadGlob, match=r"of one of the kinds trade, depth, ticker, orders$"):
+        parse_glob("bookT*@A", KINDS)

@@ -1438,3 +1438,12 @@ def test_the_rate_of_a_name_without_one(dialect: Dialect, comes: list[int]) -> N
     client.clock.advance(0.1)
     assert [message.get("data", message)["u"] for message in client.got] == [4, 6]
     client.session.end()
+
+
+@pytest.mark.parametrize("name", ["bookTicker@A", "a@depth20", "depth5@A@1000ms"])
+def test_what_is_made_of_a_book_has_no_history(name: str) -> None:
+    """The error says of what it is made."""
+    client = Client(Dialect.COMBINED)
+    fault = client.ask({"method": "HISTORY", "params": [name], "id": 1})["error"]
+    assert (fault["code"], fault["msg"].endswith("has no history; it is made of depth@A, which has")) == (2, True)
+    client.session.end()

@@ -286,7 +286,9 @@ def _named(path: str) -> set[str]:
     found = set()
     for name in names:
         try:
-            found.add(str(StreamKinds().parse(name)))
+            stream = StreamKinds().parse(name)
+            made = stream.kind.made
+            found.add(str(stream) if made is None else f"{made.of}@{stream.market}")
         except BadStreamName:
             pass
     return found
