@@ -214,6 +214,9 @@ class History(ABC):
     def newest_note(self) -> Note:
         """That of the newest publication."""
 
+    def jump(self) -> None:  # noqa: B027
+        """Let the newest publication not have the number next to the one before it, where numbers are given here."""
+
     @property
     @abstractmethod
     def previous(self) -> int | None:

@@ -85,6 +85,12 @@ class CountedHistory(History):
         if self._limit:
             self._keep(data, time)
 
+    def jump(self) -> None:
+        self.time += 1
+        self._last = self.time
+        if self._limit:
+            self._times[-1] = self.time
+
     @property
     def newest_note(self) -> Note:
         return Note(int(self.time) // 1000, int(self.time))
@@ -119,6 +125,7 @@ class CountedHistory(History):
         if self._data:
             self._drop(self.kept)
         self._last = self._before = None
+        self.time += 1  # what comes next is not the next number, whatever the clock says
         self._count = 0
         self._head = self._histories.new_epoch() + "-"
         return True

@@ -144,12 +144,13 @@ class _Depth(Made):
 
     def _replaced(self, snapshot: bytes) -> None:
         """A snapshot, the newest publication, is about to take the book's place."""
-        time = self.history.time
         if not self.members and self.history.is_too_old(self._left):
             self._book.replaced = None
             return
         gone, given = self._book.gone_from(snapshot), self._book.given
-        self._gone = time, gone, given
+        if gone is None and self.history.previous is not None:
+            self.history.jump()
+        self._gone = self.history.time, gone, given
         if gone is not None:
             self.history.keep_beside(_encode(_Beside(*gone, given)))
 

@@ -48,6 +48,16 @@ class _Stamped(msgspec.Struct, gc=False):
     M: Any = _UNSET
 
 
+class _Agg(msgspec.Struct, gc=False):
+    t: _Raw = _Raw()
+    p: _Raw = _Raw()
+    q: _Raw = _Raw()
+    m: _Raw = _Raw()
+    s: _Raw = _Raw()
+    E: _Raw = _Raw()
+    T: _Raw = _Raw()
+
+
 class _Depth(msgspec.Struct, gc=False):
     e: str
     a: list[tuple[str, str]]
@@ -61,8 +71,16 @@ class _Depth(msgspec.Struct, gc=False):
 
 
 _stamped = msgspec.json.Decoder(_Stamped).decode
+_agg = msgspec.json.Decoder(_Agg).decode
 _depth = msgspec.json.Decoder(_Depth).decode
-_FAULTS = (ValueError, TypeError, KeyError, RecursionError)  # of a payload that is not what its kind requires
+_AGG_TRADE = b'{"e":"aggTrade","E":%b,"s":%b,"a":%b,"p":%b,"q":%b,"f":%b,"l":%b,"T":%b,"m":%b,"M":true}'  # of one trade
+_FAULTS = (
+    ArithmeticError,
+    ValueError,
+    TypeError,
+    KeyError,
+    RecursionError,
+)  # of a payload that is not what its kind requires
 
 
 def trade(data: bytes, market: bytes, moment: Moment) -> bytes:
@@ -89,6 +107,10 @@ def trade(data: bytes, market: bytes, moment: Moment) -> bytes:
 def agg_trade(data: bytes, market: bytes, moment: Moment) -> bytes:
     """A trade as an aggregated one of which it is the only one."""
     try:
+        found = _agg(data)
+        event, traded = found.E or found.T or b"%d" % moment.at, found.T or found.E or b"%d" % moment.at
+        if b"null" not in data and found.t and found.p and found.q and found.m and found.s:
+            return _AGG_TRADE % (event, found.s, found.t, found.p, found.q, found.t, found.t, traded, found.m)
         trade_fields = _trade_fields(_fields(data), market, moment)
     except _FAULTS:
         return data
@@ -118,7 +140,9 @@ def ticker(
     """
     try:
         given = _fields(data)
-        present = {name: value for name, value in given.items() if bytes(value) != b"null"}
+        present = given
+        if b"null" in data:
+            present = {name: value for name, value in given.items() if bytes(value) != b"null"}
         missing: dict[str, bytes] = {}
         if bytes(present.get("e", _Raw())) != b'"24hrTicker"':
             missing["e"] = b'"24hrTicker"'
@@ -129,6 +153,11 @@ def ticker(
         event = missing.get("E") or bytes(present["E"])
         filled = more(present, int(event) if event.isdigit() else moment.at)
         missing.update({name: value for name, value in filled.items() if name not in present})
+        is_plain = data.startswith(_TICKER_HEAD) and data.endswith(b"}") and data.count(b'"e"') == 1
+        if is_plain and len(present) == len(given):
+            del missing["e"]
+            tail = b"".join([b',"%b":%b' % (name.encode(), value) for name, value in missing.items()])
+            return b"%b%b%b}" % (_DAY_TICKER_HEAD, data[len(_TICKER_HEAD) : -1], tail)
         return _with(data, missing, given) if missing else data
     except _FAULTS:
         return data
@@ -153,25 +182,28 @@ class DepthPayloads:
                 found = _depth(data)
             except msgspec.ValidationError:  # some levels are numbers
                 return self._taken_apart(data, moment, vanished)
-            if found.snapshot is True or None in (found.s, found.E, found.T, found.U, found.u):
+            is_bare = found.E is found.T is found.s is found.U is found.u is _UNSET
+            if found.snapshot is True or (not is_bare and None in (found.s, found.E, found.T, found.U, found.u)):
                 return self._taken_apart(data, moment, vanished)
-            rows = found.a + found.b
-            if rows:
-                plain = self._plainly_levelled(data, rows)
-                if plain is None:
-                    return self._taken_apart(data, moment, vanished)
-                data = plain
-            return self._headed(data, found, moment)
+            prices, amounts = self._prices.kept, AMOUNTS.kept
+            for rows in (found.a, found.b):
+                for price, amount in rows:
+                    if price not in prices or amount not in amounts:
+                        plain = self._plainly_levelled(data, found.a + found.b)
+                        return (
+                            self._taken_apart(data, moment, vanished)
+                            if plain is None
+                            else self._headed(plain, found, moment, is_bare)
+                        )
+            return self._headed(data, found, moment, is_bare)
         except _FAULTS:
             return data
 
     def _plainly_levelled(self, data: bytes, rows: list[tuple[str, str]]) -> bytes | None:
         """A message with its levels as they should be, where zeros are all that is not; None: something else is."""
         prices, amounts = zip(*rows, strict=True)
-        if not self._prices.kept.issuperset(prices) and any(self._prices[price] != price for price in prices):
+        if any(self._prices[price] != price for price in prices):
             return None
-        if AMOUNTS.kept.issuperset(amounts):
-            return data
         odd = {amount for amount in amounts if AMOUNTS[amount] != amount}
         if not odd:
             return data
@@ -180,8 +212,13 @@ class DepthPayloads:
         is_plain = odd == {"0"} and b"\\" not in data and len(data.split(None, 1)) == 1
         return data.replace(zeros, _ZEROS) if is_plain and data.count(zeros) == amounts.count("0") else None
 
-    def _headed(self, data: bytes, found: _Depth, moment: Moment) -> bytes:
-        """A message whose levels are as they should be."""
+    def _headed(self, data: bytes, found: _Depth, moment: Moment, is_bare: bool) -> bytes:
+        """A message whose levels are as they should be. `is_bare`: it has nothing that is known here but for `e`."""
+        if is_bare and data.startswith(_DEPTH_HEAD) and data.endswith(b"}") and data.count(b'"e"') == 1:
+            # It is what an engine writes that gives no more than it must.
+            first, last = _range(moment)
+            members = data[len(_DEPTH_HEAD) : -1]
+            return b'%b%b,"E":%d%b,"U":%d,"u":%d}' % (_UPDATE_HEAD, members, moment.at, self._named, first, last)
         if found.e != "depthUpdate":
             if not data.startswith(_DEPTH_HEAD) or data.count(b'"e"') > 1:
                 return self._taken_apart(data, moment, None)
@@ -246,6 +283,7 @@ class DepthPayloads:
 
 
 _ZEROS = b',"%b"]' % ZERO.encode()
+_TICKER_HEAD, _DAY_TICKER_HEAD = b'{"e":"ticker",', b'{"e":"24hrTicker",'
 _DEPTH_HEAD, _UPDATE_HEAD = b'{"e":"depth",', b'{"e":"depthUpdate",'
 
 
@@ -281,9 +319,9 @@ def _integer(value: msgspec.Raw | None) -> int | None:
 
 
 def _behind(data: bytes, tail: bytes) -> bytes:
-    """An object that is not empty, with more members: `tail` begins with a comma."""
-    end = data.rindex(b"}")
-    return b"%b%b}" % (data[:end], tail)
+    """An object with more members: `tail`, which begins with a comma."""
+    members = data[: data.rindex(b"}")]
+    return b"%b%b}" % (members, tail[1:] if members.strip() == b"{" else tail)
 
 
 def _with(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 import msgspec
 
@@ -17,6 +18,7 @@ __all__ = ["TICKER_FIELDS", "ticker_fields"]
 TICKER_FIELDS = ("p", "P", "w", "x", "Q", "b", "B", "a", "A", "o", "h", "l", "v", "q", "O", "C", "F", "L", "n")
 """All of them but for the last price, which is required."""
 
+_ALL = frozenset(TICKER_FIELDS)
 _DAY = 86_400_000
 _ZERO = b'"0.00000000"'
 _encode = msgspec.json.encode
@@ -28,31 +30,35 @@ def ticker_fields(given: Mapping[str, msgspec.Raw], known: Mapping[str, bytes], 
 
     Raises ValueError where the last price is no decimal.
     """
-    if all(name in given for name in TICKER_FIELDS):
+    if given.keys() >= _ALL:
         return {}
-    last = _text(given["c"])
-    have = {name: _text(given[name]) for name in ("o", "h", "l", "p") if name in given}
-    have = {**{name: _text(value) for name, value in known.items() if name in ("o", "h", "l")}, **have}
+    opened = given.get("o") or known.get("o")
+    change = None if opened or "p" not in given else _text(given["p"])
+    flat = _prices(_text(given["c"]), _text(opened) if opened else "", change)
+    times = {"O": b"%d" % (at - _DAY), "C": b"%d" % at}
+    return {name: value for name, value in {**flat, **times, **known}.items() if name not in given}
+
+
+@lru_cache(maxsize=1024)
+def _prices(last: str, opened: str, change: str | None) -> dict[str, bytes]:
+    """All but the times, by the last price and that of the open, if it is known, or else the change between the two."""
     close = _decimal(last)
-    opened = have.get("o") or (_plain(close - _decimal(have["p"])) if "p" in have else last)
+    opened = opened or (last if change is None else _plain(close - _decimal(change)))
     start = _decimal(opened)
-    change = close - start
-    percent = change / start * 100 if start else Decimal(0)
-    flat: dict[str, bytes] = {
-        "p": _encode(_plain(change)) if change else _ZERO,
+    percent = (close - start) / start * 100 if start else Decimal(0)
+    return {
+        **dict.fromkeys(TICKER_FIELDS, _ZERO),
+        "p": _encode(_plain(close - start)) if close != start else _ZERO,
         "P": _encode(_plain(percent.quantize(_PERCENT))),
         "w": _encode(last),
         "x": _encode(opened),
         "o": _encode(opened),
         "h": _encode(max(last, opened, key=_decimal)),
         "l": _encode(min(last, opened, key=_decimal)),
-        "O": b"%d" % (at - _DAY),
-        "C": b"%d" % at,
         "F": b"-1",
         "L": b"-1",
         "n": b"0",
     }
-    return {name: known.get(name) or flat.get(name, _ZERO) for name in TICKER_FIELDS if name not in given}
 
 
 def _text(value: bytes | msgspec.Raw) -> str:

@@ -145,7 +145,7 @@ def test_histories_answer_as_plain_lists_do(
             stream.history.close()
             streams[at] = Stream(histories, is_counted=kinds[at])
         else:
-            now += number / 3
+            now += number / 4  # whole µs, as histories have them
             expire(histories, now)
             for each in streams:
                 while each.kept and each.kept[0][0] < now - SECONDS:

@@ -116,5 +116,5 @@ def test_what_is_made_of_another_kind_is_kept_ready_with_that_one() -> None:
     for text, other in (("bookTicker@A", "depth@A"), ("depth20@*", "depth@*")):
         with pytest.raises(BadGlob, match=rf"^{re.escape(other)}, of which \w+ is made$"):
             parse_glob(text, KINDS)
-    with pytest.raises(BadGlob, match=r"of one of the kinds trade, depth, ticker, orders$"):
+    with pytest.raises(BadGlob, match=r"of one of the kinds trade, depth, (?!.*bookTicker).*, orders$"):
         parse_glob("bookT*@A", KINDS)

@@ -287,7 +287,7 @@ def _named(path: str) -> set[str]:
     for name in names:
         try:
             stream = StreamKinds().parse(name)
-            made = stream.kind.made
+            made = stream.kind.from_book
             found.add(str(stream) if made is None else f"{made.of}@{stream.market}")
         except BadStreamName:
             pass
