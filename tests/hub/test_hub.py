@@ -678,6 +678,7 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.05, 1, 3, 3]))
     def wait(self, seconds: float) -> None:
+        self.hub.flush()  # as a source does, before any time passes
         until = self.clock.seconds() + seconds
         while due := [call.getTime() for call in self.clock.getDelayedCalls() if call.getTime() <= until]:
             self._wait_until(min(due))
