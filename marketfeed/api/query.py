@@ -16,6 +16,7 @@ from marketfeed.model.numbers import whole
 
 __all__ = [
     "BAD_COMBINATION",
+    "BAD_INTERVAL",
     "BAD_SYMBOL",
     "ILLEGAL",
     "MISSING",
@@ -23,7 +24,7 @@ __all__ = [
     "Query",
 ]
 
-ILLEGAL, MISSING, BAD_SYMBOL, BAD_COMBINATION = -1100, -1102, -1121, -1128
+ILLEGAL, MISSING, BAD_INTERVAL, BAD_SYMBOL, BAD_COMBINATION = -1100, -1102, -1120, -1121, -1128
 _MOST_SYMBOLS = 200
 _DIGITS = 16
 _MARKET = "1 to 64 of the characters A-Z a-z 0-9 . _ -"

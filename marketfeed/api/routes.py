@@ -7,12 +7,14 @@ from typing import Protocol
 
 from marketfeed.access.admission import Admission
 from marketfeed.api.book_ticker import BookTicker, KeptBooks
+from marketfeed.api.candle_answers import CandleStock, DayTickers, Klines
 from marketfeed.api.depth import INCOMPLETE, Depth
 from marketfeed.api.exchange_info import ExchangeInfo
 from marketfeed.api.listing import Listing
 from marketfeed.api.market_data import Find, MarketData
 from marketfeed.api.query import Query
 from marketfeed.api.trades import Past, Trades
+from marketfeed.boundaries import Statistics
 from marketfeed.http.head import Head
 from marketfeed.http.response import Response
 from marketfeed.http.router import PlainAnswer
@@ -28,7 +30,10 @@ _NOTHING = Response(200, "here", json=b"{}")
 
 
 class Stock(KeptBooks, Past, Protocol):
-    """Where market data are to be had, as `Hub` has them."""
+    """Where market data are to be had, as `Hub` has them. `facts`: what is known of markets besides."""
+
+    @property
+    def facts(self) -> Statistics: ...
 
 
 def alive(head: Head, address: str | None) -> Response:
@@ -42,12 +47,18 @@ def readiness(is_ready: Callable[[], bool]) -> PlainAnswer:
 
 
 def rest_answers(
-    stock: Stock, kinds: StreamKinds, listing: Listing, now: Callable[[], float], rate: Callable[[], int]
+    stock: Stock,
+    candles: CandleStock,
+    kinds: StreamKinds,
+    listing: Listing,
+    now: Callable[[], float],
+    rate: Callable[[], int],
 ) -> dict[str, Find]:
     """What finds each answer, by what stands behind `/api/v3/` (docs/market-data.md#rest). `now`: s since 1970; `rate`:
     how many requests there may be in a minute.
     """
     trades = Trades(stock, kinds, listing)
+    klines, days = Klines(candles, kinds, listing), DayTickers(candles, stock.facts, kinds, listing)
 
     async def time(identity: Identity, query: Query) -> Response:
         return Response(200, "the time", json=b'{"serverTime":%d}' % (now() * 1000))
@@ -59,6 +70,10 @@ def rest_answers(
         "depth": Depth(stock, kinds, listing).find,
         "trades": trades.find,
         "aggTrades": trades.find_aggregates,
+        "klines": klines.find,
+        "uiKlines": klines.find,
+        "ticker/24hr": days.find,
+        "ticker/price": days.find_prices,
         "ticker/bookTicker": BookTicker(stock, kinds, listing).find,
     }
 

@@ -99,7 +99,8 @@ def build(
         requests=requests,
         lines=users.lines,
     )
-    rest = rest_answers(hub, kinds, listing, time.time, lambda: admission.rest.rate)
+    assert feed.candles is not None
+    rest = rest_answers(hub, feed.candles, kinds, listing, time.time, lambda: admission.rest.rate)
     handshakes = Handshakes(
         reactor,
         admission,

@@ -24,6 +24,7 @@ from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import StreamKinds
 from marketfeed.redis.archive import RedisArchive
+from marketfeed.redis.candle_reader import CandleReader
 from marketfeed.redis.candle_states import CandlePlaces
 from marketfeed.redis.candle_watch import CandleWatch
 from marketfeed.redis.channel_sampler import ChannelSampler
@@ -66,6 +67,7 @@ class Feed(msgspec.Struct, frozen=True):
     server: list[IService]
     readers: list[IService]
     market: list[IService]
+    candles: CandleReader | None = None
     heard: Callable[[], frozenset[str]] = frozenset
     known: Callable[[], Deferred[None]] = lambda: succeed(None)
 
@@ -163,7 +165,9 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) ->
     readers: list[IService] = [*where.services, *links, snapshots, source, watch, markets]
     if settings.warm or settings.demo:
         readers.append(_preload(redis, settings, hub, source))
-    return Feed(servers, readers, _makers(reactor, where, settings), lambda: markets.markets, markets.known)
+    candles = CandleReader(commands, keys, Calendar(settings.day_offset))
+    hub.know(candles)
+    return Feed(servers, readers, _makers(reactor, where, settings), candles, lambda: markets.markets, markets.known)
 
 
 def make_market(reactor: Any, settings: Settings) -> tuple[Feed, str | None]:

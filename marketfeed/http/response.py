@@ -18,8 +18,8 @@ class Response(msgspec.Struct, frozen=True):
     """An answer in plain HTTP.
 
     `logged`: what the log has in place of a `text` that repeats some of the request. `json`: what is sent in place of
-    the text. `reason`: a word for why it refuses, where the status does not say that. `cache`: who may keep it, and for
-    how long, as `Cache-Control` has it.
+    the text. `media`: what the text is, if not plain. `reason`: a word for why it refuses, where the status does not
+    say that. `cache`: who may keep it, and for how long, as `Cache-Control` has it.
     """
 
     status: int
@@ -29,6 +29,7 @@ class Response(msgspec.Struct, frozen=True):
     json: bytes = b""
     reason: str = ""
     cache: str = "no-store"
+    media: str = "text/plain; charset=utf-8"
 
     @property
     def why(self) -> str:
@@ -41,7 +42,7 @@ class Response(msgspec.Struct, frozen=True):
         `kept`: the seconds for which the connection then waits for another request; 0: it ends.
         """
         body = b"" if self.status == 204 else self.json or self.text.encode() + b"\n"
-        media = "application/json" if self.json else "text/plain; charset=utf-8"
+        media = "application/json" if self.json else self.media
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in self.headers]
         if self.status != 204:

@@ -21,7 +21,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from marketfeed.boundaries import Answers, Clock, Dated, Entry, NoBook, Pasts, Source, Subscriber
+from marketfeed.boundaries import Answers, Clock, Dated, Entry, NoBook, Pasts, Source, Statistics, Subscriber
 from marketfeed.hub.fanout import send_group, send_groups
 from marketfeed.hub.flush_sampler import FlushSampler
 from marketfeed.hub.groups import Audiences, Group, Shared, frame_for, is_member
@@ -374,6 +374,15 @@ class Hub(Service):
         self._upstream.lost(since, streams, link)
 
     # What is known of the candle service.
+
+    @property
+    def facts(self) -> Statistics:
+        """What is known of markets besides what their engine says."""
+        return self._upstream.facts
+
+    def know(self, others: Statistics) -> None:
+        """Say who knows more of markets than their books. Called once, before the first client."""
+        self._upstream.facts.others = others
 
     @property
     def candle_streams(self) -> list[str]:

@@ -122,3 +122,58 @@ async def test_a_client_of_a_daemon(harness: Harness, source: str) -> None:
     assert first[streams[1]]["c"] == first[streams[2]][0]["c"] == "12"
     assert await process.stop() == 0
     assert await daemon.stop() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_answered_to_who_asks_once(harness: Harness) -> None:
+    """Candles without holes, with the open one; the last 24 hours; what cannot be used; nothing without a service."""
+    server = await harness.redis()
+    redis = await server.connect()
+    daemon = await harness.daemon(redis=server)
+
+    async def ask(path: str) -> tuple[int, Any]:
+        status, _, body = await harness.http(daemon, f"GET /api/v3/{path} HTTP/1.1\nHost: localhost\nConnection: close")
+        return status, json.loads(body) if body.startswith((b"{", b"[")) else body.decode()
+
+    assert (await ask("klines?symbol=A_B&interval=1m"))[0] == 503
+    assert (await ask("ticker/24hr"))[0] == 503
+    process, _ = await candles(harness, server, "streams")
+    now = int(time.time() * 1000)
+    minute = now - now % 60_000 - 4 * 60_000
+    trades = [trade(1, minute, "10"), trade(2, minute + 1000, "12", "2"), trade(3, minute + 130_000, "11")]
+    await publish(redis, "streams", *trades, trade(4, now, "13"))
+
+    async def are_there() -> bool:
+        status, rows = await ask("klines?symbol=A_B&interval=1m&startTime=1")
+        return status == 200 and len(rows) >= 5 and (await ask("ticker/24hr?symbol=A_B"))[0] == 200
+
+    await harness.eventually(are_there)
+    _, rows = await ask("klines?symbol=A_B&interval=1m&startTime=1&limit=4")
+    assert [row[0] for row in rows] == [minute + at * 60_000 for at in range(4)]
+    assert [(row[1], row[4], row[5], row[8]) for row in rows] == [
+        ("10", "12", "3", 2),
+        ("12", "12", "0", 0),
+        ("11", "11", "1", 1),
+        ("11", "11", "0", 0),
+    ]
+    assert (await ask(f"klines?symbol=A_B&interval=1m&limit=2&endTime={minute + 61_000}"))[1] == rows[:2]
+    _, text = await ask(f"uiKlines?symbol=A_B&interval=1m&endTime={minute}&format=csv")
+    assert text.splitlines()[1].startswith(f"{minute},10,12,10,12,3,")
+    _, day = await ask("ticker/24hr?symbol=A_B")
+    assert len(day) == 21
+    assert (day["openPrice"], day["lastPrice"], day["count"], day["bidPrice"]) == ("10", "13", 4, "0.00000000")
+    assert len((await ask("ticker/24hr?type=MINI"))[1][0]) == 12
+    assert (await ask('ticker/price?symbols=["A_B"]'.replace('"', "%22")))[1] == [{"symbol": "A_B", "price": "13"}]
+    for path, code in (
+        ("klines?symbol=A_B&interval=2m", -1120),
+        ("klines?symbol=A_B", -1102),
+        ("klines?interval=1m", -1102),
+        ("klines?symbol=A_B&interval=1m&startTime=x", -1100),
+        ("klines?symbol=A_B&interval=1m&format=xml", -1100),
+        ("ticker/24hr?type=SMALL", -1100),
+    ):
+        status, error = await ask(path)
+        assert (status, error["code"]) == (400, code), path
+    assert await process.stop() == 0
+    assert (await ask("klines?symbol=A_B&interval=1m"))[0] == 503
+    assert await daemon.stop() == 0

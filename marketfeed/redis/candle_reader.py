@@ -1,0 +1,140 @@
+"""Candles and the last 24 hours as the candle service keeps them in Redis, for those who ask once.
+
+1. Periods without trades are filled in flat, from the first candle on that there is, up to the period of now.
+2. While no service works nothing is told: what is kept would be taken for the present.
+3. What was read of all markets is good for a second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from marketfeed.model.candle_store import CandleKeys, Row, rows_in
+from marketfeed.model.candles import newest_of
+from marketfeed.model.intervals import Calendar
+from marketfeed.redis.commands import CommandFault, KeyedCommands
+
+__all__ = ["CandleReader"]
+
+_FRESH_SECONDS = 1.0
+_OF_A_DAY = ("p", "P", "w", "x", "Q", "o", "h", "l", "v", "q", "O", "C", "F", "L", "n")
+_tickers = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class CandleReader:
+    """Reads them. It is the `Statistics` of the hub. `now`: s since 1970."""
+
+    def __init__(
+        self, commands: KeyedCommands, keys: CandleKeys, calendar: Calendar, now: Callable[[], float] = time.time
+    ) -> None:
+        self._commands = commands
+        self._keys = keys
+        self._calendar = calendar
+        self._now = now
+        self._days: dict[str, dict[str, bytes]] = {}
+        self._read_at = 0.0
+        self._is_reading = False
+
+    def of(self, market: str) -> Mapping[str, bytes]:
+        """See `Statistics`: as of a moment ago; nothing, until it has been asked for once."""
+        if not self._is_reading and self._now() - self._read_at >= _FRESH_SECONDS:
+            Deferred.fromCoroutine(self.days())
+        return self._days.get(market, {})
+
+    async def days(self) -> Mapping[str, Mapping[str, bytes]] | None:
+        """The fields of a `24hrTicker`, as JSON, of each market; None: nobody knows at the moment."""
+        if self._now() - self._read_at < _FRESH_SECONDS:
+            return self._days
+        self._is_reading = True
+        try:
+            has_leader, reply = await self._with_lease(self._keys.tickers, "HGETALL", self._keys.tickers)
+        except CommandFault:
+            return None
+        finally:
+            self._is_reading = False
+        items = iter(reply)
+        found = {market.decode("latin-1"): _fields(ticker) for market, ticker in zip(items, items, strict=True)}
+        self._days = {market: fields for market, fields in found.items() if fields} if has_leader else {}
+        self._read_at = self._now()
+        return self._days if has_leader else None
+
+    async def klines(
+        self, market: str, interval: str, start: int | None, end: int | None, limit: int
+    ) -> list[Row] | None:
+        """The candles that begin between `start` and `end`, in ms since 1970, at most `limit`: the first ones if there
+        is a `start`, else the last ones. None: nobody knows at the moment.
+        """
+        try:
+            state = self._keys.state(market)
+            has_leader, written = await self._with_lease(state, "HGET", state, "candles")
+            if not has_leader:
+                return None
+            newest = None if written is None else newest_of(written, self._calendar, interval, int(self._now() * 1000))
+            if newest is None:
+                return []
+            last = self._calendar.start(interval, newest.start if end is None else min(end, newest.start))
+            return await self._filled(market, interval, newest.row(), start, last, limit)
+        except (CommandFault, ValueError):
+            return None
+
+    async def _filled(
+        self, market: str, interval: str, newest: Row, start: int | None, last: int, limit: int
+    ) -> list[Row]:
+        calendar, key = self._calendar, self._keys.candles(market, interval)
+        first = calendar.before(interval, last, limit - 1)
+        if start is not None:
+            first = calendar.start(interval, start)
+            first = first if first == start else calendar.next(interval, first)
+        before = rows_in(await self._range("ZREVRANGEBYSCORE", key, f"({first}", "-inf", 1))
+        if not before:
+            following = rows_in(await self._range("ZRANGEBYSCORE", key, first, "+inf", 1))
+            first = max(first, following[0].open_time if following else newest.open_time)
+        until = first
+        for _ in range(limit - 1):
+            if until >= last:
+                break
+            until = calendar.next(interval, until)
+        kept = {row.open_time: row for row in rows_in(await self._range("ZRANGEBYSCORE", key, first, until, -1))}
+        kept[newest.open_time] = newest
+        filled: list[Row] = []
+        present = before[0] if before else None
+        while first <= min(until, last):
+            following_start = calendar.next(interval, first)
+            row = kept.get(first)
+            if row is None and present is not None:
+                row = present.flat(first, following_start - 1)
+            if row is not None:
+                filled.append(row)
+                present = row
+            first = following_start
+        return filled
+
+    async def _range(self, command: str, key: str, first: int | str, last: int | str, count: int) -> list[Any]:
+        words = (command, key, first, last, "WITHSCORES", "LIMIT", 0, count)
+        found: list[Any] = await self._commands.ask_for(key.encode(), *words)
+        return found
+
+    async def _with_lease(self, key: str, *words: str) -> tuple[bool, Any]:
+        """Whether a service works, and the reply."""
+        lease = self._keys.lease
+        asked = self._commands.ask_for(lease.encode(), "EXISTS", lease)
+        try:
+            reply = await self._commands.ask_for(key.encode(), *words)
+        except CommandFault:
+            asked.addErrback(lambda _: None)
+            raise
+        return bool(await asked), reply
+
+
+def _fields(ticker: bytes) -> dict[str, bytes]:
+    """Of a ticker that somebody has written; none, where it is no such thing."""
+    try:
+        found = _tickers.decode(ticker)
+        return {**{name: bytes(found[name]) for name in _OF_A_DAY}, "c": bytes(found["c"])}
+    except (msgspec.MsgspecError, KeyError, RecursionError):
+        return {}
