@@ -8,10 +8,12 @@
 PORT ?= 8080
 HOST ?= 127.0.0.1
 CONSTRAINTS ?= constraints.txt
+# Other people's clients, which tests/clients/ uses; without them, as with CLIENTS=, those tests are skipped.
+CLIENTS ?= yes
 COVERAGE_FLOOR = 85
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check fuzz faults bench pictures docs constraints clean env-demo env-dev
+.PHONY: help run dev test check fuzz faults bench pictures docs constraints clean env-demo env-dev env-clients
 # Two goals at once, as in `make -j run test`, would set up the same directory twice.
 .NOTPARALLEL:
 
@@ -37,10 +39,10 @@ run: env-demo ## the daemon with its own server and a simulated market, on PORT;
 dev: env-dev ## the same, started anew whenever a file of marketfeed/ changes
 	@exec env/bin/watchfiles "$(demo)" marketfeed
 
-test: env-dev ## the tests; ARGS="-k hub" for some of them
+test: env-dev env-clients ## the tests; ARGS="-k hub" for some of them
 	@env/bin/python -m pytest $(ARGS)
 
-check: env-dev ## all that a change must pass: format, lint, types, layers, tests and their coverage
+check: env-dev env-clients ## all that a change must pass: format, lint, types, layers, tests and their coverage
 	env/bin/ruff format --check .
 	env/bin/ruff check .
 	env/bin/mypy
@@ -75,3 +77,6 @@ clean: ## remove everything that the goals above made, env/ included
 
 env-demo env-dev:
 	@$(possible)sh tools/virtualenv install $(@:env-%=%)
+
+env-clients: env-dev
+	@$(if $(CLIENTS),sh tools/virtualenv clients)
