@@ -15,7 +15,7 @@ pytestmark = needs(PACKAGE)
 @pytest_twisted.ensureDeferred
 async def test_the_daemon_is_reached(harness: Harness) -> None:
     """By the address that the driver is given."""
-    bot = Bot(harness, PACKAGE, "elsewhere", await harness.daemon("--demo"), to=None)
+    bot = Bot(harness, PACKAGE, "elsewhere", (await harness.daemon("--demo")).port, to=None)
     await bot.told("reached")
     await bot.ends()
 
@@ -26,7 +26,7 @@ async def test_the_daemon_is_reached(harness: Harness) -> None:
 @pytest_twisted.ensureDeferred
 async def test_nobody_else_is(harness: Harness, options: dict[str, object]) -> None:
     """Not even asked for, and a client that takes that for a bad network has failed its test all the same."""
-    bot = Bot(harness, PACKAGE, "elsewhere", await harness.daemon("--demo"), **options)
+    bot = Bot(harness, PACKAGE, "elsewhere", (await harness.daemon("--demo")).port, **options)
     with pytest.raises(AssertionError, match="refused "):
         await bot.told("reached")
     with pytest.raises(AssertionError, match="refused "):
