@@ -46,7 +46,7 @@ class Bot:
     """A driver of `drivers/`, in the virtualenv of `package`. `port`: the daemon's; `options`: what it is to do."""
 
     def __init__(self, harness: Harness, package: str, driver: str, port: int, **options: object) -> None:
-        command = [str(_python(package)), str(_RUN), driver, str(port), json.dumps(options)]
+        command = [str(_python(package)), "-u", str(_RUN), driver, str(port), json.dumps(options)]
         # It knows nothing of this checkout, nor of proxies.
         self._process = harness.spawn(command, {"PYTHONPATH": "", "http_proxy": "", "all_proxy": "", "no_proxy": "*"})
 

@@ -12,9 +12,11 @@ from tests.clients.engine import Engine, Writes
 from tests.clients.shapes import Trades
 from tests.system.harness import DaemonProcess, Harness
 
-__all__ = ["Demo", "Platform", "Scene", "declared", "meanwhile"]
+__all__ = ["AS_IT_IS", "Demo", "Platform", "Scene", "declared", "meanwhile"]
 
 
+AS_IT_IS = ("--payloads", "binance")
+"""What the daemon does without an option, and other tests have been told otherwise of."""
 _MARKETS = """
 [markets.TATA_INR]
 price_step = "0.05"
@@ -63,7 +65,7 @@ class Demo:
     trades: Trades = None
 
     async def begin(self, harness: Harness) -> None:
-        self.daemon = await harness.daemon("--demo")
+        self.daemon = await harness.daemon("--demo", *AS_IT_IS)
 
     async def goes_on(self, watched: Awaitable[None]) -> None:
         await watched
@@ -84,7 +86,7 @@ class Platform:
         self.engine = Engine(await redis.connect(), random.Random(seed), Writes.PLATFORM)
         self.trades: Trades = self.engine.trades
         await self.engine.begin()
-        self.daemon = await harness.daemon("--candles", *declared(harness), redis=redis)
+        self.daemon = await harness.daemon("--candles", *AS_IT_IS, *declared(harness), redis=redis)
         self._harness = harness
 
     async def goes_on(self, watched: Awaitable[None]) -> None:
