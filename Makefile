@@ -8,10 +8,12 @@
 PORT ?= 8080
 HOST ?= 127.0.0.1
 CONSTRAINTS ?= constraints.txt
+# Other people's clients, which tests/clients/ uses; without them, as with CLIENTS=, those tests are skipped.
+CLIENTS ?= yes
 COVERAGE_FLOOR = 85
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check fuzz faults bench pictures docs constraints clean env-demo env-dev
+.PHONY: help run dev test check fuzz faults bench pictures docs constraints clean env-demo env-dev env-clients
 # Two goals at once, as in `make -j run test`, would set up the same directory twice.
 .NOTPARALLEL:
 
@@ -37,10 +39,10 @@ run: env-demo ## the daemon with its own server and a simulated market, on PORT;
 dev: env-dev ## the same, started anew whenever a file of marketfeed/ changes
 	@exec env/bin/watchfiles "$(demo)" marketfeed
 
-test: env-dev ## the tests; ARGS="-k hub" for some of them
+test: env-dev env-clients ## the tests; ARGS="-k hub" for some of them
 	@env/bin/python -m pytest $(ARGS)
 
-check: env-dev ## all that a change must pass: format, lint, types, layers, tests and their coverage
+check: env-dev env-clients ## all that a change must pass: format, lint, types, layers, tests and their coverage
 	env/bin/ruff format --check .
 	env/bin/ruff check .
 	env/bin/mypy
@@ -50,10 +52,11 @@ check: env-dev ## all that a change must pass: format, lint, types, layers, test
 fuzz: env-dev ## the tests that throw any bytes at it, for some minutes; ARGS="-k Handshakes" for some of them
 	@env/bin/python -m pytest --hypothesis-profile=fuzz tests/websocket/test_fuzz.py $(ARGS)
 
-faults: env-dev ## a million publications amid a hundred faults, of one server and of several, and of books, and a rolling restart
-	@FAULTS=1000000,100,200 BOOKS=1000000,50 ROLL=2000,20 \
+faults: env-dev env-clients ## a million publications amid a hundred faults, of one server and of several, and of books, and a rolling restart
+	@FAULTS=1000000,100,200 BOOKS=1000000,50 ROLL=2000,20 CLIENT_BOOKS=100000 \
 		env/bin/python -m pytest -n 0 -s tests/system/test_faults.py tests/system/test_losses.py \
-		tests/system/test_group_faults.py tests/system/test_books.py tests/deploy/test_rolling_restart.py $(ARGS)
+		tests/system/test_group_faults.py tests/system/test_books.py tests/deploy/test_rolling_restart.py \
+		tests/clients/test_python_binance.py tests/clients/test_ccxt.py $(ARGS)
 
 bench: env-demo ## measure it beside other servers, for some minutes, into docs/benchmarks.md; ARGS="--quick" for a glance
 	@env/bin/python -m benchmarks.run $(ARGS)
@@ -75,3 +78,6 @@ clean: ## remove everything that the goals above made, env/ included
 
 env-demo env-dev:
 	@$(possible)sh tools/virtualenv install $(@:env-%=%)
+
+env-clients: env-dev
+	@$(if $(CLIENTS),sh tools/virtualenv clients)

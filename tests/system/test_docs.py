@@ -22,6 +22,7 @@ from marketfeed.access.keys import load_keys
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.commands.recording.format import Begin, End, Publication, read_records, write_record
 from marketfeed.config.options import OPTIONS
+from tests.clients.bots import package_of
 from tests.docs_runner import DOCUMENTS, Block, blocks, commands, inline_code, is_for_the_machine
 from tests.programs import find
 from tests.system.admin_port import ADMIN, AdminPort
@@ -304,7 +305,7 @@ def start_program(block: Block, harness: Harness, port: int) -> Process:
     return harness.spawn([*run, str(program)])
 
 
-@pytest.mark.parametrize("block", blocks("python", "js"), ids=str)
+@pytest.mark.parametrize("block", [each for each in blocks("python", "js") if not package_of(each.text)], ids=str)
 @pytest_twisted.ensureDeferred
 async def test_programs_print_what_is_published(block: Block, harness: Harness) -> None:
     """A program subscribes and shows trades; one that says it comes back does so, when the daemon goes away."""

@@ -258,6 +258,33 @@ class TestFinishedSetUp:
         assert any("missing.txt" in line for line in lines), lines
         assert not (checkout / "env" / ".finished").exists()
 
+    @pytest.mark.parametrize(("clients", "made"), [("yes", 2), ("", 0)])
+    def test_clients_are_set_up_once_each_unless_they_are_not_wanted(
+        self, finished: Path, clients: str, made: int
+    ) -> None:
+        """A virtualenv for each, with the versions of its file; a file that has changed makes its own anew."""
+        requirements = finished / "tests" / "clients" / "requirements"
+        requirements.mkdir(parents=True)
+        for name in ("one", "two"):
+            (requirements / f"{name}.txt").write_text(f"{name}==1.0\n", encoding="utf-8")
+        log = finished.parent / "calls"
+        script(
+            finished.parent / "inside",
+            f'[ "$1" = -c ] && exec \'{sys.executable}\' "$@"\necho "$*" >>\'{log}\'\n'
+            '[ "$2" != venv ] || mkdir -p "$5"',  # -m venv --clear --without-pip DIRECTORY
+        )
+        for _ in range(2):
+            assert self.make(finished, "test", CLIENTS=clients)[0] == 0
+        with (requirements / "two.txt").open("a", encoding="utf-8") as file:
+            file.write("other==1.0\n")
+        assert self.make(finished, "test", CLIENTS=clients)[0] == 0
+        said = log.read_text(encoding="utf-8")
+        assert (
+            len(re.findall(r"--constraint tests/clients/requirements/one\.txt one$", said, re.MULTILINE)) == made // 2
+        )
+        assert len(re.findall(r"--constraint tests/clients/requirements/two\.txt two$", said, re.MULTILINE)) == made
+        assert len(re.findall(r"venv --clear --without-pip env/clients/", said)) == made + made // 2
+
     def test_a_moved_checkout_is_set_up_anew(self, finished: Path) -> None:
         """The scripts of a virtualenv hold its path."""
         self.make(finished, "run")
