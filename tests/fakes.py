@@ -39,6 +39,7 @@ from marketfeed.hub.history import Histories
 from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.book import Level
+from marketfeed.model.candle_store import Row
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.streams import StreamKinds, StreamName
 from marketfeed.websocket.connections import UserManager
@@ -51,6 +52,7 @@ __all__ = [
     "FakeArchive",
     "FakeBook",
     "FakeBooks",
+    "FakeCandles",
     "FakeMemory",
     "FakeSnapshots",
     "FakeSocket",
@@ -161,6 +163,24 @@ class FakeBooks:
     def give(self, book: FakeBook | NoBook) -> None:
         """Answer whoever asked first."""
         self.waiting.pop(0).callback(book)
+
+
+class FakeCandles:
+    """Has one candle of every market, and 24 hours of A; with `is_away` nobody makes any."""
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.asked: list[tuple[str, str, int | None, int | None, int]] = []
+
+    async def klines(
+        self, market: str, interval: str, start: int | None, end: int | None, limit: int
+    ) -> list[Row] | None:
+        self.asked.append((market, interval, start, end, limit))
+        return None if self.is_away else [Row(0, "1", "1", "1", "1", "5", 59_999, "5", 1, "0", "0")]
+
+    async def days(self) -> dict[str, dict[str, bytes]] | None:
+        texts = dict.fromkeys("pPwxcQohlvq", b'"1"')
+        return None if self.is_away else {"A": {**texts, **dict.fromkeys("OCFLn", b"1")}}
 
 
 class FakeSource:

@@ -14,7 +14,7 @@ from marketfeed.http.response import Response
 from marketfeed.http.router import LateResponse, Router
 from marketfeed.model.markets import Market, Markets
 from marketfeed.websocket.connections import UserManager
-from tests.fakes import make_admission
+from tests.fakes import FakeCandles, make_admission
 from tests.rooms import KINDS, Room, depth, member
 
 HEAD = Head("GET", "/", "", {})
@@ -49,6 +49,10 @@ def test_readiness(ready: bool, answer: Response) -> None:
         ("/api/v3/trades", "symbol=A", []),
         ("/api/v3/aggTrades", "symbol=A", []),
         ("/api/v3/ticker/bookTicker", "symbol=A", {"symbol": "A"}),
+        ("/api/v3/klines", "symbol=A&interval=1m", [[0, "1", "1", "1", "1", "5", 59_999, "5", 1, "0", "0", "0"]]),
+        ("/api/v3/uiKlines", "symbol=A&interval=1M", [[0, "1", "1", "1", "1", "5", 59_999, "5", 1, "0", "0", "0"]]),
+        ("/api/v3/ticker/24hr", "symbol=A", {"symbol": "A", "lastPrice": "1", "bidPrice": "1"}),
+        ("/api/v3/ticker/price", "symbol=A", {"symbol": "A", "price": "1"}),
         ("/api/v3/depth/", "symbol=A", None),
     ],
 )
@@ -59,7 +63,7 @@ def test_every_line_of_it_is_found(path: str, query: str, text: object) -> None:
     room.source.publish("depth@A", depth(1, is_snapshot=True))
     listing = Listing(Markets([Market("A")]), frozenset)
     admission = make_admission(room.clock, UserManager(Clock(), 100, 0.0, room.clock.seconds))
-    rest = rest_answers(room.hub, KINDS, listing, lambda: 1.234, lambda: 1200)
+    rest = rest_answers(room.hub, FakeCandles(), KINDS, listing, lambda: 1.234, lambda: 1200)
     asked = Router(KINDS, plain_answers(admission, rest, lambda: True)).ask(Head("GET", path, query, {}), None)
     answers: list[Response] = []
     if isinstance(asked, LateResponse):

@@ -95,6 +95,7 @@ async def test_a_client_of_a_daemon(harness: Harness, source: str) -> None:
     daemon = await harness.daemon("--source", source, redis=server)
     client = await harness.client(daemon, "/stream")
     streams = ["a_b@kline_1m", "a_b@miniTicker", "!miniTicker@arr"]
+    await client.ask({"method": "SET_PROPERTY", "params": ["events", True], "id": 0})
     await client.ask({"method": "SUBSCRIBE", "params": streams, "id": 1})
     gap = (await client.next())["data"]
     assert (gap["e"], gap["streams"], gap["reason"], gap["to"]) == ("gap", streams, "no-candles", None)

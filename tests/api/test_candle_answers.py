@@ -1,0 +1,103 @@
+"""Candles, and the last 24 hours, in plain answers: what is asked for, who may, and what cannot be used."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from marketfeed.api.candle_answers import DayTickers, Klines
+from marketfeed.api.listing import Listing
+from marketfeed.api.query import BadQuery, Query
+from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
+from marketfeed.model.markets import Market, Markets
+from marketfeed.model.streams import StreamKinds
+from tests.fakes import FakeCandles
+
+KINDS = StreamKinds()
+LISTING = Listing(Markets([Market("A"), Market("B")]), frozenset)
+SOME = Identity("", parse_patterns(["kline_1m@A", "miniTicker@B"], ""), 0.0)
+
+
+class NoBooks:
+    """Knows no best prices."""
+
+    def of(self, market: str) -> dict[str, bytes]:
+        return {}
+
+
+def klines(stock: FakeCandles, query: str, identity: Identity = ANONYMOUS) -> Any:
+    return answered(Klines(stock, KINDS, LISTING).find(identity, Query(query)))
+
+
+def days(stock: FakeCandles, query: str, identity: Identity = ANONYMOUS) -> Any:
+    return answered(DayTickers(stock, NoBooks(), KINDS, LISTING).find(identity, Query(query)))
+
+
+def answered(found: Any) -> Any:
+    answers: list[Any] = []
+    Deferred.fromCoroutine(found).addBoth(answers.append)
+    (answer,) = answers
+    if hasattr(answer, "raiseException"):
+        answer.raiseException()
+    return answer
+
+
+def test_what_is_asked_for() -> None:
+    """Five hundred of them, or as many as somebody says, a thousand at most."""
+    stock = FakeCandles()
+    for query in ("", "&limit=3&startTime=5&endTime=9", "&limit=5000"):
+        assert klines(stock, f"symbol=A&interval=1m{query}").status == 200
+    assert stock.asked == [("A", "1m", None, None, 500), ("A", "1m", 5, 9, 3), ("A", "1m", None, None, 1000)]
+    text = klines(stock, "symbol=A&interval=1m&format=csv").text.splitlines()
+    assert (text[0].split(",")[0], text[1]) == ("open time", "0,1,1,1,1,5,59999,5,1,0,0")
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("symbol=A", -1102),
+        ("symbol=A&interval=", -1102),
+        ("interval=1m", -1102),
+        ("symbol=A&interval=2m", -1120),
+        ("symbol=A&interval=1m&startTime=-1", -1100),
+        ("symbol=A&interval=1m&limit=0", -1100),
+        ("symbol=A&interval=1m&format=xml", -1100),
+        ("symbol=C&interval=1m", -1121),
+    ],
+)
+def test_what_cannot_be_used(query: str, code: int) -> None:
+    """The code says which parameter it is, as clients know it."""
+    with pytest.raises(BadQuery) as caught:
+        klines(FakeCandles(), query)
+    assert caught.value.code == code
+
+
+def test_who_may() -> None:
+    """Whose token covers the stream of the same name."""
+    stock = FakeCandles()
+    assert klines(stock, "symbol=A&interval=1m", SOME).status == 200
+    assert klines(stock, "symbol=A&interval=1h", SOME).status == 403
+    assert days(stock, "symbol=A", SOME).status == 403
+    assert json.loads(days(stock, "", SOME).json) == []
+
+
+def test_the_last_day() -> None:
+    """One, some, or all that are known; of one that nobody knows, that it is not known."""
+    stock = FakeCandles()
+    assert len(json.loads(days(stock, "symbol=A").json)) == 21
+    assert json.loads(days(stock, "symbol=A&type=MINI").json).keys() >= {"symbol", "openPrice", "count"}
+    assert [each["symbol"] for each in json.loads(days(stock, "symbols=%5B%22A%22,%22B%22%5D").json)] == ["A"]
+    assert days(stock, "symbol=B").status == 503
+    with pytest.raises(BadQuery):
+        days(stock, "type=ALL")
+
+
+def test_while_nobody_makes_candles() -> None:
+    """They are not there, which is no fault of who asks."""
+    stock = FakeCandles()
+    stock.is_away = True
+    for answer in (klines(stock, "symbol=A&interval=1m"), days(stock, ""), days(stock, "symbol=A")):
+        assert (answer.status, dict(answer.headers)["Retry-After"]) == (503, "5")
