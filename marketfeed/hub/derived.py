@@ -32,10 +32,12 @@ _FEED = "derived"
 class DerivedStream(LiveStream):
     """A stream that is made of `base`, which it has from `Derivations.attach` on."""
 
-    __slots__ = ("base", "market", "seen")
+    __slots__ = ("base", "has_shown", "market", "seen")
 
     base: LiveStream
     market: str
+    has_shown: bool
+    """Something was published, ever: whoever has it is to be told when it is not so any more."""
     seen: tuple[Sequence[TextLevel], Sequence[TextLevel]] | None
     """What was last published of the book; None: nothing was, or it is known that it is not so any more."""
 
@@ -56,9 +58,9 @@ class DerivedStream(LiveStream):
         """The book is not known. Whether a gap has opened: while there is another one, that is told behind it."""
         assert self.state is not None
         self.state.lose()
-        if self.seen is None or self.gap is not None:
-            return False
         self.seen = None
+        if not self.has_shown or self.gap is not None:
+            return False
         self.gap = (GapReason.BOOK_UNKNOWN, int(self.heard * 1000))
         return True
 
@@ -88,6 +90,7 @@ class Derivations:
     def attach(self, stream: DerivedStream, base: LiveStream) -> None:
         """Make `stream` of `base` from now on."""
         stream.base, stream.market, stream.seen = base, base.name.partition("@")[2], None
+        stream.has_shown = False
         stream.confirmed, stream.gap = base.confirmed, base.gap
         base.derived.append(stream)
         if _FEED not in base.taps:
@@ -148,6 +151,7 @@ class Derivations:
         if gap is not None:
             self._gaps.closed(stream, gap)
         stream.seen = seen
+        stream.has_shown = True
         time = int(base.heard * 1000) if best.time is None else best.time
         data = how.write(BookView(stream.market, state.number, *seen, time))
         stream.counts.published += 1

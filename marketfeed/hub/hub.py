@@ -304,6 +304,8 @@ class Hub(Service):
 
     def hasten(self, streams: Iterable[LiveStream]) -> None:
         """Send what is pending, and what waits for its time in the windows of `streams`."""
+        if self._derivations.touched:
+            self._look_at_books()  # which may put something into their windows
         self.release(windows_of(streams))
         self.flush()
 

@@ -424,6 +424,52 @@ class Watcher:
                     self.book.pop(side + price, None)
 
 
+class Onlooker:
+    """A client of what is made of the book, who knows what it was told last, and whether that is so."""
+
+    def __init__(self, room: Room, spelling: str) -> None:
+        self.levels = 1 if spelling.startswith("bookTicker") else 2**30
+        self.seen: tuple[Any, Any] | None = None
+        self.gaps: set[tuple[str, int]] = set()
+        self.client = Client(room).join(spelling)
+
+    def read(self) -> None:
+        messages = self.client.outbox.messages
+        self.client.outbox.writes.clear()
+        for message in messages:
+            match message:
+                case ["joined", *_]:
+                    pass
+                case {"stream": "!gap", "data": {"reason": reason, "from": since, "to": to}}:
+                    if to is None:
+                        self.gaps.add((reason, since))
+                    elif reason != "sequence":
+                        self.gaps = {gap for gap in self.gaps if gap[1] != since}
+                case {"data": data}:
+                    assert not self.gaps, "a publication inside a gap"
+                    self.seen = (
+                        ([[data["b"], data["B"]]], [[data["a"], data["A"]]])
+                        if self.levels == 1
+                        else (data["bids"], data["asks"])
+                    )
+                case _:
+                    raise AssertionError(f"nobody sends {message}")
+
+    def check(self, book: dict[str, str] | None) -> None:
+        """What it has is of this book; None: that is not known, and so it is said."""
+        if book is None:
+            assert self.seen is None or self.gaps
+            return
+        sides = [
+            [[price, book[side + price]] for price in sorted((key[1:] for key in book if key[0] == side), reverse=down)]
+            for side, down in (("b", True), ("a", False))
+        ]
+        if self.levels == 1:
+            sides = [side[:1] or [["0.00000000", "0.00000000"]] for side in sides]
+        assert not self.gaps
+        assert self.seen == tuple(sides)
+
+
 changes = st.lists(
     st.tuples(st.sampled_from("ab"), st.sampled_from("12345"), st.sampled_from("0012345")), min_size=1, max_size=3
 )
@@ -441,6 +487,8 @@ class BookMachine(RuleBasedStateMachine):
         self.watchers: list[Watcher] = []
         self.gone: list[Watcher] = []
         self.flows = True
+        names = ("bookTicker@A", "depth5@A", "depth20@A@1000ms")
+        self.onlookers = [Onlooker(self.room, name) for name in names]
 
     def _publish(self, payload: dict[str, Any], *, is_lost: bool) -> None:
         if self.flows and not is_lost:
@@ -450,6 +498,8 @@ class BookMachine(RuleBasedStateMachine):
         self.room.hub.flush()
         for watcher in self.watchers:
             watcher.read()
+        for onlooker in self.onlookers:
+            onlooker.read()
         self.keeper.outbox.writes.clear()
 
     @rule(levels=changes, is_lost=st.integers(0, 9), flushes=st.booleans())
@@ -499,6 +549,12 @@ class BookMachine(RuleBasedStateMachine):
     def come(self, rate: str) -> None:
         self.watchers.append(Watcher(self, rate, None, None))
 
+    @rule(name=st.sampled_from(("bookTicker@A", "depth10@A")))
+    def look(self, name: str) -> None:
+        """Somebody else comes to see what is made of the book."""
+        self.onlookers.pop().client.end()
+        self.onlookers.insert(0, Onlooker(self.room, name))
+
     @precondition(lambda self: self.watchers)
     @rule(pick=st.integers(0, 3))
     def leave(self, pick: int) -> None:
@@ -523,6 +579,10 @@ class BookMachine(RuleBasedStateMachine):
         for watcher in self.watchers:
             if self.flows and watcher.book is not None and state.is_complete:
                 assert watcher.book == self._known()
+        for onlooker in self.onlookers:
+            onlooker.read()
+            if self.flows:
+                onlooker.check(self._known() if state.is_complete else None)
 
     def _known(self) -> dict[str, str]:
         """The book as far as the daemon has heard of it: what is lost behind the last update nobody knows yet."""
@@ -538,6 +598,8 @@ class BookMachine(RuleBasedStateMachine):
         self.compare()
         for watcher in self.watchers:
             watcher.client.end()
+        for onlooker in self.onlookers:
+            onlooker.client.end()
         self.keeper.end()
 
 
