@@ -281,6 +281,8 @@ class GapWatcher(Watcher):
             for stream, spans in self.missing.items():
                 spans.append((self._good_until[stream], now_ms()))
             return
+        if "id" in message:
+            return  # of the property
         data = message["data"]
         if data["e"] != "gap":
             self.numbers[message["stream"]].append(data["t"])

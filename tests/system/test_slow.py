@@ -7,6 +7,7 @@ import random
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -49,10 +50,22 @@ class SlowReader:
             self._receive()
         head, _, self._data = self._data.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 ")
-        request = json.dumps({"method": "SUBSCRIBE", "params": [stream], "id": 1}).encode()
+        self._ask("SUBSCRIBE", [stream])
+
+    def _ask(self, method: str, params: list[object]) -> None:
+        request = json.dumps({"method": method, "params": params, "id": 1}).encode()
         self._socket.sendall(bytes((TEXT, 0x80 | len(request))) + b"\0\0\0\0" + request)
-        reply = next(each for each in self.frames() if each[0] != PING)  # which may come at any time
-        assert reply == (TEXT, b'{"result":null,"id":1}')
+        assert self.next() == b'{"result":null,"id":1}'
+
+    def hear_events(self) -> None:
+        """Ask for control events."""
+        self._ask("SET_PROPERTY", ["events", True])
+
+    def next(self) -> bytes:
+        """The next message."""
+        first, payload = next(each for each in self.frames() if each[0] != PING)  # which may come at any time
+        assert first == TEXT
+        return payload
 
     def take_a_little(self) -> None:
         """Read a single byte, if there is one."""
@@ -288,6 +301,27 @@ async def test_a_ticker_reader_that_stops_gets_the_newest(harness: Harness, tls:
         assert got == sorted(set(got))
         assert len(got) < len(data)
     assert not any("disconnected" in line for line in market.daemon.lines)
+    await market.stop()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_reader_that_stops_is_told_what_it_misses(harness: Harness, tls: bool) -> None:
+    """Before the first message behind the hole; and that it is live, once it has read everything."""
+    market = await Market.open(harness, "ticker@TATA_INR", tls=tls)
+    reader, witness = market.slow(), market.slow()
+    reader.hear_events()
+    data = [wide_ticker(number) for number in range(600)]
+    for at in range(0, 600, 10):
+        await market.engine.publish(market.stream, *data[at : at + 10])
+        assert witness.messages(data[at + 9])
+    got = reader.messages(data[-1])
+    at = [index for index, message in enumerate(got) if message not in data]
+    assert got[: at[0]] == data[: at[0]], "something is missing, and nothing was said"
+    events = [json.loads(each) for each in [*[got[index] for index in at], reader.next()]]
+    assert all(0 < event.pop("E") / 1000 <= time.time() for event in events)
+    told = {"e": "quality", "streams": ["ticker@TATA_INR"]}
+    assert events == [{**told, "level": "thinned"}, {**told, "level": "live"}]
     await market.stop()
 
 
