@@ -140,7 +140,7 @@ def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) 
 
     engine = RoutedSource(topology, make, sink, prefix, archive=archive, snapshots=snapshots)
     candles = [kind.name for kind in kinds if kind.from_candles]
-    return SplitSource(engine, _pubsub(redis, settings, sink, kinds, " candles"), candles)
+    return SplitSource(engine, partial(_pubsub, redis, settings, sink, kinds, " candles"), candles)
 
 
 _SOURCES: dict[str, Callable[[_Redis, Settings, Sink, StreamKinds], RoutedSource | SplitSource]]

@@ -1,12 +1,13 @@
 """A source made of two: what the engine publishes comes as it does, and candles through channels.
 
 The candle service publishes by PUBLISH, also where the engine adds to Redis Streams. Then this is the source: it asks
-the one or the other, by the stream's kind.
+the one or the other, by the stream's kind. The one for candles is made when the first of their streams is wanted: a
+daemon whom nobody asks for candles has no link for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import cast
 
 from twisted.application.service import IService, MultiService
@@ -19,15 +20,15 @@ __all__ = ["SplitSource"]
 
 
 class SplitSource(MultiService):
-    """A `Source`, and its own `Snapshots`. `kinds`: the names of those that come from `candles`."""
+    """A `Source`, and its own `Snapshots`. `make`: makes the one for candles, from which `kinds` come, by name."""
 
-    def __init__(self, engine: RoutedSource, candles: RoutedSource, kinds: Collection[str]) -> None:
+    def __init__(self, engine: RoutedSource, make: Callable[[], RoutedSource], kinds: Collection[str]) -> None:
         MultiService.__init__(self)
         self._engine = engine
-        self._candles = candles
+        self._make = make
+        self._candles: RoutedSource | None = None
         self._kinds = frozenset(kinds)
-        for each in (engine, candles):
-            cast(IService, each).setServiceParent(self)
+        cast(IService, engine).setServiceParent(self)
 
     @property
     def archive(self) -> Archive | None:
@@ -54,4 +55,9 @@ class SplitSource(MultiService):
         return self._of(stream).caught_up(stream)
 
     def _of(self, stream: str) -> RoutedSource:
-        return self._candles if stream.partition("@")[0] in self._kinds else self._engine
+        if stream.partition("@")[0] not in self._kinds:
+            return self._engine
+        if self._candles is None:
+            self._candles = self._make()
+            cast(IService, self._candles).setServiceParent(self)
+        return self._candles

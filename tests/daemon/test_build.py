@@ -150,7 +150,7 @@ class TestTree:
         page = described({"--redis-url redis-sentinel:"})
         looks = page[page.index("  SentinelTopology") : page.index("  RoutedCommands")]
         at = found.index("  SentinelTopology")
-        sources = {"pubsub": ["  RoutedSource"], "streams": ["  SplitSource", "    RoutedSource", "    RoutedSource"]}
+        sources = {"pubsub": ["  RoutedSource"], "streams": ["  SplitSource", "    RoutedSource"]}
         rest = [*looks, "  RoutedCommands", "  RedisSnapshots", *sources[source], "  CandleWatch"]
         assert found[at : at + len(rest) + 1] == [*rest, "  MarketList"]
 
@@ -225,7 +225,9 @@ class TestBuild:
             FakeReactor(), Settings(source="streams", demo=True, redis=EMBEDDED, channel_prefix="p:"), IN_FRONT
         )
         assert set(daemon.stops) == set(daemon)
-        engine, candles = part(daemon, SplitSource)
+        (engine,) = part(daemon, SplitSource)
+        part(daemon, SplitSource).want("kline_1m@A")
+        _, candles = part(daemon, SplitSource)
         (server,), (channels,) = engine, candles
         assert (type(server), type(channels)) == (RedisStreams, RedisPubSub)
         assert (server._prefix, engine._prefix, channels._prefix) == (b"p:", b"p:", b"p:")
