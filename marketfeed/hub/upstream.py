@@ -22,7 +22,7 @@ from marketfeed.hub.drops import Drops
 from marketfeed.hub.faults import Faults
 from marketfeed.hub.gaps import Gaps
 from marketfeed.hub.groups import Group
-from marketfeed.hub.history import Histories
+from marketfeed.hub.history import Histories, History
 from marketfeed.hub.market_facts import MarketFacts
 from marketfeed.hub.offsets import CountedHistory, EntryHistory, NoHistory
 from marketfeed.hub.outages import Outages
@@ -131,14 +131,14 @@ class Upstream:
         stream = LiveStream(key, reader, name.kind, history(self.histories), counts)
         stream.statistics = self.facts
         if isinstance(stream.state, BookState):
-            stream.state.numbers = partial(self._number, stream)
+            stream.state.numbers = partial(self._number, stream.history)
             stream.state.reached = partial(self.arrived.append, key)
             stream.state.max_levels = self._limits.max_book_levels
             stream.state.too_large = partial(self.drops.too_many_levels, key, self._limits.max_book_levels)
         return stream
 
-    def _number(self, stream: LiveStream, seeded: int | None) -> int:
-        return stream.history.number(self._now(), seeded)
+    def _number(self, history: History, seeded: int | None) -> int:
+        return history.number(self._now(), seeded)
 
     def want(self, stream: LiveStream) -> None:
         if isinstance(stream, DerivedStream):
@@ -150,6 +150,8 @@ class Upstream:
 
     def unwant(self, stream: LiveStream) -> None:
         stream.history.close()
+        if isinstance(stream.state, BookState):
+            stream.state.replaced = None  # a view of the stream, which has the state in turn
         self.gaps.forget(stream)
         self._fanout.forget(stream)
         if isinstance(stream, DerivedStream):
