@@ -13,6 +13,7 @@ import marketfeed.hub.join
 import marketfeed.hub.rewind
 from marketfeed.hub.rewind import shares
 from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.streams import StreamKinds
 from marketfeed.wire.dialects import Shape
 from tests.fakes import FakeArchive
 from tests.hub.test_resume import STREAM, ArchiveMachine, ResumeMachine
@@ -151,6 +152,22 @@ def test_which_kinds_have_last_publications() -> None:
     """Not those of which one says nothing without those before it."""
     others = {"depth", "bookTicker", "depth5", "depth10", "depth20", "!miniTicker"}
     assert {kind.name for kind in BUILT_IN if not kind.is_rewound} == others
+
+
+@pytest.mark.parametrize("spelling", ["a@trade", "a@aggTrade"])
+def test_where_clients_of_other_exchanges_come(spelling: str) -> None:
+    """The last publications are made good as those that follow them are."""
+    room = Room(kinds=StreamKinds(rebuilds=True))
+    early = Client(room, on_paths=True).join(spelling)
+    room.source.confirm()
+    publish(room, A, 1, 2)
+    late = Client(room, on_paths=True).join(spelling, rewind=2)
+    publish(room, A, 3)
+    (_, *expected), (_, *got) = early.outbox.messages, late.outbox.messages
+    assert got == expected
+    assert len(got) == 3
+    assert all("E" in message["data"] for message in got)
+    room.end(early, late)
 
 
 # Room.
