@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from typing import Protocol, cast
 
 from twisted.application.service import IService, MultiService
@@ -26,10 +25,9 @@ from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.preload import Preload
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.routed_listener import make_listener
-from marketfeed.redis.routed_source import RoutedSource
+from marketfeed.redis.sources import source_of_streams
 from marketfeed.redis.stream_reads import Reading
-from marketfeed.redis.streams import RedisStreams
-from marketfeed.redis.topology import Node, key_slot
+from marketfeed.redis.topology import key_slot
 from marketfeed.redis.where import Where
 from marketfeed.runtime.logs import Log
 
@@ -131,23 +129,10 @@ class ReadTrades(MultiService):
         self._prefix = prefix
         self._has_slots = where.has_slots
         self._taker = taker
-        topology = where.keys
         archive = RedisArchive(commands, prefix)
-
-        def make(node: Node) -> RedisStreams:
-            return RedisStreams(
-                clock,
-                node.endpoint,
-                node.address,
-                self,
-                prefix,
-                archive=archive,
-                name=f"{node.name} trades",
-                doubt=topology.doubt if where.has_slots else None,
-                certain_at=partial(topology.certain_at, node),
-            )
-
-        self._source = RoutedSource(topology, make, self, prefix, archive=archive)
+        self._source = source_of_streams(
+            clock, where.keys, self, prefix, archive, has_slots=where.has_slots, what=" trades"
+        )
         globs = [parse_glob(pattern, BUILT_IN) for pattern in patterns]
         preload = Preload(clock, commands.each, self.discovered, globs, prefix, None)
         for each in (self._source, preload):

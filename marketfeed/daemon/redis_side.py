@@ -34,15 +34,13 @@ from marketfeed.redis.market_list import MarketList
 from marketfeed.redis.per_node import PerNode
 from marketfeed.redis.preload import Preload
 from marketfeed.redis.publisher import RoutedPublisher
-from marketfeed.redis.pubsub import RedisPubSub
 from marketfeed.redis.routed_appender import RoutedAppender
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.routed_source import RoutedSource
 from marketfeed.redis.snapshots import RedisSnapshots, SnapshotPlaces
+from marketfeed.redis.sources import source_of_channels, source_of_streams
 from marketfeed.redis.split_source import SplitSource
 from marketfeed.redis.stream_snapshots import StreamSnapshots
-from marketfeed.redis.streams import RedisStreams
-from marketfeed.redis.topology import Node
 from marketfeed.redis.turn_flush import TurnFlush
 from marketfeed.redis.where import Where, find_redis
 
@@ -92,21 +90,17 @@ def _pubsub(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds, w
     prefix, topology = settings.channel_prefix, redis.where.channels
     flush = TurnFlush(redis.reactor, sink.flush) if redis.where.is_sharded else None
 
-    def make(node: Node) -> RedisPubSub:
-        return RedisPubSub(
-            redis.reactor,
-            node.endpoint,
-            node.address,
-            sink,
-            redis.roles.at(node),
-            prefix,
-            name=f"{node.name}{what}",
-            doubt=topology.doubt if redis.where.is_sharded else None,
-            flush=flush,
-            certain_at=partial(topology.certain_at, node),
-        )
-
-    source = RoutedSource(topology, make, sink, prefix, snapshots=redis.snapshots)
+    source = source_of_channels(
+        redis.reactor,
+        topology,
+        sink,
+        prefix,
+        redis.roles,
+        is_sharded=redis.where.is_sharded,
+        flush=flush,
+        snapshots=redis.snapshots,
+        what=what,
+    )
     if flush is not None:
         cast(IService, flush).setServiceParent(source)
     return source
@@ -125,20 +119,8 @@ def _streams(redis: _Redis, settings: Settings, sink: Sink, kinds: StreamKinds) 
         max_levels=settings.max_book_levels,
     )
 
-    def make(node: Node) -> RedisStreams:
-        return RedisStreams(
-            redis.reactor,
-            node.endpoint,
-            node.address,
-            sink,
-            prefix,
-            archive=archive,
-            name=node.name,
-            doubt=topology.doubt if redis.where.has_slots else None,
-            certain_at=partial(topology.certain_at, node),
-        )
-
-    engine = RoutedSource(topology, make, sink, prefix, archive=archive, snapshots=snapshots)
+    has_slots = redis.where.has_slots
+    engine = source_of_streams(redis.reactor, topology, sink, prefix, archive, has_slots=has_slots, snapshots=snapshots)
     candles = [kind.name for kind in kinds if kind.from_candles]
     return SplitSource(engine, partial(_pubsub, redis, settings, sink, kinds, " candles"), candles)
 

@@ -21,9 +21,8 @@ from marketfeed.boundaries import Clock, Sink, Subscriber
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.listener import ListenerSink, RedisListener
 from marketfeed.redis.per_node import PerNode
-from marketfeed.redis.pubsub import RedisPubSub
 from marketfeed.redis.routed_commands import RoutedCommands
-from marketfeed.redis.routed_source import RoutedSource
+from marketfeed.redis.sources import source_of_channels
 from marketfeed.redis.topology import Node, Topology
 
 __all__ = ["RoutedListener", "ShardedListener", "make_listener"]
@@ -95,20 +94,7 @@ class ShardedListener(MultiService):
         self._is_in_read = False
         roles = RoutedCommands(clock, topology)
 
-        def make(node: Node) -> RedisPubSub:
-            return RedisPubSub(
-                clock,
-                node.endpoint,
-                node.address,
-                self,
-                roles.at(node),
-                now=now,
-                name=node.name,
-                doubt=topology.doubt,
-                certain_at=partial(topology.certain_at, node),
-            )
-
-        self._source = RoutedSource(topology, make, self, now=now)
+        self._source = source_of_channels(clock, topology, self, "", roles, now, is_sharded=True)
         for each in (roles, self._source):
             cast(IService, each).setServiceParent(self)
 

@@ -27,11 +27,9 @@ from marketfeed.redis.commands import KeyedCommands
 from marketfeed.redis.preload import Preload
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.routed_listener import make_listener
-from marketfeed.redis.routed_source import RoutedSource
 from marketfeed.redis.snapshots import RedisSnapshots, SnapshotPlaces
+from marketfeed.redis.sources import source_of_streams
 from marketfeed.redis.stream_snapshots import StreamSnapshots
-from marketfeed.redis.streams import RedisStreams
-from marketfeed.redis.topology import Node
 from marketfeed.redis.where import Where
 
 __all__ = ["ChannelsHeard", "StreamsHeard", "listen_to_channels", "listen_to_streams", "read_states"]
@@ -156,20 +154,7 @@ def listen_to_streams(
     """The services that find streams, and read what is added to them."""
     archive = RedisArchive(commands, prefix)
 
-    def make(node: Node) -> RedisStreams:
-        return RedisStreams(
-            clock,
-            node.endpoint,
-            node.address,
-            heard,
-            prefix,
-            archive=archive,
-            name=node.name,
-            doubt=where.keys.doubt if where.has_slots else None,
-            certain_at=partial(where.keys.certain_at, node),
-        )
-
-    source = RoutedSource(where.keys, make, heard, prefix, archive=archive)
+    source = source_of_streams(clock, where.keys, heard, prefix, archive, has_slots=where.has_slots)
     finding = Preload(clock, commands.each, source.want, [_Selected(selection)], prefix, None, called="check")
     return [cast(IService, source), finding]
 
