@@ -199,8 +199,8 @@ class Market:
         self._day.pass_time(now)
         ticker = self._day.ticker(self.name, now, last, self.candles.open.get("1m"))
         mini = mini_ticker(ticker)
-        is_new = again or {**mini, "E": 0} != self._last_mini
-        self._last_mini = {**mini, "E": 0}
+        before, self._last_mini = self._last_mini, {**mini, "E": 0}
+        is_new = again or self._last_mini != before
         return _encode(ticker), _encode(mini) if is_new else None
 
 

@@ -89,7 +89,7 @@ class CandleStore:
         key = self._keys.state(market).encode()
         minutes = self._keys.candles(market, "1m").encode()
         commands, lock = self._server(key)
-        async with _held(lock):
+        async with lock:
             watched = commands.ask("WATCH", key)
             asked = commands.ask("HGETALL", key)
             rows = commands.ask("ZRANGEBYSCORE", minutes, since, "+inf", "WITHSCORES")
@@ -113,7 +113,7 @@ class CandleStore:
     async def _write(self, changes: Sequence[Change]) -> None:
         keys = [self._keys.state(change.market).encode() for change in changes]
         commands, lock = self._server(keys[0])
-        async with _held(lock):
+        async with lock:
             asked = [commands.ask("WATCH", *keys)]
             asked += [commands.ask("HMGET", key, _LEADER, _TURN) for key in keys]
             late = [(change, key) for change in changes for key in change.late]
@@ -192,16 +192,3 @@ class CandleStore:
             self._transactions.topology.doubt(str(fault))
             raise OutOfReach(str(fault))
         raise fault
-
-
-class _held:
-    """Has a lock for as long as it lasts."""
-
-    def __init__(self, lock: DeferredLock) -> None:
-        self._lock = lock
-
-    async def __aenter__(self) -> None:
-        await self._lock.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._lock.release()

@@ -19,7 +19,7 @@ from marketfeed.boundaries import Clock, Subscriber
 from marketfeed.model.entry_ids import read_id
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.trade import TRADE
-from marketfeed.model.selection import StreamSelection
+from marketfeed.model.selection import StreamSelection, Subscribed
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.redis.archive import RedisArchive
 from marketfeed.redis.preload import Preload
@@ -64,15 +64,12 @@ class HeardTrades(MultiService):
         now: Callable[[], float] = time.time,
     ) -> None:
         MultiService.__init__(self)
-        self._prefix = len(prefix)
-        self._selection = selection
-        commands = selection.commands(prefix.encode())
-        self._index = {argument: index for index, (_, argument) in enumerate(commands)}
+        self._subscribed = Subscribed(selection, prefix.encode())
         self._taker = taker
         self._now = now
         self._came = 0
-        self._was_complete = False
         self.is_reached = False
+        commands = selection.commands(prefix.encode())
         listener = make_listener(clock, where.channels, commands, self, is_sharded=where.is_sharded)
         cast(IService, listener).setServiceParent(self)
 
@@ -87,9 +84,7 @@ class HeardTrades(MultiService):
         self._came = int(self._now() * 1000)
 
     def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
-        stream = channel[self._prefix :]
-        if self._selection.first(stream) != self._index[subscription]:
-            return  # it comes once more
+        stream = self._subscribed.stream(subscription, channel) or b""
         kind, _, market = stream.decode("latin-1").partition("@")
         if kind == TRADE.name:
             self._taker.take(market, payload, self._came, b"")
@@ -98,11 +93,11 @@ class HeardTrades(MultiService):
         """Nothing waits for that."""
 
     def complete(self) -> None:
-        self.is_reached = self._was_complete = True
+        self.is_reached = True
         self.log.info("candles: every channel is listened to")
 
     def refused(self, subscription: bytes, why: str) -> bool:
-        self._taker.refused(self._selection.texts[self._index[subscription]], why)
+        self._taker.refused(self._subscribed.text(subscription), why)
         return True
 
     def lost(self, good_at: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from marketfeed.model.selection import StreamSelection
+from marketfeed.model.selection import StreamSelection, Subscribed
 
 __all__ = ["Hearing", "end", "run_until_ended", "wake_for_signals"]
 
@@ -22,15 +22,14 @@ class Hearing:
 
     def __init__(self, selection: StreamSelection, prefix: bytes, ended: Callable[[], None]) -> None:
         self._selection = selection
-        self._prefix = len(prefix)
-        self._index = {argument: index for index, (_, argument) in enumerate(selection.commands(prefix))}
+        self._subscribed = Subscribed(selection, prefix)
         self._ended = ended
         self._has_begun = False  # from then on, what is refused is asked for again
         self.fault = ""
 
     def publication(self, subscription: bytes, channel: bytes, payload: bytes) -> None:
-        stream = channel[self._prefix :]
-        if self._selection.first(stream) == self._index[subscription]:
+        stream = self._subscribed.stream(subscription, channel)
+        if stream is not None:
             self._hear(stream, payload)
 
     def _hear(self, stream: bytes, payload: bytes) -> None:
@@ -38,7 +37,7 @@ class Hearing:
 
     def refused(self, subscription: bytes, why: str) -> bool:
         if not (self._has_begun or self.fault):
-            self._end(f"Redis refuses the subscription to {self._selection.texts[self._index[subscription]]}: {why}")
+            self._end(f"Redis refuses the subscription to {self._subscribed.text(subscription)}: {why}")
         return self._has_begun
 
     def _end(self, fault: str) -> None:

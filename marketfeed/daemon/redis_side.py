@@ -217,10 +217,10 @@ def _listen(redis: _Redis, patterns: Sequence[bytes], heard: Callable[[bytes], N
 
 def _makers(reactor: Any, where: Where, settings: Settings) -> list[IService]:
     """What publishes: a market of our own, and what makes candles of trades."""
-    engine = SimulatedEngine(hours=_DEMO_HOURS)
-    market = _market(reactor, where, settings, engine) if settings.demo else []
     if not (settings.candles or settings.demo):
-        return market
+        return []
+    engine = SimulatedEngine(hours=_DEMO_HOURS) if settings.demo else None
+    market = [] if engine is None else _market(reactor, where, settings, engine)
     plan = CandlePlan(
         source=settings.source,
         prefix=settings.channel_prefix,
@@ -230,7 +230,7 @@ def _makers(reactor: Any, where: Where, settings: Settings) -> list[IService]:
         late=settings.candle_late,
         offset=settings.day_offset,
     )
-    return [*market, make_candles(reactor, where, plan, engine.past_of if settings.demo else None)]
+    return [*market, make_candles(reactor, where, plan, None if engine is None else engine.past_of)]
 
 
 def _market(clock: Any, where: Where, settings: Settings, engine: SimulatedEngine) -> list[IService]:

@@ -227,14 +227,6 @@ class MarketCandles:
                 del self.open[interval]
                 self._close(interval, candle)
 
-    def newest(self, interval: str, now: int) -> Candle | None:
-        """The candle of the period of `now`: of its trades, or flat; None: there has been no trade ever."""
-        candle = self.open.get(interval)
-        if candle is not None or self.last is None:
-            return candle
-        start = max(self._calendar.start(interval, now), self.until.get(interval, 0))
-        return flat(start, self._calendar.next(interval, start), self.last.price)
-
     def written(self) -> dict[str, Any]:
         """All of it but `ids` and what is to be written elsewhere, for `read`."""
         last = self.last
@@ -269,7 +261,10 @@ _open_ones = msgspec.json.Decoder(_OpenOnes)
 
 
 def newest_of(written: bytes, calendar: Calendar, interval: str, now: int) -> Candle | None:
-    """`MarketCandles.newest` of candles that were `written`, as JSON. Raises ValueError where that cannot be read."""
+    """The candle of the period of `now`, of the market whose candles were `written`, as JSON: the open one, or flat.
+
+    None: there has been no trade ever. Raises ValueError where it cannot be read.
+    """
     try:
         found = _open_ones.decode(written)
         if interval in found.open:

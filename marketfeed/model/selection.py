@@ -15,7 +15,7 @@ from functools import lru_cache
 from marketfeed.model.kinds.fields import is_market
 from marketfeed.model.streams import BadStreamName, StreamKinds
 
-__all__ = ["BadSelection", "StreamSelection", "parse_selection"]
+__all__ = ["BadSelection", "StreamSelection", "Subscribed", "parse_selection"]
 
 MAX_PATTERN = 128
 """Characters of one pattern."""
@@ -29,6 +29,24 @@ _SHOWN = 80
 
 class BadSelection(ValueError):
     """A name or pattern cannot be used; the message says which, and what would be accepted."""
+
+
+class Subscribed:
+    """The subscriptions to a selection, behind a prefix. A channel that several of them cover comes once by each."""
+
+    def __init__(self, selection: StreamSelection, prefix: bytes) -> None:
+        self._selection = selection
+        self._prefix = len(prefix)
+        self._index = {argument: index for index, (_, argument) in enumerate(selection.commands(prefix))}
+
+    def stream(self, subscription: bytes, channel: bytes) -> bytes | None:
+        """The stream of a publication that came by `subscription`; None: it comes, or came, by another one as well."""
+        stream = channel[self._prefix :]
+        return stream if self._selection.first(stream) == self._index[subscription] else None
+
+    def text(self, subscription: bytes) -> str:
+        """What was selected by it."""
+        return self._selection.texts[self._index[subscription]]
 
 
 class StreamSelection:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.model.candle_store import Row, row_of
-from marketfeed.model.candles import AHEAD_MS, Candle, Dropped, MarketCandles, flat, missing
+from marketfeed.model.candles import AHEAD_MS, Candle, Dropped, MarketCandles, flat, missing, newest_of
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.kline import INTERVALS, KLINES
 from marketfeed.model.publications import PublicationReader
@@ -201,14 +201,21 @@ def test_what_is_published() -> None:
     assert row_of(data) == candle.row()
 
 
+def newest(candles: MarketCandles, now: int) -> Candle | None:
+    """The minute of now, as whoever reads what is written finds it."""
+    return newest_of(msgspec.json.encode(candles.written()), Calendar(), "1m", now)
+
+
 def test_a_period_without_trades_is_flat() -> None:
     """Where there has been a trade before."""
     candles = MarketCandles(Calendar(), LATE)
-    assert candles.newest("1m", 1000) is None
+    assert newest(candles, 1000) is None
     candles.take(trade(1, 1000, "5.0"), 1000)
-    assert candles.newest("1m", 1000) is candles.open["1m"]
+    present = newest(candles, 1000)
+    assert present is not None
+    assert present.written() == candles.open["1m"].written()
     candles.pass_time(60_000)
-    candle = candles.newest("1m", 185_000)
+    candle = newest(candles, 185_000)
     assert candle is not None
     assert candle.row() == Row(180_000, "5.0", "5.0", "5.0", "5.0", "0", 239_999, "0", 0, "0", "0")
     assert (candle.first, candle.last) == (-1, -1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
-from marketfeed.model.selection import BadSelection, StreamSelection, parse_selection
+from marketfeed.model.selection import BadSelection, StreamSelection, Subscribed, parse_selection
 from marketfeed.model.streams import StreamKinds
 from tests.strategies import MARKET_CHARACTERS, canonical_names, property_test, spellings
 
@@ -122,3 +122,13 @@ def test_hard_patterns_are_quick() -> None:
 def test_characters() -> None:
     """What a market may hold, a pattern may hold."""
     assert parse_selection([f"x@{MARKET_CHARACTERS}*"], KINDS).texts
+
+
+def test_what_several_subscriptions_bring_counts_once() -> None:
+    """By the first of them that covers it, whatever order they come in; each knows what it was asked for."""
+    selection = StreamSelection(["trade@*", "trade@A", "depth@A"])
+    subscribed = Subscribed(selection, b"p:")
+    assert subscribed.stream(b"p:trade@*", b"p:trade@A") == b"trade@A"
+    assert subscribed.stream(b"p:trade@A", b"p:trade@A") is None
+    assert subscribed.stream(b"p:depth@A", b"p:depth@A") == b"depth@A"
+    assert subscribed.text(b"p:depth@A") == "depth@A"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
-__all__ = ["WORD", "Column", "as_text", "clean", "number", "spread", "word"]
+__all__ = ["WORD", "Column", "as_text", "clean", "direction", "number", "spread", "word"]
 
 WORD = 40
 """Characters of a market, a price, a quantity."""
@@ -53,6 +53,14 @@ def number(value: Any) -> Decimal | None:
     except InvalidOperation:
         return None
     return found if found.is_finite() else None
+
+
+def direction(first: Any, last: Any) -> str:
+    """Buy where the price has not fallen, and sell where it has; empty where one of the two is none."""
+    opened, closed = number(first), number(last)
+    if opened is None or closed is None:
+        return ""
+    return "buy" if closed >= opened else "sell"
 
 
 def spread(bid: Any, ask: Any) -> str:

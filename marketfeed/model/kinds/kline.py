@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from marketfeed.model.kinds.columns import Column, number, word
+from marketfeed.model.kinds.columns import Column, direction, word
 from marketfeed.model.kinds.fields import Shape
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.merging import CandleMessage
@@ -44,8 +44,7 @@ def _columns(data: Mapping[str, Any]) -> list[Column]:
     """Open, high, low, close, the volume, and whether it is closed."""
     found = data.get("k")
     candle: Mapping[str, Any] = found if isinstance(found, dict) else {}
-    first, last = number(candle.get("o")), number(candle.get("c"))
-    side = "" if first is None or last is None else "buy" if last >= first else "sell"
+    side = direction(candle.get("o"), candle.get("c"))
     prices = "  ".join(f"{name} {word(candle.get(field)):>10}" for name, field in _PRICES)
     state = "closed" if candle.get("x") is True else "open"
     return [

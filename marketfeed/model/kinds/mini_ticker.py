@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from marketfeed.model.kinds.columns import Column, number, word
+from marketfeed.model.kinds.columns import Column, direction, word
 from marketfeed.model.kinds.fields import Shape
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.merging import MarketsMessage
@@ -29,8 +29,7 @@ class _MiniTicker(msgspec.Struct):
 
 def _columns(data: Mapping[str, Any]) -> list[Column]:
     """The last price, what it was a day ago, the highest and the lowest, and the volume."""
-    first, last = number(data.get("o")), number(data.get("c"))
-    side = "" if first is None or last is None else "buy" if last >= first else "sell"
+    side = direction(data.get("o"), data.get("c"))
     rest = "  ".join(
         f"{name} {word(data.get(field)):>10}" for name, field in (("open", "o"), ("high", "h"), ("low", "l"))
     )
