@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Protocol, cast
 
@@ -22,6 +22,8 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock
+from marketfeed.candles.days import Days
+from marketfeed.candles.demand import Demand
 from marketfeed.candles.lease import LOOK_SECONDS, Lease
 from marketfeed.candles.market import Market, Publication
 from marketfeed.candles.store import CandleStore, Change, Overtaken
@@ -30,8 +32,6 @@ from marketfeed.model.candle_store import WANTED_SECONDS, CandleKeys
 from marketfeed.model.candles import Dropped
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.fields import is_market
-from marketfeed.model.kinds.kline import INTERVALS
-from marketfeed.model.kinds.mini_ticker import ALL_MINI_TICKERS, MINI_TICKER
 from marketfeed.model.kinds.trade import TRADE
 from marketfeed.model.publications import BadPublication, PublicationReader
 from marketfeed.model.rate import TokenBucket
@@ -45,13 +45,8 @@ __all__ = ["MOST_MARKETS", "CandleLimits", "CandleService", "Past", "Publisher"]
 
 MOST_MARKETS = 10_000
 _ROUND_SECONDS = 0.25
-_MINUTE_MS = 60_000
 _LINES = 1 / 10
-_ARRAY_BYTES = 65_536
 _PORTION = 500
-_FIELDS = 200
-"""Of a hash, written at once."""
-_ALL = str(StreamName(ALL_MINI_TICKERS, ALL_MINI_TICKERS.only))
 
 
 class CandleLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,11 +113,8 @@ class CandleService(MultiService):
         self._keys = CandleKeys(limits.prefix)
         self._markets: dict[str, _Known] = {}
         self._trades: Trades | None = None
-        self._wanted: dict[str, set[str]] = {}
-        self._wanted_minis: set[str] = set()
-        self._are_all_wanted = False
-        self._minis: dict[str, bytes] = {}  # that changed since they were last published together
-        self._minute = 0
+        self._demand = Demand()
+        self._days = Days(commands, self._keys, self._publish)
         self._work: list[Deferred[Any]] = []
         self._lines = TokenBucket(_LINES, 3, clock.seconds())
         self._last_fault = ""
@@ -194,7 +186,7 @@ class CandleService(MultiService):
     async def _step_down(self) -> None:
         trades, self._trades = self._trades, None
         self._markets = {}
-        self._minis = {}
+        self._days.forget()
         if trades is not None:
             await cast(Any, trades).disownServiceParent()
 
@@ -264,7 +256,7 @@ class CandleService(MultiService):
             )
         if self._past is not None and not stored.turn:
             await self._take_past(known, self._past(name, known.waiting[0][1] if known.waiting else self._ms()))
-        for interval in self._wanted.get(name, ()):
+        for interval in self._demand.intervals.get(name, ()):
             known.market.want(interval, self._ms())
         if self._markets.get(name) is not known or self._trades is None:
             return
@@ -337,7 +329,7 @@ class CandleService(MultiService):
                 known.is_closing = True
                 trades.reached_end(known.market.name).addCallback(self._reached_end, known, now)
         quiet: list[Publication] = []
-        for name, intervals in self._wanted.items():
+        for name, intervals in self._demand.intervals.items():
             quiet_one = self._markets.get(name)
             if quiet_one is not None and quiet_one.waiting is None:
                 quiet += quiet_one.market.quiet(now, intervals)
@@ -345,10 +337,10 @@ class CandleService(MultiService):
         due = [known for known in self._markets.values() if known.written or known.market.is_due(now)]
         for known in due:
             if known.written is None:
-                known.written = known.market.change(now, self._wanted.get(known.market.name, ()))
+                known.written = known.market.change(now, self._demand.intervals.get(known.market.name, ()))
         if due:
             await self._write(due)
-        await self._tell_of_days(now, [known.market for known in due])
+        await self._days.tell(now, [known.market for known in due], self._taken_over.values(), self._demand)
 
     def _reached_end(self, has: bool, known: _Known, now: int) -> None:
         known.is_closing = False
@@ -366,83 +358,27 @@ class CandleService(MultiService):
         self.written += len(due)
         self._publish(publications)
 
-    async def _tell_of_days(self, now: int, changed: Sequence[Market]) -> None:
-        """The last 24 hours of the markets that have changed; once a minute, of all."""
-        if now // _MINUTE_MS != self._minute:
-            self._minute = now // _MINUTE_MS
-            changed = [known.market for known in self._markets.values() if known.waiting is None]
-        fields: list[bytes | str] = []
-        publications: list[Publication] = []
-        for market in changed:
-            found = market.ticker(now)
-            if found is None:
-                continue
-            ticker, mini = found
-            fields += [market.name, ticker]
-            if mini is not None:
-                self._minis[market.name] = mini
-                if market.name in self._wanted_minis:
-                    publications.append((f"{MINI_TICKER.name}@{market.name}", mini))
-        self._publish(publications)
-        key = self._keys.tickers
-        for at in range(0, len(fields), 2 * _FIELDS):
-            await self._commands.ask_for(key.encode(), "HSET", key, *fields[at : at + 2 * _FIELDS])
-
     # What is wanted, and published.
 
     async def _look_who_wants(self) -> None:
         key = self._keys.wanted
         since = int(self._now() - WANTED_SECONDS)
         names = await self._commands.ask_for(key.encode(), "ZRANGEBYSCORE", key, since, "+inf")
-        wanted: dict[str, set[str]] = {}
-        minis = set()
-        for name in names:
-            kind, _, market = name.decode("latin-1").partition("@")
-            if kind == MINI_TICKER.name:
-                minis.add(market)
-            elif kind.startswith("kline_") and kind[len("kline_") :] in INTERVALS:
-                wanted.setdefault(market, set()).add(kind[len("kline_") :])
-        before, self._wanted_minis = self._wanted_minis, minis
-        were_all, self._are_all_wanted = self._are_all_wanted, _ALL.encode() in names
-        now = self._ms()
-        self._tell_anew(now, minis - before, are_all=self._are_all_wanted and not were_all)
+        before, self._demand = self._demand, Demand.of(names)
+        now, markets = self._ms(), self._taken_over
+        self._days.tell_anew(now, markets, before, self._demand)
         for name, known in self._markets.items():
-            for interval in wanted.get(name, ()):
+            wanted = self._demand.intervals.get(name, set())
+            for interval in wanted:
                 known.market.want(interval, now)
-            if name in self._wanted:
-                known.market.unwant(wanted.get(name, ()))
-        self._wanted = wanted
-        self._publish_all()
+            if name in before.intervals:
+                known.market.unwant(wanted)
+        self._days.tell_together(self._demand)
 
-    def _tell_anew(self, now: int, minis: Collection[str], *, are_all: bool) -> None:
-        """Somebody wants the last 24 hours of these markets, or of all, who has not until now."""
-        publications: list[Publication] = []
-        for name in self._markets if are_all else minis:
-            known = self._markets.get(name)
-            found = known.market.ticker(now, again=True) if known is not None and known.waiting is None else None
-            mini = None if found is None else found[1]
-            if mini is not None:
-                self._minis[name] = mini
-                if name in minis:
-                    publications.append((f"{MINI_TICKER.name}@{name}", mini))
-        self._publish(publications)
-
-    def _publish_all(self) -> None:
-        minis, self._minis = self._minis, {}
-        if not self._are_all_wanted:
-            return
-        part: list[bytes] = []
-        size = 2
-        publications = []
-        for mini in minis.values():
-            if part and size + len(mini) + 1 > _ARRAY_BYTES:
-                publications.append((_ALL, _array(part)))
-                part, size = [], 2
-            part.append(mini)
-            size += len(mini) + 1
-        if part:
-            publications.append((_ALL, _array(part)))
-        self._publish(publications)
+    @property
+    def _taken_over(self) -> dict[str, Market]:
+        """The markets that go on, by name."""
+        return {name: known.market for name, known in self._markets.items() if known.waiting is None}
 
     def _publish(self, publications: Sequence[Publication]) -> None:
         if publications:
@@ -450,7 +386,3 @@ class CandleService(MultiService):
 
     def _ms(self) -> int:
         return int(self._now() * 1000)
-
-
-def _array(parts: Sequence[bytes]) -> bytes:
-    return b"[" + b",".join(parts) + b"]"

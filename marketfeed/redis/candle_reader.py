@@ -2,7 +2,7 @@
 
 1. Periods without trades are filled in flat, from the first candle on that there is, up to the period of now.
 2. While no service works nothing is told: what is kept would be taken for the present.
-3. What was read of all markets is good for a second.
+3. What was read of a market's last 24 hours, or of those of all, is good for a second.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from marketfeed.redis.commands import CommandFault, KeyedCommands
 __all__ = ["CandleReader"]
 
 _FRESH_SECONDS = 1.0
+_REMEMBERED = 10_000
 _OF_A_DAY = ("p", "P", "w", "x", "Q", "o", "h", "l", "v", "q", "O", "C", "F", "L", "n")
 _tickers = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -36,32 +37,47 @@ class CandleReader:
         self._keys = keys
         self._calendar = calendar
         self._now = now
-        self._days: dict[str, dict[str, bytes]] = {}
-        self._read_at = 0.0
-        self._is_reading = False
+        self._all: tuple[float, dict[str, dict[str, bytes]]] = (-_FRESH_SECONDS, {})
+        self._known: dict[str, dict[str, bytes]] = {}  # of those that `of` was asked for
+        self._asked: dict[str, float] = {}  # when they were last read, or are being
 
     def of(self, market: str) -> Mapping[str, bytes]:
-        """See `Statistics`: as of a moment ago; nothing, until it has been asked for once."""
-        if not self._is_reading and self._now() - self._read_at >= _FRESH_SECONDS:
-            Deferred.fromCoroutine(self.days())
-        return self._days.get(market, {})
+        """See `Statistics`: as of a moment ago; nothing, until it has been asked for once. It reads this market only,
+        for it is asked as tickers come.
+        """
+        now = self._now()
+        if now - self._asked.get(market, -_FRESH_SECONDS) >= _FRESH_SECONDS:
+            if len(self._asked) >= _REMEMBERED:
+                self._asked.clear()
+                self._known.clear()
+            self._asked[market] = now
+            Deferred.fromCoroutine(self._read(market))
+        return self._known.get(market, {})
+
+    async def _read(self, market: str) -> None:
+        key = self._keys.tickers
+        try:
+            has_leader, ticker = await self._with_lease(key, "HGET", key, market)
+        except CommandFault:
+            return
+        self._known[market] = _fields(ticker) if has_leader and ticker is not None else {}
 
     async def days(self) -> Mapping[str, Mapping[str, bytes]] | None:
         """The fields of a `24hrTicker`, as JSON, of each market; None: nobody knows at the moment."""
-        if self._now() - self._read_at < _FRESH_SECONDS:
-            return self._days
-        self._is_reading = True
+        read_at, days = self._all
+        if self._now() - read_at < _FRESH_SECONDS:
+            return days
         try:
             has_leader, reply = await self._with_lease(self._keys.tickers, "HGETALL", self._keys.tickers)
         except CommandFault:
             return None
-        finally:
-            self._is_reading = False
+        if not has_leader:
+            return None
         items = iter(reply)
         found = {market.decode("latin-1"): _fields(ticker) for market, ticker in zip(items, items, strict=True)}
-        self._days = {market: fields for market, fields in found.items() if fields} if has_leader else {}
-        self._read_at = self._now()
-        return self._days if has_leader else None
+        days = {market: fields for market, fields in found.items() if fields}
+        self._all = self._now(), days
+        return days
 
     async def klines(
         self, market: str, interval: str, start: int | None, end: int | None, limit: int
