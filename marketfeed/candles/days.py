@@ -1,6 +1,7 @@
 """The last 24 hours of all markets: kept in Redis for those who ask, and published for those who want them.
 
-1. They are told of a market when it has changed, and of all once a minute, for time takes trades away.
+1. They are told of a market when it has changed, and of all once a minute, for time takes trades away. What is told
+   is kept already: who asks for it finds it.
 2. Who begins to want them gets what they are now.
 3. The stream about all markets has what has changed since it was last published, in parts of a bounded size.
 """
@@ -52,9 +53,9 @@ class Days:
             ticker, mini = found
             fields += [market.name, ticker]
             publications += self._told(market.name, mini, demand.days)
-        self._publish(publications)
         for at in range(0, len(fields), 2 * _FIELDS):
             await self._commands.ask_for(self._key.encode(), "HSET", self._key, *fields[at : at + 2 * _FIELDS])
+        self._publish(publications)
 
     def tell_anew(self, now: int, markets: Mapping[str, Market], before: Demand, demand: Demand) -> None:
         """Tell those who want something that nobody has wanted before."""

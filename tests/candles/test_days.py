@@ -21,10 +21,11 @@ NOW = 1_800_000_000_000
 
 
 class Kept:
-    """The commands, and what they have kept."""
+    """The commands, and what they have kept. `answer`: to the next ones."""
 
     def __init__(self) -> None:
         self.fields: dict[str, Any] = {}
+        self.answer: Deferred[Any] = succeed(1)
 
     def ask_for(self, key: bytes, *words: bytes | str | int) -> Deferred[Any]:
         assert (key, words[0], words[1]) == (b"p:candles:tickers", "HSET", "p:candles:tickers")
@@ -32,7 +33,7 @@ class Kept:
             assert isinstance(name, str)
             assert isinstance(ticker, bytes)
             self.fields[name] = json.loads(ticker)
-        return succeed(1)
+        return self.answer
 
     def place_of(self, key: bytes) -> object:
         raise AssertionError
@@ -79,6 +80,17 @@ def test_what_has_changed_is_told_and_kept() -> None:
     stage.tell(NOW + 2, [stage.markets["A"]], demand)
     ((stream, mini),) = stage.take()
     assert (stream, mini["c"], stage.kept.fields["A"]["n"]) == ("miniTicker@A", "11", 2)
+
+
+def test_what_is_told_is_kept_already() -> None:
+    """Whoever is told of a market and then asks for it finds it."""
+    stage = Stage("A")
+    stage.kept.answer = Deferred()
+    done = Deferred.fromCoroutine(stage.days.tell(NOW, [], stage.markets.values(), Demand(days=frozenset(["A"]))))
+    assert (stage.kept.fields.keys(), stage.take()) == ({"A"}, [])
+    stage.kept.answer.callback(1)
+    assert done.called
+    assert [stream for stream, _ in stage.take()] == ["miniTicker@A"]
 
 
 def test_who_begins_to_want_them_is_told_what_they_are() -> None:

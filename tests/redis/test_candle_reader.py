@@ -32,12 +32,17 @@ class Kept:
         self.is_away = False
         self.asked: list[str] = []
         self._rows = sorted(rows.items())
-        self._tickers = {name: msgspec.json.encode(ticker) for name, ticker in (tickers or {}).items()}
+        self._tickers: dict[str, bytes] = {}
+        for name, ticker in (tickers or {}).items():
+            self.write(name, ticker)
         self._state: bytes | None = None
         if newest is not None:
             candles = MarketCandles(Calendar(), MINUTE)
             candles.take(trade(1, newest, "7"), newest)
             self._state = msgspec.json.encode(candles.written())
+
+    def write(self, market: str, ticker: Any) -> None:
+        self._tickers[market] = msgspec.json.encode(ticker)
 
     def place_of(self, key: bytes) -> object:
         raise AssertionError
@@ -146,3 +151,12 @@ def test_what_tickers_are_made_whole_with() -> None:
     assert reader(kept).of("A") == {}
     kept.is_away = True
     assert reader(kept).of("A") == {}
+
+
+def test_a_market_that_tickers_were_made_whole_of_makes_no_other_late() -> None:
+    """All are read when they are asked for, however lately one was."""
+    kept = Kept({}, None, {"A": TICKER})
+    reads = reader(kept)
+    reads.of("A")
+    kept.write("B", {**TICKER, "s": "B"})
+    assert answer(reads.days()).keys() == {"A", "B"}

@@ -433,7 +433,8 @@ async def test_what_is_published(harness: Harness) -> None:
         await add(redis, [Sold(number, now, "10.50", "2", False)])
         await add(redis, [Sold(number, now, "20", "1", False)], "OTHER")
         closed = [each["k"]["t"] for each in channel.of(wanted[0]) if each["k"]["x"]]
-        return len(closed) >= 3 and all(channel.of(name) for name in wanted)
+        told_of = {one["s"] for each in channel.of(wanted[2]) for one in each}
+        return len(closed) >= 3 and len(told_of) >= 2 and all(channel.of(name) for name in wanted)
 
     await harness.eventually(has_all)
     assert {name for name, _ in channel.heard} == set(wanted)
