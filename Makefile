@@ -18,6 +18,8 @@ COVERAGE_FLOOR = 85
 .NOTPARALLEL:
 
 export PYTHON CONSTRAINTS
+# What is said to make is not said to the programs that tests run.
+unexport CLIENTS
 # Either would put another Python's modules before those of env/.
 unexport PYTHONHOME PYTHONPATH
 

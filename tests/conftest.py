@@ -17,6 +17,7 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from zope.interface import implementer
 
 from marketfeed.config.options import OPTIONS
+from marketfeed.runtime.logs import Log
 from tests.redis_servers.network import Network, no_network
 from tests.rooms import Room
 from tests.system.harness import Harness
@@ -87,9 +88,10 @@ def started_reactor(twisted_greenlet: object) -> None:
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[LogCapture]:
-    """The log of this test; anything left over at its end is the test's failure."""
+    """The log of this test, with what is of use for debugging; anything left over at its end is the test's failure."""
     before = set(reactor.getDelayedCalls())
     capture = LogCapture()
+    Log.debugging = True  # an output of an earlier test may have wanted less
     globalLogPublisher.addObserver(capture)
     try:
         yield capture

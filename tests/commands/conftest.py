@@ -10,7 +10,6 @@ from twisted.logger import globalLogBeginner
 
 from marketfeed.redis.address import Address, RedisAddress
 from marketfeed.redis.tls import RedisTls
-from marketfeed.runtime.logs import Log
 
 
 def _fake_endpoints(reactor: Any, address: Address, tls: RedisTls) -> Callable[[RedisAddress], str | None]:
@@ -25,4 +24,3 @@ def alone(monkeypatch: pytest.MonkeyPatch, no_variables: None) -> None:
     """No variables, no server, no log."""
     monkeypatch.setattr("marketfeed.redis.where.redis_endpoints", _fake_endpoints)
     monkeypatch.setattr(globalLogBeginner, "beginLoggingTo", lambda observers, redirectStandardIO: None)
-    monkeypatch.setattr(Log, "debugging", Log.debugging)

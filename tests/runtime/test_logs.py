@@ -23,12 +23,6 @@ import marketfeed.runtime.logs
 from marketfeed.runtime.logs import Log, log_to_stderr, make_observer
 
 
-@pytest.fixture(autouse=True)
-def _debugging(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one observer wants to hear is not said to those of later tests."""
-    monkeypatch.setattr(Log, "debugging", Log.debugging)
-
-
 class Reactor:
     """As much of a reactor as an observer needs."""
 

@@ -15,7 +15,7 @@ from tests.redis_servers.process import ServerProcess
 from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.harness import TWISTD, DaemonProcess, Harness
 from tests.system.lean import LeanClients
-from tests.system.numbered import OTHERS, Engine, Follower
+from tests.system.numbered import OTHERS, Engine, Follower, Sent
 
 __all__ = ["KINDS", "ClusterStage", "held_in", "in_thread", "numbers_in", "streams_of", "words"]
 
@@ -106,6 +106,19 @@ class ClusterStage:
 
         await self.harness.eventually(all_go_on)
 
+    async def explained(self, sent: Sent, last: int, late_until: float) -> None:
+        """The client has, or knows that it has not, what somebody else has sent. See `Follower.unexplained`."""
+        found: list[str] = []
+
+        def is_well() -> bool:
+            found[:] = self.follower.unexplained(sent, last, late_until)
+            return not found
+
+        try:
+            await self.harness.eventually(is_well)
+        except AssertionError:
+            raise AssertionError(f"{len(found)}:\n" + "\n".join(found[:10])) from None
+
     async def served(self) -> None:
         """Until the cluster serves all its slots."""
         await in_thread(self.cluster.wait_served)
@@ -120,10 +133,10 @@ class ClusterStage:
         """The names of the links that have been lost so far."""
         return {outage["link"] for outage in (await self.status())["outages"]}
 
-    async def ends_well(self) -> None:
+    async def ends_well(self, late_until: float = 0) -> None:
         """Nothing is missing without a word, and of Redis Streams nothing that Redis holds.
 
-        Of the last publications, which may be on their way, nothing is said.
+        Of the last publications, which may be on their way, nothing is said. `late_until`: see `Follower.unexplained`.
         """
         last = self.engine.number
         await self.goes_on()
@@ -131,7 +144,7 @@ class ClusterStage:
         if self.kind == "streams":
             wrong = await self._unlike()
         else:
-            wrong = [line for each in self.followers for line in each.unexplained(self.engine.sent, last)]
+            wrong = [line for each in self.followers for line in each.unexplained(self.engine.sent, last, late_until)]
         assert not wrong, f"{len(wrong)}:\n" + "\n".join(wrong[:10])
         for daemon in self.daemons:
             assert await daemon.stop() == 0

@@ -23,7 +23,7 @@ from tests.redis_servers.sentinel import SentinelTrio
 from tests.system.cluster_stage import KINDS, in_thread, numbers_in, streams_of, words
 from tests.system.harness import Harness
 from tests.system.lean import LeanClients
-from tests.system.numbered import AtServers, Engine, Follower, Publisher
+from tests.system.numbered import AtServers, Engine, Follower, Publisher, now_ms
 
 __all__ = ["ClusterFaults", "GroupFaults", "SentinelFaults"]
 
@@ -38,8 +38,8 @@ class GroupFaults(ABC):
     """Draws faults, and judges what came of what was published meanwhile.
 
     `counts`: how many faults of each kind there were; `recoveries`: s from when Redis served again until everybody had
-    what was published then; `published`: all that was acknowledged. `affected`: the streams that a fault is about.
-    `is_apart`: others hear of no gap.
+    what was published then; `published`: all that was acknowledged. `affected`: the streams that a fault is about;
+    `cut_at`: when the network was cut, in ms since 1970. `is_apart`: others hear of no gap.
     """
 
     is_apart = False
@@ -58,6 +58,7 @@ class GroupFaults(ABC):
         self._kinds = list(self.kinds())
         self._drawn: list[_Kind] = []
         self.affected: set[str] = set()
+        self.cut_at = 0
         self.published = 0
         self.counts: dict[str, int] = defaultdict(int)
         self.recoveries: list[float] = []
@@ -103,6 +104,7 @@ class GroupFaults(ABC):
         name = fault.__name__.strip("_")
         self.counts[name] += 1
         self.affected.clear()
+        self.cut_at = 0
         engine = self._engine = Engine(
             self.publisher(), self.streams, words(self.kind), first=self._number, share=_SHARE, pause=0.005
         )
@@ -146,7 +148,9 @@ class GroupFaults(ABC):
         def wrong() -> list[str]:
             if self.kind == "streams":
                 return [line for each in self._followers for line in each.unlike(held)]
-            return [line for each in self._followers for line in each.unexplained(engine.sent, engine.number)]
+            return [
+                line for each in self._followers for line in each.unexplained(engine.sent, engine.number, self.cut_at)
+            ]
 
         def is_well() -> bool:
             found[:] = wrong()
@@ -296,6 +300,7 @@ class ClusterFaults(GroupFaults):
         far, *near = self._cluster.nodes
         self.affected |= await in_thread(self._streams_of, far)
         await in_thread(self._network.cut)
+        self.cut_at = now_ms()
         try:
             await self.serves_again(lambda: self._wait_without_far(near))
         finally:

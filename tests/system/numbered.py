@@ -5,6 +5,8 @@
 2. What was acknowledged, and did not come, lies in time inside a gap of just that stream. What is kept in Redis comes:
    once, and in its order.
 3. Within an open gap nothing comes, and gaps begin and end in turn.
+4. What a node of a cluster had sent to its replica when the network was cut is with the kernel. It arrives there when
+   the network is whole, and goes to whoever watches at what is the master by then: late, or a second time.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from tests.redis_servers.process import ServerProcess
 from tests.system.harness import trade
 from tests.system.lean import LeanClient
 
-__all__ = ["OTHERS", "AtServers", "Engine", "Follower", "Publisher", "Span", "now_ms"]
+__all__ = ["OTHERS", "AtServers", "Engine", "Follower", "Publisher", "Sent", "Span", "now_ms"]
 
 OTHERS = 1 << 40
 """From here on numbers are of another engine."""
@@ -32,6 +34,9 @@ _MOST_WAIT = 0.5
 
 Span = tuple[int, float]
 """Two moments, in ms since 1970."""
+
+Sent = Mapping[str, Mapping[int, tuple[int, int]]]
+"""Stream → number → between which two moments it was published, in ms since 1970."""
 
 
 def now_ms() -> int:
@@ -214,10 +219,11 @@ class Follower(LeanClient):
         """All gaps of a stream, also the one that is open."""
         return [*self.gaps[stream], *([(self.open[stream], float("inf"))] if stream in self.open else [])]
 
-    def unexplained(
-        self, sent: Mapping[str, Mapping[int, tuple[int, int]]], last: int, *, in_order: bool = True
-    ) -> list[str]:
-        """What is wrong with what came of what was acknowledged, up to a number, as lines, where nothing is kept."""
+    def unexplained(self, sent: Sent, last: int, late_until: float = 0) -> list[str]:
+        """What is wrong with what came of what was acknowledged, up to a number, as lines, where nothing is kept.
+
+        `late_until`: what was published before this moment, in ms since 1970, may have come late, or once more.
+        """
         found = list(self.faults)
         for stream, got in self.got.items():
             spans, seen, known = self.spans(stream), set(got), sent.get(stream, {})
@@ -226,7 +232,7 @@ class Follower(LeanClient):
                     continue
                 if not any(since <= ended and begun <= until for since, until in spans):
                     found.append(f"{stream}: {number}, published from {begun} to {ended}, is not in {spans}")
-            found += self._disorder(stream, [number for number in got if number in known], in_order=in_order)
+            found += self._disorder(stream, _without_late(got, known, late_until), in_order=True)
         return found
 
     def unlike(self, expected: Mapping[str, Sequence[int]]) -> list[str]:
@@ -262,3 +268,12 @@ class Follower(LeanClient):
         if in_order:
             lines += [f"{stream}: {then} after {first}" for first, then in pairwise(got) if then < first][:3]
         return lines
+
+
+def _without_late(got: Iterable[int], known: Mapping[int, tuple[int, int]], late_until: float) -> list[int]:
+    """Those that are known, in the order in which they came, but for what was published before then and came late."""
+    found: list[int] = []
+    for number in got:
+        if number in known and not (found and number <= found[-1] and known[number][0] <= late_until):
+            found.append(number)
+    return found

@@ -233,11 +233,11 @@ async def test_a_partition_with_the_old_master_alive(
                 stream: {number: at for number, at in each.items() if at[1] <= ends[stream] or at[0] >= back_at}
                 for stream, each in far.sent.items()
             }
-            await harness.eventually(lambda: not stage.follower.unexplained(sent, last))
+            await stage.explained(sent, last, back_at)
             assert any(cut_at < begun for each in sent.values() for begun, _ in each.values())
         if kind == "sharded":
             assert stage.follower.touched() == set(of_old)
-        await stage.ends_well()
+        await stage.ends_well(back_at)
 
 
 @pytest.mark.parametrize(("flavour", "kind"), [("redis", "sharded"), ("valkey", "streams")])
