@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import subprocess
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Network(Started):
     """A far side, and the link to it."""
 
     def __init__(self) -> None:
-        number = random.SystemRandom().randrange(0x2000)  # of /28 in 198.18.0.0/15
+        number, self._claim = _claim_number()
         second, third, fourth = 18 + (number >> 12), (number >> 4) & 0xFF, (number & 0xF) << 4
         base = f"198.{second}.{third}"
         self._names = [(f"mf{number:x}{kind}n", f"mf{number:x}{kind}f") for kind in "lc"]
@@ -83,9 +84,22 @@ class Network(Started):
             self._holder.wait()
             for near, _ in self._names:
                 subprocess.run([_path("ip"), "link", "delete", near], stderr=subprocess.DEVNULL, check=False)
+        self._claim.close()
 
     def _far(self, *words: str) -> None:
         subprocess.run([*self.far.prefix, _path("ip"), *words], check=True, capture_output=True, text=True)
+
+
+def _claim_number() -> tuple[int, socket.socket]:
+    """The number of a /28 in 198.18.0.0/15 that nobody else has while this socket is open."""
+    while True:
+        number, claim = random.SystemRandom().randrange(0x2000), socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0marketfeed.network.{number}")
+        except OSError:
+            claim.close()
+        else:
+            return number, claim
 
 
 def _ip(*words: str) -> None:
