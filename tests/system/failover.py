@@ -57,10 +57,10 @@ class Engine:
         return bool(times) and max(times) - min(times) >= 1000 * seconds
 
     def _has_moved(self) -> bool:
-        """Whether it is told of another master than it publishes at; where nobody tells, it stays."""
+        """Whether it is told of another master than it publishes at; where nobody tells, or dies over it, it stays."""
         try:
             return self._master() is not self.is_at
-        except StopIteration:
+        except (OSError, hiredis.HiredisError, StopIteration):
             return False
 
     def _run(self) -> None:

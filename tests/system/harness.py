@@ -462,6 +462,7 @@ class Harness:
             if done is not None:
                 await done
         for process in self._processes:
+            print(*process.lines.all[-50:], sep="\n")  # pytest shows it where the test fails
             process.signal("KILL")
             await process.wait()
 

@@ -110,7 +110,8 @@ async def test_what_one_instance_hears_the_other_lists(harness: Harness) -> None
     engine = await redis.connect()
     hears, other = [await harness.daemon("--channel-prefix", "md:", redis=redis) for _ in range(2)]
     client = await harness.client(hears, "/stream?streams=trade@TATA_INR/trade@NO_INR")
-    await harness.eventually(lambda: _has(engine, "md:trade@TATA_INR"))
+    for stream in ("trade@TATA_INR", "trade@NO_INR"):  # nothing comes before all are confirmed
+        await harness.eventually(lambda name=f"md:{stream}": _has(engine, name))
     await engine.publish("md:trade@TATA_INR", trade())
     await client.next()
     talk = await Talk.begin(harness, other)

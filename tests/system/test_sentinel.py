@@ -61,7 +61,7 @@ class Stage:
             await self.harness.eventually(lambda: {each for each in kept if each > first} <= self.follower.got)
         assert self.follower.faults == []
         if self.source == "pubsub":
-            assert self.follower.unexplained(self.engine.sent) == []
+            await self.harness.eventually(lambda: not self.follower.unexplained(self.engine.sent))
         assert await self.daemon.stop() == 0
         assert not [line for line in self.daemon.lines if " critical " in line or "Traceback" in line]
 
