@@ -24,7 +24,7 @@ from marketfeed.api.routes import plain_answers, rest_answers
 from marketfeed.config.settings import Settings, changed
 from marketfeed.daemon.admin_port import admin_port, make_views
 from marketfeed.daemon.checks import endpoint, fitting, keys_of, log_output, read_files
-from marketfeed.daemon.redis_side import make_feed
+from marketfeed.daemon.redis_side import declared_markets, make_feed
 from marketfeed.daemon.reload import Changeable, Reload
 from marketfeed.daemon.report import Report
 from marketfeed.daemon.root import Daemon
@@ -73,7 +73,7 @@ def build(
     room, most = room_for_connections(files)  # of clients, and of handshakes
     fit = partial(fitting, room=room, share=share)
     max_connections = fit(settings, notes)
-    markets = Markets(settings.markets)
+    markets = Markets(declared_markets(settings))
     kinds = StreamKinds(settings.all_kinds, markets.aliases, rebuilds=settings.payloads == "binance")
     users = UserManager(reactor, max_connections, 0.0 if settings.demo else settings.drain_seconds, time.time)
     collector = GarbageCollector(reactor, lambda: len(users))

@@ -21,6 +21,7 @@ from marketfeed.hub.hub import Hub
 from marketfeed.model.candle_store import KEEP, CandleKeys
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds import BUILT_IN
+from marketfeed.model.markets import Market
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.model.streams import StreamKinds
 from marketfeed.redis.archive import RedisArchive
@@ -44,7 +45,7 @@ from marketfeed.redis.stream_snapshots import StreamSnapshots
 from marketfeed.redis.turn_flush import TurnFlush
 from marketfeed.redis.where import Where, find_redis
 
-__all__ = ["Feed", "StartFault", "check_redis_files", "demo_globs", "make_feed", "make_market"]
+__all__ = ["Feed", "StartFault", "check_redis_files", "declared_markets", "demo_globs", "make_feed", "make_market"]
 
 _DEMO_HOURS = 6
 """For so long the simulated market has been open when it begins."""
@@ -205,6 +206,14 @@ def demo_globs() -> tuple[str, ...]:
     """All streams of the simulated market, as `--warm` names them."""
     kinds = [kind for kind in BUILT_IN if kind.is_published]
     return tuple([f"{kind.name}@{each.market}" for each in INSTRUMENTS for kind in kinds])
+
+
+def declared_markets(settings: Settings) -> tuple[Market, ...]:
+    """What the operator declares, and what is traded in the simulated market, where there is one."""
+    if not settings.demo:
+        return settings.markets
+    traded = (Market(each.market, each.base, each.quote, each.price_step, each.quantity_step) for each in INSTRUMENTS)
+    return (*traded, *settings.markets)
 
 
 def _listen(redis: _Redis, patterns: Sequence[bytes], heard: Callable[[bytes], None]) -> IService:

@@ -19,7 +19,7 @@ from marketfeed.access.keys import KeyFiles
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.listing import Listing
 from marketfeed.config.settings import BadSetting, Settings
-from marketfeed.daemon.redis_side import StartFault
+from marketfeed.daemon.redis_side import StartFault, declared_markets
 from marketfeed.hub.hub import Hub
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import StreamKind
@@ -170,7 +170,7 @@ class Reload:
         for kind in added:
             parts.kinds.add(kind)
         if differs("markets"):
-            parts.listing.declared = markets = Markets(new.markets)
+            parts.listing.declared = markets = Markets(declared_markets(new))
             parts.kinds.aliases = markets.aliases
         of_file = [f"streams.{kind.name}" for kind in added] + ["markets"] * differs("markets")
         return sorted(filter(differs, RELOADED)) + of_file

@@ -40,6 +40,7 @@ AGAIN_SECONDS = 3600.0
 KEPT_SECONDS = 7 * 86400.0
 MOST_MARKETS = 10_000
 _AGAIN_AT_FIRST = 0.1
+_HEARD_SECONDS = 1.0
 
 
 def market_list_key(prefix: str) -> str:
@@ -66,8 +67,8 @@ class MarketList(Service):
         self._now = now
         self._said: dict[str, float] = {}  # when this process has last told Redis of a market, in s since 1970
         self._read: frozenset[str] = frozenset()
-        self.markets: frozenset[str] = frozenset()
-        """Their names; the same object for as long as they are the same."""
+        self._markets: frozenset[str] = frozenset()
+        self._heard_until = 0.0  # of the clock: until then nobody is asked again what was heard here
         self._fault = ""
         self._work: Deferred[Any] | None = None
         self._clock = clock
@@ -89,6 +90,13 @@ class MarketList(Service):
         if self._work is not None:
             self._work.cancel()
         self._settle_waiting()
+
+    @property
+    def markets(self) -> frozenset[str]:
+        """Their names; the same object for as long as they are the same. What was heard here is in it within 1 s."""
+        if self._clock.seconds() >= self._heard_until:
+            self._settle(self._heard())
+        return self._markets
 
     def known(self) -> Deferred[None]:
         """Wait until `markets` are those of all instances, or cannot be. It never fails; who goes cancels it."""
@@ -163,9 +171,10 @@ class MarketList(Service):
         self._read = frozenset(filter(is_market, [name.decode("latin-1") for name in found]))
 
     def _settle(self, heard: Iterable[str]) -> None:
+        self._heard_until = self._clock.seconds() + _HEARD_SECONDS
         markets = self._read.union(heard)
-        if markets != self.markets:
-            self.markets = markets
+        if markets != self._markets:
+            self._markets = markets
 
 
 def _oldest(now: float) -> str:

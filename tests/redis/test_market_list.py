@@ -98,6 +98,17 @@ def test_what_one_hears_all_know(world: World) -> None:
     assert world.look() is world.look()
 
 
+def test_what_is_heard_here_is_there_at_once(world: World) -> None:
+    """Before the next look, in a second. Who asks often does not look through all streams each time."""
+    assert world.list.markets == frozenset()
+    world.heard = {"A"}
+    assert world.list.markets == frozenset()
+    world.clock.advance(1)
+    assert world.list.markets == {"A"}
+    assert world.list.markets is world.list.markets
+    assert "ZADD" not in world.redis.asked
+
+
 def test_a_market_is_told_again_once_in_a_while(world: World) -> None:
     """Not each time that it is heard."""
     world.heard = {"A"}

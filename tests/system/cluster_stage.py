@@ -111,7 +111,7 @@ class ClusterStage:
         found: list[str] = []
 
         def is_well() -> bool:
-            found[:] = self.follower.unexplained(sent, last, late_until)
+            found[:] = self._unexplained(self.follower, sent, last, late_until)
             return not found
 
         try:
@@ -144,11 +144,16 @@ class ClusterStage:
         if self.kind == "streams":
             wrong = await self._unlike()
         else:
-            wrong = [line for each in self.followers for line in each.unexplained(self.engine.sent, last, late_until)]
+            wrong = [
+                line for each in self.followers for line in self._unexplained(each, self.engine.sent, last, late_until)
+            ]
         assert not wrong, f"{len(wrong)}:\n" + "\n".join(wrong[:10])
         for daemon in self.daemons:
             assert await daemon.stop() == 0
             assert not [line for line in daemon.lines if " critical " in line or "Traceback" in line]
+
+    def _unexplained(self, follower: Follower, sent: Sent, last: int, late_until: float) -> list[str]:
+        return follower.unexplained(sent, last, late_until, is_passed_on=self.kind == "classic")
 
     async def _unlike(self) -> list[str]:
         held = await in_thread(held_in, self.cluster, self.streams)

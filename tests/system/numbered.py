@@ -219,10 +219,11 @@ class Follower(LeanClient):
         """All gaps of a stream, also the one that is open."""
         return [*self.gaps[stream], *([(self.open[stream], float("inf"))] if stream in self.open else [])]
 
-    def unexplained(self, sent: Sent, last: int, late_until: float = 0) -> list[str]:
+    def unexplained(self, sent: Sent, last: int, late_until: float = 0, *, is_passed_on: bool = False) -> list[str]:
         """What is wrong with what came of what was acknowledged, up to a number, as lines, where nothing is kept.
 
         `late_until`: what was published before this moment, in ms since 1970, may have come late, or once more.
+        `is_passed_on`: all nodes hear all, each at its own time, and behind a gap it may be another node that is heard.
         """
         found = list(self.faults)
         for stream, got in self.got.items():
@@ -232,7 +233,8 @@ class Follower(LeanClient):
                     continue
                 if not any(since <= ended and begun <= until for since, until in spans):
                     found.append(f"{stream}: {number}, published from {begun} to {ended}, is not in {spans}")
-            found += self._disorder(stream, _without_late(got, known, late_until), in_order=True)
+            late = max([late_until, *[end for _, end in self.gaps[stream]]]) if is_passed_on else late_until
+            found += self._disorder(stream, _without_late(got, known, late), in_order=True)
         return found
 
     def unlike(self, expected: Mapping[str, Sequence[int]]) -> list[str]:

@@ -514,6 +514,9 @@ async def test_a_demo_needs_nothing(harness: Harness) -> None:
         message = await client.next()
         assert message["stream"].startswith(message["data"]["e"])
         seen[message["stream"]] += 1
+    _, _, markets = await harness.http(daemon, "GET /api/v3/exchangeInfo?symbol=TATA_INR HTTP/1.1\nHost: localhost")
+    (market,) = json.loads(markets)["symbols"]
+    assert (market["baseAsset"], market["filters"][0]["tickSize"]) == ("TATA", "0.05")
     (child,) = children(daemon.process.pid)
     assert await daemon.stop("TERM") == 0
     assert not is_running(child)

@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 
 from marketfeed.boundaries import Past, Pasts
 from marketfeed.config.settings import Settings
-from marketfeed.daemon.redis_side import demo_globs
+from marketfeed.daemon.redis_side import declared_markets, demo_globs
 from marketfeed.daemon.reload import Reload
 from marketfeed.daemon.workers import messages
 from marketfeed.daemon.workers.answers import Answers
@@ -73,7 +73,8 @@ class Place(msgspec.Struct, frozen=True):
         """The settings as they are for a worker: what there is once for all is its parent's."""
         if settings.demo:
             warm = (*settings.warm, *demo_globs())
-            settings = msgspec.structs.replace(settings, demo=False, warm=warm, drain_seconds=0.0)
+            markets = declared_markets(settings)
+            settings = msgspec.structs.replace(settings, demo=False, warm=warm, markets=markets, drain_seconds=0.0)
         settings = msgspec.structs.replace(settings, candles=False)
         if self.role.server is not None:
             settings = msgspec.structs.replace(settings, redis=RedisAddress(path=self.role.server))

@@ -91,6 +91,7 @@ class TestWorker:
         settled = place.settle(Settings(workers=2, demo=True, redis=EMBEDDED, warm=("depth@A",)))
         assert (settled.redis, settled.demo, settled.drain_seconds) == (RedisAddress(path="/run/redis.sock"), False, 0)
         assert settled.warm == ("depth@A", *demo_globs())
+        assert "TATA_INR" in [each.name for each in settled.markets]
         assert settled.port == "tcp:80"
 
     def test_it_heeds_no_signals(self) -> None:
