@@ -3,8 +3,9 @@
 1. Without patterns every public stream is permitted, and of the private ones those whose market is the user.
 2. With patterns nothing is permitted that none of them covers. `*` as a kind stands for the public kinds only.
 3. A user whose name is no market gets no private stream, whatever the patterns say.
-4. `${sub}` is the user to the letter: a `*` in a user's name stands for a `*`, and so for no market at all.
-5. Patterns are few and short. Most are looked up, however many there are; the others are tried one after the other, but
+4. A stream with the data of all markets is for those who may have each of them: a pattern covers it by a market of `*`.
+5. `${sub}` is the user to the letter: a `*` in a user's name stands for a `*`, and so for no market at all.
+6. Patterns are few and short. Most are looked up, however many there are; the others are tried one after the other, but
    none by trying again, so that what a token costs is bounded.
 """
 
@@ -56,11 +57,12 @@ class StreamPatterns(tuple[StreamPattern, ...]):
     def cover(self, stream: StreamName) -> bool:
         """Whether `stream` is one of theirs."""
         kind = stream.kind
-        markets = self._markets.get(kind.name)
-        if markets is not None and markets.have(stream.market):
+        market = "" if kind.all_of else stream.market  # nothing but a star alone covers the empty one
+        markets = self._markets.get(kind.all_of or kind.name)
+        if markets is not None and markets.have(market):
             return True
         markets = None if kind.private else self._markets.get(_ANY)
-        return markets is not None and markets.have(stream.market)
+        return markets is not None and markets.have(market)
 
 
 class _Markets:

@@ -99,7 +99,7 @@ class StreamKinds:
             )
         if kind.only and market != kind.only:
             raise BadStreamName(f"bad stream name {_shown(spelling)}: expected {kind.name}@{kind.only}")
-        if not kind.private:  # there it is a user, who is nobody else
+        if not (kind.private or kind.only):  # there it is a user, who is nobody else, or no market at all
             market = self.aliases.get(market, market)
         in_ms = _rate(kind, rate, spelling) if rate_at else (on_paths and kind.path_rate) or kind.rate
         view = kind.view or (kind.path_view if on_paths and self._rebuilds else View.ENGINE)

@@ -159,6 +159,38 @@ class TestPatterns:
             )
             assert identity("alice", *map("@".join, patterns), "x@x").permits(name) == expected
 
+    @pytest.mark.parametrize(
+        ("patterns", "has_all"),
+        [
+            ([], True),
+            (["miniTicker@*"], True),
+            (["trade@*", "miniTicker@**"], True),
+            (["*@*"], True),
+            (["*@arr"], False),
+            (["*@a*"], False),
+            (["*@*r"], False),
+            (["*@*r*"], False),
+            (["miniTicker@arr"], False),
+            (["miniTicker@A*", "ticker@*"], False),
+            (["miniTicker@${sub}"], False),
+        ],
+    )
+    def test_all_markets_in_one_stream(self, patterns: list[str], has_all: bool) -> None:
+        """It is for those who may have each of them, and its name is no market that a pattern could cover."""
+        assert permits(identity("arr", *patterns), "!miniTicker@arr") == has_all
+
+    @property_test
+    @given(
+        st.lists(
+            st.builds("{}@{}".format, st.sampled_from(("*", "trade", "miniTicker", "orders")), few.filter(bool)),
+            min_size=1,
+        )
+    )
+    def test_who_has_all_markets_in_one_stream_has_each(self, patterns: list[str]) -> None:
+        """And the other way: a market with no letter of the patterns is had only by who may have any."""
+        who = identity("alice", *patterns)
+        assert permits(who, "!miniTicker@arr") == permits(who, "miniTicker@C")
+
     def test_what_has_to_be_tried(self) -> None:
         """Names, beginnings and ends are looked up, however many there are."""
         looked_up = [

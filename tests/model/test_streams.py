@@ -227,6 +227,8 @@ def test_aliases() -> None:
     assert str(kinds.parse("orders@TATAINR")) == "orders@TATAINR", "who is another user"
     kinds.aliases = {"TATAINR": "tata.inr"}
     assert str(kinds.parse("tatainr@depth")) == "depth@tata.inr"
+    kinds.aliases = {"arr": "TATA_INR"}
+    assert str(kinds.parse("!miniTicker@arr")) == "!miniTicker@arr", "which is no market"
     kinds.aliases = {}
     assert str(kinds.parse("tatainr@depth")) == "depth@TATAINR"
 

@@ -81,7 +81,8 @@ class StreamKind(msgspec.Struct, frozen=True):
     says none, on `/stream` and `/ws`, and `rate` on any path; 0: none. `path_view`: as what its publications come on
     these two. `made_from`: the kind from whose publications the daemon makes those of this one, as `view` has it;
     `from_book`: how it makes them from the books of another one. `is_final`: whether a publication
-    stays as it is, of a kind whose last publications are those that do.
+    stays as it is, of a kind whose last publications are those that do. `all_of`: the kind, by name, of which it has
+    all markets in one; who may have each of them may have this.
     """
 
     name: str
@@ -103,6 +104,7 @@ class StreamKind(msgspec.Struct, frozen=True):
     rate: int = 0
     from_book: FromBook | None = None
     is_final: Callable[[bytes], bool] | None = None
+    all_of: str = ""
 
     @property
     def is_published(self) -> bool:

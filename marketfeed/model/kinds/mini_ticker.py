@@ -49,6 +49,7 @@ ALL_MINI_TICKERS = StreamKind(
     LossPolicy.MERGE,
     shape=Shape(list[_MiniTicker]),
     only="arr",
+    all_of=MINI_TICKER.name,
     message=MarketsMessage.parse,
     state=MarketsState,
     from_candles=True,
