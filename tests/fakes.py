@@ -166,10 +166,12 @@ class FakeBooks:
 
 
 class FakeCandles:
-    """Has one candle of every market, and 24 hours of A; with `is_away` nobody makes any."""
+    """Has one candle of every market, and 24 hours of A; with `is_away` nobody makes any. `last`: A's last price."""
 
     def __init__(self) -> None:
         self.is_away = False
+        self.last = "1"
+        self._days: dict[str, dict[str, bytes]] = {}
         self.asked: list[tuple[str, str, int | None, int | None, int]] = []
 
     async def klines(
@@ -179,8 +181,15 @@ class FakeCandles:
         return None if self.is_away else [Row(0, "1", "1", "1", "1", "5", 59_999, "5", 1, "0", "0")]
 
     async def days(self) -> dict[str, dict[str, bytes]] | None:
-        texts = dict.fromkeys("pPwxcQohlvq", b'"1"')
-        return None if self.is_away else {"A": {**texts, **dict.fromkeys("OCFLn", b"1")}}
+        day = await self.day("A")
+        if day and self._days.get("A") != day:
+            self._days = {"A": day}
+        return None if self.is_away else self._days
+
+    async def day(self, market: str) -> dict[str, bytes] | None:
+        texts = {**dict.fromkeys("pPwxQohlvq", b'"1"'), "c": b'"%b"' % self.last.encode()}
+        day = {**texts, **dict.fromkeys("OCFLn", b"1")} if market == "A" else {}
+        return None if self.is_away else day
 
 
 class FakeSource:

@@ -1,32 +1,38 @@
 """Candles, and the last 24 hours, in plain answers as Binance shapes them: `GET /api/v3/klines`, `uiKlines`,
 `ticker/24hr` and `ticker/price`.
 
-They are those of the candle service (docs/market-data.md#candles). While none works, the answer is 503.
+1. They are those of the candle service (docs/market-data.md#candles). While none works, the answer is 503.
+2. What was written is good for a second, for all who ask for the same; of that the oldest goes first where it is much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
 from marketfeed.api.listing import Listing
-from marketfeed.api.market_data import as_json
+from marketfeed.api.market_data import as_json, kept_for
 from marketfeed.api.query import BAD_INTERVAL, MISSING, BadQuery, Query
 from marketfeed.boundaries import Statistics
 from marketfeed.http.response import Response
 from marketfeed.model.candle_store import Row
 from marketfeed.model.identity import Identity
 from marketfeed.model.kinds.kline import INTERVALS
-from marketfeed.model.streams import StreamKinds
+from marketfeed.model.kinds.mini_ticker import MINI_TICKER
+from marketfeed.model.streams import StreamKinds, StreamName
+from marketfeed.runtime.shared_reads import SharedReads
 
 __all__ = ["CandleStock", "DayTickers", "Klines"]
 
 _USUAL, _MOST = 500, 1000
 _AWAY = as_json(Response(503, "no candles at the moment: nobody makes any", (("Retry-After", "5"),)))
 _NOT_COVERED = as_json(Response(403, "the token does not cover this market"))
-_FRESH = "max-age=1"
+_UNHEARD = as_json(Response(503, "nothing is known of this market: it has had no trade yet", (("Retry-After", "10"),)))
+_FRESH_SECONDS = 1
+_MOST_BYTES = 16 * 2**20
 _CSV = "open time,open,high,low,close,volume,close time,quote volume,trades,taker volume,taker quote volume"
 _ZERO = b'"0.00000000"'
 _DAY_NAMES = {
@@ -50,17 +56,21 @@ class CandleStock(Protocol):
     ) -> Awaitable[list[Row] | None]:
         """Those that begin between these times; None: nobody knows at the moment."""
 
+    def day(self, market: str) -> Awaitable[Mapping[str, bytes] | None]:
+        """The last 24 hours of a market; empty, where it had no trade yet; None: the same."""
+
     def days(self) -> Awaitable[Mapping[str, Mapping[str, bytes]] | None]:
-        """The last 24 hours of each market; None: the same."""
+        """Those of each market that had one; the same object for as long as they are the same."""
 
 
 class Klines:
-    """Finds candles."""
+    """Finds candles. `now`: in s."""
 
-    def __init__(self, stock: CandleStock, kinds: StreamKinds, listing: Listing) -> None:
+    def __init__(self, stock: CandleStock, kinds: StreamKinds, listing: Listing, now: Callable[[], float]) -> None:
         self._stock = stock
         self._kinds = kinds
         self._listing = listing
+        self._written = SharedReads[bytes](now, _FRESH_SECONDS, _MOST_BYTES, _size)
 
     async def find(self, identity: Identity, query: Query) -> Response:
         """The answer to a request; see `market_data.Find`."""
@@ -75,13 +85,28 @@ class Klines:
             raise BadQuery("format: expected csv, or nothing")
         if not identity.permits(self._kinds.parse(f"kline_{interval}@{market}")):
             return _NOT_COVERED
-        rows = await self._stock.klines(market, interval, start, end, limit)
-        if rows is None:
+        wanted = market, interval, start, end, limit
+        is_csv = form == "csv"
+        body = await self._written.get((*wanted, is_csv), partial(self._write, *wanted, is_csv=is_csv))
+        if body is None:
             return _AWAY
-        if form == "csv":
-            lines = [",".join(map(str, msgspec.structs.astuple(row)[:-1])) for row in rows]
-            return Response(200, "\n".join([_CSV, *lines]), cache=_FRESH, media="text/csv; charset=utf-8")
-        return Response(200, "candles", cache=_FRESH, json=msgspec.json.encode(rows))
+        cache = kept_for(identity, _FRESH_SECONDS)
+        if is_csv:
+            return Response(200, body.decode(), cache=cache, media="text/csv; charset=utf-8")
+        return Response(200, "candles", cache=cache, json=body)
+
+    async def _write(
+        self, market: str, interval: str, start: int | None, end: int | None, limit: int, *, is_csv: bool
+    ) -> bytes | None:
+        rows = await self._stock.klines(market, interval, start, end, limit)
+        if rows is None or not is_csv:
+            return None if rows is None else msgspec.json.encode(rows)
+        return "\n".join([_CSV, *(",".join(map(str, msgspec.structs.astuple(row)[:-1])) for row in rows)]).encode()
+
+
+def _size(body: bytes) -> int:
+    """What is kept of it, about: with its key."""
+    return 512 + len(body)
 
 
 class DayTickers:
@@ -92,6 +117,8 @@ class DayTickers:
         self._books = books
         self._kinds = kinds
         self._listing = listing
+        self._written: dict[tuple[str, int], bytes] = {}  # by market, and how many fields
+        self._written_of: object = None
 
     async def find(self, identity: Identity, query: Query) -> Response:
         """The answer to `ticker/24hr`; see `market_data.Find`."""
@@ -106,21 +133,31 @@ class DayTickers:
 
     async def _find(self, identity: Identity, query: Query, names: Mapping[str, str]) -> Response:
         asked = query.symbols()
-        one = self._listing.resolve(asked) if isinstance(asked, str) else None
-        if one is not None and not self._permits(identity, one):
-            return _NOT_COVERED
+        if isinstance(asked, str):
+            return await self._find_one(identity, self._listing.resolve(asked), names)
         days = await self._stock.days()
-        if days is None or (one is not None and one not in days):
+        if days is None:
             return _AWAY
-        if one is not None:
-            return Response(200, "24 hours", cache=_FRESH, json=self._row(one, days[one], names))
         wanted = sorted(days) if asked is None else [self._listing.resolve(each) for each in asked]
-        rows = [
-            self._row(market, days[market], names)
-            for market in wanted
-            if market in days and self._permits(identity, market)
-        ]
-        return Response(200, "24 hours", cache=_FRESH, json=b"[%b]" % b",".join(rows))
+        if self._written_of is not days:
+            self._written_of, self._written = days, {}
+        written, rows = self._written, []
+        for market in wanted:
+            if market in days and self._permits(identity, market):
+                key = market, len(names)
+                row = written.get(key)
+                if row is None:
+                    row = written[key] = self._row(market, days[market], names)
+                rows.append(row)
+        return Response(200, "24 hours", cache=kept_for(identity, _FRESH_SECONDS), json=b"[%b]" % b",".join(rows))
+
+    async def _find_one(self, identity: Identity, market: str, names: Mapping[str, str]) -> Response:
+        if not self._permits(identity, market):
+            return _NOT_COVERED
+        day = await self._stock.day(market)
+        if not day:
+            return _AWAY if day is None else _UNHEARD
+        return Response(200, "24 hours", cache=kept_for(identity, _FRESH_SECONDS), json=self._row(market, day, names))
 
     def _row(self, market: str, day: Mapping[str, bytes], names: Mapping[str, str]) -> bytes:
         known = {**dict.fromkeys("bBaA", _ZERO), **(self._books.of(market) if "bidPrice" in names else {}), **day}
@@ -128,4 +165,5 @@ class DayTickers:
         return b'{"symbol":"%b",%b}' % (market.encode(), b",".join(fields))
 
     def _permits(self, identity: Identity, market: str) -> bool:
-        return identity.permits(self._kinds.parse(f"miniTicker@{market}"))
+        kind = next((kind for kind in self._kinds if kind.name == MINI_TICKER.name), MINI_TICKER)
+        return identity.permits(StreamName(kind, market))

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from marketfeed.api.listing import Listing
-from marketfeed.api.market_data import as_json
+from marketfeed.api.market_data import as_json, kept_for
 from marketfeed.api.query import Query
 from marketfeed.http.response import Response
-from marketfeed.model.identity import ANONYMOUS, Identity
+from marketfeed.model.identity import Identity
 from marketfeed.model.markets import Market
 
 __all__ = ["ExchangeInfo"]
@@ -58,8 +58,7 @@ class ExchangeInfo:
             _encode(limits),
             symbols,
         )
-        whose = "public" if identity is ANONYMOUS else "private"
-        return Response(200, "markets", json=body, cache=f"{whose}, max-age={_SECONDS}")
+        return Response(200, "markets", json=body, cache=kept_for(identity, _SECONDS))
 
     def _write(self) -> None:
         markets = self._listing.all()

@@ -20,10 +20,10 @@ from marketfeed.api.query import ILLEGAL, BadQuery, Query
 from marketfeed.http.head import Head
 from marketfeed.http.response import Response
 from marketfeed.http.router import ALLOW, LateResponse
-from marketfeed.model.identity import Identity
+from marketfeed.model.identity import ANONYMOUS, Identity
 from marketfeed.runtime.logs import Log
 
-__all__ = ["Find", "MarketData", "as_json"]
+__all__ = ["Find", "MarketData", "as_json", "kept_for"]
 
 _log = Log()
 
@@ -47,6 +47,11 @@ def as_json(refusal: Response, code: int | None = None) -> Response:
     """A refusal in Binance's shape; `code`: another than the one of its status."""
     body = {"code": _CODES[refusal.status] if code is None else code, "msg": refusal.text}
     return msgspec.structs.replace(refusal, json=msgspec.json.encode(body))
+
+
+def kept_for(identity: Identity, seconds: int) -> str:
+    """The `Cache-Control` of an answer that is good for a while; what was found by a token is its bearer's alone."""
+    return f"{'public' if identity is ANONYMOUS else 'private'}, max-age={seconds}"
 
 
 _FAULT = as_json(Response(500, "internal error"))

@@ -58,7 +58,7 @@ def rest_answers(
     how many requests there may be in a minute.
     """
     trades = Trades(stock, kinds, listing)
-    klines, days = Klines(candles, kinds, listing), DayTickers(candles, stock.facts, kinds, listing)
+    klines, days = Klines(candles, kinds, listing, now), DayTickers(candles, stock.facts, kinds, listing)
 
     async def time(identity: Identity, query: Query) -> Response:
         return Response(200, "the time", json=b'{"serverTime":%d}' % (now() * 1000))

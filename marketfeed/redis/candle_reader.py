@@ -2,25 +2,27 @@
 
 1. Periods without trades are filled in flat, from the first candle on that there is, up to the period of now.
 2. While no service works nothing is told: what is kept would be taken for the present.
-3. What was read of a market's last 24 hours, or of those of all, is good for a second.
+3. What was read of a market's last 24 hours, or of those of all, is good for a second, for all who ask.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
 
 from marketfeed.model.candle_store import CandleKeys, Row, rows_in
 from marketfeed.model.candles import newest_of
 from marketfeed.model.intervals import Calendar
 from marketfeed.redis.commands import CommandFault, KeyedCommands
+from marketfeed.runtime.shared_reads import SharedReads
 
 __all__ = ["CandleReader"]
 
+_Day = Mapping[str, bytes]
 _FRESH_SECONDS = 1.0
 _REMEMBERED = 10_000
 _OF_A_DAY = ("p", "P", "w", "x", "Q", "o", "h", "l", "v", "q", "O", "C", "F", "L", "n")
@@ -37,36 +39,42 @@ class CandleReader:
         self._keys = keys
         self._calendar = calendar
         self._now = now
-        self._all: tuple[float, dict[str, dict[str, bytes]]] = (-_FRESH_SECONDS, {})
-        self._known: dict[str, dict[str, bytes]] = {}  # of those that `of` was asked for
-        self._asked: dict[str, float] = {}  # when they were last read, or are being
+        self._all = SharedReads[Mapping[str, _Day]](now, _FRESH_SECONDS, 1)
+        self._days = SharedReads[tuple[bool, _Day]](now, _FRESH_SECONDS, _REMEMBERED)
 
     def of(self, market: str) -> Mapping[str, bytes]:
         """See `Statistics`: as of a moment ago; nothing, until it has been asked for once. It reads this market only,
         for it is asked as tickers come.
         """
-        now = self._now()
-        if now - self._asked.get(market, -_FRESH_SECONDS) >= _FRESH_SECONDS:
-            if len(self._asked) >= _REMEMBERED:
-                self._asked.clear()
-                self._known.clear()
-            self._asked[market] = now
-            Deferred.fromCoroutine(self._read(market))
-        return self._known.get(market, {})
+        if self._days.is_due(market):
+            self._days.get(market, partial(self._read_day, market))
+        return self._latest(market)
 
-    async def _read(self, market: str) -> None:
+    def _latest(self, market: str) -> _Day:
+        known = self._days.newest(market)
+        return {} if known is None else known[1]
+
+    async def day(self, market: str) -> _Day | None:
+        """The fields of a `24hrTicker`, as JSON, of one market; none, where it had no trade yet. None: nobody knows at
+        the moment.
+        """
+        known = await self._days.get(market, partial(self._read_day, market))
+        return known[1] if known is not None and known[0] else None
+
+    async def _read_day(self, market: str) -> tuple[bool, _Day]:
+        """Whether that is known, and what tickers are made whole with."""
         key = self._keys.tickers
         try:
             has_leader, ticker = await self._with_lease(key, "HGET", key, market)
         except CommandFault:
-            return
-        self._known[market] = _fields(ticker) if has_leader and ticker is not None else {}
+            return False, self._latest(market)
+        return has_leader, _fields(ticker) if has_leader and ticker is not None else {}
 
-    async def days(self) -> Mapping[str, Mapping[str, bytes]] | None:
-        """The fields of a `24hrTicker`, as JSON, of each market; None: nobody knows at the moment."""
-        read_at, days = self._all
-        if self._now() - read_at < _FRESH_SECONDS:
-            return days
+    async def days(self) -> Mapping[str, _Day] | None:
+        """The same of each market that had one; the same object for as long as they are the same."""
+        return await self._all.get("", self._read_days)
+
+    async def _read_days(self) -> Mapping[str, _Day] | None:
         try:
             has_leader, reply = await self._with_lease(self._keys.tickers, "HGETALL", self._keys.tickers)
         except CommandFault:
@@ -75,9 +83,7 @@ class CandleReader:
             return None
         items = iter(reply)
         found = {market.decode("latin-1"): _fields(ticker) for market, ticker in zip(items, items, strict=True)}
-        days = {market: fields for market, fields in found.items() if fields}
-        self._all = self._now(), days
-        return days
+        return {market: fields for market, fields in found.items() if fields}
 
     async def klines(
         self, market: str, interval: str, start: int | None, end: int | None, limit: int

@@ -22,14 +22,18 @@ SOME = Identity("", parse_patterns(["kline_1m@A", "miniTicker@B"], ""), 0.0)
 
 
 class NoBooks:
-    """Knows no best prices."""
+    """Knows no best prices. `asked`: how often it was."""
+
+    def __init__(self) -> None:
+        self.asked = 0
 
     def of(self, market: str) -> dict[str, bytes]:
+        self.asked += 1
         return {}
 
 
 def klines(stock: FakeCandles, query: str, identity: Identity = ANONYMOUS) -> Any:
-    return answered(Klines(stock, KINDS, LISTING).find(identity, Query(query)))
+    return answered(Klines(stock, KINDS, LISTING, lambda: 0.0).find(identity, Query(query)))
 
 
 def days(stock: FakeCandles, query: str, identity: Identity = ANONYMOUS) -> Any:
@@ -90,9 +94,59 @@ def test_the_last_day() -> None:
     assert len(json.loads(days(stock, "symbol=A").json)) == 21
     assert json.loads(days(stock, "symbol=A&type=MINI").json).keys() >= {"symbol", "openPrice", "count"}
     assert [each["symbol"] for each in json.loads(days(stock, "symbols=%5B%22A%22,%22B%22%5D").json)] == ["A"]
-    assert days(stock, "symbol=B").status == 503
+    answer = days(stock, "symbol=B")
+    assert (answer.status, json.loads(answer.json)["msg"]) == (
+        503,
+        "nothing is known of this market: it has had no trade yet",
+    )
     with pytest.raises(BadQuery):
         days(stock, "type=ALL")
+
+
+def test_how_long_they_may_be_kept() -> None:
+    """A second; by its bearer alone, what was found by a token."""
+    stock = FakeCandles()
+    wide = Identity("alice", None, 0.0)
+    for query in ("symbol=A&interval=1m", "symbol=A&interval=1m&format=csv"):
+        assert klines(stock, query).cache == "public, max-age=1"
+        assert klines(stock, query, wide).cache == "private, max-age=1"
+    for query in ("", "symbol=A"):
+        assert days(stock, query).cache == "public, max-age=1"
+        assert days(stock, query, wide).cache == "private, max-age=1"
+    assert days(stock, "symbol=B").cache == "no-store"
+
+
+def test_candles_are_read_once_a_second() -> None:
+    """Whoever asks, for the same; in the one form and in the other."""
+    stock, now = FakeCandles(), [0.0]
+    find = Klines(stock, KINDS, LISTING, lambda: now[0]).find
+    for query in ("symbol=A&interval=1m", "symbol=A&interval=1m&format=csv", "symbol=A&interval=1h"):
+        bodies = [
+            answered(find(who, Query(query))) for who in (ANONYMOUS, Identity("alice", None, 0.0)) for _ in range(3)
+        ]
+        assert len({(each.json, each.text) for each in bodies}) == 1
+    assert len(stock.asked) == 3
+    now[0] = 1.0
+    assert answered(find(SOME, Query("symbol=A&interval=1m"))).status == 200
+    assert len(stock.asked) == 4
+    assert answered(find(SOME, Query("symbol=A&interval=1h"))).status == 403, "whatever is kept"
+
+
+def test_many_markets_are_written_once() -> None:
+    """In each of the three forms, until they change."""
+    stock, books = FakeCandles(), NoBooks()
+    tickers = DayTickers(stock, books, KINDS, LISTING)
+
+    def ask() -> list[Any]:
+        finds = (tickers.find(ANONYMOUS, Query("")), tickers.find(ANONYMOUS, Query("type=MINI")))
+        return [json.loads(answered(each).json)[0] for each in (*finds, tickers.find_prices(ANONYMOUS, Query("")))]
+
+    first = ask()
+    assert [len(each) for each in first] == [21, 12, 2]
+    assert ask() == first
+    assert books.asked == 1
+    stock.last = "2"
+    assert [each.get("lastPrice", each.get("price")) for each in ask()] == ["2", "2", "2"]
 
 
 def test_while_nobody_makes_candles() -> None:

@@ -31,6 +31,7 @@ class Kept:
         self.has_leader = True
         self.is_away = False
         self.asked: list[str] = []
+        self.waiting: list[tuple[Deferred[Any], Any]] | None = None
         self._rows = sorted(rows.items())
         self._tickers: dict[str, bytes] = {}
         for name, ticker in (tickers or {}).items():
@@ -52,6 +53,14 @@ class Kept:
         self.asked.append(str(name))
         if self.is_away:
             return fail(OutOfReach("away"))
+        found = self._found(name, rest, words)
+        if self.waiting is None:
+            return found
+        late = Deferred[Any]()
+        self.waiting.append((late, found.result))
+        return late
+
+    def _found(self, name: object, rest: list[Any], words: object) -> Deferred[Any]:
         match name, rest:
             case "EXISTS", ["p:lease:candles"]:
                 return succeed(int(self.has_leader))
@@ -138,6 +147,45 @@ def test_the_last_day_of_all() -> None:
     assert answer(reader(kept).days()) is None
 
 
+def test_the_last_day_of_one() -> None:
+    """Read by itself, once a second; a market without trades is another thing than that nobody makes any."""
+    kept = Kept({}, None, {"A": TICKER, "B": [1]})
+    reads = reader(kept)
+    assert [answer(reads.day("A"))["c"] for _ in range(2)] == [b'"1"', b'"1"']
+    assert [answer(reads.day(market)) for market in "BC"] == [{}, {}]
+    assert kept.asked == ["EXISTS", "HGET"] * 3
+    kept.has_leader = False
+    assert answer(reader(kept).day("A")) is None
+    kept.is_away = True
+    assert answer(reader(kept).day("A")) is None
+
+
+def test_a_market_that_is_new() -> None:
+    """It is there for who asks for it, however lately all of them were read."""
+    kept = Kept({}, None, {"A": TICKER})
+    reads = reader(kept)
+    assert answer(reads.days()).keys() == {"A"}
+    kept.write("B", {**TICKER, "s": "B"})
+    assert answer(reads.day("B"))["c"] == b'"1"'
+
+
+def test_many_who_ask_at_once() -> None:
+    """Redis is asked once for all of them."""
+    kept = Kept({}, None, {"A": TICKER})
+    kept.waiting = []
+    reads = reader(kept)
+    told: list[Any] = []
+    for _ in range(5):
+        for asked in (reads.days(), reads.day("A")):
+            Deferred.fromCoroutine(asked).addCallback(told.append)
+        reads.of("A")
+    assert kept.asked == ["EXISTS", "HGETALL", "EXISTS", "HGET"]
+    while kept.waiting:
+        late, found = kept.waiting.pop(0)
+        late.callback(found)
+    assert len(told) == 10
+
+
 def test_what_tickers_are_made_whole_with() -> None:
     """Of one market, read as it is asked for and not for every ticker; nothing of one that is not known, or is old."""
     kept = Kept({}, None, {"A": TICKER})
@@ -153,10 +201,14 @@ def test_what_tickers_are_made_whole_with() -> None:
     assert reader(kept).of("A") == {}
 
 
-def test_a_market_that_tickers_were_made_whole_of_makes_no_other_late() -> None:
-    """All are read when they are asked for, however lately one was."""
-    kept = Kept({}, None, {"A": TICKER})
-    reads = reader(kept)
+def test_what_was_read_a_while_ago() -> None:
+    """Is what a ticker is made whole with, until it has been read anew; a failure in between is of no account."""
+    now, kept = [0.0], Kept({}, None, {"A": TICKER})
+    reads = CandleReader(kept, KEYS, Calendar(), lambda: now[0])
     reads.of("A")
-    kept.write("B", {**TICKER, "s": "B"})
-    assert answer(reads.days()).keys() == {"A", "B"}
+    now[0], kept.waiting = 1.0, []
+    assert reads.of("A")["h"] == b'"1"'
+    assert kept.asked == ["EXISTS", "HGET", "EXISTS", "HGET"]
+    for late, _ in list(kept.waiting):
+        late.errback(OutOfReach("away"))
+    assert reads.of("A")["h"] == b'"1"'
