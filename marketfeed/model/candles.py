@@ -252,9 +252,9 @@ def _read_last(written: list[Any] | None) -> Trade | None:
 
 
 class _OpenOnes(msgspec.Struct):
-    open: dict[str, list[Any]]
+    open: dict[str, tuple[int, int, int, int, str, str, str, str, str, str, str, str, int]]
     until: dict[str, int]
-    last: list[Any] | None
+    last: tuple[int, int, str, str, bool] | None
 
 
 _open_ones = msgspec.json.Decoder(_OpenOnes)
@@ -268,7 +268,7 @@ def newest_of(written: bytes, calendar: Calendar, interval: str, now: int) -> Ca
     try:
         found = _open_ones.decode(written)
         if interval in found.open:
-            return Candle.read(found.open[interval])
+            return Candle.read(list(found.open[interval]))
         if found.last is None:
             return None
         _, _, price, *_ = found.last

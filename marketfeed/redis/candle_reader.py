@@ -97,7 +97,7 @@ class CandleReader:
             if not has_leader:
                 return None
             newest = None if written is None else newest_of(written, self._calendar, interval, int(self._now() * 1000))
-            if newest is None:
+            if newest is None or (start is not None and start > newest.start):
                 return []
             last = self._calendar.start(interval, newest.start if end is None else min(end, newest.start))
             return await self._filled(market, interval, newest.row(), start, last, limit)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, succeed
@@ -13,34 +16,40 @@ from twisted.internet.defer import Deferred, fail, succeed
 from marketfeed.model.candle_store import CandleKeys, Row
 from marketfeed.model.candles import MarketCandles
 from marketfeed.model.intervals import Calendar
+from marketfeed.model.kinds.kline import INTERVALS
 from marketfeed.redis.candle_reader import CandleReader
 from marketfeed.redis.commands import OutOfReach
 from tests.model.test_candles import trade
 from tests.strategies import property_test
 
 MINUTE = 60_000
-BEGIN = 28_333_333 * MINUTE
+BEGIN = 1_706_140_800_000  # 2024-01-25
 KEYS = CandleKeys("p:")
 TICKER = {**dict.fromkeys("pPwxcQohlvq", "1"), **dict.fromkeys("OCFLn", 1), "s": "A"}
 
 
 class Kept:
-    """What Redis has, for those who ask as the reader does. `rows`: closed minutes; `asked`: the commands."""
+    """What Redis has, for those who ask as the reader does. `rows`: closed candles of A, of one interval; `state`: its
+    candles that are open; `asked`: the commands.
+    """
 
-    def __init__(self, rows: Mapping[int, Row], newest: int | None, tickers: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        rows: Mapping[int, Row] = MappingProxyType({}),
+        state: bytes | None = None,
+        tickers: Mapping[str, Any] = MappingProxyType({}),
+        interval: str = "1m",
+    ) -> None:
         self.has_leader = True
         self.is_away = False
         self.asked: list[str] = []
         self.waiting: list[tuple[Deferred[Any], Any]] | None = None
+        self._key = f"p:candles:{{A}}:{interval}"
         self._rows = sorted(rows.items())
+        self._state = state
         self._tickers: dict[str, bytes] = {}
-        for name, ticker in (tickers or {}).items():
+        for name, ticker in tickers.items():
             self.write(name, ticker)
-        self._state: bytes | None = None
-        if newest is not None:
-            candles = MarketCandles(Calendar(), MINUTE)
-            candles.take(trade(1, newest, "7"), newest)
-            self._state = msgspec.json.encode(candles.written())
 
     def write(self, market: str, ticker: Any) -> None:
         self._tickers[market] = msgspec.json.encode(ticker)
@@ -70,11 +79,11 @@ class Kept:
                 return succeed(self._tickers.get(str(market)))
             case "HGETALL", ["p:candles:tickers"]:
                 return succeed([word for name, ticker in self._tickers.items() for word in (name.encode(), ticker)])
-            case "ZRANGEBYSCORE", ["p:candles:{A}:1m", first, last, "WITHSCORES", "LIMIT", 0, count]:
+            case "ZRANGEBYSCORE", [key, first, last, "WITHSCORES", "LIMIT", 0, count] if key == self._key:
                 end = float("inf") if last == "+inf" else float(last)
                 found = [(start, row) for start, row in self._rows if float(first) <= start <= end]
                 return succeed(_with_scores(found if count == -1 else found[: int(count)]))
-            case "ZREVRANGEBYSCORE", ["p:candles:{A}:1m", str(first), "-inf", "WITHSCORES", "LIMIT", 0, 1]:
+            case "ZREVRANGEBYSCORE", [key, str(first), "-inf", "WITHSCORES", "LIMIT", 0, 1] if key == self._key:
                 assert first.startswith("(")
                 found = [(start, row) for start, row in self._rows if start < float(first[1:])]
                 return succeed(_with_scores(found[-1:]))
@@ -96,36 +105,85 @@ def answer(coroutine: Any) -> Any:
     return found
 
 
-def row(minute: int) -> Row:
-    start, price = BEGIN + minute * MINUTE, str(100 + minute)
-    return Row(start, price, price, price, price, "5", start + MINUTE - 1, "6", 2, "1", "2")
+def state(time: int, price: str, now: int, calendar: Calendar) -> bytes:
+    """What the service writes at `now` of a market whose last trade was at `time`."""
+    candles = MarketCandles(calendar, 0)
+    candles.take(trade(1, time, price), time)
+    candles.pass_time(now)
+    return msgspec.json.encode(candles.written())
 
 
-minutes = st.integers(-3, 45)
-times = st.none() | st.builds(
-    lambda minute, more: BEGIN + minute * MINUTE + more, minutes, st.sampled_from((0, 1, 59_999))
-)
+def row(start: int, end: int, price: str, volume: str, trades: int) -> Row:
+    return Row(start, price, price, price, price, volume, end - 1, volume, trades, volume, volume)
 
 
 @property_test
-@given(st.sets(st.integers(0, 30)), st.integers(31, 40), times, times, st.integers(1, 50))
-def test_any_candles(closed: set[int], newest: int, start: int | None, end: int | None, limit: int) -> None:
-    """From the first one to that of now none is missing; those without trades are flat, at the price before them."""
+@given(
+    st.sampled_from(INTERVALS),
+    st.sampled_from((0, 330 * MINUTE, -60 * MINUTE)),
+    st.sets(st.integers(0, 12)),
+    st.integers(13, 16),
+    st.booleans(),
+    st.data(),
+    st.integers(1, 20),
+)
+def test_any_candles(
+    interval: str, offset: int, closed: set[int], newest: int, is_open: bool, data: st.DataObject, limit: int
+) -> None:
+    """From the first one to that of now none is missing, whatever is asked for. Those without trades are flat, at the
+    price before them; no two of them overlap, and none is between them.
+    """
+    calendar = Calendar(offset)
+    starts = [calendar.start(interval, BEGIN)]
+    while len(starts) < newest + 4:
+        starts.append(calendar.next(interval, starts[-1]))
+    now = starts[newest] + 500
+    rows = {at: row(starts[at], starts[at + 1], str(100 + at), "5", 2) for at in closed}
+    if is_open:
+        written = state(now, "7", now, calendar)
+        rows[newest] = Row(starts[newest], "7", "7", "7", "7", "1", starts[newest + 1] - 1, "7", 1, "1", "7")
+    else:
+        last = max(closed, default=0)  # nothing is kept of what is older than `--keep` says
+        written = state(starts[last], str(100 + last), now, calendar)
     whole: list[Row] = []
-    for minute in range(min(closed, default=newest), newest + 1):
-        at = BEGIN + minute * MINUTE
-        whole.append(row(minute) if minute in closed else whole[-1].flat(at, at + MINUTE - 1) if whole else row(minute))
-    at = BEGIN + newest * MINUTE
-    whole[-1] = Row(at, "7", "7", "7", "7", "1", at + MINUTE - 1, "7", 1, "1", "7")
-    wanted = [each for each in whole if (start or 0) <= each.open_time <= (at if end is None else end)]
-    expected = wanted[-limit:] if start is None else wanted[:limit]
-    kept = Kept({BEGIN + minute * MINUTE: row(minute) for minute in closed}, at)
-    assert answer(reader(kept, at).klines("A", "1m", start, end, limit)) == expected
+    for at in range(min(rows, default=newest), newest + 1):
+        price = whole[-1].close if whole else "100"
+        whole.append(rows.get(at) or row(starts[at], starts[at + 1], price, "0", 0))
+    assert all(before.close_time + 1 == after.open_time for before, after in pairwise(whole))
+
+    # As somebody asks who counts in µs, too.
+    times = (
+        st.none()
+        | st.sampled_from((0, 9_999_999_999_999_999))
+        | st.builds(lambda at, more: starts[at] + more, st.integers(0, newest + 3), st.sampled_from((-1, 0, 1)))
+    )
+    start, end = data.draw(times), data.draw(times)
+    wanted = [each for each in whole if (start or 0) <= each.open_time <= (now if end is None else end)]
+    kept = Kept({starts[at]: rows[at] for at in closed}, written, interval=interval)
+    reads = CandleReader(kept, KEYS, calendar, lambda: now / 1000)
+    found = answer(reads.klines("A", interval, start, end, limit))
+    assert found == (wanted[-limit:] if start is None else wanted[:limit])
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+def test_times_far_away(interval: str) -> None:
+    """Nothing begins there: no fault of who asks."""
+    kept = Kept(state=state(BEGIN, "7", BEGIN, Calendar()), interval=interval)
+    first = Calendar().start(interval, BEGIN)
+    for start, end, found in (
+        (10**16 - 1, None, 0),
+        (None, 10**16 - 1, 1),
+        (0, 10**16 - 1, 1),
+        (0, 0, 0),
+        (None, 0, 0),
+    ):
+        rows = answer(reader(kept).klines("A", interval, start, end, 1000))
+        assert [each.open_time for each in rows] == [first] * found
 
 
 def test_a_market_without_trades_has_none() -> None:
     """And one of which nobody knows, while nobody makes any, is not told of."""
-    kept = Kept({}, None)
+    kept = Kept()
     assert answer(reader(kept).klines("A", "1m", None, None, 5)) == []
     kept.has_leader = False
     assert answer(reader(kept).klines("A", "1m", None, None, 5)) is None
@@ -135,7 +193,7 @@ def test_a_market_without_trades_has_none() -> None:
 
 def test_the_last_day_of_all() -> None:
     """Read once a second, without what is no ticker; not told while nobody makes any."""
-    kept = Kept({}, None, {"A": TICKER, "B": [1], "C": {"c": "1"}})
+    kept = Kept(tickers={"A": TICKER, "B": [1], "C": {"c": "1"}})
     reads = reader(kept)
     days = answer(reads.days())
     assert {market: day["c"] for market, day in days.items()} == {"A": b'"1"'}
@@ -149,7 +207,7 @@ def test_the_last_day_of_all() -> None:
 
 def test_the_last_day_of_one() -> None:
     """Read by itself, once a second; a market without trades is another thing than that nobody makes any."""
-    kept = Kept({}, None, {"A": TICKER, "B": [1]})
+    kept = Kept(tickers={"A": TICKER, "B": [1]})
     reads = reader(kept)
     assert [answer(reads.day("A"))["c"] for _ in range(2)] == [b'"1"', b'"1"']
     assert [answer(reads.day(market)) for market in "BC"] == [{}, {}]
@@ -162,7 +220,7 @@ def test_the_last_day_of_one() -> None:
 
 def test_a_market_that_is_new() -> None:
     """It is there for who asks for it, however lately all of them were read."""
-    kept = Kept({}, None, {"A": TICKER})
+    kept = Kept(tickers={"A": TICKER})
     reads = reader(kept)
     assert answer(reads.days()).keys() == {"A"}
     kept.write("B", {**TICKER, "s": "B"})
@@ -171,7 +229,7 @@ def test_a_market_that_is_new() -> None:
 
 def test_many_who_ask_at_once() -> None:
     """Redis is asked once for all of them."""
-    kept = Kept({}, None, {"A": TICKER})
+    kept = Kept(tickers={"A": TICKER})
     kept.waiting = []
     reads = reader(kept)
     told: list[Any] = []
@@ -188,7 +246,7 @@ def test_many_who_ask_at_once() -> None:
 
 def test_what_tickers_are_made_whole_with() -> None:
     """Of one market, read as it is asked for and not for every ticker; nothing of one that is not known, or is old."""
-    kept = Kept({}, None, {"A": TICKER})
+    kept = Kept(tickers={"A": TICKER})
     reads = reader(kept)
     for _ in range(3):
         reads.of("A")
@@ -203,7 +261,7 @@ def test_what_tickers_are_made_whole_with() -> None:
 
 def test_what_was_read_a_while_ago() -> None:
     """Is what a ticker is made whole with, until it has been read anew; a failure in between is of no account."""
-    now, kept = [0.0], Kept({}, None, {"A": TICKER})
+    now, kept = [0.0], Kept(tickers={"A": TICKER})
     reads = CandleReader(kept, KEYS, Calendar(), lambda: now[0])
     reads.of("A")
     now[0], kept.waiting = 1.0, []

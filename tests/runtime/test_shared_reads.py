@@ -150,3 +150,33 @@ def test_what_is_there_at_once() -> None:
     told: list[int] = []
     Deferred.fromCoroutine(ask()).addCallback(told.append)
     assert (told, begun) == ([14], [1])
+
+
+def read_now(reads: SharedReads[tuple[int, int]], key: str, value: tuple[int, int]) -> Any:
+    async def read() -> tuple[int, int]:
+        return value
+
+    found = reads.get(key, read)
+    assert isinstance(found, Deferred)
+    return found.result
+
+
+def test_a_clock_that_is_set_back() -> None:
+    """What was read in its future is not good until then."""
+    now = [100.0]
+    reads = SharedReads[tuple[int, int]](lambda: now[0], SECONDS, ROOM, lambda value: value[1])
+    assert read_now(reads, "a", (1, 1)) == (1, 1)
+    now[0] = 50.0
+    assert read_now(reads, "a", (2, 1)) == (2, 1)
+
+
+def test_how_much_is_kept() -> None:
+    """As much as there is room for, the newest; of what is too large, nothing."""
+    reads = SharedReads[tuple[int, int]](lambda: 0.0, SECONDS, ROOM, lambda value: value[1])
+    for key in "abcd":
+        read_now(reads, key, (1, 3))
+    assert [reads.newest(key) for key in "abcd"] == [None, (1, 3), (1, 3), (1, 3)]
+    read_now(reads, "e", (1, 9))
+    assert [reads.newest(key) for key in "bcde"] == [None, None, None, (1, 9)]
+    assert read_now(reads, "f", (1, 11)) == (1, 11)
+    assert [reads.newest(key) for key in "ef"] == [None, None]
