@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from decimal import Context
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -23,8 +22,9 @@ from marketfeed.boundaries import Dated
 from marketfeed.http.response import Response
 from marketfeed.model.identity import Identity
 from marketfeed.model.streams import StreamKinds, StreamName
+from marketfeed.model.trades import EXACT, BadTrade, Trade, plain, read_trade
 
-__all__ = ["Past", "Trade", "Trades", "read_trade"]
+__all__ = ["Past", "Trades", "aggregate", "row", "trade_in"]
 
 _USUAL, _MOST = 500, 1000
 _MOST_BYTES = 4 * 2**20
@@ -36,7 +36,6 @@ _HALVINGS = 64
 _REMEMBERED = 64
 _SHORT = 1024
 """Bytes of a publication, beyond which it is not worth remembering."""
-_exact = Context(prec=200)
 _encode = msgspec.json.encode
 
 _AWAY = as_json(Response(503, "past trades are out of reach at the moment", (("Retry-After", "1"),)))
@@ -55,86 +54,46 @@ class _Away(Exception):
     """The past is out of reach."""
 
 
-class _Fields(msgspec.Struct):
-    t: int | float
-    m: bool
-    p: msgspec.Raw
-    q: msgspec.Raw
-    T: Any = None
-    E: Any = None
+def row(trade: Trade) -> dict[str, Any]:
+    """As `trades` has it. Price and quantity as the engine spelled them, and their product to the last digit."""
+    return {
+        "id": trade.number,
+        "price": trade.price,
+        "qty": trade.quantity,
+        "quoteQty": plain(EXACT.multiply(trade.at, trade.amount)),
+        "time": trade.time,
+        "isBuyerMaker": trade.is_maker,
+        "isBestMatch": True,
+    }
 
 
-_decode = msgspec.json.Decoder(_Fields).decode
-_text = msgspec.json.Decoder(str).decode
+def aggregate(trade: Trade) -> dict[str, Any]:
+    """As `aggTrades` has it."""
+    return {
+        "a": trade.number,
+        "p": trade.price,
+        "q": trade.quantity,
+        "f": trade.number,
+        "l": trade.number,
+        "T": trade.time,
+        "m": trade.is_maker,
+        "M": True,
+    }
 
 
-class Trade(msgspec.Struct, frozen=True):
-    """One trade. Price and quantity as the engine spelled them; `time`: ms since 1970; `offset`: of its publication."""
-
-    offset: str
-    id: int
-    price: str
-    quantity: str
-    time: int
-    is_buyer_maker: bool
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """As `trades` has it."""
-        return {
-            "id": self.id,
-            "price": self.price,
-            "qty": self.quantity,
-            "quoteQty": _product(self.price, self.quantity),
-            "time": self.time,
-            "isBuyerMaker": self.is_buyer_maker,
-            "isBestMatch": True,
-        }
-
-    @property
-    def aggregate(self) -> dict[str, Any]:
-        """As `aggTrades` has it."""
-        return {
-            "a": self.id,
-            "p": self.price,
-            "q": self.quantity,
-            "f": self.id,
-            "l": self.id,
-            "T": self.time,
-            "m": self.is_buyer_maker,
-            "M": True,
-        }
+def trade_in(dated: Dated) -> Trade | None:
+    """A publication as a trade that counts in candles; None: it is none. Who polls asks for most again and again."""
+    return (_remembered if len(dated.data) <= _SHORT else _trade_of)(dated.data, dated.at)
 
 
-def read_trade(dated: Dated) -> Trade | None:
-    """A publication as a trade; None: it is none. Who polls asks for most of them again and again."""
-    return _remembered(dated) if len(dated.data) <= _SHORT else _read_trade(dated)
-
-
-def _read_trade(dated: Dated) -> Trade | None:
+def _trade_of(data: bytes, came: int) -> Trade | None:
     try:
-        fields = _decode(dated.data)
-        time = next((each for each in (fields.T, fields.E) if type(each) is int and each >= 0), dated.at)
-        price, quantity = _spelling(fields.p), _spelling(fields.q)
-        return Trade(dated.offset, int(fields.t), price, quantity, time, fields.m)
-    except (ValueError, OverflowError):
+        return read_trade(data, came)
+    except BadTrade:
         return None
 
 
-_remembered = lru_cache(maxsize=16384)(_read_trade)
-
-
-def _spelling(raw: msgspec.Raw) -> str:
-    token = bytes(raw)
-    return _text(token) if token.startswith(b'"') else token.decode()
-
-
-def _product(price: str, quantity: str) -> str:
-    """To the last digit; empty where one of them is no number."""
-    try:
-        return f"{_exact.multiply(_exact.create_decimal(price), _exact.create_decimal(quantity)):f}"
-    except ArithmeticError:
-        return ""
+_remembered = lru_cache(maxsize=16384)(_trade_of)
 
 
 class Trades:
@@ -235,24 +194,25 @@ class Trades:
         """The first ones of this id or a higher one."""
         oldest = _read(await self._past.first_from(stream, 0, 1, _MOST_BYTES), set())
         newest = _read(await self._past.last_until(stream, _EVER, 1, _MOST_BYTES), set())
-        if not oldest or not newest or newest[-1][1].id < first:
+        if not oldest or not newest or newest[-1][1].number < first:
             return []
         low, high = oldest[0][0], newest[-1][0]
-        if oldest[0][1].id < first:
+        if oldest[0][1].number < first:
             for _ in range(_HALVINGS):
                 if high - low < 2:
                     break
                 middle = (low + high) // 2
                 found = _read(await self._past.first_from(stream, middle, 1, _MOST_BYTES), set())
-                if found and found[0][1].id < first:
+                if found and found[0][1].number < first:
                     low = max(middle, min(found[0][0], high - 1))
                 else:
                     high = middle
-        return await self._forward(stream, low, _EVER, limit, lambda trade: trade.id >= first)
+        return await self._forward(stream, low, _EVER, limit, lambda trade: trade.number >= first)
 
 
 def _write(trades: list[Trade], *, is_aggregate: bool) -> bytes:
-    return _encode([trade.aggregate if is_aggregate else trade.row for trade in trades])
+    write = aggregate if is_aggregate else row
+    return _encode([write(trade) for trade in trades])
 
 
 def _read(found: list[Dated] | None, seen: set[str]) -> list[tuple[int, Trade]]:
@@ -261,4 +221,4 @@ def _read(found: list[Dated] | None, seen: set[str]) -> list[tuple[int, Trade]]:
         raise _Away
     fresh = [dated for dated in found if dated.offset not in seen]
     seen.update(dated.offset for dated in fresh)
-    return [(dated.at, trade) for dated in fresh if (trade := read_trade(dated)) is not None]
+    return [(dated.at, trade) for dated in fresh if (trade := trade_in(dated)) is not None]

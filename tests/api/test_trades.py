@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from marketfeed.api.listing import Listing
 from marketfeed.api.query import BAD_COMBINATION, BadQuery, Query
-from marketfeed.api.trades import Trades, read_trade
+from marketfeed.api.trades import Trades, row, trade_in
 from marketfeed.boundaries import Dated
 from marketfeed.http.response import Response
 from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
@@ -82,31 +83,39 @@ class TestShape:
         ]
 
     @pytest.mark.parametrize(
-        ("more", "time"), [({}, 1000), ({"E": 5}, 5), ({"T": 4, "E": 5}, 4), ({"T": "x", "E": -1}, 1000)]
+        ("more", "time"),
+        [({}, 1000), ({"E": 5}, 5), ({"T": 4, "E": 5}, 4), ({"T": "x", "E": "y"}, 1000), ({"T": 4.0}, 4)],
     )
     def test_its_time(self, more: dict[str, object], time: int) -> None:
         """The engine's, or when it came."""
-        found = read_trade(published(1, 1000, **more))
+        found = trade_in(published(1, 1000, **more))
         assert found is not None
         assert found.time == time
 
     @property_test
-    @given(st.decimals(allow_nan=False, allow_infinity=False, places=12), st.integers(0, 10**40))
+    @given(st.decimals(-(10**40), 10**40, places=12), st.integers(0, 10**40))
     def test_the_product_is_exact(self, price: Decimal, quantity: int) -> None:
-        """To the last digit, whether they are texts or numbers."""
-        found = read_trade(published(1, 0, p=f"{price:f}", q=str(quantity)))
+        """To the last digit."""
+        found = trade_in(published(1, 0, p=f"{price:f}", q=str(quantity)))
         assert found is not None
-        with_all_digits = int(price.scaleb(12)) * quantity
-        assert int(Decimal(found.row["quoteQty"]).scaleb(12)) == with_all_digits or len(str(with_all_digits)) > 27
+        assert Fraction(row(found)["quoteQty"]) == Fraction(price) * quantity
 
     def test_numbers_are_texts(self) -> None:
         """As they are spelled."""
-        found = read_trade(Dated("1-0", 1, b'{"e":"trade","t":17.0,"m":false,"p":1.50,"q":2e1,"s":"A"}'))
+        found = trade_in(Dated("1-0", 1, b'{"e":"trade","t":17.0,"m":false,"p":1.50,"q":2e1,"s":"A"}'))
         assert found is not None
-        assert (found.id, found.price, found.quantity, found.row["quoteQty"]) == (17, "1.50", "2e1", "30.0")
+        assert (found.number, found.price, found.quantity, row(found)["quoteQty"]) == (17, "1.50", "2e1", "30.0")
 
     @pytest.mark.parametrize(
-        "data", [b"", b"{}", b'{"t":1,"m":1,"p":"1","q":"1"}', trade(1).replace(b'"t":1', b'"t":1e999')]
+        "data",
+        [
+            b"",
+            b"{}",
+            b'{"t":1,"m":1,"p":"1","q":"1"}',
+            b'{"t":1,"m":false,"p":"1","q":"-1"}',
+            b'{"t":1,"m":false,"p":"1e400","q":"1"}',
+            trade(1).replace(b'"t":1', b'"t":1e999'),
+        ],
     )
     def test_what_is_no_trade_is_left_out(self, data: bytes) -> None:
         assert ids(ask(FakePast(published(1, 1), Dated("2-0", 2, data), published(3, 3)))) == [1, 3]
