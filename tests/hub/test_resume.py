@@ -5,8 +5,6 @@ The model is a plain list: everything that a stream has published, whether a cli
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -21,30 +19,34 @@ STREAM = "trade@A"
 BAD = b"bad"
 
 
-class Resuming:
-    """A client that knows where it was cut off, and checks what it gets from there on."""
+class Reading:
+    """A client of the stream. `got`: the numbers of what has come; each has one offset, whoever gets it."""
 
-    def __init__(self, machine: ResumeMachine, since: tuple[str, int] | None, *, queue: int) -> None:
+    def __init__(self, machine: ResumeMachine, *, queue: int) -> None:
         self.machine = machine
-        self.has_little_room = queue < 1000
-        self.since = since  # an offset, and how many had been published up to there
         self.client = Client(machine.room, shape=Shape.OFFSET, queue=queue)
-        self.joined_at: int | None = None
         self.got: list[int] = []
-        offset = None if since is None else {STREAM: since[0]}
-        self.client.join(STREAM, since=offset, wants_state=True)
 
     def read(self) -> None:
         messages = self.client.outbox.messages
         self.client.outbox.writes.clear()
         for message in messages:
             if isinstance(message, dict) and message["stream"] == STREAM:
-                self._take(message)
+                number = message["data"]["t"]
+                self.got.append(number)
+                assert self.machine.offsets.setdefault(number, message["offset"]) == message["offset"]
 
-    def _take(self, message: dict[str, Any]) -> None:
-        number = message["data"]["t"]
-        self.got.append(number)
-        assert self.machine.offsets.setdefault(number, message["offset"]) == message["offset"]
+
+class Resuming(Reading):
+    """A client that knows where it was cut off, and checks what it gets from there on."""
+
+    def __init__(self, machine: ResumeMachine, since: tuple[str, int] | None, *, queue: int) -> None:
+        super().__init__(machine, queue=queue)
+        self.has_little_room = queue < 1000
+        self.since = since  # an offset, and how many had been published up to there
+        self.joined_at: int | None = None
+        offset = None if since is None else {STREAM: since[0]}
+        self.client.join(STREAM, since=offset, wants_state=True)
 
     def check(self) -> None:
         """All that it has got is a piece of what was published, which ends where the stream ends."""

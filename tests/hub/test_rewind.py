@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.streams import StreamKinds
 from marketfeed.wire.dialects import Shape
 from tests.fakes import FakeArchive
-from tests.hub.test_resume import STREAM, ArchiveMachine, ResumeMachine
+from tests.hub.test_resume import STREAM, ArchiveMachine, Reading, ResumeMachine
 from tests.rooms import Client, Room, depth, member, ticker, trade
 from tests.strategies import machine_test, property_test
 
@@ -299,29 +300,93 @@ def test_what_was_lost_unnoticed_is_not_passed_over_in_silence() -> None:
     room.end(client, other)
 
 
+# With a rate.
+
+
+def test_with_a_rate_the_last_ones_come_at_once() -> None:
+    """And what then comes, as seldom as was asked for."""
+    room = Room()
+    other = member(room, T)
+    publish(room, T, 1, 2, 3, 4)
+    slow = T + "@1000ms"
+    client = Client(room).join(slow, rewind=3)
+    assert client.take() == [["joined", slow], (slow, 2), (slow, 3), (slow, 4)]
+    assert client.rewound == {slow: 3}
+    publish(room, T, 5, 6, 7)
+    assert client.take() == [(slow, 5)]
+    room.clock.advance(1)
+    assert client.take() == [(slow, 7)]
+    room.end(client, other)
+
+
+Acts = st.lists(
+    st.one_of(
+        st.tuples(st.just("publish"), st.integers(1, 3)),
+        st.tuples(st.just("wait"), st.sampled_from((0.03, 0.1, 0.5, 1.0))),
+        st.tuples(st.just("join"), st.integers(1, 6)),
+    ),
+    max_size=30,
+)
+
+
+@property_test
+@given(Acts, st.sampled_from((100, 1000)))
+def test_whenever_one_joins_with_a_rate(acts: list[tuple[str, Any]], rate: int) -> None:
+    """It has the last ones, and then no more than one in so long, each the newest when it came; one that waited for
+    that when it joined may be both.
+    """
+    room, name, count = Room(history=4), f"{T}@{rate}ms", 0
+    clients = [member(room, T)]
+    live: list[list[tuple[float, int]]] = []
+
+    def read() -> None:
+        for client, got in zip(clients[1:], live, strict=True):
+            for each in client.take():
+                number = each[1]
+                assert number == count, "an old one"
+                assert number >= got[-1][1]
+                assert number > got[-1][1] or len(got) == 1, "twice, and not by the rewind"
+                got.append((room.clock.seconds(), number))
+
+    for act, much in acts:
+        if act == "publish":
+            for _ in range(much):
+                count += 1
+                publish(room, T, count)
+                read()
+        elif act == "wait":
+            for _ in range(round(much / 0.01)):
+                room.clock.advance(0.01)
+                read()
+        else:
+            client = Client(room).join(name, rewind=much)
+            first = max(0, count - min(much, 4)) + 1
+            assert client.take() == [["joined", name], *[(name, number) for number in range(first, count + 1)]]
+            assert client.rewound == {name: count + 1 - first}
+            clients.append(client)
+            live.append([(float("-inf"), count)])
+    for _ in range(round(rate / 10) + 1):
+        room.clock.advance(0.01)
+        read()
+    for got in live:
+        assert got[-1][1] == count
+        times = [at for at, _ in got[1:]]
+        assert all(later - earlier > rate / 1000 * 0.89 for earlier, later in pairwise(times))
+    room.end(*clients)
+
+
 # Any sequence.
 
 
-class Rewinding:
+class Rewinding(Reading):
     """A client that begins with the last publications, and checks what it gets."""
 
     def __init__(self, machine: ResumeMachine, most: int, *, queue: int) -> None:
-        self.machine = machine
+        super().__init__(machine, queue=queue)
         self.most = most
         self.has_little_room = queue < 10_000
-        self.client = Client(machine.room, shape=Shape.OFFSET, queue=queue)
         self.begin: int | None = None
-        self.got: list[int] = []
         self.client.join(STREAM, rewind=most)
-
-    def read(self) -> None:
-        messages = self.client.outbox.messages
-        self.client.outbox.writes.clear()
-        for message in messages:
-            if isinstance(message, dict) and message["stream"] == STREAM:
-                number = message["data"]["t"]
-                self.got.append(number)
-                assert self.machine.offsets.setdefault(number, message["offset"]) == message["offset"]
 
     def check(self) -> None:
         """What it has got is the end of what was published, and begins as the reply has said."""
