@@ -6,8 +6,9 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
+from marketfeed.config.fit import NO_PATTERNS
 from marketfeed.config.options import OPTIONS
-from marketfeed.config.settings import NO_PATTERNS, BadSetting, Settings, load
+from marketfeed.config.settings import BadSetting, Settings, load
 from marketfeed.model.selection import StreamSelection
 from marketfeed.redis.address import ClusterAddress, RedisAddress
 from marketfeed.redis.tls import REDIS_TLS

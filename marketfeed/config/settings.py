@@ -18,20 +18,17 @@ from marketfeed.access.addresses import Network
 from marketfeed.access.origins import OriginPattern
 from marketfeed.config.declared_kinds import BadSetting, read_kinds
 from marketfeed.config.declared_markets import read_markets
+from marketfeed.config.fit import Given, check_together
 from marketfeed.config.options import OPTIONS, Option
 from marketfeed.model.book_state import MAX_LEVELS
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import StreamKind
 from marketfeed.model.markets import Market
-from marketfeed.model.stream_globs import BadGlob, parse_glob
-from marketfeed.redis.address import EMBEDDED, Address, BadRedisUrl, ClusterAddress, RedisAddress
+from marketfeed.redis.address import EMBEDDED, Address, BadRedisUrl, RedisAddress
 from marketfeed.redis.tls import REDIS_TLS, RedisTls
 from marketfeed.runtime.memory import MemoryLimit
 
-__all__ = ["DEFAULTS", "NO_PATTERNS", "BadSetting", "Settings", "changed", "load"]
-
-NO_PATTERNS = "Redis has no patterns of sharded channels; expected names of streams, or --pubsub classic"
-"""Why a pattern cannot be used, and what can."""
+__all__ = ["DEFAULTS", "BadSetting", "Settings", "changed", "load"]
 
 
 class Beaten(NamedTuple):
@@ -147,13 +144,6 @@ _PREFIX = "MARKETFEED_"
 _WHERE_REDIS_IS = ("redis_url", "redis_host", "redis_port")
 
 
-class _Given(msgspec.Struct, frozen=True):
-    """A value as it was given, and where."""
-
-    text: str
-    source: str
-
-
 _ALL = frozenset(option.field for option in OPTIONS)
 
 
@@ -162,9 +152,9 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str], only: Collect
 
     `only`: the fields that matter; what the file says of others may be anything.
     """
-    from_flags = {field: _Given(text, f"--{field.replace('_', '-')}") for field, text in flags.items()}
+    from_flags = {field: Given(text, f"--{field.replace('_', '-')}") for field, text in flags.items()}
     from_environment = {
-        option.field: _Given(environment[option.environment], f"the variable {option.environment}")
+        option.field: Given(environment[option.environment], f"the variable {option.environment}")
         for option in OPTIONS
         if environment.get(option.environment)
     }
@@ -178,9 +168,7 @@ def load(flags: Mapping[str, str], environment: Mapping[str, str], only: Collect
     values["gives_admin"] = "admin" in given
     values["spares_local"] = "connect_rate" not in given
     values["rest_spares_local"] = "rest_rate" not in given
-    _check_auth(values, given, kinds)
-    _check_warm(values, given, kinds)
-    _check_pubsub(values, given, kinds)
+    check_together(values, given, kinds)
     values |= {"kinds": kinds, "markets": markets}
     return Settings(**values, warnings=tuple(warnings), beaten=tuple(_beaten(from_file, given)))
 
@@ -225,7 +213,7 @@ def _is_one_edit(one: str, other: str) -> bool:
     return longer[1:] == rest[1:] or (longer[:2] == rest[1::-1] and longer[2:] == rest[2:])
 
 
-def _settle_redis(values: dict[str, Any], given: dict[str, _Given], from_flags: dict[str, _Given]) -> list[str]:
+def _settle_redis(values: dict[str, Any], given: dict[str, Given], from_flags: dict[str, Given]) -> list[str]:
     """Put one address in place of all that says where Redis is. Returns what the operator should be warned of."""
     warnings = []
     host, (host_of_port, port) = values.pop("redis_host", None), values.pop("redis_port", (None, None))
@@ -251,51 +239,8 @@ def _settle_redis(values: dict[str, Any], given: dict[str, _Given], from_flags: 
     return warnings
 
 
-def _check_auth(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:
-    """Tokens need keys, and all that is about tokens needs them."""
-    if values.get("auth", "off") != "off":
-        if not ("auth_key" in values or "auth_jwks" in values):
-            raise BadSetting(f"{given['auth'].source}: expected together with --auth-key or --auth-jwks")
-        return
-    needed = "expected together with --auth optional or --auth required"
-    for field in ("auth_key", "auth_jwks", "auth_audience", "auth_issuer"):
-        if field in given:
-            raise BadSetting(f"{given[field].source}: {needed}")
-    for kind in kinds:
-        if kind.private:
-            path = repr(given["config"].text)[1:-1]
-            raise BadSetting(f"streams.{kind.name} in {path}: private streams are for the bearers of tokens; {needed}")
-
-
-def _check_pubsub(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:
-    """Channels of a cluster are of two sorts, and of sharded ones there are no patterns in Redis."""
-    is_cluster = isinstance(values.get("redis"), ClusterAddress)
-    is_heard = values.get("source", "pubsub") == "pubsub"
-    if "pubsub" in given and not (is_cluster and is_heard):
-        needed = "--source pubsub" if is_cluster else "--redis-url redis-cluster://…"
-        raise BadSetting(f"{given['pubsub'].source}: expected together with {needed}")
-    if is_cluster and is_heard and values.get("pubsub", "sharded") == "sharded":
-        for text in values.get("warm", ()):
-            if not parse_glob(text, (*BUILT_IN, *kinds)).is_name:
-                raise BadSetting(f"{given['warm'].source}: {text!r} cannot be used: {NO_PATTERNS}")
-        if values.get("candles"):
-            for text in values.get("candle_trades", ("trade@*",)):
-                if not parse_glob(text, BUILT_IN).is_name:
-                    source = given.get("candle_trades", given["candles"]).source
-                    raise BadSetting(f"{source}: {text!r} cannot be used: {NO_PATTERNS}, in --candle-trades")
-
-
-def _check_warm(values: dict[str, Any], given: dict[str, _Given], kinds: tuple[StreamKind, ...]) -> None:
-    """Which kinds there are is known only now."""
-    for text in values.get("warm", ()):
-        try:
-            parse_glob(text, (*BUILT_IN, *kinds))
-        except BadGlob as error:
-            raise BadSetting(f"{given['warm'].source}: {text!r} cannot be used; expected {error}") from None
-
-
-def _merge(layers: list[dict[str, _Given]]) -> dict[str, _Given]:
-    merged: dict[str, _Given] = {}
+def _merge(layers: list[dict[str, Given]]) -> dict[str, Given]:
+    merged: dict[str, Given] = {}
     redis_found = False
     for layer in layers:
         for field, given in layer.items():
@@ -305,7 +250,7 @@ def _merge(layers: list[dict[str, _Given]]) -> dict[str, _Given]:
     return merged
 
 
-def _beaten(from_file: dict[str, _Given], given: dict[str, _Given]) -> Iterator[Beaten]:
+def _beaten(from_file: dict[str, Given], given: dict[str, Given]) -> Iterator[Beaten]:
     for field, value in from_file.items():
         winner = given.get(field)
         if winner is None:  # what says where Redis is goes together
@@ -314,7 +259,7 @@ def _beaten(from_file: dict[str, _Given], given: dict[str, _Given]) -> Iterator[
             yield Beaten(field, value.text, winner.source)
 
 
-def _parse(option: Option, given: _Given) -> Any:
+def _parse(option: Option, given: Given) -> Any:
     if not option.is_list:
         return _parse_one(option, given.text, given.source)
     texts = [text.strip() for text in given.text.split(",") if text.strip()] or [given.text]
@@ -332,8 +277,8 @@ def _parse_one(option: Option, text: str, source: str) -> Any:
 
 
 def _read_file(
-    config: _Given, only: Collection[str]
-) -> tuple[dict[str, _Given], tuple[StreamKind, ...], tuple[Market, ...]]:
+    config: Given, only: Collection[str]
+) -> tuple[dict[str, Given], tuple[StreamKind, ...], tuple[Market, ...]]:
     path = repr(config.text)[1:-1]
     try:
         table = tomllib.loads(Path(config.text).read_text(encoding="utf-8"))
@@ -358,7 +303,7 @@ def _read_file(
         except ValueError:
             of_list = ", or a list of strings" if known[field].is_list else ""
             raise BadSetting(f"{field} in {path}: expected a string, a number, true or false{of_list}") from None
-        given[field] = _Given(text, f"{field} in {path}")
+        given[field] = Given(text, f"{field} in {path}")
     return given, kinds, markets
 
 
