@@ -21,24 +21,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection
 
-import hiredis
-import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import connectionDone
 from twisted.internet.task import LoopingCall
-from twisted.python.failure import Failure
 
 from marketfeed.boundaries import Clock, Sink
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.channels import Batch, DesiredChannels, Verb
 from marketfeed.redis.commands import Commands
-from marketfeed.redis.link import SubscriberLink
-from marketfeed.redis.node_source import FeedLink, NodeSource
+from marketfeed.redis.node_source import NodeSource
+from marketfeed.redis.pubsub_link import Ping, PubSubLink
 from marketfeed.redis.rotation import Rounds
 from marketfeed.redis.server_role import ASK_SECONDS, BUSY
 from marketfeed.redis.stream_reads import Reading
@@ -51,116 +45,9 @@ RETRIES_A_SECOND = 20
 """Refused channels that are asked for again: of a batch with refused ones each costs some commands."""
 WINDOW = 32
 """Commands for sharded channels that are in flight: each is for one slot, and there are thousands of them."""
-_CONFIRMATIONS = {
-    b"subscribe": Verb.SUBSCRIBE,
-    b"unsubscribe": Verb.UNSUBSCRIBE,
-    b"ssubscribe": Verb.SUBSCRIBE,
-    b"sunsubscribe": Verb.UNSUBSCRIBE,
-}
 
 
-class _Ping(msgspec.Struct, frozen=True, eq=False):
-    """A PING that was sent `at` this moment, in s since 1970, and who waits for its answer."""
-
-    at: float
-    waiting: list[Deferred[bool]]
-
-
-class _Sent(msgspec.Struct, frozen=True, eq=False):
-    """A batch that was sent, and what of it is not answered."""
-
-    batch: Batch
-    unanswered: set[bytes]
-
-    def is_in(self, moved: str) -> bool:
-        """Whether it is in the slot that has moved."""
-        return moved.split(" ")[1] == str(key_slot(self.batch.channels[0]))
-
-
-class _PubSubLink(FeedLink, SubscriberLink):
-    """A link that delivers to a source."""
-
-    def __init__(self, clock: Clock, source: RedisPubSub, now: Callable[[], float]) -> None:
-        super().__init__(clock)
-        self._source = source
-        self._streams, self._publish = source.streams, source.sink.publish
-        self._now = now
-        self._asked: deque[_Ping | _Sent] = deque()  # and not answered, oldest first
-        self._waiting: list[Deferred[bool]] = []  # for the answer to the next PING
-        self.good_at = now()  # seconds since 1970: a clock that is set meanwhile would make more of the difference
-
-    @property
-    def pinged_at(self) -> float | None:
-        """When the oldest PING was sent that is not answered."""
-        return next((asked.at for asked in self._asked if isinstance(asked, _Ping)), None)
-
-    def ping(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._asked.append(_Ping(self._now(), waiting))
-        super().ping()
-
-    def catch_up(self) -> Deferred[bool]:
-        """Wait until all that has been published by now has been told. False: the link is lost before."""
-        done: Deferred[bool] = Deferred()
-        self._waiting.append(done)
-        self._ping_for_those()
-        return done
-
-    def _ping_for_those(self) -> None:
-        """However many wait, one PING at a time is sent for them."""
-        if self._waiting and self.pinged_at is None:
-            self.ping()
-
-    def send(self, batches: Sequence[Batch], prefix: str) -> None:
-        """Send one command for all channels of each batch. `prefix`: of the commands' names."""
-        self._asked.extend([_Sent(batch, set(batch.channels)) for batch in batches])
-        commands = [hiredis.pack_command((prefix + batch.verb.value.upper(), *batch.channels)) for batch in batches]
-        self.transport.write(b"".join(commands))
-
-    def messageReceived(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
-        stream = self._streams.get(channel)
-        if stream is not None:
-            self._publish(stream, message)
-
-    def heard(self, reply: Any) -> None:
-        asked = self._asked[0] if self._asked else None
-        if isinstance(reply, hiredis.ReplyError):
-            fault = str(reply)
-            if fault.startswith("MOVED ") and not (isinstance(asked, _Sent) and asked.is_in(fault)):
-                return  # of a batch whose channels the server had ended by itself, which was taken for the answer
-            if asked is not None:
-                self._asked.popleft()
-            if isinstance(asked, _Ping):
-                self._waiting += asked.waiting
-            self._source.refused(self, asked.batch if isinstance(asked, _Sent) else asked, fault)
-        elif reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
-            if isinstance(asked, _Ping):
-                self._asked.popleft()
-                self.good_at = asked.at
-                for each in asked.waiting:
-                    each.callback(True)
-                self._ping_for_those()
-            self._source.answered()
-        elif type(reply) is list and reply[0] in _CONFIRMATIONS:
-            verb, channel, batch = _CONFIRMATIONS[reply[0]], reply[1], None
-            if isinstance(asked, _Sent) and verb is asked.batch.verb:
-                batch = asked.batch
-                asked.unanswered.discard(channel)
-                if not asked.unanswered:
-                    self._asked.popleft()
-            self._source.has_changed(verb, channel, batch)
-
-    def read_ends(self) -> None:
-        self._source.read_ends()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)
-        unanswered = [each for asked in self._asked if isinstance(asked, _Ping) for each in asked.waiting]
-        for each in unanswered + self._waiting:
-            each.callback(False)
-
-
-class RedisPubSub(NodeSource[_PubSubLink]):
+class RedisPubSub(NodeSource[PubSubLink]):
     """Redis PUBLISH/SUBSCRIBE as a `Source`.
 
     `channel_prefix`: what stands before a stream's name in that of its channel. `doubt`: of a server that has some of
@@ -226,17 +113,17 @@ class RedisPubSub(NodeSource[_PubSubLink]):
 
     # What the link says.
 
-    def make_link(self) -> _PubSubLink:
-        return _PubSubLink(self._clock, self, self._now)
+    def make_link(self) -> PubSubLink:
+        return PubSubLink(self._clock, self, self._now)
 
-    def link_up(self, link: _PubSubLink) -> None:
+    def link_up(self, link: PubSubLink) -> None:
         link.good_at = self._now()
         self._desired.linked()
         self._asking.start(ASK_SECONDS, now=False)
         super().link_up(link)
         self._go_on()
 
-    def link_down(self, link: _PubSubLink | None) -> None:
+    def link_down(self, link: PubSubLink | None) -> None:
         self._put_off.clear()
         self._ended.clear()
         self._desired.lost()
@@ -279,7 +166,7 @@ class RedisPubSub(NodeSource[_PubSubLink]):
         if self._doubt is not None:
             self._doubt(fault)
 
-    def refused(self, link: _PubSubLink, asked: _Ping | Batch | None, fault: str) -> None:
+    def refused(self, link: PubSubLink, asked: Ping | Batch | None, fault: str) -> None:
         """The server answers with an error. `asked`: what it answers."""
         if fault.startswith(BUSY) and asked is not None:
             if isinstance(asked, Batch):
