@@ -166,7 +166,7 @@ class FakeBooks:
 
 
 class FakeCandles:
-    """Has one candle of every market, and 24 hours of A; with `is_away` nobody makes any. `last`: A's last price."""
+    """Has one candle of every market, which begins at 0, and 24 hours of A; with `is_away` nobody makes any. `last`: A's last price."""
 
     def __init__(self) -> None:
         self.is_away = False
@@ -178,7 +178,7 @@ class FakeCandles:
         self, market: str, interval: str, start: int | None, end: int | None, limit: int
     ) -> list[Row] | None:
         self.asked.append((market, interval, start, end, limit))
-        return None if self.is_away else [Row(0, "1", "1", "1", "1", "5", 59_999, "5", 1, "0", "0")]
+        return None if self.is_away else [] if start else [Row(0, "1", "1", "1", "1", "5", 59_999, "5", 1, "0", "0")]
 
     async def days(self) -> dict[str, dict[str, bytes]] | None:
         day = await self.day("A")

@@ -88,8 +88,8 @@ class Klines:
         wanted = market, interval, start, end, limit
         is_csv = form == "csv"
         body = await self._written.get((*wanted, is_csv), partial(self._write, *wanted, is_csv=is_csv))
-        if body is None:
-            return _AWAY
+        if not body:
+            return _AWAY if body is None else _UNHEARD
         cache = kept_for(identity, _FRESH_SECONDS)
         if is_csv:
             return Response(200, body.decode(), cache=cache, media="text/csv; charset=utf-8")
@@ -98,9 +98,14 @@ class Klines:
     async def _write(
         self, market: str, interval: str, start: int | None, end: int | None, limit: int, *, is_csv: bool
     ) -> bytes | None:
+        """Empty: nobody knows of such a market."""
         rows = await self._stock.klines(market, interval, start, end, limit)
-        if rows is None or not is_csv:
-            return None if rows is None else msgspec.json.encode(rows)
+        if rows is None:
+            return None
+        if not rows and market not in self._listing.all() and not await self._stock.day(market):
+            return b""
+        if not is_csv:
+            return msgspec.json.encode(rows)
         return "\n".join([_CSV, *(",".join(map(str, msgspec.structs.astuple(row)[:-1])) for row in rows)]).encode()
 
 

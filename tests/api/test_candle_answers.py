@@ -52,9 +52,9 @@ def answered(found: Any) -> Any:
 def test_what_is_asked_for() -> None:
     """Five hundred of them, or as many as somebody says, a thousand at most."""
     stock = FakeCandles()
-    for query in ("", "&limit=3&startTime=5&endTime=9", "&limit=5000"):
+    for query in ("", "&limit=3&startTime=0&endTime=9", "&limit=5000"):
         assert klines(stock, f"symbol=A&interval=1m{query}").status == 200
-    assert stock.asked == [("A", "1m", None, None, 500), ("A", "1m", 5, 9, 3), ("A", "1m", None, None, 1000)]
+    assert stock.asked == [("A", "1m", None, None, 500), ("A", "1m", 0, 9, 3), ("A", "1m", None, None, 1000)]
     text = klines(stock, "symbol=A&interval=1m&format=csv").text.splitlines()
     assert (text[0].split(",")[0], text[1]) == ("open time", "0,1,1,1,1,5,59999,5,1,0,0")
 
@@ -101,6 +101,19 @@ def test_the_last_day() -> None:
     )
     with pytest.raises(BadQuery):
         days(stock, "type=ALL")
+
+
+def test_candles_of_a_market_of_which_nobody_knows() -> None:
+    """Where no markets are declared it may exist all the same. One that was heard of, or has traded, has none there."""
+    heard = Listing(Markets(), lambda: frozenset({"H"}))
+    find = Klines(FakeCandles(), KINDS, heard, lambda: 0.0).find
+    status = {
+        market: answered(find(ANONYMOUS, Query(f"symbol={market}&interval=1m&startTime=9{form}"))).status
+        for market in "AHX"
+        for form in ("", "&format=csv")
+    }
+    assert status == {"A": 200, "H": 200, "X": 503}
+    assert answered(find(ANONYMOUS, Query("symbol=H&interval=1m&startTime=9"))).json == b"[]"
 
 
 def test_how_long_they_may_be_kept() -> None:
