@@ -166,7 +166,9 @@ class FakeBooks:
 
 
 class FakeCandles:
-    """Has one candle of every market, which begins at 0, and 24 hours of A; with `is_away` nobody makes any. `last`: A's last price."""
+    """Has one candle of every market, which begins at 0, and 24 hours of A, whose last price is `last`; with `is_away`
+    nobody makes any.
+    """
 
     def __init__(self) -> None:
         self.is_away = False
