@@ -36,9 +36,13 @@ _HALVINGS = 64
 _REMEMBERED = 64
 _SHORT = 1024
 """Bytes of a publication, beyond which it is not worth remembering."""
+_NONE = b"[]"
 _encode = msgspec.json.encode
 
 _AWAY = as_json(Response(503, "past trades are out of reach at the moment", (("Retry-After", "1"),)))
+_UNHEARD = as_json(
+    Response(503, "nothing is known of this market: no trade of it has come yet", (("Retry-After", "1"),))
+)
 _NOT_COVERED = as_json(Response(403, "the token does not cover the trades of this market"))
 
 
@@ -111,7 +115,7 @@ class Trades:
         if not identity.permits(stream):
             return _NOT_COVERED
         try:
-            return await self._newest(stream, limit, is_aggregate=False)
+            return await self._known(stream, await self._newest(stream, limit, is_aggregate=False))
         except _Away:
             return _AWAY
 
@@ -127,21 +131,29 @@ class Trades:
             return _NOT_COVERED
         try:
             if first is not None:
-                trades = await self._from_id(stream, first, limit)
+                body = _write(await self._from_id(stream, first, limit), is_aggregate=True)
             elif since is not None:
                 trades = await self._between(stream, since, _EVER if until is None else until, limit)
+                body = _write(trades, is_aggregate=True)
             elif until is not None:
-                trades = await self._until(stream, until, limit)
+                body = _write(await self._until(stream, until, limit), is_aggregate=True)
             else:
-                return await self._newest(stream, limit, is_aggregate=True)
+                body = await self._newest(stream, limit, is_aggregate=True)
+            return await self._known(stream, body)
         except _Away:
             return _AWAY
-        return Response(200, "trades", json=_write(trades, is_aggregate=True))
+
+    async def _known(self, stream: StreamName, body: bytes) -> Response:
+        """The answer, unless there is nothing because nobody knows of the market."""
+        is_known = body != _NONE or stream.market in self._listing.all()
+        if not is_known and not await self._past.last_until(stream, _EVER, 1, _MOST_BYTES):
+            return _UNHEARD
+        return Response(200, "trades", json=body)
 
     def _stream(self, query: Query) -> StreamName:
         return self._kinds.parse(f"trade@{self._listing.resolve(query.symbol())}")
 
-    async def _newest(self, stream: StreamName, limit: int, *, is_aggregate: bool) -> Response:
+    async def _newest(self, stream: StreamName, limit: int, *, is_aggregate: bool) -> bytes:
         """Written once, as long as they are the same: an offset is of one publication for ever."""
         found = await self._past.last_until(stream, _EVER, limit, _MOST_BYTES) or ()
         ends = (found[0].offset, found[-1].offset) if found else None
@@ -153,7 +165,7 @@ class Trades:
                 self._written[key] = body
             if len(self._written) > _REMEMBERED:
                 self._written.popitem(last=False)
-        return Response(200, "trades", json=body)
+        return body
 
     async def _until(self, stream: StreamName, time: int, limit: int) -> list[Trade]:
         """The last ones up to this time."""

@@ -24,6 +24,8 @@ from marketfeed.model.streams import StreamKinds, StreamName
 from tests.rooms import trade
 from tests.strategies import property_test
 
+HEARD = Listing(Markets(), lambda: frozenset({"A"}))
+
 
 class FakePast:
     """Publications, in order; at most `most` are given at a time. None: they are out of reach."""
@@ -49,8 +51,15 @@ def published(number: int, at: int, **more: object) -> Dated:
     return Dated(f"{at}-{number}", at, msgspec.json.encode(fields))
 
 
-def ask(past: FakePast, query: str = "", *, aggregates: bool = False, identity: Identity = ANONYMOUS) -> Response:
-    trades = Trades(past, StreamKinds(), Listing(Markets(), frozenset))
+def ask(
+    past: FakePast,
+    query: str = "",
+    *,
+    aggregates: bool = False,
+    identity: Identity = ANONYMOUS,
+    listing: Listing | None = None,
+) -> Response:
+    trades = Trades(past, StreamKinds(), listing or HEARD)
     find = trades.find_aggregates if aggregates else trades.find
     answers: list[Response] = []
     found = Deferred.fromCoroutine(find(identity, Query(f"symbol=A{query}")))
@@ -127,7 +136,6 @@ class TestWhich:
         assert ids(ask(past)) == list(range(1501, 2001))
         assert ids(ask(past, "&limit=9999")) == list(range(1001, 2001))
         assert ids(ask(past, "&limit=2", aggregates=True)) == [1999, 2000]
-        assert ids(ask(FakePast())) == []
 
     @pytest.mark.parametrize("query", ["&fromId=1&startTime=1", "&fromId=1&endTime=1", "&startTime=2&endTime=1"])
     def test_what_does_not_go_together(self, query: str) -> None:
@@ -151,6 +159,20 @@ class TestWhich:
         past, tickers = FakePast(), Identity("alice", parse_patterns(["ticker@*"], "alice"), 2e9)
         assert [ask(past, aggregates=each, identity=tickers).status for each in (False, True)] == [403, 403]
         assert not past.asked
+
+    @pytest.mark.parametrize("query", ["", "&fromId=9", "&startTime=9000", "&endTime=1"])
+    def test_a_market_of_which_nobody_knows(self, query: str) -> None:
+        """It may exist all the same. One that was heard of has no trades there, and so has one that has others."""
+        unheard = Listing(Markets(), frozenset)
+        for past, listing, status in (
+            (FakePast(), unheard, 503),
+            (FakePast(), HEARD, 200),
+            (FakePast(published(1, 8000)), unheard, 200),
+        ):
+            for aggregates in (True,) if query else (True, False):
+                answer = ask(past, query, aggregates=aggregates, listing=listing)
+                assert answer.status == status
+                assert status == 503 or query == "" or json.loads(answer.json) == []
 
     def test_the_same_ones_are_written_once(self) -> None:
         """And others are not taken for them."""
