@@ -80,7 +80,8 @@ FEATURES = (
         "ticker",
         " ".join(f"`{field}`" for field in STATISTICS),
         "a ticker of Binance's, whole, as the engine has it",
-        "what is missing is made of trades where candles are kept, and else stays missing",
+        "for clients made for Binance it is made of trades where candles are kept, and else is as if nothing had been "
+        "traded; for others it stays missing",
     ),
     Feature(
         "ticker-texts",
