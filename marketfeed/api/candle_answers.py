@@ -87,9 +87,13 @@ class Klines:
             return _NOT_COVERED
         wanted = market, interval, start, end, limit
         is_csv = form == "csv"
-        body = await self._written.get((*wanted, is_csv), partial(self._write, *wanted, is_csv=is_csv))
+        key = *wanted, is_csv
+        body = await self._written.get(key, partial(self._write, *wanted, is_csv=is_csv))
+        if body is None:
+            return _AWAY
         if not body:
-            return _AWAY if body is None else _UNHEARD
+            self._written.forget(key)
+            return _UNHEARD
         cache = kept_for(identity, _FRESH_SECONDS)
         if is_csv:
             return Response(200, body.decode(), cache=cache, media="text/csv; charset=utf-8")

@@ -2,7 +2,8 @@
 
 1. Periods without trades are filled in flat, from the first candle on that there is, up to the period of now.
 2. While no service works nothing is told: what is kept would be taken for the present.
-3. What was read of a market's last 24 hours, or of those of all, is good for a second, for all who ask.
+3. What was read of a market's last 24 hours, or of those of all, is good for a second, for all who ask. That there is
+   nothing is not: whoever is told of a market and asks finds it.
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ class CandleReader:
         the moment.
         """
         known = await self._days.get(market, partial(self._read_day, market))
+        if known is None or not (known[0] and known[1]):
+            # Since that was read there may be a first trade, or a service. What is read now began after the question.
+            self._days.forget(market)
+            known = await self._days.get(market, partial(self._read_day, market))
         return known[1] if known is not None and known[0] else None
 
     async def _read_day(self, market: str) -> tuple[bool, _Day]:

@@ -67,6 +67,11 @@ class SharedReads(Generic[_Value]):
             found.work = work.addCallbacks(self._keep, self._fail, callbackArgs=(key, found), errbackArgs=(key, found))
         return waiting
 
+    def forget(self, key: Hashable) -> None:
+        """What was read is not good any more."""
+        if key in self._kept:
+            self._drop(key)
+
     def newest(self, key: Hashable) -> _Value | None:
         """What was read last, however long ago; None: nothing is kept."""
         kept = self._kept.get(key)
@@ -83,11 +88,11 @@ class SharedReads(Generic[_Value]):
     def _keep(self, value: _Value | None, key: Hashable, reading: _Reading[_Value]) -> None:
         if value is not None:
             if key in self._kept:
-                self._forget(key)
+                self._drop(key)
             self._kept[key] = reading.began, value
             self._held += self._size(value)
             while self._held > self._room:
-                self._forget(next(iter(self._kept)))
+                self._drop(next(iter(self._kept)))
         for waiting in self._end(key, reading):
             if not waiting.called:  # whom another one, that was told before it, has made give up
                 waiting.callback(value)
@@ -100,7 +105,7 @@ class SharedReads(Generic[_Value]):
                 waiting.errback(failure)
         return None
 
-    def _forget(self, key: Hashable) -> None:
+    def _drop(self, key: Hashable) -> None:
         self._held -= self._size(self._kept.pop(key)[1])
 
     def _end(self, key: Hashable, reading: _Reading[_Value]) -> list[Deferred[_Value | None]]:

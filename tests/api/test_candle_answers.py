@@ -106,13 +106,17 @@ def test_the_last_day() -> None:
 def test_candles_of_a_market_of_which_nobody_knows() -> None:
     """Where no markets are declared it may exist all the same. One that was heard of, or has traded, has none there."""
     heard = Listing(Markets(), lambda: frozenset({"H"}))
-    find = Klines(FakeCandles(), KINDS, heard, lambda: 0.0).find
+    stock = FakeCandles()
+    find = Klines(stock, KINDS, heard, lambda: 0.0).find
     status = {
         market: answered(find(ANONYMOUS, Query(f"symbol={market}&interval=1m&startTime=9{form}"))).status
         for market in "AHX"
         for form in ("", "&format=csv")
     }
     assert status == {"A": 200, "H": 200, "X": 503}
+    asked = len(stock.asked)
+    assert answered(find(ANONYMOUS, Query("symbol=X&interval=1m&startTime=9"))).status == 503
+    assert len(stock.asked) == asked + 1, "for it may have a trade now"
     assert answered(find(ANONYMOUS, Query("symbol=H&interval=1m&startTime=9"))).json == b"[]"
 
 

@@ -211,7 +211,7 @@ def test_the_last_day_of_one() -> None:
     reads = reader(kept)
     assert [answer(reads.day("A"))["c"] for _ in range(2)] == [b'"1"', b'"1"']
     assert [answer(reads.day(market)) for market in "BC"] == [{}, {}]
-    assert kept.asked == ["EXISTS", "HGET"] * 3
+    assert kept.asked == ["EXISTS", "HGET"] * (1 + 2 + 2)
     kept.has_leader = False
     assert answer(reader(kept).day("A")) is None
     kept.is_away = True
@@ -225,6 +225,40 @@ def test_a_market_that_is_new() -> None:
     assert answer(reads.days()).keys() == {"A"}
     kept.write("B", {**TICKER, "s": "B"})
     assert answer(reads.day("B"))["c"] == b'"1"'
+
+
+def test_who_is_told_of_a_market_and_asks() -> None:
+    """Finds it, though what was read a moment ago, or is being read, says that there is nothing, or no service."""
+    kept = Kept()
+    reads = reader(kept)
+    reads.of("A")
+    kept.write("A", TICKER)
+    assert answer(reads.day("A"))["c"] == b'"1"'
+    kept.has_leader = False
+    reads.of("B")
+    kept.has_leader = True
+    kept.write("B", {**TICKER, "s": "B"})
+    kept.waiting = []
+    reads.of("C")
+    told: list[Any] = []
+    for market in "BC":
+        Deferred.fromCoroutine(reads.day(market)).addCallback(told.append)
+    kept.write("C", {**TICKER, "s": "C"})
+    while kept.waiting:
+        late, found = kept.waiting.pop(0)
+        late.callback(found)
+    assert [day["c"] for day in told] == [b'"1"', b'"1"']
+
+
+def test_who_asks_when_redis_is_back() -> None:
+    """It is not told of the failure of a moment ago, which tickers need not know of."""
+    now, kept = [0.0], Kept(tickers={"A": TICKER})
+    reads = CandleReader(kept, KEYS, Calendar(), lambda: now[0])
+    reads.of("A")
+    now[0], kept.is_away = 1.0, True
+    assert reads.of("A")["h"] == b'"1"'
+    kept.is_away = False
+    assert answer(reads.day("A"))["h"] == b'"1"'
 
 
 def test_many_who_ask_at_once() -> None:

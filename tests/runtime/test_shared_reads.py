@@ -99,6 +99,12 @@ class Asking(RuleBasedStateMachine):
         else:
             assert not self.under_way[key][1].called
 
+    @rule(key=KEYS)
+    def forget(self, key: str) -> None:
+        """Whoever asks then begins anew, or joins what is under way."""
+        self.reads.forget(key)
+        self.kept.pop(key, None)
+
     @rule(seconds=st.sampled_from((0.0, 0.4, 0.9, 1.0, 5.0, -3.0)))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
