@@ -92,7 +92,10 @@ class Platform:
     async def goes_on(self, watched: Awaitable[None]) -> None:
         async def step() -> None:
             await self.engine.trade(**self._more)
-            await self.engine.update(2, snapshot_each=20)
+            if await self.engine.is_followed():
+                await self.engine.update(2, snapshot_each=20)
+            else:
+                await self.engine.keep()  # which has to be the book as it is whenever somebody begins with it
             await self.engine.ticker()
 
         await meanwhile(self._harness, step, watched)
