@@ -38,8 +38,8 @@ from marketfeed.hub.groups import Group
 from marketfeed.hub.history import Histories
 from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
-from marketfeed.model.book import Level
 from marketfeed.model.candle_store import Row
+from marketfeed.model.ladder import BestLevels
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.streams import StreamKinds, StreamName
 from marketfeed.websocket.connections import UserManager
@@ -134,11 +134,11 @@ class FakeBook:
         side = ",".join(['["1.0","2"]'] * min(limit, self._levels))
         return f'{{"lastUpdateId":7,"bids":[{side}],"asks":[{side}]}}'.encode()
 
-    def top(self) -> tuple[Level | None, Level | None] | None:
+    def best(self, most: int) -> BestLevels | None:
         if self._levels is None:
             return None
-        level = ("1.0", "2") if self._levels else None
-        return level, level
+        levels = [("1.0", "2")] * min(most, self._levels)
+        return BestLevels(levels, levels, None)
 
 
 class FakeBooks:

@@ -19,13 +19,14 @@ from marketfeed.api.query import Query
 from marketfeed.boundaries import NoBook
 from marketfeed.http.response import Response
 from marketfeed.hub.portions import Portions, Work
-from marketfeed.model.book import Level
 from marketfeed.model.identity import Identity
 from marketfeed.model.kinds.book_ticker import BOOK_TICKER
+from marketfeed.model.levels import Row
 from marketfeed.model.streams import StreamKinds, StreamName
 
 __all__ = ["BookTicker", "KeptBooks"]
 
+_encode = msgspec.json.encode
 _NONE = b'"0.00000000"'
 _NOT_COVERED = as_json(Response(403, "the token does not cover the book ticker of this market"))
 _BOOK_IN_US = 40
@@ -91,10 +92,10 @@ class BookTicker:
 
 def _ticker(market: str, book: Book) -> bytes | None:
     """A book's best prices as JSON; None: it is not complete."""
-    top = book.top()
-    if top is None:
+    best = book.best(1)
+    if best is None:
         return None
-    (bid, bid_quantity), (ask, ask_quantity) = map(_tokens, top)
+    (bid, bid_quantity), (ask, ask_quantity) = map(_tokens, (best.bids, best.asks))
     return b'{"symbol":"%b","bidPrice":%b,"bidQty":%b,"askPrice":%b,"askQty":%b}' % (
         market.encode(),
         bid,
@@ -104,14 +105,9 @@ def _ticker(market: str, book: Book) -> bytes | None:
     )
 
 
-def _tokens(level: Level | None) -> tuple[bytes, bytes]:
-    """Price and quantity as JSON texts."""
-    if level is None:
+def _tokens(levels: list[Row]) -> tuple[bytes, bytes]:
+    """Price and quantity of the best of these as JSON texts."""
+    if not levels:
         return _NONE, _NONE
-    price, quantity = map(_token, level)
+    price, quantity = map(_encode, levels[0])
     return price, quantity
-
-
-def _token(value: str | msgspec.Raw) -> bytes:
-    token = msgspec.json.encode(value)
-    return token if token.startswith(b'"') else b'"%b"' % token

@@ -14,8 +14,8 @@ from marketfeed.api.market_data import as_json
 from marketfeed.api.query import Query
 from marketfeed.boundaries import NoBook
 from marketfeed.http.response import Response
-from marketfeed.model.book import Level
 from marketfeed.model.identity import Identity
+from marketfeed.model.ladder import BestLevels
 from marketfeed.model.streams import StreamKinds, StreamName
 
 __all__ = ["INCOMPLETE", "UNKNOWN", "Book", "Books", "Depth"]
@@ -39,8 +39,8 @@ class Book(Protocol):
     def depth(self, limit: int) -> bytes | None:
         """The best `limit` levels of each side as JSON in Binance's shape; None while the book is not complete."""
 
-    def top(self) -> tuple[Level | None, Level | None] | None:
-        """The best bid and the best ask, None for a side without levels; None while the book is not complete."""
+    def best(self, most: int) -> BestLevels | None:
+        """At most so many levels of each side, best first; None while the book is not complete."""
 
 
 class Books(Protocol):

@@ -20,7 +20,8 @@ from marketfeed.hub.groups import Group, frame_for
 from marketfeed.hub.stream import LiveStream, OpenGap
 from marketfeed.model.book_state import BookState
 from marketfeed.model.kinds.kind import BookView, FromBook
-from marketfeed.model.ladder import BestLevels, TextLevel
+from marketfeed.model.ladder import BestLevels
+from marketfeed.model.levels import Row
 from marketfeed.wire.messages import GapReason
 
 __all__ = ["Derivations", "DerivedStream"]
@@ -38,7 +39,7 @@ class DerivedStream(LiveStream):
     market: str
     has_shown: bool
     """Something was published, ever: whoever has it is to be told when it is not so any more."""
-    seen: tuple[Sequence[TextLevel], Sequence[TextLevel]] | None
+    seen: tuple[Sequence[Row], Sequence[Row]] | None
     """What was last published of the book; None: nothing was, or it is known that it is not so any more."""
 
     def is_settled(self, with_state: bool) -> bool:
@@ -95,6 +96,8 @@ class Derivations:
         base.derived.append(stream)
         if _FEED not in base.taps:
             base.taps[_FEED] = _Feed(base, self)
+            if isinstance(base.state, BookState):
+                base.state.watch()
         self.touch(base)
 
     def detach(self, stream: DerivedStream) -> LiveStream:

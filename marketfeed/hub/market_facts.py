@@ -33,11 +33,11 @@ class MarketFacts:
     def _best(self, market: str) -> dict[str, bytes]:
         stream = self._find(f"depth@{market}")
         state = None if stream is None else stream.state
-        top = state.top() if isinstance(state, BookState) else None
-        if top is None or not isinstance(state, BookState):
+        best = state.best(1) if isinstance(state, BookState) else None
+        if best is None or not isinstance(state, BookState):
             return {}
         facts: dict[str, bytes] = {}
-        for level, names in zip(top, ("bB", "aA"), strict=True):
-            if level is not None:
-                facts.update(zip(names, map(_encode, spelled_levels([level], state.prices)[0]), strict=True))
+        for levels, names in ((best.bids, "bB"), (best.asks, "aA")):
+            for level in spelled_levels(levels, state.prices):
+                facts.update(zip(names, map(_encode, level), strict=True))
         return facts

@@ -14,110 +14,74 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from functools import lru_cache
-from itertools import chain
-from operator import add
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
-from marketfeed.model.decimals import PLAIN, Place, in_order, place_of, read_plain
+from marketfeed.model.levels import Level, Row, Side, read_rows, read_side, write_levels
 
-__all__ = ["DepthMessage", "Difference", "Level", "Prices", "Side", "WrittenBook", "write_levels"]
+__all__ = ["DepthMessage", "Difference", "Prices", "WrittenBook"]
 
-Level = tuple[str | msgspec.Raw, str | msgspec.Raw]
-"""Price and quantity, which are written as the engine wrote them."""
 Prices = tuple[list[str], list[str]]
 """Prices of asks, and of bids, as they are written in strings."""
 
-_CACHED = 40  # bytes of a decimal, beyond which it is not worth remembering
 _ASKS, _BIDS, _FIRST, _LAST, _PREVIOUS, _SNAPSHOT = b'"a"', b'"b"', b'"U"', b'"u"', b'"pu"', b'"snapshot"'
 _REPLACED = (_ASKS, _BIDS, _FIRST, _LAST, _PREVIOUS, _SNAPSHOT)
-_TIMES = (b'"E"', b'"T"')
-_TIME_DIGITS = 16
-_SHORT = 120  # bytes of one side, up to which its levels are read one by one
-_QUOTES = len('""""')
+_KEPT = (_FIRST, _PREVIOUS, _SNAPSHOT)
+_TIMES_END = 10**16
+_BETWEEN = len("[,],")
 
 _Raw = msgspec.Raw
 _encode = msgspec.json.encode
-_fields = msgspec.json.Decoder(dict[str, _Raw])
-_levels = msgspec.json.Decoder(list[tuple[_Raw, _Raw]])
-_texts = msgspec.json.Decoder(list[tuple[str, str]])
-_string = msgspec.json.Decoder(str)
+_fields = msgspec.json.Decoder(dict[str, _Raw]).decode
+_string = msgspec.json.Decoder(str).decode
 
 
-class Side(msgspec.Struct, eq=False):
-    """The levels of one side by the places of their prices, and which of them have a quantity of zero."""
+class _Levels(msgspec.Struct, gc=False):
+    """What a message must have, and what is wanted of all else."""
 
-    levels: dict[Place, Level]
-    zeros: set[Place]
-
-    def __len__(self) -> int:
-        return len(self.levels)
-
-    def copy(self) -> Side:
-        return Side(self.levels.copy(), self.zeros.copy())
-
-    def take(self, later: Side, *, drops_zeros: bool) -> None:
-        """Put the levels of `later` in the place of those of the same price."""
-        self.levels.update(later.levels)
-        if drops_zeros:
-            for price in later.zeros:
-                del self.levels[price]
-        else:
-            self.zeros.difference_update(later.levels)
-            self.zeros |= later.zeros
-
-    def drop_zeros(self) -> None:
-        """Keep no level of quantity zero."""
-        for price in self.zeros:
-            del self.levels[price]
-        self.zeros.clear()
-
-    def best(self, *, is_highest: bool) -> Level | None:
-        """The level of the highest price, or of the lowest; None: there are none."""
-        if not self.levels:
-            return None
-        best = max if is_highest else min
-        try:
-            return self.levels[best(self.levels)]
-        except TypeError:  # there are floats and tuples
-            return self.in_order(is_descending=is_highest)[0]
-
-    def in_order(self, *, is_descending: bool) -> list[Level]:
-        """The levels by price."""
-        places = list(self.levels)
-        in_order(places, is_descending=is_descending)
-        return [self.levels[place] for place in places]
+    a: _Raw
+    b: _Raw
+    U: Any = None
+    u: Any = None
+    E: Any = None
+    T: Any = None
+    snapshot: Any = None
 
 
-def _place(token: bytes) -> Place:
-    """The place of a decimal that is a JSON string or number."""
-    is_number = not token.startswith(b'"')
-    return place_of(token.decode() if is_number else _string.decode(token), is_number=is_number)
+class _Plain(msgspec.Struct, gc=False):
+    """The same of one whose levels are texts."""
+
+    a: list[Row]
+    b: list[Row]
+    U: Any = None
+    u: Any = None
+    E: Any = None
+    T: Any = None
+    snapshot: Any = None
 
 
-_remembered = lru_cache(maxsize=16384)(_place)
-_remembered_amount = lru_cache(maxsize=4096)(_place)  # apart, for they are many, and would leave no room for prices
+_levels = msgspec.json.Decoder(_Levels).decode
+_plain = msgspec.json.Decoder(_Plain).decode
 
 
 class DepthMessage(msgspec.Struct, eq=False):
     """One depth message, or several merged into one."""
 
-    fields: dict[bytes, bytes]  # names and values as JSON, but for the levels
+    data: bytes  # of the last one: its fields are looked at when somebody wants them
+    kept: dict[bytes, bytes] | None  # those fields of the first one that stay; None: they are `data`'s own
     asks: Side
     bids: Side
     first: float | None
     last: float | None
     is_snapshot: bool
-    level_size: int  # of the longest level that was merged into this
+    time: int | None = None  # when the last of it was published, as that says itself, in ms: `E`, or else `T`
+    longest: int = 0  # bytes of the longest level that was merged into this; 0: nobody has asked yet
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Read the data of a publication that `publications` has accepted. Of any other it may raise what it likes."""
         message = cls._parsed(data)
-        message.is_snapshot = message.fields.get(_SNAPSHOT) == b"true"
         if message.is_snapshot:
             message.asks.drop_zeros()
             message.bids.drop_zeros()
@@ -125,21 +89,50 @@ class DepthMessage(msgspec.Struct, eq=False):
 
     @classmethod
     def _parsed(cls, data: bytes) -> Self:
-        fields = {_encode(name): bytes(value) for name, value in _fields.decode(data).items()}
-        (asks, longest_ask), (bids, longest_bid) = _read(fields[_ASKS]), _read(fields[_BIDS])
-        fields[_ASKS] = fields[_BIDS] = b""
-        first, last = _ids(fields)
-        return cls(fields, asks, bids, first, last, False, max(longest_ask, longest_bid) + len("[,],"))
+        found: _Plain | _Levels | None = None
+        if b"\\" not in data:
+            try:
+                found = _plain(data)
+                asks, bids = read_rows(found.a), read_rows(found.b)
+            except msgspec.ValidationError:  # some levels are numbers
+                found = None
+        if found is None:
+            found = _levels(data)
+            asks, bids = read_side(found.a), read_side(found.b)
+        first, last = _integers(found.U, found.u)
+        time = _moment(found.E, found.T)
+        return cls(data, None, asks, bids, first, last, found.snapshot is True, time)
 
     @classmethod
     def empty(cls) -> DepthMessage:
         """A book to merge messages into. It is a snapshot, so that it keeps no zeros."""
-        return cls({}, Side({}, set()), Side({}, set()), None, None, is_snapshot=True, level_size=0)
+        return cls(b"{}", {}, Side({}, set()), Side({}, set()), None, None, is_snapshot=True)
 
     def copy(self) -> Self:
         """A message of the same content, to merge others into."""
-        asks, bids = self.asks.copy(), self.bids.copy()
-        return msgspec.structs.replace(self, fields=dict(self.fields), asks=asks, bids=bids)
+        return msgspec.structs.replace(self, asks=self.asks.copy(), bids=self.bids.copy())
+
+    @property
+    def fields(self) -> dict[bytes, bytes]:
+        """Names and values as JSON, in their order; where there are levels there is nothing."""
+        fields = {_encode(name): bytes(value) for name, value in _fields(self.data).items()}
+        for name in (_ASKS, _BIDS):
+            if name in fields:
+                fields[name] = b""
+        if self.kept is not None:
+            for name in _KEPT:
+                if name in self.kept:
+                    fields[name] = self.kept[name]
+                else:
+                    fields.pop(name, None)
+        return fields
+
+    @property
+    def level_size(self) -> int:
+        """The bytes of the longest level that was merged into this."""
+        if not self.longest:
+            self.longest = max(self.asks.longest(), self.bids.longest()) + _BETWEEN
+        return self.longest
 
     def can_take(self, later: DepthMessage) -> bool:
         """Whether `later` may be merged into this one."""
@@ -151,15 +144,13 @@ class DepthMessage(msgspec.Struct, eq=False):
 
     def take(self, later: DepthMessage) -> None:
         """Merge `later`, for which `can_take` holds, into this message."""
-        fields = dict(later.fields)
-        for name in (_FIRST, _PREVIOUS, _SNAPSHOT):
-            if name in self.fields:
-                fields[name] = self.fields[name]
-            else:
-                fields.pop(name, None)
-        self.fields = fields
-        self.last = later.last
-        self.level_size = max(self.level_size, later.level_size)
+        if self.kept is None:
+            fields = self.fields
+            self.kept = {name: fields[name] for name in _KEPT if name in fields}
+        self.data = later.data
+        self.last, self.time = later.last, later.time
+        if self.longest:
+            self.longest = max(self.longest, later.level_size)
         self.asks.take(later.asks, drops_zeros=self.is_snapshot)
         self.bids.take(later.bids, drops_zeros=self.is_snapshot)
 
@@ -169,15 +160,6 @@ class DepthMessage(msgspec.Struct, eq=False):
             [_text(level[0]) for place, level in self.asks.levels.items() if place not in snapshot.asks.levels],
             [_text(level[0]) for place, level in self.bids.levels.items() if place not in snapshot.bids.levels],
         )
-
-    @property
-    def time(self) -> int | None:
-        """When the last of it was published, as that says itself, in ms since 1970: `E`, or else `T`."""
-        for name in _TIMES:
-            token = self.fields.get(name, b"")
-            if token.isdigit() and len(token) <= _TIME_DIGITS:
-                return int(token)
-        return None
 
     @property
     def level_count(self) -> int:
@@ -203,14 +185,19 @@ class DepthMessage(msgspec.Struct, eq=False):
 class Difference(DepthMessage, eq=False):
     """A depth message for clients who take a snapshot for an update: in it are the levels that are gone, too."""
 
+    says_all: bool = False  # it is a snapshot, or one is merged into it
+
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        return cls._parsed(data)
+        message = cls._parsed(data)
+        message.says_all, message.is_snapshot = message.is_snapshot, False
+        return message
 
     def take(self, later: DepthMessage) -> None:
         super().take(later)
-        if later.fields.get(_SNAPSHOT) == b"true":  # what there is of levels is all of them
-            self.fields[_SNAPSHOT] = b"true"
+        if isinstance(later, Difference) and later.says_all:  # what there is of levels is all of them
+            self.says_all = True
+            self.kept = {**(self.kept or {}), _SNAPSHOT: b"true"}
 
 
 class WrittenBook(msgspec.Struct, frozen=True):
@@ -236,71 +223,23 @@ class WrittenBook(msgspec.Struct, frozen=True):
         return cls(text, bids, asks)
 
 
-def write_levels(levels: Iterable[Level]) -> bytes:
-    """Levels as JSON, in this order."""
-    return _encode(list(levels))
-
-
 def _text(price: str | msgspec.Raw) -> str:
     """A price as it is written in a string."""
     if isinstance(price, str):
         return price
     token = bytes(price)
-    return _string.decode(token) if token.startswith(b'"') else token.decode()
+    return _string(token) if token.startswith(b'"') else token.decode()
 
 
-def _read(side: bytes) -> tuple[Side, int]:
-    """The levels of one side, and the bytes of price and quantity in the longest of them."""
-    return (len(side) > _SHORT and _read_plain(side)) or _read_carefully(side)
-
-
-def _read_plain(side: bytes) -> tuple[Side, int] | None:
-    """The same for levels of short, plainly written texts, as nearly all are; None for any other."""
-    if b"\\" in side:
-        return None
-    try:
-        rows = _texts.decode(side)
-    except msgspec.ValidationError:
-        return None
-    texts = list(chain.from_iterable(rows))
-    sizes = list(map(len, texts))
-    numbers = read_plain(texts)
-    if numbers is None or max(sizes[::2], default=0) > PLAIN:
-        return None
-    places, amounts = numbers[::2], numbers[1::2]
-    levels: dict[Place, Level] = dict(zip(places, rows, strict=True))
-    zeros: set[Place] = set()
-    if 0.0 in amounts:
-        zeros = {place for place, amount in dict(zip(places, amounts, strict=True)).items() if not amount}
-    return Side(levels, zeros), max(map(add, sizes[::2], sizes[1::2]), default=0) + _QUOTES
-
-
-def _read_carefully(side: bytes) -> tuple[Side, int]:
-    levels: dict[Place, Level] = {}
-    zeros: set[Place] = set()
-    longest = 0
-    for raw_price, raw_quantity in _levels.decode(side):
-        price, quantity = bytes(raw_price), bytes(raw_quantity)
-        place = _remembered(price) if len(price) <= _CACHED else _place(price)
-        amount = _remembered_amount(quantity) if len(quantity) <= _CACHED else _place(quantity)
-        levels[place] = (_Raw(price), _Raw(quantity))
-        if amount == 0:
-            zeros.add(place)
-        else:
-            zeros.discard(place)
-        longest = max(longest, len(price) + len(quantity))
-    return Side(levels, zeros), longest
-
-
-def _ids(fields: dict[bytes, bytes]) -> tuple[float | None, float | None]:
+def _integers(first: Any, last: Any) -> tuple[float | None, float | None]:
     """First and last id, if there are both; ids that are no integers are infinitely far apart."""
-    first, last = fields.get(_FIRST, b"null"), fields.get(_LAST, b"null")
-    if b"null" in (first, last):
+    if first is None or last is None:
         return None, None
-    if not (_is_integer(first) and _is_integer(last)):
+    if type(first) is not int or type(last) is not int:
         return math.inf, -math.inf
-    return int(first), int(last)
+    return first, last
 
 
-def _is_integer(token: bytes) -> bool:
-    return token.removeprefix(b"-").isdigit()
+def _moment(*times: Any) -> int | None:
+    """The first of these that is a time in ms."""
+    return next((time for time in times if type(time) is int and 0 <= time < _TIMES_END), None)

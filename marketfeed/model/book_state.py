@@ -17,9 +17,9 @@ from typing import Any
 
 import msgspec
 
-from marketfeed.model.book import DepthMessage, Level, Prices, WrittenBook
+from marketfeed.model.book import DepthMessage, Prices, WrittenBook
 from marketfeed.model.early_updates import EarlyUpdates
-from marketfeed.model.ladder import BestLevels, Ladder
+from marketfeed.model.ladder import BestLevels, Ladder, best_levels
 from marketfeed.model.spelling import PriceSpelling, spelled_levels
 
 __all__ = ["MAX_LEVELS", "BookState"]
@@ -61,6 +61,7 @@ class BookState:
         "_early",
         "_is_lost",
         "_is_unordered",
+        "_is_watched",
         "_ladder",
         "_live",
         "_pending",
@@ -93,7 +94,8 @@ class BookState:
         self._is_lost = False  # since the last publication
         self._is_unordered = False  # the last publication had no ids
         self._written: WrittenBook | None = None
-        self._ladder: Ladder | None = None  # of the book, from when on somebody looks at the best levels
+        self._is_watched = False
+        self._ladder: Ladder | None = None  # of the book, while somebody watches the best levels
 
     @property
     def last(self) -> int | None:
@@ -242,16 +244,6 @@ class BookState:
                 written.depths[limit] = text
         return text
 
-    def top(self) -> tuple[Level | None, Level | None] | None:
-        """The best bid and the best ask, None for a side without levels; None while the book is incomplete."""
-        if not self.is_complete or self._book is None:
-            return None
-        try:
-            return self._book.bids.best(is_highest=True), self._book.asks.best(is_highest=False)
-        except Exception:  # a price that is no number has no place
-            self._spoil()
-        return None
-
     def gone_from(self, snapshot: bytes) -> Prices | None:
         """The prices of the book that are not in this snapshot; None where the book is not known, or nothing of it."""
         if not self.is_complete or self._book is None:
@@ -262,22 +254,26 @@ class BookState:
             return None
 
     def best(self, most: int) -> BestLevels | None:
-        """At most so many levels of each side, best first; None while the book is incomplete.
-
-        From then on the levels are kept in order, until `look_away`.
-        """
+        """At most so many levels of each side, best first; None while the book is incomplete."""
         if not self.is_complete or self._book is None:
             return None
-        if self._ladder is None:
-            self._ladder = Ladder(self._book)
         try:
+            if not self._is_watched:
+                return best_levels(self._book, most)
+            if self._ladder is None:
+                self._ladder = Ladder(self._book)
             return self._ladder.best(most)
         except Exception:  # a price that is no number has no place
             self._spoil()
             return None
 
+    def watch(self) -> None:
+        """Somebody asks for the best levels all the time: from now on all levels are kept in order."""
+        self._is_watched = True
+
     def look_away(self) -> None:
-        """Nobody asks for the best levels any more."""
+        """Nobody does any more."""
+        self._is_watched = False
         self._ladder = None
 
     def _replace(self, data: bytes, last: int | None) -> None:

@@ -143,9 +143,9 @@ def test_the_best_of_a_book(updates: list[tuple[Any, Any]], is_long: bool) -> No
         prices = [price for price, quantity in side.items() if quantity != "0"]
         price = choose(prices, default=None)
         best.append(None if price is None else (f"{price / 100:.2f}{tail * (price % 2)}", side[price]))
-    top = state.top()
-    assert top is not None
-    assert [
-        None if level is None else tuple(json.loads(bytes(x)) if not isinstance(x, str) else x for x in level)
-        for level in top
-    ] == best
+    for watches in (False, True):
+        if watches:
+            state.watch()
+        found = state.best(1)
+        assert found is not None
+        assert [side[0] if side else None for side in (found.bids, found.asks)] == best

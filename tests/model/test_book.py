@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from marketfeed.model import book
-from marketfeed.model.book import DepthMessage, write_levels
+from marketfeed.model.book import DepthMessage
+from marketfeed.model.levels import write_levels
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.streams import StreamKinds
 from tests.books import OTHER_IDS, all_rows, decoded, may_merge, merged, replay, sequences, update
@@ -265,16 +265,6 @@ def test_levels_that_are_read_together_are_told_apart_to_the_last_digit(digits: 
     whole = [str(99 * 10 ** (digits - 2) + number) for number in range(30)]
     for prices in (whole, [f"{price[:-1]}.{price[-1]}" for price in whole]):
         assert len(DepthMessage.parse(update(a=[[price, "1"] for price in prices])).asks) == len(prices)
-
-
-def test_decimals_of_any_length_are_not_remembered() -> None:
-    """What an engine writes once stays nowhere: only what is short is worth a place."""
-    before = book._remembered.cache_info().currsize
-    rows = [["9" * 50 + str(number), "0" * 60] for number in range(50)]
-    DepthMessage.parse(update(a=rows, snapshot=True))
-    assert book._remembered.cache_info().currsize == before
-    for cache in (book._remembered, book._remembered_amount):
-        assert 0 < (cache.cache_info().maxsize or 0) < 1 << 16
 
 
 def test_levels_that_are_read_together_are_what_each_is() -> None:

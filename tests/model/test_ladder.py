@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from marketfeed.model.book import DepthMessage
 from marketfeed.model.book_state import BookState
-from marketfeed.model.ladder import Ladder, TextLevel
+from marketfeed.model.ladder import Ladder
+from marketfeed.model.levels import Row
 from tests.books import depths, sequences
 from tests.strategies import property_test
 
 
-def sorted_best(book: DepthMessage, most: int) -> tuple[list[TextLevel], list[TextLevel]]:
+def sorted_best(book: DepthMessage, most: int) -> tuple[list[Row], list[Row]]:
     """The best levels by sorting all."""
 
     def text(token: object) -> str:
@@ -51,12 +52,17 @@ def test_any_updates(runs: list[list[bytes]], looks: list[int]) -> None:
 @example(b'{"e":"depth","a":[["1.00000000000000000000001","1"],["1","2"]],"b":[],"snapshot":true}', [], 2)
 def test_a_state(whole: bytes, updates: list[bytes], most: int) -> None:
     """From a snapshot on, and from the next one on."""
-    state = BookState()
+    state, onlooker = BookState(), BookState()
+    state.watch()
     assert state.best(most) is None
     for _ in range(2):
         for data in (whole, *updates):
             state.record(data)
-            best = state.best(most)
+            onlooker.record(data)
+            best, seen = state.best(most), onlooker.best(most)
+            assert (best is None) == (seen is None)
+            if best is not None and seen is not None:
+                assert (best.bids, best.asks, best.time) == (seen.bids, seen.asks, seen.time)
             written = state.snapshot()
             assert (best is None) == (written is None)
             if best is not None:
@@ -123,6 +129,7 @@ def test_the_time(fields: dict[str, object], time: int | None) -> None:
 def test_who_looks_away_costs_nothing() -> None:
     """And sees the book as it is, when it looks again."""
     state = BookState()
+    state.watch()
     state.record(b'{"e":"depth","a":[["3","1"]],"b":[],"snapshot":true}')
     assert state.best(1) is not None
     state.look_away()

@@ -17,7 +17,7 @@ from marketfeed.model.book import DepthMessage
 from marketfeed.model.book_state import BookState
 from marketfeed.model.kinds.columns import Column
 from marketfeed.model.kinds.fields import Shape
-from marketfeed.model.ladder import TextLevel
+from marketfeed.model.levels import Row
 from marketfeed.model.merging import Message
 from marketfeed.model.state import LatestState, State
 
@@ -52,8 +52,8 @@ class BookView(msgspec.Struct, frozen=True, gc=False):
 
     market: str
     number: int
-    bids: Sequence[TextLevel]
-    asks: Sequence[TextLevel]
+    bids: Sequence[Row]
+    asks: Sequence[Row]
     time: int
 
 
