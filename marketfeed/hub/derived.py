@@ -4,7 +4,8 @@
 1. Such a stream holds the one of which it is made, its base, which the source is asked for. It flows while that flows,
    and has its gaps.
 2. Books are looked at once in a flush, those of which something has come. What is to be seen of one is published where
-   it is not what was published last.
+   it is not what was published last. A stream of which nothing is due yet, for everybody has it at a rate, is looked at
+   when something is, when somebody joins it, and before its book ends: then it is what it would have been.
 3. Nothing is said before a book is known for the first time. From when on one that was known is not known any more the
    stream has a gap, which is over with the next publication.
 4. It has no offsets, and only the newest publication is kept.
@@ -12,7 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 from marketfeed.hub.drops import Drops
 from marketfeed.hub.gaps import Gaps
@@ -42,9 +44,9 @@ class DerivedStream(LiveStream):
     seen: tuple[Sequence[Row], Sequence[Row]] | None
     """What was last published of the book; None: nothing was, or it is known that it is not so any more."""
 
-    def is_settled(self, with_state: bool) -> bool:
-        """Its state is always sent, so that it is waited for."""
-        return not self.base.is_sought if self.confirmed else self.gap is not None
+    @property
+    def has_state_sought(self) -> bool:
+        return self.base.is_sought
 
     def confirm(self, now: float, after: str | None) -> OpenGap | None:
         """Its base flows. A book that is not known is not known by that."""
@@ -54,6 +56,18 @@ class DerivedStream(LiveStream):
             return None
         self.gap = None
         return gap
+
+    @property
+    def may_wait(self) -> bool:
+        """Nobody gets anything of it now, whatever is to be seen."""
+        if self.at_once or self.gap is not None or self.seen is None:
+            return False
+        return all(tap.is_open for tap in self.taps.values())
+
+    @property
+    def looking_cost(self) -> int:
+        state = self.base.state
+        return state.reading_cost if self.is_stale and isinstance(state, BookState) else 0
 
     def lose_sight(self) -> bool:
         """The book is not known. Whether a gap has opened: while there is another one, that is told behind it."""
@@ -70,6 +84,8 @@ class _Feed:
     """What a base says to who looks at its book: that something has come."""
 
     __slots__ = ("_base", "_derivations")
+
+    is_open = False
 
     def __init__(self, base: LiveStream, derivations: Derivations) -> None:
         self._base = base
@@ -91,13 +107,13 @@ class Derivations:
     def attach(self, stream: DerivedStream, base: LiveStream) -> None:
         """Make `stream` of `base` from now on."""
         stream.base, stream.market, stream.seen = base, base.name.partition("@")[2], None
-        stream.has_shown = False
+        stream.has_shown = stream.is_stale = False
         stream.confirmed, stream.gap = base.confirmed, base.gap
         base.derived.append(stream)
         if _FEED not in base.taps:
             base.taps[_FEED] = _Feed(base, self)
             if isinstance(base.state, BookState):
-                base.state.watch()
+                base.state.watch(partial(self._see_end, base))
         self.touch(base)
 
     def detach(self, stream: DerivedStream) -> LiveStream:
@@ -125,21 +141,58 @@ class Derivations:
         unknown: list[LiveStream] = []
         for base in touched:
             state = base.state
-            if not base.derived or not isinstance(state, BookState):
+            if not isinstance(state, BookState):
                 continue
-            made = [(stream, stream.kind.from_book) for stream in base.derived]
-            best = state.best(max([how.levels for _, how in made if how is not None]))
-            for stream, how in made:
+            can_wait = not (state.is_wanting or state.may_be_too_large)
+            due: list[DerivedStream] = []
+            for stream in base.derived:
                 assert isinstance(stream, DerivedStream)
-                assert how is not None
-                if best is None:
-                    if stream.lose_sight():
-                        unknown.append(stream)
-                    continue
-                try:
-                    self._see(stream, how, state, best, dirty)
-                except Exception:  # one that cannot be written
-                    self._drops.failed(stream)
+                if can_wait and (stream.is_stale or stream.may_wait):
+                    stream.is_stale = True
+                    stream.heard = base.heard
+                else:
+                    due.append(stream)
+            if due:
+                unknown += self._look_at(base, state, due, dirty)
+        return unknown
+
+    def catch_up(self, streams: Iterable[LiveStream], dirty: list[Group]) -> list[LiveStream]:
+        """The same for those of `streams` that were not looked at, as nothing of them was due."""
+        stale: dict[LiveStream, list[DerivedStream]] = {}
+        for stream in dict.fromkeys(streams):
+            if stream.is_stale and isinstance(stream, DerivedStream):
+                stale.setdefault(stream.base, []).append(stream)
+        unknown: list[LiveStream] = []
+        for base, those in stale.items():
+            assert isinstance(base.state, BookState)
+            unknown += self._look_at(base, base.state, those, dirty)
+        return unknown
+
+    def _see_end(self, base: LiveStream) -> None:
+        """A book is about to end: see what was not looked at."""
+        stale = [stream for stream in base.derived if stream.is_stale and isinstance(stream, DerivedStream)]
+        state = base.state
+        if stale and isinstance(state, BookState) and state.is_complete:
+            self._look_at(base, state, stale, [])
+
+    def _look_at(
+        self, base: LiveStream, state: BookState, streams: list[DerivedStream], dirty: list[Group]
+    ) -> list[LiveStream]:
+        """Publish what is to be seen in these streams of one base; returns those that have a gap now."""
+        made = [(stream, stream.kind.from_book) for stream in streams]
+        best = state.best(max([how.levels for _, how in made if how is not None]))
+        unknown: list[LiveStream] = []
+        for stream, how in made:
+            assert how is not None
+            stream.is_stale = False
+            if best is None:
+                if stream.lose_sight():
+                    unknown.append(stream)
+                continue
+            try:
+                self._see(stream, how, state, best, dirty)
+            except Exception:  # one that cannot be written
+                self._drops.failed(stream)
         return unknown
 
     def _see(

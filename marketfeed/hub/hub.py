@@ -290,6 +290,8 @@ class Hub(Service):
 
     def release(self, windows: Iterable[Window]) -> None:
         """Let what is in `windows` go with the next flush."""
+        windows = list(windows)
+        self.catch_up([window.stream for window in windows])
         for window in windows:
             try:
                 window.release(self._dirty)
@@ -338,9 +340,18 @@ class Hub(Service):
             except Exception:
                 self._faults.end(subscriber)
 
+    def catch_up(self, streams: Iterable[LiveStream]) -> None:
+        """Let those of `streams` that are made of books be as new as these are."""
+        stale = [stream for stream in streams if stream.is_stale]
+        if stale:
+            self._tell_unknown(self._derivations.catch_up(stale, self._dirty))
+
     def _look_at_books(self) -> None:
         """Publish what is made of the books that have changed."""
-        unknown = self._derivations.look(self._dirty)
+        self._tell_unknown(self._derivations.look(self._dirty))
+
+    def _tell_unknown(self, unknown: list[LiveStream]) -> None:
+        """These have lost sight of their books, after what they have published."""
         if self._gaps.over:
             self._gaps.tell_over(int(self._now() * 1000))
         if unknown:

@@ -173,7 +173,7 @@ class Join(msgspec.Struct, eq=False):
         publications, it gets what there is room for.
         """
         is_bare = not (self.recoveries or self.rewinds or self.wants_state)
-        if is_bare and not any(map(_always_has_state, self.streams.values())):
+        if is_bare and not any(stream.kind.always_has_state for stream in self.streams.values()):
             return [], set()
         room = self._room()
         replays = self._replays(room)
@@ -185,7 +185,7 @@ class Join(msgspec.Struct, eq=False):
         for spelling, stream in self.streams.items():
             if spelling in replays:
                 frames[spelling] = self._replayed(self._group(spelling, stream), self.recoveries[spelling])
-            elif self.wants_state or _always_has_state(stream):
+            elif self.wants_state or stream.kind.always_has_state:
                 self._part_with_state(spelling, stream)
                 size = 0
                 frames[spelling] = []
@@ -265,8 +265,3 @@ class Join(msgspec.Struct, eq=False):
         rate = self.rates.get(spelling, 0)
         view = self.view(spelling)
         return Group(stream, spelling, self.shape, self.subscriber.window, self.wants_state, rate, view)
-
-
-def _always_has_state(stream: LiveStream) -> bool:
-    """What is made of other publications has no other beginning: it may be long until something changes."""
-    return stream.kind.from_candles or stream.kind.from_book is not None

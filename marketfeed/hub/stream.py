@@ -48,7 +48,9 @@ OpenGap = tuple[str, int]
 
 
 class Tap(Protocol):
-    """Who gets every publication of a stream, and is no group."""
+    """Who gets every publication of a stream, and is no group. While it `is_open`, nothing of it is due."""
+
+    is_open: bool
 
     def add(self, data: bytes, offset: str) -> None:
         """One more; `offset`: empty where there are none."""
@@ -69,8 +71,8 @@ class LiveStream:
 
     __slots__ = (
         "_missed", "_told", "_views", "at_once", "confirmed", "counts", "derived", "gap", "groups", "heard", "history",
-        "holders", "is_sought", "kind", "loss", "name", "payer", "reader", "record", "share", "state", "statistics",
-        "taps", "was_lost",
+        "holders", "is_sought", "is_stale", "kind", "loss", "name", "payer", "reader", "record", "share", "state",
+        "statistics", "taps", "was_lost",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +92,7 @@ class LiveStream:
         self.statistics: Statistics = _NOTHING
         self._views: dict[View, Made | None] = {}
         self.derived: list[LiveStream] = []  # what is made of it here (`derived`), and shares its gaps
+        self.is_stale = False  # of such a one: something has come of which it is made, and was not looked at yet
         self.holders = 0  # memberships and joins, one for each spelling
         self.payer: object = None  # the subscriber who pays for it, and out of which share
         self.share: Share | None = None
@@ -103,8 +106,13 @@ class LiveStream:
 
     def is_settled(self, with_state: bool) -> bool:
         """Nothing is under way that a client who wants to join, `with_state` or without, would have to wait for."""
-        is_awaited = self.is_sought and (with_state or self.kind.from_candles)
+        is_awaited = self.has_state_sought and (with_state or self.kind.always_has_state)
         return not is_awaited if self.confirmed else self.gap is not None
+
+    @property
+    def looking_cost(self) -> int:
+        """What it takes to look at that of which it is made, in µs, about."""
+        return 0
 
     # Whether it flows.
 
@@ -193,6 +201,11 @@ class LiveStream:
         return since
 
     # Its state.
+
+    @property
+    def has_state_sought(self) -> bool:
+        """Whether its state, or that of which it is made, is being looked for."""
+        return self.is_sought
 
     def seek(self) -> None:
         """Its state is being looked for."""

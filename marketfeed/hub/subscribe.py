@@ -247,6 +247,7 @@ class Subscriptions:
 
     def _complete(self, join: Join) -> None:
         self._fanout.flush()
+        self._fanout.catch_up(join.streams.values())
         if join.finished:
             return  # the flush has ended this client
         try:

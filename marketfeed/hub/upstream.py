@@ -67,6 +67,9 @@ class Fanout(Protocol):
     def hasten(self, streams: Iterable[LiveStream]) -> None:
         """Send what is pending, and what waits for its time in the windows of `streams`."""
 
+    def catch_up(self, streams: Iterable[LiveStream]) -> None:
+        """Let those of `streams` that are made of books be as new as these are."""
+
     def change(self, subscriber: Subscriber, join: Collection[Group]) -> None:
         """Put a client into groups, whose streams are held for it."""
 
@@ -131,6 +134,7 @@ class Upstream:
         stream = LiveStream(key, reader, name.kind, history(self.histories), counts)
         stream.statistics = self.facts
         if isinstance(stream.state, BookState):
+            stream.state.reader = reader
             stream.state.numbers = partial(self._number, stream.history)
             stream.state.reached = partial(self.arrived.append, key)
             stream.state.max_levels = self._limits.max_book_levels

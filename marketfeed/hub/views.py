@@ -22,8 +22,8 @@ from marketfeed.model.book import Prices
 from marketfeed.model.book_state import BookState
 from marketfeed.model.kinds.kind import View
 from marketfeed.model.state import State
-from marketfeed.wire.binance import DepthPayloads, Moment, agg_trade, ticker, trade
-from marketfeed.wire.ticker_fields import ticker_fields
+from marketfeed.wire.binance import DepthPayloads, Moment, agg_trade, trade
+from marketfeed.wire.binance_ticker import TickerPayloads
 
 __all__ = ["Made", "Replay", "new_view"]
 
@@ -111,23 +111,24 @@ class _Tickers(_Each):
     def __init__(self, name: str, history: History, statistics: Statistics) -> None:
         super().__init__(name, history)
         self._statistics = statistics
+        self._payloads = TickerPayloads(self.market_text)
+        self._known: tuple[Mapping[str, bytes], bytes] = ({}, b"")  # of the last one, and as it is kept
 
     def _newest(self, data: bytes) -> bytes:
         known = self._statistics.of(self.market)
         if known:
-            self.history.keep_beside(_encode({name: msgspec.Raw(value) for name, value in known.items()}))
-        return self._make(data, self.history.newest_note.at, known)
+            if known != self._known[0]:
+                self._known = known, _encode({name: msgspec.Raw(value) for name, value in known.items()})
+            self.history.keep_beside(self._known[1])
+        return self._payloads.update(data, Moment(self.history.newest_note.at), known)
 
     def state(self, snapshot: bytes, heard: float) -> bytes:
-        return self._make(snapshot, int(heard * 1000), self._statistics.of(self.market))
+        return self._payloads.update(snapshot, Moment(int(heard * 1000)), self._statistics.of(self.market))
 
     def make(self, offset: str, data: bytes, note: Note | None) -> bytes:
         note = note or note_of(offset)
         known = {name: bytes(value) for name, value in _fields(note.beside).items()} if note.beside else {}
-        return self._make(data, note.at, known)
-
-    def _make(self, data: bytes, at: int, known: Mapping[str, bytes]) -> bytes:
-        return ticker(data, self.market_text, Moment(at), lambda given, event: ticker_fields(given, known, event))
+        return self._payloads.update(data, Moment(note.at), known)
 
 
 class _Depth(Made):
@@ -162,7 +163,9 @@ class _Depth(Made):
         time, gone, given = self._gone
         if time != history.time:
             gone, given = None, self._book.given
-        return self._payloads.update(data, Moment(note.at, note.number, history.previous, given), gone)
+        reader = self._book.reader
+        plain = reader.plain if reader is not None and reader.data is data else None
+        return self._payloads.update(data, Moment(note.at, note.number, history.previous, given), gone, plain)
 
     def state(self, snapshot: bytes, heard: float) -> bytes:
         if self._written[0] is not snapshot:

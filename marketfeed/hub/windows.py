@@ -27,7 +27,9 @@ from marketfeed.model.kinds.kind import View
 __all__ = ["Releases", "Window", "Windows", "windows_of"]
 
 _PORTION = 100
-"""Windows that are released in one turn of the reactor, of more than this."""
+"""Windows that are released in one turn of the reactor, of more than this; fewer, if much has come in them."""
+_READ_US = 2000
+"""What may be read for them in one turn, about."""
 _NEARLY = 0.9
 """Of a period, after which one is over: timers and clocks are not exact."""
 
@@ -54,11 +56,16 @@ class Window:
         self.is_open = False
         self.sent = float("-inf")  # when it was last released, in seconds of the clock
         self._rhythm = rhythm
-        self._conflation = new_conflation(stream.kind, view)
+        self._conflation = new_conflation(stream.kind, view, stream.state)
 
     def __bool__(self) -> bool:
-        """Whether something waits in it."""
-        return bool(self._conflation)
+        """Whether something waits in it, or may be made for it."""
+        return bool(self._conflation) or self.stream.is_stale
+
+    @property
+    def reading_cost(self) -> int:
+        """What it takes to read what has come, in µs, about."""
+        return self._conflation.reading_cost + self.stream.looking_cost
 
     def add(self, data: bytes, offset: str) -> None:
         """A publication of the stream."""
@@ -68,13 +75,16 @@ class Window:
 
     def release(self, dirty: list[Group]) -> None:
         """Put what is in it into its groups; those that had nothing to send are added to `dirty`."""
+        if not self._conflation:
+            self._rhythm.rest(self)
+            return
         self.sent = self._rhythm.clock.seconds()
         for offset, data in self._conflation.take():
             frame_for(self.groups, data, offset, dirty)
 
-    def clear(self) -> None:
+    def close(self) -> None:
         """Nobody wants it any more."""
-        self._conflation.take()
+        self._conflation.close()
 
 
 class _Rhythm:
@@ -97,6 +107,12 @@ class _Rhythm:
         if self._timer is None:
             self._timer = self.clock.callLater(self._seconds, self._tick)
 
+    def rest(self, window: Window) -> None:
+        """Nothing has come in a window: it closes, if it has been open for a whole period."""
+        if window.is_open and self.clock.seconds() - window.sent >= self._seconds * _NEARLY:
+            window.is_open = False
+            del self._open[window]
+
     def close(self) -> None:
         """Nothing is due any more."""
         for timer in (self._timer, self._turn):
@@ -109,19 +125,22 @@ class _Rhythm:
         self._due.clear()
 
     def _tick(self) -> None:
-        now = self.clock.seconds()
         for window in list(self._open):
             if window:
                 self._due.append(window)
-            elif now - window.sent >= self._seconds * _NEARLY:
-                window.is_open = False
-                del self._open[window]
+            else:
+                self.rest(window)
         self._timer = self.clock.callLater(self._seconds, self._tick) if self._open else None
         if self._turn is None:
             self._next_turn()
 
     def _next_turn(self) -> None:
-        due = [self._due.popleft() for _ in range(min(_PORTION, len(self._due)))]
+        due: list[Window] = []
+        cost = 0
+        while self._due and len(due) < _PORTION and cost <= _READ_US:
+            window = self._due.popleft()
+            due.append(window)
+            cost += window.reading_cost
         self._turn = self.clock.callLater(0, self._next_turn) if self._due else None
         if due:
             self._releases.ticked(due)
@@ -153,7 +172,7 @@ class Windows:
         if isinstance(window, Window):
             window.groups.pop(group, None)
             if not window.groups:
-                window.clear()
+                window.close()
                 del group.stream.taps[group.rate, group.view]
 
     def close(self) -> None:

@@ -6,30 +6,21 @@
 3. A seed comes from beside the stream, and is ordered by its ids (`early_updates`). One that is ahead of the stream is
    not given out until the stream has come that far. Where ids do not say the order, no seed is taken.
 4. Nothing raises, whatever the engine writes. What is kept is bounded: a book of too many levels is incomplete.
-5. A publication is only looked at when it comes. Its levels are merged when somebody asks, or when many wait. A
-   snapshot waits by itself however large it is, for the next one takes its place.
+5. A publication is only looked at when it comes. Its levels are merged later (`merged_book`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import msgspec
 
-from marketfeed.model.book import DepthMessage, Prices, WrittenBook
+from marketfeed.model.book import DepthMessage
 from marketfeed.model.early_updates import EarlyUpdates
-from marketfeed.model.ladder import BestLevels, Ladder, best_levels
-from marketfeed.model.spelling import PriceSpelling, spelled_levels
+from marketfeed.model.merged_book import MAX_LEVELS, MergedBook, ignore
 
 __all__ = ["MAX_LEVELS", "BookState"]
-
-MAX_LEVELS = 10_000
-_PENDING = 64  # updates that wait to be merged into the book
-_PENDING_BYTES = 256 * 1024
-_FEW_LIMITS = 4
-_READ_IN_US = 16  # bytes
-_WRITTEN_IN_US = 2  # levels
 
 
 class _Ids(msgspec.Struct, gc=False):
@@ -43,59 +34,35 @@ class _Ids(msgspec.Struct, gc=False):
 _ids = msgspec.json.Decoder(_Ids).decode
 
 
-_encode = msgspec.json.encode
+class Reader(Protocol):
+    """Who has read the publications of the stream: the last one that was plainly written, and what it was read as."""
 
-
-def _ignore() -> None: ...
+    data: bytes
+    plain: Any
 
 
 def _or_zero(number: int | None) -> int:
     return number or 0
 
 
-class BookState:
+class BookState(MergedBook):
     """The state of a stream of depth messages: the order book."""
 
-    __slots__ = (
-        "_book",
-        "_early",
-        "_is_lost",
-        "_is_unordered",
-        "_is_watched",
-        "_ladder",
-        "_live",
-        "_pending",
-        "_seeded",
-        "_size",
-        "_written",
-        "max_levels",
-        "numbers",
-        "prices",
-        "reached",
-        "replaced",
-        "too_large",
-    )
+    __slots__ = ("_early", "_is_lost", "_is_unordered", "_live", "_seeded", "numbers", "reached", "reader", "replaced")
 
     def __init__(self) -> None:
-        self.max_levels = MAX_LEVELS  # of both sides
-        self.too_large: Callable[[], object] = _ignore  # called when the book, or a seed, has more
-        self.reached: Callable[[], object] = _ignore  # called when the stream has come as far as a seed ahead of it
+        super().__init__()
+        self.reached: Callable[[], object] = ignore  # called when the stream has come as far as a seed ahead of it
         self.replaced: Callable[[bytes], object] | None = (
             None  # called with a snapshot, while the book before it is here
         )
+        self.reader: Reader | None = None  # by whom what comes has been read, so that it need not be once more
         self.numbers: Callable[[int | None], int] = _or_zero  # what stands for the last id, where updates have none
-        self.prices = PriceSpelling()  # how they are written for clients who keep them by their texts
-        self._book: DepthMessage | None = None  # without what waits; None: there is no book
-        self._pending: list[bytes] = []
-        self._size = 0  # bytes that wait
         self._early = EarlyUpdates()
         self._live: int | None = None  # the last id on the stream
         self._seeded: int | None = None  # the seed's last id, which the stream has not reached yet
         self._is_lost = False  # since the last publication
         self._is_unordered = False  # the last publication had no ids
-        self._written: WrittenBook | None = None
-        self._is_watched = False
-        self._ladder: Ladder | None = None  # of the book, while somebody watches the best levels
 
     @property
     def last(self) -> int | None:
@@ -119,7 +86,7 @@ class BookState:
         """Whether there is a state to give."""
         if self.is_wanting:
             return False
-        self._settle()
+        self.settle()
         return not self.is_wanting
 
     @property
@@ -128,39 +95,16 @@ class BookState:
         return self._book is None or self._is_lost or not (self._seeded is None or self._live is None)
 
     @property
-    def level_count(self) -> int:
-        """Its levels, of both sides, without what waits to be merged."""
-        return 0 if self._book is None else self._book.level_count
-
-    @property
     def is_blank(self) -> bool:
         """Whether nothing has come, as far as is known."""
         return self._book is None and self._live is None and not self._is_unordered
 
-    @property
-    def beginning(self) -> object:
-        """The same for as long as the book goes on from one and the same beginning; None: there is no book."""
-        return self._book
-
-    def settling(self) -> Iterator[int]:
-        """Merge what waits, a message at a time. Yields what the next one takes, in µs, about."""
-        for _ in range(len(self._pending)):  # and not what comes meanwhile, for there might be no end to it
-            if self._pending:
-                yield len(self._pending[0]) // _READ_IN_US
-                self._settle(most=1)
-
-    @property
-    def cost(self) -> int:
-        """What it takes to write the book, in µs, about; nothing while it is as it was last written."""
-        if self._written is not None or self._book is None:
-            return 0
-        return self._book.level_count // _WRITTEN_IN_US
-
     def record(self, data: bytes) -> bool:
         """A publication has come. Whether its ids jump, so that something before it is missing."""
-        self._written = None
+        self._written = self._glimpse = None
+        reader = self.reader
         try:
-            ids = _ids(data)
+            ids = reader.plain if reader is not None and reader.data is data else _ids(data)
         except (ValueError, RecursionError):
             self._record_unordered()
             return False
@@ -198,11 +142,7 @@ class BookState:
         if early is None or not (early or self.last is None or (last is not None and last >= self.last)):
             return False
         self._early.clear()
-        self._book = book
-        self._ladder = None
-        self._pending = early
-        self._size = sum(map(len, early))
-        self._written = None
+        self._begin(book, early)
         if not early:
             self._is_unordered = False
             self._seeded = None if last == self._live else last
@@ -213,6 +153,8 @@ class BookState:
 
     def lose(self) -> None:
         """The link is lost: something may be missing before the next update, whose ids tell."""
+        if self._book is not None:
+            self.ending()
         self._is_lost = True
         self._written = None
         if self.last is None or self._is_unordered:
@@ -221,92 +163,36 @@ class BookState:
             self._live = self._seeded = None
             self._is_unordered = False
 
-    def snapshot(self) -> bytes | None:
-        """The book as one depth message that replaces every other, best levels first; None while it is incomplete.
-
-        It has the other fields of the newest message.
-        """
-        written = self._write()
-        return None if written is None else written.snapshot
-
-    def depth(self, limit: int) -> bytes | None:
-        """The book as Binance's REST answer, with at most `limit` levels of each side; None while it is incomplete."""
-        written = self._write()
-        if written is None:
-            return None
-        text = written.depths.get(limit)
-        if text is None:
-            bids, asks = [
-                _encode(spelled_levels(side[: max(limit, 0)], self.prices)) for side in (written.bids, written.asks)
-            ]
-            text = b'{"lastUpdateId":%d,"bids":%b,"asks":%b}' % (self.number, bids, asks)
-            if len(written.depths) < _FEW_LIMITS:
-                written.depths[limit] = text
-        return text
-
-    def gone_from(self, snapshot: bytes) -> Prices | None:
-        """The prices of the book that are not in this snapshot; None where the book is not known, or nothing of it."""
-        if not self.is_complete or self._book is None:
-            return None
-        try:
-            return self._book.gone_from(DepthMessage.parse(snapshot))
-        except Exception:  # of data that `--validate warn` let through it may raise what it likes
-            return None
-
-    def best(self, most: int) -> BestLevels | None:
-        """At most so many levels of each side, best first; None while the book is incomplete."""
-        if not self.is_complete or self._book is None:
-            return None
-        try:
-            if not self._is_watched:
-                return best_levels(self._book, most)
-            if self._ladder is None:
-                self._ladder = Ladder(self._book)
-            return self._ladder.best(most)
-        except Exception:  # a price that is no number has no place
-            self._spoil()
-            return None
-
-    def watch(self) -> None:
-        """Somebody asks for the best levels all the time: from now on all levels are kept in order."""
-        self._is_watched = True
-
-    def look_away(self) -> None:
-        """Nobody does any more."""
-        self._is_watched = False
-        self._ladder = None
-
     def _replace(self, data: bytes, last: int | None) -> None:
         """A snapshot has come: nothing that was before it matters."""
         if self.replaced is not None:
             self.replaced(data)
-        self._forget_book()
+        self._begin(DepthMessage.empty(), [])
         self._early.clear()
-        self._book = DepthMessage.empty()
-        self._live = last
+        self._live, self._seeded = last, None
         self._is_lost = self._is_unordered = False
         self._wait(data)
 
     def _record_ordered(self, first: int, last: int, data: bytes) -> bool:
         """An update with ids has come."""
+        seeded = self._seeded
         jumps = self._live is not None and (first > self._live + 1 or last < self._live)
-        was_unordered = self._is_unordered
-        self._live = last
-        self._is_lost = self._is_unordered = False
-        if self._seeded is not None and not jumps:
-            if last < self._seeded:
-                return False  # the seed has it in it
-            seeded, self._seeded = self._seeded, None
+        is_reached = not jumps and seeded is not None and last >= seeded
+        if is_reached and seeded is not None:
             jumps = first > seeded + 1
-            if not jumps:
-                self.reached()
-            if last == seeded:
-                return False
         if jumps:
             self._forget_book()
             self._early.clear()
-            if was_unordered:
+            if self._is_unordered:
                 self._early.add_unordered()
+        self._live = last
+        self._is_lost = self._is_unordered = False
+        if is_reached:
+            self._seeded = None
+            if not jumps:
+                self.reached()
+        if seeded is not None and not jumps and last <= seeded:
+            return False  # the seed has it in it
         if self._book is None:
             self._early.add(first, last, data)
         else:
@@ -320,54 +206,11 @@ class BookState:
         self._is_lost = False
         self._is_unordered = True
 
-    def _wait(self, data: bytes) -> None:
-        self._pending.append(data)
-        self._size += len(data)
-        if len(self._pending) > 1 and (self._size > _PENDING_BYTES or len(self._pending) > _PENDING):
-            self._settle()
-
-    def _settle(self, most: int | None = None) -> None:
-        """Merge what waits into the book, or the first of it. What cannot be read, or is too much, ends the book."""
-        book = self._book
-        if book is None or not self._pending:
-            return
-        settled = self._pending[:most]
-        try:
-            for data in settled:
-                update = DepthMessage.parse(data)
-                book.take(update)
-                if self._ladder is not None:
-                    self._ladder.take(update)
-                if book.level_count > self.max_levels:
-                    self._spoil()
-                    self.too_large()
-                    return
-        except Exception:  # of data that `--validate warn` let through it may raise what it likes
-            self._spoil()
-            return
-        del self._pending[: len(settled)]
-        self._size -= sum(map(len, settled))
-
-    def _spoil(self) -> None:
-        """The book has in it what cannot be kept. What has ids is ordered by the last one."""
-        self._forget_book()
-        if self._live is None or self._is_unordered:
+    def _spoiled(self) -> None:
+        self._seeded = None
+        if self._live is None or self._is_unordered:  # what has ids is ordered by the last one
             self._early.add_unordered()
 
     def _forget_book(self) -> None:
-        self._book = None
-        self._pending.clear()
-        self._size = 0
+        self._end()
         self._seeded = None
-        self._written = None
-        self._ladder = None
-
-    def _write(self) -> WrittenBook | None:
-        if not self.is_complete:
-            return None
-        if self._written is None and self._book is not None:
-            try:
-                self._written = WrittenBook.of(self._book, self.last)
-            except Exception:  # a price that is no number has no place
-                self._spoil()
-        return self._written

@@ -122,9 +122,9 @@ class _Rungs:
             return True
 
     def best(self, most: int) -> list[Row]:
-        """At most so many; the same list for as long as nothing of it has changed."""
-        if self._kept == most:
-            return self._best
+        """At most so many; the same list for as long as nothing of it has changed, and as many are asked for."""
+        if self._kept >= most:
+            return self._best if self._kept == most else self._best[:most]
         if self._is_plain:
             places = self._places[: -most - 1 : -1] if self._is_descending else self._places[:most]
         else:

@@ -26,6 +26,7 @@ __all__ = ["BadPublication", "DropReason", "PublicationReader"]
 
 _BLANKS = b" \t\r\n"  # of JSON
 _SHOWN = 80  # of what an engine wrote, the most that a fault repeats
+_KEPT = 2048  # bytes of a payload, beyond which what it is read as would take too much memory in every stream
 _SHALLOW = 2 * (MAX_NESTING + 1)  # bytes; what has fewer cannot nest too deeply
 
 
@@ -87,6 +88,8 @@ class PublicationReader:
         "_max_payload",
         "_names",
         "_plain_size",
+        "data",
+        "plain",
     )
 
     def __init__(self, stream: StreamName, names: Iterable[str], max_payload: int) -> None:
@@ -101,6 +104,10 @@ class PublicationReader:
         self._decode_plain = _decoder(shape.plain or Plain)
         self._plain_size = max_payload if self._is_shaped else -1
         self._cut = slice(len(self._head) - 1, -1)
+        self.data = b""
+        """What was read last of all that is plainly written, and not large;"""
+        self.plain: Plain | None = None
+        """and what it was read as, for whoever would read it again."""
 
     def read(self, payload: bytes) -> bytes:
         """The bytes of the publication's data. Raises `BadPublication`."""
@@ -118,6 +125,8 @@ class PublicationReader:
                     or (data.rfind(b"{") == 0 and (_BRACKET not in data or plain.has_few_lists(data)))
                     or not is_too_deep(payload)
                 ):
+                    if size < _KEPT:
+                        self.data, self.plain = data, plain
                     return data
             except (msgspec.DecodeError, RecursionError):
                 pass

@@ -10,15 +10,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from marketfeed.model.book import Prices
+from marketfeed.model.kinds.depth import PlainDepth
 from marketfeed.model.spelling import AMOUNTS, ZERO, PriceSpelling, spelled_levels
 
-__all__ = ["DepthPayloads", "Moment", "agg_trade", "ticker", "trade"]
+__all__ = ["FAULTS", "DepthPayloads", "Moment", "agg_trade", "event_time", "replaced", "trade"]
 
 _Raw = msgspec.Raw
 _UNSET = msgspec.UNSET
@@ -74,7 +75,7 @@ _stamped = msgspec.json.Decoder(_Stamped).decode
 _agg = msgspec.json.Decoder(_Agg).decode
 _depth = msgspec.json.Decoder(_Depth).decode
 _AGG_TRADE = b'{"e":"aggTrade","E":%b,"s":%b,"a":%b,"p":%b,"q":%b,"f":%b,"l":%b,"T":%b,"m":%b,"M":true}'  # of one trade
-_FAULTS = (
+FAULTS = (
     ArithmeticError,
     ValueError,
     TypeError,
@@ -89,7 +90,7 @@ def trade(data: bytes, market: bytes, moment: Moment) -> bytes:
         found = _stamped(data)
         event, traded = found.E, found.T
         if None in (event, traded, found.M, found.s):
-            return _with(data, _trade_fields(_fields(data), market, moment))
+            return replaced(data, _trade_fields(_fields(data), market, moment))
         tail = b""
         if event is _UNSET:
             tail += b',"E":%d' % (moment.at if traded is _UNSET else traded)
@@ -100,7 +101,7 @@ def trade(data: bytes, market: bytes, moment: Moment) -> bytes:
         if found.M is _UNSET:
             tail += b',"M":true'
         return _behind(data, tail) if tail else data
-    except _FAULTS:
+    except FAULTS:
         return data
 
 
@@ -112,7 +113,7 @@ def agg_trade(data: bytes, market: bytes, moment: Moment) -> bytes:
         if b"null" not in data and found.t and found.p and found.q and found.m and found.s:
             return _AGG_TRADE % (event, found.s, found.t, found.p, found.q, found.t, found.t, traded, found.m)
         trade_fields = _trade_fields(_fields(data), market, moment)
-    except _FAULTS:
+    except FAULTS:
         return data
     number = trade_fields.get("t")
     fields: dict[str, bytes | msgspec.Raw | None] = {
@@ -131,38 +132,6 @@ def agg_trade(data: bytes, market: bytes, moment: Moment) -> bytes:
     return _object({name: value for name, value in fields.items() if value is not None})
 
 
-def ticker(
-    data: bytes, market: bytes, moment: Moment, more: Callable[[Mapping[str, msgspec.Raw], int], Mapping[str, bytes]]
-) -> bytes:
-    """A ticker as a `24hrTicker` with all fields of one.
-
-    `more`: what is known of those that may be missing, as JSON, by what there is and the moment in ms.
-    """
-    try:
-        given = _fields(data)
-        present = given
-        if b"null" in data:
-            present = {name: value for name, value in given.items() if bytes(value) != b"null"}
-        missing: dict[str, bytes] = {}
-        if bytes(present.get("e", _Raw())) != b'"24hrTicker"':
-            missing["e"] = b'"24hrTicker"'
-        if "E" not in present:
-            missing["E"] = _event(present, moment)
-        if "s" not in present:
-            missing["s"] = market
-        event = missing.get("E") or bytes(present["E"])
-        filled = more(present, int(event) if event.isdigit() else moment.at)
-        missing.update({name: value for name, value in filled.items() if name not in present})
-        is_plain = data.startswith(_TICKER_HEAD) and data.endswith(b"}") and data.count(b'"e"') == 1
-        if is_plain and len(present) == len(given):
-            del missing["e"]
-            tail = b"".join([b',"%b":%b' % (name.encode(), value) for name, value in missing.items()])
-            return b"%b%b%b}" % (_DAY_TICKER_HEAD, data[len(_TICKER_HEAD) : -1], tail)
-        return _with(data, missing, given) if missing else data
-    except _FAULTS:
-        return data
-
-
 class DepthPayloads:
     """The depth messages of one stream. `prices`: how its prices are written, wherever they are."""
 
@@ -173,11 +142,17 @@ class DepthPayloads:
         self._named = b',"s":%b' % market
         self._prices = prices
 
-    def update(self, data: bytes, moment: Moment, vanished: Prices | None = None) -> bytes:
+    def update(
+        self, data: bytes, moment: Moment, vanished: Prices | None = None, plain: PlainDepth | None = None
+    ) -> bytes:
         """A depth message as a difference. `vanished`, of a snapshot: what was there before it and is not in it; None:
-        nobody knows, and its `U` is its own `u`, so that a client sees it.
+        nobody knows, and its `U` is its own `u`, so that a client sees it. `plain`: what has been read of it.
         """
         try:
+            if plain is not None and plain.snapshot is not True and self._keeps(plain.a) and self._keeps(plain.b):
+                is_bare = plain.E is plain.T is plain.s is plain.U is plain.u is _UNSET
+                if is_bare or None not in (plain.s, plain.E, plain.T, plain.U, plain.u):
+                    return self._headed(data, plain, moment, is_bare)
             try:
                 found = _depth(data)
             except msgspec.ValidationError:  # some levels are numbers
@@ -189,15 +164,26 @@ class DepthPayloads:
             for rows in (found.a, found.b):
                 for price, amount in rows:
                     if price not in prices or amount not in amounts:
-                        plain = self._plainly_levelled(data, found.a + found.b)
+                        respelled = self._plainly_levelled(data, found.a + found.b)
                         return (
                             self._taken_apart(data, moment, vanished)
-                            if plain is None
-                            else self._headed(plain, found, moment, is_bare)
+                            if respelled is None
+                            else self._headed(respelled, found, moment, is_bare)
                         )
             return self._headed(data, found, moment, is_bare)
-        except _FAULTS:
+        except FAULTS:
             return data
+
+    def _keeps(self, rows: Sequence[tuple[str | float, str | float]]) -> bool:
+        """Whether these levels are to be written as they are."""
+        prices, amounts = self._prices.kept, AMOUNTS.kept
+        if len(rows) > _FEW:
+            all_prices, all_amounts = zip(*rows, strict=True)
+            return prices.issuperset(all_prices) and amounts.issuperset(all_amounts)
+        for price, amount in rows:  # noqa: SIM110 a generator takes twice as long
+            if price not in prices or amount not in amounts:
+                return False
+        return True
 
     def _plainly_levelled(self, data: bytes, rows: list[tuple[str, str]]) -> bytes | None:
         """A message with its levels as they should be, where zeros are all that is not; None: something else is."""
@@ -212,7 +198,7 @@ class DepthPayloads:
         is_plain = odd == {"0"} and b"\\" not in data and len(data.split(None, 1)) == 1
         return data.replace(zeros, _ZEROS) if is_plain and data.count(zeros) == amounts.count("0") else None
 
-    def _headed(self, data: bytes, found: _Depth, moment: Moment, is_bare: bool) -> bytes:
+    def _headed(self, data: bytes, found: _Depth | PlainDepth, moment: Moment, is_bare: bool) -> bytes:
         """A message whose levels are as they should be. `is_bare`: it has nothing that is known here but for `e`."""
         if is_bare and data.startswith(_DEPTH_HEAD) and data.endswith(b"}") and data.count(b'"e"') == 1:
             # It is what an engine writes that gives no more than it must.
@@ -253,7 +239,7 @@ class DepthPayloads:
             text = _encode(levels)
             if text != bytes(fields[name]):
                 changed[name] = text
-        return _with(data, changed, fields) if changed else data
+        return replaced(data, changed, fields) if changed else data
 
     def _levels(self, side: msgspec.Raw) -> list[tuple[str, str]]:
         return spelled_levels(_pairs(side), self._prices)
@@ -267,7 +253,7 @@ class DepthPayloads:
         if bytes(present["e"]) != b'"depthUpdate"':
             changed["e"] = b'"depthUpdate"'
         if "E" not in present:
-            changed["E"] = _event(present, moment)
+            changed["E"] = event_time(present, moment)
         if "s" not in present:
             changed["s"] = self._market
         first, last = (_integer(present.get(name)) for name in ("U", "u"))
@@ -282,8 +268,8 @@ class DepthPayloads:
         return changed
 
 
+_FEW = 8
 _ZEROS = b',"%b"]' % ZERO.encode()
-_TICKER_HEAD, _DAY_TICKER_HEAD = b'{"e":"ticker",', b'{"e":"24hrTicker",'
 _DEPTH_HEAD, _UPDATE_HEAD = b'{"e":"depth",', b'{"e":"depthUpdate",'
 
 
@@ -300,17 +286,17 @@ def _trade_fields(fields: Mapping[str, msgspec.Raw], market: bytes, moment: Mome
     made: dict[str, bytes | msgspec.Raw] = {
         name: value for name, value in fields.items() if bytes(value) != b"null" or name not in ("E", "T", "s", "M")
     }
-    event = made.setdefault("E", _event(fields, moment))
+    event = made.setdefault("E", event_time(fields, moment))
     made.setdefault("T", event)
     made.setdefault("s", market)
     made.setdefault("M", b"true")
     return made
 
 
-def _event(fields: Mapping[str, msgspec.Raw], moment: Moment) -> bytes:
+def event_time(fields: Mapping[str, msgspec.Raw], moment: Moment) -> bytes:
     """The time of the event, for one that has no `E`: that of its transaction, or else when it was published."""
-    traded = bytes(fields.get("T", _Raw(b"null")))
-    return b"%d" % moment.at if traded == b"null" else traded
+    traded = fields.get("T")
+    return b"%d" % moment.at if traded is None or bytes(traded) == b"null" else bytes(traded)
 
 
 def _integer(value: msgspec.Raw | None) -> int | None:
@@ -324,7 +310,7 @@ def _behind(data: bytes, tail: bytes) -> bytes:
     return b"%b%b}" % (members, tail[1:] if members.strip() == b"{" else tail)
 
 
-def _with(
+def replaced(
     data: bytes, changed: Mapping[str, bytes | msgspec.Raw], fields: Mapping[str, msgspec.Raw] | None = None
 ) -> bytes:
     """`data` with some members instead of those of the same names, or behind the others."""

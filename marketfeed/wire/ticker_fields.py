@@ -13,20 +13,24 @@ from functools import lru_cache
 
 import msgspec
 
-__all__ = ["TICKER_FIELDS", "ticker_fields"]
+__all__ = ["DAY", "TICKER_FIELDS", "ticker_fields"]
 
 TICKER_FIELDS = ("p", "P", "w", "x", "Q", "b", "B", "a", "A", "o", "h", "l", "v", "q", "O", "C", "F", "L", "n")
 """All of them but for the last price, which is required."""
 
 _ALL = frozenset(TICKER_FIELDS)
-_DAY = 86_400_000
+_PRICES = tuple([name for name in TICKER_FIELDS if name not in "OC"])
+DAY = 86_400_000
+"""ms."""
 _ZERO = b'"0.00000000"'
 _encode = msgspec.json.encode
 _PERCENT = Decimal("0.001")
 
 
-def ticker_fields(given: Mapping[str, msgspec.Raw], known: Mapping[str, bytes], at: int) -> dict[str, bytes]:
-    """Values as JSON for the fields that are not `given`. `known`: some of them; `at`: the time of the event, in ms.
+def ticker_fields(given: Mapping[str, msgspec.Raw], known: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Values as JSON for the fields that are not `given`. `known`: some of them.
+
+    When the day begins and ends (`O`, `C`) is among them only if it is known.
 
     Raises ValueError where the last price is no decimal.
     """
@@ -35,8 +39,7 @@ def ticker_fields(given: Mapping[str, msgspec.Raw], known: Mapping[str, bytes], 
     opened = given.get("o") or known.get("o")
     change = None if opened or "p" not in given else _text(given["p"])
     flat = _prices(_text(given["c"]), _text(opened) if opened else "", change)
-    times = {"O": b"%d" % (at - _DAY), "C": b"%d" % at}
-    return {name: value for name, value in {**flat, **times, **known}.items() if name not in given}
+    return {name: value for name, value in {**flat, **known}.items() if name not in given}
 
 
 @lru_cache(maxsize=1024)
@@ -47,7 +50,7 @@ def _prices(last: str, opened: str, change: str | None) -> dict[str, bytes]:
     start = _decimal(opened)
     percent = (close - start) / start * 100 if start else Decimal(0)
     return {
-        **dict.fromkeys(TICKER_FIELDS, _ZERO),
+        **dict.fromkeys(_PRICES, _ZERO),
         "p": _encode(_plain(close - start)) if close != start else _ZERO,
         "P": _encode(_plain(percent.quantize(_PERCENT))),
         "w": _encode(last),

@@ -145,7 +145,7 @@ def test_the_best_of_a_book(updates: list[tuple[Any, Any]], is_long: bool) -> No
         best.append(None if price is None else (f"{price / 100:.2f}{tail * (price % 2)}", side[price]))
     for watches in (False, True):
         if watches:
-            state.watch()
+            state.watch(lambda: None)
         found = state.best(1)
         assert found is not None
         assert [side[0] if side else None for side in (found.bids, found.asks)] == best

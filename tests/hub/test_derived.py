@@ -13,6 +13,7 @@ from hypothesis import settings
 from marketfeed.boundaries import TooManyStreams
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.publications import PublicationReader
 from marketfeed.model.streams import StreamKinds
 from marketfeed.wire.dialects import Shape
 from tests.conftest import LogCapture
@@ -433,3 +434,109 @@ def test_after_very_many_updates_it_is_the_book(room: Room) -> None:
     for name, count in zip(names, (1, 5, 20, 20), strict=True):
         assert seen[name] == expected(count)
     room.end(*clients)
+
+
+def bids_of(client: Client) -> list[Any]:
+    """The quantity of the best bid of each publication since the last call; gaps as they are."""
+    return [each if isinstance(each, tuple) else each["bids"][0][1] for each in got(client)]
+
+
+def changed(room: Room, client: Client, *quantities: int) -> Any:
+    """Let the best bid have these quantities, one after the other, which the client has not seen yet."""
+    state = room.hub._registry._streams["depth@A"].state
+    for quantity in quantities:
+        last = state.last + 1  # type: ignore[union-attr,operator]
+        room.source.publish("depth@A", book([("10", str(quantity))], [], (last, last)))
+    assert bids_of(client) == []
+    return state
+
+
+@pytest.fixture
+def looker(room: Room) -> Client:
+    """Somebody who has seen a book, and whose window is open."""
+    client = Client(room).join("depth5@A")
+    room.source.confirm()
+    room.source.publish("depth@A", whole())
+    assert len(got(client)) == 2
+    return client
+
+
+def test_a_book_is_looked_at_when_something_is_due(room: Room, looker: Client) -> None:
+    """What comes in between is merged then, all at once; one publication is made of all of it."""
+    counts = room.hub.counts.of("depth5")
+    state = changed(room, looker, 5, 6, 7)
+    assert (len(state._pending), counts.published) == (3, 1)
+    room.clock.advance(0.1)
+    assert bids_of(looker) == ["7"]
+    assert (len(state._pending), counts.published) == (0, 2)
+    room.end(looker)
+
+
+def test_who_joins_sees_the_book_of_now(room: Room, looker: Client) -> None:
+    """And whoever was there sees the same, when that is due."""
+    changed(room, looker, 5, 6)
+    other = Client(room).join("depth5@A")
+    slow = Client(room).join("depth5@A@1000ms")
+    assert [got(client)[1]["bids"][0] for client in (other, slow)] == [["10", "6"]] * 2
+    changed(room, looker, 7)
+    room.clock.advance(0.1)
+    assert [bids_of(client) for client in (looker, other)] == [["7"]] * 2
+    room.end(looker, other, slow)
+
+
+def test_what_is_deeper_than_anybody_looks_leaves_nothing_to_wait_for(room: Room, looker: Client) -> None:
+    """After a period in which nothing was to be seen, what is to be seen goes at once."""
+    room.source.publish("depth@A", book([], [(str(price), "1") for price in range(11, 17)], (2, 2)))
+    room.clock.advance(0.1)
+    assert len(got(looker)) == 1
+    room.source.publish("depth@A", book([], [("16", "2")], (3, 3)))
+    room.clock.advance(0.1)
+    assert got(looker) == []
+    room.source.publish("depth@A", book([("10", "5")], [], (4, 4)))
+    assert bids_of(looker) == ["5"]
+    room.end(looker)
+
+
+@pytest.mark.parametrize("end", ["jump", "loss", "unordered", "large", "missed", "refused", "stop", "failure"])
+def test_what_was_not_looked_at_is_told_before_the_book_ends(
+    end: str, monkeypatch: pytest.MonkeyPatch, logged: LogCapture
+) -> None:
+    """However it ends: the last that was known of it, and then that it is not known."""
+    room = Room(max_book_levels=60)
+    client = Client(room).join("depth5@A")
+    room.source.confirm()
+    room.source.publish("depth@A", whole())
+    assert len(got(client)) == 2
+    changed(room, client, 5, 6)
+    if end == "jump":
+        room.source.publish("depth@A", book([("10", "9")], [], (9, 9)))
+    elif end == "loss":
+        room.source.lose(room.now_ms)
+    elif end == "unordered":
+        room.hub._registry._streams["depth@A"].state.record(b"{")  # type: ignore[union-attr]
+        room.hub._derivations.touch(room.hub._registry._streams["depth@A"])
+        room.hub.flush()
+    elif end == "large":
+        room.source.publish("depth@A", book([(str(price), "1") for price in range(1, 99)], [], (4, 4)))
+    elif end == "failure":
+        monkeypatch.setattr(PublicationReader, "read", lambda reader, payload: 1 / 0)
+        room.source.publish("depth@A", b"{}")
+        assert logged.flush_failures(ZeroDivisionError)
+    elif end == "missed":
+        room.hub.missed("depth@A", 1.0)
+    elif end == "refused":
+        room.source.refuse("depth@A")
+    else:
+        room.hub.stopService()
+    last, *gaps = bids_of(client)
+    assert last == "6"
+    assert [reason for _, reason, *_ in gaps] == {
+        "jump": ["sequence", "book-unknown"],
+        "failure": ["book-unknown", "sequence"],
+        "loss": ["source-down"],
+        "missed": ["sequence"],
+        "refused": ["source-refused"],
+        "stop": [],
+    }.get(end, ["book-unknown"])
+    if end != "stop":
+        room.end(client)

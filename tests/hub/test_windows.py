@@ -144,6 +144,29 @@ def test_of_very_many_streams_some_come_in_each_turn(room: Room, monkeypatch: py
     client.end()
 
 
+def test_where_much_has_come_fewer_come_in_each_turn(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is read as it is released, be it in the windows or for the book of which something is made."""
+    monkeypatch.setattr(marketfeed.hub.windows, "_READ_US", 30)
+    depths, books = [f"depth@M{number}@100ms" for number in range(4)], [f"depth5@N{number}" for number in range(4)]
+    client = member(room, *depths, *books)
+    for number in range(4):
+        for market in "MN":
+            room.source.publish(f"depth@{market}{number}", depth(1, is_snapshot=True))
+    client.outbox.writes.clear()
+    for last in range(2, 8):
+        for number in range(4):
+            for market in "MN":
+                room.source.publish(f"depth@{market}{number}", depth(last))
+    room.clock.rightNow += 0.1
+    found = []
+    for _ in range(9):
+        room.turn()
+        found.append(len(client.outbox.messages))
+        client.outbox.writes.clear()
+    assert found == [2, 2, 2, 2, 0, 0, 0, 0, 0]
+    room.end(client)
+
+
 def test_before_a_gap_comes_what_was_before_it(room: Room) -> None:
     """Whatever its reason: the window is not waited for, and what comes behind the gap is not merged with it."""
     client = member(room, FAST)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.model.book import DepthMessage
+from marketfeed.model.book_state import BookState
 from marketfeed.model.conflation import new_conflation
 from marketfeed.model.kinds.depth import DEPTH
 from marketfeed.model.kinds.kind import StreamKind
@@ -110,3 +113,66 @@ def test_a_snapshot_is_never_lost(before: list[bytes], whole: bytes, after: list
     """Whatever comes before and behind it, the first message is whole."""
     taken = conflated(DEPTH, *before, whole, *after)
     assert json.loads(taken[0][1])["snapshot"] is True
+
+
+def test_a_message_is_read_once_for_it_and_the_book(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks first, or when much waits; what is merged changes nothing of the book."""
+    read: list[bytes] = []
+    parsed = DepthMessage._parsed.__func__  # type: ignore[attr-defined]
+
+    def count(cls: type[DepthMessage], data: bytes) -> DepthMessage:
+        read.append(data)
+        return parsed(cls, data)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(DepthMessage, "_parsed", classmethod(count))
+    book = BookState()
+    conflation = new_conflation(DEPTH, state=book)
+    assert read == []
+    messages = [update(1, 1, snapshot=True), *[update(number, number) for number in range(2, 301)]]
+    for number, data in enumerate(messages):
+        book.record(data)
+        conflation.add(data, str(number))
+        if number == 150:
+            assert book.is_complete
+        elif number == 270:
+            ((_, one),) = conflation.take()
+            assert json.loads(one)["u"] == 271
+    ((offset, other),) = conflation.take()
+    assert len(read) <= len(messages) + 5, "but for the few that had come to one of the two only"
+    assert (offset, json.loads(other)["U"]) == ("299", 272)
+    assert json.loads(book.snapshot() or b"")["a"] == [[str(number), "1"] for number in range(1, 301)]
+    conflation.close()
+    assert not conflation
+    assert not book.readers
+
+
+def test_what_is_read_is_shared_and_stays_what_it_was() -> None:
+    """Two who want it at other rates, and the book, know the same of it."""
+    book = BookState()
+    seen: list[tuple[DepthMessage, bytes]] = []
+    book.readers[lambda readings: seen.extend([(each, each.to_bytes()) for each in readings.values()])] = None
+    fast, slow = new_conflation(DEPTH, state=book), new_conflation(DEPTH, state=book)
+    for number in range(1, 31):
+        data = update(number, number, snapshot=number == 1)
+        book.record(data)
+        for conflation in (fast, slow):
+            conflation.add(data, str(number))
+        if number % 7 == 0:
+            ((_, quick),) = fast.take()
+            assert (json.loads(quick)["u"], len(json.loads(quick)["a"])) == (number, 7)
+    ((_, one),) = slow.take()
+    assert [row[0] for row in json.loads(one)["a"]] == [str(number) for number in range(1, 31)]
+    assert json.loads(book.snapshot() or b"")["a"] == json.loads(one)["a"]
+    assert [each.to_bytes() for each, _ in seen] == [written for _, written in seen]
+
+
+def test_what_waits_is_bounded() -> None:
+    """It is read when it is much, and each that is merged takes no more room."""
+    for state in (None, BookState()):
+        conflation: Any = new_conflation(DEPTH, state=state)
+        for number in range(1, 2000):
+            conflation.add(update(number, number), "")
+            assert len(conflation._waiting) <= 64
+            assert conflation.reading_cost == sum([len(data) for data, _ in conflation._waiting]) // 16
+        conflation.add(update(2000, 2000, x="x" * 300_000), "")
+        assert not conflation._waiting

@@ -53,7 +53,7 @@ def test_any_updates(runs: list[list[bytes]], looks: list[int]) -> None:
 def test_a_state(whole: bytes, updates: list[bytes], most: int) -> None:
     """From a snapshot on, and from the next one on."""
     state, onlooker = BookState(), BookState()
-    state.watch()
+    state.watch(lambda: None)
     assert state.best(most) is None
     for _ in range(2):
         for data in (whole, *updates):
@@ -129,7 +129,7 @@ def test_the_time(fields: dict[str, object], time: int | None) -> None:
 def test_who_looks_away_costs_nothing() -> None:
     """And sees the book as it is, when it looks again."""
     state = BookState()
-    state.watch()
+    state.watch(lambda: None)
     state.record(b'{"e":"depth","a":[["3","1"]],"b":[],"snapshot":true}')
     assert state.best(1) is not None
     state.look_away()

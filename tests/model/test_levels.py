@@ -37,7 +37,7 @@ def test_both_ways_agree(rows: list[tuple[str, str]]) -> None:
 def test_what_is_no_decimal(row: tuple[str, str], others: int) -> None:
     """Among few and among many."""
     rows = [*[(str(number), str(number)) for number in range(others)], row]
-    with pytest.raises(ValueError, match="decimal|could not convert"):
+    with pytest.raises(ValueError, match=r"decimal|could not convert"):
         read_rows(rows)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -573,3 +575,21 @@ def test_any_nesting(data: st.DataObject, kind: str, levels: int, wraps: bool) -
     assert outcome(one.read, text.encode()) == outcome(one._read_carefully, text.encode())
     if levels + 1 + wraps > MAX_NESTING:
         assert refusal(kind, text).fault == TOO_DEEP
+
+
+def test_what_was_read_last_is_there_as_it_was_read() -> None:
+    """Only of what is plainly written, and it is told apart from all else by the bytes themselves."""
+    reader = PublicationReader(StreamKinds().parse("depth@A"), ("depth@A",), 1 << 20)
+    plain = b'{"e":"depth","a":[["1","2"]],"b":[],"U":3,"u":4,"E":5}'
+    for payload in (plain, b'{"stream":"depth@A","data":%b}' % plain):
+        data = reader.read(payload)
+        assert reader.data is data
+        found: Any = reader.plain
+        assert (found.a, found.b, found.U, found.u, found.E, found.T) == ([("1", "2")], [], 3, 4, 5, msgspec.UNSET)
+    careful = '{"e":"depth","a":[],"b":[],"x":"ä"}'.encode()
+    large = b'{"e":"depth","a":[%b],"b":[]}' % b",".join([b'["1","2"]'] * 400)
+    for data in (careful, large):
+        assert reader.read(data) is not reader.data
+    with pytest.raises(BadPublication):
+        reader.read(b'{"e":"depth"}')
+    assert reader.data == plain

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from marketfeed.model.book import Difference
 from marketfeed.model.spelling import ZERO, PriceSpelling
-from marketfeed.wire.binance import DepthPayloads, Moment, agg_trade, ticker, trade
-from marketfeed.wire.ticker_fields import TICKER_FIELDS, ticker_fields
+from marketfeed.wire.binance import DepthPayloads, Moment, agg_trade, trade
+from marketfeed.wire.binance_ticker import TickerPayloads
+from marketfeed.wire.ticker_fields import TICKER_FIELDS
 from tests.strategies import property_test
 
 MARKET = b'"A"'
@@ -118,7 +119,7 @@ def test_trades(members: dict[str, str], layout: tuple[str, str]) -> None:
 @given(st.sets(st.sampled_from(TICKER_FIELDS)), st.sampled_from(['"ticker"', '"24hrTicker"']), layouts)
 def test_tickers(names: set[str], event: str, layout: tuple[str, str]) -> None:
     data = written({"e": event, "c": '"110"', "s": '"A"', **dict.fromkeys(names, '"100"')}, layout)
-    found = json.loads(ticker(data, MARKET, MOMENT, lambda present, at: ticker_fields(present, {}, at)))
+    found = json.loads(TickerPayloads(MARKET).update(data, MOMENT, {}))
     assert found.keys() == {"e", "E", "c", "s", *TICKER_FIELDS}
     assert (found["e"], found["E"]) == ("24hrTicker", MOMENT.at)
     assert all(found[name] == "100" for name in names)
@@ -146,7 +147,7 @@ def test_nothing_raises(data: bytes) -> None:
         agg_trade(data, MARKET, MOMENT),
         payloads.update(data, MOMENT),
         payloads.update(data, MOMENT, ([], [])),
-        ticker(data, MARKET, MOMENT, lambda present, at: ticker_fields(present, {}, at)),
+        TickerPayloads(MARKET).update(data, MOMENT, {}),
     ):
         assert made is data or isinstance(json.loads(made), dict)
 
@@ -195,3 +196,37 @@ def test_merged_differences_make_the_same_book(messages: list[tuple[bool, list[t
     assert client == kept
     if whole.get("snapshot") is True:
         assert {price: quantity for price, quantity in whole["a"] if quantity != ZERO} == kept
+
+
+@property_test
+@given(
+    st.lists(
+        st.tuples(
+            st.fixed_dictionaries(
+                {"c": st.sampled_from(["1.5", "2"])},
+                optional={
+                    "o": st.sampled_from(["1", "1.50"]),
+                    "p": st.just("0.5"),
+                    "s": st.just("B"),
+                    "E": st.integers(1, 9),
+                    "T": st.integers(1, 9),
+                    "O": st.integers(1, 9),
+                    "v": st.just("7"),
+                },
+            ),
+            st.dictionaries(st.sampled_from(["o", "v", "b", "C", "n"]), st.sampled_from([b'"3"', b'"4"']), max_size=3),
+            st.integers(1, 1000),
+        ),
+        max_size=8,
+    )
+)
+def test_what_is_remembered_of_tickers_is_what_each_would_be(said: list[tuple[Any, dict[str, bytes], int]]) -> None:
+    """One that writes all of them writes each as one that has written none, and as one that cannot remember it."""
+    payloads = TickerPayloads(MARKET)
+    for fields, known, at in said:
+        data = json.dumps({"e": "ticker", **fields}, separators=(",", ":")).encode()
+        made = payloads.update(data, Moment(at), known)
+        assert made == TickerPayloads(MARKET).update(data, Moment(at), known)
+        apart = TickerPayloads(MARKET).update(data.replace(b"{", b"{ ", 1), Moment(at), known)
+        assert json.loads(made) == json.loads(apart)
+        assert json.loads(made).keys() == {"e", "E", "s", "c", *TICKER_FIELDS, *fields}

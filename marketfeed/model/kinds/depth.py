@@ -8,20 +8,30 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal as Number
 from typing import Any, Literal
 
+import msgspec
+
 from marketfeed.model.kinds.columns import Column, number, word
 from marketfeed.model.kinds.fields import Plain, Shape, ShortLevel, are_good_decimals, are_plain
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
 from marketfeed.model.nesting import MAX_NESTING
 
-__all__ = ["DEPTH"]
+__all__ = ["DEPTH", "PlainDepth"]
 
 _FEW = 64  # levels; more of them are looked at together
 
 
-class _Depth(Plain, gc=True):
+class PlainDepth(Plain, gc=True):
+    """A depth message, and what else is wanted of it, as it comes."""
+
     e: Literal["depth", "depthUpdate"]
     a: list[ShortLevel]
     b: list[ShortLevel]
+    s: Any = msgspec.UNSET
+    E: Any = msgspec.UNSET
+    T: Any = msgspec.UNSET
+    U: Any = msgspec.UNSET
+    u: Any = msgspec.UNSET
+    snapshot: Any = msgspec.UNSET
 
     def is_good(self) -> bool:
         if len(self.a) + len(self.b) > _FEW and are_plain(self.a, self.b):
@@ -60,4 +70,4 @@ def _count(levels: list[Any], noun: str) -> str:
     return f"{len(levels)} {noun}" if len(levels) == 1 else f"{len(levels)} {noun}s"
 
 
-DEPTH = StreamKind("depth", LossPolicy.MERGE, shape=Shape.of(_Depth), columns=_columns, path_view=View.DEPTH)
+DEPTH = StreamKind("depth", LossPolicy.MERGE, shape=Shape.of(PlainDepth), columns=_columns, path_view=View.DEPTH)

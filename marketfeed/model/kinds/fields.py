@@ -49,7 +49,8 @@ ShortLevel = tuple[ShortDecimal, ShortDecimal]
 class Plain(msgspec.Struct, gc=False):
     """A publication that is plainly written, as nearly all are; of a kind, its required fields.
 
-    Their types are `ShortDecimal`, `ShortMarket`, `int`, `list[ShortLevel]`, or any that msgspec decodes.
+    Their types are `ShortDecimal`, `ShortMarket`, `int`, `list[ShortLevel]`, or any that msgspec decodes. Those that
+    have a default are not required: they are read on the way, for whoever wants them.
     """
 
     def is_good(self) -> bool:
@@ -77,6 +78,8 @@ class Shape(msgspec.Struct, frozen=True):
     def of(cls, plain: type[Plain]) -> Shape:
         """What `plain` requires, however it is written. One of its fields is `e`, a Literal."""
         hints = get_type_hints(plain, include_extras=True)
+        required = {field.name for field in msgspec.structs.fields(plain) if field.required}
+        hints = {name: hint for name, hint in hints.items() if name in required}
         types = [(name, _AS_WRITTEN[hint][0] if hint in _AS_WRITTEN else hint) for name, hint in hints.items()]
         checks = [(name, _AS_WRITTEN[hint][1]) for name, hint in hints.items() if hint in _AS_WRITTEN]
 

@@ -112,6 +112,13 @@ class StreamKind(msgspec.Struct, frozen=True):
         return not (self.from_candles or self.made_from or self.from_book)
 
     @property
+    def always_has_state(self) -> bool:
+        """Whether its state comes first, asked for or not: what is made of other publications has no other beginning,
+        and it may be long until something changes.
+        """
+        return self.from_candles or self.from_book is not None
+
+    @property
     def is_rewound(self) -> bool:
         """Whether a client may begin with the last publications: each of them says something by itself."""
         return self.from_book is None and (self.loss is not LossPolicy.MERGE or self.is_final is not None)
