@@ -1,9 +1,10 @@
-"""What market data beyond the engine's publications cost, beside plain streams, in turn (A B A B).
+"""What rates, what is made of books, and payloads for Binance's clients cost, beside plain streams, in turn (A B A B).
 
-    python -m benchmarks.costs [daemon] [process] [--rounds 3] [--seconds 8] [--clients 1000]
+    python -m benchmarks.costs [--only daemon|process] [--rounds 3] [--seconds 8] [--clients 1000]
 
-`daemon`: a real daemon with many clients, of whom those of a rate are compared with those who get everything, and those
-of `depth20` with those of a plain stream of that size. The processor's time is the daemon's own, as Linux counts it.
+`daemon`: a real daemon with many clients. Those of a rate are compared with those who get everything; those of
+`depth20` with those of a plain stream of that size, which is published ten times a second, or as often as the book is
+changed. The processor's time is the daemon's own, as Linux counts it, all of it: what comes is read and checked, too.
 `process`: what a publication takes in the hub, in this process, with a few clients who take everything at once.
 """
 
@@ -34,10 +35,11 @@ from marketfeed.hub.hub import Hub, HubLimits
 from marketfeed.model.streams import StreamKinds
 from marketfeed.wire.dialects import Shape
 
-__all__ = ["Engine", "main"]
+__all__ = ["Engine", "Running", "main"]
 
 _BOOK = 1000
 """Levels of the book, of both sides."""
+_BASE, _PLAIN = "depth@HOT", "ticker@HOT"
 _PLAIN_SIZE = 760
 """Bytes of a publication of `depth20`, about."""
 _RATE = 100
@@ -102,14 +104,14 @@ class _Publisher(threading.Thread):
         engine = Engine(case.levels)
         with Connected(self._path) as redis:
             if case.levels:
-                redis.ask("PUBLISH", "depth@HOT", engine.book().decode())
+                redis.ask("PUBLISH", _BASE, engine.book().decode())
             begun, sent = time.monotonic(), 0
             while not self._over.wait(max(0.0, begun + sent / case.rate - time.monotonic())):
                 sent += 1
                 if case.levels:
-                    redis.ask("PUBLISH", "depth@HOT", engine.update().decode())
+                    redis.ask("PUBLISH", _BASE, engine.update().decode())
                 else:
-                    redis.ask("PUBLISH", "trade@HOT", _plain(sent).decode())
+                    redis.ask("PUBLISH", _PLAIN, _plain(sent).decode())
 
     def stop(self) -> None:
         self._over.set()
@@ -118,7 +120,7 @@ class _Publisher(threading.Thread):
 
 def _plain(number: int) -> bytes:
     """A publication of about `_PLAIN_SIZE` bytes."""
-    head = b'{"e":"trade","t":%d,"m":true,"p":"1000.50","q":"2","s":"HOT","x":"' % number
+    head = b'{"e":"ticker","c":"1000.50","n":%d,"s":"HOT","x":"' % number
     return head + b"x" * (_PLAIN_SIZE - len(head) - 2) + b'"}'
 
 
@@ -126,7 +128,7 @@ def _run(case: _Case, clients: int, seconds: float) -> tuple[float, float]:
     """µs of the daemon's processor a second, and deliveries a second. Raises `Failed`."""
     with tempfile.TemporaryDirectory(prefix="marketfeed-costs-") as directory:
         stage = Stage(Path(directory), Cores.found())
-        with stage.redis(), stage.server(SERVERS[0], "--warm", "depth@HOT") as (pid, port):
+        with stage.redis(), stage.server(SERVERS[0], "--warm", _BASE) as (pid, port):
             publisher = _Publisher(stage, case)
             publisher.start()
             looks: list[tuple[float, float]] = []
@@ -155,22 +157,23 @@ def _cpu(pid: int) -> float:
 
 def _measure_daemon(rounds: int, clients: int, seconds: float) -> None:
     for levels in (40, 4):
-        everything, throttled = (_Case(f"depth@HOT{rate}", _RATE, levels) for rate in ("", "@1000ms"))
+        everything, throttled = (_Case(f"{_BASE}{rate}", _RATE, levels) for rate in ("", "@1000ms"))
         pairs = [(_run(everything, clients, seconds)[0], _run(throttled, clients, seconds)[0]) for _ in range(rounds)]
         _say(
             f"@1000ms, {clients} clients, {_RATE} updates/s of {levels} levels: "
             f"{median(b for _, b in pairs) / 1e4:.1f} % of a core beside {median(a for a, _ in pairs) / 1e4:.1f} %: "
             f"{median(b / a for a, b in pairs):.3f} x"
         )
-    for rate in (_RATE, 10):
-        plain, partial = _Case("trade@HOT", 10, 0), _Case("depth20@HOT", rate, 40)
+    for rate, suffix in ((10, ""), (_RATE, ""), (_RATE, "@100ms")):
+        plain, partial = _Case(f"{_PLAIN}{suffix}", rate if suffix else 10, 0), _Case("depth20@HOT", rate, 40)
         ratios = []
         for _ in range(rounds):
             (a, delivered), (b, others) = _run(plain, clients, seconds), _run(partial, clients, seconds)
             ratios.append((a / delivered, b / others))
         _say(
             f"depth20, {clients} clients, {rate} updates/s of 40 levels: {median(b for _, b in ratios):.2f} us a "
-            f"delivery beside {median(a for a, _ in ratios):.2f} us: {median(b / a for a, b in ratios):.3f} x"
+            f"delivery beside {median(a for a, _ in ratios):.2f} us of {plain.streams}, published {plain.rate:.0f} "
+            f"times a second: {median(b / a for a, b in ratios):.3f} x"
         )
 
 
@@ -188,11 +191,14 @@ class _Client:
     is_behind = False
 
     def __init__(self) -> None:
+        self.sent = 0  # bytes
         self.audience: Any = None
         self.groups: dict[str, Group] = {}
 
     def send(self, data: bytes) -> int:
-        return len(data)
+        size = len(data)
+        self.sent += size
+        return size
 
     def stalled(self, data: bytes, sent: int) -> bool:
         return True
@@ -242,18 +248,27 @@ class _Source:
         return succeed("server")
 
 
-class _Running:
+class Running:
     """A hub with clients of some streams, to which `engine` publishes on `stream`."""
 
-    def __init__(self, names: Sequence[str], stream: str, engine: Callable[[], bytes], *, on_paths: bool) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        stream: str,
+        engine: Callable[[], bytes],
+        *,
+        on_paths: bool = False,
+        ticks: bool = False,
+    ) -> None:
         self._clock = Clock()
+        self._ticks = ticks
         limits = msgspec.convert(Settings(), HubLimits, from_attributes=True)
         self._hub = Hub(self._clock, limits, self._clock.seconds)
         self._hub.feed_from(_Source(self._hub))
         self._hub.startService()
         kinds = StreamKinds(rebuilds=on_paths)
-        for _ in range(_CLIENTS):
-            client = _Client()
+        self._clients = [_Client() for _ in range(_CLIENTS)]
+        for client in self._clients:
             subscriber: Subscriber = client
             streams = {name: kinds.parse(name, on_paths=on_paths) for name in names}
             self._hub.join(subscriber, Shape.ENVELOPE, streams, client)
@@ -263,15 +278,22 @@ class _Running:
             self._hub.flush()
         self.batch()
 
+    @property
+    def sent(self) -> int:
+        """Bytes that all clients have got."""
+        return sum(client.sent for client in self._clients)
+
     def batch(self) -> float:
         """µs that a publication takes, of some."""
         data = [self._engine() for _ in range(_BATCH)]
-        hub, stream, advance, step = self._hub, self._stream, self._clock.advance, 1 / _RATE
+        hub, stream, ticks = self._hub, self._stream, self._ticks
+        advance, step = self._clock.advance, 1 / _RATE
         began = time.thread_time_ns()
         for each in data:
             hub.publish(stream, each)
             hub.flush()
-            advance(step)
+            if ticks:
+                advance(step)
         return (time.thread_time_ns() - began) / len(data) / 1000
 
 
@@ -291,21 +313,20 @@ def _measure_process(rounds: int) -> None:
         },
     }
     for title, (stream, engine) in engines.items():
-        plain = _Running([stream], stream, engine(), on_paths=False)
-        made = _Running([stream], stream, engine(), on_paths=True)
+        plain = Running([stream], stream, engine())
+        made = Running([stream], stream, engine(), on_paths=True)
         _compare(f"{title}: / and /stream", plain, made, rounds)
     for names in (["bookTicker"], ["depth5"], ["depth20"], ["bookTicker", "depth5", "depth10", "depth20"]):
         for levels in (4, 40):
-            plain = _Running(["depth@HOT"], "depth@HOT", Engine(levels).update, on_paths=False)
-            streams = ["depth@HOT", *[f"{name}@HOT" for name in names]]
-            more = _Running(streams, "depth@HOT", Engine(levels).update, on_paths=False)
+            plain = Running([_BASE], _BASE, Engine(levels).update, ticks=True)
+            more = Running([_BASE, *[f"{name}@HOT" for name in names]], _BASE, Engine(levels).update, ticks=True)
             _compare(f"{_BOOK} levels, updates of {levels}: besides {', '.join(names)}", plain, more, rounds)
 
 
-def _compare(title: str, plain: _Running, other: _Running, rounds: int) -> None:
+def _compare(title: str, plain: Running, other: Running, rounds: int) -> None:
     pairs = [(plain.batch(), other.batch()) for _ in range(10 * rounds)]
     first, more = median(a for a, _ in pairs), median(b - a for a, b in pairs)
-    _say(f"{title}: {first:.2f} us a publication, {more:+.2f} us")
+    _say(f"{title}: {first:.2f} us a publication, {more:+.2f} us: {1 + more / first:.2f} x")
 
 
 def _say(line: str) -> None:
@@ -315,14 +336,14 @@ def _say(line: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.costs", description="Measure what market data cost.")
-    parser.add_argument("what", nargs="*", choices=["daemon", "process", []], help="both, by default")
+    parser.add_argument("--only", choices=("daemon", "process"), help="one of the two parts")
     parser.add_argument("--rounds", type=int, default=3, help="of each pair (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each run of a daemon (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=1000, help="of the daemon (default: %(default)s)")
     arguments = parser.parse_args()
-    if not arguments.what or "process" in arguments.what:
+    if arguments.only != "daemon":
         _measure_process(arguments.rounds)
-    if not arguments.what or "daemon" in arguments.what:
+    if arguments.only != "process":
         _measure_daemon(arguments.rounds, arguments.clients, arguments.seconds)
 
 
