@@ -52,7 +52,7 @@ def make_candles(reactor: Any, where: Where, plan: CandlePlan, past: Past | None
     def lead(taker: Taker) -> Trades:
         if plan.source == "streams":
             return ReadTrades(reactor, where, plan.prefix, plan.patterns, taker, commands)
-        return HeardTrades(reactor, where, plan.prefix, selection, taker)
+        return HeardTrades(reactor, where, plan.prefix, selection, taker, commands)
 
     service = CandleService(
         reactor,

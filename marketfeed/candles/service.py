@@ -24,8 +24,9 @@ from twisted.internet.task import deferLater
 from marketfeed.boundaries import Clock
 from marketfeed.candles.days import Days
 from marketfeed.candles.demand import Demand
+from marketfeed.candles.klines import Publication
 from marketfeed.candles.lease import LOOK_SECONDS, Lease
-from marketfeed.candles.market import Market, Publication
+from marketfeed.candles.market import Market
 from marketfeed.candles.store import CandleStore, Change, Overtaken
 from marketfeed.candles.trades import Taker, Trades
 from marketfeed.model.candle_store import WANTED_SECONDS, CandleKeys
@@ -168,6 +169,7 @@ class CandleService(MultiService):
                 self._works()
                 if has_lease and self._trades is None:
                     await self._store.lead()
+                    await self._look_who_wants()
                     self._begin()
                 elif not has_lease and self._trades is not None:
                     self.log.warn("candles: another one leads")
@@ -256,8 +258,7 @@ class CandleService(MultiService):
             )
         if self._past is not None and not stored.turn:
             await self._take_past(known, self._past(name, known.waiting[0][1] if known.waiting else self._ms()))
-        for interval in self._demand.intervals.get(name, ()):
-            known.market.want(interval, self._ms())
+        self._publish(known.market.again(self._ms(), self._demand.intervals.get(name, ())))
         if self._markets.get(name) is not known or self._trades is None:
             return
         self._trades.follow(name, known.market.position)
@@ -325,7 +326,11 @@ class CandleService(MultiService):
     async def _round(self, trades: Trades) -> None:
         now = self._ms()
         for known in [*self._markets.values()]:
-            if known.waiting is None and not known.is_closing and known.market.is_over(now):
+            if (
+                known.waiting is None
+                and not known.is_closing
+                and known.market.is_over(now, self._demand.intervals.get(known.market.name, ()))
+            ):
                 known.is_closing = True
                 trades.reached_end(known.market.name).addCallback(self._reached_end, known, now)
         quiet: list[Publication] = []

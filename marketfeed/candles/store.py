@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred, DeferredLock
 
+from marketfeed.model.candle import Candle
 from marketfeed.model.candle_store import CandleKeys, Row, rows_in
-from marketfeed.model.candles import Candle
 from marketfeed.redis.commands import CommandFault, CommandRefused, OutOfReach, RedisCommands
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.topology import is_elsewhere

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from marketfeed.model.candle_store import CandleKeys, Row, rows_in
+from marketfeed.model.candle_store import CANDLE_FIELDS, CandleKeys, Row, rows_in
 from marketfeed.model.candles import newest_of
 from marketfeed.model.intervals import Calendar
 from marketfeed.redis.commands import CommandFault, KeyedCommands
@@ -87,10 +87,10 @@ class CandleReader:
         """
         try:
             state = self._keys.state(market)
-            has_leader, written = await self._with_lease(state, "HGET", state, "candles")
+            has_leader, fields = await self._with_lease(state, "HMGET", state, *CANDLE_FIELDS)
             if not has_leader:
                 return None
-            newest = None if written is None else newest_of(written, self._calendar, interval, int(self._now() * 1000))
+            newest = newest_of(fields, self._calendar, interval, int(self._now() * 1000))
             if newest is None:
                 return []
             last = self._calendar.start(interval, newest.start if end is None else min(end, newest.start))

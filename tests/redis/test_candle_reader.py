@@ -35,11 +35,11 @@ class Kept:
         self._tickers: dict[str, bytes] = {}
         for name, ticker in (tickers or {}).items():
             self.write(name, ticker)
-        self._state: bytes | None = None
+        self._state: list[bytes | None] = [None, None]
         if newest is not None:
             candles = MarketCandles(Calendar(), MINUTE)
             candles.take(trade(1, newest, "7"), newest)
-            self._state = msgspec.json.encode(candles.written())
+            self._state = [msgspec.json.encode(each) for each in (candles.written(), candles.unwritten())]
 
     def write(self, market: str, ticker: Any) -> None:
         self._tickers[market] = msgspec.json.encode(ticker)
@@ -55,7 +55,7 @@ class Kept:
         match name, rest:
             case "EXISTS", ["p:lease:candles"]:
                 return succeed(int(self.has_leader))
-            case "HGET", ["p:candles:{A}:state", "candles"]:
+            case "HMGET", ["p:candles:{A}:state", "candles", "longer"]:
                 return succeed(self._state)
             case "HGET", ["p:candles:tickers", market]:
                 return succeed(self._tickers.get(str(market)))
