@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -218,35 +216,6 @@ async def test_killed_again_and_again(harness: Harness) -> None:
         await candles.wait()
     service(harness, server, program=("-c", SHORT))
     await harness.eventually(lambda: have_all(redis, trades))
-
-
-@pytest_twisted.ensureDeferred
-async def test_two_of_them_one_stalled(harness: Harness) -> None:
-    """The other takes over, and the first is no harm when it wakes up amid what it was doing."""
-    server = await harness.redis()
-    redis = await server.connect()
-    trades = sold(20_000)
-    await add(redis, trades[:10_000])
-    first = service(harness, server, program=("-c", SHORT))
-    await moves_on(harness, redis, await newest(redis))
-    first.signal("STOP")
-    leader = await redis.command("GET", KEYS.lease)
-    second = service(harness, server, program=("-c", SHORT))
-
-    async def is_taken_over() -> bool:
-        return await redis.command("GET", KEYS.lease) not in (None, leader)
-
-    await harness.eventually(is_taken_over)
-    await harness.eventually(lambda: have_all(redis, trades[:10_000]))
-    os.kill(first.pid, signal.SIGCONT)
-    await add(redis, trades[10_000:15_000])
-    await harness.eventually(lambda: have_all(redis, trades[:15_000], closes=False))
-    second.signal("STOP")
-    await add(redis, trades[15_000:])
-    await harness.eventually(lambda: have_all(redis, trades, closes=False))
-    os.kill(second.pid, signal.SIGCONT)
-    assert first.status is None
-    assert second.status is None
 
 
 @pytest_twisted.ensureDeferred
