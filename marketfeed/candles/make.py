@@ -43,8 +43,8 @@ def make_candles(reactor: Any, where: Where, plan: CandlePlan, past: Past | None
 
     Raises `BadSelection` or `BadGlob` for the patterns.
     """
-    commands = RoutedCommands(reactor, where.keys, "candles")
-    transactions = RoutedCommands(reactor, where.keys, "transactions")
+    commands = RoutedCommands(reactor, where.keys, "candle commands")
+    transactions = RoutedCommands(reactor, where.keys, "candle transactions")
     publisher = RoutedPublisher(reactor, where.keys, where.channels, is_sharded=where.is_sharded)
     keys = CandleKeys(plan.prefix)
     selection = parse_selection(plan.patterns, StreamKinds())

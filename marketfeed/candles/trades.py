@@ -79,7 +79,7 @@ class HeardTrades(MultiService):
         self._came = 0
         self.is_reached = False
         subscribes = selection.commands(prefix.encode())
-        listener = make_listener(clock, where.channels, subscribes, self, is_sharded=where.is_sharded)
+        listener = make_listener(clock, where.channels, subscribes, self, is_sharded=where.is_sharded, what=" trades")
         cast(IService, listener).setServiceParent(self)
         self._search: Deferred[None] | None = None
 
