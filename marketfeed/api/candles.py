@@ -21,14 +21,17 @@ _TAKEN = "taken"
 
 
 class Candles(Protocol):
-    """The candle service. `counts`: trades that counted, as `taken`, and those that did not, by reason.
+    """The candle service. `written`: changes of markets that Redis has."""
 
-    `written`: changes of markets that Redis has; `newest`: when the newest trade came, in ms since 1970.
-    """
-
-    counts: Counter[str]
     written: int
-    newest: int
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Trades that counted, as `taken`, and those that did not, by reason."""
+
+    @property
+    def newest(self) -> int:
+        """When the newest trade came, in ms since 1970."""
 
     @property
     def is_leading(self) -> bool:

@@ -12,7 +12,8 @@ import msgspec
 from twisted.application.service import IService
 
 from marketfeed.candles.lease import Lease
-from marketfeed.candles.service import CandleLimits, CandleService, Past
+from marketfeed.candles.markets import CandleLimits, Past
+from marketfeed.candles.service import CandleService
 from marketfeed.candles.store import CandleStore
 from marketfeed.candles.trades import HeardTrades, ReadTrades, Taker, Trades
 from marketfeed.model.candle_store import CandleKeys

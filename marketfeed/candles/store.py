@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -142,7 +143,12 @@ class CandleStore:
     def _words(self, change: Change, kept: Mapping[tuple[str, str, int], list[Row]]) -> Iterable[tuple[Any, ...]]:
         """The commands of one change."""
         market = change.market
-        rows = {(interval, candle.start): candle.row() for interval, candle in change.closed}
+        rows = {}
+        closed: Counter[str] = Counter()
+        for interval, candle in reversed(change.closed):
+            closed[interval] += 1
+            if closed[interval] <= self._keep[interval]:  # others would be taken away at once
+                rows[interval, candle.start] = candle.row()
         for key, candle in change.late.items():
             before = rows.get(key) or next(iter(kept[market, *key]), None)
             rows[key] = candle.row() if before is None else candle.amended(before)

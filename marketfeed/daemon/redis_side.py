@@ -239,7 +239,6 @@ def _makers(reactor: Any, where: Where, settings: Settings) -> tuple[list[IServi
     if not (settings.candles or settings.demo):
         return [], None
     engine = SimulatedEngine(hours=_DEMO_HOURS) if settings.demo else None
-    market = [] if engine is None else _market(reactor, where, settings, engine)
     plan = CandlePlan(
         source=settings.source,
         prefix=settings.channel_prefix,
@@ -249,15 +248,19 @@ def _makers(reactor: Any, where: Where, settings: Settings) -> tuple[list[IServi
         late=settings.candle_late,
         offset=settings.day_offset,
     )
-    maker = make_candles(reactor, where, plan, None if engine is None else engine.past_of)
+    maker = make_candles(reactor, where, plan, engine)
+    market = [] if engine is None else _market(reactor, where, settings, engine, lambda: maker.is_ready)
     return [*market, cast(IService, maker)], maker
 
 
-def _market(clock: Any, where: Where, settings: Settings, engine: SimulatedEngine) -> list[IService]:
+def _market(
+    clock: Any, where: Where, settings: Settings, engine: SimulatedEngine, may_open: Callable[[], bool]
+) -> list[IService]:
     """A market that publishes as an engine would for this source, on a server of our own."""
     prefix = settings.channel_prefix
     if settings.source == "streams":
         appender = RoutedAppender(clock, where.keys, _DEMO_ENTRIES)
-        return [MarketSimulation(clock, appender, engine, channel_prefix=prefix), appender]
+        return [MarketSimulation(clock, appender, engine, channel_prefix=prefix, may_open=may_open), appender]
     publisher = RoutedPublisher(clock, where.keys, where.channels)
-    return [MarketSimulation(clock, publisher, engine, channel_prefix=prefix, keeper=publisher), publisher]
+    simulation = MarketSimulation(clock, publisher, engine, channel_prefix=prefix, keeper=publisher, may_open=may_open)
+    return [simulation, publisher]
