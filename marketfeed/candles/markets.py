@@ -2,7 +2,8 @@
 
 1. A market is taken over as its first trade is found, and goes on where it was written; what comes meanwhile waits.
 2. Of one of which nothing was written yet there may be a past. It is written whole, and nothing of it is published.
-3. What is no trade, and a trade that cannot count, is counted by its reason, and the log has a line now and then.
+3. What is no trade, and a trade that cannot count, is counted by its reason, and the log has a line now and then, for
+   each reason by itself.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Markets:
         self._now = now
         self._trades: Trades | None = None
         self._known: dict[str, KnownMarket] = {}
-        self._lines = TokenBucket(_LINES, 3, clock.seconds())
+        self._lines = {reason: TokenBucket(_LINES, 3, clock.seconds()) for reason in Dropped.ALL}
         self.counts = Counter(dict.fromkeys(("taken", *Dropped.ALL), 0))
         self.newest = 0
 
@@ -212,6 +213,9 @@ class Markets:
                 self._leader.failed(fault)
                 await deferLater(self._clock, LOOK_SECONDS)
                 continue
+            if stored.left_out:
+                line = "candles: {count} entries among the minutes of {market} are left out: no candles of their time"
+                self.log.warn(line, market=name, count=stored.left_out)
             try:
                 known.market.load(stored)
             except (ValueError, TypeError, KeyError, ArithmeticError) as fault:
@@ -264,7 +268,7 @@ class Markets:
 
     def _drop(self, market: str, reason: str, what: str) -> None:
         self.counts[reason] += 1
-        if self._lines.take(self._clock.seconds()):
+        if self._lines[reason].take(self._clock.seconds()):
             line = "candles: a trade of {market} does not count, {reason}: {what}"
             self.log.warn(line, market=market[:64], reason=reason, what=what[:200])
 

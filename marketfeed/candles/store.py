@@ -41,7 +41,7 @@ class Overtaken(Exception):
 
 class Stored(msgspec.Struct, frozen=True):
     """A market as it was written. `turn`: of its last change; `position`: in its stream, b"" where there is none;
-    `parts`: all else that changes had, by name.
+    `parts`: all else that changes had, by name; `left_out`: entries that are no minutes, or a minute once more.
     """
 
     turn: int
@@ -49,6 +49,7 @@ class Stored(msgspec.Struct, frozen=True):
     candles: bytes | None
     parts: Mapping[bytes, bytes]
     minutes: list[Row]
+    left_out: int = 0
 
 
 class Change(msgspec.Struct, frozen=True, eq=False):
@@ -93,8 +94,8 @@ class CandleStore:
         async with lock:
             watched = commands.ask("WATCH", key)
             asked = commands.ask("HGETALL", key)
-            rows = commands.ask("ZRANGEBYSCORE", minutes, since, "+inf", "WITHSCORES")
-            _, found, kept = await self._all([watched, asked, rows])
+            scores = commands.ask("ZRANGEBYSCORE", minutes, since, "+inf", "WITHSCORES")
+            _, found, kept = await self._all([watched, asked, scores])
             parts = dict(zip(found[::2], found[1::2], strict=True))
             leader, turn = int(parts.pop(_LEADER, 0)), int(parts.pop(_TURN, 0))
             position, candles = parts.pop(_POSITION, b""), parts.pop(_CANDLES, None)
@@ -103,7 +104,8 @@ class CandleStore:
                 raise Overtaken(_ANOTHER)
             written = [("HSET", key, _LEADER, self.number)]
             await self._execute(commands, written)
-        return Stored(turn, position, candles, parts, rows_in(kept))
+        rows = rows_in(kept)
+        return Stored(turn, position, candles, parts, rows, len(kept) // 2 - len(rows))
 
     async def write(self, changes: Sequence[Change]) -> None:
         """Write them. Raises `Overtaken`, or `CommandFault`: some may have been written, and some not."""

@@ -20,6 +20,7 @@ from marketfeed.model.intervals import Calendar
 
 NOW = 1_800_000_000
 COUNT = 1200
+LIMITS = CandleLimits(prefix="", max_payload=1000, calendar=Calendar())
 WANTED = [b"kline_1m@A", b"kline_1m@B", b"miniTicker@A", b"!miniTicker@arr"]
 
 
@@ -105,7 +106,7 @@ class Stage:
         self.taker: Taker
         self.service = CandleService(
             self.clock,
-            CandleLimits(prefix="", max_payload=1000, calendar=Calendar()),
+            LIMITS,
             self.redis,
             self.store,
             Lease(self.redis, "lease", "one"),

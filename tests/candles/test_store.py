@@ -12,7 +12,7 @@ import pytest_twisted
 
 from marketfeed.candles.market import Market
 from marketfeed.candles.store import CandleStore, Change, Overtaken
-from marketfeed.model.candle_store import CANDLE_FIELDS, KEEP, CandleKeys, rows_in
+from marketfeed.model.candle_store import CANDLE_FIELDS, KEEP, CandleKeys, Row, rows_in
 from marketfeed.model.candles import newest_of
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.kline import INTERVALS
@@ -223,3 +223,17 @@ async def test_redis_has_lost_what_it_had_taken(harness: Harness) -> None:
     await leader.take_over()
     await leader.store.write([leader.take(sold, 60)])
     assert await written(redis) == expected(sold)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_minute_is_left_out(harness: Harness) -> None:
+    """Of a back-fill; it is said how much."""
+    server = await harness.redis()
+    redis = await server.connect()
+    leader = await Leader.at(harness, direct(server))
+    key, row = KEYS.candles(NAME, "1m"), Row(NOW, "5", "6", "4", "5", "10", NOW + 59_999, "50", 3, "1", "5")
+    await redis.command(
+        "ZADD", key, NOW, row.to_bytes(), NOW + 60_000, b"rubbish", NOW + 120_000, row.to_bytes() + b" "
+    )
+    stored = await leader.store.load(NAME, 0)
+    assert (stored.minutes, stored.left_out) == ([row], 2)
