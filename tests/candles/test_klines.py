@@ -67,6 +67,9 @@ def test_a_closed_candle_is_published_once_more_by_who_takes_over() -> None:
     redis.write(change)
     closed = [data for _, data in published if json.loads(data)["k"]["x"]]
     assert told(published) == [(0, "10", 1, True), (60_000, "11", 1, False)]
+    assert one.is_due(NOW + 62_000)
+    assert one.change(NOW + 62_000, MINUTES)[0].parts[b"told"] == b"[]"
+    assert not one.is_due(NOW + 70_000)
 
     following = redis.load()
     again = following.again(NOW + 62_000, MINUTES)
@@ -126,11 +129,12 @@ def test_what_was_traded_meanwhile_is_told_without_a_hole() -> None:
     redis.write(one.change(NOW + 3000, SECONDS)[0])
     following = redis.load()
     following.again(NOW + 9000, SECONDS)
-    take(following, 2, NOW + 3000, "20")
-    take(following, 3, NOW + 5000, "30")
+    take(following, 2, NOW + 3000, "15")
+    take(following, 3, NOW + 3500, "20")
+    take(following, 4, NOW + 5000, "30")
     _, published = following.change(NOW + 9000, SECONDS)
     closed = [each for each in told(published) if each[3]]
-    assert closed == [(1000, "10", 0, True), (2000, "10", 0, True), (3000, "20", 1, True)]
+    assert closed == [(1000, "10", 0, True), (2000, "10", 0, True), (3000, "20", 2, True)]
     following.pass_time(NOW + 9000)
     _, published = following.change(NOW + 9000, SECONDS)
     assert [each for each in told(published) if each[3]] == [(4000, "20", 0, True), (5000, "30", 1, True)]

@@ -266,6 +266,20 @@ def test_a_late_trade_is_not_the_newest() -> None:
     assert [key for key in candles.late if key[0] == "1m"] == [("1m", 0)]
 
 
+def test_the_clock_is_to_close_candles() -> None:
+    """Whichever of those that are open ends first, and none that is not over."""
+    candles = MarketCandles(Calendar(), LATE)
+    assert not candles.is_over(MONTH_END)
+    candles.take(trade(1, 0), 0)
+    assert [candles.is_over(now) for now in (0, 999, 1000, 999, 1000)] == [False, False, True, False, True]
+    candles.pass_time(1000)
+    assert not candles.is_over(59_999)
+    candles.take(trade(2, 10_000), 10_000)
+    assert [candles.is_over(now) for now in (10_999, 11_000)] == [False, True]
+    candles.take(trade(3, 20_000), 20_000)
+    assert [candles.is_over(now) for now in (20_999, 21_000)] == [False, True]
+
+
 numbers_of_trades = st.integers(0, 40) | st.sampled_from((1 << 60, -5, 1023, 1024, 1025))
 
 
