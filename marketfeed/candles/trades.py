@@ -38,6 +38,8 @@ from marketfeed.runtime.logs import Log
 __all__ = ["HeardTrades", "ReadTrades", "Taker", "Trades"]
 
 _BEGINNING = b"0-0"
+_REST_SECONDS = 0.05
+"""Candles are published a few times a second; more often is not to be read, for it costs the server time."""
 
 
 class Taker(Protocol):
@@ -161,7 +163,7 @@ class ReadTrades(MultiService):
         self._taker = taker
         archive = RedisArchive(commands, prefix)
         self._source = source_of_streams(
-            clock, where.keys, self, prefix, archive, has_slots=where.has_slots, what=" trades"
+            clock, where.keys, self, prefix, archive, has_slots=where.has_slots, what=" trades", rest=_REST_SECONDS
         )
         globs = [parse_glob(pattern, BUILT_IN) for pattern in patterns]
         preload = Preload(clock, commands.each, self.discovered, globs, prefix, None)
