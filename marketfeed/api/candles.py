@@ -1,4 +1,4 @@
-"""What the admin port of `marketfeed candles` tells of it: whether it works, and what it has counted.
+"""What an admin port tells of a candle service, its own or a daemon's: whether it works, and what it has counted.
 
 The rules for numbers are those of `metrics`.
 """
@@ -15,20 +15,23 @@ from marketfeed.api.exposition import Exposition, counter, counters, gauge, of_b
 from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.runtime.file_limit import file_limit
 
-__all__ = ["CandleHealth", "CandleMetrics", "Candles"]
+__all__ = ["CandleHealth", "CandleMetrics", "Candles", "of_candles"]
 
 _TAKEN = "taken"
 
 
 class Candles(Protocol):
-    """The candle service. `counts`: trades that counted, as `taken`, and those that did not, by reason.
+    """The candle service. `written`: changes of markets that Redis has."""
 
-    `written`: changes of markets that Redis has; `newest`: when the newest trade came, in ms since 1970.
-    """
-
-    counts: Counter[str]
     written: int
-    newest: int
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Trades that counted, as `taken`, and those that did not, by reason."""
+
+    @property
+    def newest(self) -> int:
+        """When the newest trade came, in ms since 1970."""
 
     @property
     def is_leading(self) -> bool:
@@ -73,16 +76,18 @@ class CandleMetrics(Exposition):
         super().__init__()
 
     def collect(self) -> Iterator[Metric]:
-        candles = self._candles
-        yield gauge("candles_leader", "1: this process makes the candles; 0: another one may.", int(candles.is_leading))
-        yield gauge("candles_markets", "Markets of which it makes candles.", candles.markets)
-        yield counter("candles_trades", "Trades that count in candles.", candles.counts[_TAKEN])
-        dropped = {reason: count for reason, count in candles.counts.items() if reason != _TAKEN}
-        yield counters("candles_dropped", "Trades that count in none.", ("reason",), dropped)
-        yield counter("candles_written", "Changes of markets that Redis has.", candles.written)
-        yield gauge(
-            "candles_newest_trade_seconds", "When the newest trade came, in s since 1970.", candles.newest / 1000
-        )
+        yield from of_candles(self._candles)
         yield from of_links(self._links())
-        yield of_build()
         yield from of_system(file_limit())
+        yield of_build()
+
+
+def of_candles(candles: Candles) -> Iterator[Metric]:
+    """What it has counted."""
+    yield gauge("candles_leader", "1: this process makes the candles; 0: another one may.", int(candles.is_leading))
+    yield gauge("candles_markets", "Markets of which it makes candles.", candles.markets)
+    yield counter("candles_trades", "Trades that count in candles.", candles.counts[_TAKEN])
+    dropped = {reason: count for reason, count in candles.counts.items() if reason != _TAKEN}
+    yield counters("candles_dropped", "Trades that count in none.", ("reason",), dropped)
+    yield counter("candles_written", "Changes of markets that Redis has.", candles.written)
+    yield gauge("candles_newest_trade_seconds", "When the newest trade came, in s since 1970.", candles.newest / 1000)

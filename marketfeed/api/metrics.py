@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from prometheus_client.core import Metric
 
 from marketfeed.access.refusals import Refusals
+from marketfeed.api.candles import Candles, of_candles
 from marketfeed.api.clients import Register
 from marketfeed.api.exposition import (
     Exposition,
@@ -57,7 +58,8 @@ class Parts:
     """Those that count. `links`: those to Redis at the moment, the source's first; `now`: the time, in s since 1970.
 
     `certificate_expiry`: of the one that clients are shown, in s since 1970; None where there is none. `files`: how
-    many may be open. `started_at`: when the process began, in s since 1970.
+    many may be open. `started_at`: when the process began, in s since 1970. `candles`: a candle service in this
+    process, with `candle_links`, its own to Redis.
     """
 
     clock: Clock
@@ -77,6 +79,8 @@ class Parts:
     files: int
     started_at: float
     reload: Reloaded
+    candles: Candles | None = None
+    candle_links: Callable[[], Sequence[LinkKeeper[Any]]] = tuple
 
 
 class Metrics(Exposition):
@@ -93,6 +97,8 @@ class Metrics(Exposition):
         yield from _of_backlogs(parts)
         yield from _of_source(parts)
         yield from _of_process(parts)
+        if parts.candles is not None:
+            yield from of_candles(parts.candles)
         yield from of_system(parts.files)
 
 
@@ -161,7 +167,7 @@ def _of_backlogs(parts: Parts) -> Iterator[Metric]:
 
 def _of_source(parts: Parts) -> Iterator[Metric]:
     links = parts.links()
-    yield from of_links(links)
+    yield from of_links([*links, *parts.candle_links()])
     heard = [link.last_heard for link in links if link.is_of_source and link.last_heard is not None]
     if heard:
         text = "When Redis last sent anything on the link of the source; of several, on the one that is silent longest."

@@ -15,13 +15,13 @@ from twisted.internet.defer import Deferred
 
 from marketfeed.api.lists import CLIENT_ORDERS, STREAM_ORDERS
 from marketfeed.api.page import HTML, JSON, Answer, Page, Query, as_json, later
-from marketfeed.api.probes import LOGIN, Numbers, Probes, Readiness
+from marketfeed.api.probes import CANDLES, LOGIN, Numbers, Probes, Readiness
 from marketfeed.model.numbers import whole
 from marketfeed.web.files import FILES, read
 
 __all__ = ["LEFT_OUT", "Listed", "Pages", "Partial", "StatusMaker"]
 
-_OPEN = frozenset(("/healthz", "/readyz", "/metrics", LOGIN))
+_OPEN = frozenset(("/healthz", "/readyz", "/metrics", CANDLES, LOGIN))
 _DIGITS = 15
 _MOST_ROWS, _ROWS = 1000, 50
 
@@ -61,8 +61,15 @@ class _BadQuery(ValueError):
 class Pages(Probes):
     """What there is."""
 
-    def __init__(self, health: Readiness, metrics: Numbers, status: StatusMaker, lists: Listed) -> None:
-        super().__init__(health, metrics)
+    def __init__(
+        self,
+        health: Readiness,
+        metrics: Numbers,
+        status: StatusMaker,
+        lists: Listed,
+        candles: Readiness | None = None,
+    ) -> None:
+        super().__init__(health, metrics, candles)
         self._lists = lists
         self._answers |= {
             "/status.json": lambda query: later(

@@ -1,4 +1,8 @@
-"""What every admin port answers: whether the process lives, whether it is of use and why not, and its metrics."""
+"""What every admin port answers: whether the process lives, whether it is of use and why not, and its metrics.
+
+What is for one part of the process alone has a path of its own: a daemon serves clients well while its candle service
+does not work.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,9 @@ from twisted.internet.defer import Deferred
 
 from marketfeed.api.page import NOTHING, Answer, Page, as_json, later
 
-__all__ = ["LOGIN", "Numbers", "Probes", "Readiness"]
+__all__ = ["CANDLES", "LOGIN", "Numbers", "Probes", "Readiness"]
 
-LOGIN = "/login"
+CANDLES, LOGIN = "/readyz/candles", "/login"
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -33,15 +37,17 @@ class Probes:
     """These three, which anybody may ask for who reaches the port.
 
     `login`: the form for the token, as it is answered to who has shown none; `login_again`: a wrong one. Here nothing
-    needs a token.
+    needs a token. `candles`: a candle service beside what the process is for.
     """
 
-    def __init__(self, health: Readiness, metrics: Numbers) -> None:
+    def __init__(self, health: Readiness, metrics: Numbers, candles: Readiness | None = None) -> None:
         self._answers: dict[str, Answer] = {
             "/healthz": lambda query: Page(b"ok\n"),
             "/readyz": lambda query: _readiness(health.reasons),
             "/metrics": lambda query: later(metrics.text(), lambda text: Page(text, _PROMETHEUS)),
         }
+        if candles is not None:
+            self._answers[CANDLES] = lambda query: _readiness(candles.reasons)
         self.login = self.login_again = NOTHING
 
     def is_open(self, path: str) -> bool:

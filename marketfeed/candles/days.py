@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from marketfeed.candles.demand import ALL_MARKETS, Demand
-from marketfeed.candles.market import Market, Publication
+from marketfeed.candles.klines import Publication
+from marketfeed.candles.market import Market
 from marketfeed.model.candle_store import CandleKeys
 from marketfeed.model.kinds.mini_ticker import MINI_TICKER
 from marketfeed.model.statistics import MINUTE_MS

@@ -12,7 +12,8 @@ import msgspec
 from twisted.application.service import IService
 
 from marketfeed.candles.lease import Lease
-from marketfeed.candles.service import CandleLimits, CandleService, Past
+from marketfeed.candles.markets import CandleLimits, Past
+from marketfeed.candles.service import CandleService
 from marketfeed.candles.store import CandleStore
 from marketfeed.candles.trades import HeardTrades, ReadTrades, Taker, Trades
 from marketfeed.model.candle_store import CandleKeys
@@ -43,8 +44,8 @@ def make_candles(reactor: Any, where: Where, plan: CandlePlan, past: Past | None
 
     Raises `BadSelection` or `BadGlob` for the patterns.
     """
-    commands = RoutedCommands(reactor, where.keys, "candles")
-    transactions = RoutedCommands(reactor, where.keys, "transactions")
+    commands = RoutedCommands(reactor, where.keys, "candle commands")
+    transactions = RoutedCommands(reactor, where.keys, "candle transactions")
     publisher = RoutedPublisher(reactor, where.keys, where.channels, is_sharded=where.is_sharded)
     keys = CandleKeys(plan.prefix)
     selection = parse_selection(plan.patterns, StreamKinds())
@@ -52,7 +53,7 @@ def make_candles(reactor: Any, where: Where, plan: CandlePlan, past: Past | None
     def lead(taker: Taker) -> Trades:
         if plan.source == "streams":
             return ReadTrades(reactor, where, plan.prefix, plan.patterns, taker, commands)
-        return HeardTrades(reactor, where, plan.prefix, selection, taker)
+        return HeardTrades(reactor, where, plan.prefix, selection, taker, commands)
 
     service = CandleService(
         reactor,

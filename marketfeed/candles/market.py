@@ -1,38 +1,32 @@
 """One market of the candle service: its candles, its last 24 hours, what is to be written and what to be published.
 
 1. What is written at one moment is a `Change`. What comes while it is under way belongs to the next one.
-2. A closed candle is published when it has been written, and of the open one no more than the newest, every second, or
-   every two from a minute up. Periods without trades are published flat, so that candles are equidistant.
-3. Nothing is published of what nobody wants. Who begins to want a stream gets what comes from then on.
+2. What a change publishes is published when it has been written (`klines`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
 
+from marketfeed.candles.klines import SETTLED_MS, Klines, Publication
 from marketfeed.candles.store import Change, Stored
-from marketfeed.model.candles import Candle, MarketCandles, flat, missing
+from marketfeed.model.candles import MarketCandles
 from marketfeed.model.intervals import Calendar
-from marketfeed.model.kinds.kline import INTERVALS
 from marketfeed.model.statistics import DayStatistics, mini_ticker
 from marketfeed.model.trades import RecentIds, Trade
 
-__all__ = ["SETTLED_MS", "Market", "Publication"]
+__all__ = ["Market"]
 
-Publication = tuple[str, bytes]
-"""The name of its stream, and its data."""
-
-SETTLED_MS = 2000
-"""After the end of a period the clock closes its candle."""
 _WRITTEN_MS = 1000
 """What has changed is written so often at most, unless a candle has closed."""
-_FLAT = 60
-"""Periods without trades that are published together, at most."""
-_IDS, _HOUR, _BEFORE = b"ids:", b"hour:", b"before"
-"""Parts of what is written: ids of trades, the first ids of the minutes of an hour, the price before the day."""
+_IDS, _HOUR, _BEFORE, _LONGER, _TOLD = b"ids:", b"hour:", b"before", b"longer", b"told"
+"""Parts of what is written: ids of trades, the first ids of the minutes of an hour, the price before the day, the open
+candles of a minute and longer ones, and the closed ones that the change publishes.
+"""
 _encode = msgspec.json.encode
 _read_ids = msgspec.json.Decoder(list[tuple[int, int]]).decode
 _read_hour = msgspec.json.Decoder(dict[int, int]).decode
@@ -53,8 +47,8 @@ class Market:
         self._turn = 0
         self._is_dirty = False
         self._written_at = 0
-        self._announced: dict[str, int] = {}  # up to where closed candles have been published, by interval
-        self._shown: dict[str, tuple[int, int, int]] = {}  # of the open candle: when, which, and with how many trades
+        self._passed = 0  # until when all that was published has come
+        self._klines = Klines(name, calendar)
         self._last_mini: dict[str, Any] = {}
 
     def load(self, stored: Stored) -> None:
@@ -68,8 +62,9 @@ class Market:
             hours = {_number(name): _read_hour(part) for name, part in stored.parts.items() if name.startswith(_HOUR)}
             before = _read_price(stored.parts.get(_BEFORE, b"null"))
             if stored.candles is not None:
-                self.candles.read(msgspec.json.decode(stored.candles), RecentIds.of(ids))
+                self.candles.read(stored.candles, stored.parts[_LONGER], RecentIds.of(ids))
             self._day = DayStatistics.read(stored.minutes, hours, before)
+            self._klines.read(stored.parts.get(_TOLD, b"[]"))
         except (ValueError, TypeError, KeyError, ArithmeticError):
             self.candles = MarketCandles(self._calendar, self._late_ms)
             self._day = DayStatistics()
@@ -92,12 +87,14 @@ class Market:
             return False
         return now - self._written_at >= _WRITTEN_MS or any(interval != "1s" for interval, _ in self.candles.closed)
 
-    def is_over(self, now: int) -> bool:
-        """Whether the clock is to close a candle."""
-        return any(candle.end + SETTLED_MS <= now for candle in self.candles.open.values())
+    def is_over(self, now: int, wanted: Collection[str]) -> bool:
+        """Whether the clock is to close a candle, or to say that there was no trade. `wanted`: as for `change`."""
+        over = now - SETTLED_MS
+        return self.candles.is_over(over) or self._klines.is_quiet(over, self.candles, wanted)
 
     def pass_time(self, now: int) -> None:
         """All that was published until `now`, in ms since 1970, has come."""
+        self._passed = now
         before = len(self.candles.closed)
         self.candles.pass_time(now - SETTLED_MS)
         self._is_dirty |= len(self.candles.closed) > before
@@ -114,12 +111,18 @@ class Market:
                 self._day.amend(candle)
         self._day.pass_time(now)
         self._turn += 1
-        self._is_dirty = False
         self._written_at = now
         parts, gone = self._parts()
+        told = self._klines.publishes(closed, wanted)
+        if told is not None:
+            parts[_TOLD] = told
+        self._is_dirty = self._klines.is_written
         candles = _encode(self.candles.written())
         change = Change(self.name, self._turn, self.position, candles, parts, gone, closed, late)
-        return change, [*self._closed(now, closed, wanted), *self._open(now, wanted)]
+        return change, [
+            *self._klines.closed(now, closed, wanted),
+            *self._klines.opened(now, self.candles, wanted),
+        ]
 
     def _parts(self) -> tuple[dict[bytes, bytes], list[bytes]]:
         """What has changed of all that is large, and what of it is to be forgotten."""
@@ -127,6 +130,9 @@ class Market:
         hours, old_hours = self._day.unwritten()
         parts = {b"%b%d" % (_IDS, number): _encode(runs) for number, runs in ids.items()}
         parts |= {b"%b%d" % (_HOUR, hour): _encode(firsts) for hour, firsts in hours.items()}
+        longer = self.candles.unwritten()
+        if longer is not None:
+            parts[_LONGER] = _encode(longer)
         if self._day.close_before != self._before:
             self._before = self._day.close_before
             parts[_BEFORE] = _encode(self._before)
@@ -137,57 +143,21 @@ class Market:
 
     def want(self, interval: str, now: int) -> None:
         """Somebody wants the candles of this interval: what is open is published next time."""
-        if interval not in self._announced:
-            self._announced[interval] = self._calendar.start(interval, now)
-            self._is_dirty |= interval in self.candles.open
+        if self._klines.want(interval, now, self.candles):
+            self._is_dirty |= self.candles.is_open(interval)
 
-    def unwant(self, wanted: Collection[str]) -> None:
+    def unwant(self, wanted: AbstractSet[str]) -> None:
         """Nobody wants any others than these."""
-        for interval in INTERVALS:
-            if interval not in wanted:
-                self._announced.pop(interval, None)
-                self._shown.pop(interval, None)
+        self._klines.unwant(wanted)
+
+    def again(self, now: int, wanted: Collection[str]) -> list[Publication]:
+        """The market was taken over: what may not have been published before is, once more."""
+        self._is_dirty |= self._klines.is_written
+        return [*self._klines.again(now, self.candles, wanted)]
 
     def quiet(self, now: int, wanted: Collection[str]) -> Iterator[Publication]:
-        """What is to be published of periods without trades that are over at `now`."""
-        last = self.candles.last
-        for interval in wanted if last is not None else ():
-            assert last is not None
-            until = self._announced.get(interval)
-            if interval in self.candles.open or until is None:
-                continue
-            if any(closed == interval for closed, _ in self.candles.closed):
-                continue  # which is to be written first
-            for candle in missing(self._calendar, interval, until, now - SETTLED_MS, last.price, _FLAT):
-                yield self._published(interval, candle, now, is_closed=True)
-                self._announced[interval] = until = candle.end
-                if candle.end > now - SETTLED_MS - (candle.end - candle.start):
-                    following = flat(candle.end, self._calendar.next(interval, candle.end), last.price)
-                    yield self._published(interval, following, now, is_closed=False)
-
-    def _closed(self, now: int, closed: list[tuple[str, Candle]], wanted: Collection[str]) -> Iterator[Publication]:
-        for interval, candle in closed:
-            if interval not in wanted:
-                continue
-            until = self._announced.get(interval, candle.start)
-            for each in missing(self._calendar, interval, until, candle.start, candle.open, _FLAT):
-                yield self._published(interval, each, now, is_closed=True)
-            yield self._published(interval, candle, now, is_closed=True)
-            self._announced[interval] = candle.end
-
-    def _open(self, now: int, wanted: Collection[str]) -> Iterator[Publication]:
-        for interval in wanted:
-            candle = self.candles.open.get(interval)
-            if candle is None:
-                continue
-            at, start, trades = self._shown.get(interval, (0, 0, 0))
-            if start == candle.start and (trades == candle.trades or now - at < (1000 if interval == "1s" else 2000)):
-                continue
-            self._shown[interval] = now, candle.start, candle.trades
-            yield self._published(interval, candle, now, is_closed=False)
-
-    def _published(self, interval: str, candle: Candle, now: int, *, is_closed: bool) -> Publication:
-        return f"kline_{interval}@{self.name}", candle.publication(self.name, interval, now, is_closed=is_closed)
+        """What is to be published at `now` of periods without trades."""
+        return self._klines.quiet(now, self._passed - SETTLED_MS, self.candles, wanted)
 
     # The last 24 hours.
 
@@ -197,7 +167,7 @@ class Market:
         if last is None:
             return None
         self._day.pass_time(now)
-        ticker = self._day.ticker(self.name, now, last, self.candles.open.get("1m"))
+        ticker = self._day.ticker(self.name, now, last, self.candles.present("1m"))
         mini = mini_ticker(ticker)
         before, self._last_mini = self._last_mini, {**mini, "E": 0}
         is_new = again or self._last_mini != before

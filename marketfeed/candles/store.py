@@ -14,14 +14,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, DeferredLock
 
+from marketfeed.model.candle import Candle
 from marketfeed.model.candle_store import CandleKeys, Row, rows_in
-from marketfeed.model.candles import Candle
 from marketfeed.redis.commands import CommandFault, CommandRefused, OutOfReach, RedisCommands
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.topology import is_elsewhere
@@ -40,7 +41,7 @@ class Overtaken(Exception):
 
 class Stored(msgspec.Struct, frozen=True):
     """A market as it was written. `turn`: of its last change; `position`: in its stream, b"" where there is none;
-    `parts`: all else that changes had, by name.
+    `parts`: all else that changes had, by name; `left_out`: entries that are no minutes, or a minute once more.
     """
 
     turn: int
@@ -48,6 +49,7 @@ class Stored(msgspec.Struct, frozen=True):
     candles: bytes | None
     parts: Mapping[bytes, bytes]
     minutes: list[Row]
+    left_out: int = 0
 
 
 class Change(msgspec.Struct, frozen=True, eq=False):
@@ -92,8 +94,8 @@ class CandleStore:
         async with lock:
             watched = commands.ask("WATCH", key)
             asked = commands.ask("HGETALL", key)
-            rows = commands.ask("ZRANGEBYSCORE", minutes, since, "+inf", "WITHSCORES")
-            _, found, kept = await self._all([watched, asked, rows])
+            scores = commands.ask("ZRANGEBYSCORE", minutes, since, "+inf", "WITHSCORES")
+            _, found, kept = await self._all([watched, asked, scores])
             parts = dict(zip(found[::2], found[1::2], strict=True))
             leader, turn = int(parts.pop(_LEADER, 0)), int(parts.pop(_TURN, 0))
             position, candles = parts.pop(_POSITION, b""), parts.pop(_CANDLES, None)
@@ -102,7 +104,8 @@ class CandleStore:
                 raise Overtaken(_ANOTHER)
             written = [("HSET", key, _LEADER, self.number)]
             await self._execute(commands, written)
-        return Stored(turn, position, candles, parts, rows_in(kept))
+        rows = rows_in(kept)
+        return Stored(turn, position, candles, parts, rows, len(kept) // 2 - len(rows))
 
     async def write(self, changes: Sequence[Change]) -> None:
         """Write them. Raises `Overtaken`, or `CommandFault`: some may have been written, and some not."""
@@ -142,7 +145,12 @@ class CandleStore:
     def _words(self, change: Change, kept: Mapping[tuple[str, str, int], list[Row]]) -> Iterable[tuple[Any, ...]]:
         """The commands of one change."""
         market = change.market
-        rows = {(interval, candle.start): candle.row() for interval, candle in change.closed}
+        rows = {}
+        closed: Counter[str] = Counter()
+        for interval, candle in reversed(change.closed):
+            closed[interval] += 1
+            if closed[interval] <= self._keep[interval]:  # others would be taken away at once
+                rows[interval, candle.start] = candle.row()
         for key, candle in change.late.items():
             before = rows.get(key) or next(iter(kept[market, *key]), None)
             rows[key] = candle.row() if before is None else candle.amended(before)

@@ -1,7 +1,7 @@
 """Where the trades come from: channels, as they are heard, or Redis Streams, each entry once.
 
 1. Of channels nothing is known but what is heard: what is published while the link is away is in no candle, which the
-   log says. What is heard is up to date.
+   log says. What is heard is up to date. Markets are found where they were known before, and as they are heard of.
 2. Streams are read on behind where the market was written, and one that never was, from its beginning. Markets are
    found among the keys.
 """
@@ -13,15 +13,19 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, cast
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock, Subscriber
+from marketfeed.candles.lease import LOOK_SECONDS
+from marketfeed.model.candle_store import CandleKeys
 from marketfeed.model.entry_ids import read_id
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.trade import TRADE
 from marketfeed.model.selection import StreamSelection, Subscribed
 from marketfeed.model.stream_globs import parse_glob
 from marketfeed.redis.archive import RedisArchive
+from marketfeed.redis.commands import CommandFault, KeyedCommands
 from marketfeed.redis.preload import Preload
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.routed_listener import make_listener
@@ -34,6 +38,8 @@ from marketfeed.runtime.logs import Log
 __all__ = ["HeardTrades", "ReadTrades", "Taker", "Trades"]
 
 _BEGINNING = b"0-0"
+_REST_SECONDS = 0.05
+"""Candles are published a few times a second; more often is not to be read, for it costs the server time."""
 
 
 class Taker(Protocol):
@@ -50,7 +56,7 @@ class Taker(Protocol):
 
 
 class HeardTrades(MultiService):
-    """A `Trades` of channels, and the sink of its listener. `selection`: which."""
+    """A `Trades` of channels, and the sink of its listener. `selection`: which; `commands`: for the known ones."""
 
     log = Log()
 
@@ -61,17 +67,48 @@ class HeardTrades(MultiService):
         prefix: str,
         selection: StreamSelection,
         taker: Taker,
+        commands: KeyedCommands,
         now: Callable[[], float] = time.time,
     ) -> None:
         MultiService.__init__(self)
+        self._clock = clock
+        self._selection = selection
         self._subscribed = Subscribed(selection, prefix.encode())
+        self._key = CandleKeys(prefix).tickers
         self._taker = taker
+        self._commands = commands
         self._now = now
         self._came = 0
         self.is_reached = False
-        commands = selection.commands(prefix.encode())
-        listener = make_listener(clock, where.channels, commands, self, is_sharded=where.is_sharded)
+        subscribes = selection.commands(prefix.encode())
+        listener = make_listener(clock, where.channels, subscribes, self, is_sharded=where.is_sharded, what=" trades")
         cast(IService, listener).setServiceParent(self)
+        self._search: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        MultiService.startService(self)
+        self._search = Deferred.fromCoroutine(self._find())
+
+    def stopService(self) -> Deferred[None]:
+        if self._search is not None:
+            self._search.cancel()
+        stopped: Deferred[None] = MultiService.stopService(self)
+        return stopped
+
+    async def _find(self) -> None:
+        """The markets that were known before: their candles go on, whether or not anything is heard of them."""
+        try:
+            while True:
+                try:
+                    found = await self._commands.ask_for(self._key.encode(), "HGETALL", self._key)
+                    break
+                except CommandFault:
+                    await deferLater(self._clock, LOOK_SECONDS)
+        except CancelledError:
+            return
+        for name in found[::2]:
+            if self._selection.first(TRADE.name.encode() + b"@" + name) is not None:
+                self._taker.found(name.decode("latin-1"))
 
     def follow(self, market: str, position: bytes) -> None:
         """Nothing is to be asked for."""
@@ -126,7 +163,7 @@ class ReadTrades(MultiService):
         self._taker = taker
         archive = RedisArchive(commands, prefix)
         self._source = source_of_streams(
-            clock, where.keys, self, prefix, archive, has_slots=where.has_slots, what=" trades"
+            clock, where.keys, self, prefix, archive, has_slots=where.has_slots, what=" trades", rest=_REST_SECONDS
         )
         globs = [parse_glob(pattern, BUILT_IN) for pattern in patterns]
         preload = Preload(clock, commands.each, self.discovered, globs, prefix, None)

@@ -10,6 +10,7 @@ import msgspec
 from twisted.application.service import IService, MultiService
 
 from marketfeed.api.admin import admin_listener
+from marketfeed.api.candles import CandleHealth
 from marketfeed.api.health import Health
 from marketfeed.api.lists import Lists
 from marketfeed.api.metrics import Metrics, Parts
@@ -53,11 +54,12 @@ class Views(msgspec.Struct, frozen=True):
     samples: Samples
     lists: Lists
     status: Status
+    candles: CandleHealth | None
 
     @property
     def pages(self) -> Pages:
         """All of it, by path."""
-        return Pages(self.health, self.metrics, self.status, self.lists)
+        return Pages(self.health, self.metrics, self.status, self.lists, self.candles)
 
 
 def make_views(
@@ -76,7 +78,8 @@ def make_views(
     samples = Samples(parts, seq=first_sample)
     lists = Lists(reactor, parts.hub, parts.clients, kinds)
     status = Status(parts, samples, lists, boot, options, number)
-    return Views(parts.health, Metrics(parts), samples, lists, status)
+    candles = None if parts.candles is None else CandleHealth(parts.candles)
+    return Views(parts.health, Metrics(parts), samples, lists, status, candles)
 
 
 def admin_port(reactor: Any, settings: Settings, pages: Probes, *kept: IService) -> AdminPort:

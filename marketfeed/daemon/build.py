@@ -138,6 +138,8 @@ def build(
         files=files,
         started_at=started_at,
         reload=reload,
+        candles=feed.maker,
+        candle_links=lambda: feed.maker_links,
     )
     if place is None:
         views = make_views(reactor, parts, kinds, users.run, lambda: changed(reload.settings))

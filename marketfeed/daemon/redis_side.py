@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from marketfeed.boundaries import Sink, Source
 from marketfeed.candles.make import CandlePlan, make_candles
+from marketfeed.candles.service import CandleService
 from marketfeed.config.settings import Settings
 from marketfeed.demo.embedded import EmbeddedServer, NoServerFound, find_server
 from marketfeed.demo.market import INSTRUMENTS
@@ -60,7 +61,8 @@ class StartFault(Exception):
 class Feed(msgspec.Struct, frozen=True):
     """Services, in the order in which they start: a server of our own, what reads from it, a market of our own.
 
-    `heard`: the markets that were heard of, here or by others; `known`: waits until those are known.
+    `candles`: reads them; `heard`: the markets that were heard of, here or by others; `known`: waits until those are
+    known; `maker`: what makes candles, if that is to be done here.
     """
 
     server: list[IService]
@@ -69,6 +71,12 @@ class Feed(msgspec.Struct, frozen=True):
     candles: CandleReader | None = None
     heard: Callable[[], frozenset[str]] = frozenset
     known: Callable[[], Deferred[None]] = lambda: succeed(None)
+    maker: CandleService | None = None
+
+    @property
+    def maker_links(self) -> list[LinkKeeper[Any]]:
+        """What keeps the links on which candles depend that are made here."""
+        return [] if self.maker is None else list(links_in([self.maker]))
 
     @property
     def links(self) -> list[LinkKeeper[Any]]:
@@ -150,7 +158,8 @@ def make_feed(reactor: Any, settings: Settings, hub: Hub, kinds: StreamKinds) ->
         readers.append(_preload(redis, settings, hub, source))
     candles = CandleReader(commands, keys, Calendar(settings.day_offset))
     hub.know(candles)
-    return Feed(servers, readers, _makers(reactor, where, settings), candles, lambda: markets.markets, markets.known)
+    market, maker = _makers(reactor, where, settings)
+    return Feed(servers, readers, market, candles, lambda: markets.markets, markets.known, maker)
 
 
 def make_market(reactor: Any, settings: Settings) -> tuple[Feed, str | None]:
@@ -161,10 +170,11 @@ def make_market(reactor: Any, settings: Settings) -> tuple[Feed, str | None]:
     if not (settings.redis.embedded or settings.candles):
         return Feed([], [], []), None
     servers, where = _where(reactor, settings)
+    market, maker = _makers(reactor, where, settings)
     if not servers:
-        return Feed([], [], [*where.services, *_makers(reactor, where, settings)]), None
+        return Feed([], [], [*where.services, *market], maker=maker), None
     (node,) = where.keys.nodes
-    return Feed(servers, [], _makers(reactor, where, settings)), node.address.path
+    return Feed(servers, [], market, maker=maker), node.address.path
 
 
 def _where(reactor: Any, settings: Settings) -> tuple[list[IService], Where]:
@@ -224,12 +234,11 @@ def _listen(redis: _Redis, patterns: Sequence[bytes], heard: Callable[[bytes], N
     )
 
 
-def _makers(reactor: Any, where: Where, settings: Settings) -> list[IService]:
-    """What publishes: a market of our own, and what makes candles of trades."""
+def _makers(reactor: Any, where: Where, settings: Settings) -> tuple[list[IService], CandleService | None]:
+    """What publishes: a market of our own, and what makes candles of trades, which is told apart as well."""
     if not (settings.candles or settings.demo):
-        return []
+        return [], None
     engine = SimulatedEngine(hours=_DEMO_HOURS) if settings.demo else None
-    market = [] if engine is None else _market(reactor, where, settings, engine)
     plan = CandlePlan(
         source=settings.source,
         prefix=settings.channel_prefix,
@@ -239,14 +248,19 @@ def _makers(reactor: Any, where: Where, settings: Settings) -> list[IService]:
         late=settings.candle_late,
         offset=settings.day_offset,
     )
-    return [*market, make_candles(reactor, where, plan, None if engine is None else engine.past_of)]
+    maker = make_candles(reactor, where, plan, engine)
+    market = [] if engine is None else _market(reactor, where, settings, engine, lambda: maker.is_ready)
+    return [*market, cast(IService, maker)], maker
 
 
-def _market(clock: Any, where: Where, settings: Settings, engine: SimulatedEngine) -> list[IService]:
+def _market(
+    clock: Any, where: Where, settings: Settings, engine: SimulatedEngine, may_open: Callable[[], bool]
+) -> list[IService]:
     """A market that publishes as an engine would for this source, on a server of our own."""
     prefix = settings.channel_prefix
     if settings.source == "streams":
         appender = RoutedAppender(clock, where.keys, _DEMO_ENTRIES)
-        return [MarketSimulation(clock, appender, engine, channel_prefix=prefix), appender]
+        return [MarketSimulation(clock, appender, engine, channel_prefix=prefix, may_open=may_open), appender]
     publisher = RoutedPublisher(clock, where.keys, where.channels)
-    return [MarketSimulation(clock, publisher, engine, channel_prefix=prefix, keeper=publisher), publisher]
+    simulation = MarketSimulation(clock, publisher, engine, channel_prefix=prefix, keeper=publisher, may_open=may_open)
+    return [simulation, publisher]

@@ -1,7 +1,8 @@
 """A trading engine that makes live markets up, for demos, benchmarks and tests, and the service that publishes them.
 
 1. The whole book and the ticker of a market are kept beside its streams, as new as its last step.
-2. While the publisher is not ready the market stands still. What a late tick has missed is made up for over the
+2. A market opens when everything that looks at it from its first trade on is there. While the publisher is not ready
+   it stands still. What a late tick has missed is made up for over the
    next ones, never in one burst; what is more than a second late is left out.
 """
 
@@ -88,7 +89,8 @@ class SimulatedEngine:
 class MarketSimulation(Service):
     """Publishes the steps of `engine`, `rate` publications per second in all; above 0, at most `MOST_RATE`.
 
-    `keeper`: None where states are not kept beside the streams, for they are found in them.
+    `keeper`: None where states are not kept beside the streams, for they are found in them. `may_open`: whether what is
+    published from now on is missed by nobody; it is asked until it says so.
     """
 
     log = Log()
@@ -103,6 +105,7 @@ class MarketSimulation(Service):
         now: Callable[[], float] = time.time,
         *,
         keeper: Keeper | None = None,
+        may_open: Callable[[], bool] = lambda: True,
     ) -> None:
         if not 0 < rate <= MOST_RATE:
             raise ValueError(f"expected a rate above 0, at most {MOST_RATE}")
@@ -113,6 +116,8 @@ class MarketSimulation(Service):
         self._prefix = channel_prefix
         self._now = now
         self._keeper = keeper
+        self._may_open = may_open
+        self._is_open = False
         self._due = 0.0
         self._stood_still = True
         self._loop: LoopingCall | None = None
@@ -132,7 +137,8 @@ class MarketSimulation(Service):
 
     def _tick(self, passed: int) -> None:
         """`passed`: ticks since the last call, more than one when the process was held up."""
-        if not self._publisher.ready:
+        self._is_open = self._is_open or self._may_open()
+        if not (self._is_open and self._publisher.ready):
             self._stood_still = True
             return
         each = self._rate * TICK_SECONDS

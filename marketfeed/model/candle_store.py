@@ -51,6 +51,10 @@ def parse_keep(text: str) -> dict[str, int]:
     return kept
 
 
+CANDLE_FIELDS = ("candles", "longer")
+"""Of the state of a market: its open candles, as `MarketCandles` writes them."""
+
+
 class CandleKeys(msgspec.Struct, frozen=True):
     """The keys behind a prefix. The braces keep all of a market in one slot of a cluster."""
 

@@ -7,29 +7,32 @@
    time at which it comes, counts for nothing (`Dropped`).
 4. Sums are exact, and prices are spelled as the engine spelled them.
 5. All of it can be written down between two trades, and goes on from there as if nothing had happened.
+6. Trades that follow one another within a minute are summed up once, apart from the candles of a minute and longer ones
+   (a run), and join these when the minute is over, or anything else is to happen to one of them: what they come to is
+   the same. So of the longer ones little is to be done, and little to be written, but once a minute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from marketfeed.model.candle_store import Row
+from marketfeed.model.candle import Candle, flat
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.kline import INTERVALS
-from marketfeed.model.trades import EXACT, RecentIds, Trade, plain
+from marketfeed.model.trades import EXACT, RecentIds, Trade
 
-__all__ = ["AHEAD_MS", "Candle", "Dropped", "MarketCandles", "flat", "missing", "newest_of"]
+__all__ = ["AHEAD_MS", "Dropped", "MarketCandles", "newest_of"]
 
 AHEAD_MS = 60_000
 """How far a trade may be ahead of the time at which it comes."""
 
-_add, _multiply = EXACT.add, EXACT.multiply
-_NOTHING = Decimal(0)
-_SHORTEST = INTERVALS[0]
+_multiply = EXACT.multiply
+_SHORTEST, _MINUTE = INTERVALS[:2]
 
 
 class Dropped:
@@ -41,122 +44,6 @@ class Dropped:
     BAD = "bad"
 
     ALL = (REPEATED, TOO_LATE, TOO_FAR_AHEAD, BAD)
-
-
-class Candle(msgspec.Struct, eq=False):
-    """What the trades of one period have come to. `start`, `end`: in ms since 1970, `end` is no part of it."""
-
-    start: int
-    end: int
-    first: int
-    last: int
-    open: str
-    high: str
-    low: str
-    close: str
-    highest: Decimal
-    lowest: Decimal
-    volume: Decimal = _NOTHING
-    quote: Decimal = _NOTHING
-    taker: Decimal = _NOTHING
-    taker_quote: Decimal = _NOTHING
-    trades: int = 0
-
-    @classmethod
-    def begin(cls, start: int, end: int, trade: Trade) -> Candle:
-        """One of which `trade` is about to be the first."""
-        price, number = trade.price, trade.number
-        return cls(start, end, number, number, price, price, price, price, trade.at, trade.at)
-
-    def take(self, trade: Trade, value: Decimal) -> None:
-        """One trade more. `value`: its price times its quantity."""
-        price, at, amount = trade.price, trade.at, trade.amount
-        if at > self.highest:
-            self.high, self.highest = price, at
-        elif at < self.lowest:
-            self.low, self.lowest = price, at
-        self.close = price
-        self.last = trade.number
-        self.volume = _add(self.volume, amount)
-        self.quote = _add(self.quote, value)
-        if not trade.is_maker:
-            self.taker = _add(self.taker, amount)
-            self.taker_quote = _add(self.taker_quote, value)
-        self.trades += 1
-
-    def amended(self, row: Row) -> Row:
-        """A candle that was closed, with what is in this one besides: its late trades."""
-        return Row(
-            row.open_time,
-            row.open,
-            self.high if self.highest > Decimal(row.high) else row.high,
-            self.low if self.lowest < Decimal(row.low) else row.low,
-            row.close,
-            plain(_add(Decimal(row.volume), self.volume)),
-            row.close_time,
-            plain(_add(Decimal(row.quote_volume), self.quote)),
-            row.trades + self.trades,
-            plain(_add(Decimal(row.taker_volume), self.taker)),
-            plain(_add(Decimal(row.taker_quote_volume), self.taker_quote)),
-        )
-
-    def row(self) -> Row:
-        """The candle as it is kept."""
-        return Row(
-            self.start,
-            self.open,
-            self.high,
-            self.low,
-            self.close,
-            plain(self.volume),
-            self.end - 1,
-            plain(self.quote),
-            self.trades,
-            plain(self.taker),
-            plain(self.taker_quote),
-        )
-
-    def publication(self, market: str, interval: str, now: int, *, is_closed: bool) -> bytes:
-        """The candle as it is published on `kline_<interval>@<market>`, at `now`, in ms since 1970."""
-        return (
-            f'{{"e":"kline","E":{now},"s":"{market}","k":{{"t":{self.start},"T":{self.end - 1},"s":"{market}",'
-            f'"i":"{interval}","f":{self.first},"L":{self.last},"o":"{self.open}","c":"{self.close}",'
-            f'"h":"{self.high}","l":"{self.low}","v":"{plain(self.volume)}","n":{self.trades},'
-            f'"x":{"true" if is_closed else "false"},"q":"{plain(self.quote)}","V":"{plain(self.taker)}",'
-            f'"Q":"{plain(self.taker_quote)}","B":"0"}}}}'
-        ).encode()
-
-    def written(self) -> list[Any]:
-        """The candle for `read`."""
-        sums = [plain(each) for each in (self.volume, self.quote, self.taker, self.taker_quote)]
-        return [
-            self.start,
-            self.end,
-            self.first,
-            self.last,
-            self.open,
-            self.high,
-            self.low,
-            self.close,
-            *sums,
-            self.trades,
-        ]
-
-    @classmethod
-    def read(cls, written: list[Any]) -> Candle:
-        """The candle that was `written`."""
-        start, end, first, last, opened, high, low, close, *sums, trades = written
-        volume, quote, taker, taker_quote = map(Decimal, sums)
-        prices = opened, high, low, close
-        return cls(
-            start, end, first, last, *prices, Decimal(high), Decimal(low), volume, quote, taker, taker_quote, trades
-        )
-
-
-def flat(start: int, end: int, price: str) -> Candle:
-    """A candle of a period without trades: ids of -1, sums of 0."""
-    at = Decimal(price)
-    return Candle(start, end, -1, -1, price, price, price, price, at, at)
 
 
 class MarketCandles:
@@ -171,10 +58,15 @@ class MarketCandles:
         self._calendar = calendar
         self._late_ms = late_ms
         self._starts = [(interval, calendar.starts(interval)) for interval in INTERVALS]
+        self._start_of_shortest = calendar.starts(_SHORTEST)
         self.ids = RecentIds()
-        self.open: dict[str, Candle] = {}
-        self.until: dict[str, int] = {}
-        """By interval, where the newest candle that is closed has its end, in ms since 1970."""
+        self._open: dict[str, Candle] = {}
+        self._run: Candle | None = None  # what has not joined the longer ones that are open
+        self._run_start = self._run_end = 0  # the minute of the run; the same: trades begin none
+        self._has_longer = True  # the longer ones have changed since they were written
+        self._looked_until = 0  # no open candle has its end before that
+        self.until: dict[str, tuple[int, str]] = {}
+        """By interval, where the newest candle that is closed has its end, in ms since 1970, and its close."""
         self.closed: list[tuple[str, Candle]] = []
         self.late: dict[tuple[str, int], Candle] = {}
         self.last: Trade | None = None
@@ -189,23 +81,52 @@ class MarketCandles:
         if not self.ids.add(trade.number):
             return Dropped.REPEATED
         value = _multiply(trade.at, trade.amount)
-        found = self.open
-        for interval, start_of in self._starts:
-            candle = found.get(interval)
-            if candle is not None and candle.start <= time < candle.end:
-                candle.take(trade, value)
-            else:
-                self._take_apart(interval, start_of(time), trade, value)
-        shortest = found.get(_SHORTEST)
+        if self._run_start <= time < self._run_end:
+            run = self._run
+            if run is None:
+                run = self._run = Candle.begin(self._run_start, self._run_end, trade)
+            run.take(trade, value)
+            self._take_into(_SHORTEST, self._start_of_shortest, trade, value)
+        else:
+            self._begin_run(trade, value)
+        shortest = self._open.get(_SHORTEST)
         if shortest is not None and shortest.start <= time:
             self.last = trade
         return None
 
-    def _take_apart(self, interval: str, start: int, trade: Trade, value: Decimal) -> None:
-        """A trade that belongs to no open candle."""
+    def _begin_run(self, trade: Trade, value: Decimal) -> None:
+        """A trade for the candles themselves. Those that follow in its minute are for the same, unless it was late."""
+        self._end_run()
+        self._has_longer = True
+        was_late = False
+        for interval, start_of in self._starts:
+            is_late = self._take_into(interval, start_of, trade, value)
+            was_late |= is_late and interval != _SHORTEST
+        if not was_late:
+            minute = self._open[_MINUTE]
+            self._run_start, self._run_end = minute.start, minute.end
+
+    def _end_run(self) -> None:
+        run, self._run = self._run, None
+        self._run_start = self._run_end = 0
+        if run is None:
+            return
+        self._has_longer = True
+        for interval, candle in self._open.items():
+            if interval != _SHORTEST:
+                candle.include(run)
+
+    def _take_into(self, interval: str, start_of: Callable[[int], int], trade: Trade, value: Decimal) -> bool:
+        """One candle more has it. Whether the trade is late there."""
+        time = trade.time
+        present = self._open.get(interval)
+        if present is not None and present.start <= time < present.end:
+            present.take(trade, value)
+            return False
+        start = start_of(time)
         end = self._calendar.next(interval, start)
-        present = self.open.get(interval)
-        if start < (self.until.get(interval, start) if present is None else present.start):
+        is_late = start < (self.until.get(interval, (start,))[0] if present is None else present.start)
+        if is_late:
             key = interval, start
             candle = self.late.get(key)
             if candle is None:
@@ -213,76 +134,134 @@ class MarketCandles:
         else:
             if present is not None:
                 self._close(interval, present)
-            candle = self.open[interval] = Candle.begin(start, end, trade)
+            candle = self._open[interval] = Candle.begin(start, end, trade)
+            self._looked_until = min(self._looked_until, end)
         candle.take(trade, value)
+        return is_late
 
     def _close(self, interval: str, candle: Candle) -> None:
         self.closed.append((interval, candle))
-        self.until[interval] = candle.end
+        self.until[interval] = candle.end, candle.close
+
+    def is_over(self, now: int) -> bool:
+        """Whether an open candle has come to its end at `now`, in ms since 1970."""
+        if self._looked_until <= now:
+            self._looked_until = min([candle.end for candle in self._open.values()], default=now + 1)
+        return self._looked_until <= now
 
     def pass_time(self, now: int) -> None:
         """Close what has come to its end at `now`, in ms since 1970."""
-        for interval, candle in list(self.open.items()):
-            if candle.end <= now:
-                del self.open[interval]
-                self._close(interval, candle)
+        over = [interval for interval, candle in self._open.items() if candle.end <= now]
+        if over and over != [_SHORTEST]:
+            self._end_run()
+            self._has_longer = True
+        for interval in over:
+            self._close(interval, self._open.pop(interval))
+
+    def is_open(self, interval: str) -> bool:
+        """Whether there is an open candle."""
+        return interval in self._open
+
+    def present(self, interval: str) -> Candle | None:
+        """The open candle as it is now, to be read at once."""
+        candle = self._open.get(interval)
+        return candle if candle is None or interval == _SHORTEST else _joined(candle, self._run)
+
+    # What is written down.
 
     def written(self) -> dict[str, Any]:
-        """All of it but `ids` and what is to be written elsewhere, for `read`."""
-        last = self.last
+        """What changes with each trade, but for `ids` and what is to be written elsewhere; for `read`."""
+        last, shortest = self.last, self._open.get(_SHORTEST)
         return {
-            "open": {interval: candle.written() for interval, candle in self.open.items()},
-            "until": self.until,
+            "open": None if shortest is None else shortest.written(),
+            "until": self.until.get(_SHORTEST),
+            "run": None if self._run is None else self._run.written(),
             "last": None if last is None else [last.number, last.time, last.price, last.quantity, last.is_maker],
         }
 
-    def read(self, written: dict[str, Any], ids: RecentIds) -> None:
-        """Go on where `written` says. Raises ValueError, TypeError or KeyError where it says nothing of the kind."""
-        self.open = {interval: Candle.read(each) for interval, each in written["open"].items() if interval in INTERVALS}
-        self.until = dict(written["until"])
-        self.ids = ids
-        self.last = _read_last(written["last"])
+    def unwritten(self) -> dict[str, Any] | None:
+        """The longer candles, if they have changed since this was asked; for `read`."""
+        if not self._has_longer:
+            return None
+        self._has_longer = False
+        return {
+            "open": {interval: candle.written() for interval, candle in self._open.items() if interval != _SHORTEST},
+            "until": {interval: until for interval, until in self.until.items() if interval != _SHORTEST},
+        }
+
+    def read(self, written: bytes, longer: bytes, ids: RecentIds) -> None:
+        """Go on where these say, as JSON. Raises ValueError, TypeError or ArithmeticError where they say nothing of the
+        kind.
+        """
+        short, long = _decode_short(written), _decode_long(longer)
+        opened = {interval: Candle.read(each) for interval, each in long.open.items() if interval in INTERVALS}
+        if short.open is not None:
+            opened[_SHORTEST] = Candle.read(short.open)
+        run = None if short.run is None else Candle.read(short.run)
+        last = _read_last(short.last)
+        self._open, self._run, self.last, self.ids = opened, run, last, ids
+        if run is not None:
+            self._run_start, self._run_end = run.start, run.end
+        self.until = long.until | ({} if short.until is None else {_SHORTEST: short.until})
 
 
-def _read_last(written: list[Any] | None) -> Trade | None:
+_Row = tuple[int, int, int, int, str, str, str, str, str, str, str, str, int]
+"""A candle, as `Candle.read` takes it."""
+
+
+class _Short(msgspec.Struct):
+    """What `MarketCandles.written` says."""
+
+    open: _Row | None
+    until: tuple[int, str] | None
+    run: _Row | None
+    last: tuple[int, int, str, str, bool] | None
+
+
+class _Long(msgspec.Struct):
+    """What `MarketCandles.unwritten` says."""
+
+    open: dict[str, _Row]
+    until: dict[str, tuple[int, str]]
+
+
+_decode_short = msgspec.json.Decoder(_Short).decode
+_decode_long = msgspec.json.Decoder(_Long).decode
+
+
+def _joined(candle: Candle, run: Candle | None) -> Candle:
+    if run is None:
+        return candle
+    whole = replace(candle)
+    whole.include(run)
+    return whole
+
+
+def _read_last(written: tuple[int, int, str, str, bool] | None) -> Trade | None:
     if written is None:
         return None
     number, time, price, quantity, is_maker = written
     return Trade(number, time, price, quantity, is_maker, Decimal(price), Decimal(quantity))
 
 
-class _OpenOnes(msgspec.Struct):
-    open: dict[str, tuple[int, int, int, int, str, str, str, str, str, str, str, str, int]]
-    until: dict[str, int]
-    last: tuple[int, int, str, str, bool] | None
+def newest_of(fields: Sequence[bytes | None], calendar: Calendar, interval: str, now: int) -> Candle | None:
+    """The candle of the period of `now`, of a market: the open one, or flat. None: there has been no trade ever.
 
-
-_open_ones = msgspec.json.Decoder(_OpenOnes)
-
-
-def newest_of(written: bytes, calendar: Calendar, interval: str, now: int) -> Candle | None:
-    """The candle of the period of `now`, of the market whose candles were `written`, as JSON: the open one, or flat.
-
-    None: there has been no trade ever. Raises ValueError where it cannot be read.
+    `fields`: what was `written`, and what was `unwritten` last, as JSON. Raises ValueError where they cannot be read.
     """
+    written, longer = fields
+    if written is None:
+        return None
     try:
-        found = _open_ones.decode(written)
-        if interval in found.open:
-            return Candle.read(list(found.open[interval]))
-        if found.last is None:
+        short, long = _decode_short(written), _decode_long(longer or b"")
+        opened = short.open if interval == _SHORTEST else long.open.get(interval)
+        if opened is not None:
+            run = None if short.run is None or interval == _SHORTEST else Candle.read(short.run)
+            return _joined(Candle.read(opened), run)
+        if short.last is None:
             return None
-        _, _, price, *_ = found.last
-        start = max(calendar.start(interval, now), found.until.get(interval, 0))
-        return flat(start, calendar.next(interval, start), price)
+        until = short.until if interval == _SHORTEST else long.until.get(interval)
+        start = max(calendar.start(interval, now), 0 if until is None else until[0])
+        return flat(start, calendar.next(interval, start), short.last[2])
     except (msgspec.MsgspecError, ArithmeticError, TypeError) as fault:
         raise ValueError(str(fault)[:80]) from None
-
-
-def missing(calendar: Calendar, interval: str, after: int, until: int, price: str, most: int) -> Iterable[Candle]:
-    """Flat candles of the periods from `after`, where one begins, that end by `until`: the newest `most` of them."""
-    end = calendar.start(interval, until)
-    first = max(after, calendar.before(interval, end, most))
-    while first < end:
-        following = calendar.next(interval, first)
-        yield flat(first, following, price)
-        first = following

@@ -18,8 +18,8 @@ from decimal import Context, Decimal
 from operator import ge, le
 from typing import Any
 
+from marketfeed.model.candle import Candle
 from marketfeed.model.candle_store import Row
-from marketfeed.model.candles import Candle
 from marketfeed.model.trades import EXACT, Trade, plain
 
 __all__ = ["DAY_MS", "MINUTE_MS", "DayStatistics", "mini_ticker"]

@@ -125,7 +125,7 @@ class RecentIds:
 
     __slots__ = ("_blocks", "_count", "_gone", "_most", "_newest", "_parts", "_room", "_unwritten")
 
-    PART = 500
+    PART = 100
 
     def __init__(self, most: int = 10_000) -> None:
         self._most = most

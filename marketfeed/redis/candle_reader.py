@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from marketfeed.model.candle_store import CandleKeys, Row, rows_in
+from marketfeed.model.candle_store import CANDLE_FIELDS, CandleKeys, Row, rows_in
 from marketfeed.model.candles import newest_of
 from marketfeed.model.intervals import Calendar
 from marketfeed.redis.commands import CommandFault, KeyedCommands
@@ -98,10 +98,10 @@ class CandleReader:
         """
         try:
             state = self._keys.state(market)
-            has_leader, written = await self._with_lease(state, "HGET", state, "candles")
+            has_leader, fields = await self._with_lease(state, "HMGET", state, *CANDLE_FIELDS)
             if not has_leader:
                 return None
-            newest = None if written is None else newest_of(written, self._calendar, interval, int(self._now() * 1000))
+            newest = newest_of(fields, self._calendar, interval, int(self._now() * 1000))
             if newest is None or (start is not None and start > newest.start):
                 return []
             last = self._calendar.start(interval, newest.start if end is None else min(end, newest.start))

@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from marketfeed.model.candle_store import CandleKeys
+from marketfeed.model.candle_store import CANDLE_FIELDS, CandleKeys
 from marketfeed.model.candles import newest_of
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.kline import INTERVALS, kline_of
@@ -47,16 +47,16 @@ class CandlePlaces:
         tickers = self._keys.tickers.encode()
         if kind in _KLINES:
             key = self._keys.state(market).encode()
-            return StatePlace(key, ("HGET", key, "candles"), partial(self._kline, market, _KLINES[kind]))
+            return StatePlace(key, ("HMGET", key, *CANDLE_FIELDS), partial(self._kline, market, _KLINES[kind]))
         if kind == MINI_TICKER.name:
             return StatePlace(tickers, ("HGET", tickers, market), _mini)
         if kind == ALL_MINI_TICKERS.name:
             return StatePlace(tickers, ("HVALS", tickers), _minis)
         return self._others(stream)
 
-    def _kline(self, market: str, interval: str, written: bytes | None) -> bytes | None:
+    def _kline(self, market: str, interval: str, fields: Sequence[bytes | None]) -> bytes | None:
         now = int(self._now() * 1000)
-        candle = None if written is None else newest_of(written, self._calendar, interval, now)
+        candle = newest_of(fields, self._calendar, interval, now)
         return None if candle is None else candle.publication(market, interval, now, is_closed=False)
 
 

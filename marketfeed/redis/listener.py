@@ -139,7 +139,8 @@ class RedisListener(LinkKeeper[_ListenerLink]):
     """Keeps the subscriptions that `commands` make, through whatever happens to the link.
 
     `roles`: another link to the server, which is asked for its role; it runs for as long as this does. `now`: the
-    sink's time, in seconds; `certain_at`: when the server was last known to be the one to listen to.
+    sink's time, in seconds; `certain_at`: when the server was last known to be the one to listen to;
+    `what`: comes this way, behind the name of the link.
     """
 
     def __init__(
@@ -151,8 +152,9 @@ class RedisListener(LinkKeeper[_ListenerLink]):
         roles: RedisCommands,
         now: Callable[[], float] = time.time,
         certain_at: Callable[[], float] = lambda: math.inf,
+        what: str = "",
     ) -> None:
-        super().__init__(clock, node.endpoint, node.address, node.name)
+        super().__init__(clock, node.endpoint, node.address, f"{node.name}{what}")
         self.add_child(roles)
         self.node = node
         self._now = now

@@ -4,6 +4,7 @@
    it costs the server time for each of them: there is a rest in proportion, in which more comes together.
 2. Reads of several groups cannot wait. They follow each other after a pause in proportion to the groups, within
    `LEAST_PAUSE` and `MOST_PAUSE`. While nothing comes it grows, a part at a time, to `IDLE` times that, or `MOST_IDLE`.
+3. Who is in no hurry may have a longer rest after each read that has found something.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ _GROWTH = 1.1
 
 
 class ReadPace:
-    """Of the reads of one server."""
+    """Of the reads of one server. `rest`: so many seconds are between two of them, if the first has found something."""
 
-    def __init__(self) -> None:
+    def __init__(self, rest: float = 0.0) -> None:
+        self._rest = rest
         self._idle = 1.0
 
     def pause(self, groups: int, streams: int, *, has_found: bool) -> float:
         """In seconds, after a read of so many groups; 0: none."""
         if groups == 1:
             seconds = streams * REST_SECONDS
-            return min(seconds, MOST_REST) if has_found and seconds >= LEAST_REST else 0.0
+            rest = min(seconds, MOST_REST) if seconds >= LEAST_REST else 0.0
+            return max(rest, self._rest) if has_found else 0.0
         self._idle = 1.0 if has_found else min(IDLE, self._idle * _GROWTH)
-        return min(min(max(groups * GROUP_SECONDS, LEAST_PAUSE), MOST_PAUSE) * self._idle, MOST_IDLE)
+        pause = min(min(max(groups * GROUP_SECONDS, LEAST_PAUSE), MOST_PAUSE) * self._idle, MOST_IDLE)
+        return max(pause, self._rest)

@@ -54,7 +54,7 @@ class ReadRounds:
     """Reads the streams of `reads`, on one link after the other.
 
     `go_on`: what is called when the next read may begin that did not follow at once. `has_slots`: the server is one of
-    a cluster.
+    a cluster; `rest`: see `ReadPace`.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class ReadRounds:
         go_on: Callable[[], None],
         *,
         has_slots: bool,
+        rest: float = 0.0,
     ) -> None:
         self._clock = clock
         self._reads = reads
@@ -81,7 +82,7 @@ class ReadRounds:
         self._volume = Volume()
         self._delivery = Delivery(clock, reads, self)
         self.publish = self._delivery.publish
-        self._pace = ReadPace()
+        self._pace = ReadPace(rest)
         self._rest: IDelayedCall | None = None
         self._read_at = self._united_at = 0.0
 

@@ -38,11 +38,14 @@ def make_listener(
     now: Callable[[], float] = time.time,
     *,
     is_sharded: bool,
+    what: str = "",
 ) -> MultiService:
-    """What listens to what `commands` subscribe to. `now`: the sink's time; `is_sharded`: these are SUBSCRIBEs only."""
+    """What listens to what `commands` subscribe to. `now`: the sink's time; `is_sharded`: these are SUBSCRIBEs only;
+    `what`: comes this way, behind the name of each link.
+    """
     if is_sharded:
-        return ShardedListener(clock, topology, [channel for _, channel in commands], sink, now)
-    return RoutedListener(clock, topology, commands, sink, now)
+        return ShardedListener(clock, topology, [channel for _, channel in commands], sink, now, what)
+    return RoutedListener(clock, topology, commands, sink, now, what)
 
 
 class RoutedListener(PerNode[RedisListener]):
@@ -55,12 +58,13 @@ class RoutedListener(PerNode[RedisListener]):
         commands: _Commands,
         sink: ListenerSink,
         now: Callable[[], float] = time.time,
+        what: str = "",
     ) -> None:
         self._sink = sink
 
         def make(node: Node) -> RedisListener:
-            roles = RedisCommands(clock, node.endpoint, node.address, f"{node.name} commands")
-            return RedisListener(clock, node, commands, sink, roles, now, partial(topology.certain_at, node))
+            roles = RedisCommands(clock, node.endpoint, node.address, f"{node.name}{what} commands")
+            return RedisListener(clock, node, commands, sink, roles, now, partial(topology.certain_at, node), what)
 
         super().__init__(topology, make)
 
@@ -86,15 +90,15 @@ class ShardedListener(MultiService):
         channels: Sequence[bytes],
         sink: ListenerSink,
         now: Callable[[], float] = time.time,
+        what: str = "",
     ) -> None:
         MultiService.__init__(self)
         self._sink = sink
         self._names = [channel.decode() for channel in channels]
         self._missing = set(self._names)
         self._is_in_read = False
-        roles = RoutedCommands(clock, topology)
-
-        self._source = source_of_channels(clock, topology, self, "", roles, now, is_sharded=True)
+        roles = RoutedCommands(clock, topology, f"{what} commands".strip())
+        self._source = source_of_channels(clock, topology, self, "", roles, now, is_sharded=True, what=what)
         for each in (roles, self._source):
             cast(IService, each).setServiceParent(self)
 

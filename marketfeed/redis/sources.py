@@ -67,9 +67,10 @@ def source_of_streams(
     has_slots: bool,
     snapshots: Snapshots | None = None,
     what: str = "",
+    rest: float = 0.0,
 ) -> RoutedSource:
     """The source of Redis Streams, whose keys are `prefix` and the name of the stream. `has_slots`: servers send
-    elsewhere for keys that they do not have; `what`: as above.
+    elsewhere for keys that they do not have; `what`: as above; `rest`: see `ReadPace`.
     """
 
     def make(node: Node) -> RedisStreams:
@@ -81,6 +82,7 @@ def source_of_streams(
             prefix,
             archive=archive,
             name=f"{node.name}{what}",
+            rest=rest,
             doubt=topology.doubt if has_slots else None,
             certain_at=partial(topology.certain_at, node),
         )

@@ -62,7 +62,7 @@ class RedisStreams(NodeSource[_SourceLink]):
 
     `channel_prefix`: what stands before a stream's name in its key. `doubt`: of a cluster's server; it is called with
     an error that says that the server does not have a key. A second link of its own ends waits, and is asked for the
-    server's role.
+    server's role. `rest`: see `ReadPace`.
     """
 
     log = Log()
@@ -80,6 +80,7 @@ class RedisStreams(NodeSource[_SourceLink]):
         name: str = "redis",
         certain_at: Callable[[], float] = lambda: math.inf,
         doubt: Callable[[str], None] | None = None,
+        rest: float = 0.0,
     ) -> None:
         commands = RedisCommands(clock, endpoint, address, f"{name}, to unblock")
         super().__init__(clock, endpoint, address, sink, commands, now, name, certain_at)
@@ -102,6 +103,7 @@ class RedisStreams(NodeSource[_SourceLink]):
             sink,
             self.go_on,
             has_slots=self._has_slots,
+            rest=rest,
         )
         self._steps = deque([self._check, self._rounds.read_lagging, self._rounds.read])
         self._archive = archive

@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from marketfeed.candles.days import Days
 from marketfeed.candles.demand import Demand
-from marketfeed.candles.market import Market, Publication
+from marketfeed.candles.klines import Publication
+from marketfeed.candles.market import Market
 from marketfeed.model.candle_store import CandleKeys
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.trades import Trade

@@ -125,8 +125,15 @@ class Running:
     def __init__(self, rate: float = 50.0, prefix: str = "") -> None:
         self.clock = Clock()
         self.publisher = Recorder()
+        self.may_open = True
         self.service = MarketSimulation(
-            self.clock, self.publisher, SimulatedEngine(), rate, prefix, now=lambda: 1700000000 + self.clock.seconds()
+            self.clock,
+            self.publisher,
+            SimulatedEngine(),
+            rate,
+            prefix,
+            now=lambda: 1700000000 + self.clock.seconds(),
+            may_open=lambda: self.may_open,
         )
         self.service.startService()
 
@@ -169,6 +176,19 @@ def test_the_market_stands_still_while_nobody_listens() -> None:
     publications = running.pass_seconds(2)
     assert running.publisher.snapshots_first()
     assert len(publications) < 2 * 50 + LARGEST_STEP
+    running.service.stopService()
+
+
+def test_the_market_opens_once() -> None:
+    """When it may; what ceases to look at it later does not close it."""
+    running = Running()
+    running.may_open = False
+    assert running.pass_seconds(60) == []
+    running.may_open = True
+    assert len(running.pass_seconds(2)) < 2 * 50 + LARGEST_STEP
+    assert running.publisher.snapshots_first()
+    running.may_open = False
+    assert running.pass_seconds(2)
     running.service.stopService()
 
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.model.candle import Candle, flat, missing
 from marketfeed.model.candle_store import Row, row_of
-from marketfeed.model.candles import AHEAD_MS, Candle, Dropped, MarketCandles, flat, missing, newest_of
+from marketfeed.model.candles import AHEAD_MS, Dropped, MarketCandles, newest_of
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.kline import INTERVALS, KLINES
 from marketfeed.model.publications import PublicationReader
@@ -100,6 +101,7 @@ class Kept:
         self.candles = MarketCandles(calendar, LATE)
         self.rows: dict[tuple[str, int], Row] = {}
         self.ids: dict[str, Any] = {}
+        self.longer = b""
 
     def write(self) -> None:
         for interval, candle in self.candles.closed:
@@ -113,34 +115,39 @@ class Kept:
         self.ids |= json.loads(json.dumps(changed))
         for number in gone:
             self.ids.pop(str(number), None)
+        longer = self.candles.unwritten()
+        if longer is not None:
+            self.longer = msgspec.json.encode(longer)
 
     def restart(self) -> None:
         """From what is written, by way of JSON."""
         self.write()
-        written = json.loads(json.dumps(self.candles.written()))
+        written = msgspec.json.encode(self.candles.written())
         self.candles = MarketCandles(self.calendar, LATE)
-        self.candles.read(written, RecentIds.of({int(number): runs for number, runs in self.ids.items()}))
+        if self.longer:
+            self.candles.read(written, self.longer, RecentIds.of({int(each): runs for each, runs in self.ids.items()}))
 
     def all(self) -> dict[tuple[str, int], Row]:
         self.write()
-        return self.rows | {(interval, each.start): each.row() for interval, each in self.candles.open.items()}
+        opened = [(interval, self.candles.present(interval)) for interval in INTERVALS]
+        return self.rows | {(interval, each.start): each.row() for interval, each in opened if each is not None}
 
 
 decimals = st.decimals(0, 10**6, allow_nan=False, places=6).map(str) | st.sampled_from(
     ["0.10", "1e3", "00.1", "1" * 40, "0." + "7" * 40, "100"]
 )
-steps = st.sampled_from((0, 1, 999, 1000, 59_000, 60_000, 3_599_999, 7_200_000, DAY, 3 * DAY, 31 * DAY))
+steps = st.sampled_from((0, 0, 0, 1, 1, 999, 1000, 5000, 59_000, 60_000, 3_599_999, 7_200_000, DAY, 3 * DAY, 31 * DAY))
 acts = st.lists(
     st.tuples(
         steps,  # how much later than the one before
         st.sampled_from(
-            (0, 0, 0, 0, -1, -1500, -61_000, -LATE, -LATE - 1, AHEAD_MS, AHEAD_MS + 1)
+            (0, 0, 0, 0, 0, 0, 0, 0, -1, -1500, -30_000, -61_000, -LATE, -LATE - 1, AHEAD_MS, AHEAD_MS + 1)
         ),  # its time, of that
-        st.integers(1, 30),
+        st.integers(1, 200),
         decimals,
         decimals,
         st.booleans(),
-        st.sampled_from(("", "", "", "write", "restart", "time")),
+        st.sampled_from(("", "", "", "", "write", "restart", "time", "minute")),
     ),
     max_size=25,
 )
@@ -157,7 +164,8 @@ def test_any_sequence_of_trades(acts: list[Any], offset: int) -> None:
         came += step
         one = trade(number, came + skew, price, quantity, is_maker)
         assert kept.candles.take(one, came) == reference.take(one, came)
-        if act == "time":
+        if act in ("time", "minute"):
+            came += 62_000 if act == "minute" else 0
             reference.pass_time(came - 2000)
             kept.candles.pass_time(came - 2000)
         elif act:
@@ -173,12 +181,33 @@ def test_any_sequence_of_trades(acts: list[Any], offset: int) -> None:
         assert "e" not in (row.volume + row.quote_volume).lower()
 
 
+def test_a_trade_that_is_late_for_some_lengths_only() -> None:
+    """As the clock has closed these: so are those that follow it, within its minute."""
+    reference, kept = Reference(Calendar()), Kept(Calendar())
+    for act in (trade(1, 10_000), 182_000, trade(2, 150_000), trade(3, 151_000, "11"), trade(4, 170_000, "9"), 400_000):
+        if isinstance(act, Trade):
+            assert kept.candles.take(act, 182_000) == reference.take(act, 182_000)
+        else:
+            kept.candles.pass_time(act)
+            reference.pass_time(act)
+    rows = kept.all()
+    assert rows["3m", 0].trades == 4
+    assert {key: numbers(row) for key, row in rows.items()} == {key: reference.row(*key)[0] for key in reference.of}
+
+
+def present(candles: MarketCandles) -> Candle:
+    """The minute of now."""
+    found = candles.present("1m")
+    assert found is not None
+    return found
+
+
 def test_prices_keep_their_spelling() -> None:
     """Of those that are equal the first one's, in the extremes; in open and close each its own."""
     candles = MarketCandles(Calendar(), LATE)
     for number, price in enumerate(("10.0", "10.00", "1e1", "9.990", "9.99")):
         candles.take(trade(number, 1000, price), 1000)
-    row = candles.open["1m"].row()
+    row = present(candles).row()
     assert (row.open, row.high, row.low, row.close) == ("10.0", "10.0", "9.990", "9.99")
 
 
@@ -187,7 +216,7 @@ def test_what_is_published() -> None:
     candles = MarketCandles(Calendar(), LATE)
     candles.take(trade(7, 61_000, "10.50", "2"), 61_000)
     candles.take(trade(9, 62_000, "10.25", "4", True), 62_000)
-    candle = candles.open["1m"]
+    candle = present(candles)
     data = candle.publication("A_B", "1m", 62_500, is_closed=True)
     name = StreamKinds(KLINES).parse("kline_1m@A_B")
     assert PublicationReader(name, ("kline_1m@A_B",), 1 << 20).read(data) == data
@@ -201,21 +230,23 @@ def test_what_is_published() -> None:
     assert row_of(data) == candle.row()
 
 
-def newest(candles: MarketCandles, now: int) -> Candle | None:
+def newest(kept: Kept, now: int) -> Candle | None:
     """The minute of now, as whoever reads what is written finds it."""
-    return newest_of(msgspec.json.encode(candles.written()), Calendar(), "1m", now)
+    kept.write()
+    return newest_of((msgspec.json.encode(kept.candles.written()), kept.longer), Calendar(), "1m", now)
 
 
 def test_a_period_without_trades_is_flat() -> None:
     """Where there has been a trade before."""
-    candles = MarketCandles(Calendar(), LATE)
-    assert newest(candles, 1000) is None
+    kept = Kept(Calendar())
+    candles = kept.candles
+    assert newest(kept, 1000) is None
     candles.take(trade(1, 1000, "5.0"), 1000)
-    present = newest(candles, 1000)
-    assert present is not None
-    assert present.written() == candles.open["1m"].written()
+    found = newest(kept, 1000)
+    assert found is not None
+    assert found.written() == present(candles).written()
     candles.pass_time(60_000)
-    candle = newest(candles, 185_000)
+    candle = newest(kept, 185_000)
     assert candle is not None
     assert candle.row() == Row(180_000, "5.0", "5.0", "5.0", "5.0", "0", 239_999, "0", 0, "0", "0")
     assert (candle.first, candle.last) == (-1, -1)
@@ -233,6 +264,20 @@ def test_a_late_trade_is_not_the_newest() -> None:
     assert candles.last is not None
     assert candles.last.price == "5"
     assert [key for key in candles.late if key[0] == "1m"] == [("1m", 0)]
+
+
+def test_the_clock_is_to_close_candles() -> None:
+    """Whichever of those that are open ends first, and none that is not over."""
+    candles = MarketCandles(Calendar(), LATE)
+    assert not candles.is_over(MONTH_END)
+    candles.take(trade(1, 0), 0)
+    assert [candles.is_over(now) for now in (0, 999, 1000, 999, 1000)] == [False, False, True, False, True]
+    candles.pass_time(1000)
+    assert not candles.is_over(59_999)
+    candles.take(trade(2, 10_000), 10_000)
+    assert [candles.is_over(now) for now in (10_999, 11_000)] == [False, True]
+    candles.take(trade(3, 20_000), 20_000)
+    assert [candles.is_over(now) for now in (20_999, 21_000)] == [False, True]
 
 
 numbers_of_trades = st.integers(0, 40) | st.sampled_from((1 << 60, -5, 1023, 1024, 1025))
@@ -271,7 +316,7 @@ def test_little_of_the_ids_is_written_at_a_time() -> None:
     recent = RecentIds()
     for number in range(0, 200_000, 7):
         recent.add(number)
-    assert len(recent.unwritten()[0]) == 21
+    assert len(recent.unwritten()[0]) == 101
     recent.add(-1)
     ((_, runs),) = recent.unwritten()[0].items()
     assert len(runs) <= RecentIds.PART

@@ -72,7 +72,7 @@ class Kept:
 
     def ticker(self, now: int) -> dict[str, Any]:
         assert self.candles.last is not None
-        return self.day.ticker("A", now, self.candles.last, self.candles.open.get("1m"))
+        return self.day.ticker("A", now, self.candles.last, self.candles.present("1m"))
 
 
 @property_test

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
@@ -36,7 +36,7 @@ class Kept:
     def __init__(
         self,
         rows: Mapping[int, Row] = MappingProxyType({}),
-        state: bytes | None = None,
+        state: Sequence[bytes | None] = (None, None),
         tickers: Mapping[str, Any] = MappingProxyType({}),
         interval: str = "1m",
     ) -> None:
@@ -73,8 +73,8 @@ class Kept:
         match name, rest:
             case "EXISTS", ["p:lease:candles"]:
                 return succeed(int(self.has_leader))
-            case "HGET", ["p:candles:{A}:state", "candles"]:
-                return succeed(self._state)
+            case "HMGET", ["p:candles:{A}:state", "candles", "longer"]:
+                return succeed(list(self._state))
             case "HGET", ["p:candles:tickers", market]:
                 return succeed(self._tickers.get(str(market)))
             case "HGETALL", ["p:candles:tickers"]:
@@ -105,12 +105,12 @@ def answer(coroutine: Any) -> Any:
     return found
 
 
-def state(time: int, price: str, now: int, calendar: Calendar) -> bytes:
+def state(time: int, price: str, now: int, calendar: Calendar) -> list[bytes]:
     """What the service writes at `now` of a market whose last trade was at `time`."""
     candles = MarketCandles(calendar, 0)
     candles.take(trade(1, time, price), time)
     candles.pass_time(now)
-    return msgspec.json.encode(candles.written())
+    return [msgspec.json.encode(each) for each in (candles.written(), candles.unwritten())]
 
 
 def row(start: int, end: int, price: str, volume: str, trades: int) -> Row:

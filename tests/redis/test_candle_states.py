@@ -32,20 +32,20 @@ def place(stream: str, now: int = NOW, calendar: Calendar | None = None) -> Stat
     return places(stream)
 
 
-def written(*times: int, now: int = NOW) -> bytes:
+def written(*times: int, now: int = NOW) -> list[bytes]:
     """What the service keeps at `now` of a market with a trade at each of `times`."""
     candles = MarketCandles(Calendar(), NOW)
     for number, time in enumerate(times, 1):
         candles.take(trade(number, time, str(number), "3"), time)
     candles.pass_time(now)
-    return msgspec.json.encode(candles.written())
+    return [msgspec.json.encode(each) for each in (candles.written(), candles.unwritten())]
 
 
 def is_good(stream: str, state: bytes) -> bool:
     return PublicationReader(KINDS.parse(stream), (stream,), 1 << 20).read(state) == state
 
 
-def candle(stream: str, reply: bytes, now: int = NOW) -> dict[str, Any]:
+def candle(stream: str, reply: list[bytes], now: int = NOW) -> dict[str, Any]:
     """The state of the stream, which has to be good for it."""
     state = place(stream, now).read(reply)
     assert state is not None
@@ -56,7 +56,10 @@ def candle(stream: str, reply: bytes, now: int = NOW) -> dict[str, Any]:
 
 def test_where_it_is() -> None:
     """In the keys that the service writes; of any other stream, where an engine keeps it."""
-    assert place("kline_1M@A_B")[:2] == (b"md:candles:{A_B}:state", ("HGET", b"md:candles:{A_B}:state", "candles"))
+    assert place("kline_1M@A_B")[:2] == (
+        b"md:candles:{A_B}:state",
+        ("HMGET", b"md:candles:{A_B}:state", "candles", "longer"),
+    )
     assert place("miniTicker@A_B")[:2] == (b"md:candles:tickers", ("HGET", b"md:candles:tickers", "A_B"))
     assert place("!miniTicker@arr")[:2] == (b"md:candles:tickers", ("HVALS", b"md:candles:tickers"))
     for stream in ("depth@A_B", "kline_2m@A_B", "kline@A_B", "miniTickers@A_B", "ticker@A_B"):
@@ -101,30 +104,44 @@ def test_the_last_day_of_all() -> None:
 
 def test_what_nobody_has_traded() -> None:
     """There is no state of it, but that of all markets is known: there are none."""
-    assert place("kline_1m@A_B").read(None) is None
+    assert place("kline_1m@A_B").read([None, None]) is None
     assert place("kline_1m@A_B").read(written()) is None
     assert place("miniTicker@A_B").read(None) is None
     assert place("!miniTicker@arr").read([]) == b"[]"
 
 
+spoilt = json_values.map(msgspec.json.encode) | st.binary(max_size=30)
+rows = st.lists(st.integers() | st.text("1.x"), max_size=13)
+ends = st.tuples(st.integers(), st.text("1.x"))
+short = st.fixed_dictionaries(
+    {},
+    optional={
+        "open": st.none() | rows,
+        "run": st.none() | rows,
+        "until": st.none() | ends,
+        "last": st.none() | st.lists(st.integers() | st.text("1.x"), max_size=6),
+    },
+).map(msgspec.json.encode)
+longer = st.fixed_dictionaries(
+    {},
+    optional={
+        "open": st.dictionaries(st.sampled_from(("1m", "1M")), rows),
+        "until": st.dictionaries(st.sampled_from(("1m", "1M")), ends),
+    },
+).map(msgspec.json.encode)
+
+
 @property_test
 @given(
-    st.sampled_from(("kline_1m@A_B", "kline_1M@A_B", "miniTicker@A_B")),
-    json_values.map(msgspec.json.encode)
-    | st.binary(max_size=30)
-    | st.fixed_dictionaries(
-        {},
-        optional={
-            "open": st.dictionaries(
-                st.sampled_from(("1m", "1M")), st.lists(st.integers() | st.text("1.x"), max_size=13)
-            ),
-            "until": st.dictionaries(st.sampled_from(("1m", "1M")), st.integers()),
-            "last": st.none() | st.lists(st.integers() | st.text("1.x"), max_size=6),
-        },
-    ).map(msgspec.json.encode),
+    st.tuples(
+        st.sampled_from(("kline_1s@A_B", "kline_1m@A_B", "kline_1M@A_B")),
+        st.tuples(st.none() | spoilt | short, st.none() | spoilt | longer),
+    )
+    | st.tuples(st.just("miniTicker@A_B"), spoilt)
 )
-def test_what_cannot_be_used(stream: str, reply: bytes) -> None:
+def test_what_cannot_be_used(case: tuple[str, Any]) -> None:
     """It is refused with a reason, or makes a state; there is no other failure."""
+    stream, reply = case
     try:
         state = place(stream).read(reply)
     except ValueError:

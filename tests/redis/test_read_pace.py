@@ -16,6 +16,15 @@ def test_one_group_waits_itself() -> None:
     assert pace.pause(1, 100_000, has_found=False) == 0
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_who_is_in_no_hurry(groups: int) -> None:
+    """There is a longer rest, however few streams there are; but what comes first after a while is not waited for."""
+    pace = ReadPace(0.5)
+    assert pace.pause(groups, 10, has_found=True) == 0.5
+    assert ReadPace(0.0001).pause(groups, 100_000, has_found=True) == ReadPace().pause(groups, 100_000, has_found=True)
+    assert pace.pause(1, 10, has_found=False) == 0
+
+
 @pytest.mark.parametrize("groups", [2, 100, 1000, 100_000])
 def test_several_groups_are_read_now_and_then(groups: int) -> None:
     """More seldom where there are many, and while nothing comes; at once often again when something does."""

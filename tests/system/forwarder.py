@@ -29,6 +29,9 @@ class _End(Protocol):
         self._forwarder.ends.add(self)
 
     def dataReceived(self, data: bytes) -> None:
+        self.lead_on(data)
+
+    def lead_on(self, data: bytes) -> None:
         if self.other is not None and not self.other.is_gone:
             self.other.transport.write(data)  # type: ignore[union-attr]
 
@@ -65,6 +68,19 @@ class _Near(_End):
         made = UNIXClientEndpoint(forwarder.reactor, forwarder.path).connect(factory)
         made.addCallbacks(self._joined, lambda _: self.end())
 
+    def dataReceived(self, data: bytes) -> None:
+        forwarder = self._forwarder
+        if forwarder.room is None:
+            self.lead_on(data)
+            return
+        self.lead_on(data[: forwarder.room])
+        forwarder.led += data[: forwarder.room]
+        forwarder.room -= len(data)
+        if forwarder.room < 0:
+            forwarder.room = 0
+            if self.other is not None:
+                self.other.transport.loseConnection()  # type: ignore[union-attr] # behind what was led on
+
     def _joined(self, far: _End) -> None:
         if self.is_gone:
             far.end()
@@ -88,7 +104,8 @@ class Forwarder:
     """Listens on a port of its own, and leads to the Unix socket `path`.
 
     `certificate`: shown to whoever comes, for TLS; another one may take its place. `answer`: what everybody gets
-    instead of being led anywhere. `visitors`: how many have come.
+    instead of being led anywhere. `visitors`: how many have come. `room`: so many bytes are led on yet, which are then
+    in `led`, and with the next one the way ends; None: there is no end.
     """
 
     def __init__(self, harness: Harness, path: str, certificate: ServerCertificate | None = None) -> None:
@@ -97,6 +114,8 @@ class Forwarder:
         self.certificate = certificate
         self.answer: bytes | None = None
         self.visitors = 0
+        self.room: int | None = None
+        self.led = b""
         self.is_shut = False
         self.ends: set[_End] = set()
         factory = Factory.forProtocol(lambda: _Near(self))  # type: ignore[arg-type, return-value]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,19 +12,17 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Protocol
 
-import hiredis
-import msgspec
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
-from marketfeed.model.candle_store import CandleKeys, Row, read_row
-from marketfeed.model.candles import Candle
+from marketfeed.model.candle_store import CANDLE_FIELDS, CandleKeys, Row, read_row
+from marketfeed.model.candles import newest_of
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.kline import INTERVALS
 from tests.docs_runner import ROOT, blocks
 from tests.system.admin_port import ADMIN
-from tests.system.harness import Harness, Process, Redis, RedisServer
+from tests.system.harness import Harness, Process, Redis
 from tests.system.plain_candles import Plain, Sold, rows_of
 
 KEYS = CandleKeys("")
@@ -127,10 +123,12 @@ def _pairs(reply: list[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 async def open_candles(redis: Commands, market: str = MARKET) -> dict[str, Row]:
     """Those that the state has."""
-    state = await redis.command("HGET", KEYS.state(market), "candles")
-    if state is None:
+    state = await redis.command("HMGET", KEYS.state(market), *CANDLE_FIELDS)
+    if state[0] is None:
         return {}
-    return {interval: Candle.read(each).row() for interval, each in msgspec.json.decode(state)["open"].items()}
+    now = int(time.time() * 1000)
+    found = [(interval, newest_of(state, Calendar(), interval, now)) for interval in INTERVALS]
+    return {interval: candle.row() for interval, candle in found if candle is not None and candle.trades}
 
 
 async def have_all(
@@ -218,35 +216,6 @@ async def test_killed_again_and_again(harness: Harness) -> None:
         await candles.wait()
     service(harness, server, program=("-c", SHORT))
     await harness.eventually(lambda: have_all(redis, trades))
-
-
-@pytest_twisted.ensureDeferred
-async def test_two_of_them_one_stalled(harness: Harness) -> None:
-    """The other takes over, and the first is no harm when it wakes up amid what it was doing."""
-    server = await harness.redis()
-    redis = await server.connect()
-    trades = sold(20_000)
-    await add(redis, trades[:10_000])
-    first = service(harness, server, program=("-c", SHORT))
-    await moves_on(harness, redis, await newest(redis))
-    first.signal("STOP")
-    leader = await redis.command("GET", KEYS.lease)
-    second = service(harness, server, program=("-c", SHORT))
-
-    async def is_taken_over() -> bool:
-        return await redis.command("GET", KEYS.lease) not in (None, leader)
-
-    await harness.eventually(is_taken_over)
-    await harness.eventually(lambda: have_all(redis, trades[:10_000]))
-    os.kill(first.pid, signal.SIGCONT)
-    await add(redis, trades[10_000:15_000])
-    await harness.eventually(lambda: have_all(redis, trades[:15_000], closes=False))
-    second.signal("STOP")
-    await add(redis, trades[15_000:])
-    await harness.eventually(lambda: have_all(redis, trades, closes=False))
-    os.kill(second.pid, signal.SIGCONT)
-    assert first.status is None
-    assert second.status is None
 
 
 @pytest_twisted.ensureDeferred
@@ -382,70 +351,3 @@ async def test_it_needs_no_more_rights_than_the_documentation_says(harness: Harn
     candles.signal("TERM")
     assert await candles.wait() == 0
     assert not [line for line in candles.lines.all if "NOPERM" in line]
-
-
-class Channel:
-    """What comes on channels."""
-
-    def __init__(self) -> None:
-        self.heard: list[tuple[str, Any]] = []
-
-    async def listen(self, server: RedisServer, *channels: str) -> None:
-        redis = await server.connect()
-        redis.dataReceived = self._feed  # type: ignore[method-assign]
-        self._reader = redis._reader
-        assert redis.transport is not None
-        redis.transport.write(hiredis.pack_command(("SUBSCRIBE", *channels)))
-
-    def _feed(self, data: bytes) -> None:
-        self._reader.feed(data)
-        while (reply := self._reader.gets()) is not False:
-            if reply[0] == b"message":
-                self.heard.append((reply[1].decode(), json.loads(reply[2])))
-
-    def of(self, stream: str) -> list[Any]:
-        return [data for name, data in self.heard if name == stream]
-
-
-@pytest_twisted.ensureDeferred
-async def test_what_is_published(harness: Harness) -> None:
-    """Of what somebody wants: each closed candle once and in order, and nothing else."""
-    server = await harness.redis()
-    redis = await server.connect()
-    wanted = [f"kline_1s@{MARKET}", f"miniTicker@{MARKET}", "!miniTicker@arr"]
-    channel = Channel()
-    await channel.listen(server, *wanted, f"kline_1m@{MARKET}", "miniTicker@OTHER")
-
-    async def want() -> None:
-        seconds, _ = await redis.command("TIME")
-        await redis.command("ZADD", KEYS.wanted, *[word for name in wanted for word in (int(seconds), name)])
-
-    await want()
-    service(harness, server)
-    await harness.eventually(lambda: redis.command("EXISTS", KEYS.lease))
-    number = 0
-
-    async def has_all() -> bool:
-        nonlocal number
-        number += 1
-        await want()
-        now = int(time.time() * 1000)
-        await add(redis, [Sold(number, now, "10.50", "2", False)])
-        await add(redis, [Sold(number, now, "20", "1", False)], "OTHER")
-        closed = [each["k"]["t"] for each in channel.of(wanted[0]) if each["k"]["x"]]
-        told_of = {one["s"] for each in channel.of(wanted[2]) for one in each}
-        return len(closed) >= 3 and len(told_of) >= 2 and all(channel.of(name) for name in wanted)
-
-    await harness.eventually(has_all)
-    assert {name for name, _ in channel.heard} == set(wanted)
-    closed = [each["k"] for each in channel.of(wanted[0]) if each["k"]["x"]]
-    times = [each["t"] for each in closed]
-    assert times == list(range(times[0], times[-1] + 1, 1000))
-    stored = {row.open_time: row for row in await kept(redis, "1s")}
-    for each in closed:
-        if each["n"]:
-            row = stored[each["t"]]
-            assert (each["o"], each["c"], each["v"], each["n"]) == (row.open, row.close, row.volume, row.trades)
-    assert {each["s"] for each in channel.of(wanted[1])} == {MARKET}
-    assert {one["s"] for each in channel.of(wanted[2]) for one in each} == {MARKET, "OTHER"}
-    assert all(channel.of(wanted[2])), "never an empty one"

@@ -16,8 +16,9 @@ import msgspec
 from prometheus_client.core import Metric
 from twisted.internet.defer import Deferred
 
+from marketfeed.api.candles import Candles, of_candles
 from marketfeed.api.clients import ClientFacts
-from marketfeed.api.exposition import Exposition, counters, gauge, gauges, of_build, of_system
+from marketfeed.api.exposition import Exposition, counters, gauge, gauges, of_build, of_links, of_system
 from marketfeed.api.lists import BY_CLIENT, BY_STREAM, MOST_SUBSCRIBERS
 from marketfeed.api.metrics import Reloaded
 from marketfeed.api.news import News, worst_first
@@ -27,6 +28,7 @@ from marketfeed.daemon.workers.answers import Family, StatusPart
 from marketfeed.daemon.workers.messages import Question
 from marketfeed.daemon.workers.slots import SlotFacts, State
 from marketfeed.hub.overview import StreamFacts
+from marketfeed.redis.link_keeper import LinkKeeper
 
 __all__ = ["Answering", "CrewLists", "CrewMetrics", "CrewStatus"]
 
@@ -59,12 +61,23 @@ def _parts(crew: Answering, question: Question, kind: Any) -> Deferred[tuple[lis
 
 
 class CrewMetrics:
-    """The metrics of all processes. `own`: how the settings were read last; `files`: that the parent may have open."""
+    """The metrics of all processes. `own`: how the settings were read last; `files`: that the parent may have open;
+    `candles`: a candle service in it, with `candle_links`, its own to Redis.
+    """
 
-    def __init__(self, crew: Answering, own: Reloaded, files: int) -> None:
+    def __init__(
+        self,
+        crew: Answering,
+        own: Reloaded,
+        files: int,
+        candles: Candles | None = None,
+        candle_links: Callable[[], Sequence[LinkKeeper[Any]]] = tuple,
+    ) -> None:
         self._crew = crew
         self._own = own
         self._files = files
+        self._candles = candles
+        self._candle_links = candle_links
 
     def text(self) -> Deferred[bytes]:
         """As Prometheus reads it."""
@@ -88,6 +101,8 @@ class CrewMetrics:
                 *of_system(self._files),
             ),
         )
+        if self._candles is not None:
+            yield from _of(PARENT, (*of_candles(self._candles), *of_links(self._candle_links())))
 
 
 class _Merged(Exposition):

@@ -17,6 +17,7 @@ from twisted.application.service import IService
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 
+from marketfeed.api.candles import CandleHealth
 from marketfeed.api.news import News, reload_failed
 from marketfeed.api.pages import Pages
 from marketfeed.config.settings import BadSetting, Settings, changed
@@ -117,7 +118,9 @@ def build_parent(
         status = CrewStatus(
             crew, secrets.token_hex(4), time.time, lambda: changed(reload.settings), lambda: reload.news
         )
-        admin = [admin_port(reactor, settings, Pages(crew, CrewMetrics(crew, reload, files), status, CrewLists(crew)))]
+        metrics = CrewMetrics(crew, reload, files, feed.maker, lambda: feed.maker_links)
+        candles = None if feed.maker is None else CandleHealth(feed.maker)
+        admin = [admin_port(reactor, settings, Pages(crew, metrics, status, CrewLists(crew), candles))]
     systemd = Systemd(reactor, os.environ, lambda: crew.drain_seconds, is_well=lambda: crew.is_turning, waits=True)
     crew.on_listening = systemd.ready
     report = Report(reactor, settings, listener, workers * each, notes, cast(Any, admin[0]) if admin else None)

@@ -1,0 +1,149 @@
+"""What is published of one market's candles, on its streams of candles.
+
+1. Of an open candle no more than the newest, every second, or every two from a minute up. A closed one when it has been
+   written. Periods without trades come flat, so that candles are equidistant.
+2. Nothing is published of what nobody wants. Who begins to want a stream gets what comes from then on.
+3. The closed candles that a change publishes are written with it, until the next change. Who takes the market over
+   publishes them once more, for nobody knows whether they were; and flat ones of the last minute, of which nothing is
+   written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import msgspec
+
+from marketfeed.model.candle import Candle, flat, missing
+from marketfeed.model.candles import MarketCandles
+from marketfeed.model.intervals import Calendar
+from marketfeed.model.kinds.kline import INTERVALS
+
+__all__ = ["SETTLED_MS", "Klines", "Publication"]
+
+Publication = tuple[str, bytes]
+"""The name of its stream, and its data."""
+
+SETTLED_MS = 2000
+"""After the end of a period the clock closes its candle."""
+_FLAT = 60
+"""Periods without trades that are published together, at most."""
+_AGAIN = 60
+"""Closed candles of a change that are remembered to be published once more, at most."""
+_UNTOLD_MS = 60_000
+"""For so long there may have been nobody who publishes, at most; flat candles that are told once more are no older."""
+_encode = msgspec.json.encode
+_decode = msgspec.json.Decoder(list[tuple[str, list[Any]]]).decode
+
+
+class Klines:
+    """Those of the market `name`. `wanted`, of each method: the intervals that somebody wants."""
+
+    def __init__(self, name: str, calendar: Calendar) -> None:
+        self._name = name
+        self._calendar = calendar
+        self._told: dict[str, tuple[int, str | None]] = {}
+        # By interval, up to where closed candles have been published, and the price there; None: there was none.
+        self._shown: dict[str, tuple[int, int, int]] = {}  # of the open candle: when, which, and with how many trades
+        self._last: list[tuple[str, Candle]] = []  # the closed candles that the last change publishes
+
+    # What is written with a change.
+
+    def read(self, written: bytes) -> None:
+        """The closed candles that the last change was to publish. Raises ValueError, TypeError or ArithmeticError."""
+        self._last = [(interval, Candle.read(each)) for interval, each in _decode(written) if interval in INTERVALS]
+
+    def publishes(self, closed: Sequence[tuple[str, Candle]], wanted: Collection[str]) -> bytes | None:
+        """A change closes these; returns what is to be written of it, for `read`. None: that has not changed."""
+        before, self._last = self._last, [each for each in closed if each[0] in wanted][-_AGAIN:]
+        if not (before or self._last):
+            return None
+        return _encode([(interval, candle.written()) for interval, candle in self._last])
+
+    @property
+    def is_written(self) -> bool:
+        """The last change was to publish closed candles, which the next one forgets."""
+        return bool(self._last)
+
+    # Who wants what.
+
+    def want(self, interval: str, now: int, candles: MarketCandles) -> bool:
+        """Somebody wants the candles of this interval. Whether that is new."""
+        if interval in self._told:
+            return False
+        until, price = candles.until.get(interval, (0, None))
+        opened = candles.present(interval)
+        if price is None and opened is not None:
+            until = opened.start
+        self._told[interval] = max(self._calendar.start(interval, now), until), price
+        return True
+
+    def unwant(self, wanted: AbstractSet[str]) -> None:
+        """Nobody wants any others than these."""
+        for interval in self._told.keys() - wanted:
+            del self._told[interval]
+            self._shown.pop(interval, None)
+
+    # What is published.
+
+    def again(self, now: int, candles: MarketCandles, wanted: Collection[str]) -> Iterator[Publication]:
+        """The market was taken over: what may not have been published before."""
+        for interval in wanted:
+            self.want(interval, now - _UNTOLD_MS, candles)
+        for interval, candle in self._last:
+            if interval in wanted:
+                yield self._publication(interval, candle, now, is_closed=True)
+
+    def is_quiet(self, now: int, candles: MarketCandles, wanted: Collection[str]) -> bool:
+        """Whether a period without trades is over at `now`."""
+        for interval in wanted:
+            until, price = self._told.get(interval, (0, None))
+            if price is not None and not candles.is_open(interval) and self._calendar.next(interval, until) <= now:
+                return True
+        return False
+
+    def quiet(self, now: int, until: int, candles: MarketCandles, wanted: Collection[str]) -> Iterator[Publication]:
+        """What is to be published of periods without trades that ended by `until`."""
+        for interval in wanted:
+            after, price = self._told.get(interval, (0, None))
+            if price is None or candles.is_open(interval):
+                continue
+            if any(closed == interval for closed, _ in candles.closed):
+                continue  # which is to be written first
+            for candle in missing(self._calendar, interval, after, until, price, _FLAT):
+                yield self._publication(interval, candle, now, is_closed=True)
+                after = candle.end
+                self._told[interval] = after, price
+                if candle.end > until - (candle.end - candle.start):
+                    following = flat(candle.end, self._calendar.next(interval, candle.end), price)
+                    yield self._publication(interval, following, now, is_closed=False)
+
+    def closed(self, now: int, closed: Sequence[tuple[str, Candle]], wanted: Collection[str]) -> Iterator[Publication]:
+        """These are, and those between them that are missing."""
+        for interval, candle in closed:
+            if interval not in wanted:
+                continue
+            after, price = self._told.get(interval, (0, None))
+            if price is not None:
+                for each in missing(self._calendar, interval, after, candle.start, price, _FLAT):
+                    yield self._publication(interval, each, now, is_closed=True)
+            yield self._publication(interval, candle, now, is_closed=True)
+            self._told[interval] = candle.end, candle.close
+
+    def opened(self, now: int, candles: MarketCandles, wanted: Collection[str]) -> Iterator[Publication]:
+        """Those that are open, as far as they have changed."""
+        for interval in wanted:
+            candle = candles.present(interval)
+            if candle is None:
+                continue
+            at, start, trades = self._shown.get(interval, (0, 0, 0))
+            if start == candle.start and (trades == candle.trades or now - at < (1000 if interval == "1s" else 2000)):
+                continue
+            self._shown[interval] = now, candle.start, candle.trades
+            yield self._publication(interval, candle, now, is_closed=False)
+
+    def _publication(self, interval: str, candle: Candle, now: int, *, is_closed: bool) -> Publication:
+        data = candle.publication(self._name, interval, now, is_closed=is_closed)
+        return f"kline_{interval}@{self._name}", data

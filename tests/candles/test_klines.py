@@ -1,0 +1,153 @@
+"""What is published of the candles of a market: without a hole, each closed one once, and once more after a restart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from marketfeed.candles.klines import SETTLED_MS, Publication
+from marketfeed.candles.market import Market
+from marketfeed.candles.store import Change, Stored
+from marketfeed.model.candle_store import Row
+from marketfeed.model.intervals import Calendar
+from marketfeed.model.trades import Trade
+
+NOW = 1_800_000_000_000
+SECONDS, MINUTES = {"1s"}, {"1m"}
+
+
+def market() -> Market:
+    return Market("A", Calendar(), 3_600_000)
+
+
+def take(one: Market, number: int, at: int, price: str) -> None:
+    assert one.take(Trade(number, at, price, "2", False, Decimal(price), Decimal(2)), at, b"") is None
+
+
+def told(publications: Iterable[Publication]) -> list[Any]:
+    """The opening, the close, the trades of each candle, and whether it is closed."""
+    candles = [json.loads(data)["k"] for _, data in publications]
+    return [(each["t"] - NOW, each["c"], each["n"], each["x"]) for each in candles]
+
+
+class Redis:
+    """What has been written of a market, and who goes on there."""
+
+    def __init__(self) -> None:
+        self.parts: dict[bytes, bytes] = {}
+        self.minutes: dict[int, Row] = {}
+        self.change: Change | None = None
+
+    def write(self, change: Change) -> None:
+        self.change = change
+        self.parts |= change.parts
+        self.minutes |= {candle.start: candle.row() for interval, candle in change.closed if interval == "1m"}
+        for name in change.gone:
+            self.parts.pop(name, None)
+
+    def load(self) -> Market:
+        assert self.change is not None
+        one, parts = market(), dict(self.parts)
+        one.load(Stored(self.change.turn, b"", self.change.candles, parts, [*self.minutes.values()]))
+        return one
+
+
+def test_a_closed_candle_is_published_once_more_by_who_takes_over() -> None:
+    """As it was, with its ids; the one behind that publishes it no more, for the change after it has forgotten it."""
+    redis, one = Redis(), market()
+    one.want("1m", NOW)
+    take(one, 1, NOW + 1000, "10")
+    take(one, 2, NOW + 61_000, "11")
+    change, published = one.change(NOW + 61_000, MINUTES)
+    redis.write(change)
+    closed = [data for _, data in published if json.loads(data)["k"]["x"]]
+    assert told(published) == [(0, "10", 1, True), (60_000, "11", 1, False)]
+    assert one.is_due(NOW + 62_000)
+    assert one.change(NOW + 62_000, MINUTES)[0].parts[b"told"] == b"[]"
+    assert not one.is_due(NOW + 70_000)
+
+    following = redis.load()
+    again = following.again(NOW + 62_000, MINUTES)
+    assert told(again) == [(0, "10", 1, True)]
+    assert [{**json.loads(data), "E": 0} for _, data in again] == [{**json.loads(data), "E": 0} for data in closed]
+    assert following.again(NOW + 62_000, ()) == []
+    assert following.is_due(NOW + 62_000)
+    change, published = following.change(NOW + 62_000, MINUTES)
+    redis.write(change)
+    assert told(published) == [(60_000, "11", 1, False)]
+    assert not following.is_due(NOW + 70_000)
+    assert redis.load().again(NOW + 63_000, MINUTES) == []
+
+
+def test_what_nobody_wanted_is_not_published_once_more() -> None:
+    """Nor written."""
+    redis, one = Redis(), market()
+    take(one, 1, NOW, "10")
+    take(one, 2, NOW + 61_000, "11")
+    redis.write(one.change(NOW + 61_000, ())[0])
+    assert b"told" not in redis.parts
+    assert redis.load().again(NOW + 62_000, MINUTES) == []
+
+
+def test_periods_without_trades_go_on_after_a_restart() -> None:
+    """Those of the last minute, behind the last candle that is closed, at its close; but not before the end is read."""
+    redis, one = Redis(), market()
+    one.want("1s", NOW)
+    take(one, 1, NOW, "10")
+    one.pass_time(NOW + 1000 + SETTLED_MS)
+    redis.write(one.change(NOW + 3000, SECONDS)[0])
+    one.change(NOW + 4000, SECONDS)
+
+    following = redis.load()
+    assert told(following.again(NOW + 8000, SECONDS)) == [(0, "10", 1, True)]
+    assert following.is_over(NOW + 8000, SECONDS)
+    assert told(following.quiet(NOW + 8000, SECONDS)) == [], "trades of that time may come yet"
+    following.pass_time(NOW + 8000)
+    flat = told(following.quiet(NOW + 8000, SECONDS))
+    assert [each for each in flat if each[3]] == [(start, "10", 0, True) for start in range(1000, 6000, 1000)]
+    assert flat[-1] == (6000, "10", 0, False)
+    assert not following.is_over(NOW + 8999, SECONDS)
+
+    much_later = redis.load()
+    much_later.again(NOW + 3_600_000, SECONDS)
+    much_later.pass_time(NOW + 3_600_000)
+    flat = [each for each in told(much_later.quiet(NOW + 3_600_000, SECONDS)) if each[3]]
+    assert (flat[0][0], flat[-1][0]) == (3_540_000, 3_597_000)
+
+
+def test_what_was_traded_meanwhile_is_told_without_a_hole() -> None:
+    """Of a stream that is read on after a restart: flat ones have the close before them."""
+    redis, one = Redis(), market()
+    one.want("1s", NOW)
+    take(one, 1, NOW, "10")
+    one.pass_time(NOW + 1000 + SETTLED_MS)
+    redis.write(one.change(NOW + 3000, SECONDS)[0])
+    following = redis.load()
+    following.again(NOW + 9000, SECONDS)
+    take(following, 2, NOW + 3000, "15")
+    take(following, 3, NOW + 3500, "20")
+    take(following, 4, NOW + 5000, "30")
+    _, published = following.change(NOW + 9000, SECONDS)
+    closed = [each for each in told(published) if each[3]]
+    assert closed == [(1000, "10", 0, True), (2000, "10", 0, True), (3000, "20", 2, True)]
+    following.pass_time(NOW + 9000)
+    _, published = following.change(NOW + 9000, SECONDS)
+    assert [each for each in told(published) if each[3]] == [(4000, "20", 0, True), (5000, "30", 1, True)]
+
+
+def test_what_was_written_of_them_cannot_be_read() -> None:
+    """Somebody else has written there: it is as if nothing was."""
+    redis, one = Redis(), market()
+    one.want("1m", NOW)
+    take(one, 1, NOW, "10")
+    take(one, 2, NOW + 61_000, "11")
+    redis.write(one.change(NOW + 61_000, MINUTES)[0])
+    redis.parts[b"told"] = b'[["1m",[1,2]]]'
+    with pytest.raises((ValueError, TypeError)):
+        redis.load()
+    assert msgspec.json.decode(redis.parts[b"longer"])["open"]

@@ -1,0 +1,170 @@
+"""The service around a past, with a clock that is set by hand: nothing is told before all of it is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+
+from marketfeed.candles.lease import Lease
+from marketfeed.candles.markets import CandleLimits
+from marketfeed.candles.service import CandleService
+from marketfeed.candles.store import CandleStore, Change, Stored
+from marketfeed.candles.trades import Taker
+from marketfeed.model.candle_store import KEEP, CandleKeys
+from marketfeed.model.intervals import Calendar
+
+NOW = 1_800_000_000
+COUNT = 1200
+LIMITS = CandleLimits(prefix="", max_payload=1000, calendar=Calendar())
+WANTED = [b"kline_1m@A", b"kline_1m@B", b"miniTicker@A", b"!miniTicker@arr"]
+
+
+def trade(number: int, time: int, market: str) -> bytes:
+    fields = {"e": "trade", "t": number, "m": False, "p": "10", "q": "1", "s": market, "T": time}
+    return json.dumps(fields).encode()
+
+
+class Past:
+    """A trade every five seconds."""
+
+    markets = ("A", "B")
+
+    def past_of(self, market: str, until: int) -> Iterator[tuple[int, bytes]]:
+        for number in range(1, COUNT + 1):
+            time = until - (COUNT - number + 1) * 5000
+            yield time, trade(number, time, market)
+
+
+class Store(CandleStore):
+    """Takes everything, of one market when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(None, CandleKeys("p:"), KEEP, has_slots=False)  # type: ignore[arg-type] # is never asked
+        self.changes: list[Change] = []
+        self.of_b: Deferred[None] = Deferred()
+
+    async def lead(self) -> None:
+        self.number = 1
+
+    async def load(self, market: str, since: int) -> Stored:
+        return Stored(0, b"", None, {}, [])
+
+    async def write(self, changes: Sequence[Change]) -> None:
+        self.changes += changes
+        if not self.of_b.called and changes[0].market == "B":
+            await self.of_b
+
+
+class Trades(MultiService):
+    """As many as the test hands in."""
+
+    is_reached = False
+
+    def __init__(self) -> None:
+        MultiService.__init__(self)
+        self.followed: list[str] = []
+
+    def follow(self, market: str, position: bytes) -> None:
+        self.followed.append(market)
+
+    def reached_end(self, market: str) -> Deferred[bool]:
+        return succeed(True)
+
+
+class Redis:
+    """What is wanted, and whoever has the lease."""
+
+    def __init__(self) -> None:
+        self.has_another = False
+
+    def ask_for(self, key: bytes, *words: bytes | str | int) -> Deferred[Any]:
+        match words[0]:
+            case "ZRANGEBYSCORE":
+                return succeed(WANTED)
+            case "SET":
+                return succeed(None if self.has_another else b"OK")
+            case "GET":
+                return succeed(b"another" if self.has_another else b"one")
+        return succeed(1)
+
+    def place_of(self, key: bytes) -> object:
+        raise AssertionError
+
+
+class Stage:
+    """A service, and what it publishes."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.redis, self.store, self.trades = Redis(), Store(), Trades()
+        self.heard: list[tuple[str, Any]] = []
+        self.taker: Taker
+        self.service = CandleService(
+            self.clock,
+            LIMITS,
+            self.redis,
+            self.store,
+            Lease(self.redis, "lease", "one"),
+            self,
+            self._lead,
+            lambda: NOW + self.clock.seconds(),
+            Past(),
+        )
+        self.service.startService()
+
+    def _lead(self, taker: Taker) -> Trades:
+        self.taker = taker
+        return self.trades
+
+    def publish(self, batch: list[tuple[str, bytes]]) -> None:
+        self.heard += [(stream, json.loads(data)) for stream, data in batch]
+
+    def run(self, seconds: float) -> None:
+        self.clock.pump([0.25] * int(seconds * 4))
+
+    def end(self) -> None:
+        assert self.service.stopService().called
+        assert not self.clock.getDelayedCalls()
+
+
+def test_nothing_is_told_before_the_past_of_all_is_written() -> None:
+    """Then all is: the candle of now with all of its trades, and all markets at once."""
+    stage = Stage()
+    stage.trades.is_reached = True
+    stage.run(5)
+    assert [change.market for change in stage.store.changes] == ["A", "B"]
+    assert stage.trades.followed == ["A"]
+    assert (stage.heard, stage.service.is_ready) == ([], False)
+    stage.taker.take("B", trade(COUNT + 1, (NOW + 5) * 1000, "B"), (NOW + 5) * 1000, b"")
+    stage.store.of_b.callback(None)
+    assert stage.service.is_ready
+    stage.run(2)
+    arrays = [data for stream, data in stage.heard if stream == "!miniTicker@arr"]
+    assert [each["s"] for each in arrays[0]] == ["A", "B"]
+    candles = [data["k"] for stream, data in stage.heard if stream.startswith("kline_1m")]
+    assert {each["s"] for each in candles} == {"A", "B"}
+    assert all(each["T"] >= NOW * 1000 for each in candles if not each["x"])
+    assert [each for each in candles if each["n"] != each["L"] - each["f"] + 1] == []
+    assert stage.service.counts["taken"] == 2 * COUNT + 1
+    stage.end()
+
+
+def test_it_is_ready_when_trades_come() -> None:
+    """And when another one makes candles, which have all there is."""
+    stage = Stage()
+    stage.store.of_b.callback(None)
+    stage.run(5)
+    assert not stage.service.is_ready
+    stage.trades.is_reached = True
+    assert stage.service.is_ready
+    stage.trades.is_reached = False
+    stage.redis.has_another = True
+    stage.run(1)
+    assert stage.service.is_ready
+    assert not stage.service.is_leading
+    stage.end()
