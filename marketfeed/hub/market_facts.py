@@ -38,6 +38,9 @@ class MarketFacts:
             return {}
         facts: dict[str, bytes] = {}
         for levels, names in ((best.bids, "bB"), (best.asks, "aA")):
-            for level in spelled_levels(levels, state.prices):
-                facts.update(zip(names, map(_encode, level), strict=True))
+            try:
+                for level in spelled_levels(levels, state.prices):
+                    facts.update(zip(names, map(_encode, level), strict=True))
+            except ValueError:  # a number that is longer than any price is its book's affair
+                continue
         return facts

@@ -137,9 +137,16 @@ class Upstream:
             stream.state.reader = reader
             stream.state.numbers = partial(self._number, stream.history)
             stream.state.reached = partial(self.arrived.append, key)
+            stream.state.lost = partial(self._book_lost, key)
             stream.state.max_levels = self._limits.max_book_levels
             stream.state.too_large = partial(self.drops.too_many_levels, key, self._limits.max_book_levels)
         return stream
+
+    def _book_lost(self, key: str) -> None:
+        """Whoever has found that out: what is made of it is to be looked at."""
+        stream = self.registry.find(key)
+        if stream is not None:
+            self.derivations.touch(stream)
 
     def _number(self, history: History, seeded: int | None) -> int:
         return history.number(self._now(), seeded)

@@ -19,6 +19,7 @@ from typing import Any, Self
 import msgspec
 
 from marketfeed.model.levels import Level, Row, Side, read_rows, read_side, write_levels
+from marketfeed.model.numbers import whole
 
 __all__ = ["DepthMessage", "Difference", "Prices", "WrittenBook"]
 
@@ -29,9 +30,11 @@ _ASKS, _BIDS, _FIRST, _LAST, _PREVIOUS, _SNAPSHOT = b'"a"', b'"b"', b'"U"', b'"u
 _REPLACED = (_ASKS, _BIDS, _FIRST, _LAST, _PREVIOUS, _SNAPSHOT)
 _KEPT = (_FIRST, _PREVIOUS, _SNAPSHOT)
 _TIMES_END = 10**16
+_TIME_DIGITS = 16
 _BETWEEN = len("[,],")
 
 _Raw = msgspec.Raw
+_NOTHING = _Raw()
 _encode = msgspec.json.encode
 _fields = msgspec.json.Decoder(dict[str, _Raw]).decode
 _string = msgspec.json.Decoder(str).decode
@@ -44,8 +47,8 @@ class _Levels(msgspec.Struct, gc=False):
     b: _Raw
     U: Any = None
     u: Any = None
-    E: Any = None
-    T: Any = None
+    E: _Raw = _NOTHING
+    T: _Raw = _NOTHING
     snapshot: Any = None
 
 
@@ -94,7 +97,7 @@ class DepthMessage(msgspec.Struct, eq=False):
             try:
                 found = _plain(data)
                 asks, bids = read_rows(found.a), read_rows(found.b)
-            except msgspec.ValidationError:  # some levels are numbers
+            except msgspec.DecodeError:  # some levels are numbers, or a time is one that no double can be
                 found = None
         if found is None:
             found = _levels(data)
@@ -242,4 +245,5 @@ def _integers(first: Any, last: Any) -> tuple[float | None, float | None]:
 
 def _moment(*times: Any) -> int | None:
     """The first of these that is a time in ms."""
-    return next((time for time in times if type(time) is int and 0 <= time < _TIMES_END), None)
+    told = (whole(bytes(time).decode(), _TIME_DIGITS) if type(time) is _Raw else time for time in times)
+    return next((time for time in told if type(time) is int and 0 <= time < _TIMES_END), None)

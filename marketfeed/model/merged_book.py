@@ -47,6 +47,7 @@ class MergedBook:
         "_size",
         "_written",
         "ending",
+        "lost",
         "max_levels",
         "prices",
         "readers",
@@ -57,6 +58,7 @@ class MergedBook:
         self.max_levels = MAX_LEVELS  # of both sides
         self.too_large: Callable[[], object] = ignore  # called when the book, or a seed, has more
         self.ending: Callable[[], object] = ignore  # called before the book ends, while it is what it was
+        self.lost: Callable[[], object] = ignore  # called when it had in it what cannot be kept, and is dropped
         self.readers: dict[Callable[[Readings], None], None] = {}  # called with updates as they are read
         self.prices = PriceSpelling()  # how they are written for clients who keep them by their texts
         self._book: DepthMessage | None = None  # without what waits; None: there is none
@@ -237,6 +239,7 @@ class MergedBook:
             if book.level_count > self.max_levels:
                 self._drop()
                 self._spoiled()
+                self.lost()
                 self.too_large()
                 return readings
         self._pending = rest
@@ -246,6 +249,7 @@ class MergedBook:
         """It would have in it what cannot be kept."""
         self._end()
         self._spoiled()
+        self.lost()
 
     def _end(self) -> None:
         """There is none any more."""

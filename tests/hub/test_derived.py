@@ -297,6 +297,39 @@ def test_before_the_gap_comes_what_waited(room: Room) -> None:
     room.end(client)
 
 
+def test_a_fault_that_somebody_else_finds_first_is_told() -> None:
+    """A request for the book, for example, long before it is time to look."""
+    room = Room(strict=False)
+    client = Client(room).join("depth20@A@1000ms")
+    room.source.confirm()
+    room.source.publish("depth@A", whole())
+    room.source.publish("depth@A", book([("10", "7")], [], (2, 2)))
+    room.source.publish("depth@A", book([("x", "7")], [], (3, 3)))
+    got(client)
+    assert [kept.depth(5) for _, kept in room.hub.books] == [None]
+    room.clock.advance(1)
+    (gap,) = [each for each in got(client) if isinstance(each, tuple)]
+    assert gap[1] == "book-unknown"
+    room.end(client)
+
+
+def test_a_time_that_no_double_can_be_spoils_no_book(room: Room) -> None:
+    """What an update says besides its levels and its ids is nobody's business."""
+    window, ticker = Client(room).join("depth@A@1000ms"), Client(room).join("bookTicker@A")
+    room.source.confirm()
+    room.source.publish("depth@A", whole())
+    for client in (window, ticker):
+        got(client)
+    for last in (b"2", b"3"):
+        update = b'{"e":"depth","E":1e999,"T":7,"U":?,"u":?,"a":[],"b":[["10","?"]]}'
+        room.source.publish("depth@A", update.replace(b"?", last))
+    room.clock.advance(1)
+    assert [(data["u"], data["B"], data["E"]) for data in got(ticker)] == [(2, "2", 7), (3, "3", 7)]
+    (merged,) = window.outbox.texts
+    assert b'"U":2,"u":3' in merged
+    room.end(window, ticker)
+
+
 def test_the_base_is_there_for_as_long_as_it_is_needed(room: Room) -> None:
     """One for all that is made of it, and for who watches it by itself."""
     ticker = Client(room).join("bookTicker@A")

@@ -119,7 +119,8 @@ async def test_a_closed_candle_that_was_not_published(harness: Harness, source: 
             await redis.publish(f"trade@{MARKET}", written(one))
         await harness.eventually(lambda: redis.command("HEXISTS", KEYS.tickers, MARKET))
     assert await dying.wait() != 0
-    assert [row.open_time for row in await kept(redis, "1s")] == [second]
+    first, *_ = await kept(redis, "1s")  # the clock may have closed the other as well
+    assert first.open_time == second
     assert not [each for each in channel.of(stream) if each["k"]["x"]]
 
     await want(redis, stream)
