@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Protocol
 
 import msgspec
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock
@@ -184,6 +184,17 @@ class Markets:
         return known
 
     async def _take_over(self, known: KnownMarket) -> None:
+        """Where that fails for no fault of Redis, it is as if nobody had heard of the market."""
+        try:
+            await self._taken_over(known)
+        except CancelledError:
+            raise
+        except Exception:
+            self.log.failure("candles: internal error with {market}", market=known.market.name)
+            if self._is_known(known):
+                del self._known[known.market.name]
+
+    async def _taken_over(self, known: KnownMarket) -> None:
         try:
             is_new = await self._load(known)
             if is_new and self._past is not None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
 from twisted.application.service import IService, MultiService
@@ -29,7 +30,7 @@ from marketfeed.candles.markets import CandleLimits, KnownMarket, Markets, Past
 from marketfeed.candles.store import CandleStore, Overtaken
 from marketfeed.candles.trades import Taker, Trades
 from marketfeed.model.candle_store import WANTED_SECONDS, CandleKeys
-from marketfeed.redis.commands import CommandFault, KeyedCommands, OutOfReach
+from marketfeed.redis.commands import CommandFault, CommandRefused, KeyedCommands, OutOfReach
 from marketfeed.runtime.logs import Log
 
 __all__ = ["CandleService", "Publisher"]
@@ -155,6 +156,10 @@ class CandleService(MultiService):
                     await self._look_who_wants()
             except CommandFault as fault:
                 self.failed(fault)
+            except CancelledError:
+                raise
+            except Exception:
+                self.log.failure("candles: internal error")
             await deferLater(self._clock, LOOK_SECONDS)
 
     def _begin(self) -> None:
@@ -215,25 +220,52 @@ class CandleService(MultiService):
         quiet: list[Publication] = []
         for name, intervals in self._demand.intervals.items():
             quiet_one = self._markets.get(name)
-            if quiet_one is not None:
+            if quiet_one is not None and quiet_one.written is None:  # what is being written comes before these
                 quiet += quiet_one.market.quiet(now, intervals)
         self.publish(quiet)
-        due = [known for known in self._markets if known.written or known.market.is_due(now)]
-        for known in due:
-            if known.written is None:
-                known.written = known.market.change(now, self.wanted(known.market.name))
+        due = [known for known in self._markets if self._is_due(known, now)]
         if due:
-            await self._write(due)
-        await self._days.tell(now, [known.market for known in due], self._by_name.values(), self._demand)
+            await self._write_all(due)
+        written = [known.market for known in due if known.written is None]
+        await self._days.tell(now, written, self._by_name.values(), self._demand)
 
     def _reached_end(self, has: bool, known: KnownMarket, now: int) -> None:
         known.is_closing = False
         if has and self._markets.get(known.market.name) is known:
             known.market.pass_time(now)
 
+    def _is_due(self, known: KnownMarket, now: int) -> bool:
+        """Whether something of it is to be written: what is left of the last time, or what has come since."""
+        try:
+            if known.written is None and known.market.is_due(now):
+                known.written = known.market.change(now, self.wanted(known.market.name))
+        except Exception:  # the others go on
+            self.log.failure("candles: internal error with {market}", market=known.market.name)
+        return known.written is not None
+
+    async def _write_all(self, due: Sequence[KnownMarket]) -> None:
+        """What cannot be written is told, and is tried again; it is in the way of no other market."""
+        faults: list[CommandFault] = []
+        for at in range(0, len(due), self._store.most):
+            together = due[at : at + self._store.most]
+            try:
+                await self._write(together)
+            except CommandFault as fault:
+                faults.append(fault)
+                if isinstance(fault, CommandRefused) and len(together) > 1:  # perhaps of one of them
+                    await self._write_apart(together)
+        if faults:
+            self.failed(faults[0])
+        else:
+            self._works()
+
+    async def _write_apart(self, due: Sequence[KnownMarket]) -> None:
+        for known in due:
+            with suppress(CommandRefused):
+                await self._write([known])
+
     async def _write(self, due: Sequence[KnownMarket]) -> None:
         await self._store.write([known.written[0] for known in due if known.written is not None])
-        self._works()
         publications: list[Publication] = []
         for known in due:
             assert known.written is not None

@@ -26,6 +26,7 @@ from marketfeed.model.candle_store import CandleKeys, Row, rows_in
 from marketfeed.redis.commands import CommandFault, CommandRefused, OutOfReach, RedisCommands
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.topology import is_elsewhere
+from marketfeed.runtime.logs import Log
 
 __all__ = ["CandleStore", "Change", "Overtaken", "Stored"]
 
@@ -71,6 +72,8 @@ class Change(msgspec.Struct, frozen=True, eq=False):
 class CandleStore:
     """Reads and writes for the leader of this `number`. `transactions`: nobody else's; `keep`: candles, by interval."""
 
+    log = Log()
+
     def __init__(
         self, transactions: RoutedCommands, keys: CandleKeys, keep: Mapping[str, int], *, has_slots: bool
     ) -> None:
@@ -87,7 +90,10 @@ class CandleStore:
         self.number = await self._transactions.ask_for(key, "INCR", key)
 
     async def load(self, market: str, since: int) -> Stored:
-        """Take a market over. `since`: where the minutes begin that are of interest. Raises `CommandFault`."""
+        """Take a market over. `since`: where the minutes begin that are of interest.
+
+        Raises `Overtaken` and `CommandFault`.
+        """
         key = self._keys.state(market).encode()
         minutes = self._keys.candles(market, "1m").encode()
         commands, lock = self._server(key)
@@ -97,7 +103,7 @@ class CandleStore:
             scores = commands.ask("ZRANGEBYSCORE", minutes, since, "+inf", "WITHSCORES")
             _, found, kept = await self._all([watched, asked, scores])
             parts = dict(zip(found[::2], found[1::2], strict=True))
-            leader, turn = int(parts.pop(_LEADER, 0)), int(parts.pop(_TURN, 0))
+            leader, turn = (self._number(market, parts.pop(name, None)) for name in (_LEADER, _TURN))
             position, candles = parts.pop(_POSITION, b""), parts.pop(_CANDLES, None)
             if leader > self.number:
                 await commands.ask("UNWATCH")
@@ -107,13 +113,21 @@ class CandleStore:
         rows = rows_in(kept)
         return Stored(turn, position, candles, parts, rows, len(kept) // 2 - len(rows))
 
-    async def write(self, changes: Sequence[Change]) -> None:
-        """Write them. Raises `Overtaken`, or `CommandFault`: some may have been written, and some not."""
-        size = 1 if self._has_slots else _AT_ONCE
-        for at in range(0, len(changes), size):
-            await self._write(changes[at : at + size])
+    def _number(self, market: str, written: bytes | None) -> int:
+        """What a leader has written; what is no number counts as nothing, so that it is written anew."""
+        try:
+            return int(written or 0)
+        except ValueError:
+            self.log.error("candles: a number in the state of {market} is none, and counts as 0", market=market)
+            return 0
 
-    async def _write(self, changes: Sequence[Change]) -> None:
+    @property
+    def most(self) -> int:
+        """So many markets may be in one transaction."""
+        return 1 if self._has_slots else _AT_ONCE
+
+    async def write(self, changes: Sequence[Change]) -> None:
+        """Write all of them, `most` at most, or none. Raises `Overtaken` and `CommandFault`."""
         keys = [self._keys.state(change.market).encode() for change in changes]
         commands, lock = self._server(keys[0])
         async with lock:
@@ -126,9 +140,9 @@ class CandleStore:
             fault = ""
             new = set()
             for change, (leader, turn) in zip(changes, states, strict=True):
-                if int(leader or 0) > self.number:
+                if self._number(change.market, leader) > self.number:
                     fault = fault or _ANOTHER
-                elif (written := int(turn or 0)) == change.turn - 1:
+                elif (written := self._number(change.market, turn)) == change.turn - 1:
                     new.add(change.market)
                 elif written != change.turn:
                     fault = f"Redis has lost what it had taken of {change.market}"

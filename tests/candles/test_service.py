@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
 from marketfeed.candles.lease import Lease
@@ -17,6 +17,8 @@ from marketfeed.candles.store import CandleStore, Change, Stored
 from marketfeed.candles.trades import Taker
 from marketfeed.model.candle_store import KEEP, CandleKeys
 from marketfeed.model.intervals import Calendar
+from marketfeed.redis.commands import CommandRefused
+from tests.conftest import LogCapture
 
 NOW = 1_800_000_000
 COUNT = 1200
@@ -47,6 +49,7 @@ class Store(CandleStore):
         super().__init__(None, CandleKeys("p:"), KEEP, has_slots=False)  # type: ignore[arg-type] # is never asked
         self.changes: list[Change] = []
         self.of_b: Deferred[None] = Deferred()
+        self.refused: set[str] = set()
 
     async def lead(self) -> None:
         self.number = 1
@@ -55,6 +58,8 @@ class Store(CandleStore):
         return Stored(0, b"", None, {}, [])
 
     async def write(self, changes: Sequence[Change]) -> None:
+        if refused := self.refused.intersection(change.market for change in changes):
+            raise CommandRefused(f"WRONGTYPE {refused}")
         self.changes += changes
         if not self.of_b.called and changes[0].market == "B":
             await self.of_b
@@ -81,8 +86,11 @@ class Redis:
 
     def __init__(self) -> None:
         self.has_another = False
+        self.fault: Exception | None = None
 
     def ask_for(self, key: bytes, *words: bytes | str | int) -> Deferred[Any]:
+        if self.fault is not None:
+            return fail(self.fault)
         match words[0]:
             case "ZRANGEBYSCORE":
                 return succeed(WANTED)
@@ -167,4 +175,44 @@ def test_it_is_ready_when_trades_come() -> None:
     stage.run(1)
     assert stage.service.is_ready
     assert not stage.service.is_leading
+    stage.end()
+
+
+def test_a_market_that_cannot_be_written_is_in_nobodys_way(logged: LogCapture) -> None:
+    """The others are written and published; it is, as soon as it can be: what had closed, and before what is flat."""
+    stage = Stage()
+    stage.trades.is_reached = True
+    stage.store.of_b.callback(None)
+    stage.run(5)
+    stage.heard.clear()
+    stage.store.refused = {"A"}
+    for second in range(70):
+        at = (NOW + 5 + second) * 1000
+        for market in "AB" if second < 2 else "B":
+            stage.taker.take(market, trade(COUNT + 1 + second, at, market), at, b"")
+        stage.run(1)
+    closed = {stream for stream, data in stage.heard if stream.startswith("kline") and data["k"]["x"]}
+    assert closed == {"kline_1m@B"}
+    assert "candles: Redis cannot be written to: {why}" in logged.formats()
+    stage.store.refused = set()
+    stage.run(60)
+    closed_ones = [data["k"] for stream, data in stage.heard if stream == "kline_1m@A" and data["k"]["x"]]
+    starts = [each["t"] for each in closed_ones]
+    assert starts == list(range(starts[0], starts[0] + 60_000 * len(starts), 60_000))
+    assert closed_ones[0]["L"] == COUNT + 2
+    stage.end()
+
+
+def test_whatever_goes_wrong_with_the_lease_is_said_and_tried_again(logged: LogCapture) -> None:
+    """Not only what Redis may answer."""
+    stage = Stage()
+    stage.trades.is_reached = True
+    stage.store.of_b.callback(None)
+    stage.redis.fault = ZeroDivisionError()
+    stage.run(2)
+    stage.redis.fault = None
+    stage.redis.has_another = True
+    stage.run(1)
+    assert not stage.service.is_leading
+    assert logged.flush_failures(ZeroDivisionError)
     stage.end()

@@ -23,6 +23,7 @@ from marketfeed.redis.endpoint import redis_endpoints
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.tls import RedisTls
 from marketfeed.redis.topology import Node, OneServer
+from tests.conftest import LogCapture
 from tests.model.test_candles import LATE, Reference, numbers
 from tests.system.forwarder import Forwarder
 from tests.system.harness import Harness, Redis, RedisServer
@@ -237,3 +238,18 @@ async def test_what_is_no_minute_is_left_out(harness: Harness) -> None:
     )
     stored = await leader.store.load(NAME, 0)
     assert (stored.minutes, stored.left_out) == ([row], 2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_number_that_somebody_has_spoilt(harness: Harness, logged: LogCapture) -> None:
+    """It counts as 0, and is written anew: nobody waits for it for ever."""
+    server = await harness.redis()
+    redis = await server.connect()
+    leader = await Leader.at(harness, direct(server))
+    await redis.command("HSET", KEYS.state(NAME), "leader", "x", "turn", "y")
+    await leader.take_over()
+    sold = trades(3)
+    await leader.store.write([leader.take(sold, 3)])
+    assert await redis.command("HMGET", KEYS.state(NAME), "leader", "turn") == [b"1", b"1"]
+    assert "candles: a number in the state of {market} is none, and counts as 0" in logged.formats()
+    await leader.end()
