@@ -86,8 +86,7 @@ class BookTicker:
             done.callback(None)
 
     def _permits(self, identity: Identity, market: str) -> bool:
-        kind = next((kind for kind in self._kinds if kind.name == BOOK_TICKER.name), BOOK_TICKER)
-        return identity.permits(StreamName(kind, market))
+        return identity.permits(StreamName(self._kinds.of(BOOK_TICKER), market))
 
 
 def _ticker(market: str, book: Book) -> bytes | None:

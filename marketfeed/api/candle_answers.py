@@ -174,5 +174,4 @@ class DayTickers:
         return b'{"symbol":"%b",%b}' % (market.encode(), b",".join(fields))
 
     def _permits(self, identity: Identity, market: str) -> bool:
-        kind = next((kind for kind in self._kinds if kind.name == MINI_TICKER.name), MINI_TICKER)
-        return identity.permits(StreamName(kind, market))
+        return identity.permits(StreamName(self._kinds.of(MINI_TICKER), market))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, cast
 
@@ -123,7 +123,26 @@ class CandleService(MultiService):
 
     def startService(self) -> None:
         MultiService.startService(self)
-        self._work = [Deferred.fromCoroutine(each) for each in (self._hold_lease(), self._rounds())]
+        loops = (
+            self._again_and_again(self._hold_lease, LOOK_SECONDS),
+            self._again_and_again(self._round, _ROUND_SECONDS),
+        )
+        self._work = [Deferred.fromCoroutine(each) for each in loops]
+
+    async def _again_and_again(self, step: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Whatever goes wrong with a step is said, and it is tried again."""
+        while True:
+            try:
+                await step()
+            except Overtaken as overtaken:
+                self.overtaken(overtaken)
+            except CommandFault as fault:
+                self.failed(fault)
+            except CancelledError:
+                raise
+            except Exception:
+                self.log.failure("candles: internal error")
+            await deferLater(self._clock, seconds)
 
     async def _stopped(self) -> None:
         for each in self._work:
@@ -140,27 +159,18 @@ class CandleService(MultiService):
     # Who leads.
 
     async def _hold_lease(self) -> None:
-        while True:
-            try:
-                has_lease = await self._lease.take()
-                self._works()
-                self._has_another_begun = not has_lease
-                if has_lease and self._trades is None:
-                    await self._store.lead()
-                    await self._look_who_wants()
-                    self._begin()
-                elif not has_lease and self._trades is not None:
-                    self.log.warn("candles: another one leads")
-                    await self._step_down()
-                elif self._has_begun:
-                    await self._look_who_wants()
-            except CommandFault as fault:
-                self.failed(fault)
-            except CancelledError:
-                raise
-            except Exception:
-                self.log.failure("candles: internal error")
-            await deferLater(self._clock, LOOK_SECONDS)
+        has_lease = await self._lease.take()
+        self._works()
+        self._has_another_begun = not has_lease
+        if has_lease and self._trades is None:
+            await self._store.lead()
+            await self._look_who_wants()
+            self._begin()
+        elif not has_lease and self._trades is not None:
+            self.log.warn("candles: another one leads")
+            await self._step_down()
+        elif self._has_begun:
+            await self._look_who_wants()
 
     def _begin(self) -> None:
         self.log.info("candles: this one leads, as number {number}", number=self._store.number)
@@ -196,22 +206,10 @@ class CandleService(MultiService):
 
     # What is due.
 
-    async def _rounds(self) -> None:
-        while True:
-            try:
-                if self._trades is not None and self._has_begun:
-                    await self._round(self._trades)
-            except Overtaken as overtaken:
-                self.overtaken(overtaken)
-            except CommandFault as fault:
-                self.failed(fault)
-            except CancelledError:
-                raise
-            except Exception:
-                self.log.failure("candles: internal error")
-            await deferLater(self._clock, _ROUND_SECONDS)
-
-    async def _round(self, trades: Trades) -> None:
+    async def _round(self) -> None:
+        trades = self._trades
+        if trades is None or not self._has_begun:
+            return
         now = self._ms()
         for known in self._markets:
             if not known.is_closing and known.market.is_over(now, self.wanted(known.market.name)):

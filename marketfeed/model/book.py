@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import msgspec
 
-from marketfeed.model.levels import Level, Row, Side, read_rows, read_side, write_levels
+from marketfeed.model.levels import Level, Row, Side, read_rows, read_side, text_of, write_levels
 from marketfeed.model.numbers import whole
 
 __all__ = ["DepthMessage", "Difference", "Prices", "WrittenBook"]
@@ -37,7 +37,6 @@ _Raw = msgspec.Raw
 _NOTHING = _Raw()
 _encode = msgspec.json.encode
 _fields = msgspec.json.Decoder(dict[str, _Raw]).decode
-_string = msgspec.json.Decoder(str).decode
 
 
 class _Levels(msgspec.Struct, gc=False):
@@ -160,8 +159,8 @@ class DepthMessage(msgspec.Struct, eq=False):
     def gone_from(self, snapshot: DepthMessage) -> Prices:
         """The prices of this book that are not in a snapshot."""
         return (
-            [_text(level[0]) for place, level in self.asks.levels.items() if place not in snapshot.asks.levels],
-            [_text(level[0]) for place, level in self.bids.levels.items() if place not in snapshot.bids.levels],
+            [text_of(level[0]) for place, level in self.asks.levels.items() if place not in snapshot.asks.levels],
+            [text_of(level[0]) for place, level in self.bids.levels.items() if place not in snapshot.bids.levels],
         )
 
     @property
@@ -224,14 +223,6 @@ class WrittenBook(msgspec.Struct, frozen=True):
         bids, asks = book.bids.in_order(is_descending=True), book.asks.in_order(is_descending=False)
         text = b'{%b,"b":%b,"a":%b}' % (b",".join(fields), write_levels(bids), write_levels(asks))
         return cls(text, bids, asks)
-
-
-def _text(price: str | msgspec.Raw) -> str:
-    """A price as it is written in a string."""
-    if isinstance(price, str):
-        return price
-    token = bytes(price)
-    return _string(token) if token.startswith(b'"') else token.decode()
 
 
 def _integers(first: Any, last: Any) -> tuple[float | None, float | None]:

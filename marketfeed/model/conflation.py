@@ -18,14 +18,10 @@ from typing import Protocol
 
 from marketfeed.model.book import DepthMessage, Difference
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
-from marketfeed.model.merged_book import MergedBook
+from marketfeed.model.merged_book import MOST_WAITING, MOST_WAITING_BYTES, READ_IN_US, MergedBook
 from marketfeed.model.merging import Message
 
 __all__ = ["Conflation", "new_conflation", "reader_in"]
-
-_WAITING = 64  # messages that were not read yet
-_WAITING_BYTES = 256 * 1024
-_READ_IN_US = 16  # bytes
 
 
 class Conflation(Protocol):
@@ -110,12 +106,12 @@ class _Merged:
 
     @property
     def reading_cost(self) -> int:
-        return self._size // _READ_IN_US
+        return self._size // READ_IN_US
 
     def add(self, data: bytes, offset: str) -> None:
         self._waiting.append((data, offset))
         self._size += len(data)
-        if len(self._waiting) > _WAITING or (self._size > _WAITING_BYTES and len(self._waiting) > 1):
+        if len(self._waiting) > MOST_WAITING or (self._size > MOST_WAITING_BYTES and len(self._waiting) > 1):
             self._settle()
 
     def take(self) -> list[tuple[str, bytes]]:

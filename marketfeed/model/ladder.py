@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from marketfeed.model.book import DepthMessage
-from marketfeed.model.decimals import Place, in_order
-from marketfeed.model.levels import Level, Row, Side
+from marketfeed.model.decimals import Place
+from marketfeed.model.levels import Level, Row, Side, text_of
 
 __all__ = ["BestLevels", "Ladder", "best_levels"]
 
@@ -25,7 +25,6 @@ _MANY = 8
 """An update of more than such a part of the levels is no longer looked at level by level."""
 
 _FLOATS = frozenset([float])
-_string = msgspec.json.Decoder(str)
 
 
 class BestLevels(msgspec.Struct, frozen=True, gc=False):
@@ -45,8 +44,7 @@ def _best(side: Side, most: int, find: Callable[[int, Iterable[Any]], list[Any]]
     try:
         places = find(most, side.levels)
     except TypeError:  # there are floats and tuples
-        places = list(side.levels)
-        in_order(places, is_descending=find is nlargest)
+        places = side.places_in_order(is_descending=find is nlargest)
     return [_row(side.levels[place]) for place in places[:most]]
 
 
@@ -128,9 +126,7 @@ class _Rungs:
         if self._is_plain:
             places = self._places[: -most - 1 : -1] if self._is_descending else self._places[:most]
         else:
-            places = list(self._side.levels)
-            in_order(places, is_descending=self._is_descending)
-            del places[most:]
+            places = self._side.places_in_order(is_descending=self._is_descending)[:most]
         levels = self._side.levels
         self._best = [_row(levels[place]) for place in places]
         self._edge = places[-1] if len(places) == most else None
@@ -161,13 +157,4 @@ class Ladder:
 def _row(level: Level) -> Row:
     """A level as texts."""
     price, quantity = level
-    return (price, quantity) if type(price) is str and type(quantity) is str else (_text(price), _text(quantity))
-
-
-def _text(token: str | msgspec.Raw) -> str:
-    if isinstance(token, str):
-        return token
-    written = bytes(token)
-    if not written.startswith(b'"'):
-        return written.decode()
-    return _string.decode(written) if b"\\" in written else written[1:-1].decode()
+    return (price, quantity) if type(price) is str and type(quantity) is str else (text_of(price), text_of(quantity))

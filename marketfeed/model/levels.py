@@ -13,7 +13,7 @@ import msgspec
 
 from marketfeed.model.decimals import ACCEPTED, PLAIN, Place, in_order, is_decimal, place_of, read_plain
 
-__all__ = ["Level", "Row", "Side", "read_rows", "read_side", "write_levels"]
+__all__ = ["Level", "Row", "Side", "read_rows", "read_side", "text_of", "write_levels"]
 
 Level = tuple[str | msgspec.Raw, str | msgspec.Raw]
 """Price and quantity, which are written as the engine wrote them."""
@@ -61,9 +61,13 @@ class Side(msgspec.Struct, eq=False):
 
     def in_order(self, *, is_descending: bool) -> list[Level]:
         """The levels by price."""
+        return [self.levels[place] for place in self.places_in_order(is_descending=is_descending)]
+
+    def places_in_order(self, *, is_descending: bool) -> list[Place]:
+        """The places of the levels, sorted."""
         places = list(self.levels)
         in_order(places, is_descending=is_descending)
-        return [self.levels[place] for place in places]
+        return places
 
     def longest(self) -> int:
         """The bytes of price and quantity in the longest level, as JSON."""
@@ -165,6 +169,14 @@ def _is_nothing(token: bytes) -> bool:
         return place_of(token.decode(), is_number=True) == 0
     text = _string(token)
     return text not in _more_than_zero and _is_zero(text)
+
+
+def text_of(decimal: str | bytes | msgspec.Raw) -> str:
+    """A decimal as it is written, in a string or as a number, of a text or of JSON."""
+    if isinstance(decimal, str):
+        return decimal
+    token = bytes(decimal)
+    return _string(token) if token.startswith(b'"') else token.decode()
 
 
 def write_levels(levels: Iterable[Level]) -> bytes:

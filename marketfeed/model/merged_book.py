@@ -16,13 +16,14 @@ from marketfeed.model.book import DepthMessage, Prices, WrittenBook
 from marketfeed.model.ladder import BestLevels, Ladder, best_levels
 from marketfeed.model.spelling import PriceSpelling, spelled_levels
 
-__all__ = ["MAX_LEVELS", "MergedBook", "Readings", "ignore"]
+__all__ = ["MAX_LEVELS", "MOST_WAITING", "MOST_WAITING_BYTES", "READ_IN_US", "MergedBook", "Readings", "ignore"]
 
 MAX_LEVELS = 10_000
-_PENDING = 64  # updates that wait to be merged into the book
-_PENDING_BYTES = 256 * 1024
+MOST_WAITING, MOST_WAITING_BYTES = 64, 256 * 1024
+"""So many messages wait to be read, and so many bytes of these."""
 _FEW_LIMITS = 4
-_READ_IN_US = 16  # bytes
+READ_IN_US = 16
+"""Bytes of messages."""
 _WRITTEN_IN_US = 2  # levels
 _SHORTEST = len("[1,1],")  # bytes of a level
 _encode = msgspec.json.encode
@@ -96,7 +97,7 @@ class MergedBook:
     @property
     def reading_cost(self) -> int:
         """What it takes to merge what waits, in µs, about."""
-        return self._size // _READ_IN_US
+        return self._size // READ_IN_US
 
     @property
     def may_be_too_large(self) -> bool:
@@ -200,7 +201,7 @@ class MergedBook:
         """Merge what waits, a message at a time. Yields what the next one takes, in µs, about."""
         for _ in range(len(self._pending)):  # and not what comes meanwhile, for there might be no end to it
             if self._pending:
-                yield len(self._pending[0]) // _READ_IN_US
+                yield len(self._pending[0]) // READ_IN_US
                 self._merge(1)
 
     def _begin(self, book: DepthMessage, pending: list[bytes]) -> None:
@@ -214,7 +215,7 @@ class MergedBook:
         """One more update, or a snapshot."""
         self._pending.append(data)
         self._size += len(data)
-        if len(self._pending) > 1 and (self._size > _PENDING_BYTES or len(self._pending) > _PENDING):
+        if len(self._pending) > 1 and (self._size > MOST_WAITING_BYTES or len(self._pending) > MOST_WAITING):
             self.settle()
 
     def _merge(self, count: int) -> Readings:

@@ -64,6 +64,10 @@ class StreamKinds:
     def __iter__(self) -> Iterator[StreamKind]:
         return iter(self._kinds.values())
 
+    def of(self, kind: StreamKind) -> StreamKind:
+        """The kind of this name, as it is declared; itself, where none is."""
+        return self._kinds.get(kind.name, kind)
+
     def add(self, kind: StreamKind) -> None:
         """Declare one more."""
         self._kinds[kind.name] = kind

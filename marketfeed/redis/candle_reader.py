@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -48,7 +48,7 @@ class CandleReader:
         for it is asked as tickers come.
         """
         if self._days.is_due(market):
-            self._days.get(market, partial(self._read_day, market))
+            self._ask(market)
         return self._latest(market)
 
     def _latest(self, market: str) -> _Day:
@@ -59,12 +59,15 @@ class CandleReader:
         """The fields of a `24hrTicker`, as JSON, of one market; none, where it had no trade yet. None: nobody knows at
         the moment.
         """
-        known = await self._days.get(market, partial(self._read_day, market))
+        known = await self._ask(market)
         if known is None or not (known[0] and known[1]):
             # Since that was read there may be a first trade, or a service. What is read now began after the question.
             self._days.forget(market)
-            known = await self._days.get(market, partial(self._read_day, market))
+            known = await self._ask(market)
         return known[1] if known is not None and known[0] else None
+
+    def _ask(self, market: str) -> Awaitable[tuple[bool, _Day] | None]:
+        return self._days.get(market, partial(self._read_day, market))
 
     async def _read_day(self, market: str) -> tuple[bool, _Day]:
         """Whether that is known, and what tickers are made whole with."""

@@ -13,6 +13,8 @@ from functools import lru_cache
 
 import msgspec
 
+from marketfeed.model.levels import text_of
+
 __all__ = ["DAY", "TICKER_FIELDS", "ticker_fields"]
 
 TICKER_FIELDS = ("p", "P", "w", "x", "Q", "b", "B", "a", "A", "o", "h", "l", "v", "q", "O", "C", "F", "L", "n")
@@ -37,8 +39,8 @@ def ticker_fields(given: Mapping[str, msgspec.Raw], known: Mapping[str, bytes]) 
     if given.keys() >= _ALL:
         return {}
     opened = given.get("o") or known.get("o")
-    change = None if opened or "p" not in given else _text(given["p"])
-    flat = _prices(_text(given["c"]), _text(opened) if opened else "", change)
+    change = None if opened or "p" not in given else text_of(given["p"])
+    flat = _prices(text_of(given["c"]), text_of(opened) if opened else "", change)
     return {name: value for name, value in {**flat, **known}.items() if name not in given}
 
 
@@ -62,12 +64,6 @@ def _prices(last: str, opened: str, change: str | None) -> dict[str, bytes]:
         "L": b"-1",
         "n": b"0",
     }
-
-
-def _text(value: bytes | msgspec.Raw) -> str:
-    """A decimal, which is a JSON string or number, as it is written."""
-    token = bytes(value)
-    return msgspec.json.decode(token, type=str) if token.startswith(b'"') else token.decode()
 
 
 def _decimal(text: str) -> Decimal:

@@ -33,6 +33,13 @@ def test_loss_policies() -> None:
     }
 
 
+def test_a_kind_as_it_is_declared() -> None:
+    """It takes the place of the one that is built in; one that is not declared is what it is."""
+    own = StreamKind("trade", LossPolicy.LATEST)
+    kinds = StreamKinds([own])
+    assert [kinds.of(kind) for kind in BUILT_IN[:2]] == [own, BUILT_IN[1]]
+
+
 @pytest.mark.parametrize(
     ("spelling", "name"),
     [
