@@ -35,7 +35,7 @@ from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.depth import Book, Books
 from marketfeed.boundaries import Archive, Clock, Entry, NoBook, Sink, Snapshots, Source, Subscriber
 from marketfeed.hub.groups import Group
-from marketfeed.hub.history import Histories
+from marketfeed.hub.histories import Histories
 from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.candle_store import Row

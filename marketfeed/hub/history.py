@@ -2,39 +2,29 @@
 
 1. What `since` returns is everything behind that offset, in order, or it returns nothing: never a part.
 2. Text that is no offset of the stream is an offset that is not reached; whatever it is, it does no harm.
-3. A stream keeps its newest publications: so many, and so old. All streams together keep so many bytes; beyond that
-   the oldest publication goes first, whichever stream has it.
-4. What is kept costs nothing until it is used or dropped: a stream in which nothing happens is not looked at.
-5. Each publication has a number, which counts up within its stream and is the same whenever it is asked for: for
+3. A stream keeps its newest publications, as many as all streams together may (`histories`).
+4. Each publication has a number, which counts up within its stream and is the same whenever it is asked for: for
    clients who need one where the engine gives none (docs/protocol.md#payloads). Between two of which the second does
    not follow the first something may be missing, and so the chain is broken there.
 """
 
 from __future__ import annotations
 
-import heapq
-import re
-import secrets
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from itertools import count
 
 import msgspec
 
 from marketfeed.boundaries import Dated
+from marketfeed.hub.histories import US, Histories
 
-__all__ = ["KEEPING", "Histories", "History", "Note", "is_epoch"]
+__all__ = ["KEEPING", "History", "Note"]
 
 KEEPING = 128
 """The bytes that it takes to keep a publication, beside its own: they count."""
 
-_US = 1e6  # µs in a second
-_EPOCH = re.compile(r"[0-9a-f]{8}\.[0-9a-f]{1,16}")
 _FEW = 64  # dropped ones that are not worth moving the rest for
 _RATE_SECONDS = 10.0
-_EXPIRED_TOGETHER = 50  # histories
-_EXPIRED_IN_US = 4  # one of them, about
 
 
 class Note(msgspec.Struct, frozen=True, gc=False):
@@ -47,91 +37,6 @@ class Note(msgspec.Struct, frozen=True, gc=False):
     beside: bytes = b""
 
 
-def is_epoch(text: str) -> bool:
-    """Whether this is what `Histories.new_epoch` makes, in this process or another one."""
-    return _EPOCH.fullmatch(text) is not None
-
-
-class Histories:
-    """The bounds of all histories of a process, and what they take.
-
-    `limit`: publications of one stream; `seconds`: their age; `max_bytes`: of all streams together. With 0
-    publications or bytes nothing is kept, and offsets go on.
-    """
-
-    __slots__ = ("_closed", "_numbers", "_oldest", "_order", "epochs", "limit", "max_bytes", "seconds", "size")
-
-    def __init__(self, limit: int, seconds: float, max_bytes: int) -> None:
-        self.limit = limit if max_bytes > 0 else 0
-        self.seconds = seconds
-        self.max_bytes = max_bytes
-        self.size = 0
-        # One entry for each history that keeps something, and for some that do not any more. Its time is the one of
-        # the history's oldest publication, or was it once: it is put right when it comes to the top.
-        self._oldest: list[tuple[float, int, History]] = []
-        self._order = 0
-        self._closed = 0  # entries of histories that are closed
-        self.epochs = secrets.token_hex(4)
-        """What all epochs of this process begin with, up to a full stop."""
-        self._numbers = count()
-
-    def new_epoch(self) -> str:
-        """An epoch that there has never been, in no other process either."""
-        return f"{self.epochs}.{next(self._numbers):x}"
-
-    def expiring(self, now: float) -> Iterator[int]:
-        """Drop what is older than it may be, of a few histories at a time. `now`: s of the clock that `add` is told.
-
-        Yields what the next of them take, in µs, about.
-        """
-        until = (now - self.seconds) * _US
-        while self._with_older(until) is not None:
-            yield _EXPIRED_TOGETHER * _EXPIRED_IN_US
-            for _ in range(_EXPIRED_TOGETHER):
-                history = self._with_older(until)
-                if history is None:
-                    break
-                history._drop_until(until)
-
-    def _with_older(self, until: float) -> History | None:
-        """The history that keeps the oldest publication of all, if that came before this time."""
-        history = self._with_oldest()
-        return history if history is not None and history._times[history._start] < until else None
-
-    def _enter(self, history: History, time: float) -> None:
-        """This history has begun to keep something."""
-        self._order += 1  # no two entries are equal, so that histories are never compared
-        heapq.heappush(self._oldest, (time, self._order, history))
-
-    def _leave(self) -> None:
-        """A history that has an entry is closed. Entries of closed ones are never more than the others, or few."""
-        self._closed += 1
-        if self._closed > _FEW and 2 * self._closed > len(self._oldest):
-            self._oldest = [entry for entry in self._oldest if not entry[2]._is_closed]
-            heapq.heapify(self._oldest)
-            self._closed = 0
-
-    def _trim(self) -> None:
-        """Drop the oldest publications until the rest is no more than all may have."""
-        while self.size > self.max_bytes and (history := self._with_oldest()) is not None:
-            history._drop(1)
-
-    def _with_oldest(self) -> History | None:
-        """The history that keeps the oldest publication of all."""
-        oldest = self._oldest
-        while oldest:
-            time, order, history = oldest[0]
-            if history._start == len(history._times):
-                heapq.heappop(oldest)
-                history._is_entered = False
-                self._closed -= history._is_closed
-            elif (actual := history._times[history._start]) == time:
-                return history
-            else:
-                heapq.heapreplace(oldest, (actual, order, history))
-        return None
-
-
 class History(ABC):
     """The past of one stream: its publications and the times at which they came, oldest first. See `offsets`.
 
@@ -142,7 +47,9 @@ class History(ABC):
     """
 
     __slots__ = (
-        *("_beside", "_data", "_gone", "_histories", "_is_closed", "_is_entered", "_limit", "_start", "_times"),
+        *("_beside", "_data", "_gone", "_histories", "_limit", "_start", "_times"),
+        "is_closed",
+        "is_entered",
         "time",
     )
 
@@ -154,8 +61,8 @@ class History(ABC):
         self._start = 0
         self._gone = 0  # places that have been freed: with them an index is a number that stays
         self._beside: dict[int, bytes] = {}  # by such numbers
-        self._is_entered = False
-        self._is_closed = False
+        self.is_entered = False
+        self.is_closed = False
         self.time = 0.0
         """That of the newest publication, kept or not."""
 
@@ -262,7 +169,7 @@ class History(ABC):
 
     def is_too_old(self, time: float) -> bool:
         """Whether what was at `time`, in µs, is longer ago than publications are kept, at the newest of them."""
-        return self.time - time > self._histories.seconds * _US
+        return self.time - time > self._histories.seconds * US
 
     def keep_beside(self, text: bytes) -> None:
         """Keep something with the newest publication, if that is kept."""
@@ -271,6 +178,11 @@ class History(ABC):
             self._histories.size += len(text)
 
     # What is kept.
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest publication that is kept came, in µs; None: none is."""
+        return None if self._start == len(self._times) else self._times[self._start]
 
     @property
     def kept(self) -> int:
@@ -287,9 +199,9 @@ class History(ABC):
         if not self._limit:
             return None
         times, start = self._times, self._start
-        at = bisect_left(times, (now - _RATE_SECONDS) * _US, start)
+        at = bisect_left(times, (now - _RATE_SECONDS) * US, start)
         whole = at > start or self.kept < self._limit
-        seconds = _RATE_SECONDS if whole else max(0.001, now - times[start] / _US)
+        seconds = _RATE_SECONDS if whole else max(0.001, now - times[start] / US)
         return (len(times) - at) / seconds
 
     def since(self, offset: str) -> list[tuple[str, bytes]] | None:
@@ -325,7 +237,7 @@ class History(ABC):
 
     def first_from(self, time: float, limit: int, max_bytes: int) -> list[Dated]:
         """The first publications that came at `time`, in s, or later: as many as `newest` would give, oldest first."""
-        at = bisect_left(self._times, time * _US, self._start)
+        at = bisect_left(self._times, time * US, self._start)
         end = at
         while end < len(self._data) and end - at < limit and (max_bytes := max_bytes - len(self._data[end])) >= 0:
             end += 1
@@ -333,7 +245,7 @@ class History(ABC):
 
     def last_until(self, time: float, limit: int, max_bytes: int) -> list[Dated]:
         """The same of the last ones that came at `time` or earlier."""
-        end = bisect_right(self._times, time * _US, self._start)
+        end = bisect_right(self._times, time * US, self._start)
         at = end
         while at > self._start and end - at < limit and (max_bytes := max_bytes - len(self._data[at - 1])) >= 0:
             at -= 1
@@ -345,12 +257,12 @@ class History(ABC):
 
     def close(self) -> None:
         """Drop everything, and keep nothing any more: the stream is not followed."""
-        self._drop(self.kept)
+        self.drop(self.kept)
         self._limit = 0
-        if not self._is_closed:
-            self._is_closed = True
-            if self._is_entered:
-                self._histories._leave()
+        if not self.is_closed:
+            self.is_closed = True
+            if self.is_entered:
+                self._histories.leave()
 
     @abstractmethod
     def _behind(self, offset: str) -> int | None:
@@ -366,19 +278,19 @@ class History(ABC):
         self._times.append(time)
         histories = self._histories
         histories.size += len(data) + KEEPING
-        if not self._is_entered:
-            self._is_entered = True
-            histories._enter(self, time)
+        if not self.is_entered:
+            self.is_entered = True
+            histories.enter(self, time)
         if len(self._data) - self._start > self._limit:
-            self._drop(1)
+            self.drop(1)
         if histories.size > histories.max_bytes:
-            histories._trim()
+            histories.trim()
 
-    def _drop_until(self, time: float) -> None:
+    def drop_until(self, time: float) -> None:
         """Drop what came before this time, as the oldest publication did."""
-        self._drop(max(1, bisect_left(self._times, time, self._start) - self._start))  # 1: a clock may be set back
+        self.drop(max(1, bisect_left(self._times, time, self._start) - self._start))  # 1: a clock may be set back
 
-    def _drop(self, count: int) -> None:
+    def drop(self, count: int) -> None:
         """Drop the `count` oldest publications."""
         start = self._start
         end = start + count

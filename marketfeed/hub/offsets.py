@@ -8,7 +8,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from hashlib import blake2b
 
-from marketfeed.hub.history import Histories, History, Note, is_epoch
+from marketfeed.hub.histories import Histories, is_epoch
+from marketfeed.hub.history import History, Note
 from marketfeed.model.entry_ids import ORIGIN, parse_id, read_id
 from marketfeed.model.numbers import whole
 
@@ -123,7 +124,7 @@ class CountedHistory(History):
     def confirm(self, after: str | None) -> bool:
         """Drop everything, in any case: no offset from before holds any more."""
         if self._data:
-            self._drop(self.kept)
+            self.drop(self.kept)
         self._last = self._before = None
         self.time += 1  # what comes next is not the next number, whatever the clock says
         self._count = 0
@@ -188,7 +189,7 @@ class EntryHistory(History):
             raise ValueError(f"not an offset: {after!r}")
         if begin < self._void_before:  # ids have been set back
             self._void_before = ORIGIN
-        self._drop(self.kept)
+        self.drop(self.kept)
         self._first_after = self._latest = self._last = after
 
     def _break(self, after: str) -> None:
@@ -287,10 +288,10 @@ class EntryHistory(History):
     def _entries(self, at: int) -> list[tuple[str, bytes]]:
         return list(zip(self._offsets[at:], self._data[at:], strict=True))
 
-    def _drop(self, count: int) -> None:
+    def drop(self, count: int) -> None:
         if count:
             self._first_after = self._offsets[self._start + count - 1]
-        super()._drop(count)
+        super().drop(count)
 
     def _move(self, count: int) -> None:
         super()._move(count)

@@ -22,7 +22,8 @@ from marketfeed.hub.drops import Drops
 from marketfeed.hub.faults import Faults
 from marketfeed.hub.gaps import Gaps
 from marketfeed.hub.groups import Group
-from marketfeed.hub.history import Histories, History
+from marketfeed.hub.histories import Histories
+from marketfeed.hub.history import History
 from marketfeed.hub.market_facts import MarketFacts
 from marketfeed.hub.offsets import CountedHistory, EntryHistory, NoHistory
 from marketfeed.hub.outages import Outages

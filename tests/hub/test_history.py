@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from marketfeed.hub.history import KEEPING, Histories, History
+from marketfeed.hub.histories import Histories
+from marketfeed.hub.history import KEEPING, History
 from marketfeed.hub.offsets import CountedHistory, EntryHistory
 from tests.strategies import property_test
 

@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 
 from marketfeed.boundaries import TooManyStreams
 from marketfeed.hub.groups import Group
-from marketfeed.hub.history import Histories
+from marketfeed.hub.histories import Histories
 from marketfeed.hub.hub import Hub
 from marketfeed.hub.readiness import CONFIRM_SECONDS
 from marketfeed.model.kinds import BUILT_IN

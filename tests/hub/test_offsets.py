@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import pytest
 
-from marketfeed.hub.history import Histories
+from marketfeed.hub.histories import Histories
 from marketfeed.hub.offsets import CountedHistory, EntryHistory
 from marketfeed.hub.stream import Group
 from tests.conftest import LogCapture

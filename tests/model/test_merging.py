@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.hub.groups import Group
-from marketfeed.hub.history import Histories
+from marketfeed.hub.histories import Histories
 from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.kinds.kind import StreamKind
