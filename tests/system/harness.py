@@ -27,6 +27,7 @@ from marketfeed.demo.embedded import find_server
 from tests.guard import DEADLINE
 
 __all__ = [
+    "AT_EASE",
     "DEADLINE",
     "TWISTD",
     "Client",
@@ -62,6 +63,10 @@ def with_constants(**values: float) -> tuple[str, ...]:
         module, _, constant = f"marketfeed.{name.replace('__', '.')}".rpartition(".")
         lines += [f"import {module}", f"assert {module}.{constant}", f"{module}.{constant} = {value}"]
     return "-c", "\n".join([*lines, _RUN])
+
+
+AT_EASE = with_constants(api__news___LOOP_SECONDS=DEADLINE)
+"""A daemon for which being late is nothing to be told."""
 
 
 class Lines:

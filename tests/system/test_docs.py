@@ -29,7 +29,17 @@ from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.docs_machine import Engine, Machine
 from tests.system.docs_stage import UPGRADE, Stage, scenes
 from tests.system.forwarder import Forwarder
-from tests.system.harness import DEADLINE, DaemonProcess, Harness, Process, RawConnection, Redis, RedisServer, trade
+from tests.system.harness import (
+    AT_EASE,
+    DEADLINE,
+    DaemonProcess,
+    Harness,
+    Process,
+    RawConnection,
+    Redis,
+    RedisServer,
+    trade,
+)
 
 SCENES = scenes(blocks("transcript"))
 SCRIPTS = [block for block in blocks("sh") if not all(map(is_for_the_machine, commands(block)))]
@@ -123,8 +133,12 @@ async def test_what_make_run_is_given(arguments: str, harness: Harness) -> None:
         raw = await harness.raw(daemon)
         raw.send(f"GET / HTTP/1.1\n{UPGRADE}\nOrigin: {origin}\n\n".replace("\n", "\r\n").encode())
         assert (await raw.until(lambda data: b"\r\n" in data)).startswith(b"HTTP/1.1 101 "), origin
-    status, _, body = await harness.http(daemon, "GET /api/v3/depth?symbol=TATA_INR HTTP/1.1\nHost: localhost")
-    assert (status, bool(json.loads(body)["bids"])) == (200, True)
+
+    async def has_a_book() -> bool:  # as soon as the past of the market is written, and it is open
+        status, _, body = await harness.http(daemon, "GET /api/v3/depth?symbol=TATA_INR HTTP/1.1\nHost: localhost")
+        return (status, bool(json.loads(body).get("bids"))) == (200, True)
+
+    await harness.eventually(has_a_book)
 
 
 async def a_daemon_runs(process: Process, is_endless: bool) -> None:
@@ -151,7 +165,7 @@ async def a_token_is_printed(machine: Machine, script: str) -> None:
 async def a_status_is_shown(harness: Harness, server: RedisServer, machine: Machine, script: str) -> None:
     """That of a daemon which is healthy."""
     (harness.directory / "admin.token").write_text("0123456789abcdef\n", encoding="utf-8")
-    daemon = await harness.daemon(*ADMIN, redis=server)
+    daemon = await harness.daemon(*ADMIN, redis=server, program=AT_EASE)
     url = (await AdminPort.of(daemon)).url
     script = re.sub(r"http://marketfeed.internal:8081|(?<=marketfeed status)$", f" {url}", script.strip())
     if "--watch" in script:
@@ -257,8 +271,12 @@ async def a_market_is_simulated(
 
     await harness.eventually(is_added)
     daemon = await harness.daemon("--source", "streams", redis=server)
-    status, _, body = await harness.http(daemon, "GET /api/v3/depth?symbol=TATA_INR HTTP/1.1\nHost: localhost")
-    assert (status, bool(json.loads(body)["bids"])) == (200, True)
+
+    async def has_a_book() -> bool:  # as soon as the past of the market is written, and it is open
+        status, _, body = await harness.http(daemon, "GET /api/v3/depth?symbol=TATA_INR HTTP/1.1\nHost: localhost")
+        return (status, bool(json.loads(body).get("bids"))) == (200, True)
+
+    await harness.eventually(has_a_book)
     process.signal("INT")
     assert await process.wait() == 0, process.lines.all
 

@@ -7,14 +7,12 @@ import sys
 import pytest_twisted
 
 from tests.system.admin_port import ADMIN, AdminPort
-from tests.system.harness import DEADLINE, Harness, Process, with_constants
+from tests.system.harness import AT_EASE, DEADLINE, Harness, Process
 
 _PATIENT = (
     f"import sys; from marketfeed.commands.status import asking; asking.SECONDS = {DEADLINE}; "
     "from marketfeed.commands import main; sys.exit(main())"
 )
-_AT_EASE = with_constants(api__news___LOOP_SECONDS=DEADLINE)
-"""A daemon for which being late is nothing to be told."""
 _TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 """A Python program that runs a command in a terminal; what is typed comes from its own stdin."""
 
@@ -27,7 +25,7 @@ def status(harness: Harness, *arguments: str, before: tuple[str, ...] = ()) -> P
 async def test_a_health_check(harness: Harness) -> None:
     """0 while all is well, 1 when Redis is away, 2 when there is no daemon; and each says why."""
     redis = await harness.redis()
-    daemon = await harness.daemon(*ADMIN, redis=redis, program=_AT_EASE)
+    daemon = await harness.daemon(*ADMIN, redis=redis, program=AT_EASE)
     url = (await AdminPort.of(daemon)).url
     client = await harness.client(daemon)
     await client.subscribe("trade@A")
@@ -54,7 +52,7 @@ async def test_a_health_check(harness: Harness) -> None:
 async def test_watching_in_a_terminal(harness: Harness) -> None:
     """Each picture is drawn over the one before it, through all that becomes of the daemon, until Ctrl-C."""
     redis = await harness.redis()
-    daemon = await harness.daemon(*ADMIN, redis=redis, program=_AT_EASE)
+    daemon = await harness.daemon(*ADMIN, redis=redis, program=AT_EASE)
     url = (await AdminPort.of(daemon)).url
     watching = status(harness, url, "--watch", before=(sys.executable, "-c", _TERMINAL))
     await watching.expect(r"^\x1b\[2J\x1b\[HHealthy\. 0 clients\.\x1b\[K")

@@ -23,7 +23,7 @@ from tests.system.harness import TWISTD, Client, DaemonProcess, Harness, Redis, 
 from tests.system.page import page_at, problems_of, until
 from tests.system.test_status_page import TILES
 from tests.system.test_systemd import AS_SYSTEMD, Told
-from tests.system.workers import Crew, make_crew
+from tests.system.workers import PATIENT, Crew, make_crew
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
@@ -437,7 +437,7 @@ async def test_systemd_opens_the_port_and_is_told_when_all_accept(harness: Harne
     """One queue is for all. The workers know nothing of systemd, and a death is no reason to tell it anything."""
     told, path = Told(), str(harness.directory / "notify")
     harness.on_close(harness.reactor.listenUNIXDatagram(path, told).stopListening)
-    twistd = [sys.executable, *TWISTD, "-n", "--pidfile=", "marketfeed"]
+    twistd = [sys.executable, *PATIENT, "-n", "--pidfile=", "marketfeed"]
     options = ["--port", "systemd:domain=INET:name=clients", "--workers", "2", "--drain-seconds", "0.1", *ADMIN]
     environment = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000"}
     daemon = DaemonProcess(harness.spawn([sys.executable, "-c", AS_SYSTEMD, *twistd, *options], environment))
@@ -463,7 +463,8 @@ async def test_systemd_opens_the_port_and_is_told_when_all_accept(harness: Harne
 async def test_a_unix_socket(harness: Harness) -> None:
     """It is the parent's: its file and its mode stay when a worker goes, and go with the daemon."""
     path = harness.directory / "clients.sock"
-    daemon = await harness.daemon("--port", f"unix:{path}:mode=600", "--workers", "2", *ADMIN, wait=False)
+    options = "--port", f"unix:{path}:mode=600", "--workers", "2", *ADMIN
+    daemon = await harness.daemon(*options, wait=False, program=PATIENT)
     crew = Crew(harness, daemon, await AdminPort.of(daemon))
     pids = await crew.until_all(2)
     kill(pids[1])

@@ -6,9 +6,12 @@ import json
 from typing import Any
 
 from tests.system.admin_port import ADMIN, AdminPort
-from tests.system.harness import TWISTD, DaemonProcess, Harness, RedisServer
+from tests.system.harness import DEADLINE, DaemonProcess, Harness, RedisServer, with_constants
 
-__all__ = ["Crew", "make_crew"]
+__all__ = ["PATIENT", "Crew", "make_crew"]
+
+PATIENT = with_constants(daemon__workers__supervision__ROLL_SECONDS=DEADLINE)
+"""A daemon whose new workers may take long to be ready."""
 
 
 class Crew:
@@ -55,7 +58,7 @@ async def make_crew(
     *options: str,
     workers: int = 2,
     redis: RedisServer | None = None,
-    program: tuple[str, ...] = TWISTD,
+    program: tuple[str, ...] = PATIENT,
 ) -> Crew:
     """A daemon of which all workers are there; with `redis` also connected to it."""
     where = () if redis is None else ("--redis-url", redis.url)
