@@ -78,8 +78,13 @@ class Made:
         """Make publications of the past. `previous`: the number before the first of them, if that is known."""
         raise NotImplementedError
 
-    def left(self) -> None:
-        """The last group has gone."""
+    def enter(self) -> None:
+        """A group has come."""
+        self.members += 1
+
+    def leave(self) -> None:
+        """A group has gone."""
+        self.members -= 1
 
 
 class _Each(Made):
@@ -156,8 +161,6 @@ class _Depth(Made):
             self.history.keep_beside(_encode(_Beside(*gone, given)))
 
     def _newest(self, data: bytes) -> bytes:
-        if self._book.replaced is None:  # somebody is here again
-            self._book.replaced = self._replaced
         history = self.history
         note = history.newest_note
         time, gone, given = self._gone
@@ -177,8 +180,14 @@ class _Depth(Made):
     def replay(self, previous: int | None) -> Replay:
         return _DepthReplay(self._payloads, previous, self._book.max_levels)
 
-    def left(self) -> None:
-        self._left = self.history.time
+    def enter(self) -> None:
+        super().enter()
+        self._book.replaced = self._replaced  # before anything comes: it may be a snapshot
+
+    def leave(self) -> None:
+        super().leave()
+        if not self.members:
+            self._left = self.history.time
 
 
 class _DepthReplay:

@@ -118,6 +118,25 @@ def test_a_snapshot_is_a_difference(ids: dict[str, int]) -> None:
     assert snapshot["snapshot"] is True
 
 
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_a_snapshot_is_a_difference_for_who_comes_after_long_without_anybody(has_ids: bool) -> None:
+    """Nothing is kept beside snapshots while nobody is there. Whoever comes gets all of the first one all the same."""
+    room = paths_room(history_seconds=10)
+    early = member(room, NAME, on_paths=True)
+    keeper = member(room, NAME)
+    levels = [["2.0", "5"]], [["1.0", "7"]]
+    for number in (1, 2):
+        publish(room, NAME, depth(*levels, snapshot=True, **({"U": number, "u": number} if has_ids else {})))
+        early.end()
+        room.clock.advance(60)
+    late = Client(room, on_paths=True).join(NAME, wants_state=True)
+    publish(room, NAME, depth([["2.5", "4"]], levels[1], snapshot=True, **({"U": 3, "u": 3} if has_ids else {})))
+    state, snapshot = read(late)
+    assert snapshot["a"] == [["2.5", "4"], ["2.0", "0.00000000"]]
+    assert snapshot["U"] == state["u"] + 1
+    room.end(late, keeper)
+
+
 def test_a_snapshot_before_which_nothing_is_known_is_seen_as_a_jump() -> None:
     room = paths_room()
     client = member(room, NAME, on_paths=True)
