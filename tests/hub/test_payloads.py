@@ -137,6 +137,25 @@ def test_a_snapshot_is_a_difference_for_who_comes_after_long_without_anybody(has
     room.end(late, keeper)
 
 
+def test_what_was_merged_before_a_snapshot_is_gone_if_it_is_not_in_that() -> None:
+    """Also where the book before it was not known, as after a gap: what waits says what it had."""
+    room = paths_room()
+    client = member(room, f"{NAME}@1000ms", on_paths=True)
+    publish(room, NAME, depth([["2.0", "5"]], [["1.0", "7"]], snapshot=True, U=1, u=1))
+    publish(room, NAME, depth([["2.4", "1"], ["2.5", "1"]], [["0.9", "1"]], U=5, u=5))
+    room.clock.advance(1)
+    read(client)
+    publish(room, NAME, depth([["2.4", "2"], ["2.6", "1"]], U=6, u=6))
+    publish(room, NAME, depth([["2.4", "3"]], [["1.0", "6"]], snapshot=True, U=7, u=7))
+    publish(room, NAME, depth([["2.7", "1"]], U=8, u=8))
+    room.clock.advance(1)
+    (merged,) = read(client)
+    assert (merged["U"], merged["u"], merged["snapshot"]) == (6, 8, True)
+    assert sorted(merged["a"]) == [["2.4", "3"], ["2.6", "0.00000000"], ["2.7", "1"]]
+    assert merged["b"] == [["1.0", "6"]]
+    room.end(client)
+
+
 def test_a_snapshot_before_which_nothing_is_known_is_seen_as_a_jump() -> None:
     room = paths_room()
     client = member(room, NAME, on_paths=True)
