@@ -21,7 +21,7 @@ from marketfeed.hub.offsets import note_of
 from marketfeed.model.book import Prices
 from marketfeed.model.book_state import BookState
 from marketfeed.model.kinds.kind import View
-from marketfeed.model.state import State
+from marketfeed.model.state import LatestState, State
 from marketfeed.wire.binance import DepthPayloads, Moment, agg_trade, trade
 from marketfeed.wire.binance_ticker import TickerPayloads
 
@@ -113,8 +113,9 @@ class _AggTrades(_Each):
 class _Tickers(_Each):
     """What was known besides a ticker as it came is kept beside it."""
 
-    def __init__(self, name: str, history: History, statistics: Statistics) -> None:
+    def __init__(self, name: str, history: History, state: State | None, statistics: Statistics) -> None:
         super().__init__(name, history)
+        self._state = state
         self._statistics = statistics
         self._payloads = TickerPayloads(self.market_text)
         self._known: tuple[Mapping[str, bytes], bytes] = ({}, b"")  # of the last one, and as it is kept
@@ -128,7 +129,9 @@ class _Tickers(_Each):
         return self._payloads.update(data, Moment(self.history.newest_note.at), known)
 
     def state(self, snapshot: bytes, heard: float) -> bytes:
-        return self._payloads.update(snapshot, Moment(int(heard * 1000)), self._statistics.of(self.market))
+        is_newest = isinstance(self._state, LatestState) and self._state.is_live
+        at = self.history.number(heard) // 1000 if is_newest else int(heard * 1000)
+        return self._payloads.update(snapshot, Moment(at), self._statistics.of(self.market))
 
     def make(self, offset: str, data: bytes, note: Note | None) -> bytes:
         note = note or note_of(offset)
@@ -223,7 +226,7 @@ def new_view(view: View, name: str, history: History, state: State | None, stati
     if view is View.AGG_TRADE:
         return _AggTrades(name, history)
     if view is View.TICKER:
-        return _Tickers(name, history, statistics)
+        return _Tickers(name, history, state, statistics)
     if view is View.DEPTH and isinstance(state, BookState):
         return _Depth(name, history, state)
     return None

@@ -335,6 +335,23 @@ def test_a_ticker_has_all_fields_of_one() -> None:
     assert read(again) == read(client)
 
 
+@pytest.mark.parametrize("history", [0, 10])
+def test_the_state_of_a_ticker_came_when_that_came(history: int) -> None:
+    """With Redis streams at the time in its entry's id, whatever bad one is behind it."""
+    room = paths_room(archive=FakeArchive(), history=history)
+    early = Client(room, on_paths=True).join("ticker@A")
+    room.source.confirm(after="0-0")
+    for payload, offset in ((b'{"e":"ticker","c":"110","s":"A"}', "1699999999000-3"), (b"{}", "1699999999500-0")):
+        room.hub.publish("ticker@A", payload, offset)
+    room.hub.flush()
+    room.clock.advance(5)
+    late = Client(room, on_paths=True).join("ticker@A", wants_state=True)
+    (got,) = read(early)
+    assert got["E"] == 1699999999000
+    assert read(late) == [got]
+    room.end(early, late)
+
+
 def test_a_ticker_has_the_best_prices_of_a_book_that_is_kept_and_keeps_them() -> None:
     room = paths_room()
     client = member(room, "ticker@A", NAME, on_paths=True, shape=Shape.OFFSET)
@@ -405,9 +422,10 @@ class Engine:
 class Follower:
     """A client that keeps a book by differences, as python-binance does, by the texts of prices."""
 
-    def __init__(self, room: Room, client: Client) -> None:
+    def __init__(self, room: Room, client: Client, name: str = NAME) -> None:
         self.room = room
         self.client = client
+        self.name = name
         self.book: dict[str, dict[str, str]] | None = None
         self.last = 0
         self.offset: str | None = None
@@ -466,14 +484,11 @@ class Payloads(RuleBasedStateMachine):
         self.room = paths_room(archive=self.archive, history=8, history_seconds=1e6, history_bytes=1 << 20)
         self.engine = Engine(self.has_ids)
         self.entries = 0
-        self.stays = self.enter(Client(self.room, on_paths=True, shape=Shape.OFFSET).join(NAME))
+        self.stays = Follower(self.room, Client(self.room, on_paths=True, shape=Shape.OFFSET).join(NAME))
         self.room.source.confirm(after="0-0" if self.archive else None)
         self.comes: list[Follower] = []
         self.away: list[Follower] = []
         self.is_down = False
-
-    def enter(self, client: Client) -> Follower:
-        return Follower(self.room, client)
 
     def send(self, *messages: dict[str, Any]) -> None:
         for message in messages:
@@ -511,10 +526,11 @@ class Payloads(RuleBasedStateMachine):
             self.room.source.lose()
         self.is_down = not self.is_down
 
-    @rule()
-    def come(self) -> None:
+    @rule(name=st.sampled_from([NAME, f"{NAME}@100ms"]))
+    def come(self, name: str) -> None:
         if not self.is_down and len(self.comes) < 3:
-            self.comes.append(self.enter(Client(self.room, on_paths=True, shape=Shape.OFFSET).join(NAME)))
+            client = Client(self.room, on_paths=True, shape=Shape.OFFSET).join(name)
+            self.comes.append(Follower(self.room, client, name))
 
     @precondition(lambda self: self.comes)
     @rule()
@@ -532,13 +548,13 @@ class Payloads(RuleBasedStateMachine):
         follower = self.away.pop()
         client = Client(self.room, on_paths=True, shape=Shape.OFFSET)
         assert follower.offset is not None
-        client.join(NAME, since={NAME: follower.offset})
+        client.join(follower.name, since={follower.name: follower.offset})
         follower.client = client
-        recovered = client.recovered == {NAME: True}
+        recovered = client.recovered == {follower.name: True}
         if not recovered:
             follower.book = None
         follower.read()
-        if recovered:
+        if recovered and follower.name == NAME:  # otherwise several are one
             for offset, data in follower.seen.items():
                 live = self.stays.seen.get(offset, data)
                 if self.is_archived and b'"snapshot"' in data:  # what was before it is not in the archive, perhaps
