@@ -221,6 +221,16 @@ def test_merged_differences_make_the_same_book(messages: list[tuple[bool, list[t
         assert {price: quantity for price, quantity in whole["a"] if quantity != ZERO} == kept
 
 
+@pytest.mark.parametrize("odd", ['""', '"1.5%"', "[1]", "true", '"Infinity"', '"0x1"'])
+@pytest.mark.parametrize("name", ["o", "p"])
+def test_a_field_of_a_ticker_that_is_no_decimal_says_nothing_of_the_others(name: str, odd: str) -> None:
+    """It stays as it is, and the others are there as ever."""
+    data = b'{"e":"ticker","c":"1.50","s":"A","%b":%b}' % (name.encode(), odd.encode())
+    found = json.loads(TickerPayloads(MARKET).update(data, MOMENT, {}))
+    assert found.keys() == {"e", "E", "s", "c", *TICKER_FIELDS}
+    assert (found["e"], found[name], found["h"], found["P"]) == ("24hrTicker", json.loads(odd), "1.50", "0.000")
+
+
 @property_test
 @given(
     st.lists(
