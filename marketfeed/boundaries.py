@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from marketfeed.hub.join import Join
     from marketfeed.hub.portions import Portions
     from marketfeed.hub.shares import Share
+    from marketfeed.hub.stream import LiveStream
     from marketfeed.model.streams import StreamName
     from marketfeed.wire.dialects import Shape
 
@@ -289,6 +290,9 @@ class HubPort(Protocol):
 
     def reshape(self, subscriber: Subscriber, groups: Iterable[Group], shape: Shape) -> dict[str, Group]:
         """Let `subscriber` get the same streams in another shape; returns its groups by spelling."""
+
+    def hasten(self, streams: Iterable[LiveStream]) -> None:
+        """Send what is pending, and what waits for its time of `streams`, to whoever has them."""
 
     def history(self, name: StreamName, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
         """The newest publications of a stream that are kept, oldest first: at most `limit`, of `max_bytes` in all.

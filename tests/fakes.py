@@ -123,10 +123,11 @@ def payloads(received: bytes | bytearray) -> list[bytes]:
 
 
 class FakeBook:
-    """A book with `levels` on each side; None: it is not complete."""
+    """A book with `levels` on each side; None: it is not complete. `looking_cost`: in µs."""
 
-    def __init__(self, levels: int | None = 2) -> None:
+    def __init__(self, levels: int | None = 2, looking_cost: int = 40) -> None:
         self._levels = levels
+        self.looking_cost = looking_cost
 
     def depth(self, limit: int) -> bytes | None:
         if self._levels is None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
-from twisted.internet.defer import Deferred
 
 from marketfeed.api.depth import INCOMPLETE, UNKNOWN, Book, Books
 from marketfeed.api.listing import Listing
@@ -29,7 +28,7 @@ __all__ = ["BookTicker", "KeptBooks"]
 _encode = msgspec.json.encode
 _NONE = b'"0.00000000"'
 _NOT_COVERED = as_json(Response(403, "the token does not cover the book ticker of this market"))
-_BOOK_IN_US = 40
+_BOOK_IN_US = 10
 
 
 class KeptBooks(Books, Protocol):
@@ -57,10 +56,7 @@ class BookTicker:
             return await self._of_one(identity, self._listing.resolve(asked))
         wanted = None if asked is None else {self._listing.resolve(each) for each in asked}
         written: list[bytes] = []
-        done = Deferred[None](lambda _: self._books.portions.cancel(work))
-        work = self._write(identity, wanted, written, done)
-        self._books.portions.begin(work)
-        await done
+        await self._books.portions.finish(self._write(identity, wanted, written))
         return Response(200, "best prices", json=b"[%b]" % b",".join(written))
 
     async def _of_one(self, identity: Identity, market: str) -> Response:
@@ -72,18 +68,16 @@ class BookTicker:
         text = _ticker(market, book)
         return INCOMPLETE if text is None else Response(200, "best prices", json=text)
 
-    def _write(self, identity: Identity, wanted: set[str] | None, written: list[bytes], done: Deferred[None]) -> Work:
-        try:
-            for market, book in sorted(self._books.books, key=lambda item: item[0]):
-                if (wanted is None or market in wanted) and self._permits(identity, market):
-                    yield _BOOK_IN_US
-                    text = _ticker(market, book)
-                    if text is not None:
-                        written.append(text)
-        except Exception:
-            done.errback()
-        else:
-            done.callback(None)
+    def _write(self, identity: Identity, wanted: set[str] | None, written: list[bytes]) -> Work:
+        for market, book in sorted(self._books.books, key=lambda item: item[0]):
+            if wanted is not None and market not in wanted:
+                continue
+            yield 1 + identity.tried
+            if self._permits(identity, market):
+                yield _BOOK_IN_US + book.looking_cost
+                text = _ticker(market, book)
+                if text is not None:
+                    written.append(text)
 
     def _permits(self, identity: Identity, market: str) -> bool:
         return identity.permits(StreamName(self._kinds.of(BOOK_TICKER), market))

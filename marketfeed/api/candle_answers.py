@@ -3,11 +3,12 @@
 
 1. They are those of the candle service (docs/market-data.md#candles). While none works, the answer is 503.
 2. What was written is good for a second, for all who ask for the same; of that the oldest goes first where it is much.
+   The lists of all markets are written some in a turn of the reactor, and ask Redis for nothing of a single one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -16,8 +17,8 @@ import msgspec
 from marketfeed.api.listing import Listing
 from marketfeed.api.market_data import as_json, kept_for
 from marketfeed.api.query import BAD_INTERVAL, MISSING, BadQuery, Query
-from marketfeed.boundaries import Statistics
 from marketfeed.http.response import Response
+from marketfeed.hub.portions import Portions, Work
 from marketfeed.model.candle_store import Row
 from marketfeed.model.identity import Identity
 from marketfeed.model.kinds.kline import INTERVALS
@@ -25,7 +26,7 @@ from marketfeed.model.kinds.mini_ticker import MINI_TICKER
 from marketfeed.model.streams import StreamKinds, StreamName
 from marketfeed.runtime.shared_reads import SharedReads
 
-__all__ = ["CandleStock", "DayTickers", "Klines"]
+__all__ = ["BestPrices", "CandleStock", "DayTickers", "Klines"]
 
 _USUAL, _MOST = 500, 1000
 _AWAY = as_json(Response(503, "no candles at the moment: nobody makes any", (("Retry-After", "5"),)))
@@ -33,6 +34,7 @@ _NOT_COVERED = as_json(Response(403, "the token does not cover this market"))
 _UNHEARD = as_json(Response(503, "nothing is known of this market: it has had no trade yet", (("Retry-After", "10"),)))
 _FRESH_SECONDS = 1
 _MOST_BYTES = 16 * 2**20
+_ROW_IN_US = 15
 _CSV = "open time,open,high,low,close,volume,close time,quote volume,trades,taker volume,taker quote volume"
 _ZERO = b'"0.00000000"'
 _DAY_NAMES = {
@@ -118,12 +120,25 @@ def _size(body: bytes) -> int:
     return 512 + len(body)
 
 
-class DayTickers:
-    """Finds the last 24 hours of markets. `books`: who knows the best prices."""
+class BestPrices(Protocol):
+    """Who knows the best prices of markets."""
 
-    def __init__(self, stock: CandleStock, books: Statistics, kinds: StreamKinds, listing: Listing) -> None:
+    def best(self, market: str) -> Mapping[str, bytes]:
+        """Those of the fields `b`, `B`, `a` and `A` that are known, as JSON."""
+
+    def looking_cost(self, market: str) -> int:
+        """What it takes to find them, in µs, about."""
+
+
+class DayTickers:
+    """Finds the last 24 hours of markets. `books`: who knows the best prices; `portions`: does what takes long."""
+
+    def __init__(
+        self, stock: CandleStock, books: BestPrices, portions: Portions, kinds: StreamKinds, listing: Listing
+    ) -> None:
         self._stock = stock
         self._books = books
+        self._portions = portions
         self._kinds = kinds
         self._listing = listing
         self._written: dict[tuple[str, int], bytes] = {}  # by market, and how many fields
@@ -147,18 +162,33 @@ class DayTickers:
         days = await self._stock.days()
         if days is None:
             return _AWAY
-        wanted = sorted(days) if asked is None else [self._listing.resolve(each) for each in asked]
+        wanted = sorted(days) if asked is None else dict.fromkeys([self._listing.resolve(each) for each in asked])
+        rows: list[bytes] = []
+        await self._portions.finish(self._write(identity, wanted, days, names, rows))
+        return Response(200, "24 hours", cache=kept_for(identity, _FRESH_SECONDS), json=b"[%b]" % b",".join(rows))
+
+    def _write(
+        self,
+        identity: Identity,
+        wanted: Iterable[str],
+        days: Mapping[str, Mapping[str, bytes]],
+        names: Mapping[str, str],
+        rows: list[bytes],
+    ) -> Work:
         if self._written_of is not days:
             self._written_of, self._written = days, {}
-        written, rows = self._written, []
+        written = self._written
         for market in wanted:
-            if market in days and self._permits(identity, market):
-                key = market, len(names)
-                row = written.get(key)
-                if row is None:
-                    row = written[key] = self._row(market, days[market], names)
-                rows.append(row)
-        return Response(200, "24 hours", cache=kept_for(identity, _FRESH_SECONDS), json=b"[%b]" % b",".join(rows))
+            if market not in days:
+                continue
+            yield 1 + identity.tried
+            if not self._permits(identity, market):
+                continue
+            key = market, len(names)
+            if key not in written:
+                yield _ROW_IN_US + (self._books.looking_cost(market) if "bidPrice" in names else 0)
+                written[key] = self._row(market, days[market], names)
+            rows.append(written[key])
 
     async def _find_one(self, identity: Identity, market: str, names: Mapping[str, str]) -> Response:
         if not self._permits(identity, market):
@@ -169,7 +199,7 @@ class DayTickers:
         return Response(200, "24 hours", cache=kept_for(identity, _FRESH_SECONDS), json=self._row(market, day, names))
 
     def _row(self, market: str, day: Mapping[str, bytes], names: Mapping[str, str]) -> bytes:
-        known = {**dict.fromkeys("bBaA", _ZERO), **(self._books.of(market) if "bidPrice" in names else {}), **day}
+        known = {**dict.fromkeys("bBaA", _ZERO), **(self._books.best(market) if "bidPrice" in names else {}), **day}
         fields = [b'"%b":%b' % (name.encode(), known[field]) for name, field in names.items()]
         return b'{"symbol":"%b",%b}' % (market.encode(), b",".join(fields))
 

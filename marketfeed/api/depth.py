@@ -42,6 +42,10 @@ class Book(Protocol):
     def best(self, most: int) -> BestLevels | None:
         """At most so many levels of each side, best first; None while the book is not complete."""
 
+    @property
+    def looking_cost(self) -> int:
+        """What it takes to find these, in µs, about."""
+
 
 class Books(Protocol):
     """Where books are to be had."""

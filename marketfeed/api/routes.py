@@ -7,14 +7,13 @@ from typing import Protocol
 
 from marketfeed.access.admission import Admission
 from marketfeed.api.book_ticker import BookTicker, KeptBooks
-from marketfeed.api.candle_answers import CandleStock, DayTickers, Klines
+from marketfeed.api.candle_answers import BestPrices, CandleStock, DayTickers, Klines
 from marketfeed.api.depth import INCOMPLETE, Depth
 from marketfeed.api.exchange_info import ExchangeInfo
 from marketfeed.api.listing import Listing
 from marketfeed.api.market_data import Find, MarketData
 from marketfeed.api.query import Query
 from marketfeed.api.trades import Past, Trades
-from marketfeed.boundaries import Statistics
 from marketfeed.http.head import Head
 from marketfeed.http.response import Response
 from marketfeed.http.router import PlainAnswer
@@ -33,7 +32,7 @@ class Stock(KeptBooks, Past, Protocol):
     """Where market data are to be had, as `Hub` has them. `facts`: what is known of markets besides."""
 
     @property
-    def facts(self) -> Statistics: ...
+    def facts(self) -> BestPrices: ...
 
 
 def alive(head: Head, address: str | None) -> Response:
@@ -58,7 +57,8 @@ def rest_answers(
     how many requests there may be in a minute.
     """
     trades = Trades(stock, kinds, listing)
-    klines, days = Klines(candles, kinds, listing, now), DayTickers(candles, stock.facts, kinds, listing)
+    klines = Klines(candles, kinds, listing, now)
+    days = DayTickers(candles, stock.facts, stock.portions, kinds, listing)
 
     async def time(identity: Identity, query: Query) -> Response:
         return Response(200, "the time", json=b'{"serverTime":%d}' % (now() * 1000))

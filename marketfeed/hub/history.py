@@ -173,7 +173,7 @@ class History(ABC):
 
     def keep_beside(self, text: bytes) -> None:
         """Keep something with the newest publication, if that is kept."""
-        if self._limit:
+        if self.kept:
             self._beside[self._gone + len(self._data) - 1] = text
             self._histories.size += len(text)
 
@@ -302,14 +302,14 @@ class History(ABC):
             self._histories.size -= sum(map(len, data[start:end])) + count * KEEPING
             data[start:end] = [b""] * count
         if self._beside:
-            self._drop_beside(end)
+            self._drop_beside(start, end)
         self._start = end
         if end == len(data) or (end >= _FEW and 2 * end >= len(data)):
             self._move(end)
 
-    def _drop_beside(self, end: int) -> None:
-        for number in [number for number in self._beside if number < self._gone + end]:
-            self._histories.size -= len(self._beside.pop(number))
+    def _drop_beside(self, start: int, end: int) -> None:
+        for number in range(self._gone + start, self._gone + end):
+            self._histories.size -= len(self._beside.pop(number, b""))
 
     def _move(self, count: int) -> None:
         """Free the places of the first `count` publications, which are dropped."""

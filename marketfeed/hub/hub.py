@@ -26,6 +26,7 @@ from marketfeed.hub.fanout import send_group, send_groups
 from marketfeed.hub.flush_sampler import FlushSampler
 from marketfeed.hub.groups import Audiences, Group, Shared, frame_for, is_member
 from marketfeed.hub.join import Join
+from marketfeed.hub.market_facts import MarketFacts
 from marketfeed.hub.overview import Overview
 from marketfeed.hub.pasts import OwnPasts
 from marketfeed.hub.portions import Portions, Work
@@ -389,7 +390,7 @@ class Hub(Service):
     # What is known of the candle service.
 
     @property
-    def facts(self) -> Statistics:
+    def facts(self) -> MarketFacts:
         """What is known of markets besides what their engine says."""
         return self._upstream.facts
 

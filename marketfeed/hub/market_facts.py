@@ -28,13 +28,23 @@ class MarketFacts:
 
     def of(self, market: str) -> Mapping[str, bytes]:
         others = {} if self.others is None else self.others.of(market)
-        return {**others, **self._best(market)}
+        return {**others, **self.best(market)}
 
-    def _best(self, market: str) -> dict[str, bytes]:
+    def looking_cost(self, market: str) -> int:
+        """What it takes to find the best prices, in µs, about."""
+        state = self._book(market)
+        return 0 if state is None else state.looking_cost
+
+    def _book(self, market: str) -> BookState | None:
         stream = self._find(f"depth@{market}")
         state = None if stream is None else stream.state
-        best = state.best(1) if isinstance(state, BookState) else None
-        if best is None or not isinstance(state, BookState):
+        return state if isinstance(state, BookState) else None
+
+    def best(self, market: str) -> dict[str, bytes]:
+        """The best prices, with their quantities: those of the fields `b`, `B`, `a` and `A` that are known."""
+        state = self._book(market)
+        best = None if state is None else state.best(1)
+        if best is None or state is None:
             return {}
         facts: dict[str, bytes] = {}
         for levels, names in ((best.bids, "bB"), (best.asks, "aA")):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from marketfeed.boundaries import Clock
@@ -53,6 +54,22 @@ class Portions:
                 self._go_on()
                 return work
         return None
+
+    def finish(self, work: Work) -> Deferred[None]:
+        """Do all of it. What it raises is what the answer fails with; whoever does not wait any more cancels that."""
+
+        def to_the_end() -> Work:
+            try:
+                yield from work
+            except Exception:
+                done.errback()
+            else:
+                done.callback(None)
+
+        whole = to_the_end()
+        done = Deferred[None](lambda _: self.cancel(whole))
+        self.begin(whole)
+        return done
 
     def cancel(self, work: Work) -> None:
         """Nobody wants this any more, and no further step of it is taken. It may be over, or cancel itself."""

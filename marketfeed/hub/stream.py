@@ -287,7 +287,7 @@ class LiveStream:
         if group is None:
             group = self.groups[key] = Group(self, *key)
             if group.made is not None:
-                group.made.members += 1
+                group.made.enter()
             if not rate:
                 self.at_once[key] = group
         return group
@@ -297,7 +297,5 @@ class LiveStream:
         if not group.audiences:
             del self.groups[group.key]
             if group.made is not None:
-                group.made.members -= 1
-                if not group.made.members:
-                    group.made.left()
+                group.made.leave()
             self.at_once.pop(group.key, None)

@@ -21,7 +21,7 @@ from marketfeed.hub.offsets import note_of
 from marketfeed.model.book import Prices
 from marketfeed.model.book_state import BookState
 from marketfeed.model.kinds.kind import View
-from marketfeed.model.state import State
+from marketfeed.model.state import LatestState, State
 from marketfeed.wire.binance import DepthPayloads, Moment, agg_trade, trade
 from marketfeed.wire.binance_ticker import TickerPayloads
 
@@ -78,8 +78,13 @@ class Made:
         """Make publications of the past. `previous`: the number before the first of them, if that is known."""
         raise NotImplementedError
 
-    def left(self) -> None:
-        """The last group has gone."""
+    def enter(self) -> None:
+        """A group has come."""
+        self.members += 1
+
+    def leave(self) -> None:
+        """A group has gone."""
+        self.members -= 1
 
 
 class _Each(Made):
@@ -108,8 +113,9 @@ class _AggTrades(_Each):
 class _Tickers(_Each):
     """What was known besides a ticker as it came is kept beside it."""
 
-    def __init__(self, name: str, history: History, statistics: Statistics) -> None:
+    def __init__(self, name: str, history: History, state: State | None, statistics: Statistics) -> None:
         super().__init__(name, history)
+        self._state = state
         self._statistics = statistics
         self._payloads = TickerPayloads(self.market_text)
         self._known: tuple[Mapping[str, bytes], bytes] = ({}, b"")  # of the last one, and as it is kept
@@ -123,7 +129,9 @@ class _Tickers(_Each):
         return self._payloads.update(data, Moment(self.history.newest_note.at), known)
 
     def state(self, snapshot: bytes, heard: float) -> bytes:
-        return self._payloads.update(snapshot, Moment(int(heard * 1000)), self._statistics.of(self.market))
+        is_newest = isinstance(self._state, LatestState) and self._state.is_live
+        at = self.history.number(heard) // 1000 if is_newest else int(heard * 1000)
+        return self._payloads.update(snapshot, Moment(at), self._statistics.of(self.market))
 
     def make(self, offset: str, data: bytes, note: Note | None) -> bytes:
         note = note or note_of(offset)
@@ -156,8 +164,6 @@ class _Depth(Made):
             self.history.keep_beside(_encode(_Beside(*gone, given)))
 
     def _newest(self, data: bytes) -> bytes:
-        if self._book.replaced is None:  # somebody is here again
-            self._book.replaced = self._replaced
         history = self.history
         note = history.newest_note
         time, gone, given = self._gone
@@ -177,8 +183,14 @@ class _Depth(Made):
     def replay(self, previous: int | None) -> Replay:
         return _DepthReplay(self._payloads, previous, self._book.max_levels)
 
-    def left(self) -> None:
-        self._left = self.history.time
+    def enter(self) -> None:
+        super().enter()
+        self._book.replaced = self._replaced  # before anything comes: it may be a snapshot
+
+    def leave(self) -> None:
+        super().leave()
+        if not self.members:
+            self._left = self.history.time
 
 
 class _DepthReplay:
@@ -214,7 +226,7 @@ def new_view(view: View, name: str, history: History, state: State | None, stati
     if view is View.AGG_TRADE:
         return _AggTrades(name, history)
     if view is View.TICKER:
-        return _Tickers(name, history, statistics)
+        return _Tickers(name, history, state, statistics)
     if view is View.DEPTH and isinstance(state, BookState):
         return _Depth(name, history, state)
     return None

@@ -7,7 +7,8 @@
    one after the earlier one's end. Ids that are no integers cannot be compared, and merge with nothing.
 4. The result has the first message's `U` and `pu`, and everything else from the later one.
 5. There are clients to whom a snapshot is an update like others, in which the levels that are gone follow with a
-   quantity of zero. For them all that continues what was before it merges, and zeros stay (`Difference`).
+   quantity of zero. For them all that continues what was before it merges, and zeros stay (`Difference`). A level that
+   is not in a snapshot is gone, whoever has known of it.
 6. What cannot be merged is refused when it is read. Merging what has been read never fails.
 """
 
@@ -20,6 +21,7 @@ import msgspec
 
 from marketfeed.model.levels import Level, Row, Side, read_rows, read_side, text_of, write_levels
 from marketfeed.model.numbers import whole
+from marketfeed.model.spelling import ZERO
 
 __all__ = ["DepthMessage", "Difference", "Prices", "WrittenBook"]
 
@@ -196,10 +198,15 @@ class Difference(DepthMessage, eq=False):
         return message
 
     def take(self, later: DepthMessage) -> None:
+        if not (isinstance(later, Difference) and later.says_all):
+            super().take(later)
+            return
+        for side, those in ((self.asks, later.asks), (self.bids, later.bids)):
+            side.keep_only(those, ZERO)
+        self.longest = 0
         super().take(later)
-        if isinstance(later, Difference) and later.says_all:  # what there is of levels is all of them
-            self.says_all = True
-            self.kept = {**(self.kept or {}), _SNAPSHOT: b"true"}
+        self.says_all = True
+        self.kept = {**(self.kept or {}), _SNAPSHOT: b"true"}
 
 
 class WrittenBook(msgspec.Struct, frozen=True):

@@ -53,6 +53,12 @@ class Side(msgspec.Struct, eq=False):
             self.zeros.difference_update(later.levels)
             self.zeros |= later.zeros
 
+    def keep_only(self, those: Side, zero: str) -> None:
+        """Let every level that is not in `those` have a quantity of zero, written like that."""
+        for place in self.levels.keys() - those.levels.keys() - self.zeros:
+            self.levels[place] = self.levels[place][0], zero
+            self.zeros.add(place)
+
     def drop_zeros(self) -> None:
         """Keep no level of quantity zero."""
         for price in self.zeros:

@@ -25,6 +25,7 @@ _FEW_LIMITS = 4
 READ_IN_US = 16
 """Bytes of messages."""
 _WRITTEN_IN_US = 2  # levels
+_SEEN_IN_US = 25  # the same, by who looks for the best of them once
 _SHORTEST = len("[1,1],")  # bytes of a level
 _encode = msgspec.json.encode
 
@@ -113,6 +114,11 @@ class MergedBook:
     def cost(self) -> int:
         """What it takes to write the book, in µs, about; nothing while it is as it was last written."""
         return 0 if self._written is not None else self.level_count // _WRITTEN_IN_US
+
+    @property
+    def looking_cost(self) -> int:
+        """What it takes to find the best levels, in µs, about."""
+        return self.reading_cost + (0 if self._ladder is not None else self.level_count // _SEEN_IN_US)
 
     # What is told of it.
 

@@ -30,6 +30,11 @@ class LatestState:
         """Whether there is none."""
         return self._data is None
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it came on the stream itself, and not from beside it."""
+        return self._is_live
+
     def record(self, data: bytes) -> bool:
         """A publication has come. False: it has no ids that could jump."""
         self._data = data

@@ -101,6 +101,10 @@ class Session:
             if len(self._waiting) == _MOST_WAITING:
                 self._connection.pause_reading()
 
+    def part(self) -> None:
+        """The client is about to be sent away: what waits for its time goes before. It may end this client."""
+        self._hub.hasten({group.stream: None for group in self._groups.values() if group.rate})
+
     def end(self) -> None:
         """The connection is closing or gone."""
         self._ended = True

@@ -265,6 +265,8 @@ class ClientProtocol(AutobahnProtocol):
 
     def send_away(self, farewell: ServerShutdown, *, at_once: bool) -> None:
         if self._session is not None:
+            self._session.part()
+        if self._session is not None:  # what it was sent has not ended it
             self.send_text(self._session.event(farewell))
         self.close_with(RESTART)
         if at_once and self.state != self.STATE_CLOSED:

@@ -1,7 +1,8 @@
 """Publications as clients made for Binance read them (docs/protocol.md#payloads).
 
 1. What is missing is added, and what those clients cannot read is written as they can; all else stays as the engine
-   wrote it. A payload that lacks nothing is passed on as it is, the same bytes. A field that is null is missing.
+   wrote it. A payload that lacks nothing is passed on as it is, the same bytes. A field that is null is missing. A time
+   that is no number of ms stands for no other.
 2. Nothing here raises: what is not as its kind requires, as `--validate warn` may let through, is passed on as it is.
 3. Depth messages are differences to these clients, snapshots too: in a snapshot the levels that are gone follow, with a
    quantity of zero. Zero is the one text that they delete a level by, and a price has one spelling.
@@ -93,9 +94,9 @@ def trade(data: bytes, market: bytes, moment: Moment) -> bytes:
             return replaced(data, _trade_fields(_fields(data), market, moment))
         tail = b""
         if event is _UNSET:
-            tail += b',"E":%d' % (moment.at if traded is _UNSET else traded)
+            tail += b',"E":%d' % (traded if type(traded) is int else moment.at)
         if traded is _UNSET:
-            tail += b',"T":%d' % (moment.at if event is _UNSET else event)
+            tail += b',"T":%d' % (event if type(event) is int else moment.at)
         if found.s is _UNSET:
             tail += b',"s":%b' % market
         if found.M is _UNSET:
@@ -109,7 +110,7 @@ def agg_trade(data: bytes, market: bytes, moment: Moment) -> bytes:
     """A trade as an aggregated one of which it is the only one."""
     try:
         found = _agg(data)
-        event, traded = found.E or found.T or b"%d" % moment.at, found.T or found.E or b"%d" % moment.at
+        event, traded = found.E or _time(found.T, moment), found.T or _time(found.E, moment)
         if b"null" not in data and found.t and found.p and found.q and found.m and found.s:
             return _AGG_TRADE % (event, found.s, found.t, found.p, found.q, found.t, found.t, traded, found.m)
         trade_fields = _trade_fields(_fields(data), market, moment)
@@ -216,8 +217,7 @@ class DepthPayloads:
             return self._taken_apart(head + data, moment, None)
         tail = b""
         if found.E is _UNSET:
-            traded = found.T
-            tail = b',"E":%d' % (moment.at if traded is _UNSET else traded)
+            tail = b',"E":%d' % (found.T if type(found.T) is int else moment.at)
         if found.s is _UNSET:
             tail += self._named
         if not has_ids:
@@ -286,8 +286,8 @@ def _trade_fields(fields: Mapping[str, msgspec.Raw], market: bytes, moment: Mome
     made: dict[str, bytes | msgspec.Raw] = {
         name: value for name, value in fields.items() if bytes(value) != b"null" or name not in ("E", "T", "s", "M")
     }
-    event = made.setdefault("E", event_time(fields, moment))
-    made.setdefault("T", event)
+    made.setdefault("E", event_time(fields, moment))
+    made.setdefault("T", _time(made["E"], moment))
     made.setdefault("s", market)
     made.setdefault("M", b"true")
     return made
@@ -295,11 +295,16 @@ def _trade_fields(fields: Mapping[str, msgspec.Raw], market: bytes, moment: Mome
 
 def event_time(fields: Mapping[str, msgspec.Raw], moment: Moment) -> bytes:
     """The time of the event, for one that has no `E`: that of its transaction, or else when it was published."""
-    traded = fields.get("T")
-    return b"%d" % moment.at if traded is None or bytes(traded) == b"null" else bytes(traded)
+    return _time(fields.get("T"), moment)
 
 
-def _integer(value: msgspec.Raw | None) -> int | None:
+def _time(other: bytes | msgspec.Raw | None, moment: Moment) -> bytes:
+    """For a time that is missing: the other one, if that is a number of ms, or else when it was published."""
+    found = _integer(other)
+    return b"%d" % (moment.at if found is None else found)
+
+
+def _integer(value: bytes | msgspec.Raw | None) -> int | None:
     token = b"" if value is None else bytes(value)
     return int(token) if token.removeprefix(b"-").isdigit() else None
 

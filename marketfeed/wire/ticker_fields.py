@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import msgspec
 
+from marketfeed.model.decimals import is_decimal
 from marketfeed.model.levels import text_of
 
 __all__ = ["DAY", "TICKER_FIELDS", "ticker_fields"]
@@ -38,17 +39,26 @@ def ticker_fields(given: Mapping[str, msgspec.Raw], known: Mapping[str, bytes]) 
     """
     if given.keys() >= _ALL:
         return {}
-    opened = given.get("o") or known.get("o")
-    change = None if opened or "p" not in given else text_of(given["p"])
-    flat = _prices(text_of(given["c"]), text_of(opened) if opened else "", change)
+    opened = _decimal_in(given.get("o")) or _decimal_in(known.get("o"))
+    change = "" if opened else _decimal_in(given.get("p"))
+    flat = _prices(text_of(given["c"]), opened, change)
     return {name: value for name, value in {**flat, **known}.items() if name not in given}
 
 
+def _decimal_in(token: bytes | msgspec.Raw | None) -> str:
+    """A decimal of JSON as text; empty: it is none, and says nothing of other fields."""
+    try:
+        text = "" if token is None else text_of(token)
+    except msgspec.DecodeError:
+        return ""
+    return text if is_decimal(text) else ""
+
+
 @lru_cache(maxsize=1024)
-def _prices(last: str, opened: str, change: str | None) -> dict[str, bytes]:
+def _prices(last: str, opened: str, change: str) -> dict[str, bytes]:
     """All but the times, by the last price and that of the open, if it is known, or else the change between the two."""
     close = _decimal(last)
-    opened = opened or (last if change is None else _plain(close - _decimal(change)))
+    opened = opened or (_plain(close - _decimal(change)) if change else last)
     start = _decimal(opened)
     percent = (close - start) / start * 100 if start else Decimal(0)
     return {

@@ -112,6 +112,11 @@ def test_many_take_more_than_a_turn() -> None:
         kept.portions._next_turn()
         turns += 1
     assert turns > 5
+    dear = Kept(**{f"M{number}": FakeBook(looking_cost=1000) for number in range(20)})
+    answers = asking(dear)
+    for _ in range(9):
+        dear.portions._next_turn()
+    assert not answers
     ticker = BookTicker(kept, StreamKinds(), Listing(Markets(), frozenset))
     found = Deferred.fromCoroutine(ticker.find(ANONYMOUS, Query("")))
     found.addErrback(lambda _: None)

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from marketfeed.api.candle_answers import DayTickers, Klines
 from marketfeed.api.listing import Listing
 from marketfeed.api.query import BadQuery, Query
+from marketfeed.hub.faults import Faults
+from marketfeed.hub.portions import Portions
 from marketfeed.model.identity import ANONYMOUS, Identity, parse_patterns
 from marketfeed.model.markets import Market, Markets
 from marketfeed.model.streams import StreamKinds
@@ -22,14 +25,33 @@ SOME = Identity("", parse_patterns(["kline_1m@A", "miniTicker@B"], ""), 0.0)
 
 
 class NoBooks:
-    """Knows no best prices. `asked`: how often it was."""
+    """Knows no best prices. `asked`: how often it was; `cost`: of each look, in µs."""
 
-    def __init__(self) -> None:
+    def __init__(self, cost: int = 0) -> None:
         self.asked = 0
+        self.cost = cost
 
-    def of(self, market: str) -> dict[str, bytes]:
+    def best(self, market: str) -> dict[str, bytes]:
         self.asked += 1
         return {}
+
+    def looking_cost(self, market: str) -> int:
+        return self.cost
+
+
+class Markets200(FakeCandles):
+    """Has the same 24 hours of 200 markets."""
+
+    async def days(self) -> dict[str, dict[str, bytes]] | None:
+        days = await super().days()
+        if days and len(days) == 1:
+            days.update({f"M{number}": days["A"] for number in range(199)})
+        return days
+
+
+def new_portions() -> Portions:
+    clock = Clock()
+    return Portions(clock, Faults(clock))
 
 
 def klines(stock: FakeCandles, query: str, identity: Identity = ANONYMOUS) -> Any:
@@ -37,7 +59,7 @@ def klines(stock: FakeCandles, query: str, identity: Identity = ANONYMOUS) -> An
 
 
 def days(stock: FakeCandles, query: str, identity: Identity = ANONYMOUS) -> Any:
-    return answered(DayTickers(stock, NoBooks(), KINDS, LISTING).find(identity, Query(query)))
+    return answered(DayTickers(stock, NoBooks(), new_portions(), KINDS, LISTING).find(identity, Query(query)))
 
 
 def answered(found: Any) -> Any:
@@ -152,7 +174,7 @@ def test_candles_are_read_once_a_second() -> None:
 def test_many_markets_are_written_once() -> None:
     """In each of the three forms, until they change."""
     stock, books = FakeCandles(), NoBooks()
-    tickers = DayTickers(stock, books, KINDS, LISTING)
+    tickers = DayTickers(stock, books, new_portions(), KINDS, LISTING)
 
     def ask() -> list[Any]:
         finds = (tickers.find(ANONYMOUS, Query("")), tickers.find(ANONYMOUS, Query("type=MINI")))
@@ -164,6 +186,30 @@ def test_many_markets_are_written_once() -> None:
     assert books.asked == 1
     stock.last = "2"
     assert [each.get("lastPrice", each.get("price")) for each in ask()] == ["2", "2", "2"]
+
+
+def test_a_market_by_two_names_is_told_once() -> None:
+    listing = Listing(Markets([Market("A", alias="AA")]), frozenset)
+    found = DayTickers(FakeCandles(), NoBooks(), new_portions(), KINDS, listing).find_prices(
+        ANONYMOUS, Query('symbols=["AA","A"]')
+    )
+    assert json.loads(answered(found).json) == [{"symbol": "A", "price": "1"}]
+
+
+def test_many_markets_take_more_than_a_turn() -> None:
+    """To look at their books, and to see which of them a token with many patterns permits."""
+    odd = Identity("", parse_patterns([f"miniTicker@M*{number}*x" for number in range(100)], ""), 0.0)
+    for books, identity, count in ((NoBooks(100), ANONYMOUS, 200), (NoBooks(), odd, 0)):
+        portions = new_portions()
+        tickers = DayTickers(Markets200(), books, portions, KINDS, LISTING)
+        answers: list[Any] = []
+        Deferred.fromCoroutine(tickers.find(identity, Query(""))).addCallback(answers.append)
+        turns = 0
+        while not answers:
+            portions._next_turn()
+            turns += 1
+        assert turns >= 10
+        assert len(json.loads(answers[0].json)) == books.asked == count
 
 
 def test_while_nobody_makes_candles() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from unittest.mock import patch
 
 import pytest
@@ -27,6 +28,42 @@ def test_an_epoch_may_be_any_text(epoch: str) -> None:
     assert history.since(offset) == []
     assert history.since("1") is None
     assert history.since(f"-{offset}") is None
+
+
+def test_what_is_kept_beside_goes_with_its_publication() -> None:
+    """Also where that is not kept itself: it came before the stream began, or more than all histories may have."""
+    for most_bytes, first in ((1 << 20, 5), (150, 9)):
+        histories = Histories(4, SECONDS, most_bytes)
+        counted, entries = CountedHistory(histories), EntryHistory(histories)
+        for number in range(1, 9):
+            counted.add(b"x" * 40, float(number))
+            counted.keep_beside(b"%d" % number)
+            entries.add(b"x" * 40, float(number), f"{number}-0")
+            entries.keep_beside(b"%d" % number)
+        for history in (counted, entries):
+            kept = history.notes_of_newest(9)
+            assert [note.beside for note in kept] == [b"%d" % number for number in range(9 - len(kept), 9)]
+            assert len(kept) == 9 - first or most_bytes == 150
+            history.close()
+        assert histories.size == 0
+
+
+def test_what_is_kept_beside_is_not_looked_through() -> None:
+    """However many publications have something beside them, one more takes the same."""
+
+    class Watched(dict[int, bytes]):
+        looks = 0
+
+        def __iter__(self) -> Iterator[int]:
+            self.looks += 1
+            return super().__iter__()
+
+    history = CountedHistory(Histories(10, SECONDS, 1 << 20))
+    history._beside = watched = Watched()
+    for number in range(30):
+        history.add(b"x", float(number))
+        history.keep_beside(b"y")
+    assert (len(watched), watched.looks) == (10, 0)
 
 
 def test_ids_are_compared_as_numbers() -> None:

@@ -118,6 +118,44 @@ def test_a_snapshot_is_a_difference(ids: dict[str, int]) -> None:
     assert snapshot["snapshot"] is True
 
 
+@pytest.mark.parametrize("has_ids", [True, False])
+def test_a_snapshot_is_a_difference_for_who_comes_after_long_without_anybody(has_ids: bool) -> None:
+    """Nothing is kept beside snapshots while nobody is there. Whoever comes gets all of the first one all the same."""
+    room = paths_room(history_seconds=10)
+    early = member(room, NAME, on_paths=True)
+    keeper = member(room, NAME)
+    levels = [["2.0", "5"]], [["1.0", "7"]]
+    for number in (1, 2):
+        publish(room, NAME, depth(*levels, snapshot=True, **({"U": number, "u": number} if has_ids else {})))
+        early.end()
+        room.clock.advance(60)
+    late = Client(room, on_paths=True).join(NAME, wants_state=True)
+    publish(room, NAME, depth([["2.5", "4"]], levels[1], snapshot=True, **({"U": 3, "u": 3} if has_ids else {})))
+    state, snapshot = read(late)
+    assert snapshot["a"] == [["2.5", "4"], ["2.0", "0.00000000"]]
+    assert snapshot["U"] == state["u"] + 1
+    room.end(late, keeper)
+
+
+def test_what_was_merged_before_a_snapshot_is_gone_if_it_is_not_in_that() -> None:
+    """Also where the book before it was not known, as after a gap: what waits says what it had."""
+    room = paths_room()
+    client = member(room, f"{NAME}@1000ms", on_paths=True)
+    publish(room, NAME, depth([["2.0", "5"]], [["1.0", "7"]], snapshot=True, U=1, u=1))
+    publish(room, NAME, depth([["2.4", "1"], ["2.5", "1"]], [["0.9", "1"]], U=5, u=5))
+    room.clock.advance(1)
+    read(client)
+    publish(room, NAME, depth([["2.4", "2"], ["2.6", "1"]], U=6, u=6))
+    publish(room, NAME, depth([["2.4", "3"]], [["1.0", "6"]], snapshot=True, U=7, u=7))
+    publish(room, NAME, depth([["2.7", "1"]], U=8, u=8))
+    room.clock.advance(1)
+    (merged,) = read(client)
+    assert (merged["U"], merged["u"], merged["snapshot"]) == (6, 8, True)
+    assert sorted(merged["a"]) == [["2.4", "3"], ["2.6", "0.00000000"], ["2.7", "1"]]
+    assert merged["b"] == [["1.0", "6"]]
+    room.end(client)
+
+
 def test_a_snapshot_before_which_nothing_is_known_is_seen_as_a_jump() -> None:
     room = paths_room()
     client = member(room, NAME, on_paths=True)
@@ -297,6 +335,23 @@ def test_a_ticker_has_all_fields_of_one() -> None:
     assert read(again) == read(client)
 
 
+@pytest.mark.parametrize("history", [0, 10])
+def test_the_state_of_a_ticker_came_when_that_came(history: int) -> None:
+    """With Redis streams at the time in its entry's id, whatever bad one is behind it."""
+    room = paths_room(archive=FakeArchive(), history=history)
+    early = Client(room, on_paths=True).join("ticker@A")
+    room.source.confirm(after="0-0")
+    for payload, offset in ((b'{"e":"ticker","c":"110","s":"A"}', "1699999999000-3"), (b"{}", "1699999999500-0")):
+        room.hub.publish("ticker@A", payload, offset)
+    room.hub.flush()
+    room.clock.advance(5)
+    late = Client(room, on_paths=True).join("ticker@A", wants_state=True)
+    (got,) = read(early)
+    assert got["E"] == 1699999999000
+    assert read(late) == [got]
+    room.end(early, late)
+
+
 def test_a_ticker_has_the_best_prices_of_a_book_that_is_kept_and_keeps_them() -> None:
     room = paths_room()
     client = member(room, "ticker@A", NAME, on_paths=True, shape=Shape.OFFSET)
@@ -367,9 +422,10 @@ class Engine:
 class Follower:
     """A client that keeps a book by differences, as python-binance does, by the texts of prices."""
 
-    def __init__(self, room: Room, client: Client) -> None:
+    def __init__(self, room: Room, client: Client, name: str = NAME) -> None:
         self.room = room
         self.client = client
+        self.name = name
         self.book: dict[str, dict[str, str]] | None = None
         self.last = 0
         self.offset: str | None = None
@@ -428,14 +484,11 @@ class Payloads(RuleBasedStateMachine):
         self.room = paths_room(archive=self.archive, history=8, history_seconds=1e6, history_bytes=1 << 20)
         self.engine = Engine(self.has_ids)
         self.entries = 0
-        self.stays = self.enter(Client(self.room, on_paths=True, shape=Shape.OFFSET).join(NAME))
+        self.stays = Follower(self.room, Client(self.room, on_paths=True, shape=Shape.OFFSET).join(NAME))
         self.room.source.confirm(after="0-0" if self.archive else None)
         self.comes: list[Follower] = []
         self.away: list[Follower] = []
         self.is_down = False
-
-    def enter(self, client: Client) -> Follower:
-        return Follower(self.room, client)
 
     def send(self, *messages: dict[str, Any]) -> None:
         for message in messages:
@@ -473,10 +526,11 @@ class Payloads(RuleBasedStateMachine):
             self.room.source.lose()
         self.is_down = not self.is_down
 
-    @rule()
-    def come(self) -> None:
+    @rule(name=st.sampled_from([NAME, f"{NAME}@100ms"]))
+    def come(self, name: str) -> None:
         if not self.is_down and len(self.comes) < 3:
-            self.comes.append(self.enter(Client(self.room, on_paths=True, shape=Shape.OFFSET).join(NAME)))
+            client = Client(self.room, on_paths=True, shape=Shape.OFFSET).join(name)
+            self.comes.append(Follower(self.room, client, name))
 
     @precondition(lambda self: self.comes)
     @rule()
@@ -494,13 +548,13 @@ class Payloads(RuleBasedStateMachine):
         follower = self.away.pop()
         client = Client(self.room, on_paths=True, shape=Shape.OFFSET)
         assert follower.offset is not None
-        client.join(NAME, since={NAME: follower.offset})
+        client.join(follower.name, since={follower.name: follower.offset})
         follower.client = client
-        recovered = client.recovered == {NAME: True}
+        recovered = client.recovered == {follower.name: True}
         if not recovered:
             follower.book = None
         follower.read()
-        if recovered:
+        if recovered and follower.name == NAME:  # otherwise several are one
             for offset, data in follower.seen.items():
                 live = self.stays.seen.get(offset, data)
                 if self.is_archived and b'"snapshot"' in data:  # what was before it is not in the archive, perhaps

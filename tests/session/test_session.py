@@ -372,6 +372,18 @@ class TestMethods:
         event = json.loads(Client(dialect).session.event(ServerShutdown(5, 6)))
         assert event == (data if dialect is Dialect.RAW else {"stream": "!serverShutdown", "data": data})
 
+    def test_who_is_sent_away_gets_what_waits_for_its_time(self) -> None:
+        """And so does whoever waits for the same."""
+        client = Client()
+        client.watch("ticker@B@1000ms", A)
+        client.source.publish(C, b'{"e":"ticker","c":"1","s":"B"}', b'{"e":"ticker","c":"2","s":"B"}')
+        assert [data["c"] for data in client.got] == ["1"]
+        client.session.part()
+        assert [data["c"] for data in client.got] == ["2"]
+        client.session.part()
+        assert client.got == []
+        client.session.end()
+
 
 class TestIds:
     @dialects

@@ -250,14 +250,20 @@ async def test_a_drain_loses_nothing_that_was_published_before(harness: Harness)
     program = with_constants(websocket__connections___GRACE=DEADLINE)
     daemon = await harness.daemon("--drain-seconds", "1", redis=redis, program=program)
     clients = [await harness.client(daemon, "/ws/trade@A") for _ in range(30)]
+    slower = [await harness.client(daemon, "/ws/ticker@A@1000ms") for _ in range(3)]
     engine = await redis.connect()
     for number in range(50):
         await engine.publish("trade@A", trade(number=number))
+        await engine.publish("ticker@A", f'{{"e":"ticker","c":"{number}","s":"A"}}')
     daemon.process.signal("TERM")
     for client in clients:
         assert [(await client.next())["t"] for _ in range(50)] == list(range(50))
         assert (await client.next())["e"] == "serverShutdown"
         assert (await client.closed)[0] == 1012
+    for client in slower:  # what waits for its time goes before the farewell
+        assert (await client.closed)[0] == 1012
+        *_, last, farewell = map(json.loads, client.received)
+        assert (last["c"], farewell["e"]) == ("49", "serverShutdown")
     assert await daemon.process.wait() == 0
     assert complaints(daemon.lines) == []
 

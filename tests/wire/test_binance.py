@@ -152,6 +152,29 @@ def test_nothing_raises(data: bytes) -> None:
         assert made is data or isinstance(json.loads(made), dict)
 
 
+@pytest.mark.parametrize("blank", [b"", b" "])
+@pytest.mark.parametrize("time", ['"2026-11-29T07:00:00Z"', '"1790000000000"', "1.79e12", "[1]", "true"])
+def test_a_time_that_is_no_number_of_ms_stands_for_no_other(time: str, blank: bytes) -> None:
+    """It stays as it is, and all else is made good as ever, however the message is written."""
+
+    def made(name: str) -> list[dict[str, Any]]:
+        given = b',"%b":%b}' % (name.encode(), time.encode())
+        a_trade = b'{%b"e":"trade","t":1,"m":true,"p":"1","q":"2","s":"A"%b' % (blank, given)
+        a_depth = b'{%b"e":"depth","a":[["1","0"]],"b":[]%b' % (blank, given)
+        of_depth = DepthPayloads(MARKET, PriceSpelling())
+        a_ticker = TickerPayloads(MARKET).update(b'{%b"e":"ticker","c":"1"%b' % (blank, given), MOMENT, {})
+        trades = trade(a_trade, MARKET, MOMENT), agg_trade(a_trade, MARKET, MOMENT)
+        return [json.loads(each) for each in (*trades, of_depth.update(a_depth, MOMENT), a_ticker)]
+
+    for found in made("T"):
+        assert (found["E"], found["T"]) == (MOMENT.at, json.loads(time))
+        assert found["e"] in ("trade", "aggTrade", "depthUpdate", "24hrTicker")
+    for found in made("E"):
+        assert found["E"] == json.loads(time)
+        assert found["e"] in ("trade", "aggTrade", "depthUpdate", "24hrTicker")
+        assert found.get("T", MOMENT.at) == MOMENT.at
+
+
 def test_an_update_without_ids_among_others_repeats_the_last_one() -> None:
     payloads = DepthPayloads(MARKET, PriceSpelling())
     found = json.loads(payloads.update(b'{"e":"depth","a":[],"b":[]}', Moment(1, 2_000, 1_000, 160)))
@@ -196,6 +219,16 @@ def test_merged_differences_make_the_same_book(messages: list[tuple[bool, list[t
     assert client == kept
     if whole.get("snapshot") is True:
         assert {price: quantity for price, quantity in whole["a"] if quantity != ZERO} == kept
+
+
+@pytest.mark.parametrize("odd", ['""', '"1.5%"', "[1]", "true", '"Infinity"', '"0x1"'])
+@pytest.mark.parametrize("name", ["o", "p"])
+def test_a_field_of_a_ticker_that_is_no_decimal_says_nothing_of_the_others(name: str, odd: str) -> None:
+    """It stays as it is, and the others are there as ever."""
+    data = b'{"e":"ticker","c":"1.50","s":"A","%b":%b}' % (name.encode(), odd.encode())
+    found = json.loads(TickerPayloads(MARKET).update(data, MOMENT, {}))
+    assert found.keys() == {"e", "E", "s", "c", *TICKER_FIELDS}
+    assert (found["e"], found[name], found["h"], found["P"]) == ("24hrTicker", json.loads(odd), "1.50", "0.000")
 
 
 @property_test
