@@ -77,7 +77,9 @@ class Klines:
         opened = candles.present(interval)
         if price is None and opened is not None:
             until = opened.start
-        self._told[interval] = max(self._calendar.start(interval, now), until), price
+        until = max(self._calendar.start(interval, now), until)
+        self._told[interval] = until, price
+        self._shown[interval] = 0, until, 0  # what is flat is its state
         return True
 
     def unwant(self, wanted: AbstractSet[str]) -> None:
@@ -115,10 +117,11 @@ class Klines:
             for candle in missing(self._calendar, interval, after, until, price, _FLAT):
                 yield self._publication(interval, candle, now, is_closed=True)
                 after = candle.end
-                self._told[interval] = after, price
-                if candle.end > until - (candle.end - candle.start):
-                    following = flat(candle.end, self._calendar.next(interval, candle.end), price)
-                    yield self._publication(interval, following, now, is_closed=False)
+            self._told[interval] = after, price
+            if after <= until and self._shown.get(interval, (0, 0, 0))[1] != after:
+                self._shown[interval] = now, after, 0
+                present = flat(after, self._calendar.next(interval, after), price)
+                yield self._publication(interval, present, now, is_closed=False)
 
     def closed(self, now: int, closed: Sequence[tuple[str, Candle]], wanted: Collection[str]) -> Iterator[Publication]:
         """These are, and those between them that are missing."""

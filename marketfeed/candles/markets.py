@@ -74,8 +74,11 @@ class Leader(Protocol):
     def overtaken(self, why: Overtaken) -> None:
         """Another one leads, or it is to begin anew."""
 
-    def failed(self, fault: CommandFault) -> None:
-        """Redis did not do what it was asked."""
+    def failed(self, what: str, fault: CommandFault) -> None:
+        """Redis did not do what it was asked. `what`: what that was about."""
+
+    def works(self, what: str) -> None:
+        """It did, since."""
 
 
 class KnownMarket(msgspec.Struct, eq=False):
@@ -120,6 +123,7 @@ class Markets:
         self._now = now
         self._trades: Trades | None = None
         self._known: dict[str, KnownMarket] = {}
+        self._refused: set[tuple[str, str]] = set()
         self._lines = {reason: TokenBucket(_LINES, 3, clock.seconds()) for reason in Dropped.ALL}
         self.counts = Counter(dict.fromkeys(("taken", *Dropped.ALL), 0))
         self.newest = 0
@@ -147,6 +151,7 @@ class Markets:
         """Somebody else has them now."""
         self._trades = None
         self._known = {}
+        self._refused = set()
 
     # What the trades' source says.
 
@@ -167,7 +172,9 @@ class Markets:
 
     def refused(self, what: str, why: str) -> None:
         """See `Taker`."""
-        self._leader.failed(CommandFault(f"{what} is refused: {why}"))
+        if (what, why) not in self._refused:
+            self._refused.add((what, why))
+            self.log.error("candles: {what} is refused: {why}", what=what, why=why)
 
     # A market is taken over.
 
@@ -221,9 +228,10 @@ class Markets:
             try:
                 stored = await self._store.load(name, self._ms() - DAY_MS)
             except CommandFault as fault:
-                self._leader.failed(fault)
+                self._leader.failed(name, fault)
                 await deferLater(self._clock, LOOK_SECONDS)
                 continue
+            self._leader.works(name)
             if stored.left_out:
                 line = "candles: {count} entries among the minutes of {market} are left out: no candles of their time"
                 self.log.warn(line, market=name, count=stored.left_out)
@@ -255,9 +263,10 @@ class Markets:
         while self._is_known(known):
             try:
                 await self._store.write([change])
+                self._leader.works(name)
                 return
             except CommandFault as fault:
-                self._leader.failed(fault)
+                self._leader.failed(name, fault)
                 await deferLater(self._clock, LOOK_SECONDS)
 
     # A trade.

@@ -2,8 +2,8 @@
 
 1. Who has the lease leads, and takes the markets over (`markets`). Who is overtaken drops everything, and waits for the
    lease again.
-2. Four times a second what is due is closed by the clock, written, and then published. While Redis is out of reach
-   nothing is lost: it is written later, once.
+2. Four times a second what is due is closed by the clock, written, and then published; behind it, what is flat. While
+   Redis is out of reach nothing is lost: it is written later, once.
 3. Which streams somebody wants is asked once a second.
 4. Where markets have a past, nothing is done before all of it is written: whoever is told of one market is told of all.
 """
@@ -82,7 +82,7 @@ class CandleService(MultiService):
         self._days = Days(commands, self._keys, self.publish)
         self._work: list[Deferred[Any]] = []
         self._stepping_down: Deferred[None] = succeed(None)
-        self._last_fault = ""
+        self._faults: dict[str, str] = {}  # by what it was that Redis did not do
         self.written = 0
         """Changes that Redis has."""
 
@@ -104,7 +104,7 @@ class CandleService(MultiService):
     @property
     def fault(self) -> str:
         """Why Redis was not written to at the last try; empty: it was."""
-        return self._last_fault
+        return next(iter(self._faults.values()), "")
 
     @property
     def markets(self) -> int:
@@ -124,20 +124,21 @@ class CandleService(MultiService):
     def startService(self) -> None:
         MultiService.startService(self)
         loops = (
-            self._again_and_again(self._hold_lease, LOOK_SECONDS),
-            self._again_and_again(self._round, _ROUND_SECONDS),
+            self._again_and_again("the lease", self._hold_lease, LOOK_SECONDS),
+            self._again_and_again("the changes", self._round, _ROUND_SECONDS),
         )
         self._work = [Deferred.fromCoroutine(each) for each in loops]
 
-    async def _again_and_again(self, step: Callable[[], Awaitable[None]], seconds: float) -> None:
+    async def _again_and_again(self, what: str, step: Callable[[], Awaitable[None]], seconds: float) -> None:
         """Whatever goes wrong with a step is said, and it is tried again."""
         while True:
             try:
                 await step()
+                self.works(what)
             except Overtaken as overtaken:
                 self.overtaken(overtaken)
             except CommandFault as fault:
-                self.failed(fault)
+                self.failed(what, fault)
             except CancelledError:
                 raise
             except Exception:
@@ -160,7 +161,6 @@ class CandleService(MultiService):
 
     async def _hold_lease(self) -> None:
         has_lease = await self._lease.take()
-        self._works()
         self._has_another_begun = not has_lease
         if has_lease and self._trades is None:
             await self._store.lead()
@@ -184,6 +184,7 @@ class CandleService(MultiService):
     async def _step_down(self) -> None:
         trades, self._trades = self._trades, None
         self._has_begun = False
+        self._faults.clear()
         self._markets.forget()
         self._days.forget()
         if trades is not None:
@@ -195,14 +196,16 @@ class CandleService(MultiService):
             self.log.warn("candles: {why}", why=str(why))
             self._stepping_down = Deferred.fromCoroutine(self._step_down())
 
-    def _works(self) -> None:
-        self._last_fault = ""
-
-    def failed(self, fault: CommandFault) -> None:
+    def works(self, what: str) -> None:
         """See `Leader`."""
-        before, self._last_fault = self._last_fault, str(fault)
-        if self._last_fault != before and not isinstance(fault, OutOfReach):  # whose link that is has said so
-            self.log.error("candles: Redis cannot be written to: {why}", why=self._last_fault)
+        self._faults.pop(what, None)
+
+    def failed(self, what: str, fault: CommandFault) -> None:
+        """See `Leader`."""
+        is_news = str(fault) not in self._faults.values()
+        self._faults[what] = str(fault)
+        if is_news and not isinstance(fault, OutOfReach):  # whose link that is has said so
+            self.log.error("candles: Redis cannot be written to: {why}", why=str(fault))
 
     # What is due.
 
@@ -215,17 +218,24 @@ class CandleService(MultiService):
             if not known.is_closing and known.market.is_over(now, self.wanted(known.market.name)):
                 known.is_closing = True
                 trades.reached_end(known.market.name).addCallback(self._reached_end, known, now)
-        quiet: list[Publication] = []
-        for name, intervals in self._demand.intervals.items():
-            quiet_one = self._markets.get(name)
-            if quiet_one is not None and quiet_one.written is None:  # what is being written comes before these
-                quiet += quiet_one.market.quiet(now, intervals)
-        self.publish(quiet)
         due = [known for known in self._markets if self._is_due(known, now)]
-        if due:
-            await self._write_all(due)
+        fault = await self._write_all(due)
+        if self._trades is not trades:
+            return
+        self._publish_quiet(now)
         written = [known.market for known in due if known.written is None]
         await self._days.tell(now, written, self._by_name.values(), self._demand)
+        if fault is not None:
+            raise fault
+
+    def _publish_quiet(self, now: int) -> None:
+        """What is flat; of markets of which all else is written and published, for that comes before."""
+        quiet: list[Publication] = []
+        for name, intervals in self._demand.intervals.items():
+            known = self._markets.get(name)
+            if known is not None and known.written is None:
+                quiet += known.market.quiet(now, intervals)
+        self.publish(quiet)
 
     def _reached_end(self, has: bool, known: KnownMarket, now: int) -> None:
         known.is_closing = False
@@ -241,25 +251,22 @@ class CandleService(MultiService):
             self.log.failure("candles: internal error with {market}", market=known.market.name)
         return known.written is not None
 
-    async def _write_all(self, due: Sequence[KnownMarket]) -> None:
-        """What cannot be written is told, and is tried again; it is in the way of no other market."""
-        faults: list[CommandFault] = []
+    async def _write_all(self, due: Sequence[KnownMarket]) -> CommandFault | None:
+        """What cannot be written is tried again; it is in the way of no other market. Returns the first fault."""
+        first: CommandFault | None = None
         for at in range(0, len(due), self._store.most):
             together = due[at : at + self._store.most]
             try:
                 await self._write(together)
             except CommandFault as fault:
-                faults.append(fault)
+                first = first or fault
                 if isinstance(fault, CommandRefused) and len(together) > 1:  # perhaps of one of them
                     await self._write_apart(together)
-        if faults:
-            self.failed(faults[0])
-        else:
-            self._works()
+        return first
 
     async def _write_apart(self, due: Sequence[KnownMarket]) -> None:
         for known in due:
-            with suppress(CommandRefused):
+            with suppress(CommandFault):
                 await self._write([known])
 
     async def _write(self, due: Sequence[KnownMarket]) -> None:

@@ -151,3 +151,24 @@ def test_what_was_written_of_them_cannot_be_read() -> None:
     with pytest.raises((ValueError, TypeError)):
         redis.load()
     assert msgspec.json.decode(redis.parts[b"longer"])["open"]
+
+
+def test_what_is_open_and_flat_is_told_once_behind_what_has_closed() -> None:
+    """Not of whoever has just begun to want it: that is its state."""
+    one = market()
+    take(one, 1, NOW + 1000, "10")
+    one.want("1m", NOW + 2000)
+    one.change(NOW + 2000, MINUTES)
+    one.pass_time(NOW + 62_000)
+    assert told(one.quiet(NOW + 62_000, MINUTES)) == [], "what has closed is not written yet"
+    _, published = one.change(NOW + 62_000, MINUTES)
+    assert told(published) == [(0, "10", 1, True)]
+    assert told(one.quiet(NOW + 62_000, MINUTES)) == [(60_000, "10", 0, False)]
+    one.pass_time(NOW + 70_000)
+    assert told(one.quiet(NOW + 70_000, MINUTES)) == []
+    one.pass_time(NOW + 122_000)
+    assert told(one.quiet(NOW + 122_000, MINUTES)) == [(60_000, "10", 0, True), (120_000, "10", 0, False)]
+    one.unwant(set())
+    one.want("1m", NOW + 123_000)
+    one.pass_time(NOW + 124_000)
+    assert told(one.quiet(NOW + 124_000, MINUTES)) == []

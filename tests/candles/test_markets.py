@@ -49,7 +49,10 @@ class Leader:
     def overtaken(self, why: Exception) -> None:
         raise AssertionError(why)
 
-    failed = overtaken
+    def failed(self, what: str, fault: Exception) -> None:
+        raise AssertionError(fault)
+
+    def works(self, what: str) -> None: ...
 
 
 class Loaded(Store):
