@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -122,6 +122,13 @@ class Klines:
                 self._shown[interval] = now, after, 0
                 present = flat(after, self._calendar.next(interval, after), price)
                 yield self._publication(interval, present, now, is_closed=False)
+
+    def skip(self, forgotten: Mapping[str, tuple[int, str]]) -> None:
+        """Closed candles will not come, which are no periods without trades: up to where, and the price there, by
+        interval.
+        """
+        for interval in forgotten.keys() & self._told.keys():
+            self._told[interval] = forgotten[interval]
 
     def closed(self, now: int, closed: Sequence[tuple[str, Candle]], wanted: Collection[str]) -> Iterator[Publication]:
         """These are, and those between them that are missing."""

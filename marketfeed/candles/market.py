@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -14,6 +14,7 @@ import msgspec
 
 from marketfeed.candles.klines import SETTLED_MS, Klines, Publication
 from marketfeed.candles.store import Change, Stored
+from marketfeed.model.candle_store import KEEP
 from marketfeed.model.candles import MarketCandles
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.statistics import DayStatistics, mini_ticker
@@ -34,13 +35,14 @@ _read_price = msgspec.json.Decoder(str | None).decode
 
 
 class Market:
-    """The market `name`. `late_ms`: how old a trade may be when it comes."""
+    """The market `name`. `late_ms`: how old a trade may be when it comes; `keep`: how many candles are, by interval."""
 
-    def __init__(self, name: str, calendar: Calendar, late_ms: int) -> None:
+    def __init__(self, name: str, calendar: Calendar, late_ms: int, keep: Mapping[str, int] = KEEP) -> None:
         self.name = name
         self._calendar = calendar
         self._late_ms = late_ms
-        self.candles = MarketCandles(calendar, late_ms)
+        self._keep = keep
+        self.candles = MarketCandles(calendar, late_ms, keep)
         self._day = DayStatistics()
         self._before: str | None = None  # the price before the day, as it was written
         self.position = b""
@@ -66,7 +68,7 @@ class Market:
             self._day = DayStatistics.read(stored.minutes, hours, before)
             self._klines.read(stored.parts.get(_TOLD, b"[]"))
         except (ValueError, TypeError, KeyError, ArithmeticError):
-            self.candles = MarketCandles(self._calendar, self._late_ms)
+            self.candles = MarketCandles(self._calendar, self._late_ms, self._keep)
             self._day = DayStatistics()
             raise
 
@@ -80,6 +82,11 @@ class Market:
         """What stands there is no trade."""
         self.position = position
         self._is_dirty = True
+
+    @property
+    def is_forgetting(self) -> bool:
+        """Too much of it has closed since it was last written; the oldest of that is lost."""
+        return bool(self.candles.forgotten)
 
     def is_due(self, now: int) -> bool:
         """Whether something is to be written now."""
@@ -95,14 +102,11 @@ class Market:
     def pass_time(self, now: int) -> None:
         """All that was published until `now`, in ms since 1970, has come."""
         self._passed = now
-        before = len(self.candles.closed)
-        self.candles.pass_time(now - SETTLED_MS)
-        self._is_dirty |= len(self.candles.closed) > before
+        self._is_dirty |= self.candles.pass_time(now - SETTLED_MS)
 
     def change(self, now: int, wanted: Collection[str]) -> tuple[Change, list[Publication]]:
         """What is to be written, and what to be published when it is. `wanted`: the intervals that somebody wants."""
-        closed, self.candles.closed = self.candles.closed, []
-        late, self.candles.late = self.candles.late, {}
+        closed, late, forgotten = self.candles.take_closed()
         for interval, candle in closed:
             if interval == "1m":
                 self._day.close(candle.row(), candle.first)
@@ -118,6 +122,7 @@ class Market:
             parts[_TOLD] = told
         self._is_dirty = self._klines.is_written
         candles = _encode(self.candles.written())
+        self._klines.skip(forgotten)
         change = Change(self.name, self._turn, self.position, candles, parts, gone, closed, late)
         return change, [
             *self._klines.closed(now, closed, wanted),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from marketfeed.candles.lease import LOOK_SECONDS
 from marketfeed.candles.market import Market
 from marketfeed.candles.store import CandleStore, Change, Overtaken
 from marketfeed.candles.trades import Trades
+from marketfeed.model.candle_store import KEEP
 from marketfeed.model.candles import Dropped
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.fields import is_market
@@ -44,12 +45,13 @@ _PORTION = 500
 
 
 class CandleLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator says. `late_ms`: how old a trade may be when it comes."""
+    """What the operator says. `late_ms`: how old a trade may be when it comes; `keep`: how many candles, by interval."""
 
     prefix: str
     max_payload: int
     calendar: Calendar
     late_ms: int = 3_600_000
+    keep: Mapping[str, int] = KEEP
 
 
 class Past(Protocol):
@@ -184,7 +186,8 @@ class Markets:
             return None
         name = StreamName(TRADE, market)
         names = (str(name), self._limits.prefix + str(name))
-        made = Market(market, self._limits.calendar, self._limits.late_ms)
+        limits = self._limits
+        made = Market(market, limits.calendar, limits.late_ms, limits.keep)
         known = KnownMarket(made, PublicationReader(name, names, self._limits.max_payload), [])
         self._known[market] = known
         known.taken = Deferred.fromCoroutine(self._take_over(known))

@@ -83,6 +83,7 @@ class CandleService(MultiService):
         self._work: list[Deferred[Any]] = []
         self._stepping_down: Deferred[None] = succeed(None)
         self._faults: dict[str, str] = {}  # by what it was that Redis did not do
+        self._is_forgetting = False
         self.written = 0
         """Changes that Redis has."""
 
@@ -220,6 +221,7 @@ class CandleService(MultiService):
                 trades.reached_end(known.market.name).addCallback(self._reached_end, known, now)
         due = [known for known in self._markets if self._is_due(known, now)]
         fault = await self._write_all(due)
+        self._say_what_is_forgotten(due)
         if self._trades is not trades:
             return
         self._publish_quiet(now)
@@ -227,6 +229,16 @@ class CandleService(MultiService):
         await self._days.tell(now, written, self._by_name.values(), self._demand)
         if fault is not None:
             raise fault
+
+    def _say_what_is_forgotten(self, due: Sequence[KnownMarket]) -> None:
+        """Once, until nothing is any more."""
+        forgetting = next(
+            (each.market.name for each in due if each.written is not None and each.market.is_forgetting), ""
+        )
+        if forgetting and not self._is_forgetting:
+            line = "candles: as many wait to be written as are kept, the oldest are forgotten: first those of {market}"
+            self.log.error(line, market=forgetting)
+        self._is_forgetting = bool(forgetting)
 
     def _publish_quiet(self, now: int) -> None:
         """What is flat; of markets of which all else is written and published, for that comes before."""

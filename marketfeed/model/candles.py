@@ -10,11 +10,14 @@
 6. Trades that follow one another within a minute are summed up once, apart from the candles of a minute and longer ones
    (a run), and join these when the minute is over, or anything else is to happen to one of them: what they come to is
    the same. So of the longer ones little is to be done, and little to be written, but once a minute.
+7. While nobody writes them, what is closed waits, as many of each interval as are to be kept, and some more: the oldest
+   are forgotten, which would be taken away as soon as they were written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +25,7 @@ import msgspec
 from msgspec.structs import replace
 
 from marketfeed.model.candle import Candle, flat
+from marketfeed.model.candle_store import KEEP
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.kline import INTERVALS
 from marketfeed.model.trades import EXACT, RecentIds, Trade
@@ -31,6 +35,8 @@ __all__ = ["AHEAD_MS", "Dropped", "MarketCandles", "newest_of"]
 AHEAD_MS = 60_000
 """How far a trade may be ahead of the time at which it comes."""
 
+_ROOM = 1000
+"""Closed candles, and late ones, that may wait besides those that are to be kept."""
 _multiply = EXACT.multiply
 _SHORTEST, _MINUTE = INTERVALS[:2]
 
@@ -47,16 +53,19 @@ class Dropped:
 
 
 class MarketCandles:
-    """The candles of one market. `late_ms`: how old a trade may be when it comes.
+    """The candles of one market. `late_ms`: how old a trade may be when it comes; `keep`: how many are to be kept, by
+    interval.
 
     `closed`: those that are closed and not written yet, with their intervals, oldest first; `late`: what late trades
-    came to that are not written yet, by interval and beginning. Whoever writes them empties both. `last`: the newest
-    trade that was not late; `ids`: those of trades that have counted.
+    came to that are not written yet, by interval and beginning; `forgotten`: of those that waited too long the end and
+    the close of the newest, by interval. Whoever writes them takes all (`take_closed`). `last`: the newest trade that
+    was not late; `ids`: those of trades that have counted.
     """
 
-    def __init__(self, calendar: Calendar, late_ms: int) -> None:
+    def __init__(self, calendar: Calendar, late_ms: int, keep: Mapping[str, int] = KEEP) -> None:
         self._calendar = calendar
         self._late_ms = late_ms
+        self._keep = keep
         self._starts = [(interval, calendar.starts(interval)) for interval in INTERVALS]
         self._start_of_shortest = calendar.starts(_SHORTEST)
         self.ids = RecentIds()
@@ -69,6 +78,8 @@ class MarketCandles:
         """By interval, where the newest candle that is closed has its end, in ms since 1970, and its close."""
         self.closed: list[tuple[str, Candle]] = []
         self.late: dict[tuple[str, int], Candle] = {}
+        self.forgotten: dict[str, tuple[int, str]] = {}
+        self._most_closed = self._most_late = _ROOM
         self.last: Trade | None = None
 
     def take(self, trade: Trade, came: int) -> str | None:
@@ -131,6 +142,8 @@ class MarketCandles:
             candle = self.late.get(key)
             if candle is None:
                 candle = self.late[key] = Candle.begin(start, end, trade)
+                if len(self.late) > self._most_late:
+                    self._forget_late()
         else:
             if present is not None:
                 self._close(interval, present)
@@ -142,6 +155,39 @@ class MarketCandles:
     def _close(self, interval: str, candle: Candle) -> None:
         self.closed.append((interval, candle))
         self.until[interval] = candle.end, candle.close
+        if len(self.closed) > self._most_closed:
+            self._forget_closed()
+
+    def _forget_closed(self) -> None:
+        counts: Counter[str] = Counter()
+        kept = []
+        forgotten: dict[str, tuple[int, str]] = {}
+        for interval, candle in reversed(self.closed):
+            counts[interval] += 1
+            if counts[interval] <= self._keep[interval]:
+                kept.append((interval, candle))
+            else:
+                forgotten.setdefault(interval, (candle.end, candle.close))
+        self.closed = kept[::-1]
+        self.forgotten |= forgotten
+        self._most_closed = len(kept) + _ROOM
+
+    def _forget_late(self) -> None:
+        counts: Counter[str] = Counter()
+        kept = {}
+        for interval, start in sorted(self.late, key=lambda key: key[1], reverse=True):
+            counts[interval] += 1
+            if counts[interval] <= self._keep[interval]:
+                kept[interval, start] = self.late[interval, start]
+        self.late = kept
+        self._most_late = len(kept) + _ROOM
+
+    def take_closed(self) -> tuple[list[tuple[str, Candle]], dict[tuple[str, int], Candle], dict[str, tuple[int, str]]]:
+        """`closed`, `late` and `forgotten`, which are empty then."""
+        taken = self.closed, self.late, self.forgotten
+        self.closed, self.late, self.forgotten = [], {}, {}
+        self._most_closed = self._most_late = _ROOM
+        return taken
 
     def is_over(self, now: int) -> bool:
         """Whether an open candle has come to its end at `now`, in ms since 1970."""
@@ -149,14 +195,15 @@ class MarketCandles:
             self._looked_until = min([candle.end for candle in self._open.values()], default=now + 1)
         return self._looked_until <= now
 
-    def pass_time(self, now: int) -> None:
-        """Close what has come to its end at `now`, in ms since 1970."""
+    def pass_time(self, now: int) -> bool:
+        """Close what has come to its end at `now`, in ms since 1970. Whether there was any."""
         over = [interval for interval, candle in self._open.items() if candle.end <= now]
         if over and over != [_SHORTEST]:
             self._end_run()
             self._has_longer = True
         for interval in over:
             self._close(interval, self._open.pop(interval))
+        return bool(over)
 
     def is_open(self, interval: str) -> bool:
         """Whether there is an open candle."""

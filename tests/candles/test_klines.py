@@ -13,7 +13,7 @@ import pytest
 from marketfeed.candles.klines import SETTLED_MS, Publication
 from marketfeed.candles.market import Market
 from marketfeed.candles.store import Change, Stored
-from marketfeed.model.candle_store import Row
+from marketfeed.model.candle_store import KEEP, Row
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.trades import Trade
 
@@ -172,3 +172,20 @@ def test_what_is_open_and_flat_is_told_once_behind_what_has_closed() -> None:
     one.want("1m", NOW + 123_000)
     one.pass_time(NOW + 124_000)
     assert told(one.quiet(NOW + 124_000, MINUTES)) == []
+
+
+def test_what_was_forgotten_is_no_period_without_trades() -> None:
+    """Redis took nothing for so long that the oldest closed candles are not kept: no flat ones stand for them."""
+    one = Market("A", Calendar(), 3_600_000, {**KEEP, "1s": 5})
+    one.want("1s", NOW)
+    for number in range(2000):
+        take(one, number, NOW + number * 2000, str(number + 1))
+    assert one.is_forgetting
+    _, published = one.change(NOW + 4_000_000, SECONDS)
+    assert not one.is_forgetting
+    closed = [each for each in told(published) if each[3]]
+    start = closed[0][0]
+    assert start > 0
+    assert [each[0] for each in closed] == list(range(start, 3_997_000, 1000))
+    assert closed[0] == (start, str(start // 2000 + 1), 0, True)
+    assert [each[1] for each in closed] == [str(each[0] // 2000 + 1) for each in closed]

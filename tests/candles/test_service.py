@@ -22,7 +22,7 @@ from tests.conftest import LogCapture
 
 NOW = 1_800_000_000
 COUNT = 1200
-LIMITS = CandleLimits(prefix="", max_payload=1000, calendar=Calendar())
+LIMITS = CandleLimits(prefix="", max_payload=1000, calendar=Calendar(), keep={**KEEP, "1s": 5})
 WANTED = [b"kline_1m@A", b"kline_1m@B", b"miniTicker@A", b"!miniTicker@arr"]
 
 
@@ -266,4 +266,33 @@ def test_who_is_overtaken_amid_a_round_says_no_more() -> None:
     stage.store.answer.callback(None)
     assert {data["k"]["x"] for stream, data in stage.heard} <= {True, False}
     assert [words for words in stage.redis.asked if words[0] == "HSET"] == []
+    stage.end()
+
+
+def test_what_waits_while_redis_takes_nothing_is_bounded(logged: LogCapture) -> None:
+    """One line says that the oldest of it is lost; the rest is written as soon as it can be, and there is a line the
+    next time.
+    """
+    stage = Stage()
+    stage.trades.is_reached = True
+    stage.store.of_b.callback(None)
+    stage.run(5)
+    for _ in range(2):
+        stage.store.refused, stage.store.changes = {"A", "B"}, []
+        for number in range(1500):
+            at = (NOW + 5) * 1000 + int(stage.clock.seconds() * 1000)
+            stage.taker.take("A", trade(at, at, "A"), at, b"")
+            stage.clock.advance(1)
+        stage.store.refused = set()
+        stage.run(3)
+        closed = [candle for change in stage.store.changes for each, candle in change.closed if each == "1s"]
+        assert 5 <= len(closed) < 1200
+    lines = [event["log_format"] for event in logged.events]
+    assert (
+        lines.count(
+            "candles: as many wait to be written as are kept, the oldest are forgotten: first those of {market}"
+        )
+        == 2
+    )
+    assert lines.count("candles: Redis cannot be written to: {why}") == 2
     stage.end()

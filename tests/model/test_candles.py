@@ -104,13 +104,12 @@ class Kept:
         self.longer = b""
 
     def write(self) -> None:
-        for interval, candle in self.candles.closed:
+        closed, late, _ = self.candles.take_closed()
+        for interval, candle in closed:
             self.rows[interval, candle.start] = candle.row()
-        for key, candle in self.candles.late.items():
+        for key, candle in late.items():
             row = self.rows.get(key)
             self.rows[key] = candle.row() if row is None else candle.amended(row)
-        self.candles.closed.clear()
-        self.candles.late.clear()
         changed, gone = self.candles.ids.unwritten()
         self.ids |= json.loads(json.dumps(changed))
         for number in gone:
@@ -361,3 +360,50 @@ def test_why_trades_are_dropped_has_names() -> None:
     """Under which they are counted."""
     assert set(Dropped.ALL) == {"repeated", "too-late", "too-far-ahead", "bad"}
     assert msgspec.json.encode(trade(1, 2).number) == b"1"
+
+
+def test_what_nobody_writes_is_bounded() -> None:
+    """By what would be kept, and some more. What is forgotten is said, up to where and at which price."""
+    keep = {**dict.fromkeys(INTERVALS, 1000), "1s": 10, "1m": 20}
+    candles = MarketCandles(Calendar(), LATE, keep)
+    for number in range(5000):
+        time = MONTH_END + number * 1000
+        assert candles.take(trade(number, time, str(number)), time) is None
+        assert len(candles.closed) <= 10 + 20 + 5000 // 180 + 5000 // 300 * 4 + 1001
+    seconds = [candle.start for interval, candle in candles.closed if interval == "1s"]
+    until, price = candles.forgotten["1s"]
+    assert seconds == list(range(until, MONTH_END + 4_999_000, 1000))
+    assert len(seconds) >= 10
+    assert MONTH_END + int(price) * 1000 + 1000 == until
+    closed, _, forgotten = candles.take_closed()
+    minutes = [candle.start for interval, candle in closed if interval == "1m"]
+    assert len(minutes) >= 20
+    assert minutes[0] == forgotten["1m"][0]
+    assert candles.take_closed() == ([], {}, {})
+
+
+def test_late_trades_that_nobody_writes_are_bounded() -> None:
+    """The newest of their candles are those that stay."""
+    keep = {**dict.fromkeys(INTERVALS, 1000), "1s": 10, "1m": 20}
+    candles = MarketCandles(Calendar(), LATE, keep)
+    assert candles.take(trade(0, MONTH_END), MONTH_END) is None
+    for number in range(1, 3000):
+        assert candles.take(trade(number, MONTH_END - number * 1000), MONTH_END) is None
+        assert len(candles.late) < 1200
+    _, late, _ = candles.take_closed()
+    starts = {start for interval, start in late if interval == "1s"}
+    assert set(range(MONTH_END - 10_000, MONTH_END, 1000)) <= starts
+    assert candles.last is not None
+    assert candles.last.number == 0
+
+
+def test_of_ids_that_were_never_written_nothing_is_to_be_forgotten() -> None:
+    """However many there were."""
+    ids = RecentIds(1000)
+    for number in range(100_000):
+        ids.add(number)
+    changed, gone = ids.unwritten()
+    assert gone == []
+    for number in range(100_000, 200_000):
+        ids.add(number)
+    assert set(ids.unwritten()[1]) == set(changed)
