@@ -45,7 +45,7 @@ _PORTION = 500
 
 
 class CandleLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator says. `late_ms`: how old a trade may be when it comes; `keep`: how many candles, by interval."""
+    """What the operator says. `late_ms`: how old a trade may be when it comes; `keep`: how many are, by interval."""
 
     prefix: str
     max_payload: int

@@ -26,6 +26,7 @@ from msgspec.structs import replace
 
 from marketfeed.model.candle import Candle, flat
 from marketfeed.model.candle_store import KEEP
+from marketfeed.model.decimals import is_decimal
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.kline import INTERVALS
 from marketfeed.model.trades import EXACT, RecentIds, Trade
@@ -246,10 +247,13 @@ class MarketCandles:
             opened[_SHORTEST] = Candle.read(short.open)
         run = None if short.run is None else Candle.read(short.run)
         last = _read_last(short.last)
+        until = long.until | ({} if short.until is None else {_SHORTEST: short.until})
+        for end, price in until.values():
+            Candle.read([end - 1, end, 0, 0, *[price] * 4, *["0"] * 4, 0])  # or it is refused
         self._open, self._run, self.last, self.ids = opened, run, last, ids
         if run is not None:
             self._run_start, self._run_end = run.start, run.end
-        self.until = long.until | ({} if short.until is None else {_SHORTEST: short.until})
+        self.until = until
 
 
 _Row = tuple[int, int, int, int, str, str, str, str, str, str, str, str, int]
@@ -288,6 +292,8 @@ def _read_last(written: tuple[int, int, str, str, bool] | None) -> Trade | None:
     if written is None:
         return None
     number, time, price, quantity, is_maker = written
+    if not (is_decimal(price) and is_decimal(quantity)):
+        raise ValueError("it is no trade")
     return Trade(number, time, price, quantity, is_maker, Decimal(price), Decimal(quantity))
 
 
@@ -310,5 +316,5 @@ def newest_of(fields: Sequence[bytes | None], calendar: Calendar, interval: str,
         until = short.until if interval == _SHORTEST else long.until.get(interval)
         start = max(calendar.start(interval, now), 0 if until is None else until[0])
         return flat(start, calendar.next(interval, start), short.last[2])
-    except (msgspec.MsgspecError, ArithmeticError, TypeError) as fault:
+    except (msgspec.MsgspecError, ArithmeticError, TypeError, RecursionError) as fault:
         raise ValueError(str(fault)[:80]) from None

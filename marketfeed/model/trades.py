@@ -154,12 +154,14 @@ class RecentIds:
 
     @classmethod
     def of(cls, parts: Mapping[int, Sequence[Sequence[int]]], most: int = 10_000) -> RecentIds:
-        """Those that were written down, all parts that were not to be forgotten."""
+        """Those that were written down, all parts that were not to be forgotten. Raises ValueError if they are none."""
         found = cls(most)
         found._newest = max(parts, default=0) - len(parts)
         for number in sorted(parts):
             found._begin_part()
             for first, last in parts[number]:
+                if last - first >= cls.PART:
+                    raise ValueError("there are too many ids in a part")
                 for each in range(first, last + 1):
                     found.add(each)
         found._unwritten = found._newest + 1

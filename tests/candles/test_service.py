@@ -277,9 +277,9 @@ def test_what_waits_while_redis_takes_nothing_is_bounded(logged: LogCapture) -> 
     stage.trades.is_reached = True
     stage.store.of_b.callback(None)
     stage.run(5)
-    for _ in range(2):
+    for _each_time in range(2):
         stage.store.refused, stage.store.changes = {"A", "B"}, []
-        for number in range(1500):
+        for _ in range(1500):
             at = (NOW + 5) * 1000 + int(stage.clock.seconds() * 1000)
             stage.taker.take("A", trade(at, at, "A"), at, b"")
             stage.clock.advance(1)

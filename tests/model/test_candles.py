@@ -407,3 +407,32 @@ def test_of_ids_that_were_never_written_nothing_is_to_be_forgotten() -> None:
     for number in range(100_000, 200_000):
         ids.add(number)
     assert set(ids.unwritten()[1]) == set(changed)
+
+
+WRITTEN = {"open": None, "until": None, "run": None, "last": [1, MONTH_END, "10", "1", False]}
+CANDLE = [MONTH_END, MONTH_END + 60_000, 1, 1, "10", "10", "10", "10", "1", "10", "1", "10", 1]
+
+
+@pytest.mark.parametrize(
+    ("written", "longer"),
+    [
+        ({"last": [1, MONTH_END, "NaN", "1", False]}, {}),
+        ({"until": [MONTH_END, "much"]}, {}),
+        ({"until": [10**30, "10"]}, {}),
+        ({}, {"until": {"1m": [MONTH_END, "Infinity"]}}),
+        ({}, {"open": {"1m": [*CANDLE[:5], "NaN", *CANDLE[6:]]}}),
+        ({}, {"open": {"1m": [*CANDLE[:8], "1e9999", *CANDLE[9:]]}}),
+        ({}, {"open": {"1m": [*CANDLE[:8], "7" * 2000, *CANDLE[9:]]}}),
+        ({}, {"open": {"1m": [MONTH_END, MONTH_END, *CANDLE[2:]]}}),
+        ({}, {"open": {"1M": [MONTH_END, 10**30, *CANDLE[2:]]}}),
+    ],
+)
+def test_what_was_spoilt_is_not_gone_on_with(written: dict[str, Any], longer: dict[str, Any]) -> None:
+    """It would end in the middle of a trade, of this market or of another one."""
+    candles = MarketCandles(Calendar(), LATE)
+    good = {"open": {"1m": CANDLE}, "until": {}}
+    candles.read(msgspec.json.encode(WRITTEN), msgspec.json.encode(good), RecentIds())
+    with pytest.raises((ValueError, TypeError, ArithmeticError)):
+        candles.read(msgspec.json.encode({**WRITTEN, **written}), msgspec.json.encode({**good, **longer}), RecentIds())
+    with pytest.raises(ValueError, match="too many ids"):
+        RecentIds.of({1: [[0, 10**15]]})
