@@ -92,7 +92,9 @@ class Market:
         """Whether something is to be written now."""
         if not self._is_dirty:
             return False
-        return now - self._written_at >= _WRITTEN_MS or any(interval != "1s" for interval, _ in self.candles.closed)
+        if not 0 <= now - self._written_at < _WRITTEN_MS:  # or the clock has been set back
+            return True
+        return any(interval != "1s" for interval, _ in self.candles.closed)
 
     def is_over(self, now: int, wanted: Collection[str]) -> bool:
         """Whether the clock is to close a candle, or to say that there was no trade. `wanted`: as for `change`."""
