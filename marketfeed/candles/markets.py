@@ -3,7 +3,7 @@
 1. A market is taken over as its first trade is found, and goes on where it was written; what comes meanwhile waits.
 2. Of one of which nothing was written yet there may be a past. It is written whole, and nothing of it is published.
 3. What is no trade, and a trade that cannot count, is counted by its reason, and the log has a line now and then, for
-   each reason by itself.
+   each reason by itself. So is what comes for markets that cannot be taken over, where too much of that waits.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
@@ -42,6 +43,9 @@ __all__ = ["MOST_MARKETS", "CandleLimits", "KnownMarket", "Leader", "Markets", "
 MOST_MARKETS = 10_000
 _LINES = 1 / 10
 _PORTION = 500
+_MOST_WAITING = 64 * 2**20
+_TRADE_BYTES = 200
+"""Of memory, besides what was published."""
 
 
 class CandleLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +130,8 @@ class Markets:
         self._trades: Trades | None = None
         self._known: dict[str, KnownMarket] = {}
         self._refused: set[tuple[str, str]] = set()
+        self._pauses: set[Deferred[None]] = set()
+        self._waiting = 0  # bytes of trades that came before their market was taken over
         self._lines = {reason: TokenBucket(_LINES, 3, clock.seconds()) for reason in Dropped.ALL}
         self.counts = Counter(dict.fromkeys(("taken", *Dropped.ALL), 0))
         self.newest = 0
@@ -154,6 +160,9 @@ class Markets:
         self._trades = None
         self._known = {}
         self._refused = set()
+        self._waiting = 0
+        for pause in list(self._pauses):
+            pause.cancel()
 
     # What the trades' source says.
 
@@ -167,10 +176,13 @@ class Markets:
         known = self._known.get(market) or self._know(market)
         if known is None:
             return
-        if known.waiting is not None:
+        if known.waiting is None:
+            self._count(known, payload, came, position)
+        elif self._waiting < _MOST_WAITING:
+            self._waiting += len(payload) + _TRADE_BYTES
             known.waiting.append((payload, came, position))
         else:
-            self._count(known, payload, came, position)
+            self._drop(market, Dropped.WAITING, "its market was not taken over yet, and too many wait for that")
 
     def refused(self, what: str, why: str) -> None:
         """See `Taker`."""
@@ -203,6 +215,7 @@ class Markets:
             self.log.failure("candles: internal error with {market}", market=known.market.name)
             if self._is_known(known):
                 del self._known[known.market.name]
+                self._take_waiting(known)
 
     async def _taken_over(self, known: KnownMarket) -> None:
         try:
@@ -217,12 +230,24 @@ class Markets:
         self._leader.publish(known.market.again(self._ms(), self._leader.wanted(name)))
         assert self._trades is not None
         self._trades.follow(name, known.market.position)
-        waiting, known.waiting = known.waiting or [], None
-        for each in waiting:
+        for each in self._take_waiting(known):
             self._count(known, *each)
+
+    def _take_waiting(self, known: KnownMarket) -> list[tuple[bytes, int, bytes]]:
+        waiting, known.waiting = known.waiting or [], None
+        self._waiting -= sum(len(payload) + _TRADE_BYTES for payload, _, _ in waiting)
+        return waiting
 
     def _is_known(self, known: KnownMarket) -> bool:
         return self._trades is not None and self._known.get(known.market.name) is known
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than until somebody else has the markets."""
+        pause: Deferred[None] = deferLater(self._clock, seconds)
+        self._pauses.add(pause)
+        with suppress(CancelledError):
+            await pause
+        self._pauses.discard(pause)
 
     async def _load(self, known: KnownMarket) -> bool:
         """As it was written. Whether nothing was. Raises `Overtaken`."""
@@ -232,7 +257,7 @@ class Markets:
                 stored = await self._store.load(name, self._ms() - DAY_MS)
             except CommandFault as fault:
                 self._leader.failed(name, fault)
-                await deferLater(self._clock, LOOK_SECONDS)
+                await self._pause(LOOK_SECONDS)
                 continue
             self._leader.works(name)
             if stored.left_out:
@@ -259,7 +284,7 @@ class Markets:
             for came, payload in portion:
                 self._count(known, payload, came, known.market.position)
             known.market.pass_time(portion[-1][0])
-            await deferLater(self._clock, 0)
+            await self._pause(0)
             if not self._is_known(known):
                 return
         change, _ = known.market.change(until, ())
@@ -270,7 +295,7 @@ class Markets:
                 return
             except CommandFault as fault:
                 self._leader.failed(name, fault)
-                await deferLater(self._clock, LOOK_SECONDS)
+                await self._pause(LOOK_SECONDS)
 
     # A trade.
 
@@ -278,11 +303,14 @@ class Markets:
         market = known.market
         try:
             trade = read_trade(known.reader.read(payload), came)
+            why = market.take(trade, came, position)
         except (BadPublication, BadTrade) as bad:
             market.skip(position)
             self._drop(market.name, Dropped.BAD, str(bad))
             return
-        why = market.take(trade, came, position)
+        except Exception as fault:  # of this trade alone: what follows goes on
+            self._drop(market.name, Dropped.BAD, f"internal error: {fault!r}")
+            return
         if why is None:
             self.counts["taken"] += 1
             self.newest = came

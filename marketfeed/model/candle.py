@@ -16,12 +16,12 @@ from marketfeed.model.decimals import is_decimal
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.trades import EXACT, Trade, plain
 
-__all__ = ["Candle", "flat", "missing"]
+__all__ = ["LATEST", "Candle", "flat", "missing"]
 
 _add = EXACT.add
 _NOTHING = Decimal(0)
-_EARLIEST, _LATEST = -(10**13), 10**14
-"""Times, in ms since 1970, for which there is a calendar."""
+_EARLIEST, LATEST = -(10**13), 10**14
+"""Between these times, in ms since 1970, there is a calendar."""
 
 
 class Candle(msgspec.Struct, eq=False):
@@ -142,7 +142,7 @@ class Candle(msgspec.Struct, eq=False):
         """The candle that was `written`. Raises ValueError, or TypeError, where it is none."""
         start, end, first, last, opened, high, low, close, *sums, trades = written
         prices = opened, high, low, close
-        if not (_EARLIEST < start < end < _LATEST and all(map(is_decimal, prices)) and all(map(is_sum, sums))):
+        if not (_EARLIEST < start < end < LATEST and all(map(is_decimal, prices)) and all(map(is_sum, sums))):
             raise ValueError("it is no candle")
         volume, quote, taker, taker_quote = map(Decimal, sums)
         return cls(

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from marketfeed.model.candle import Candle, flat
+from marketfeed.model.candle import LATEST, Candle, flat
 from marketfeed.model.candle_store import KEEP
 from marketfeed.model.decimals import is_decimal
 from marketfeed.model.intervals import Calendar
@@ -49,8 +49,9 @@ class Dropped:
     TOO_LATE = "too-late"
     TOO_FAR_AHEAD = "too-far-ahead"
     BAD = "bad"
+    WAITING = "waiting"
 
-    ALL = (REPEATED, TOO_LATE, TOO_FAR_AHEAD, BAD)
+    ALL = (REPEATED, TOO_LATE, TOO_FAR_AHEAD, BAD, WAITING)
 
 
 class MarketCandles:
@@ -99,8 +100,10 @@ class MarketCandles:
                 run = self._run = Candle.begin(self._run_start, self._run_end, trade)
             run.take(trade, value)
             self._take_into(_SHORTEST, self._start_of_shortest, trade, value)
-        else:
+        elif time < LATEST:
             self._begin_run(trade, value)
+        else:
+            return Dropped.TOO_FAR_AHEAD
         shortest = self._open.get(_SHORTEST)
         if shortest is not None and shortest.start <= time:
             self.last = trade

@@ -358,7 +358,7 @@ def test_what_is_no_trade(data: str) -> None:
 
 def test_why_trades_are_dropped_has_names() -> None:
     """Under which they are counted."""
-    assert set(Dropped.ALL) == {"repeated", "too-late", "too-far-ahead", "bad"}
+    assert set(Dropped.ALL) == {"repeated", "too-late", "too-far-ahead", "bad", "waiting"}
     assert msgspec.json.encode(trade(1, 2).number) == b"1"
 
 
