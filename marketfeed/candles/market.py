@@ -47,7 +47,8 @@ class Market:
         self._before: str | None = None  # the price before the day, as it was written
         self.position = b""
         self._turn = 0
-        self._is_dirty = False
+        self.is_dirty = False
+        """Something has come since the last change."""
         self._written_at = 0
         self._passed = 0  # until when all that was published has come
         self._klines = Klines(name, calendar)
@@ -75,13 +76,13 @@ class Market:
     def take(self, trade: Trade, came: int, position: bytes) -> str | None:
         """One trade; returns why it is dropped, or None. `position`: where it stands in its stream."""
         self.position = position
-        self._is_dirty = True  # also by the position of one that is dropped
+        self.is_dirty = True  # also by the position of one that is dropped
         return self.candles.take(trade, came)
 
     def skip(self, position: bytes) -> None:
         """What stands there is no trade."""
         self.position = position
-        self._is_dirty = True
+        self.is_dirty = True
 
     @property
     def is_forgetting(self) -> bool:
@@ -90,7 +91,7 @@ class Market:
 
     def is_due(self, now: int) -> bool:
         """Whether something is to be written now."""
-        if not self._is_dirty:
+        if not self.is_dirty:
             return False
         if not 0 <= now - self._written_at < _WRITTEN_MS:  # or the clock has been set back
             return True
@@ -104,7 +105,7 @@ class Market:
     def pass_time(self, now: int) -> None:
         """All that was published until `now`, in ms since 1970, has come."""
         self._passed = now
-        self._is_dirty |= self.candles.pass_time(now - SETTLED_MS)
+        self.is_dirty |= self.candles.pass_time(now - SETTLED_MS)
 
     def change(self, now: int, wanted: Collection[str]) -> tuple[Change, list[Publication]]:
         """What is to be written, and what to be published when it is. `wanted`: the intervals that somebody wants."""
@@ -122,7 +123,7 @@ class Market:
         told = self._klines.publishes(closed, wanted)
         if told is not None:
             parts[_TOLD] = told
-        self._is_dirty = self._klines.is_written
+        self.is_dirty = self._klines.is_written
         candles = _encode(self.candles.written())
         self._klines.skip(forgotten)
         change = Change(self.name, self._turn, self.position, candles, parts, gone, closed, late)
@@ -151,7 +152,7 @@ class Market:
     def want(self, interval: str, now: int) -> None:
         """Somebody wants the candles of this interval: what is open is published next time."""
         if self._klines.want(interval, now, self.candles):
-            self._is_dirty |= self.candles.is_open(interval)
+            self.is_dirty |= self.candles.is_open(interval)
 
     def unwant(self, wanted: AbstractSet[str]) -> None:
         """Nobody wants any others than these."""
@@ -159,7 +160,7 @@ class Market:
 
     def again(self, now: int, wanted: Collection[str]) -> list[Publication]:
         """The market was taken over: what may not have been published before is, once more."""
-        self._is_dirty |= self._klines.is_written
+        self.is_dirty |= self._klines.is_written
         return [*self._klines.again(now, self.candles, wanted)]
 
     def quiet(self, now: int, wanted: Collection[str]) -> Iterator[Publication]:

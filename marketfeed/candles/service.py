@@ -3,7 +3,7 @@
 1. Who has the lease leads, and takes the markets over (`markets`). Who is overtaken drops everything, and waits for the
    lease again.
 2. Four times a second what is due is closed by the clock, written, and then published; behind it, what is flat. While
-   Redis is out of reach nothing is lost: it is written later, once.
+   Redis is out of reach nothing is lost: it is written later, once. Who ends writes what has come until then.
 3. Which streams somebody wants is asked once a second.
 4. Where markets have a past, nothing is done before all of it is written: whoever is told of one market is told of all.
 """
@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, Protocol, cast
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, succeed
 from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock
@@ -36,6 +36,8 @@ from marketfeed.runtime.logs import Log
 __all__ = ["CandleService", "Publisher"]
 
 _ROUND_SECONDS = 0.25
+_LAST_SECONDS = 2.0
+"""For so long the end of the service waits until all is written."""
 
 
 class Publisher(Protocol):
@@ -151,12 +153,29 @@ class CandleService(MultiService):
             each.cancel()
         await DeferredList(self._work, consumeErrors=True)
         await self._stepping_down
+        if self._has_begun:
+            await self._write_the_rest()
         await self._step_down()
         await self._lease.give_up()
         await MultiService.stopService(self)
 
     def stopService(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stopped())
+
+    async def _write_the_rest(self) -> None:
+        """What has come since the last change: of channels nobody else has heard it."""
+        trades, self._trades = self._trades, None
+        await cast(Any, trades).disownServiceParent()
+        now = self._ms()
+        due = [known for known in self._markets if self._is_due(known, now, is_last=True)]
+        try:
+            fault = await Deferred.fromCoroutine(self._write_all(due)).addTimeout(_LAST_SECONDS, self._clock)
+        except TimeoutError:
+            fault = OutOfReach(f"no answer within {_LAST_SECONDS:g} s")
+        except Overtaken:
+            return
+        if fault is not None:
+            self.log.error("candles: what came last cannot be written: {why}", why=str(fault))
 
     # Who leads.
 
@@ -254,10 +273,12 @@ class CandleService(MultiService):
         if has and self._markets.get(known.market.name) is known:
             known.market.pass_time(now)
 
-    def _is_due(self, known: KnownMarket, now: int) -> bool:
-        """Whether something of it is to be written: what is left of the last time, or what has come since."""
+    def _is_due(self, known: KnownMarket, now: int, *, is_last: bool = False) -> bool:
+        """Whether something of it is to be written: what is left of the last time, or what has come since. `is_last`:
+        there will be no later moment.
+        """
         try:
-            if known.written is None and known.market.is_due(now):
+            if known.written is None and (known.market.is_dirty if is_last else known.market.is_due(now)):
                 known.written = known.market.change(now, self.wanted(known.market.name))
         except Exception:  # the others go on
             self.log.failure("candles: internal error with {market}", market=known.market.name)

@@ -257,10 +257,10 @@ ACTS = st.lists(
 @given(ACTS)
 def test_candles_come_in_order_without_a_hole(acts: list[Any]) -> None:
     """Whatever comes when: each period is told as closed once, and never an older one behind a newer one."""
-    redis, one, now, number = Redis(), market(), NOW, 0
+    one, now, number = market(), NOW, 0
     wanted = {"1s", "1m"}
     take(one, -1, NOW, "5")
-    redis.write(one.change(now, ())[0])
+    one.change(now, ())
     for interval in wanted:
         one.want(interval, now)
     heard: dict[str, list[tuple[int, bool]]] = {"1s": [], "1m": []}
@@ -270,23 +270,22 @@ def test_candles_come_in_order_without_a_hole(acts: list[Any]) -> None:
             candle = json.loads(data)["k"]
             heard[candle["i"]].append((candle["t"] - NOW, candle["x"]))
 
-    for pause, lateness, act in acts:
-        now += pause
-        if act == "trade":
-            number += 1
-            at = max(NOW, now + lateness)
-            one.take(Trade(number, at, str(number), "1", False, Decimal(number), Decimal(1)), now, b"")
-        else:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("marketfeed.candles.klines._FLAT", 10_000)
+        for pause, lateness, act in acts:
+            now += pause
+            if act == "trade":
+                number += 1
+                at = max(NOW, now + lateness)
+                one.take(Trade(number, at, str(number), "1", False, Decimal(number), Decimal(1)), now, b"")
+                continue
             if act == "round":
                 one.pass_time(now)
-            change, published = one.change(now, wanted)
-            redis.write(change)
+            _, published = one.change(now, wanted)
             hear(published)
             hear(one.quiet(now, wanted))
     for interval, candles in heard.items():
         length = 1000 if interval == "1s" else 60_000
         assert candles == sorted(candles, key=lambda each: each[0]), interval
         closed = [start for start, is_closed in candles if is_closed]
-        assert closed == list(
-            range(closed[0] if closed else 0, len(closed) * length + (closed[0] if closed else 0), length)
-        )
+        assert closed == [index * length for index in range(len(closed))], interval

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pytest
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -296,3 +297,40 @@ def test_what_waits_while_redis_takes_nothing_is_bounded(logged: LogCapture) -> 
     )
     assert lines.count("candles: Redis cannot be written to: {why}") == 2
     stage.end()
+
+
+def test_who_ends_writes_what_has_come() -> None:
+    """Of channels nobody else has heard it."""
+    stage = Stage()
+    stage.trades.is_reached = True
+    stage.store.of_b.callback(None)
+    stage.run(5)
+    at = (NOW + 5) * 1000
+    stage.taker.take("A", trade(COUNT + 1, at, "A"), at, b"")
+    stage.run(2)
+    stage.store.changes.clear()
+    stage.taker.take("A", trade(COUNT + 2, at + 2000, "A"), at + 2000, b"")
+    stage.end()
+    (change,) = stage.store.changes
+    assert change.market == "A"
+    assert json.loads(change.candles)["last"][0] == COUNT + 2
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_what_came_last_cannot_be_written(logged: LogCapture, *, silent: bool) -> None:
+    """It is said, and the service ends all the same."""
+    stage = Stage()
+    stage.trades.is_reached = True
+    stage.store.of_b.callback(None)
+    stage.run(5)
+    at = (NOW + 5) * 1000
+    stage.taker.take("A", trade(COUNT + 1, at, "A"), at, b"")
+    stage.store.answer = Deferred()
+    if not silent:
+        stage.store.refused = {"A"}
+    stopped = stage.service.stopService()
+    assert stopped.called != silent
+    stage.clock.advance(5)
+    assert stopped.called
+    assert not stage.clock.getDelayedCalls()
+    assert "candles: what came last cannot be written: {why}" in logged.formats()
