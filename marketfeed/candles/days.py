@@ -1,7 +1,7 @@
 """The last 24 hours of all markets: kept in Redis for those who ask, and published for those who want them.
 
 1. They are told of a market when it has changed, and of all once a minute, for time takes trades away. What is told
-   is kept already: who asks for it finds it.
+   is kept already: who asks for it finds it. While it cannot be kept, nothing is told, and then all.
 2. Who begins to want them gets what they are now.
 3. The stream about all markets has what has changed since it was last published, in parts of a bounded size.
 """
@@ -36,27 +36,31 @@ class Days:
         self._publish = publish
         self._changed: dict[str, bytes] = {}  # since all were last published together
         self._minute = 0
+        self._tried = 0  # the second in which that was last tried
+        self._is_behind = False  # it was not kept
 
     def forget(self) -> None:
         """Another one tells of them from now on."""
         self._changed = {}
+        self._minute, self._is_behind = 0, False
 
     async def tell(self, now: int, changed: Iterable[Market], markets: Iterable[Market], demand: Demand) -> None:
         """Tell of the markets that have changed, or of all `markets` in a new minute. Raises `CommandFault`."""
-        is_new_minute = now // MINUTE_MS != self._minute
-        self._minute = now // MINUTE_MS
+        again, second, minute = self._is_behind, now // 1000, now // MINUTE_MS
+        if again and second == self._tried:
+            return
+        self._tried, self._is_behind = second, True
         fields: list[bytes | str] = []
-        publications: list[Publication] = []
-        for market in markets if is_new_minute else changed:
-            found = market.ticker(now)
-            if found is None:
-                continue
-            ticker, mini = found
-            fields += [market.name, ticker]
-            publications += self._told(market.name, mini, demand.days)
+        minis: list[tuple[str, bytes | None]] = []
+        for market in markets if again or minute != self._minute else changed:
+            found = market.ticker(now, again=again)
+            if found is not None:
+                fields += [market.name, found[0]]
+                minis.append((market.name, found[1]))
         for at in range(0, len(fields), 2 * _FIELDS):
             await self._commands.ask_for(self._key.encode(), "HSET", self._key, *fields[at : at + 2 * _FIELDS])
-        self._publish(publications)
+        self._minute, self._is_behind = minute, False
+        self._publish([told for name, mini in minis for told in self._told(name, mini, demand.days)])
 
     def tell_anew(self, now: int, markets: Mapping[str, Market], before: Demand, demand: Demand) -> None:
         """Tell those who want something that nobody has wanted before."""

@@ -1,7 +1,8 @@
 """What is published of one market's candles, on its streams of candles.
 
 1. Of an open candle no more than the newest, every second, or every two from a minute up. A closed one when it has been
-   written. Periods without trades come flat, so that candles are equidistant.
+   written. Periods without trades come flat, before what follows them, so that candles are equidistant and in order.
+   A trade of a period that was told as flat is late: its candle is kept, and not published.
 2. Nothing is published of what nobody wants. Who begins to want a stream gets what comes from then on.
 3. The closed candles that a change publishes are written with it, until the next change. Who takes the market over
    publishes them once more, for nobody knows whether they were; and flat ones of the last minute, of which nothing is
@@ -10,14 +11,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
 
 from marketfeed.model.candle import Candle, flat, missing
-from marketfeed.model.candles import MarketCandles
+from marketfeed.model.candles import AHEAD_MS, MarketCandles
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.kline import INTERVALS
 
@@ -46,6 +47,7 @@ class Klines:
         self._calendar = calendar
         self._told: dict[str, tuple[int, str | None]] = {}
         # By interval, up to where closed candles have been published, and the price there; None: there was none.
+        self._flat: dict[str, int] = {}  # up to where flat ones have been
         self._shown: dict[str, tuple[int, int, int]] = {}  # of the open candle: when, which, and with how many trades
         self._last: list[tuple[str, Candle]] = []  # the closed candles that the last change publishes
 
@@ -77,7 +79,9 @@ class Klines:
         opened = candles.present(interval)
         if price is None and opened is not None:
             until = opened.start
-        self._told[interval] = max(self._calendar.start(interval, now), until), price
+        until = max(self._calendar.start(interval, now), until)
+        self._told[interval] = until, price
+        self._shown[interval] = 0, until, 0  # what is flat is its state
         return True
 
     def unwant(self, wanted: AbstractSet[str]) -> None:
@@ -85,6 +89,7 @@ class Klines:
         for interval in self._told.keys() - wanted:
             del self._told[interval]
             self._shown.pop(interval, None)
+            self._flat.pop(interval, None)
 
     # What is published.
 
@@ -114,34 +119,55 @@ class Klines:
                 continue  # which is to be written first
             for candle in missing(self._calendar, interval, after, until, price, _FLAT):
                 yield self._publication(interval, candle, now, is_closed=True)
-                after = candle.end
-                self._told[interval] = after, price
-                if candle.end > until - (candle.end - candle.start):
-                    following = flat(candle.end, self._calendar.next(interval, candle.end), price)
-                    yield self._publication(interval, following, now, is_closed=False)
+                after = self._flat[interval] = candle.end
+            self._told[interval] = after, price
+            if after <= until and self._shown.get(interval, (0, 0, 0))[1] != after:
+                self._shown[interval] = now, after, 0
+                present = flat(after, self._calendar.next(interval, after), price)
+                yield self._publication(interval, present, now, is_closed=False)
+
+    def skip(self, forgotten: Mapping[str, tuple[int, str]]) -> None:
+        """Closed candles will not come, which are no periods without trades: up to where, and the price there, by
+        interval.
+        """
+        for interval in forgotten.keys() & self._told.keys():
+            self._told[interval] = forgotten[interval]
 
     def closed(self, now: int, closed: Sequence[tuple[str, Candle]], wanted: Collection[str]) -> Iterator[Publication]:
         """These are, and those between them that are missing."""
         for interval, candle in closed:
             if interval not in wanted:
                 continue
-            after, price = self._told.get(interval, (0, None))
-            if price is not None:
-                for each in missing(self._calendar, interval, after, candle.start, price, _FLAT):
-                    yield self._publication(interval, each, now, is_closed=True)
+            if self._is_told(interval, candle, now):
+                self._told[interval] = self._told[interval][0], candle.close
+                continue
+            yield from self._missing_before(interval, candle, now)
             yield self._publication(interval, candle, now, is_closed=True)
             self._told[interval] = candle.end, candle.close
+
+    def _is_told(self, interval: str, candle: Candle, now: int) -> bool:
+        """Its period was told as flat, unless the clock has been set back since."""
+        return candle.start < self._flat.get(interval, 0) <= now + AHEAD_MS
+
+    def _missing_before(self, interval: str, candle: Candle, now: int) -> Iterator[Publication]:
+        after, price = self._told.get(interval, (0, None))
+        if price is not None and after < candle.start:
+            for each in missing(self._calendar, interval, after, candle.start, price, _FLAT):
+                yield self._publication(interval, each, now, is_closed=True)
+            self._told[interval] = candle.start, price
 
     def opened(self, now: int, candles: MarketCandles, wanted: Collection[str]) -> Iterator[Publication]:
         """Those that are open, as far as they have changed."""
         for interval in wanted:
             candle = candles.present(interval)
-            if candle is None:
+            if candle is None or self._is_told(interval, candle, now):
                 continue
             at, start, trades = self._shown.get(interval, (0, 0, 0))
-            if start == candle.start and (trades == candle.trades or now - at < (1000 if interval == "1s" else 2000)):
+            pause = 1000 if interval == "1s" else 2000
+            if start == candle.start and (trades == candle.trades or 0 <= now - at < pause):
                 continue
             self._shown[interval] = now, candle.start, candle.trades
+            yield from self._missing_before(interval, candle, now)
             yield self._publication(interval, candle, now, is_closed=False)
 
     def _publication(self, interval: str, candle: Candle, now: int, *, is_closed: bool) -> Publication:

@@ -62,6 +62,7 @@ def make_candles(reactor: Any, where: Where, plan: CandlePlan, past: Past | None
             max_payload=plan.max_payload,
             calendar=Calendar(plan.offset),
             late_ms=int(plan.late * 1000),
+            keep=plan.keep,
         ),
         commands,
         CandleStore(transactions, keys, plan.keep, has_slots=where.has_slots),

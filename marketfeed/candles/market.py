@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -14,6 +14,7 @@ import msgspec
 
 from marketfeed.candles.klines import SETTLED_MS, Klines, Publication
 from marketfeed.candles.store import Change, Stored
+from marketfeed.model.candle_store import KEEP
 from marketfeed.model.candles import MarketCandles
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.statistics import DayStatistics, mini_ticker
@@ -34,18 +35,20 @@ _read_price = msgspec.json.Decoder(str | None).decode
 
 
 class Market:
-    """The market `name`. `late_ms`: how old a trade may be when it comes."""
+    """The market `name`. `late_ms`: how old a trade may be when it comes; `keep`: how many candles are, by interval."""
 
-    def __init__(self, name: str, calendar: Calendar, late_ms: int) -> None:
+    def __init__(self, name: str, calendar: Calendar, late_ms: int, keep: Mapping[str, int] = KEEP) -> None:
         self.name = name
         self._calendar = calendar
         self._late_ms = late_ms
-        self.candles = MarketCandles(calendar, late_ms)
+        self._keep = keep
+        self.candles = MarketCandles(calendar, late_ms, keep)
         self._day = DayStatistics()
         self._before: str | None = None  # the price before the day, as it was written
         self.position = b""
         self._turn = 0
-        self._is_dirty = False
+        self.is_dirty = False
+        """Something has come since the last change."""
         self._written_at = 0
         self._passed = 0  # until when all that was published has come
         self._klines = Klines(name, calendar)
@@ -66,26 +69,33 @@ class Market:
             self._day = DayStatistics.read(stored.minutes, hours, before)
             self._klines.read(stored.parts.get(_TOLD, b"[]"))
         except (ValueError, TypeError, KeyError, ArithmeticError):
-            self.candles = MarketCandles(self._calendar, self._late_ms)
+            self.candles = MarketCandles(self._calendar, self._late_ms, self._keep)
             self._day = DayStatistics()
             raise
 
     def take(self, trade: Trade, came: int, position: bytes) -> str | None:
         """One trade; returns why it is dropped, or None. `position`: where it stands in its stream."""
         self.position = position
-        self._is_dirty = True  # also by the position of one that is dropped
+        self.is_dirty = True  # also by the position of one that is dropped
         return self.candles.take(trade, came)
 
     def skip(self, position: bytes) -> None:
         """What stands there is no trade."""
         self.position = position
-        self._is_dirty = True
+        self.is_dirty = True
+
+    @property
+    def is_forgetting(self) -> bool:
+        """Too much of it has closed since it was last written; the oldest of that is lost."""
+        return bool(self.candles.forgotten)
 
     def is_due(self, now: int) -> bool:
         """Whether something is to be written now."""
-        if not self._is_dirty:
+        if not self.is_dirty:
             return False
-        return now - self._written_at >= _WRITTEN_MS or any(interval != "1s" for interval, _ in self.candles.closed)
+        if not 0 <= now - self._written_at < _WRITTEN_MS:  # or the clock has been set back
+            return True
+        return any(interval != "1s" for interval, _ in self.candles.closed)
 
     def is_over(self, now: int, wanted: Collection[str]) -> bool:
         """Whether the clock is to close a candle, or to say that there was no trade. `wanted`: as for `change`."""
@@ -95,14 +105,11 @@ class Market:
     def pass_time(self, now: int) -> None:
         """All that was published until `now`, in ms since 1970, has come."""
         self._passed = now
-        before = len(self.candles.closed)
-        self.candles.pass_time(now - SETTLED_MS)
-        self._is_dirty |= len(self.candles.closed) > before
+        self.is_dirty |= self.candles.pass_time(now - SETTLED_MS)
 
     def change(self, now: int, wanted: Collection[str]) -> tuple[Change, list[Publication]]:
         """What is to be written, and what to be published when it is. `wanted`: the intervals that somebody wants."""
-        closed, self.candles.closed = self.candles.closed, []
-        late, self.candles.late = self.candles.late, {}
+        closed, late, forgotten = self.candles.take_closed()
         for interval, candle in closed:
             if interval == "1m":
                 self._day.close(candle.row(), candle.first)
@@ -116,8 +123,9 @@ class Market:
         told = self._klines.publishes(closed, wanted)
         if told is not None:
             parts[_TOLD] = told
-        self._is_dirty = self._klines.is_written
+        self.is_dirty = self._klines.is_written
         candles = _encode(self.candles.written())
+        self._klines.skip(forgotten)
         change = Change(self.name, self._turn, self.position, candles, parts, gone, closed, late)
         return change, [
             *self._klines.closed(now, closed, wanted),
@@ -144,7 +152,7 @@ class Market:
     def want(self, interval: str, now: int) -> None:
         """Somebody wants the candles of this interval: what is open is published next time."""
         if self._klines.want(interval, now, self.candles):
-            self._is_dirty |= self.candles.is_open(interval)
+            self.is_dirty |= self.candles.is_open(interval)
 
     def unwant(self, wanted: AbstractSet[str]) -> None:
         """Nobody wants any others than these."""
@@ -152,7 +160,7 @@ class Market:
 
     def again(self, now: int, wanted: Collection[str]) -> list[Publication]:
         """The market was taken over: what may not have been published before is, once more."""
-        self._is_dirty |= self._klines.is_written
+        self.is_dirty |= self._klines.is_written
         return [*self._klines.again(now, self.candles, wanted)]
 
     def quiet(self, now: int, wanted: Collection[str]) -> Iterator[Publication]:

@@ -3,14 +3,15 @@
 1. A market is taken over as its first trade is found, and goes on where it was written; what comes meanwhile waits.
 2. Of one of which nothing was written yet there may be a past. It is written whole, and nothing of it is published.
 3. What is no trade, and a trade that cannot count, is counted by its reason, and the log has a line now and then, for
-   each reason by itself.
+   each reason by itself. So is what comes for markets that cannot be taken over, where too much of that waits.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from marketfeed.candles.lease import LOOK_SECONDS
 from marketfeed.candles.market import Market
 from marketfeed.candles.store import CandleStore, Change, Overtaken
 from marketfeed.candles.trades import Trades
+from marketfeed.model.candle_store import KEEP
 from marketfeed.model.candles import Dropped
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.fields import is_market
@@ -41,15 +43,19 @@ __all__ = ["MOST_MARKETS", "CandleLimits", "KnownMarket", "Leader", "Markets", "
 MOST_MARKETS = 10_000
 _LINES = 1 / 10
 _PORTION = 500
+_MOST_WAITING = 64 * 2**20
+_TRADE_BYTES = 200
+"""Of memory, besides what was published."""
 
 
 class CandleLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator says. `late_ms`: how old a trade may be when it comes."""
+    """What the operator says. `late_ms`: how old a trade may be when it comes; `keep`: how many are, by interval."""
 
     prefix: str
     max_payload: int
     calendar: Calendar
     late_ms: int = 3_600_000
+    keep: Mapping[str, int] = KEEP
 
 
 class Past(Protocol):
@@ -74,8 +80,11 @@ class Leader(Protocol):
     def overtaken(self, why: Overtaken) -> None:
         """Another one leads, or it is to begin anew."""
 
-    def failed(self, fault: CommandFault) -> None:
-        """Redis did not do what it was asked."""
+    def failed(self, what: str, fault: CommandFault) -> None:
+        """Redis did not do what it was asked. `what`: what that was about."""
+
+    def works(self, what: str) -> None:
+        """It did, since."""
 
 
 class KnownMarket(msgspec.Struct, eq=False):
@@ -120,6 +129,9 @@ class Markets:
         self._now = now
         self._trades: Trades | None = None
         self._known: dict[str, KnownMarket] = {}
+        self._refused: set[tuple[str, str]] = set()
+        self._pauses: set[Deferred[None]] = set()
+        self._waiting = 0  # bytes of trades that came before their market was taken over
         self._lines = {reason: TokenBucket(_LINES, 3, clock.seconds()) for reason in Dropped.ALL}
         self.counts = Counter(dict.fromkeys(("taken", *Dropped.ALL), 0))
         self.newest = 0
@@ -147,6 +159,10 @@ class Markets:
         """Somebody else has them now."""
         self._trades = None
         self._known = {}
+        self._refused = set()
+        self._waiting = 0
+        for pause in list(self._pauses):
+            pause.cancel()
 
     # What the trades' source says.
 
@@ -160,14 +176,19 @@ class Markets:
         known = self._known.get(market) or self._know(market)
         if known is None:
             return
-        if known.waiting is not None:
+        if known.waiting is None:
+            self._count(known, payload, came, position)
+        elif self._waiting < _MOST_WAITING:
+            self._waiting += len(payload) + _TRADE_BYTES
             known.waiting.append((payload, came, position))
         else:
-            self._count(known, payload, came, position)
+            self._drop(market, Dropped.WAITING, "its market was not taken over yet, and too many wait for that")
 
     def refused(self, what: str, why: str) -> None:
         """See `Taker`."""
-        self._leader.failed(CommandFault(f"{what} is refused: {why}"))
+        if (what, why) not in self._refused:
+            self._refused.add((what, why))
+            self.log.error("candles: {what} is refused: {why}", what=what, why=why)
 
     # A market is taken over.
 
@@ -177,7 +198,8 @@ class Markets:
             return None
         name = StreamName(TRADE, market)
         names = (str(name), self._limits.prefix + str(name))
-        made = Market(market, self._limits.calendar, self._limits.late_ms)
+        limits = self._limits
+        made = Market(market, limits.calendar, limits.late_ms, limits.keep)
         known = KnownMarket(made, PublicationReader(name, names, self._limits.max_payload), [])
         self._known[market] = known
         known.taken = Deferred.fromCoroutine(self._take_over(known))
@@ -193,6 +215,7 @@ class Markets:
             self.log.failure("candles: internal error with {market}", market=known.market.name)
             if self._is_known(known):
                 del self._known[known.market.name]
+                self._take_waiting(known)
 
     async def _taken_over(self, known: KnownMarket) -> None:
         try:
@@ -207,12 +230,24 @@ class Markets:
         self._leader.publish(known.market.again(self._ms(), self._leader.wanted(name)))
         assert self._trades is not None
         self._trades.follow(name, known.market.position)
-        waiting, known.waiting = known.waiting or [], None
-        for each in waiting:
+        for each in self._take_waiting(known):
             self._count(known, *each)
+
+    def _take_waiting(self, known: KnownMarket) -> list[tuple[bytes, int, bytes]]:
+        waiting, known.waiting = known.waiting or [], None
+        self._waiting -= sum(len(payload) + _TRADE_BYTES for payload, _, _ in waiting)
+        return waiting
 
     def _is_known(self, known: KnownMarket) -> bool:
         return self._trades is not None and self._known.get(known.market.name) is known
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than until somebody else has the markets."""
+        pause: Deferred[None] = deferLater(self._clock, seconds)
+        self._pauses.add(pause)
+        with suppress(CancelledError):
+            await pause
+        self._pauses.discard(pause)
 
     async def _load(self, known: KnownMarket) -> bool:
         """As it was written. Whether nothing was. Raises `Overtaken`."""
@@ -221,9 +256,10 @@ class Markets:
             try:
                 stored = await self._store.load(name, self._ms() - DAY_MS)
             except CommandFault as fault:
-                self._leader.failed(fault)
-                await deferLater(self._clock, LOOK_SECONDS)
+                self._leader.failed(name, fault)
+                await self._pause(LOOK_SECONDS)
                 continue
+            self._leader.works(name)
             if stored.left_out:
                 line = "candles: {count} entries among the minutes of {market} are left out: no candles of their time"
                 self.log.warn(line, market=name, count=stored.left_out)
@@ -248,17 +284,18 @@ class Markets:
             for came, payload in portion:
                 self._count(known, payload, came, known.market.position)
             known.market.pass_time(portion[-1][0])
-            await deferLater(self._clock, 0)
+            await self._pause(0)
             if not self._is_known(known):
                 return
         change, _ = known.market.change(until, ())
         while self._is_known(known):
             try:
                 await self._store.write([change])
+                self._leader.works(name)
                 return
             except CommandFault as fault:
-                self._leader.failed(fault)
-                await deferLater(self._clock, LOOK_SECONDS)
+                self._leader.failed(name, fault)
+                await self._pause(LOOK_SECONDS)
 
     # A trade.
 
@@ -266,11 +303,14 @@ class Markets:
         market = known.market
         try:
             trade = read_trade(known.reader.read(payload), came)
+            why = market.take(trade, came, position)
         except (BadPublication, BadTrade) as bad:
             market.skip(position)
             self._drop(market.name, Dropped.BAD, str(bad))
             return
-        why = market.take(trade, came, position)
+        except Exception as fault:  # of this trade alone: what follows goes on
+            self._drop(market.name, Dropped.BAD, f"internal error: {fault!r}")
+            return
         if why is None:
             self.counts["taken"] += 1
             self.newest = came

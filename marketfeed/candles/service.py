@@ -2,8 +2,8 @@
 
 1. Who has the lease leads, and takes the markets over (`markets`). Who is overtaken drops everything, and waits for the
    lease again.
-2. Four times a second what is due is closed by the clock, written, and then published. While Redis is out of reach
-   nothing is lost: it is written later, once.
+2. Four times a second what is due is closed by the clock, written, and then published; behind it, what is flat. While
+   Redis is out of reach nothing is lost: it is written later, once. Who ends writes what has come until then.
 3. Which streams somebody wants is asked once a second.
 4. Where markets have a past, nothing is done before all of it is written: whoever is told of one market is told of all.
 """
@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any, Protocol, cast
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, succeed
 from twisted.internet.task import deferLater
 
 from marketfeed.boundaries import Clock
@@ -36,6 +36,8 @@ from marketfeed.runtime.logs import Log
 __all__ = ["CandleService", "Publisher"]
 
 _ROUND_SECONDS = 0.25
+_LAST_SECONDS = 2.0
+"""For so long the end of the service waits until all is written."""
 
 
 class Publisher(Protocol):
@@ -82,7 +84,8 @@ class CandleService(MultiService):
         self._days = Days(commands, self._keys, self.publish)
         self._work: list[Deferred[Any]] = []
         self._stepping_down: Deferred[None] = succeed(None)
-        self._last_fault = ""
+        self._faults: dict[str, str] = {}  # by what it was that Redis did not do
+        self._is_forgetting = False
         self.written = 0
         """Changes that Redis has."""
 
@@ -104,7 +107,7 @@ class CandleService(MultiService):
     @property
     def fault(self) -> str:
         """Why Redis was not written to at the last try; empty: it was."""
-        return self._last_fault
+        return next(iter(self._faults.values()), "")
 
     @property
     def markets(self) -> int:
@@ -124,20 +127,21 @@ class CandleService(MultiService):
     def startService(self) -> None:
         MultiService.startService(self)
         loops = (
-            self._again_and_again(self._hold_lease, LOOK_SECONDS),
-            self._again_and_again(self._round, _ROUND_SECONDS),
+            self._again_and_again("the lease", self._hold_lease, LOOK_SECONDS),
+            self._again_and_again("the changes", self._round, _ROUND_SECONDS),
         )
         self._work = [Deferred.fromCoroutine(each) for each in loops]
 
-    async def _again_and_again(self, step: Callable[[], Awaitable[None]], seconds: float) -> None:
+    async def _again_and_again(self, what: str, step: Callable[[], Awaitable[None]], seconds: float) -> None:
         """Whatever goes wrong with a step is said, and it is tried again."""
         while True:
             try:
                 await step()
+                self.works(what)
             except Overtaken as overtaken:
                 self.overtaken(overtaken)
             except CommandFault as fault:
-                self.failed(fault)
+                self.failed(what, fault)
             except CancelledError:
                 raise
             except Exception:
@@ -149,6 +153,8 @@ class CandleService(MultiService):
             each.cancel()
         await DeferredList(self._work, consumeErrors=True)
         await self._stepping_down
+        if self._has_begun:
+            await self._write_the_rest()
         await self._step_down()
         await self._lease.give_up()
         await MultiService.stopService(self)
@@ -156,11 +162,25 @@ class CandleService(MultiService):
     def stopService(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stopped())
 
+    async def _write_the_rest(self) -> None:
+        """What has come since the last change: of channels nobody else has heard it."""
+        trades, self._trades = self._trades, None
+        await cast(Any, trades).disownServiceParent()
+        now = self._ms()
+        due = [known for known in self._markets if self._is_due(known, now, is_last=True)]
+        try:
+            fault = await Deferred.fromCoroutine(self._write_all(due)).addTimeout(_LAST_SECONDS, self._clock)
+        except TimeoutError:
+            fault = OutOfReach(f"no answer within {_LAST_SECONDS:g} s")
+        except Overtaken:
+            return
+        if fault is not None:
+            self.log.error("candles: what came last cannot be written: {why}", why=str(fault))
+
     # Who leads.
 
     async def _hold_lease(self) -> None:
         has_lease = await self._lease.take()
-        self._works()
         self._has_another_begun = not has_lease
         if has_lease and self._trades is None:
             await self._store.lead()
@@ -184,6 +204,7 @@ class CandleService(MultiService):
     async def _step_down(self) -> None:
         trades, self._trades = self._trades, None
         self._has_begun = False
+        self._faults.clear()
         self._markets.forget()
         self._days.forget()
         if trades is not None:
@@ -195,14 +216,16 @@ class CandleService(MultiService):
             self.log.warn("candles: {why}", why=str(why))
             self._stepping_down = Deferred.fromCoroutine(self._step_down())
 
-    def _works(self) -> None:
-        self._last_fault = ""
-
-    def failed(self, fault: CommandFault) -> None:
+    def works(self, what: str) -> None:
         """See `Leader`."""
-        before, self._last_fault = self._last_fault, str(fault)
-        if self._last_fault != before and not isinstance(fault, OutOfReach):  # whose link that is has said so
-            self.log.error("candles: Redis cannot be written to: {why}", why=self._last_fault)
+        self._faults.pop(what, None)
+
+    def failed(self, what: str, fault: CommandFault) -> None:
+        """See `Leader`."""
+        is_news = str(fault) not in self._faults.values()
+        self._faults[what] = str(fault)
+        if is_news and not isinstance(fault, OutOfReach):  # whose link that is has said so
+            self.log.error("candles: Redis cannot be written to: {why}", why=str(fault))
 
     # What is due.
 
@@ -215,51 +238,68 @@ class CandleService(MultiService):
             if not known.is_closing and known.market.is_over(now, self.wanted(known.market.name)):
                 known.is_closing = True
                 trades.reached_end(known.market.name).addCallback(self._reached_end, known, now)
-        quiet: list[Publication] = []
-        for name, intervals in self._demand.intervals.items():
-            quiet_one = self._markets.get(name)
-            if quiet_one is not None and quiet_one.written is None:  # what is being written comes before these
-                quiet += quiet_one.market.quiet(now, intervals)
-        self.publish(quiet)
         due = [known for known in self._markets if self._is_due(known, now)]
-        if due:
-            await self._write_all(due)
+        fault = await self._write_all(due)
+        self._say_what_is_forgotten(due)
+        if self._trades is not trades:
+            return
+        self._publish_quiet(now)
         written = [known.market for known in due if known.written is None]
         await self._days.tell(now, written, self._by_name.values(), self._demand)
+        if fault is not None:
+            raise fault
+
+    def _say_what_is_forgotten(self, due: Sequence[KnownMarket]) -> None:
+        """Once, until nothing is any more."""
+        forgetting = next(
+            (each.market.name for each in due if each.written is not None and each.market.is_forgetting), ""
+        )
+        if forgetting and not self._is_forgetting:
+            line = "candles: as many wait to be written as are kept, the oldest are forgotten: first those of {market}"
+            self.log.error(line, market=forgetting)
+        self._is_forgetting = bool(forgetting)
+
+    def _publish_quiet(self, now: int) -> None:
+        """What is flat; of markets of which all else is written and published, for that comes before."""
+        quiet: list[Publication] = []
+        for name, intervals in self._demand.intervals.items():
+            known = self._markets.get(name)
+            if known is not None and known.written is None:
+                quiet += known.market.quiet(now, intervals)
+        self.publish(quiet)
 
     def _reached_end(self, has: bool, known: KnownMarket, now: int) -> None:
         known.is_closing = False
         if has and self._markets.get(known.market.name) is known:
             known.market.pass_time(now)
 
-    def _is_due(self, known: KnownMarket, now: int) -> bool:
-        """Whether something of it is to be written: what is left of the last time, or what has come since."""
+    def _is_due(self, known: KnownMarket, now: int, *, is_last: bool = False) -> bool:
+        """Whether something of it is to be written: what is left of the last time, or what has come since. `is_last`:
+        there will be no later moment.
+        """
         try:
-            if known.written is None and known.market.is_due(now):
+            if known.written is None and (known.market.is_dirty if is_last else known.market.is_due(now)):
                 known.written = known.market.change(now, self.wanted(known.market.name))
         except Exception:  # the others go on
             self.log.failure("candles: internal error with {market}", market=known.market.name)
         return known.written is not None
 
-    async def _write_all(self, due: Sequence[KnownMarket]) -> None:
-        """What cannot be written is told, and is tried again; it is in the way of no other market."""
-        faults: list[CommandFault] = []
+    async def _write_all(self, due: Sequence[KnownMarket]) -> CommandFault | None:
+        """What cannot be written is tried again; it is in the way of no other market. Returns the first fault."""
+        first: CommandFault | None = None
         for at in range(0, len(due), self._store.most):
             together = due[at : at + self._store.most]
             try:
                 await self._write(together)
             except CommandFault as fault:
-                faults.append(fault)
+                first = first or fault
                 if isinstance(fault, CommandRefused) and len(together) > 1:  # perhaps of one of them
                     await self._write_apart(together)
-        if faults:
-            self.failed(faults[0])
-        else:
-            self._works()
+        return first
 
     async def _write_apart(self, due: Sequence[KnownMarket]) -> None:
         for known in due:
-            with suppress(CommandRefused):
+            with suppress(CommandFault):
                 await self._write([known])
 
     async def _write(self, due: Sequence[KnownMarket]) -> None:

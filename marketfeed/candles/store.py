@@ -23,6 +23,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 
 from marketfeed.model.candle import Candle
 from marketfeed.model.candle_store import CandleKeys, Row, rows_in
+from marketfeed.model.statistics import DAY_MS, MINUTE_MS
 from marketfeed.redis.commands import CommandFault, CommandRefused, OutOfReach, RedisCommands
 from marketfeed.redis.routed_commands import RoutedCommands
 from marketfeed.redis.topology import is_elsewhere
@@ -32,6 +33,8 @@ __all__ = ["CandleStore", "Change", "Overtaken", "Stored"]
 
 _LEADER, _TURN, _POSITION, _CANDLES = b"leader", b"turn", b"position", b"candles"
 _ANOTHER = "another one has taken over"
+_AHEAD_MS = 3_600_000
+"""How far a minute may be ahead of now that is kept: clocks may have been set back since."""
 _AT_ONCE = 20
 """Markets in one transaction."""
 
@@ -90,7 +93,8 @@ class CandleStore:
         self.number = await self._transactions.ask_for(key, "INCR", key)
 
     async def load(self, market: str, since: int) -> Stored:
-        """Take a market over. `since`: where the minutes begin that are of interest.
+        """Take a market over. `since`: where the minutes of the last 24 hours begin. What is of no minute, or far ahead
+        of these, is left out.
 
         Raises `Overtaken` and `CommandFault`.
         """
@@ -110,7 +114,8 @@ class CandleStore:
                 raise Overtaken(_ANOTHER)
             written = [("HSET", key, _LEADER, self.number)]
             await self._execute(commands, written)
-        rows = rows_in(kept)
+        until = since + DAY_MS + _AHEAD_MS
+        rows = [row for row in rows_in(kept) if row.open_time < until and row.open_time % MINUTE_MS == 0]
         return Stored(turn, position, candles, parts, rows, len(kept) // 2 - len(rows))
 
     def _number(self, market: str, written: bytes | None) -> int:

@@ -1,7 +1,8 @@
 """Where the trades come from: channels, as they are heard, or Redis Streams, each entry once.
 
 1. Of channels nothing is known but what is heard: what is published while the link is away is in no candle, which the
-   log says. What is heard is up to date. Markets are found where they were known before, and as they are heard of.
+   log says. All of it has come when a PING is answered that was sent later on the same link. Markets are found where
+   they were known before, and as they are heard of.
 2. Streams are read on behind where the market was written, and one that never was, from its beginning. Markets are
    found among the keys.
 """
@@ -73,6 +74,7 @@ class HeardTrades(MultiService):
         MultiService.__init__(self)
         self._clock = clock
         self._selection = selection
+        self._prefix = prefix
         self._subscribed = Subscribed(selection, prefix.encode())
         self._key = CandleKeys(prefix).tickers
         self._taker = taker
@@ -81,8 +83,10 @@ class HeardTrades(MultiService):
         self._came = 0
         self.is_reached = False
         subscribes = selection.commands(prefix.encode())
-        listener = make_listener(clock, where.channels, subscribes, self, is_sharded=where.is_sharded, what=" trades")
-        cast(IService, listener).setServiceParent(self)
+        self._listener = make_listener(
+            clock, where.channels, subscribes, self, is_sharded=where.is_sharded, what=" trades"
+        )
+        cast(IService, self._listener).setServiceParent(self)
         self._search: Deferred[None] | None = None
 
     def startService(self) -> None:
@@ -115,7 +119,12 @@ class HeardTrades(MultiService):
 
     def reached_end(self, market: str) -> Deferred[bool]:
         """See `Trades`."""
-        return succeed(self.is_reached)
+        if not self.is_reached:
+            return succeed(False)
+        return self._listener.catch_up(f"{self._prefix}{TRADE.name}@{market}".encode()).addCallback(self._is_at_end)
+
+    def _is_at_end(self, has_caught_up: bool) -> bool:
+        return has_caught_up and self.is_reached
 
     def arrived(self) -> None:
         self._came = int(self._now() * 1000)

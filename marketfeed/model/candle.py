@@ -11,14 +11,17 @@ from typing import Any
 
 import msgspec
 
-from marketfeed.model.candle_store import Row
+from marketfeed.model.candle_store import Row, is_sum
+from marketfeed.model.decimals import is_decimal
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.trades import EXACT, Trade, plain
 
-__all__ = ["Candle", "flat", "missing"]
+__all__ = ["LATEST", "Candle", "flat", "missing"]
 
 _add = EXACT.add
 _NOTHING = Decimal(0)
+_EARLIEST, LATEST = -(10**13), 10**14
+"""Between these times, in ms since 1970, there is a calendar."""
 
 
 class Candle(msgspec.Struct, eq=False):
@@ -136,10 +139,12 @@ class Candle(msgspec.Struct, eq=False):
 
     @classmethod
     def read(cls, written: Sequence[Any]) -> Candle:
-        """The candle that was `written`."""
+        """The candle that was `written`. Raises ValueError, or TypeError, where it is none."""
         start, end, first, last, opened, high, low, close, *sums, trades = written
-        volume, quote, taker, taker_quote = map(Decimal, sums)
         prices = opened, high, low, close
+        if not (_EARLIEST < start < end < LATEST and all(map(is_decimal, prices)) and all(map(is_sum, sums))):
+            raise ValueError("it is no candle")
+        volume, quote, taker, taker_quote = map(Decimal, sums)
         return cls(
             start, end, first, last, *prices, Decimal(high), Decimal(low), volume, quote, taker, taker_quote, trades
         )

@@ -25,7 +25,7 @@ import msgspec
 from marketfeed.model.decimals import is_decimal
 from marketfeed.model.kinds.kline import INTERVALS
 
-__all__ = ["KEEP", "WANTED_SECONDS", "CandleKeys", "Row", "parse_keep", "read_row", "row_of", "rows_in"]
+__all__ = ["KEEP", "WANTED_SECONDS", "CandleKeys", "Row", "is_sum", "parse_keep", "read_row", "row_of", "rows_in"]
 
 KEEP: Mapping[str, int] = MappingProxyType({**dict.fromkeys(INTERVALS, 1000), "1s": 600, "1m": 1500, "1d": 730})
 """How many candles are kept of each interval, where nothing else is said."""
@@ -115,8 +115,10 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return Row(open_time, price, price, price, price, "0", close_time, "0", 0, "0", "0")
 
 
-_SUM = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
-"""How sums are written: they may be longer than what they are made of."""
+_SUM = re.compile(r"-?\d{1,350}(\.\d{1,350})?", re.ASCII)
+"""How sums are written: they may be longer than what they are made of, the largest and the smallest decimals. No sum of
+sums has more digits than are counted with.
+"""
 _encode = msgspec.json.encode
 _row = msgspec.json.Decoder(Row)
 
@@ -146,14 +148,15 @@ def read_row(member: bytes) -> Row | None:
     """A member of a sorted set; None: it is no candle."""
     try:
         row = _row.decode(member)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None
     prices = row.open, row.high, row.low, row.close
     sums = row.volume, row.quote_volume, row.taker_volume, row.taker_quote_volume
-    return row if all(map(is_decimal, prices)) and all(map(_is_sum, sums)) and row.trades >= 0 else None
+    return row if all(map(is_decimal, prices)) and all(map(is_sum, sums)) and row.trades >= 0 else None
 
 
-def _is_sum(text: str) -> bool:
+def is_sum(text: str) -> bool:
+    """Whether it may be a sum."""
     return is_decimal(text) or _SUM.fullmatch(text) is not None
 
 

@@ -10,18 +10,23 @@
 6. Trades that follow one another within a minute are summed up once, apart from the candles of a minute and longer ones
    (a run), and join these when the minute is over, or anything else is to happen to one of them: what they come to is
    the same. So of the longer ones little is to be done, and little to be written, but once a minute.
+7. While nobody writes them, what is closed waits, as many of each interval as are to be kept, and some more: the oldest
+   are forgotten, which would be taken away as soon as they were written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from marketfeed.model.candle import Candle, flat
+from marketfeed.model.candle import LATEST, Candle, flat
+from marketfeed.model.candle_store import KEEP
+from marketfeed.model.decimals import is_decimal
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.kline import INTERVALS
 from marketfeed.model.trades import EXACT, RecentIds, Trade
@@ -31,6 +36,8 @@ __all__ = ["AHEAD_MS", "Dropped", "MarketCandles", "newest_of"]
 AHEAD_MS = 60_000
 """How far a trade may be ahead of the time at which it comes."""
 
+_ROOM = 1000
+"""Closed candles, and late ones, that may wait besides those that are to be kept."""
 _multiply = EXACT.multiply
 _SHORTEST, _MINUTE = INTERVALS[:2]
 
@@ -42,21 +49,25 @@ class Dropped:
     TOO_LATE = "too-late"
     TOO_FAR_AHEAD = "too-far-ahead"
     BAD = "bad"
+    WAITING = "waiting"
 
-    ALL = (REPEATED, TOO_LATE, TOO_FAR_AHEAD, BAD)
+    ALL = (REPEATED, TOO_LATE, TOO_FAR_AHEAD, BAD, WAITING)
 
 
 class MarketCandles:
-    """The candles of one market. `late_ms`: how old a trade may be when it comes.
+    """The candles of one market. `late_ms`: how old a trade may be when it comes; `keep`: how many are to be kept, by
+    interval.
 
     `closed`: those that are closed and not written yet, with their intervals, oldest first; `late`: what late trades
-    came to that are not written yet, by interval and beginning. Whoever writes them empties both. `last`: the newest
-    trade that was not late; `ids`: those of trades that have counted.
+    came to that are not written yet, by interval and beginning; `forgotten`: of those that waited too long the end and
+    the close of the newest, by interval. Whoever writes them takes all (`take_closed`). `last`: the newest trade that
+    was not late; `ids`: those of trades that have counted.
     """
 
-    def __init__(self, calendar: Calendar, late_ms: int) -> None:
+    def __init__(self, calendar: Calendar, late_ms: int, keep: Mapping[str, int] = KEEP) -> None:
         self._calendar = calendar
         self._late_ms = late_ms
+        self._keep = keep
         self._starts = [(interval, calendar.starts(interval)) for interval in INTERVALS]
         self._start_of_shortest = calendar.starts(_SHORTEST)
         self.ids = RecentIds()
@@ -69,6 +80,8 @@ class MarketCandles:
         """By interval, where the newest candle that is closed has its end, in ms since 1970, and its close."""
         self.closed: list[tuple[str, Candle]] = []
         self.late: dict[tuple[str, int], Candle] = {}
+        self.forgotten: dict[str, tuple[int, str]] = {}
+        self._most_closed = self._most_late = _ROOM
         self.last: Trade | None = None
 
     def take(self, trade: Trade, came: int) -> str | None:
@@ -87,8 +100,10 @@ class MarketCandles:
                 run = self._run = Candle.begin(self._run_start, self._run_end, trade)
             run.take(trade, value)
             self._take_into(_SHORTEST, self._start_of_shortest, trade, value)
-        else:
+        elif time < LATEST:
             self._begin_run(trade, value)
+        else:
+            return Dropped.TOO_FAR_AHEAD
         shortest = self._open.get(_SHORTEST)
         if shortest is not None and shortest.start <= time:
             self.last = trade
@@ -131,6 +146,8 @@ class MarketCandles:
             candle = self.late.get(key)
             if candle is None:
                 candle = self.late[key] = Candle.begin(start, end, trade)
+                if len(self.late) > self._most_late:
+                    self._forget_late()
         else:
             if present is not None:
                 self._close(interval, present)
@@ -142,6 +159,39 @@ class MarketCandles:
     def _close(self, interval: str, candle: Candle) -> None:
         self.closed.append((interval, candle))
         self.until[interval] = candle.end, candle.close
+        if len(self.closed) > self._most_closed:
+            self._forget_closed()
+
+    def _forget_closed(self) -> None:
+        counts: Counter[str] = Counter()
+        kept = []
+        forgotten: dict[str, tuple[int, str]] = {}
+        for interval, candle in reversed(self.closed):
+            counts[interval] += 1
+            if counts[interval] <= self._keep[interval]:
+                kept.append((interval, candle))
+            else:
+                forgotten.setdefault(interval, (candle.end, candle.close))
+        self.closed = kept[::-1]
+        self.forgotten |= forgotten
+        self._most_closed = len(kept) + _ROOM
+
+    def _forget_late(self) -> None:
+        counts: Counter[str] = Counter()
+        kept = {}
+        for interval, start in sorted(self.late, key=lambda key: key[1], reverse=True):
+            counts[interval] += 1
+            if counts[interval] <= self._keep[interval]:
+                kept[interval, start] = self.late[interval, start]
+        self.late = kept
+        self._most_late = len(kept) + _ROOM
+
+    def take_closed(self) -> tuple[list[tuple[str, Candle]], dict[tuple[str, int], Candle], dict[str, tuple[int, str]]]:
+        """`closed`, `late` and `forgotten`, which are empty then."""
+        taken = self.closed, self.late, self.forgotten
+        self.closed, self.late, self.forgotten = [], {}, {}
+        self._most_closed = self._most_late = _ROOM
+        return taken
 
     def is_over(self, now: int) -> bool:
         """Whether an open candle has come to its end at `now`, in ms since 1970."""
@@ -149,14 +199,15 @@ class MarketCandles:
             self._looked_until = min([candle.end for candle in self._open.values()], default=now + 1)
         return self._looked_until <= now
 
-    def pass_time(self, now: int) -> None:
-        """Close what has come to its end at `now`, in ms since 1970."""
+    def pass_time(self, now: int) -> bool:
+        """Close what has come to its end at `now`, in ms since 1970. Whether there was any."""
         over = [interval for interval, candle in self._open.items() if candle.end <= now]
         if over and over != [_SHORTEST]:
             self._end_run()
             self._has_longer = True
         for interval in over:
             self._close(interval, self._open.pop(interval))
+        return bool(over)
 
     def is_open(self, interval: str) -> bool:
         """Whether there is an open candle."""
@@ -199,10 +250,13 @@ class MarketCandles:
             opened[_SHORTEST] = Candle.read(short.open)
         run = None if short.run is None else Candle.read(short.run)
         last = _read_last(short.last)
+        until = long.until | ({} if short.until is None else {_SHORTEST: short.until})
+        for end, price in until.values():
+            Candle.read([end - 1, end, 0, 0, *[price] * 4, *["0"] * 4, 0])  # or it is refused
         self._open, self._run, self.last, self.ids = opened, run, last, ids
         if run is not None:
             self._run_start, self._run_end = run.start, run.end
-        self.until = long.until | ({} if short.until is None else {_SHORTEST: short.until})
+        self.until = until
 
 
 _Row = tuple[int, int, int, int, str, str, str, str, str, str, str, str, int]
@@ -241,6 +295,8 @@ def _read_last(written: tuple[int, int, str, str, bool] | None) -> Trade | None:
     if written is None:
         return None
     number, time, price, quantity, is_maker = written
+    if not (is_decimal(price) and is_decimal(quantity)):
+        raise ValueError("it is no trade")
     return Trade(number, time, price, quantity, is_maker, Decimal(price), Decimal(quantity))
 
 
@@ -263,5 +319,5 @@ def newest_of(fields: Sequence[bytes | None], calendar: Calendar, interval: str,
         until = short.until if interval == _SHORTEST else long.until.get(interval)
         start = max(calendar.start(interval, now), 0 if until is None else until[0])
         return flat(start, calendar.next(interval, start), short.last[2])
-    except (msgspec.MsgspecError, ArithmeticError, TypeError) as fault:
+    except (msgspec.MsgspecError, ArithmeticError, TypeError, RecursionError) as fault:
         raise ValueError(str(fault)[:80]) from None

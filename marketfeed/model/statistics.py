@@ -88,26 +88,38 @@ class DayStatistics:
         """The last price before the 24 hours, as far as it is known."""
 
     def close(self, row: Row, first: int) -> None:
-        """A minute is closed. `first`: the id of its first trade. They come in order."""
-        self._minutes.append(row.open_time)
-        self._kept.append(_written(row))
-        self._know_first(row.open_time, first)
+        """A minute is closed. `first`: the id of its first trade. Later ones may be there that were filled in."""
+        if not self._minutes or row.open_time > self._minutes[-1]:
+            self._minutes.append(row.open_time)
+            self._kept.append(_written(row))
+            self._know_first(row.open_time, first)
+        else:
+            self._put(row, first)
         self._include(row)
 
     def amend(self, late: Candle) -> None:
         """A minute that is closed has had late trades, which came to `late`; it may have had none before."""
         place = bisect_left(list(self._minutes), late.start)
-        row = late.row()
         if place < len(self._minutes) and self._minutes[place] == late.start:
             old = _read(late.start, self._kept[place])
             row = late.amended(old)
             self._count(old, -1)
             self._kept[place] = _written(row)
+            self._include(row)
         else:
-            self._minutes.insert(place, late.start)
+            self.close(late.row(), late.first)
+
+    def _put(self, row: Row, first: int) -> None:
+        """A minute that is not the newest; it takes the place of what was known of it."""
+        minute = row.open_time
+        place = bisect_left(list(self._minutes), minute)
+        if self._minutes[place] == minute:
+            self._count(_read(minute, self._kept[place]), -1)
+            self._kept[place] = _written(row)
+        else:
+            self._minutes.insert(place, minute)
             self._kept.insert(place, _written(row))
-            self._know_first(late.start, late.first)
-        self._include(row)
+        self._know_first(minute, first)
 
     def _include(self, row: Row) -> None:
         self._count(row, 1)

@@ -123,7 +123,7 @@ class RecentIds:
     count up by one: what changes is the newest part, and each is dropped as a whole.
     """
 
-    __slots__ = ("_blocks", "_count", "_gone", "_most", "_newest", "_parts", "_room", "_unwritten")
+    __slots__ = ("_blocks", "_count", "_gone", "_most", "_newest", "_parts", "_room", "_unwritten", "_written")
 
     PART = 100
 
@@ -135,7 +135,8 @@ class RecentIds:
         self._room = 0  # ids that it may have besides
         self._count = 0
         self._unwritten = 1  # the number of the first part that has changed since
-        self._gone: list[int] = []  # the numbers of those that were dropped since
+        self._written = 0  # the number of the last part of which something was written
+        self._gone: list[int] = []  # the numbers of those that were written, and dropped since
 
     def unwritten(self) -> tuple[dict[int, IdRuns], list[int]]:
         """The parts that have changed since this was asked, by their numbers, and the numbers of those to be forgotten.
@@ -148,19 +149,23 @@ class RecentIds:
         }
         gone, self._gone = self._gone, []
         self._unwritten = self._newest + 1
+        self._written = self._newest
         return changed, gone
 
     @classmethod
     def of(cls, parts: Mapping[int, Sequence[Sequence[int]]], most: int = 10_000) -> RecentIds:
-        """Those that were written down, all parts that were not to be forgotten."""
+        """Those that were written down, all parts that were not to be forgotten. Raises ValueError if they are none."""
         found = cls(most)
         found._newest = max(parts, default=0) - len(parts)
         for number in sorted(parts):
             found._begin_part()
             for first, last in parts[number]:
+                if last - first >= cls.PART:
+                    raise ValueError("there are too many ids in a part")
                 for each in range(first, last + 1):
                     found.add(each)
         found._unwritten = found._newest + 1
+        found._written = found._newest
         return found
 
     def add(self, number: int) -> bool:
@@ -197,7 +202,9 @@ class RecentIds:
         if number == first[1]:
             del runs[0]
             if not runs:
-                self._gone.append(self._newest - len(self._parts) + 1)
+                part = self._newest - len(self._parts) + 1
+                if part <= self._written:
+                    self._gone.append(part)
                 self._parts.popleft()
         else:
             first[0] += 1

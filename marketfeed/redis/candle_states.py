@@ -65,7 +65,7 @@ def _mini(ticker: bytes | None) -> bytes | None:
         return None
     try:
         return msgspec.json.encode(mini_ticker(msgspec.json.decode(ticker, type=dict[str, Any])))
-    except (msgspec.MsgspecError, KeyError) as fault:
+    except (msgspec.MsgspecError, KeyError, RecursionError) as fault:
         raise ValueError(f"it is no ticker: {fault}") from None
 
 

@@ -5,7 +5,7 @@
    `flush` behind it.
 3. The link is never paused: a subscriber with too much unread is cut off by the server.
 4. What is on its way when a link is lost may be old. So the server is asked for an answer every `ASK_SECONDS`: all that
-   was published before the question has come before its answer.
+   was published before the question has come before its answer. Whoever wants to know asks in the same way.
 5. A server that is busy with a script has not answered: what it was asked is asked again.
 6. A replica that has lost its master answers, and nothing arrives: a link to it is none (see `server_role`).
 """
@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import hiredis
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
 
@@ -26,6 +27,7 @@ from marketfeed.boundaries import Clock
 from marketfeed.redis.commands import RedisCommands
 from marketfeed.redis.link import SubscriberLink
 from marketfeed.redis.link_keeper import LinkKeeper
+from marketfeed.redis.pubsub_link import Ping
 from marketfeed.redis.server_role import ASK_SECONDS, BUSY, RoleLink, RoleWatch
 from marketfeed.redis.topology import Node
 
@@ -65,28 +67,41 @@ class _ListenerLink(RoleLink, SubscriberLink):
         self._sink = sink
         self._missing = missing
         self._now = now
-        self._asked_at = self.good_at = now()
-        self._unanswered: deque[tuple[bytes, bytes] | None] = deque()  # None: a PING
-        self._is_asked = False
+        self.good_at = now()
+        self._unanswered: deque[tuple[bytes, bytes] | Ping] = deque()
+        self._waiting: list[Deferred[bool]] = []  # for the answer to the next PING
         self._again: list[tuple[bytes, bytes]] = []
         self._pause: IDelayedCall | None = None
 
     def ask(self) -> None:
         """Ask for an answer, unless one is awaited."""
-        if not self._is_asked:
-            self._is_asked = True
-            self._asked_at = self._now()
+        if not any(isinstance(asked, Ping) for asked in self._unanswered):
             self.ping()
 
     def ping(self) -> None:
-        self._unanswered.append(None)
+        waiting, self._waiting = self._waiting, []
+        self._unanswered.append(Ping(self._now(), waiting))
         super().ping()
+
+    def catch_up(self) -> Deferred[bool]:
+        """Wait until all that has been published by now has been told. False: the link is lost before."""
+        done: Deferred[bool] = Deferred()
+        self._waiting.append(done)
+        self.ask()
+        return done
 
     def end(self) -> None:
         """The link is gone."""
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
+        waiting, self._waiting = self._waiting, []
+        for asked in self._unanswered:
+            if isinstance(asked, Ping):
+                waiting += asked.waiting
+        self._unanswered.clear()
+        for each in waiting:
+            each.callback(False)
 
     def subscribe(self, commands: Sequence[tuple[bytes, bytes]]) -> None:
         self._unanswered.extend(commands)
@@ -114,25 +129,29 @@ class _ListenerLink(RoleLink, SubscriberLink):
         asked = self._unanswered.popleft()
         if isinstance(reply, hiredis.ReplyError):
             self._refused(asked, str(reply))
-        elif asked is None:
-            if self._is_asked:
-                self.good_at = self._asked_at
-            self._is_asked = False
+        elif isinstance(asked, Ping):
+            self.good_at = asked.at
+            for each in asked.waiting:
+                each.callback(True)
+            if self._waiting:
+                self.ask()
         elif type(reply) is list and reply[0] in (b"subscribe", b"psubscribe"):
             self._missing -= 1
             if not self._missing:
                 self._sink.complete()
 
-    def _refused(self, asked: tuple[bytes, bytes] | None, fault: str) -> None:
-        if fault.split(" ", 1)[0] != BUSY:
-            if asked is None or self._sink.refused(asked[1], fault):
+    def _refused(self, asked: tuple[bytes, bytes] | Ping, fault: str) -> None:
+        is_busy = fault.split(" ", 1)[0] == BUSY
+        if isinstance(asked, Ping):
+            self._waiting += asked.waiting  # a busy one lives; what was published before is not known to have come
+            if not is_busy:
                 self.fail(fault)
-        elif asked is None:
-            self._is_asked = False  # it lives, and what was published before is not known to have come
-        else:
+        elif is_busy:
             self._again.append(asked)
             if self._pause is None:
                 self._pause = self._clock.callLater(BUSY_SECONDS, self._subscribe_again)
+        elif self._sink.refused(asked[1], fault):
+            self.fail(fault)
 
 
 class RedisListener(LinkKeeper[_ListenerLink]):
@@ -194,6 +213,10 @@ class RedisListener(LinkKeeper[_ListenerLink]):
             self._role.end()
         if self.running:
             self._sink.lost(self.good_at)
+
+    def catch_up(self) -> Deferred[bool]:
+        """Wait until all that has been published by now has been told. False: that is not to be known any more."""
+        return succeed(False) if self.link is None else self.link.catch_up()
 
     def _ask(self) -> None:
         if self.link is not None:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from marketfeed.boundaries import Clock, Sink, Subscriber
 from marketfeed.redis.commands import RedisCommands
@@ -39,7 +39,7 @@ def make_listener(
     *,
     is_sharded: bool,
     what: str = "",
-) -> MultiService:
+) -> RoutedListener | ShardedListener:
     """What listens to what `commands` subscribe to. `now`: the sink's time; `is_sharded`: these are SUBSCRIBEs only;
     `what`: comes this way, behind the name of each link.
     """
@@ -76,6 +76,12 @@ class RoutedListener(PerNode[RedisListener]):
         self.end_gone(nodes)
         self.begin_new(nodes)
 
+    def catch_up(self, channel: bytes) -> Deferred[bool]:
+        """Wait until all that has been published on a channel by now has been told. False: that is not to be known any
+        more. It never fails.
+        """
+        return next((listener.catch_up() for listener in self.each()), succeed(False))
+
     def stopService(self) -> Deferred[None]:
         return super().stopService().addCallback(lambda _: None)
 
@@ -110,6 +116,10 @@ class ShardedListener(MultiService):
     def stopService(self) -> Deferred[None]:
         stopped: Deferred[None] = MultiService.stopService(self).addCallback(lambda _: None)
         return stopped
+
+    def catch_up(self, channel: bytes) -> Deferred[bool]:
+        """See `RoutedListener`."""
+        return self._source.caught_up(channel.decode()).addCallback(lambda server: server is not None)
 
     # What the source says.
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 
 from marketfeed.candles.days import Days
 from marketfeed.candles.demand import Demand
@@ -17,6 +17,7 @@ from marketfeed.candles.market import Market
 from marketfeed.model.candle_store import CandleKeys
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.trades import Trade
+from marketfeed.redis.commands import CommandRefused
 
 NOW = 1_800_000_000_000
 
@@ -126,3 +127,34 @@ def test_the_stream_about_all_markets_comes_in_parts() -> None:
     stage.days.forget()
     stage.days.tell_together(Demand(all_days=True))
     assert stage.take() == []
+
+
+def test_what_could_not_be_kept_is_told_as_soon_as_it_can_be() -> None:
+    """Of all markets, once a second at most; nothing is told before."""
+    stage = Stage("A", "B")
+    demand = Demand(days=frozenset(["A", "B"]), all_days=True)
+    stage.tell(NOW, [], demand)
+    stage.days.tell_together(demand)
+    stage.take()
+    stage.trade(stage.markets["A"], 2, "11")
+    for after in (100, 200, 1300):
+        stage.kept.answer, stage.kept.fields = fail(CommandRefused("OOM")), {}
+        done = Deferred.fromCoroutine(
+            stage.days.tell(NOW + after, [stage.markets["A"]], stage.markets.values(), demand)
+        )
+        failed: list[Any] = []
+        done.addErrback(failed.append)
+        assert (len(failed), bool(stage.kept.fields)) == ((0, False) if after == 200 else (1, True))
+        stage.days.tell_together(demand)
+        stage.kept.answer.addErrback(lambda _: None)
+    assert stage.take() == []
+    stage.kept.answer, stage.kept.fields = succeed(1), {}
+    stage.tell(NOW + 2400, [], demand)
+    assert {name: ticker["c"] for name, ticker in stage.kept.fields.items()} == {"A": "11", "B": "10"}
+    stage.days.tell_together(demand)
+    *each, (_, both) = stage.take()
+    assert [(stream, mini["c"]) for stream, mini in each] == [("miniTicker@A", "11"), ("miniTicker@B", "10")]
+    assert len(both) == 2
+    stage.kept.fields = {}
+    stage.tell(NOW + 2500, [], demand)
+    assert stage.kept.fields == {}

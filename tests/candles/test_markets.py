@@ -14,6 +14,7 @@ from marketfeed.candles.markets import Markets
 from marketfeed.candles.store import Stored
 from marketfeed.model.candle_store import Row
 from marketfeed.model.candles import Dropped
+from marketfeed.redis.commands import CommandRefused
 from tests.candles.test_service import LIMITS, NOW, Store, Trades
 from tests.conftest import LogCapture
 
@@ -49,7 +50,10 @@ class Leader:
     def overtaken(self, why: Exception) -> None:
         raise AssertionError(why)
 
-    failed = overtaken
+    def failed(self, what: str, fault: Exception) -> None:
+        raise AssertionError(fault)
+
+    def works(self, what: str) -> None: ...
 
 
 class Loaded(Store):
@@ -147,3 +151,79 @@ def test_a_back_fill_with_rubbish_in_it(logged: LogCapture) -> None:
     assert known is not None
     ticker, _ = known.market.ticker(CAME) or (b"", None)
     assert [json.loads(ticker)[field] for field in "ohlcvn"] == ["5", "10", "4", "10", "12", 4]
+
+
+def test_a_time_without_a_calendar() -> None:
+    """Of an entry whose id is no time: those that have one are in no way spoilt."""
+    stage, good = Stage(), Stage()
+    stage.take({})
+    stage.markets.take("A", json.dumps({**GOOD, "t": 2, "T": None}).encode(), 10**16, b"")
+    stage.take({"t": 3, "p": "11"})
+    good.take({}, {"t": 3, "p": "11"})
+    assert stage.markets.counts == {**dict.fromkeys(Dropped.ALL, 0), "taken": 2, "too-far-ahead": 1}
+    assert stage.candle() == good.candle()
+
+
+def test_whatever_goes_wrong_with_a_trade_is_in_no_others_way(
+    monkeypatch: pytest.MonkeyPatch, logged: LogCapture
+) -> None:
+    """It is said, and counted as a bad one."""
+    stage = Stage()
+    with monkeypatch.context() as patched:
+        patched.setattr("marketfeed.candles.market.Market.take", lambda *_: 1 // 0)
+        stage.take({})
+    stage.take({"t": 2})
+    assert "internal error: ZeroDivisionError" in lines(logged)[0]
+    assert (stage.markets.counts["bad"], stage.markets.counts["taken"]) == (1, 1)
+
+
+class Refusing(Loaded):
+    """Nothing of a market is given out."""
+
+    async def load(self, market: str, since: int) -> Stored:
+        if self.refused:
+            raise CommandRefused("WRONGTYPE")
+        return self.stored
+
+
+class Patient(Leader):
+    """Who hears what fails."""
+
+    def failed(self, what: str, fault: Exception) -> None: ...
+
+
+def refusing() -> tuple[Clock, Refusing, Markets]:
+    clock, store = Clock(), Refusing()
+    store.refused = {"A"}
+    markets = Markets(clock, LIMITS, store, Patient(), None, lambda: NOW + clock.seconds())
+    assert Deferred.fromCoroutine(markets.begin(Trades())).called
+    return clock, store, markets
+
+
+def test_what_waits_for_a_market_is_bounded(monkeypatch: pytest.MonkeyPatch, logged: LogCapture) -> None:
+    """Redis does not give out where it goes on. What is too much is said and counted; the rest counts when it does."""
+    monkeypatch.setattr("marketfeed.candles.markets._MOST_WAITING", 3000)
+    clock, store, markets = refusing()
+    for _ in range(2):
+        before = markets.counts["taken"]
+        store.refused = {"A"}
+        markets.forget()
+        assert Deferred.fromCoroutine(markets.begin(Trades())).called
+        for number in range(100):
+            markets.take("A", json.dumps({**GOOD, "t": number}).encode(), CAME, b"")
+        clock.advance(2)
+        assert markets.counts["taken"] == before
+        store.refused = set()
+        clock.advance(2)
+        assert 5 < markets.counts["taken"] - before < 20
+    assert markets.counts["waiting"] == 200 - markets.counts["taken"]
+    assert lines(logged)[0].startswith("candles: a trade of A does not count, waiting: its market was not taken over")
+
+
+def test_nothing_is_left_of_who_has_no_markets_any_more() -> None:
+    """Not even a pause before the next try."""
+    clock, _, markets = refusing()
+    markets.found("A")
+    assert clock.getDelayedCalls()
+    markets.forget()
+    assert not clock.getDelayedCalls()

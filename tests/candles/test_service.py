@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pytest
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -22,7 +23,7 @@ from tests.conftest import LogCapture
 
 NOW = 1_800_000_000
 COUNT = 1200
-LIMITS = CandleLimits(prefix="", max_payload=1000, calendar=Calendar())
+LIMITS = CandleLimits(prefix="", max_payload=1000, calendar=Calendar(), keep={**KEEP, "1s": 5})
 WANTED = [b"kline_1m@A", b"kline_1m@B", b"miniTicker@A", b"!miniTicker@arr"]
 
 
@@ -50,6 +51,7 @@ class Store(CandleStore):
         self.changes: list[Change] = []
         self.of_b: Deferred[None] = Deferred()
         self.refused: set[str] = set()
+        self.answer: Deferred[None] = succeed(None)
 
     async def lead(self) -> None:
         self.number = 1
@@ -61,6 +63,8 @@ class Store(CandleStore):
         if refused := self.refused.intersection(change.market for change in changes):
             raise CommandRefused(f"WRONGTYPE {refused}")
         self.changes += changes
+        if not self.answer.called:
+            await self.answer
         if not self.of_b.called and changes[0].market == "B":
             await self.of_b
 
@@ -86,9 +90,11 @@ class Redis:
 
     def __init__(self) -> None:
         self.has_another = False
+        self.asked: list[tuple[bytes | str | int, ...]] = []
         self.fault: Exception | None = None
 
     def ask_for(self, key: bytes, *words: bytes | str | int) -> Deferred[Any]:
+        self.asked.append(words)
         if self.fault is not None:
             return fail(self.fault)
         match words[0]:
@@ -157,7 +163,7 @@ def test_nothing_is_told_before_the_past_of_all_is_written() -> None:
     candles = [data["k"] for stream, data in stage.heard if stream.startswith("kline_1m")]
     assert {each["s"] for each in candles} == {"A", "B"}
     assert all(each["T"] >= NOW * 1000 for each in candles if not each["x"])
-    assert [each for each in candles if each["n"] != each["L"] - each["f"] + 1] == []
+    assert [each for each in candles if each["n"] and each["n"] != each["L"] - each["f"] + 1] == []
     assert stage.service.counts["taken"] == 2 * COUNT + 1
     stage.end()
 
@@ -193,9 +199,11 @@ def test_a_market_that_cannot_be_written_is_in_nobodys_way(logged: LogCapture) -
         stage.run(1)
     closed = {stream for stream, data in stage.heard if stream.startswith("kline") and data["k"]["x"]}
     assert closed == {"kline_1m@B"}
-    assert "candles: Redis cannot be written to: {why}" in logged.formats()
+    assert logged.formats().count("candles: Redis cannot be written to: {why}") == 1, "it is no news again"
+    assert stage.service.fault
     stage.store.refused = set()
     stage.run(60)
+    assert not stage.service.fault
     closed_ones = [data["k"] for stream, data in stage.heard if stream == "kline_1m@A" and data["k"]["x"]]
     starts = [each["t"] for each in closed_ones]
     assert starts == list(range(starts[0], starts[0] + 60_000 * len(starts), 60_000))
@@ -216,3 +224,113 @@ def test_whatever_goes_wrong_with_the_lease_is_said_and_tried_again(logged: LogC
     assert not stage.service.is_leading
     assert logged.flush_failures(ZeroDivisionError)
     stage.end()
+
+
+def test_what_is_flat_comes_behind_what_has_closed() -> None:
+    """In the same round, but not before what has closed is written and published, however long that takes."""
+    stage = Stage()
+    stage.trades.is_reached = True
+    stage.store.of_b.callback(None)
+    stage.run(5)
+    at = (NOW + 5) * 1000
+    stage.taker.take("A", trade(COUNT + 1, at, "A"), at, b"")
+    stage.run(54)
+    stage.heard.clear()
+    stage.store.answer = Deferred()
+    stage.run(10)
+    assert [stream for stream, _ in stage.heard if stream == "kline_1m@A"] == []
+    stage.store.answer.callback(None)
+    candles = [data["k"] for stream, data in stage.heard if stream == "kline_1m@A"]
+    start = candles[0]["t"]
+    assert [(each["t"] - start, each["n"] > 0, each["x"]) for each in candles] == [
+        (0, True, True),
+        (60_000, False, False),
+    ]
+    stage.end()
+
+
+def test_who_is_overtaken_amid_a_round_says_no_more() -> None:
+    """What was being written is told if it was; all else is the next one's."""
+    stage = Stage()
+    stage.trades.is_reached = True
+    stage.store.of_b.callback(None)
+    stage.run(5)
+    at = (NOW + 5) * 1000
+    stage.taker.take("A", trade(COUNT + 1, at, "A"), at, b"")
+    stage.store.answer = Deferred()
+    stage.run(70)
+    stage.redis.has_another = True
+    stage.run(1)
+    assert not stage.service.is_leading
+    stage.heard.clear()
+    stage.redis.asked.clear()
+    stage.store.answer.callback(None)
+    assert {data["k"]["x"] for stream, data in stage.heard} <= {True, False}
+    assert [words for words in stage.redis.asked if words[0] == "HSET"] == []
+    stage.end()
+
+
+def test_what_waits_while_redis_takes_nothing_is_bounded(logged: LogCapture) -> None:
+    """One line says that the oldest of it is lost; the rest is written as soon as it can be, and there is a line the
+    next time.
+    """
+    stage = Stage()
+    stage.trades.is_reached = True
+    stage.store.of_b.callback(None)
+    stage.run(5)
+    for _each_time in range(2):
+        stage.store.refused, stage.store.changes = {"A", "B"}, []
+        for _ in range(1500):
+            at = (NOW + 5) * 1000 + int(stage.clock.seconds() * 1000)
+            stage.taker.take("A", trade(at, at, "A"), at, b"")
+            stage.clock.advance(1)
+        stage.store.refused = set()
+        stage.run(3)
+        closed = [candle for change in stage.store.changes for each, candle in change.closed if each == "1s"]
+        assert 5 <= len(closed) < 1200
+    lines = [event["log_format"] for event in logged.events]
+    assert (
+        lines.count(
+            "candles: as many wait to be written as are kept, the oldest are forgotten: first those of {market}"
+        )
+        == 2
+    )
+    assert lines.count("candles: Redis cannot be written to: {why}") == 2
+    stage.end()
+
+
+def test_who_ends_writes_what_has_come() -> None:
+    """Of channels nobody else has heard it."""
+    stage = Stage()
+    stage.trades.is_reached = True
+    stage.store.of_b.callback(None)
+    stage.run(5)
+    at = (NOW + 5) * 1000
+    stage.taker.take("A", trade(COUNT + 1, at, "A"), at, b"")
+    stage.run(2)
+    stage.store.changes.clear()
+    stage.taker.take("A", trade(COUNT + 2, at + 2000, "A"), at + 2000, b"")
+    stage.end()
+    (change,) = stage.store.changes
+    assert change.market == "A"
+    assert json.loads(change.candles)["last"][0] == COUNT + 2
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_what_came_last_cannot_be_written(logged: LogCapture, *, silent: bool) -> None:
+    """It is said, and the service ends all the same."""
+    stage = Stage()
+    stage.trades.is_reached = True
+    stage.store.of_b.callback(None)
+    stage.run(5)
+    at = (NOW + 5) * 1000
+    stage.taker.take("A", trade(COUNT + 1, at, "A"), at, b"")
+    stage.store.answer = Deferred()
+    if not silent:
+        stage.store.refused = {"A"}
+    stopped = stage.service.stopService()
+    assert stopped.called != silent
+    stage.clock.advance(5)
+    assert stopped.called
+    assert not stage.clock.getDelayedCalls()
+    assert "candles: what came last cannot be written: {why}" in logged.formats()

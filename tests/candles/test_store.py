@@ -16,6 +16,7 @@ from marketfeed.model.candle_store import CANDLE_FIELDS, KEEP, CandleKeys, Row, 
 from marketfeed.model.candles import newest_of
 from marketfeed.model.intervals import Calendar
 from marketfeed.model.kinds.kline import INTERVALS
+from marketfeed.model.statistics import DAY_MS
 from marketfeed.model.trades import Trade
 from marketfeed.redis.address import RedisAddress
 from marketfeed.redis.commands import OutOfReach
@@ -67,7 +68,7 @@ class Leader:
 
     async def take_over(self) -> None:
         self.market = Market(NAME, Calendar(), LATE)
-        self.market.load(await self.store.load(NAME, 0))
+        self.market.load(await self.store.load(NAME, NOW - DAY_MS))
 
     def take(self, sold: Sequence[Trade], until: int) -> Change:
         """What those come to that are behind the position, up to that one."""
@@ -236,8 +237,11 @@ async def test_what_is_no_minute_is_left_out(harness: Harness) -> None:
     await redis.command(
         "ZADD", key, NOW, row.to_bytes(), NOW + 60_000, b"rubbish", NOW + 120_000, row.to_bytes() + b" "
     )
-    stored = await leader.store.load(NAME, 0)
-    assert (stored.minutes, stored.left_out) == ([row], 2)
+    ahead, beside = row.flat(NOW + 2 * DAY_MS, NOW), row.flat(NOW + 1, NOW)
+    for each in (ahead, beside):
+        await redis.command("ZADD", key, each.open_time, each.to_bytes())
+    stored = await leader.store.load(NAME, NOW - DAY_MS)
+    assert (stored.minutes, stored.left_out) == ([row], 4)
 
 
 @pytest_twisted.ensureDeferred

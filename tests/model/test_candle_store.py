@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.model.candle_store import CandleKeys, Row, parse_keep, read_row, row_of, rows_in
+from marketfeed.model.candle_store import CandleKeys, Row, is_sum, parse_keep, read_row, row_of, rows_in
+from marketfeed.model.trades import EXACT
 from tests.strategies import property_test
 
 ROW = Row(60_000, "1.0", "3", "0.5", "2.00", "7.5", 119_999, "11", 4, "5", "8")
@@ -50,6 +52,8 @@ def test_the_row_of_a_publication() -> None:
 
 
 RUBBISH = [b"", b"{}", b"[]", b'[1,"2"]', b"[60000.5]", b"\xff", b'["a"' * 5000]
+RUBBISH += [ROW.to_bytes()[:-1] + b"," + b"[" * 5000]
+RUBBISH += [ROW.to_bytes().replace(b"7.5", volume) for volume in (b"7" * 400, b"0." + b"7" * 400)]
 RUBBISH += [ROW.to_bytes().replace(old, new) for old, new in ((b"0.5", b"NaN"), (b"7.5", b"much"), (b",4,", b",-4,"))]
 
 
@@ -88,3 +92,14 @@ def test_keys() -> None:
     assert keys.candles("A_B", "1M") == "md:candles:{A_B}:1M"
     assert keys.state("A_B") == "md:candles:{A_B}:state"
     assert (keys.tickers, keys.lease, keys.wanted) == ("md:candles:tickers", "md:lease:candles", "md:wanted:candles")
+
+
+def test_sums_of_kept_ones_can_be_counted_with() -> None:
+    """Whatever is kept: what was added to the largest are the smallest decimals."""
+    large, small = "9" * 350 + "." + "9" * 350, f"0.{'0' * 324}1"
+    assert is_sum(large)
+    assert is_sum(small)
+    total = Decimal(large)
+    for _ in range(2000):
+        total = EXACT.add(total, Decimal(large))
+    assert EXACT.subtract(EXACT.add(total, Decimal(small)), total) == Decimal(small)

@@ -104,13 +104,12 @@ class Kept:
         self.longer = b""
 
     def write(self) -> None:
-        for interval, candle in self.candles.closed:
+        closed, late, _ = self.candles.take_closed()
+        for interval, candle in closed:
             self.rows[interval, candle.start] = candle.row()
-        for key, candle in self.candles.late.items():
+        for key, candle in late.items():
             row = self.rows.get(key)
             self.rows[key] = candle.row() if row is None else candle.amended(row)
-        self.candles.closed.clear()
-        self.candles.late.clear()
         changed, gone = self.candles.ids.unwritten()
         self.ids |= json.loads(json.dumps(changed))
         for number in gone:
@@ -359,5 +358,81 @@ def test_what_is_no_trade(data: str) -> None:
 
 def test_why_trades_are_dropped_has_names() -> None:
     """Under which they are counted."""
-    assert set(Dropped.ALL) == {"repeated", "too-late", "too-far-ahead", "bad"}
+    assert set(Dropped.ALL) == {"repeated", "too-late", "too-far-ahead", "bad", "waiting"}
     assert msgspec.json.encode(trade(1, 2).number) == b"1"
+
+
+def test_what_nobody_writes_is_bounded() -> None:
+    """By what would be kept, and some more. What is forgotten is said, up to where and at which price."""
+    keep = {**dict.fromkeys(INTERVALS, 1000), "1s": 10, "1m": 20}
+    candles = MarketCandles(Calendar(), LATE, keep)
+    for number in range(5000):
+        time = MONTH_END + number * 1000
+        assert candles.take(trade(number, time, str(number)), time) is None
+        assert len(candles.closed) <= 10 + 20 + 5000 // 180 + 5000 // 300 * 4 + 1001
+    seconds = [candle.start for interval, candle in candles.closed if interval == "1s"]
+    until, price = candles.forgotten["1s"]
+    assert seconds == list(range(until, MONTH_END + 4_999_000, 1000))
+    assert len(seconds) >= 10
+    assert MONTH_END + int(price) * 1000 + 1000 == until
+    closed, _, forgotten = candles.take_closed()
+    minutes = [candle.start for interval, candle in closed if interval == "1m"]
+    assert len(minutes) >= 20
+    assert minutes[0] == forgotten["1m"][0]
+    assert candles.take_closed() == ([], {}, {})
+
+
+def test_late_trades_that_nobody_writes_are_bounded() -> None:
+    """The newest of their candles are those that stay."""
+    keep = {**dict.fromkeys(INTERVALS, 1000), "1s": 10, "1m": 20}
+    candles = MarketCandles(Calendar(), LATE, keep)
+    assert candles.take(trade(0, MONTH_END), MONTH_END) is None
+    for number in range(1, 3000):
+        assert candles.take(trade(number, MONTH_END - number * 1000), MONTH_END) is None
+        assert len(candles.late) < 1200
+    _, late, _ = candles.take_closed()
+    starts = {start for interval, start in late if interval == "1s"}
+    assert set(range(MONTH_END - 10_000, MONTH_END, 1000)) <= starts
+    assert candles.last is not None
+    assert candles.last.number == 0
+
+
+def test_of_ids_that_were_never_written_nothing_is_to_be_forgotten() -> None:
+    """However many there were."""
+    ids = RecentIds(1000)
+    for number in range(100_000):
+        ids.add(number)
+    changed, gone = ids.unwritten()
+    assert gone == []
+    for number in range(100_000, 200_000):
+        ids.add(number)
+    assert set(ids.unwritten()[1]) == set(changed)
+
+
+WRITTEN = {"open": None, "until": None, "run": None, "last": [1, MONTH_END, "10", "1", False]}
+CANDLE = [MONTH_END, MONTH_END + 60_000, 1, 1, "10", "10", "10", "10", "1", "10", "1", "10", 1]
+
+
+@pytest.mark.parametrize(
+    ("written", "longer"),
+    [
+        ({"last": [1, MONTH_END, "NaN", "1", False]}, {}),
+        ({"until": [MONTH_END, "much"]}, {}),
+        ({"until": [10**30, "10"]}, {}),
+        ({}, {"until": {"1m": [MONTH_END, "Infinity"]}}),
+        ({}, {"open": {"1m": [*CANDLE[:5], "NaN", *CANDLE[6:]]}}),
+        ({}, {"open": {"1m": [*CANDLE[:8], "1e9999", *CANDLE[9:]]}}),
+        ({}, {"open": {"1m": [*CANDLE[:8], "7" * 2000, *CANDLE[9:]]}}),
+        ({}, {"open": {"1m": [MONTH_END, MONTH_END, *CANDLE[2:]]}}),
+        ({}, {"open": {"1M": [MONTH_END, 10**30, *CANDLE[2:]]}}),
+    ],
+)
+def test_what_was_spoilt_is_not_gone_on_with(written: dict[str, Any], longer: dict[str, Any]) -> None:
+    """It would end in the middle of a trade, of this market or of another one."""
+    candles = MarketCandles(Calendar(), LATE)
+    good = {"open": {"1m": CANDLE}, "until": {}}
+    candles.read(msgspec.json.encode(WRITTEN), msgspec.json.encode(good), RecentIds())
+    with pytest.raises((ValueError, TypeError, ArithmeticError)):
+        candles.read(msgspec.json.encode({**WRITTEN, **written}), msgspec.json.encode({**good, **longer}), RecentIds())
+    with pytest.raises(ValueError, match="too many ids"):
+        RecentIds.of({1: [[0, 10**15]]})

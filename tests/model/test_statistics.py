@@ -154,3 +154,25 @@ def test_little_is_kept_of_each_minute() -> None:
     assert day.unwritten() == ({24: {DAY_MS: 1440}}, [])
     day.pass_time(DAY_MS + 3_600_000)
     assert day.unwritten() == ({}, [0])
+
+
+def row(minute: int, price: str, volume: str) -> Row:
+    start = MONTH_END + minute * MINUTE_MS
+    return Row(start, price, price, price, price, volume, start + MINUTE_MS - 1, volume, 1, "0", "0")
+
+
+def test_a_minute_closes_behind_others_that_were_filled_in() -> None:
+    """As after a back-fill of a time without a service: it has its place, and leaves in its turn; what was filled in of
+    itself is replaced.
+    """
+    now = MONTH_END + 30 * MINUTE_MS
+    day = DayStatistics.read([row(minute, "10", "1") for minute in (0, 2, 3, 4)], {}, None)
+    day.close(row(1, "20", "5"), 7)
+    day.close(row(2, "11", "2"), 8)
+    day.pass_time(now)
+    found = day.ticker("A", now, trade(9, now), None)
+    assert [found[name] for name in ("o", "h", "l", "v", "n")] == ["10", "20", "10", "10", 5]
+    later = MONTH_END + DAY_MS + MINUTE_MS
+    day.pass_time(later)
+    found = day.ticker("A", later, trade(9, now), None)
+    assert [found[name] for name in ("F", "o", "h", "v", "n", "x")] == [8, "11", "11", "4", 3, "20"]

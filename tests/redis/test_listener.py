@@ -256,3 +256,61 @@ def test_a_busy_server_has_not_answered() -> None:
     world = World()
     world.connect().say(busy)
     world.stop()
+
+
+def test_all_has_come_when_a_later_question_is_answered() -> None:
+    """On the same link: what was published before has come by then. However many want to know, one PING at a time."""
+    world = World()
+    connection = world.subscribe()
+    ends: list[tuple[str, bool]] = []
+
+    def catch_up(name: str) -> None:
+        world.listener.catch_up().addCallback(lambda has: ends.append((name, has)))
+
+    catch_up("one")
+    assert connection.asked() == [(b"PING",)]
+    catch_up("two")
+    catch_up("three")
+    assert (connection.asked(), ends) == ([], [])
+    connection.say(resp([b"message", b"trade@A", b"1"]) + resp([b"pong", b""]))
+    assert ends == [("one", True)]
+    connection.answer(b"-BUSY Redis is busy running a script.\r\n")
+    assert ends == [("one", True)]
+    world.clock.advance(ASK_SECONDS)
+    connection.answer(resp([b"pong", b""]))
+    assert ends[1:] == [("two", True), ("three", True)]
+    world.stop()
+
+
+@pytest.mark.parametrize("answer", [None, b"-NOPERM no\r\n", b"-BUSY a script is running\r\n"])
+def test_nobody_knows_whether_all_has_come(answer: bytes | None) -> None:
+    """The link is lost first, or its server does not answer the question, or there is none."""
+    world = World()
+    connection = world.subscribe()
+    ends: list[bool] = []
+    for _ in range(2):
+        world.listener.catch_up().addCallback(ends.append)
+    if answer is None:
+        connection.cut()
+    else:
+        connection.say(answer)
+    stop(world.listener, world.clock)
+    world.listener.catch_up().addCallback(ends.append)
+    assert ends == [False] * 3
+
+
+def test_an_answer_says_no_more_than_was_asked() -> None:
+    """Not even while two questions are under way: ours, and that of the link's keeper."""
+    world = World()
+    connection = world.subscribe()
+    world.clock.advance(ASK_SECONDS)
+    world.clock.advance(QUIET_SECONDS)
+    assert connection.asked() == [(b"PING",), (b"PING",)]
+    connection.say(resp([b"pong", b""]))
+    link = world.listener.link
+    assert link is not None
+    assert link.good_at == pytest.approx(ASK_SECONDS)
+    world.clock.advance(ASK_SECONDS)
+    connection.say(resp([b"pong", b""]))
+    assert link.good_at == pytest.approx(ASK_SECONDS + QUIET_SECONDS)
+    world.stop()
