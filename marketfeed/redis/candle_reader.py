@@ -26,6 +26,9 @@ __all__ = ["CandleReader"]
 _Day = Mapping[str, bytes]
 _FRESH_SECONDS = 1.0
 _REMEMBERED = 10_000
+_PORTION = 100
+_LOOKED_AT = 2000
+"""Entries, of which somebody has put there some that are no candles."""
 _OF_A_DAY = ("p", "P", "w", "x", "Q", "o", "h", "l", "v", "q", "O", "C", "F", "L", "n")
 _tickers = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -116,23 +119,19 @@ class CandleReader:
         self, market: str, interval: str, newest: Row, start: int | None, last: int, limit: int
     ) -> list[Row]:
         calendar, key = self._calendar, self._keys.candles(market, interval)
-        first = calendar.before(interval, last, limit - 1)
-        if start is not None:
-            first = calendar.start(interval, start)
-            first = first if first == start else calendar.next(interval, first)
-        before = rows_in(await self._range("ZREVRANGEBYSCORE", key, f"({first}", "-inf", 1))
-        if not before:
-            following = rows_in(await self._range("ZRANGEBYSCORE", key, first, "+inf", 1))
-            first = max(first, following[0].open_time if following else newest.open_time)
+        first = calendar.before(interval, last, limit - 1) if start is None else self._begins_from(interval, start)
+        present = await self._first_row("ZREVRANGEBYSCORE", key, f"({first}", "-inf")
+        if present is None:
+            following = await self._first_row("ZRANGEBYSCORE", key, first, newest.open_time)
+            first = max(first, self._begins_from(interval, (following or newest).open_time))
         until = first
         for _ in range(limit - 1):
             if until >= last:
                 break
             until = calendar.next(interval, until)
-        kept = {row.open_time: row for row in rows_in(await self._range("ZRANGEBYSCORE", key, first, until, -1))}
+        kept = {row.open_time: row for row in rows_in(await self._range("ZRANGEBYSCORE", key, first, until, 0, -1))}
         kept[newest.open_time] = newest
         filled: list[Row] = []
-        present = before[0] if before else None
         while first <= min(until, last):
             following_start = calendar.next(interval, first)
             row = kept.get(first)
@@ -144,8 +143,24 @@ class CandleReader:
             first = following_start
         return filled
 
-    async def _range(self, command: str, key: str, first: int | str, last: int | str, count: int) -> list[Any]:
-        words = (command, key, first, last, "WITHSCORES", "LIMIT", 0, count)
+    def _begins_from(self, interval: str, time: int) -> int:
+        """When the first period begins that begins at `time` or later."""
+        start = self._calendar.start(interval, time)
+        return start if start == time else self._calendar.next(interval, start)
+
+    async def _first_row(self, command: str, key: str, first: int | str, last: int | str) -> Row | None:
+        """The first candle of a range, behind whatever is none, as far as it is looked for."""
+        at, count = 0, 1
+        while at < _LOOKED_AT:
+            found = await self._range(command, key, first, last, at, count)
+            rows = rows_in(found)
+            if rows or len(found) < 2 * count:
+                return rows[0] if rows else None
+            at, count = at + count, _PORTION
+        return None
+
+    async def _range(self, command: str, key: str, first: int | str, last: int | str, at: int, count: int) -> list[Any]:
+        words = (command, key, first, last, "WITHSCORES", "LIMIT", at, count)
         found: list[Any] = await self._commands.ask_for(key.encode(), *words)
         return found
 

@@ -35,7 +35,7 @@ class Kept:
 
     def __init__(
         self,
-        rows: Mapping[int, Row] = MappingProxyType({}),
+        rows: Mapping[int, Row | bytes] = MappingProxyType({}),
         state: Sequence[bytes | None] = (None, None),
         tickers: Mapping[str, Any] = MappingProxyType({}),
         interval: str = "1m",
@@ -79,19 +79,20 @@ class Kept:
                 return succeed(self._tickers.get(str(market)))
             case "HGETALL", ["p:candles:tickers"]:
                 return succeed([word for name, ticker in self._tickers.items() for word in (name.encode(), ticker)])
-            case "ZRANGEBYSCORE", [key, first, last, "WITHSCORES", "LIMIT", 0, count] if key == self._key:
-                end = float("inf") if last == "+inf" else float(last)
-                found = [(start, row) for start, row in self._rows if float(first) <= start <= end]
-                return succeed(_with_scores(found if count == -1 else found[: int(count)]))
-            case "ZREVRANGEBYSCORE", [key, str(first), "-inf", "WITHSCORES", "LIMIT", 0, 1] if key == self._key:
+            case "ZRANGEBYSCORE", [key, first, last, "WITHSCORES", "LIMIT", at, count] if key == self._key:
+                found = [(start, row) for start, row in self._rows if float(first) <= start <= float(last)]
+                return succeed(_with_scores(found if count == -1 else found[at : at + count]))
+            case "ZREVRANGEBYSCORE", [key, str(first), "-inf", "WITHSCORES", "LIMIT", at, count] if key == self._key:
                 assert first.startswith("(")
                 found = [(start, row) for start, row in self._rows if start < float(first[1:])]
-                return succeed(_with_scores(found[-1:]))
+                return succeed(_with_scores(found[::-1][at : at + count]))
         raise AssertionError(words)
 
 
-def _with_scores(found: list[tuple[int, Row]]) -> list[bytes]:
-    return [word for start, row in found for word in (row.to_bytes(), str(start).encode())]
+def _with_scores(found: Sequence[tuple[int, Row | bytes]]) -> list[bytes]:
+    return [
+        word for start, row in found for word in (row.to_bytes() if isinstance(row, Row) else row, str(start).encode())
+    ]
 
 
 def reader(kept: Kept, now: int = BEGIN) -> CandleReader:
@@ -304,3 +305,31 @@ def test_what_was_read_a_while_ago() -> None:
     for late, _ in list(kept.waiting):
         late.errback(OutOfReach("away"))
     assert reads.of("A")["h"] == b'"1"'
+
+
+def day_row(time: int) -> Row:
+    return Row(time, "5", "6", "4", "5", "10", time + 86_399_999, "50", 3, "1", "5")
+
+
+@pytest.mark.parametrize("start", [0, BEGIN - 5 * 86_400_000, None])
+def test_rubbish_hides_no_candle(start: int | None) -> None:
+    """However it stands before them, and between them; what is far ahead does not either."""
+    day = 86_400_000
+    rubbish = {1000 + number: b"rubbish" for number in range(250)} | {BEGIN - 2 * day + 1: b"[]", 10**17: b"?"}
+    rows: dict[int, Row | bytes] = {**rubbish, BEGIN - 3 * day: day_row(BEGIN - 3 * day), 10**18: day_row(10**18)}
+    kept = Kept(rows, state(BEGIN + 5, "7", BEGIN + 5, Calendar()), interval="1d")
+    found = answer(reader(kept, BEGIN + 5).klines("A", "1d", start, None, 1000))
+    assert [row.open_time for row in found] == [BEGIN - 3 * day, BEGIN - 2 * day, BEGIN - day, BEGIN]
+    assert [row.trades for row in found] == [3, 0, 0, 1]
+
+
+@pytest.mark.parametrize("start", [0, None])
+def test_days_that_began_at_another_time(start: int | None) -> None:
+    """As those do that were kept before `--day-offset` was changed: they are left out, and what is open is there."""
+    day, before = 86_400_000, 19_800_000
+    rows = {BEGIN - days * day - before: day_row(BEGIN - days * day - before) for days in (3, 2)}
+    kept = Kept(rows, state(BEGIN + 5, "7", BEGIN + 5, Calendar()), interval="1d")
+    found = answer(reader(kept, BEGIN + 5).klines("A", "1d", start, None, 1000))
+    assert [row.open_time for row in found][-1] == BEGIN
+    assert found[-1].trades == 1
+    assert {row.open_time % day for row in found} == {0}
