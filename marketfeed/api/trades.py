@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -56,6 +56,16 @@ class Past(Protocol):
 
 class _Away(Exception):
     """The past is out of reach."""
+
+
+class _Page(NamedTuple):
+    """Publications that had not been seen: when the first and the last came, and which trades they are, each with when
+    it came.
+    """
+
+    first: int
+    last: int
+    trades: list[tuple[int, Trade]]
 
 
 def row(trade: Trade) -> dict[str, Any]:
@@ -173,11 +183,11 @@ class Trades:
         seen: set[str] = set()
         at = min(time + _LAG, _EVER)
         for _ in range(_ROUNDS):
-            found = _read(await self._past.last_until(stream, at, _MOST if seen else limit, _MOST_BYTES), seen)
-            if not found:
+            page = _read(await self._past.last_until(stream, at, _MOST if seen else limit, _MOST_BYTES), seen)
+            if page is None:
                 break
-            trades = [trade for _, trade in found if trade.time <= time] + trades
-            at = found[0][0]
+            trades = [trade for _, trade in page.trades if trade.time <= time] + trades
+            at = page.first
             if len(trades) >= limit:
                 break
         return trades[-limit:]
@@ -195,28 +205,30 @@ class Trades:
         trades: list[Trade] = []
         seen: set[str] = set()
         for _ in range(_ROUNDS):
-            found = _read(await self._past.first_from(stream, at, _MOST, _MOST_BYTES), seen)
-            trades += [trade for _, trade in found if is_wanted(trade)]
-            if not found or len(trades) >= limit or found[-1][0] > latest:
+            page = _read(await self._past.first_from(stream, at, _MOST, _MOST_BYTES), seen)
+            if page is None:
                 break
-            at = found[-1][0]
+            trades += [trade for _, trade in page.trades if is_wanted(trade)]
+            if len(trades) >= limit or page.last > latest:
+                break
+            at = page.last
         return trades[:limit]
 
     async def _from_id(self, stream: StreamName, first: int, limit: int) -> list[Trade]:
         """The first ones of this id or a higher one."""
         oldest = _read(await self._past.first_from(stream, 0, 1, _MOST_BYTES), set())
         newest = _read(await self._past.last_until(stream, _EVER, 1, _MOST_BYTES), set())
-        if not oldest or not newest or newest[-1][1].number < first:
+        if oldest is None or newest is None or _is_older(newest, first):
             return []
-        low, high = oldest[0][0], newest[-1][0]
-        if oldest[0][1].number < first:
+        low, high = oldest.first, newest.last
+        if _is_older(oldest, first) or not oldest.trades:
             for _ in range(_HALVINGS):
                 if high - low < 2:
                     break
                 middle = (low + high) // 2
-                found = _read(await self._past.first_from(stream, middle, 1, _MOST_BYTES), set())
-                if found and found[0][1].number < first:
-                    low = max(middle, min(found[0][0], high - 1))
+                page = _read(await self._past.first_from(stream, middle, 1, _MOST_BYTES), set())
+                if page is not None and _is_older(page, first):
+                    low = max(middle, min(page.first, high - 1))
                 else:
                     high = middle
         return await self._forward(stream, low, _EVER, limit, lambda trade: trade.number >= first)
@@ -227,10 +239,18 @@ def _write(trades: list[Trade], *, is_aggregate: bool) -> bytes:
     return _encode([write(trade) for trade in trades])
 
 
-def _read(found: list[Dated] | None, seen: set[str]) -> list[tuple[int, Trade]]:
-    """The trades among publications that were not seen, with when they came, oldest first. Raises `_Away`."""
+def _is_older(page: _Page, number: int) -> bool:
+    """Its newest trade, where it has one, is older than the one of this id."""
+    return bool(page.trades) and page.trades[-1][1].number < number
+
+
+def _read(found: list[Dated] | None, seen: set[str]) -> _Page | None:
+    """Publications, oldest first, but for those that were seen. None: there are no others. Raises `_Away`."""
     if found is None:
         raise _Away
     fresh = [dated for dated in found if dated.offset not in seen]
+    if not fresh:
+        return None
     seen.update(dated.offset for dated in fresh)
-    return [(dated.at, trade) for dated in fresh if (trade := trade_in(dated)) is not None]
+    trades = [(dated.at, trade) for dated in fresh if (trade := trade_in(dated)) is not None]
+    return _Page(fresh[0].at, fresh[-1].at, trades)

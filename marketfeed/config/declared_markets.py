@@ -68,6 +68,7 @@ def _check_aliases(markets: tuple[Market, ...], path: str) -> None:
     for market in markets:
         if not market.alias:
             continue
-        other = taken.setdefault(market.alias.upper(), f"the alias of {market.name}")
-        if other != f"the alias of {market.name}":
+        own = f"the alias of {market.name}"
+        other = taken.setdefault(market.alias.upper(), own)
+        if other not in (own, market.name) or market.alias == market.name:
             raise BadSetting(f"markets.{market.name} in {path}: alias: expected another one; it is {other} already")

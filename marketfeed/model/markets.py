@@ -44,8 +44,11 @@ class Markets:
 
     def __init__(self, markets: Iterable[Market] = ()) -> None:
         self._by_name = {market.name: market for market in markets}
-        self.aliases: Mapping[str, str] = {each.alias: each.name for each in self if each.alias}
-        """The other spellings, each with the market that it stands for."""
+        self.aliases: Mapping[str, str] = {
+            spelling: each.name for each in self if each.alias for spelling in (each.alias, each.alias.upper())
+        }
+        """The other spellings, each with the market that it stands for. One in small letters is there in capital ones
+        as well, which a name that begins with the market stands for, ``tatainr@trade``."""
 
     def __iter__(self) -> Iterator[Market]:
         return iter(self._by_name.values())

@@ -137,6 +137,14 @@ class TestWhich:
         assert ids(ask(past, "&limit=9999")) == list(range(1001, 2001))
         assert ids(ask(past, "&limit=2", aggregates=True)) == [1999, 2000]
 
+    @pytest.mark.parametrize("query", ["&fromId=1", "&startTime=0", "&endTime=9999", ""])
+    def test_behind_more_than_a_page_of_what_is_no_trade(self, query: str) -> None:
+        """As at an engine that was repaired."""
+        rubbish = [Dated(f"{number}-1", number, b"{}") for number in range(2500)]
+        for at in (-1, 1500, 3000):
+            past = FakePast(*rubbish[: at + 1], published(1, max(at, 0)), *rubbish[at + 1 :])
+            assert ids(ask(past, query, aggregates=bool(query))) == [1]
+
     @pytest.mark.parametrize("query", ["&fromId=1&startTime=1", "&fromId=1&endTime=1", "&startTime=2&endTime=1"])
     def test_what_does_not_go_together(self, query: str) -> None:
         assert ask(FakePast(), query, aggregates=True).text == str(BAD_COMBINATION)
@@ -193,7 +201,7 @@ class TestWhich:
 
     @property_test
     @given(
-        st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 3), st.integers(-900, 4900)), max_size=60),
+        st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 4), st.integers(-900, 4900)), max_size=60),
         st.sampled_from(("fromId", "startTime", "endTime", "both")),
         st.integers(0, 40_000),
         st.integers(0, 20_000),
@@ -202,12 +210,18 @@ class TestWhich:
     def test_against_a_reference(
         self, steps: list[tuple[int, int, int]], by: str, value: int, length: int, limit: int
     ) -> None:
-        """Ids rise, times of arrival do not fall, and the engine's time is a little before or behind these."""
-        at, number, entries = 1_000_000, 0, []
+        """Ids rise, times of arrival do not fall, the engine's time is a little before or behind these, and some are no
+        trades.
+        """
+        at, number, entries, times = 1_000_000, 0, [], {}
         for pause, more, lag in steps:
             at, number = at + pause, number + 1 + more
-            entries.append(published(number, at, T=at - lag))
-        times = {number: json.loads(entry.data)["T"] for entry in entries for number in [json.loads(entry.data)["t"]]}
+            entry = published(number, at, T=at - lag)
+            if more < 4:
+                times[number] = at - lag
+            else:
+                entry = Dated(entry.offset, at, b"{}")
+            entries.append(entry)
         begin = 1_000_000 + value
         if by == "fromId":
             query, wanted = f"&fromId={value // 400}", [each for each in times if each >= value // 400][:limit]

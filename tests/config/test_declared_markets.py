@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from marketfeed.config.declared_kinds import BadSetting
 from marketfeed.config.declared_markets import read_markets
 from marketfeed.config.settings import changed, load
-from marketfeed.model.markets import Market
+from marketfeed.model.markets import Market, Markets
+from marketfeed.model.streams import StreamKinds
 from tests.strategies import property_test
 
 DECIMAL = 'expected a decimal above 0, in quotes and without exponent, as "0.05"'
@@ -39,6 +40,14 @@ def test_all_of_it(tmp_path: Path) -> None:
     assert changed(settings)["[markets]"] == "declared"
 
 
+def test_a_market_in_small_letters(tmp_path: Path) -> None:
+    """As clients for Binance spell it."""
+    file = tmp_path / "marketfeed.toml"
+    file.write_text('[markets.tata_inr]\nalias = "TATA_INR"')
+    markets = Markets(load({"config": str(file)}, {}).markets)
+    assert StreamKinds(aliases=markets.aliases).parse("tata_inr@trade").market == "tata_inr"
+
+
 @pytest.mark.parametrize(
     ("tables", "fault"),
     [
@@ -59,7 +68,7 @@ def test_all_of_it(tmp_path: Path) -> None:
         ],
         ({"A": {"min_quantity": "1"}}, "markets.A in f: min_quantity: expected together with quantity_step"),
         ({"A": {"status": "open"}}, "markets.A in f: status: expected TRADING or HALT or BREAK"),
-        ({"A": {"alias": "a"}}, "markets.A in f: alias: expected another one; it is A already"),
+        ({"A": {"alias": "A"}}, "markets.A in f: alias: expected another one; it is A already"),
         ({"A": {}, "B": {"alias": "a"}}, "markets.B in f: alias: expected another one; it is A already"),
         (
             {"A": {"alias": "X"}, "B": {"alias": "x"}},
