@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-
 from marketfeed import __version__
 from marketfeed.wire.close_codes import CLOSE_REASONS
 from marketfeed.wire.messages import ErrorCode, Expiring, Gap, Quality, ServerShutdown

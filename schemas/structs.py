@@ -1,4 +1,4 @@
-"""The messages and answers of the wire contract as Structs (docs/protocol.md), those besides that the daemon itself has.
+"""The messages and answers of the wire contract as Structs (docs/protocol.md), besides those that the daemon has.
 
 1. What an engine writes may have further fields, which are passed on: those Structs are `Open`. All others are whole.
 2. Times are in ms since 1970; decimals are texts, and where the engine's own bytes are passed on, perhaps numbers.
@@ -18,10 +18,10 @@ from marketfeed.wire.messages import ErrorCode
 
 __all__ = [
     "ANSWERS",
+    "METHODS",
     "Error",
     "HouseError",
     "HouseReply",
-    "METHODS",
     "Open",
     "Publication",
     "Reply",
@@ -62,9 +62,9 @@ class EngineDepth(Open):
     e: Literal["depth", "depthUpdate"]
     a: list[tuple[Written, Written]]
     b: list[tuple[Written, Written]]
-    U: int | None | Unset = UNSET
-    u: int | None | Unset = UNSET
-    snapshot: bool | None | Unset = UNSET
+    U: int | Unset | None = UNSET
+    u: int | Unset | None = UNSET
+    snapshot: bool | Unset | None = UNSET
 
 
 class EngineTicker(Open):
@@ -93,7 +93,7 @@ class Depth(Open):
     u: int
     a: list[tuple[Decimal, Decimal]]
     b: list[tuple[Decimal, Decimal]]
-    snapshot: bool | None | Unset = UNSET
+    snapshot: bool | Unset | None = UNSET
 
 
 class Ticker(Open):
@@ -228,8 +228,8 @@ class Subscribe(_Request, tag="SUBSCRIBE"):
     """`since`: offsets, by stream, behind which to go on; `rewind`: how many of the last publications come first."""
 
     params: list[str]
-    since: dict[str, str] | None | Unset = UNSET
-    rewind: Count | None | Unset = UNSET
+    since: dict[str, str] | Unset | None = UNSET
+    rewind: Count | Unset | None = UNSET
 
 
 class Unsubscribe(_Request, tag="UNSUBSCRIBE"):
