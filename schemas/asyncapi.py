@@ -48,12 +48,12 @@ def messages(channel: str) -> dict[str, Any]:
     found: dict[str, Any] = {f"request{each.__name__}": each for each in METHODS}
     results = {"Done": None, "List": list[str], "Bool": bool, "History": list[structs.Past], "Pong": Literal["PONG"]}
     for name, result in results.items():
-        found[f"reply{name}"] = (HouseReply if is_house else Reply)[result]  # type: ignore[index]
+        found[f"reply{name}"] = (HouseReply if is_house else Reply)[result]
     found["error"] = HouseError if is_house else Error
     data = {**(_OF_ENGINE if is_house else _MADE_GOOD), **_MADE}
     data |= {f"event{each.__name__}": each for each in _EVENTS}
     for name, kind in data.items():
-        found[name] = Publication[kind]
+        found[name] = Publication[kind]  # type: ignore[valid-type]
         if not is_house:
             found[f"{name}Data"] = kind
     return found

@@ -24,6 +24,7 @@ _REF = "#/components/schemas/"
 def components(types: Sequence[Any], *, strict: bool = False) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A schema for each of the types, and those that they refer to, by name."""
     found, named = msgspec.json.schema_components(types, ref_template=_REF + "{name}")
+    assert len({_plain(name) for name in named}) == len(named), "two Structs of one name"
     every = {_plain(name): _renamed(schema) for name, schema in sorted(named.items(), key=lambda item: _plain(item[0]))}
     if strict:
         has_more = {each.__name__ for each in _below(Open)}
@@ -48,7 +49,11 @@ def draft_07(schema: Any) -> Any:
 
 
 def _below(base: type) -> list[type]:
-    return [base, *(each for below in base.__subclasses__() for each in _below(below))]
+    found: list[type] = [base]
+    below: type
+    for below in base.__subclasses__():
+        found += _below(below)
+    return found
 
 
 def _plain(name: str) -> str:

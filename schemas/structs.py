@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -27,7 +27,8 @@ __all__ = [
     "Reply",
 ]
 
-UNSET, Unset = msgspec.UNSET, msgspec.UnsetType
+UNSET = msgspec.UNSET
+Unset: TypeAlias = msgspec.UnsetType
 T = TypeVar("T")
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[str, msgspec.Meta(max_length=36)] | None
 Market = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -304,7 +305,7 @@ class Reply(msgspec.Struct, Generic[T]):
     rewound: dict[str, int] | Unset = UNSET
 
 
-class _HouseReply(Reply[T], Generic[T], tag_field="e", tag="reply"):
+class ReplyData(Reply[T], Generic[T], tag_field="e", tag="reply"):
     """The answer to a request that succeeded."""
 
 
@@ -312,7 +313,7 @@ class HouseReply(msgspec.Struct, Generic[T]):
     """The answer to a request that succeeded, in an envelope."""
 
     stream: Literal["!reply"]
-    data: _HouseReply[T]
+    data: ReplyData[T]
 
 
 Code = Literal[0, 1, 2, 3, 4, 5, 6, 7]
@@ -333,7 +334,7 @@ class Error(msgspec.Struct):
     id: Id | Unset = UNSET
 
 
-class _HouseFault(Fault, tag_field="e", tag="error"):
+class FaultData(Fault, tag_field="e", tag="error"):
     """`code` is for programs, `msg` for people."""
 
     id: Id | Unset = UNSET
@@ -343,7 +344,7 @@ class HouseError(msgspec.Struct):
     """The answer to a request that failed, in an envelope."""
 
     stream: Literal["!error"]
-    data: _HouseFault
+    data: FaultData
 
 
 # Answers of REST.

@@ -15,7 +15,7 @@ from schemas.json_schema import components
 from schemas.structs import ANSWERS, Refusal
 from tests.docs_runner import Number, read_message
 
-__all__ = ["KINDS", "fault_of_answer", "fault_of_message", "fault_of_request"]
+__all__ = ["KINDS", "channel_of", "fault_of_answer", "fault_of_message", "fault_of_request"]
 
 KINDS = {
     "trade": "trade",
@@ -36,6 +36,11 @@ _EVENTS = ("gap", "quality", "serverShutdown", "expiring")
 
 class _Part(dict[str, Any]):
     """An object of which a part is shown."""
+
+
+def channel_of(path: str) -> str:
+    """The channel that a client is on who has connected to this path."""
+    return {"": HOUSE, "stream": "combined"}.get(path.partition("?")[0].split("/")[1], "raw")
 
 
 def fault_of_message(text: str, channel: str, *, is_engines: bool = False) -> str | None:

@@ -18,7 +18,7 @@ from marketfeed.model.kinds import BUILT_IN
 from schemas.asyncapi import HOUSE
 from schemas.write import DOCUMENTS, text
 from tests.docs_runner import ROOT, Block, blocks, steps
-from tests.schemas.contract import KINDS, fault_of_answer, fault_of_message, fault_of_request
+from tests.schemas.contract import KINDS, channel_of, fault_of_answer, fault_of_message, fault_of_request
 
 SPECIFICATION = "@asyncapi/specs@6.11.1"
 _BAD_REQUEST = (0, 1, 2, 3)
@@ -119,10 +119,6 @@ def objects(value: Any) -> Iterator[dict[str, Any]]:
         yield value
     for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from objects(each)
-
-
-def channel_of(path: str) -> str:
-    return {"": HOUSE, "stream": "combined"}.get(path.partition("?")[0].split("/")[1], "raw")
 
 
 def bad_request(written: str) -> str | None:
