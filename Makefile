@@ -13,7 +13,7 @@ CLIENTS ?= yes
 COVERAGE_FLOOR = 85
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check fuzz faults bench pictures docs constraints clean env-demo env-dev env-clients
+.PHONY: help run dev test check fuzz faults bench pictures schemas docs constraints clean env-demo env-dev env-clients
 # Two goals at once, as in `make -j run test`, would set up the same directory twice.
 .NOTPARALLEL:
 
@@ -68,6 +68,9 @@ pictures: env-dev ## the pictures in docs/images anew: the plots of docs/scaling
 	@env/bin/python -m benchmarks.simulate
 	@PICTURES=docs/images env/bin/python -m pytest -n 0 tests/system/test_status_page.py $(ARGS)
 
+schemas: env-dev ## docs/asyncapi.yaml and docs/openapi.yaml anew, the contract for programs
+	@env/bin/python -m schemas.write
+
 docs: env-dev ## the documentation as a site, in build/docs
 	@env/bin/mkdocs build --quiet $(ARGS)
 
@@ -77,7 +80,7 @@ constraints: ## write constraints.txt, the versions that env/ is set up with: th
 clean: ## remove everything that the goals above made, env/ included
 	@rm -rf env build dist marketfeed.egg-info twisted/plugins/dropin.cache .coverage .coverage.* .hypothesis
 	@rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache benchmarks/peers/node_modules
-	@find benchmarks marketfeed tests twisted -name __pycache__ -prune -exec rm -rf {} +
+	@find benchmarks marketfeed schemas tests twisted -name __pycache__ -prune -exec rm -rf {} +
 
 env-demo env-dev:
 	@$(possible)sh tools/virtualenv install $(@:env-%=%)

@@ -41,6 +41,7 @@ __all__ = [
     "ROOT",
     "Block",
     "Moments",
+    "Number",
     "Step",
     "Table",
     "anchors",

@@ -2,6 +2,7 @@
 
 1. Every step is waited for, and nothing else: what is on its way when a transcript ends is found, and fails it.
 2. A failure names the line of the document.
+3. What the daemon really sends is as docs/asyncapi.yaml and docs/openapi.yaml say, whole, and nothing besides.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from twisted.internet.threads import deferToThread
 from marketfeed.model.streams import BadStreamName, StreamKinds
 from tests.docs_runner import Block, Moments, Step, blocks, matches, read_message, steps
 from tests.redis_servers.cluster import RedisCluster
+from tests.schemas.contract import channel_of, fault_of_answer, fault_of_message
 from tests.system.harness import DEADLINE, Client, DaemonProcess, Harness, Redis, RedisServer, trade
 
 __all__ = ["TOKEN_KEY", "UPGRADE", "Stage", "needs_its_own_stage", "scenes"]
@@ -62,7 +64,9 @@ class Stage:
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
         self._daemon: DaemonProcess | None = None
+        self._options: list[str] = []
         self._clients: dict[str, Client] = {}
+        self._channels: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
         self._moments = Moments()
         self._is_down = False
@@ -169,7 +173,7 @@ class Stage:
     # The daemon's side.
 
     async def _start_daemon(self, step: Step) -> None:
-        options = shlex.split(self._here(step.rest))
+        options = self._options = shlex.split(self._here(step.rest))
         for index, word in enumerate(options):
             url = urlsplit(word)
             if url.scheme == "redis-cluster":
@@ -214,6 +218,10 @@ class Stage:
         is_json = expected.startswith(("{", "[", "…"))
         same = matches(read_message(expected), read_message(got), self._moments) if is_json else got == expected
         assert (str(status), same) == (expected_status, True), f"answered with {status} {got}"
+        path = step.rest.partition("?")[0]
+        if step.verb == "get" and path.startswith("/api/v3/"):
+            fault = fault_of_answer(got, path.removeprefix("/api/v3/"), status)
+            assert fault is None, f"answered with {got}: {fault}"
 
     async def _connect(self, step: Step, headers: dict[str, str]) -> None:
         assert step.actor not in self._clients, "there is a client of this name"
@@ -221,6 +229,7 @@ class Stage:
         protocols = [name.strip() for name in offered.split(",") if name.strip()]
         daemon = await self._running()
         self._clients[step.actor] = await self._harness.client(daemon, step.rest, headers=headers, protocols=protocols)
+        self._channels[step.actor] = channel_of(step.rest)
         wanted = _named(step.rest)
         await self._harness.eventually(lambda: self._has(wanted))
 
@@ -236,6 +245,10 @@ class Stage:
     async def _expect(self, step: Step) -> None:
         got = (await self._clients[step.actor].next_bytes()).decode()
         assert matches(read_message(step.rest), read_message(got), self._moments), f"got {got}"
+        if "warn" not in self._options:
+            is_engines = "engine" in self._options
+            fault = fault_of_message(got, self._channels[step.actor], is_engines=is_engines)
+            assert fault is None, f"got {got}: {fault}"
 
     async def _hang_up(self, step: Step) -> None:
         client = self._clients.pop(step.actor)

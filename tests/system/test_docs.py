@@ -23,7 +23,7 @@ from marketfeed.access.tokens import TokenVerifier
 from marketfeed.commands.recording.format import Begin, End, Publication, read_records, write_record
 from marketfeed.config.options import OPTIONS
 from tests.clients.bots import package_of
-from tests.docs_runner import DOCUMENTS, Block, blocks, commands, inline_code, is_for_the_machine
+from tests.docs_runner import DOCUMENTS, ROOT, Block, blocks, commands, inline_code, is_for_the_machine
 from tests.programs import find
 from tests.system.admin_port import ADMIN, AdminPort
 from tests.system.docs_machine import Engine, Machine
@@ -318,6 +318,8 @@ def start_program(block: Block, harness: Harness, port: int) -> Process:
     run = interpreter(block.kind)
     if run is None:
         pytest.skip("needs Node 20.10 or later")
+    if "docs/" in block.text and not (harness.directory / "docs").exists():
+        (harness.directory / "docs").symlink_to(ROOT / "docs")
     program = harness.directory / "program"
     program.write_text(block.text.replace("localhost", "127.0.0.1").replace("8080", str(port)), encoding="utf-8")
     return harness.spawn([*run, str(program)])
