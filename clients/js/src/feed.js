@@ -358,9 +358,10 @@ export class MarketFeed {
       this.#ended(new FeedError('dead', `a request was not answered within ${unanswered} ms`));
       return;
     }
-    if (this.#isHeard) {
+    const isHeard = this.#isHeard;
+    this.#isHeard = false;
+    if (isHeard && (this.#signs || quiet < pingInterval)) {
       this.#signs = 0;
-      this.#isHeard = false;
       pause = Math.min(pingInterval, Math.max(GRACE, pingInterval - quiet));
     } else if (this.#signs === 0) {
       this.#signs = 1;
@@ -390,6 +391,7 @@ export class MarketFeed {
 
   /** The attempt or the connection is over. @param {FeedError} error */
   #ended(error) {
+    if (this.#state === 'closed') return;
     const lasted = this.#state === 'open' ? this.#environment.now() - this.#openedAt : 0;
     this.#let();
     if (error.final) {

@@ -144,11 +144,11 @@ describe('a connection', () => {
     assert.equal(socket.asked('UNSUBSCRIBE').length, 1);
     assert.equal(socket.asked('SUBSCRIBE').length, 1);
     socket.publish(A, trade(1), 'x-1'); // of the earlier one
-    socket.answer();
+    socket.reply(socket.asked('UNSUBSCRIBE')[0].id);
     await settled();
     assert.equal(socket.asked('SUBSCRIBE').length, 2);
     socket.publish(A, trade(2), 'x-2'); // before the reply
-    socket.answer();
+    socket.reply(socket.asked('SUBSCRIBE')[1].id);
     socket.publish(A, trade(3), 'x-3');
     assert.deepEqual(heard, [3]);
   });
@@ -371,12 +371,11 @@ describe('reconnecting', () => {
     const heard = [];
     feed.on(A, ({ t }) => heard.push(t));
     const first = await world.connect();
-    const { onmessage, onclose } = first;
     first.drop();
     await world.pass(world.next);
     await world.connect({ recovered: { [A]: true } });
-    onmessage({ data: JSON.stringify({ stream: A, data: trade(9) }) });
-    onclose({ code: 1002 });
+    first.publish(A, trade(9), 'x-9');
+    first.drop(1002);
     world.socket.publish(A, trade(1), 'x-1');
     assert.equal(first.onmessage, null);
     assert.equal(feed.state, 'open');
