@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 const [client, url, ...streams] = process.argv.slice(2);
 const { EVENTS, MarketFeed } = await import(client);
 const { WebSocket } = createRequire(client)('ws');
-const feed = new MarketFeed(url, { WebSocket, backoffBase: 20, backoffMost: 200, environment: {} });
+const feed = new MarketFeed(url, { WebSocket, backoffBase: 20, backoffMost: 200 });
 const say = (line) => console.log(JSON.stringify(line));
 
 for (const name of EVENTS) {
