@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 
 from tests.javascript.places import CLIENT, needs_node
@@ -155,3 +157,68 @@ async def test_a_daemon_is_restarted(harness: Harness) -> None:
     assert told(client, "reconnecting")[0]["hinted"]
     assert told(client, "gap") == []
     assert all(event["recovered"] for event in told(client, "recovered"))
+
+
+README = (CLIENT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```js\n(.+?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=["first", "node", "book"])
+@pytest_twisted.ensureDeferred
+async def test_examples_do_what_they_are_shown_for(example: str, harness: Harness) -> None:
+    """Each prints what is published, of its market. Where Node has no WebSocket it gets one before."""
+    server = await harness.redis()
+    redis = await server.connect()
+    daemon = await harness.daemon(redis=server)
+    program = harness.directory / "program.mjs"
+    text = example.replace("localhost:8080", f"127.0.0.1:{daemon.port}")
+    for name, path in (
+        ("marketfeed/book", "src/book.js"),
+        ("marketfeed", "src/index.js"),
+        ("ws", "node_modules/ws/wrapper.mjs"),
+    ):
+        text = text.replace(f"from '{name}'", f"from '{CLIENT / path}'")
+    socket = f"import {{ WebSocket as Socket }} from '{CLIENT / 'node_modules/ws/wrapper.mjs'}'\n"
+    socket += "globalThis.WebSocket ??= Socket\n"
+    program.write_text(socket + text, encoding="utf-8")
+    node = shutil.which("node")
+    assert node is not None
+    process = harness.spawn([node, str(program)])
+
+    async def is_printed() -> bool:
+        await redis.publish(A, trade())
+        await redis.publish(D, depth(1, 1, snapshot=True))
+        return any(
+            re.search(r"TATA_INR (1000\.50 10|live \[ \[ '1\.00', '1' \] \] \[\])", line) for line in process.lines.all
+        )
+
+    await harness.eventually(is_printed)
+    assert not any("Error" in line for line in process.lines.all)
+
+
+def test_the_page_names_everything() -> None:
+    """Options, events, states and kinds of errors have their rows, and no others are there."""
+    rows = {heading: re.findall(r"^\| `(.+?)` +\|", part, re.MULTILINE) for heading, part in sections(README)}
+    source = {path.name: path.read_text(encoding="utf-8") for path in (CLIENT / "src").glob("*.js")}
+    events = re.search(r"EVENTS = .+?\[(.+?)\]\)", source["feed.js"], re.DOTALL)
+    assert events is not None
+    assert sorted(rows["Events"]) == sorted(re.findall(r"'(\w+)'", events[1]))
+    options = re.findall(r"@property \{.+\} \[(\w+)\]", source["types.js"].partition("The options of a feed")[2])
+    assert sorted(rows["Options"]) == sorted(options)
+    kinds = re.search(r"@typedef \{(.+)\} ErrorKind", source["errors.js"])
+    assert kinds is not None
+    named = {kind for row in rows["Errors"] for kind in row.split("`, `")}
+    assert named == set(re.findall(r"'([\w-]+)'", kinds[1]))
+    states = re.search(r"@typedef \{(.+)\} State\b", source["types.js"])
+    assert states is not None
+    assert rows["States"] == re.findall(r"'(\w+)'", states[1])
+
+
+def sections(text: str) -> list[tuple[str, str]]:
+    """Headings, and what stands under each."""
+    return re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+
+
+def test_links_of_the_page_lead_somewhere() -> None:
+    for link in re.findall(r"\]\(([^)\s#]*)(?:#[^)]*)?\)", README):
+        assert not link or (CLIENT / link).is_file(), link
