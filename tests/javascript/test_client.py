@@ -20,6 +20,7 @@ pytestmark = needs_node
 A = "trade@TATA_INR"
 D = "depth@TATA_INR"
 DRIVER = Path(__file__).parent / "driver.mjs"
+_PATIENT = ("--linger", "600")  # a client that is away for long, on a busy machine, is still missed
 
 
 def start(harness: Harness, port: int, *streams: str) -> Process:
@@ -43,7 +44,7 @@ def numbers(client: Process) -> list[int]:
 async def behind_a_door(harness: Harness, server: RedisServer, *options: str) -> tuple[DaemonProcess, Forwarder]:
     """A daemon, and a way to it that can be cut."""
     path = str(harness.directory / "daemon")
-    daemon = await harness.daemon("--port", f"unix:{path}", *options, redis=server, wait=False)
+    daemon = await harness.daemon("--port", f"unix:{path}", *_PATIENT, *options, redis=server, wait=False)
     await daemon.expect(r"redis: connected")
     return daemon, Forwarder(harness, path)
 
