@@ -130,8 +130,8 @@ export class Session {
   drop(subscription) {
     if (this.#wanted.get(subscription.stream) !== subscription) return;
     this.#wanted.delete(subscription.stream);
-    this.#end(subscription);
-    this.#fresh.delete(subscription);
+    this.#ask(subscription);
+    this.#fresh.delete(subscription); // and whatever is still answered is about nothing that is asked or live
   }
 
   /**

@@ -359,6 +359,37 @@ describe('what the server refuses', () => {
     assert.deepEqual(told('error'), []);
   });
 
+  test('what nobody wants any more when it is refused is not asked for again, and nothing is told of it', async () => {
+    for (const code of [2, 5, 7]) {
+      const stops = [feed.on(A, () => {}), feed.on(B, () => {})];
+      const socket = await world.connect();
+      socket.drop();
+      await world.pass(world.next);
+      await settled();
+      world.socket.open();
+      const { id } = last(world.socket, 'SUBSCRIBE');
+      for (const stop of stops) stop();
+      await settled();
+      world.socket.refuse(id, code);
+      await settled();
+      assert.equal(world.socket.asked('SUBSCRIBE').length, 1, `${code}`);
+      assert.deepEqual(told('error').filter(({ kind }) => kind === 'refused'), []);
+      world.socket.drop();
+      await world.pass(world.next);
+    }
+  });
+
+  test('a stream that is given up amid what was missed is told no more', async () => {
+    const stop = feed.on(A, () => {});
+    const first = await world.connect();
+    first.publish(A, trade(1), 'x-1');
+    const socket = await again();
+    socket.reply(last(socket, 'SUBSCRIBE').id, { recovered: { [A]: true } });
+    stop();
+    socket.reply(last(socket, 'PING').id, { result: 'PONG' });
+    assert.deepEqual(log, []);
+  });
+
   test('a connection that ends during the pause', async () => {
     feed.on(A, () => {});
     const socket = await world.connect();
