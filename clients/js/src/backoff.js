@@ -43,7 +43,6 @@ export class Backoff {
    * @param {number} [hint] What the server asked for.
    */
   pause(hint) {
-    if (hint !== undefined) return hint;
-    return Math.round(this.#random() * Math.min(this.#most, this.#base * 2 ** (Math.max(this.#failures, 1) - 1)));
+    return hint ?? Math.round(this.#random() * Math.min(this.#most, this.#base * 2 ** (Math.max(this.#failures, 1) - 1)));
   }
 }

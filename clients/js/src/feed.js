@@ -68,8 +68,6 @@ export class MarketFeed {
   #error;
   /** @type {Map<string, readonly Entry[]>} */
   #listeners = new Map();
-  /** @type {Map<string, Subscription>} */
-  #subscriptions = new Map();
   /** @type {Set<Queue<any>>} */
   #queues = new Set();
   /** @type {Socket | null} */
@@ -165,7 +163,6 @@ export class MarketFeed {
       };
     }
     const subscription = this.#session.want(name, rewind);
-    this.#subscriptions.set(name, subscription);
     subscription.entries = [...subscription.entries, entry];
     this.#flushSoon();
     return () => {
@@ -173,7 +170,6 @@ export class MarketFeed {
       entry.isActive = false;
       subscription.entries = without(subscription.entries, entry);
       if (subscription.entries.length || this.#state === 'closed') return;
-      this.#subscriptions.delete(name);
       this.#session.drop(subscription);
       this.#flushSoon();
     };
@@ -429,8 +425,7 @@ export class MarketFeed {
     this.#unwatch();
     this.frames.clear();
     this.#error = error;
-    for (const { entries } of this.#subscriptions.values()) for (const entry of entries) entry.isActive = false;
-    this.#subscriptions.clear();
+    for (const { entries } of this.#session.subscriptions) for (const entry of entries) entry.isActive = false;
     this.#become('closed');
     if (error) this.#emit('error', error);
     for (const queue of this.#queues) queue.finish(error);

@@ -94,9 +94,9 @@ export class Session {
     this.#port = port;
   }
 
-  /** Whether the server has answered on the present connection. */
-  get isReady() {
-    return this.#isReady;
+  /** All that is wanted. */
+  get subscriptions() {
+    return this.#wanted.values();
   }
 
   /** When the oldest request without an answer was sent, in ms since 1970. */
