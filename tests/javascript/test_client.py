@@ -164,17 +164,22 @@ README = (CLIENT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```js\n(.+?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=["first", "node", "book"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=["first", "node", "book", "rest"])
 @pytest_twisted.ensureDeferred
 async def test_examples_do_what_they_are_shown_for(example: str, harness: Harness) -> None:
     """Each prints what is published, of its market. Where Node has no WebSocket it gets one before."""
     server = await harness.redis()
     redis = await server.connect()
     daemon = await harness.daemon(redis=server)
+    before = await harness.client(daemon)
+    await before.subscribe(A)
+    await redis.publish(A, trade())
+    await before.next()
     program = harness.directory / "program.mjs"
     text = example.replace("localhost:8080", f"127.0.0.1:{daemon.port}")
     for name, path in (
         ("marketfeed/book", "src/book.js"),
+        ("marketfeed/rest", "src/rest.js"),
         ("marketfeed", "src/index.js"),
         ("ws", "node_modules/ws/wrapper.mjs"),
     ):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import marketfeed
+from tests.docs_runner import ROOT
 from tests.javascript.places import CLIENT, needs_node
 from tests.programs import printed
 
@@ -52,6 +53,10 @@ def test_it_is_small(package: Path) -> None:
 def test_checkers_of_packages_find_nothing(package: Path) -> None:
     assert "All good!" in run(package, "npx", "--no-install", "publint", "--strict")
     run(package, "npx", "--no-install", "attw", "--pack", ".", "--profile", "esm-only")
+
+
+def test_its_licence_is_the_projects(package: Path) -> None:
+    assert (package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
 def test_it_needs_nothing_and_is_of_this_version(package: Path) -> None:

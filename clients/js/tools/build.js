@@ -1,6 +1,6 @@
 // Makes dist/: each entry as one minified module with a source map, and the declarations of TypeScript.
 //
-// 1. dist/book.js imports dist/marketfeed.js, so that a page which uses both has the core once.
+// 1. The other entries import dist/marketfeed.js, so that a page which uses several has the core once.
 // 2. What is too large is not built: 6 KB gzipped without the book, 8 KB with it.
 
 import { execFileSync } from 'node:child_process';
@@ -45,6 +45,7 @@ export async function sizeOf(entry) {
 rmSync(DIST, { recursive: true, force: true });
 await bundle('index.js', `${DIST}/marketfeed.js`);
 await bundle('book.js', `${DIST}/book.js`, [core]);
+await bundle('rest.js', `${DIST}/rest.js`, [core]);
 execFileSync(process.execPath, [`${ROOT}node_modules/typescript/bin/tsc`, '--project', `${ROOT}tools/declarations.json`], { stdio: 'inherit' });
 for (const [name, entry] of [['core', 'index.js'], ['withBook', 'book.js']]) {
   const size = await sizeOf(entry);
