@@ -245,18 +245,14 @@ export class Session {
 
   /** A message has come. @param {string} text */
   message(text) {
-    let message;
     try {
-      message = JSON.parse(text);
+      const message = JSON.parse(text);
+      const subscription = this.#wanted.get(message.stream);
+      if (subscription) this.#take(subscription, message);
+      else if (message.stream.startsWith('!')) this.#control(message.data);
     } catch (cause) {
-      this.#port.fail(new FeedError('protocol', 'the server sent what is not JSON', { cause }));
-      return;
+      this.#port.fail(new FeedError('protocol', 'the server sent what is no message of the path /', { cause }));
     }
-    const subscription = this.#wanted.get(message?.stream);
-    if (subscription) this.#take(subscription, message);
-    else if (typeof message?.stream !== 'string' || typeof message.data !== 'object') {
-      this.#port.fail(new FeedError('protocol', 'the server sent a message without stream and data: is the path / ?'));
-    } else if (message.stream[0] === '!') this.#control(message.data);
   }
 
   // Publications.

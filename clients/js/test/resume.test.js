@@ -422,7 +422,8 @@ describe('what the server refuses', () => {
   });
 
   test('a server without offsets, or that says what is no message, is no marketfeed', async () => {
-    for (const bad of ['{', '[]', 'null', '1', '{"stream":1}', '{"stream":"!reply"}', '{"result":null,"id":1}']) {
+    for (const bad of ['{', '[]', 'null', '1', '{"stream":1}', '{"stream":"!reply"}', '{"result":null,"id":1}',
+      '{"stream":"!gap","data":null}', '{"stream":"!gap","data":{"e":"gap"}}', '{"stream":"!quality","data":{"e":"quality"}}']) {
       const socket = await world.connect();
       socket.receive(bad);
       assert.deepEqual(told('error'), [{ kind: 'protocol', final: false }], bad);
