@@ -79,7 +79,7 @@ constraints: ## write constraints.txt, the versions that env/ is set up with: th
 
 clean: ## remove everything that the goals above made, env/ included
 	@rm -rf env build dist marketfeed.egg-info twisted/plugins/dropin.cache .coverage .coverage.* .hypothesis
-	@rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache benchmarks/peers/node_modules
+	@rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache benchmarks/peers/node_modules clients/js/node_modules clients/js/dist
 	@find benchmarks marketfeed schemas tests twisted -name __pycache__ -prune -exec rm -rf {} +
 
 env-demo env-dev:

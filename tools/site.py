@@ -15,6 +15,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parent.parent
 _LINK = re.compile(r"(\]\s*)\(([^)\s#:]+)((?:#[^)\s]*)?)\)")
 _PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+_ELSEWHERE = {"README.md": "index.md", "clients/js/README.md": "javascript.md"}
+"""Pages that lie outside of docs/ under other names."""
 _TEXT = (".md", ".yml", ".yaml", ".cfg", ".conf", ".service", ".socket", ".json", ".toml", ".py", ".txt")
 
 
@@ -25,6 +27,8 @@ def on_files(files: Files, config: Any) -> Files:
     for name in _PAGES:
         text = _LINK.sub(_from_readme, (ROOT / name).read_text(encoding="utf-8"))
         files.append(File.generated(config, name, content=text))
+    client = (ROOT / "clients" / "js" / "README.md").read_text(encoding="utf-8")
+    files.append(File.generated(config, "javascript.md", content=_LINK.sub(_from_client, client)))
     files.remove(next(file for file in files if file.src_uri == "package.md"))
     for path in sorted(_shown()):
         files.append(File.generated(config, f"files/{path}", abs_src_path=str(ROOT / path)))
@@ -33,7 +37,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Links that leave docs/ lead to where `on_files` has put what they are to."""
-    if page.file.src_uri in ("index.md", *_PAGES):
+    if page.file.src_uri in (*_ELSEWHERE.values(), *_PAGES):
         return markdown
     depth = page.file.src_uri.count("/")
     return _LINK.sub(lambda link: _mended(link, depth), markdown)
@@ -49,7 +53,7 @@ def _mended(link: re.Match[str], depth: int) -> str:
 
 
 def _index(path: str) -> str:
-    return "index.md" if path == "README.md" else f"files/{path}"
+    return _ELSEWHERE.get(path) or f"files/{path}"
 
 
 def _from_readme(link: re.Match[str]) -> str:
@@ -61,6 +65,11 @@ def _from_readme(link: re.Match[str]) -> str:
     return f"{link[1]}({target}{link[3]})"
 
 
+def _from_client(link: re.Match[str]) -> str:
+    target = posixpath.normpath(posixpath.join("clients/js", link[2]))
+    return f"{link[1]}({target.removeprefix('docs/') if target.startswith('docs/') else _index(target)}{link[3]})"
+
+
 def _shown() -> set[str]:
     """Files outside of docs/ that some page links to."""
     shown = set()
@@ -70,6 +79,6 @@ def _shown() -> set[str]:
             path = (page.parent / target).resolve()
             if path.is_file() and not path.is_relative_to(ROOT / "docs") and path.is_relative_to(ROOT):
                 name = path.relative_to(ROOT).as_posix()
-                if name not in ("README.md", *_PAGES):
+                if name not in (*_ELSEWHERE, *_PAGES):
                     shown.add(name)
     return shown
