@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, succeed
@@ -23,6 +23,7 @@ from twisted.internet.task import deferLater
 from marketfeed.boundaries import Clock
 from marketfeed.candles.days import Days
 from marketfeed.candles.demand import Demand
+from marketfeed.candles.held import HeldPublications, Publisher
 from marketfeed.candles.klines import Publication
 from marketfeed.candles.lease import LOOK_SECONDS, Lease
 from marketfeed.candles.market import Market
@@ -33,18 +34,11 @@ from marketfeed.model.candle_store import WANTED_SECONDS, CandleKeys
 from marketfeed.redis.commands import CommandFault, CommandRefused, KeyedCommands, OutOfReach
 from marketfeed.runtime.logs import Log
 
-__all__ = ["CandleService", "Publisher"]
+__all__ = ["CandleService"]
 
 _ROUND_SECONDS = 0.25
 _LAST_SECONDS = 2.0
 """For so long the end of the service waits until all is written."""
-
-
-class Publisher(Protocol):
-    """What publishes, in order; what cannot be published is dropped."""
-
-    def publish(self, batch: list[tuple[str, bytes]]) -> None:
-        """(channel, payload) pairs."""
 
 
 class CandleService(MultiService):
@@ -72,7 +66,7 @@ class CandleService(MultiService):
         self._commands = commands
         self._store = store
         self._lease = lease
-        self._publisher = publisher
+        self._held = HeldPublications(clock, publisher)
         self._lead = lead
         self._now = now
         self._keys = CandleKeys(limits.prefix)
@@ -155,6 +149,7 @@ class CandleService(MultiService):
         await self._stepping_down
         if self._has_begun:
             await self._write_the_rest()
+        self._held.release()
         await self._step_down()
         await self._lease.give_up()
         await MultiService.stopService(self)
@@ -207,6 +202,7 @@ class CandleService(MultiService):
         self._faults.clear()
         self._markets.forget()
         self._days.forget()
+        self._held.forget()  # who leads next publishes what has closed once more
         if trades is not None:
             await cast(Any, trades).disownServiceParent()
 
@@ -230,6 +226,7 @@ class CandleService(MultiService):
     # What is due.
 
     async def _round(self) -> None:
+        self._held.look()
         trades = self._trades
         if trades is None or not self._has_begun:
             return
@@ -342,7 +339,7 @@ class CandleService(MultiService):
     def publish(self, publications: Sequence[Publication]) -> None:
         """See `Leader`."""
         if publications:
-            self._publisher.publish([(self._prefix + stream, data) for stream, data in publications])
+            self._held.publish([(self._prefix + stream, data) for stream, data in publications])
 
     def _ms(self) -> int:
         return int(self._now() * 1000)

@@ -113,6 +113,8 @@ class Redis:
 class Stage:
     """A service, and what it publishes."""
 
+    ready = True
+
     def __init__(self) -> None:
         self.clock = Clock()
         self.redis, self.store, self.trades = Redis(), Store(), Trades()
@@ -208,6 +210,25 @@ def test_a_market_that_cannot_be_written_is_in_nobodys_way(logged: LogCapture) -
     starts = [each["t"] for each in closed_ones]
     assert starts == list(range(starts[0], starts[0] + 60_000 * len(starts), 60_000))
     assert closed_ones[0]["L"] == COUNT + 2
+    stage.end()
+
+
+def test_what_closes_while_only_the_publisher_is_away_is_published_later() -> None:
+    """As after a restart of Redis, to which links come back one by one."""
+    stage = Stage()
+    stage.trades.is_reached = True
+    stage.store.of_b.callback(None)
+    stage.run(5)
+    at = (NOW + 5) * 1000
+    stage.taker.take("A", trade(COUNT + 1, at, "A"), at, b"")
+    stage.run(54)
+    stage.heard.clear()
+    stage.ready, written = False, len(stage.store.changes)
+    stage.run(8)
+    assert (stage.heard, len(stage.store.changes) > written) == ([], True)
+    stage.ready = True
+    stage.run(0.25)
+    assert [data["k"]["t"] for stream, data in stage.heard if stream == "kline_1m@A" and data["k"]["x"]] == [NOW * 1000]
     stage.end()
 
 
