@@ -210,7 +210,7 @@ export class Chart {
       context.stroke();
     });
     context.restore();
-    this.#present(context, tones, plot, all.at(-1), y);
+    this.#present(context, tones, plot, all.at(-1), { y, floor });
     this.#cross(context, tones, plot, view, all, averages, { y, price, floor });
     context.strokeStyle = tones.line;
     context.lineWidth = 1;
@@ -266,14 +266,17 @@ export class Chart {
     }
   }
 
-  /** The last price, as a line and a tag. */
-  #present(context, tones, plot, { o, c }, y) {
-    const at = Math.min(plot.bottom - 8, Math.max(8, y(c)));
+  /** The last price, as a line and a tag; the tag alone, at the edge, where it is out of what is seen. */
+  #present(context, tones, plot, { o, c }, { y, floor }) {
+    const there = y(c);
+    const at = Math.min(floor, Math.max(12, there));
     const colour = c < o ? tones.down : tones.up;
-    context.strokeStyle = colour;
-    context.setLineDash([3, 3]);
-    line(context, 0, Math.round(at) + 0.5, plot.right, Math.round(at) + 0.5);
-    context.setLineDash([]);
+    if (at === there) {
+      context.strokeStyle = colour;
+      context.setLineDash([3, 3]);
+      line(context, 0, Math.round(at) + 0.5, plot.right, Math.round(at) + 0.5);
+      context.setLineDash([]);
+    }
     tag(context, colour, tones.panel, fixed(c, this.#digits), plot.right + 1, at, plot.width - plot.right - 2);
   }
 

@@ -55,9 +55,10 @@ export class ConnectionPanel {
   }
 
   #heard(at, isPast) {
-    this.#count += 1;
     this.#heardAt = Date.now();
-    if (typeof at === 'number' && !isPast) this.#delays.push(this.#heardAt - at);
+    if (isPast) return;
+    this.#count += 1;
+    if (typeof at === 'number') this.#delays.push(this.#heardAt - at);
   }
 
   #state(state, previous) {
@@ -149,7 +150,7 @@ export class ConnectionPanel {
       $('pill').dataset.level = level;
       say($('pill-text'), pill);
     }
-    const recent = this.#slots.slice(-10);
+    const recent = this.#slots.slice(-10).filter((slot) => !slot.isOut);
     const rate = recent.reduce((sum, slot) => sum + slot.count, 0) / (Math.max(1, recent.length) * (SLOT / 1000));
     const delay = this.#delay && now - this.#delay.at < RECENT ? `, ${Math.round(this.#delay.ms)} ms behind the engine` : '';
     const isOpen = feed.state === 'open';

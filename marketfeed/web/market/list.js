@@ -112,6 +112,9 @@ export class MarketList {
   select(name) {
     for (const [each, { button }] of this.#rows) {
       button.setAttribute('aria-pressed', String(each === name));
+      if (each !== name) continue;
+      const [strip, item] = [$('market-list'), button.parentElement];
+      strip.scrollLeft = item.offsetLeft - strip.offsetLeft - (strip.clientWidth - item.offsetWidth) / 2;
     }
   }
 
