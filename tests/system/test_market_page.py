@@ -49,8 +49,10 @@ REMEMBER = """() => {
     };
     new MutationObserver(keep).observe(document.getElementById('ladder'), { attributeFilter: ['data-update'] });
 }"""
-WIDE = """() => [...document.querySelectorAll('body *')].filter((node) => !node.closest('#market-list, .unseen, .side, #trades')
-    && node.getClientRects().length && node.getBoundingClientRect().right > innerWidth + 1).map((node) => node.outerHTML)"""
+# What sticks out of the window, but for what is scrolled or hidden on purpose.
+WIDE = """() => [...document.querySelectorAll('body *')].filter((node) => node.getClientRects().length
+    && !node.closest('#market-list, .unseen, .side, #trades')
+    && node.getBoundingClientRect().right > innerWidth + 1).map((node) => node.outerHTML)"""
 
 
 class Market:
