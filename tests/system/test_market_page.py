@@ -124,11 +124,11 @@ async def test_a_connection_that_is_cut_misses_nothing(harness: Harness) -> None
 
     def look(page: Page) -> tuple[str, str, int]:
         page.get_by_role("button", name="Cut my connection").click()
-        page.wait_for_function("document.getElementById('words').textContent.startsWith('Cut off')")
+        page.wait_for_function("() => document.getElementById('words').textContent.startsWith('Cut off')")
         assert page.get_by_role("button", name="Cut my connection").is_disabled()
         pill = page.locator("#pill").inner_text()
-        page.wait_for_function("/[(][1-9]/.test(document.getElementById('verdict').textContent)")
-        page.wait_for_function("document.querySelector('#trades .recovered')")
+        page.wait_for_function("() => /[(][1-9]/.test(document.getElementById('verdict').textContent)")
+        page.wait_for_function("() => document.querySelector('#trades .recovered')")
         page.wait_for_function(FULL)
         recovered = page.locator("#trades .recovered").count()
         return pill, page.locator("#verdict").inner_text(), recovered
@@ -158,7 +158,7 @@ async def test_it_gets_over_a_restart_of_the_daemon(harness: Harness) -> None:
         page.wait_for_function(FULL)
         took = time.monotonic() - began
         page.evaluate(REMEMBER)
-        page.wait_for_function("shown.size > 1")
+        page.wait_for_function("() => shown.size > 1")
         newest = page.evaluate("Math.max(...shown.keys())")
         assert newest <= market.depth()["lastUpdateId"]
         assert page.evaluate("window.isTheSame")
@@ -240,11 +240,11 @@ async def test_it_is_worked_with(harness: Harness) -> None:
 
     def look(page: Page) -> None:
         page.locator("#market-list button", has_text="BTC").click()
-        page.wait_for_function("document.getElementById('name').textContent === 'BTC/INR'")
+        page.wait_for_function("() => document.getElementById('name').textContent === 'BTC/INR'")
         page.wait_for_function(FULL)
         assert page.url.endswith("#BTC_INR")
         page.get_by_role("button", name="5m", exact=True).click()
-        page.wait_for_function("Number(document.getElementById('chart').dataset.candles) > 60")
+        page.wait_for_function("() => Number(document.getElementById('chart').dataset.candles) > 60")
         newest = page.locator("#legend").get_attribute("data-time")
         page.locator("#candles").focus()
         for key in ("ArrowLeft", "ArrowLeft", "Shift+ArrowLeft", "+", "-"):
@@ -280,7 +280,7 @@ async def test_pictures(harness: Harness) -> None:
         page.set_viewport_size({"width": 1600, "height": 900})
         page.wait_for_timeout(40_000)
         page.get_by_role("button", name="Cut my connection").click()
-        page.wait_for_function("/[(][1-9]/.test(document.getElementById('verdict').textContent)")
+        page.wait_for_function("() => /[(][1-9]/.test(document.getElementById('verdict').textContent)")
         page.wait_for_timeout(6000)
         for width, height in ((1600, 900), (400, 860)):
             for scheme in ("dark", "light"):
