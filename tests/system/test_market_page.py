@@ -202,7 +202,7 @@ async def test_its_memory_does_not_grow(harness: Harness) -> None:
             session.send("HeapProfiler.collectGarbage")
             return int(session.send("Runtime.getHeapUsage")["usedSize"])
 
-        flood(page, 3)
+        flood(page, 10)  # until all code is compiled, and every list as long as it may be
         before = used()
         flood(page, _SECONDS)
         return before, used()
