@@ -152,7 +152,7 @@ export class ConnectionPanel {
     }
     const recent = this.#slots.slice(-10).filter((slot) => !slot.isOut);
     const rate = recent.reduce((sum, slot) => sum + slot.count, 0) / (Math.max(1, recent.length) * (SLOT / 1000));
-    const delay = this.#delay && now - this.#delay.at < RECENT ? `, ${Math.round(this.#delay.ms)} ms behind the engine` : '';
+    const delay = this.#delay && now - this.#delay.at < RECENT ? `, ${Math.round(this.#delay.ms)} ms behind` : '';
     const isOpen = feed.state === 'open';
     say($('figures'), isOpen ? `${grouped(Math.round(rate))} messages a second${delay}` : this.#since(now));
     $('cut').disabled = !isOpen;

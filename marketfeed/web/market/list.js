@@ -80,6 +80,7 @@ class Row {
 /** `markets`: as `data.markets` gives them. `select` is called with a name; `changed` with what is new of a market. */
 export class MarketList {
   #rows = new Map();
+  #selected = null;
 
   constructor(markets, { select, changed }) {
     for (const market of markets) {
@@ -89,6 +90,7 @@ export class MarketList {
       item.append(row.button);
       $('market-list').append(item);
     }
+    new ResizeObserver(() => this.#reveal()).observe($('market-list'));
     this.refresh();
     feed.batch('!miniTicker@arr', (batch) => {
       for (const day of batch.flat()) {
@@ -112,10 +114,16 @@ export class MarketList {
   select(name) {
     for (const [each, { button }] of this.#rows) {
       button.setAttribute('aria-pressed', String(each === name));
-      if (each !== name) continue;
-      const [strip, item] = [$('market-list'), button.parentElement];
-      strip.scrollLeft = item.offsetLeft - strip.offsetLeft - (strip.clientWidth - item.offsetWidth) / 2;
+      if (each === name) this.#selected = button.parentElement;
     }
+    this.#reveal();
+  }
+
+  /** On a phone the list is a strip: bring the market that is shown into its middle. */
+  #reveal() {
+    if (this.#selected === null) return;
+    const strip = $('market-list');
+    strip.scrollLeft = this.#selected.offsetLeft - strip.offsetLeft - (strip.clientWidth - this.#selected.offsetWidth) / 2;
   }
 
   draw() {
