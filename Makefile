@@ -35,7 +35,7 @@ help: ## list the goals
 	@echo 'make GOAL [PORT=8080] [HOST=0.0.0.0] [PYTHON=python3.12] [ARGS="further arguments of the daemon, or of pytest"]'
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 10
 
-run: env-demo ## the daemon with its own server and a simulated market, on PORT; Ctrl-C ends it
+run: env-demo ## the daemon with its own server and a simulated market, and a page of it, on PORT; Ctrl-C ends it
 	@exec $(demo)
 
 dev: env-dev ## the same, started anew whenever a file of marketfeed/ changes
@@ -54,19 +54,20 @@ check: env-dev env-clients ## all that a change must pass: format, lint, types, 
 fuzz: env-dev ## the tests that throw any bytes at it, for some minutes; ARGS="-k Handshakes" for some of them
 	@env/bin/python -m pytest --hypothesis-profile=fuzz tests/websocket/test_fuzz.py $(ARGS)
 
-faults: env-dev env-clients ## a million publications amid a hundred faults, of one server and of several, and of books, a rolling restart, and a stalled candle service
-	@FAULTS=1000000,100,200 BOOKS=1000000,50 ROLL=2000,20 CLIENT_BOOKS=100000 STALL=60 \
+faults: env-dev env-clients ## a million publications amid a hundred faults, of one server and of several, and of books, a rolling restart, a stalled candle service, and the market page
+	@FAULTS=1000000,100,200 BOOKS=1000000,50 ROLL=2000,20 CLIENT_BOOKS=100000 STALL=60 PAGE=600 \
 		env/bin/python -m pytest -n 0 -s tests/system/test_faults.py tests/system/test_losses.py \
 		tests/system/test_group_faults.py tests/system/test_books.py tests/deploy/test_rolling_restart.py \
 		tests/clients/test_python_binance.py tests/clients/test_ccxt.py \
-		tests/system/test_candles_stalled.py $(ARGS)
+		tests/system/test_candles_stalled.py tests/system/test_market_page.py $(ARGS)
 
 bench: env-demo ## measure it beside other servers, for some minutes, into docs/benchmarks.md; ARGS="--quick" for a glance
 	@env/bin/python -m benchmarks.run $(ARGS)
 
-pictures: env-dev ## the pictures in docs/images anew: the plots of docs/scaling.md, and with a Chromium the status page
+pictures: env-dev ## the pictures in docs/images anew: the plots of docs/scaling.md, and with a Chromium the status page and the market page
 	@env/bin/python -m benchmarks.simulate
-	@PICTURES=docs/images env/bin/python -m pytest -n 0 tests/system/test_status_page.py $(ARGS)
+	@PICTURES=docs/images env/bin/python -m pytest -n 0 tests/system/test_status_page.py \
+		tests/system/test_market_page.py $(ARGS)
 
 schemas: env-dev ## docs/asyncapi.yaml and docs/openapi.yaml anew, the contract for programs
 	@env/bin/python -m schemas.write

@@ -19,6 +19,7 @@ from marketfeed.access.refusals import Refusals
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.health import Health
 from marketfeed.api.listing import Listing
+from marketfeed.api.market_page import market_files, market_page
 from marketfeed.api.metrics import Parts
 from marketfeed.api.routes import plain_answers, rest_answers
 from marketfeed.config.settings import Settings, changed
@@ -101,10 +102,13 @@ def build(
     )
     assert feed.candles is not None
     rest = rest_answers(hub, feed.candles, kinds, listing, time.time, lambda: admission.rest.rate)
+    plain = plain_answers(admission, rest, lambda: health.is_ready)
+    if given.demo:
+        plain |= market_files()
     handshakes = Handshakes(
         reactor,
         admission,
-        Router(kinds, plain_answers(admission, rest, lambda: health.is_ready)),
+        Router(kinds, plain, market_page if given.demo else None),
         compression=settings.compression,
         most=most,
         refusals=refusals,

@@ -75,7 +75,8 @@ class Report(Service):
             command = os.path.join(os.path.dirname(sys.argv[0]), "marketfeed")
             url = f"ws://localhost:{port}"
             self.log.info(
-                "A simulated market is open. In another terminal:\n"
+                "A simulated market is open: http://localhost:{port}/\n"
+                "In another terminal:\n"
                 "  {command} watch {url} trade@TATA_INR ticker@TATA_INR depth@TATA_INR\n"
                 "or in a browser's console, on the page http://localhost:{port}/healthz:\n"
                 "  new WebSocket('{url}/stream?streams=trade@TATA_INR').onmessage = m => console.log(m.data)\n"

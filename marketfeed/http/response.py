@@ -13,6 +13,8 @@ import msgspec
 
 __all__ = ["Response"]
 
+_WITHOUT_BODY = (204, 304)
+
 
 class Response(msgspec.Struct, frozen=True):
     """An answer in plain HTTP.
@@ -41,11 +43,12 @@ class Response(msgspec.Struct, frozen=True):
 
         `kept`: the seconds for which the connection then waits for another request; 0: it ends.
         """
-        body = b"" if self.status == 204 else self.json or self.text.encode() + b"\n"
+        has_body = self.status not in _WITHOUT_BODY
+        body = b"" if not has_body else self.json or self.text.encode() + b"\n"
         media = "application/json" if self.json else self.media
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in self.headers]
-        if self.status != 204:
+        if has_body:
             lines += [f"Content-Type: {media}", f"Content-Length: {len(body)}"]
         lines.append(f"Cache-Control: {self.cache}")
         lines += ["Connection: keep-alive", f"Keep-Alive: timeout={kept}"] if kept else ["Connection: close"]

@@ -2,7 +2,8 @@
 
 1. A plain answer is a function, in a table by path: of `api/routes.py`. It is asked for GET and HEAD alike.
 2. OPTIONS is answered here with the methods that there are, unless the answer comes later, and says more.
-3. A path of a WebSocket that names a bad stream is refused, whether an upgrade was asked for or not.
+3. Whoever opens `/` in a browser may get a page; everybody else is answered as if there were none.
+4. A path of a WebSocket that names a bad stream is refused, whether an upgrade was asked for or not.
 """
 
 from __future__ import annotations
@@ -49,16 +50,28 @@ PlainAnswer = Callable[[Head, str | None], Response | LateResponse]
 
 
 class Router:
-    """Routes the requests of this process. `plain`: what is answered without a WebSocket, by path."""
+    """Routes the requests of this process. `plain`: what is answered without a WebSocket, by path; `front`: answers
+    who asks for `/` with a page, or with None where the request is for something else.
+    """
 
-    def __init__(self, kinds: StreamKinds, plain: Mapping[str, PlainAnswer]) -> None:
+    def __init__(
+        self,
+        kinds: StreamKinds,
+        plain: Mapping[str, PlainAnswer],
+        front: Callable[[Head], Response | None] | None = None,
+    ) -> None:
         self._kinds = kinds
         self._plain = plain
+        self._front = front
 
     def ask(self, head: Head, address: str | None) -> Upgrade | Response | LateResponse:
         """What becomes of a request from a client at `address`; None: a Unix socket."""
         if head.method not in _METHODS:
             return Response(405, "expected GET", (ALLOW,))
+        if self._front is not None and head.path == "/":
+            page = self._front(head)
+            if page is not None:
+                return page
         plain = self._plain.get(head.path)
         asked = self._upgrade(head) if plain is None else plain(head, address)
         if asked is None:

@@ -505,12 +505,27 @@ async def test_open_files(harness: Harness) -> None:
 
 # The demo.
 
+BROWSER = "GET / HTTP/1.1\nHost: localhost\nAccept: text/html,*/*;q=0.8"
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_a_demo_has_a_page(harness: Harness) -> None:
+    """Elsewhere a browser is told what the endpoint is for."""
+    daemon = await harness.daemon(redis=await harness.redis())
+    assert (await harness.http(daemon, BROWSER))[0] == 426
+    assert (await harness.http(daemon, BROWSER.replace("/ ", "/market/app.js ")))[0] == 404
+    assert await daemon.stop() == 0
+
 
 @pytest_twisted.ensureDeferred
 async def test_a_demo_needs_nothing(harness: Harness) -> None:
     """No Redis at all, and there is a market: trades, tickers, a book. It says how to look at it."""
     daemon = await harness.daemon("--demo", *ADMIN)
-    await daemon.expect("A simulated market is open")
+    await daemon.expect(f"A simulated market is open: http://localhost:{daemon.port}/")
+    status, headers, page = await harness.http(daemon, BROWSER)
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert (await harness.http(daemon, BROWSER.replace("GET", "HEAD")))[1:] == (headers, b"")
+    assert page.startswith(b"<!doctype html>")
     await daemon.expect(f"watch ws://localhost:{daemon.port} trade@TATA_INR")
     await daemon.expect(f"How it is doing: http://localhost:{(await AdminPort.of(daemon)).port}/")
     client = await harness.client(daemon)

@@ -504,6 +504,8 @@ async def test_one_market_and_one_server_for_all(harness: Harness) -> None:
     for numbers in seen:
         assert numbers == list(range(numbers[0], numbers[0] + 5))
     assert max(numbers[0] for numbers in seen) - min(numbers[0] for numbers in seen) < 100
+    request = "GET / HTTP/1.1\nHost: localhost\nAccept: text/html"
+    assert {(await harness.http(crew.daemon, request))[0] for _ in range(8)} == {200}, "the page is each worker's"
     assert await crew.daemon.stop("INT") == 0
 
 
