@@ -160,6 +160,10 @@ class Session:
         """What is wanted."""
         return list(self._wanted)
 
+    def wanted(self, stream: str) -> Subscription | None:
+        """What is known of a stream that is wanted."""
+        return self._wanted.get(stream)
+
     def want(self, stream: str, rewind: int) -> Subscription:
         """Want a stream, beginning with `rewind` of its last publications; the subscription there is, if it is wanted
         already. Whoever calls sees to it that `flush` is called soon.
