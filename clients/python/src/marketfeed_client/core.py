@@ -175,6 +175,10 @@ class Core:
             self._at = None
             self._due()
 
+    def chance(self) -> float:
+        """From 0 to 1, without 1."""
+        return self._random()
+
     def close(self) -> None:
         """End it for good."""
         if self.state != "closed":

@@ -6,9 +6,7 @@ from typing import Final, Literal
 
 __all__ = ["ErrorKind", "FeedError", "closed_with", "weight_of"]
 
-ErrorKind = Literal[
-    "closed", "dead", "timeout", "url", "token", "protocol", "refused", "not-open", "handler", "rest"
-]
+ErrorKind = Literal["closed", "dead", "timeout", "url", "token", "protocol", "refused", "not-open", "handler", "rest"]
 """What kind of error it is.
 
 - ``closed``: the connection ended, or was refused; ``code`` is the WebSocket close code.

@@ -207,7 +207,12 @@ class Feed:
         """A queue into which the streams come."""
         names = [stream_name(stream) for stream in streams]
         inbox = Inbox(
-            "/".join(names), whole("limit", limit, LARGEST_QUEUE), _decoder(type), self._overflown, self._refuse, **shape
+            "/".join(names),
+            whole("limit", limit, LARGEST_QUEUE),
+            _decoder(type),
+            self._overflown,
+            self._refuse,
+            **shape,
         )
         self._open_inbox(inbox)
         for name in dict.fromkeys(names):

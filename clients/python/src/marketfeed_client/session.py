@@ -490,7 +490,9 @@ class Session:
         subscription.status = Status.REFUSED
         subscription.refusal = code
         final = code == _INVALID
-        self._port.failed_request(FeedError("refused", error["msg"], code=code, stream=subscription.stream, final=final))
+        self._port.failed_request(
+            FeedError("refused", error["msg"], code=code, stream=subscription.stream, final=final)
+        )
 
     def _replayed(self, subscriptions: list[Subscription], asked: int) -> None:
         for each in subscriptions:

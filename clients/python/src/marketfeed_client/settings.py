@@ -39,7 +39,9 @@ class Times:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LONGEST:
-                raise TypeError(f"{field.name}: expected seconds, more than 0 and at most {_LONGEST:.0f}, not {value!r}")
+                raise TypeError(
+                    f"{field.name}: expected seconds, more than 0 and at most {_LONGEST:.0f}, not {value!r}"
+                )
 
 
 def whole(name: str, value: object, most: int) -> int:
