@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +15,7 @@ from websockets.typing import Subprotocol
 
 from marketfeed_client.core import Close, Connect, Renew, Send
 from marketfeed_client.errors import FeedError
-from marketfeed_client.events import Event, Message
+from marketfeed_client.events import Message
 from marketfeed_client.feed import MOST_IN_QUEUE, MOST_REWOUND, Feed, refused_with
 from marketfeed_client.inbox import Inbox
 from marketfeed_client.settings import stream_name, whole
@@ -23,6 +24,8 @@ __all__ = ["Client", "Stream"]
 
 _LARGEST = 64 * 2**20
 _CLOSING = 2.0
+_PLAIN_TEXT = 0x81
+_LARGEST_HEAD = 2**17
 
 
 class Stream:
@@ -65,7 +68,7 @@ class Stream:
                 error = inbox.end()
                 raise error or StopAsyncIteration
             come = asyncio.get_running_loop().create_future()
-            inbox.wake = lambda come=come: come.done() or come.set_result(None)  # type: ignore[misc]
+            inbox.wake = partial(_settle, come)
             await come
 
     def close(self) -> None:
@@ -87,10 +90,68 @@ class _Connection(ClientConnection):
         super().__init__(*arguments, **options)
         self._parts: list[bytes] = []
         self._texts: list[bytes] = []
+        self._rest = b""
+        self._is_raw = False  # everything goes to websockets
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        if self.response is None:
+            self._rest += data
+            head, end, frames = self._rest.partition(b"\r\n\r\n")
+            if end:
+                self._rest = b""
+                super().data_received(head + end)
+                self._is_raw = self.protocol.state.name != "OPEN"
+                self._cut(frames)
+            elif len(self._rest) > _LARGEST_HEAD:
+                super().data_received(self._rest)  # which is too much for it
+                self._is_raw = True
+        else:
+            self._cut(data)
         self._hand_over()
+
+    def _cut(self, data: bytes) -> None:
+        """Take what lies in whole plain text frames, and leave all else to websockets.
+
+        websockets is given whole frames only, so that it is between two of them at any time; what is not plain is
+        compressed, in parts, a control frame, or wrong.
+        """
+        if self._is_raw:
+            super().data_received(data)
+            return
+        if self._rest:
+            data = self._rest + data
+        place, size = 0, len(data)
+        texts = self._texts
+        while size - place >= 2:
+            length = data[place + 1]
+            start = place + 2
+            if length == 126:
+                start += 2
+                length = int.from_bytes(data[place + 2 : start])
+            elif length == 127:
+                start += 8
+                length = int.from_bytes(data[place + 2 : start])
+            elif length > 127:
+                length = 0  # masked, which a server's frame must not be
+            if start > size:
+                break
+            end = start + length
+            if length > _LARGEST or data[place + 1] > 127:
+                self._is_raw = True  # websockets says why, and closes
+                super().data_received(data[place:])
+                return
+            if end > size:
+                break
+            if data[place] == _PLAIN_TEXT and not self._parts:
+                texts.append(data[start:end])
+            else:
+                super().data_received(data[place:end])
+                if self.protocol.state.name != "OPEN":
+                    self._is_raw = True
+                    super().data_received(data[end:])
+                    return
+            place = end
+        self._rest = data[place:]
 
     def process_event(self, event: Any) -> None:
         if self.response is None:
@@ -178,10 +239,10 @@ class Client(Feed):
     async def ready(self) -> None:
         """Until a connection is open. Raises FeedError once the feed is closed."""
         come: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        stop = self.on("state", lambda event: event.state == "open" and (come.done() or come.set_result(None)))
+        stop = self.on("state", lambda event: _settle(come) if event.state == "open" else None)
         inbox = self._events_inbox(1)
         inbox.has_events = False  # only its end counts
-        inbox.wake = lambda: come.done() or come.set_result(None)  # type: ignore[assignment,return-value]
+        inbox.wake = partial(_settle, come)
         try:
             if self.state not in ("open", "closed"):
                 await come
@@ -311,6 +372,11 @@ class Client(Feed):
     def _do(self, method: Callable[..., None], *arguments: Any) -> None:
         method(*arguments)
         self._pump()
+
+
+def _settle(come: asyncio.Future[None]) -> None:
+    if not come.done():
+        come.set_result(None)
 
 
 async def _closed(connection: _Connection) -> None:

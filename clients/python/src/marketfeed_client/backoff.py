@@ -1,7 +1,7 @@
 """How long to wait before the next attempt. Pure.
 
-1. Full jitter: anything from 0 to a bound that doubles with each failure, so that clients which lost the server together
-   do not come back together.
+1. Full jitter: anything from 0 to a bound that doubles with each failure, so that clients which lost the server
+   together do not come back together.
 2. A hint of the server is taken as it is, once: it differs from client to client already.
 3. A connection counts as good, and what failed before it as over, only if it lasted.
 """

@@ -54,7 +54,7 @@ class Follower:
         if not depth.snapshot and self.state == "missing":
             return
         last = self.last_update_id
-        if not depth.snapshot and depth.U is not None and last is not None and depth.U > last + 1:
+        if not depth.snapshot and depth.U is not None and last is not None and last + 1 < depth.U:
             self._lose()
             return
         self._has_offsets = envelope.offset is not None

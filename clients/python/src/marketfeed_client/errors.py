@@ -14,7 +14,7 @@ ErrorKind = Literal["closed", "dead", "timeout", "url", "token", "protocol", "re
 - ``timeout``: an attempt to connect took too long.
 - ``url``, ``token``: the address or the token could not be had, or cannot be used.
 - ``protocol``: the server sent what is no message of marketfeed.
-- ``refused``: the server refused a request; ``code`` is that of the error reply, ``stream`` the stream that it is about.
+- ``refused``: the server refused a request; ``code`` is that of the error reply, ``stream`` the stream in question.
 - ``not-open``: there is no open connection for the request.
 - ``handler``: a function of the application raised, or data do not fit the type that it asked for.
 - ``rest``: a request by HTTP failed; ``code`` is the HTTP status, if there was an answer.

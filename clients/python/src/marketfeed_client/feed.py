@@ -88,7 +88,7 @@ class Feed:
         self._address: str | None = None if callable(url) else address(url, self._affinity)
         self._clock = clock or RealClock()
         self._core = Core(times or Times(), self._clock, random, self._emit, callable(token))
-        self._listeners: dict[str, tuple[_Listener, ...]] = {name: () for name in EVENTS}
+        self._listeners: dict[str, tuple[_Listener, ...]] = dict.fromkeys(EVENTS, ())
         self._followers: dict[str, tuple[Follower, list[Book]]] = {}
         self._inboxes: dict[Inbox, None] = {}
         self._is_flushing = False
@@ -106,7 +106,7 @@ class Feed:
     def on(
         self, name: str, handler: Callable[[Any], object], *, rewind: int = 0, type: Any = None
     ) -> Callable[[], None]:
-        """Call `handler` with each Message of a stream, as ``trade@TATA_INR``, or with each event of a name, as ``gap``.
+        """Call `handler` with each Message of a stream, as ``trade@TATA_INR``, or with each event of a name: ``gap``.
 
         `rewind`: with how many of its last publications the stream begins, 1,000 at most; what is said first counts.
         `type`: what the data are to be, for msgspec; as JSON has them if it is not given. What is returned ends it.
@@ -313,9 +313,8 @@ class Feed:
                 inbox.tell(event)
         for listener in self._listeners[type(event).__struct_config__.tag]:  # type: ignore[index]
             listener.tell(event)
-        if isinstance(event, State) and event.state == "closed" and self._core.error is None:
-            self._over()
-        elif isinstance(event, Error) and event.final and self.state == "closed":
+        is_told = isinstance(event, Error) and event.final if self.error else isinstance(event, State)
+        if self.state == "closed" and is_told:
             self._over()
 
     def _over(self) -> None:

@@ -1,6 +1,6 @@
 """A bounded queue between what comes and a loop of the application. Pure.
 
-1. More than `limit` is not kept; the oldest goes first, and that is told as an Overflow: once until the loop next takes.
+1. More than `limit` is not kept; the oldest goes first, and that is told as an Overflow, once until the loop takes.
 2. Where events stand among the publications, the Overflow stands at the place of what was dropped, before the rest.
 3. What waits at the end is still there for the loop, and behind it the error, if there is one.
 """

@@ -1,6 +1,6 @@
 """An order book's levels, from depth messages. Pure.
 
-1. A message with `snapshot` replaces all levels; any other changes those that it names, and a quantity of 0 removes one.
+1. A message with `snapshot` replaces all levels; any other changes those that it names; a quantity of 0 removes one.
 2. Prices are compared as decimals, and spelled as the engine spelled them last.
 3. Both sides are sorted at any time, best first.
 """

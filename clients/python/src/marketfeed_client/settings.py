@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 __all__ = ["Askable", "Times", "address", "market", "rest_address", "stream_name", "whole"]
 
 T = TypeVar("T")
 
-Askable = T | Callable[[], T | Awaitable[T]]
+Askable: TypeAlias = T | Callable[[], T | Awaitable[T]]
 """A value, or a function that is asked for it before each attempt to connect; it may be a coroutine function."""
 
 _LONGEST = 2_000_000.0
@@ -81,7 +81,7 @@ def address(given: object, affinity: str) -> str:
 
 
 def rest_address(url: str) -> tuple[str, dict[str, str]]:
-    """Where REST is answered, ``http(s)://host``, and the parameters that keep to the same instance; of an `address`."""
+    """Where REST is answered, and the parameters that keep to the same instance; of an `address`."""
     parts = urlsplit(url)
     scheme = "https" if parts.scheme == "wss" else "http"
     kept = {name: value for name, value in parse_qsl(parts.query) if name in ("affinity", "token")}
