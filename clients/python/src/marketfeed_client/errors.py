@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 __all__ = ["ErrorKind", "FeedError", "closed_with", "weight_of"]
 
-ErrorKind = Literal["closed", "dead", "timeout", "url", "token", "protocol", "refused", "not-open", "handler", "rest"]
+ErrorKind = Literal["closed", "dead", "timeout", "url", "token", "protocol", "refused", "not-open", "handler"]
 """What kind of error it is.
 
 - ``closed``: the connection ended, or was refused; ``code`` is the WebSocket close code.
@@ -17,7 +17,6 @@ ErrorKind = Literal["closed", "dead", "timeout", "url", "token", "protocol", "re
 - ``refused``: the server refused a request; ``code`` is that of the error reply, ``stream`` the stream in question.
 - ``not-open``: there is no open connection for the request.
 - ``handler``: a function of the application raised, or data do not fit the type that it asked for.
-- ``rest``: a request by HTTP failed; ``code`` is the HTTP status, if there was an answer.
 """
 
 UNAUTHORIZED: Final = 4401

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TypeAlias, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
-__all__ = ["Askable", "Times", "address", "market", "rest_address", "stream_name", "whole"]
+__all__ = ["Askable", "Times", "address", "market", "stream_name", "whole"]
 
 T = TypeVar("T")
 
@@ -78,11 +78,3 @@ def address(given: object, affinity: str) -> str:
     if not any(name == "affinity" for name, _ in parse_qsl(query, keep_blank_values=True)):
         query = f"{query}{'&' if query else ''}affinity={quote(affinity, safe='')}"
     return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, parts.path or "/", query, ""))
-
-
-def rest_address(url: str) -> tuple[str, dict[str, str]]:
-    """Where REST is answered, and the parameters that keep to the same instance; of an `address`."""
-    parts = urlsplit(url)
-    scheme = "https" if parts.scheme == "wss" else "http"
-    kept = {name: value for name, value in parse_qsl(parts.query) if name in ("affinity", "token")}
-    return urlunsplit((scheme, parts.netloc, "", "", "")), kept
