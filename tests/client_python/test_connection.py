@@ -57,8 +57,8 @@ async def heard(frames: list[bytes], cuts: list[int]) -> tuple[list[bytes], list
         if start != end:
             connection.data_received(data[start:end])
     connection.listen(texts.extend, lambda code, reason: ends.append((code, reason)))
-    await shaking
     connection.connection_lost(None)
+    await asyncio.gather(shaking, return_exceptions=True)  # it may have seen the end before the answer
     return texts, ends, transport.written
 
 
