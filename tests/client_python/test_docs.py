@@ -8,11 +8,11 @@ from dataclasses import fields
 from typing import get_args
 
 import msgspec
-from websockets.asyncio.server import ServerConnection, serve
-
 from marketfeed_client import Times
 from marketfeed_client.errors import ErrorKind
 from marketfeed_client.events import Event
+from websockets.asyncio.server import ServerConnection, serve
+
 from tests.docs_runner import ROOT
 
 README = (ROOT / "clients" / "python" / "README.md").read_text(encoding="utf-8")
