@@ -1,6 +1,6 @@
 """Live market data from a marketfeed daemon: it reconnects, resumes, and says what is missing."""
 
-from marketfeed_client.aio import Client, Stream
+from marketfeed_client.aio import Client
 from marketfeed_client.book import Book, BookState
 from marketfeed_client.errors import FeedError
 from marketfeed_client.events import (
@@ -16,11 +16,14 @@ from marketfeed_client.events import (
     Rewound,
     State,
 )
+from marketfeed_client.rest import Candle, Trade
 from marketfeed_client.settings import Times
+from marketfeed_client.stream import Stream
 
 __all__ = [
     "Book",
     "BookState",
+    "Candle",
     "Client",
     "Error",
     "Event",
@@ -36,4 +39,5 @@ __all__ = [
     "State",
     "Stream",
     "Times",
+    "Trade",
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -15,69 +15,18 @@ from websockets.typing import Subprotocol
 
 from marketfeed_client.core import Close, Connect, Renew, Send
 from marketfeed_client.errors import FeedError
-from marketfeed_client.events import Message
-from marketfeed_client.feed import MOST_IN_QUEUE, MOST_REWOUND, Feed, refused_with
-from marketfeed_client.inbox import Inbox
-from marketfeed_client.settings import stream_name, whole
+from marketfeed_client.feed import refused_with
+from marketfeed_client.loop_feed import LoopFeed
+from marketfeed_client.stream import Pause
 
-__all__ = ["Client", "Stream"]
+__all__ = ["Client"]
+
+T = TypeVar("T")
 
 _LARGEST = 64 * 2**20
 _CLOSING = 2.0
 _PLAIN_TEXT = 0x81
 _LARGEST_HEAD = 2**17
-
-
-class Stream:
-    """Publications for an ``async for`` loop. It ends with the loop, when the feed is closed, or by `close`; a final
-    error is raised in the loop.
-    """
-
-    def __init__(self, inbox: Inbox, leave: Callable[[Inbox], None]) -> None:
-        self._inbox = inbox
-        self._leave = leave
-
-    @property
-    def dropped(self) -> int:
-        """How many were dropped so far, because the loop was too slow."""
-        return self._inbox.dropped
-
-    def __aiter__(self) -> Stream:
-        return self
-
-    async def __anext__(self) -> Any:
-        await self._some()
-        return self._inbox.next()
-
-    async def batches(self) -> AsyncIterator[list[Any]]:
-        """All that has come since the last time, as lists."""
-        try:
-            while True:
-                try:
-                    await self._some()
-                except StopAsyncIteration:
-                    return
-                yield self._inbox.all()
-        finally:
-            self.close()
-
-    async def _some(self) -> None:
-        inbox = self._inbox
-        while not len(inbox):
-            if inbox.is_over:
-                error = inbox.end()
-                raise error or StopAsyncIteration
-            come = asyncio.get_running_loop().create_future()
-            inbox.wake = partial(_settle, come)
-            await come
-
-    def close(self) -> None:
-        """Want it no more."""
-        self._leave(self._inbox)
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # the loop was left; the event loop may be gone as well
-            self.close()
 
 
 class _Connection(ClientConnection):
@@ -199,12 +148,12 @@ class _Connection(ClientConnection):
             self.send_data()
 
 
-class Client(Feed):
+class Client(LoopFeed):
     """A live connection to marketfeed: ``async with Client(url) as feed``.
 
     It connects by itself, and again whenever the connection is lost, until the block ends or an error is final.
     `connect_options` are those of ``websockets.connect``, as ssl, proxy or additional_headers; `compression` is
-    ``"deflate"`` or None. The other arguments are Feed's.
+    ``"deflate"`` or None. The other arguments are those of every feed.
     """
 
     def __init__(
@@ -236,55 +185,6 @@ class Client(Feed):
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def ready(self) -> None:
-        """Until a connection is open. Raises FeedError once the feed is closed."""
-        come: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        stop = self.on("state", lambda event: _settle(come) if event.state == "open" else None)
-        inbox = self._events_inbox(1)
-        inbox.has_events = False  # only its end counts
-        inbox.wake = partial(_settle, come)
-        try:
-            if self.state not in ("open", "closed"):
-                await come
-        finally:
-            stop()
-            self._close_inbox(inbox)
-        if self.state == "closed":
-            raise self.error or FeedError("not-open", "the feed is closed")
-
-    def stream(self, *streams: str, rewind: int = 0, limit: int = MOST_IN_QUEUE, type: Any = None) -> Stream:
-        """The data of some streams, as JSON has them, or as `type` for msgspec.
-
-        `rewind`: with how many of the last publications it begins, 1,000 at most. `limit`: how many may wait for the
-        loop; then the oldest are dropped, which is the event Overflow.
-        """
-        return Stream(self._inbox(streams, limit, rewind, type), self._close_inbox)
-
-    def messages(
-        self, *streams: str, rewind: int = 0, limit: int = MOST_IN_QUEUE, type: Any = None, events: bool = True
-    ) -> Stream:
-        """The same as Messages, with stream and offset, and between them, in order, the events of the feed."""
-        return Stream(self._inbox(streams, limit, rewind, type, whole=True, has_events=events), self._close_inbox)
-
-    def events(self, *, limit: int = MOST_IN_QUEUE) -> Stream:
-        """The events, frozen structs, in order."""
-        return Stream(self._events_inbox(limit), self._close_inbox)
-
-    async def history(self, stream: str, *, limit: int = 100) -> list[Message]:
-        """The last publications of a stream, oldest first, 1 to 1,000. It needs an open connection: nothing is queued.
-
-        Raises FeedError.
-        """
-        come: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def answer(result: Any, error: FeedError | None) -> None:
-            if not come.done():
-                come.set_result(result) if error is None else come.set_exception(error)
-
-        self._core.session.history(stream_name(stream), whole("limit", limit, MOST_REWOUND), answer)
-        self._pump()
-        return [Message(stream, each["data"], each["offset"], True) for each in await come]
-
     # What the feed asks for.
 
     def _soon(self, job: Callable[[], None]) -> None:
@@ -292,6 +192,13 @@ class Client(Feed):
             self._is_flushing = False  # it is asked for once the connection is open
         else:
             self._loop.call_soon(job)
+
+    def _pause(self) -> Pause:
+        come: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        return come, partial(_settle, come)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.to_thread(work)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._loop is not None

@@ -318,7 +318,7 @@ class Feed:
             self._over()
 
     def _over(self) -> None:
-        for inbox in self._inboxes:
+        for inbox in list(self._inboxes):
             inbox.finish(self._core.error)
         self._inboxes.clear()
         for listeners in self._listeners.values():

@@ -43,7 +43,7 @@ class Inbox:
         self.is_over = False
         self.error: FeedError | None = None
         self.has_events = has_events
-        self.wake: Callable[[], None] | None = None
+        self.wake: Callable[[], object] | None = None
         """Called once when something has come, or the end, if the loop set it to wait."""
         self._items: deque[Any] = deque()
         self._decode = decode
