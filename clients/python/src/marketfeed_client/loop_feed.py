@@ -1,0 +1,122 @@
+"""What the clients of all event loops have in common: loops over streams, and questions that are waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from marketfeed_client.errors import FeedError
+from marketfeed_client.events import Message
+from marketfeed_client.feed import MOST_IN_QUEUE, MOST_REWOUND, Feed
+from marketfeed_client.rest import Candle, Page, Question, Trade, ask, klines, trades
+from marketfeed_client.settings import market, stream_name, whole
+from marketfeed_client.stream import Pause, Stream
+
+__all__ = ["LoopFeed"]
+
+T = TypeVar("T")
+
+
+class LoopFeed(Feed):
+    """A feed that is waited for. `_pause` and `_in_thread` are the event loop's."""
+
+    async def ready(self) -> None:
+        """Until a connection is open. Raises FeedError once the feed is closed."""
+        come, settle = self._pause()
+        stop = self.on("state", lambda event: settle() if event.state == "open" else None)
+        inbox = self._events_inbox(1)
+        inbox.has_events = False  # only its end counts
+        inbox.wake = settle
+        try:
+            if self.state not in ("open", "closed"):
+                await come
+        finally:
+            stop()
+            self._close_inbox(inbox)
+        if self.state == "closed":
+            raise self.error or FeedError("not-open", "the feed is closed")
+
+    def stream(self, *streams: str, rewind: int = 0, limit: int = MOST_IN_QUEUE, type: Any = None) -> Stream:
+        """The data of some streams, as JSON has them, or as `type` for msgspec.
+
+        `rewind`: with how many of the last publications it begins, 1,000 at most. `limit`: how many may wait for the
+        loop; then the oldest are dropped, which is the event Overflow.
+        """
+        return Stream(self._inbox(streams, limit, rewind, type), self._close_inbox, self._pause)
+
+    def messages(
+        self, *streams: str, rewind: int = 0, limit: int = MOST_IN_QUEUE, type: Any = None, events: bool = True
+    ) -> Stream:
+        """The same as Messages, with stream and offset, and between them, in order, the events of the feed."""
+        inbox = self._inbox(streams, limit, rewind, type, whole=True, has_events=events)
+        return Stream(inbox, self._close_inbox, self._pause)
+
+    def events(self, *, limit: int = MOST_IN_QUEUE) -> Stream:
+        """The events, frozen structs, in order."""
+        return Stream(self._events_inbox(limit), self._close_inbox, self._pause)
+
+    async def history(self, stream: str, *, limit: int = 100) -> list[Message]:
+        """The last publications of a stream, oldest first, 1 to 1,000. It needs an open connection: nothing is queued.
+
+        Raises FeedError.
+        """
+        come, settle = self._pause()
+        answers: list[tuple[Any, FeedError | None]] = []
+
+        def answer(result: Any, error: FeedError | None) -> None:
+            answers.append((result, error))
+            settle()
+
+        self._core.session.history(stream_name(stream), whole("limit", limit, MOST_REWOUND), answer)
+        self._pump()
+        await come
+        result, error = answers[0]
+        if error is not None:
+            raise error
+        return [Message(stream, each["data"], each["offset"], True) for each in result]
+
+    async def klines(
+        self, name: str, interval: str, *, start: int | None = None, end: int | None = None, limit: int | None = None
+    ) -> list[Candle]:
+        """Past candles of a market, oldest first; as many requests are made as that takes.
+
+        `interval`: as ``1m``. `start`, `end`: moments in ms since 1970, between which the candles begin. `limit`: no
+        more than so many: the first from `start` on, or without it the last, 500 if neither is given. Raises FeedError.
+        """
+        return await self._paged(klines(market(name), interval, start, end, limit))
+
+    async def trades(
+        self,
+        name: str,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        from_id: int | None = None,
+        limit: int | None = None,
+    ) -> list[Trade]:
+        """Past trades of a market, oldest first; as many requests are made as that takes.
+
+        `from_id`: from this trade on. The others are as for `klines`. Raises FeedError.
+        """
+        return await self._paged(trades(market(name), start, end, from_id, limit))
+
+    async def _paged(self, pages: Page[T]) -> list[T]:
+        try:
+            question = next(pages)
+            while True:
+                question = pages.send(await self._asked(question))
+        except StopIteration as over:
+            found: list[T] = over.value
+            return found
+
+    async def _asked(self, question: Question) -> Any:
+        url, token = await self._where()
+        return await self._in_thread(lambda: ask(url, token, question))
+
+    # The event loop's.
+
+    def _pause(self) -> Pause:
+        raise NotImplementedError
+
+    def _in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
+        raise NotImplementedError

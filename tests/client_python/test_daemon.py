@@ -1,0 +1,195 @@
+"""The Python client on asyncio, with a real daemon, a real server, and their faults."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+import pytest_twisted
+from marketfeed_client import Client, FeedError, Gap, Message, Recovered, Rewound, State, Times
+from twisted.internet.defer import Deferred
+
+from tests.guard import DEADLINE
+from tests.system.harness import DaemonProcess, Harness, Redis, trade
+
+TRADE = "trade@TATA_INR"
+QUICK = Times(backoff_base=0.01, backoff_most=0.05)
+
+
+class Loop:
+    """An asyncio loop in a thread of its own; what is run there is waited for here."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Deferred[Any]:
+        done = Deferred[Any]()
+
+        def tell(future: Future[Any]) -> None:
+            error = future.exception()
+            answer, value = (done.callback, future.result()) if error is None else (done.errback, error)
+            self._reactor.callFromThread(answer, value)
+
+        asyncio.run_coroutine_threadsafe(work, self._loop).add_done_callback(tell)
+        return done.addTimeout(DEADLINE, self._reactor)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest_twisted.async_yield_fixture
+async def loop(harness: Harness) -> AsyncIterator[Loop]:
+    loop = Loop(harness.reactor)
+    try:
+        yield loop
+    finally:
+        loop.close()
+
+
+class Bot:
+    """A client that keeps all that it hears of the trades, in order."""
+
+    def __init__(self, url: Any, **options: Any) -> None:
+        self.feed = Client(url, times=QUICK, **options)
+        self.log: list[Any] = []
+        self._changed = asyncio.Event()
+
+    async def start(self) -> None:
+        await self.feed.__aenter__()
+        self._task = asyncio.ensure_future(self._listen())
+
+    async def _listen(self) -> None:
+        async for item in self.feed.messages(TRADE, rewind=100):
+            self.log.append(item)
+            self._changed.set()
+
+    async def until(self, kind: type, **fields: Any) -> Any:
+        """The first item of the log like this."""
+        while True:
+            for item in self.log:
+                if isinstance(item, kind) and all(getattr(item, name) == value for name, value in fields.items()):
+                    return item
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def until_trade(self, number: int) -> None:
+        while number not in self.trades():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def trades(self) -> list[int]:
+        return [item.data["t"] for item in self.log if isinstance(item, Message) and item.stream == TRADE]
+
+    async def stop(self) -> None:
+        await self.feed.close()
+        await self._task
+
+
+async def add(engine: Redis, *numbers: int) -> None:
+    for number in numbers:
+        await engine.command("XADD", TRADE, "*", "d", trade(number=number))
+
+
+def url_of(daemon: DaemonProcess) -> str:
+    return f"ws://127.0.0.1:{daemon.port}/"
+
+
+@pytest_twisted.ensureDeferred
+async def test_streams_are_resumed_across_a_restart_without_loss_or_duplicates(harness: Harness, loop: Loop) -> None:
+    redis = await harness.redis()
+    daemons = [await harness.daemon("--source", "streams", redis=redis)]
+    engine = await redis.connect()
+    bot = Bot(lambda: url_of(daemons[-1]))
+    await loop.run(bot.start())
+    await loop.run(bot.until(Rewound))
+    await add(engine, 1, 2)
+    await loop.run(bot.until_trade(2))
+    await daemons[0].stop("TERM")
+    await add(engine, 3, 4)
+    daemons.append(await harness.daemon("--source", "streams", redis=redis))
+    await loop.run(bot.until(Recovered, recovered=True))
+    await add(engine, 5)
+    await loop.run(bot.until_trade(5))
+    await loop.run(bot.stop())
+    assert bot.trades() == [1, 2, 3, 4, 5]
+    assert not [item for item in bot.log if isinstance(item, Gap)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_lost_redis_server_is_a_gap_that_is_told(harness: Harness, loop: Loop) -> None:
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    bot = Bot(url_of(daemon))
+    await loop.run(bot.start())
+    await loop.run(bot.until(Rewound))
+    await harness.eventually(lambda: _is_heard(redis))
+    await (await redis.connect()).publish(TRADE, trade(number=1))
+    await loop.run(bot.until_trade(1))
+    await redis.kill()
+    await loop.run(bot.until(Gap, reason="source-down", to=None))
+    await redis.start()
+    await loop.run(bot.until(Recovered, stream=TRADE, recovered=False))
+    await harness.eventually(lambda: _is_heard(redis))
+    await (await redis.connect()).publish(TRADE, trade(number=2))
+    await loop.run(bot.until_trade(2))
+    await loop.run(bot.stop())
+    gap = next(item for item in bot.log if isinstance(item, Gap) and item.reason == "not-recovered")
+    messages = [item for item in bot.log if isinstance(item, Message)]
+    assert bot.log.index(messages[0]) < bot.log.index(gap) < bot.log.index(messages[1])
+
+
+async def _is_heard(redis: Any) -> bool:
+    return TRADE in await (await redis.connect()).channels()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_killed_daemon_over_pubsub_is_a_gap_and_the_book_is_right_again(harness: Harness, loop: Loop) -> None:
+    redis = await harness.redis()
+    daemons = [await harness.daemon(redis=redis)]
+    engine = await redis.connect()
+    book = b'{"e":"depth","u":157,"b":[["1000.00","5"]],"a":[["1001.00","2"]]}'
+    await engine.command("SET", "snapshot:depth@TATA_INR", book)
+    bot = Bot(lambda: url_of(daemons[-1]))
+    await loop.run(bot.start())
+    kept = bot.feed.book("TATA_INR")
+    await loop.run(bot.until(Rewound))
+    await harness.eventually(lambda: kept.state == "live")
+    await daemons[0].stop("KILL")
+    await harness.eventually(lambda: kept.state == "stale")
+    daemons.append(await harness.daemon(redis=redis))
+    await harness.eventually(lambda: kept.state == "live")
+    assert (kept.bids(), kept.asks()) == ([("1000.00", "5")], [("1001.00", "2")])
+    await loop.run(bot.stop())
+
+
+@pytest_twisted.ensureDeferred
+async def test_it_stops_while_there_is_nobody_to_connect_to(harness: Harness, loop: Loop) -> None:
+    bot = Bot("ws://127.0.0.1:1/")
+    await loop.run(bot.start())
+    await loop.run(bot.until(State, state="waiting"))
+    await loop.run(bot.stop())
+    assert bot.feed.state == "closed"
+
+
+@pytest_twisted.ensureDeferred
+async def test_history_has_the_last_publications(harness: Harness, loop: Loop) -> None:
+    redis = await harness.redis()
+    daemon = await harness.daemon("--source", "streams", redis=redis)
+    await add(await redis.connect(), 1, 2, 3)
+    bot = Bot(url_of(daemon))
+    await loop.run(bot.start())
+    await loop.run(bot.until(Rewound))
+    assert [each.data["t"] for each in await loop.run(bot.feed.history(TRADE, limit=2))] == [2, 3]
+    with pytest.raises(FeedError) as raised:
+        await loop.run(bot.feed.history("nonsense@A"))
+    assert (raised.value.kind, raised.value.code, raised.value.final) == ("refused", 2, True)
+    await loop.run(bot.stop())
