@@ -312,6 +312,7 @@ export class MarketFeed {
       return;
     }
     this.#socket = socket;
+    socket.binaryType = 'arraybuffer'; // which is no message, wherever it comes; Node would have read it as text
     /** @type {unknown} */
     let cause;
     socket.onopen = () => {

@@ -138,6 +138,7 @@
  * What is used of a WebSocket: that of browsers, of Node 22, and of the package ws are good.
  *
  * @typedef {object} Socket
+ * @property {string} [binaryType] As what binary frames come.
  * @property {((event: any) => void) | null} onopen
  * @property {((event: any) => void) | null} onmessage
  * @property {((event: any) => void) | null} onclose
