@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parent.parent
 _LINK = re.compile(r"(\]\s*)\(([^)\s#:]+)((?:#[^)\s]*)?)\)")
 _PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
-_ELSEWHERE = {"README.md": "index.md", "clients/js/README.md": "javascript.md"}
+_OF_CLIENTS = {
+    "clients/js/README.md": "javascript.md",
+    "clients/python/README.md": "python.md",
+    "clients/conformance/README.md": "conformance.md",
+}
+_ELSEWHERE = {"README.md": "index.md", **_OF_CLIENTS}
 """Pages that lie outside of docs/ under other names."""
 _TEXT = (".md", ".yml", ".yaml", ".cfg", ".conf", ".service", ".socket", ".json", ".toml", ".py", ".txt")
 
@@ -27,8 +33,9 @@ def on_files(files: Files, config: Any) -> Files:
     for name in _PAGES:
         text = _LINK.sub(_from_readme, (ROOT / name).read_text(encoding="utf-8"))
         files.append(File.generated(config, name, content=text))
-    client = (ROOT / "clients" / "js" / "README.md").read_text(encoding="utf-8")
-    files.append(File.generated(config, "javascript.md", content=_LINK.sub(_from_client, client)))
+    for path, name in _OF_CLIENTS.items():
+        text = _LINK.sub(partial(_from_client, posixpath.dirname(path)), (ROOT / path).read_text(encoding="utf-8"))
+        files.append(File.generated(config, name, content=text))
     files.remove(next(file for file in files if file.src_uri == "package.md"))
     for path in sorted(_shown()):
         files.append(File.generated(config, f"files/{path}", abs_src_path=str(ROOT / path)))
@@ -65,15 +72,17 @@ def _from_readme(link: re.Match[str]) -> str:
     return f"{link[1]}({target}{link[3]})"
 
 
-def _from_client(link: re.Match[str]) -> str:
-    target = posixpath.normpath(posixpath.join("clients/js", link[2]))
+def _from_client(place: str, link: re.Match[str]) -> str:
+    if "://" in link[2]:
+        return link[0]
+    target = posixpath.normpath(posixpath.join(place, link[2]))
     return f"{link[1]}({target.removeprefix('docs/') if target.startswith('docs/') else _index(target)}{link[3]})"
 
 
 def _shown() -> set[str]:
     """Files outside of docs/ that some page links to."""
     shown = set()
-    pages = [*ROOT.glob("docs/**/*.md"), *[ROOT / name for name in ("README.md", *_PAGES)]]
+    pages = [*ROOT.glob("docs/**/*.md"), *[ROOT / name for name in (*_ELSEWHERE, *_PAGES)]]
     for page in pages:
         for _, target, _ in _LINK.findall(page.read_text(encoding="utf-8")):
             path = (page.parent / target).resolve()

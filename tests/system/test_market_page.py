@@ -172,7 +172,9 @@ async def test_it_gets_over_a_restart_of_the_daemon(harness: Harness) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_its_memory_does_not_grow(harness: Harness) -> None:
-    """At a thousand trades a second: what is kept is bounded."""
+    """At a thousand trades a second: what is kept is bounded. In a moment it grows by less than these trades take; in
+    minutes by no more than a tenth.
+    """
     market = await Market.start(harness)
     server = (await market.daemon.expect(r"redis: connected to unix:(\S+)"))[1]
     engine: Redis = await connectProtocol(UNIXClientEndpoint(harness.reactor, server), Redis())
@@ -213,7 +215,7 @@ async def test_its_memory_does_not_grow(harness: Harness) -> None:
 
     sizes = await market.look(look)
     print("heap in MiB, in the course of", f"{_SECONDS * _RATE:,} trades:", *(f"{size / 2**20:.2f}" for size in sizes))
-    assert sizes[-1] < sizes[0] * 1.1
+    assert sizes[-1] - sizes[0] < (sizes[0] * 0.1 if _SECONDS >= 60 else _SECONDS * _RATE * 100)
     assert await market.daemon.stop() == 0
 
 
