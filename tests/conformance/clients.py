@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,4 +29,8 @@ def _javascript() -> Client:
     return Client("javascript", command, missing)
 
 
-CLIENTS = {client.name: client for client in (_javascript(),)}
+def _python() -> Client:
+    return Client("python", [sys.executable, str(_ADAPTERS / "python.py")], "")
+
+
+CLIENTS = {client.name: client for client in (_javascript(), _python())}

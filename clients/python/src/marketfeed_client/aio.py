@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 
 from marketfeed_client.core import Close, Connect, Renew, Send
 from marketfeed_client.errors import FeedError
-from marketfeed_client.feed import refused_with
+from marketfeed_client.feed import NO_MESSAGE, refused_with
 from marketfeed_client.loop_feed import LoopFeed
 from marketfeed_client.stream import Pause
 
@@ -41,6 +41,7 @@ class _Connection(ClientConnection):
         self._texts: list[bytes] = []
         self._rest = b""
         self._is_raw = False  # everything goes to websockets
+        self._is_binary = False  # what the parts are of
 
     def data_received(self, data: bytes) -> None:
         if self.response is None:
@@ -106,13 +107,12 @@ class _Connection(ClientConnection):
         if self.response is None:
             super().process_event(event)
         elif event.opcode in (0, 1, 2):
-            if event.fin and not self._parts:
-                self._texts.append(event.data)
-            else:
-                self._parts.append(event.data)
-                if event.fin:
-                    self._texts.append(b"".join(self._parts))
-                    self._parts.clear()
+            if event.opcode:
+                self._is_binary = event.opcode == 2
+            self._parts.append(event.data)
+            if event.fin:
+                self._texts.append(NO_MESSAGE if self._is_binary else b"".join(self._parts))
+                self._parts.clear()
         else:
             super().process_event(event)
             if event.opcode == 8:

@@ -25,8 +25,10 @@ from marketfeed_client.inbox import Inbox
 from marketfeed_client.session import Envelope, Subscription
 from marketfeed_client.settings import Askable, Times, address, market, stream_name, whole
 
-__all__ = ["Feed", "RealClock", "refused_with"]
+__all__ = ["NO_MESSAGE", "Feed", "RealClock", "refused_with"]
 
+NO_MESSAGE = b""
+"""What stands for a binary message, which is none of marketfeed's, whatever is in it."""
 MOST_REWOUND = 1000
 MOST_IN_QUEUE = 10_000
 LARGEST_QUEUE = 2**24
@@ -301,18 +303,19 @@ class Feed:
                 _log.exception("a handler of errors failed")
                 return
             _log.exception("a handler failed")
-            self._emit(Error.of(FeedError("handler", f"a handler failed: {error!r}", stream=stream)))
+            of = f" of {stream}" if stream else ""
+            self._emit(Error.of(FeedError("handler", f"a handler{of} failed: {error!r}")))
 
     def _emit(self, event: Event) -> None:
         if isinstance(event, Error):
             _log.warning("%s", event.message)
-        for follower, _ in list(self._followers.values()):
-            follower.tell(event)
         for inbox in list(self._inboxes):
             if inbox.has_events and not (isinstance(event, Overflow) and event.stream == inbox.name):
                 inbox.tell(event)
         for listener in self._listeners[type(event).__struct_config__.tag]:  # type: ignore[index]
             listener.tell(event)
+        for follower, _ in list(self._followers.values()):  # what a book makes of it is told behind it
+            follower.tell(event)
         is_told = isinstance(event, Error) and event.final if self.error else isinstance(event, State)
         if self.state == "closed" and is_told:
             self._over()

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from marketfeed_client.core import Close, Connect, Renew, Send
 from marketfeed_client.errors import FeedError
-from marketfeed_client.feed import refused_with
+from marketfeed_client.feed import NO_MESSAGE, refused_with
 from marketfeed_client.loop_feed import LoopFeed
 from marketfeed_client.stream import Pause
 
@@ -59,7 +59,7 @@ class _Protocol(WebSocketClientProtocol):
         self.opened.callback(None)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        self._texts.append(payload)
+        self._texts.append(NO_MESSAGE if isBinary else payload)
 
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
