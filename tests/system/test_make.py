@@ -27,6 +27,8 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, copy)
     shutil.copytree(ROOT / "tools", copy / "tools")
+    (copy / "clients" / "python").mkdir(parents=True)
+    shutil.copy(ROOT / "clients" / "python" / "pyproject.toml", copy / "clients" / "python")
     return copy
 
 
