@@ -133,6 +133,15 @@ class Stage:
         )
         self.service.startService()
 
+    @classmethod
+    def at_work(cls) -> Stage:
+        """One that leads: the past of both markets is written, and trades come."""
+        stage = cls()
+        stage.trades.is_reached = True
+        stage.store.of_b.callback(None)
+        stage.run(5)
+        return stage
+
     def _lead(self, taker: Taker) -> Trades:
         self.taker = taker
         return self.trades
@@ -188,10 +197,7 @@ def test_it_is_ready_when_trades_come() -> None:
 
 def test_a_market_that_cannot_be_written_is_in_nobodys_way(logged: LogCapture) -> None:
     """The others are written and published; it is, as soon as it can be: what had closed, and before what is flat."""
-    stage = Stage()
-    stage.trades.is_reached = True
-    stage.store.of_b.callback(None)
-    stage.run(5)
+    stage = Stage.at_work()
     stage.heard.clear()
     stage.store.refused = {"A"}
     for second in range(70):
@@ -215,10 +221,7 @@ def test_a_market_that_cannot_be_written_is_in_nobodys_way(logged: LogCapture) -
 
 def test_what_closes_while_only_the_publisher_is_away_is_published_later() -> None:
     """As after a restart of Redis, to which links come back one by one."""
-    stage = Stage()
-    stage.trades.is_reached = True
-    stage.store.of_b.callback(None)
-    stage.run(5)
+    stage = Stage.at_work()
     at = (NOW + 5) * 1000
     stage.taker.take("A", trade(COUNT + 1, at, "A"), at, b"")
     stage.run(54)
@@ -249,10 +252,7 @@ def test_whatever_goes_wrong_with_the_lease_is_said_and_tried_again(logged: LogC
 
 def test_what_is_flat_comes_behind_what_has_closed() -> None:
     """In the same round, but not before what has closed is written and published, however long that takes."""
-    stage = Stage()
-    stage.trades.is_reached = True
-    stage.store.of_b.callback(None)
-    stage.run(5)
+    stage = Stage.at_work()
     at = (NOW + 5) * 1000
     stage.taker.take("A", trade(COUNT + 1, at, "A"), at, b"")
     stage.run(54)
@@ -272,10 +272,7 @@ def test_what_is_flat_comes_behind_what_has_closed() -> None:
 
 def test_who_is_overtaken_amid_a_round_says_no_more() -> None:
     """What was being written is told if it was; all else is the next one's."""
-    stage = Stage()
-    stage.trades.is_reached = True
-    stage.store.of_b.callback(None)
-    stage.run(5)
+    stage = Stage.at_work()
     at = (NOW + 5) * 1000
     stage.taker.take("A", trade(COUNT + 1, at, "A"), at, b"")
     stage.store.answer = Deferred()
@@ -295,10 +292,7 @@ def test_what_waits_while_redis_takes_nothing_is_bounded(logged: LogCapture) -> 
     """One line says that the oldest of it is lost; the rest is written as soon as it can be, and there is a line the
     next time.
     """
-    stage = Stage()
-    stage.trades.is_reached = True
-    stage.store.of_b.callback(None)
-    stage.run(5)
+    stage = Stage.at_work()
     for _each_time in range(2):
         stage.store.refused, stage.store.changes = {"A", "B"}, []
         for _ in range(1500):
@@ -322,10 +316,7 @@ def test_what_waits_while_redis_takes_nothing_is_bounded(logged: LogCapture) -> 
 
 def test_who_ends_writes_what_has_come() -> None:
     """Of channels nobody else has heard it."""
-    stage = Stage()
-    stage.trades.is_reached = True
-    stage.store.of_b.callback(None)
-    stage.run(5)
+    stage = Stage.at_work()
     at = (NOW + 5) * 1000
     stage.taker.take("A", trade(COUNT + 1, at, "A"), at, b"")
     stage.run(2)
@@ -340,10 +331,7 @@ def test_who_ends_writes_what_has_come() -> None:
 @pytest.mark.parametrize("silent", [True, False])
 def test_what_came_last_cannot_be_written(logged: LogCapture, *, silent: bool) -> None:
     """It is said, and the service ends all the same."""
-    stage = Stage()
-    stage.trades.is_reached = True
-    stage.store.of_b.callback(None)
-    stage.run(5)
+    stage = Stage.at_work()
     at = (NOW + 5) * 1000
     stage.taker.take("A", trade(COUNT + 1, at, "A"), at, b"")
     stage.store.answer = Deferred()
