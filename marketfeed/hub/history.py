@@ -118,16 +118,18 @@ class History(ABC):
 
     @property
     @abstractmethod
-    def newest_note(self) -> Note:
-        """That of the newest publication."""
-
-    def jump(self) -> None:  # noqa: B027
-        """Let the newest publication not have the number next to the one before it, where numbers are given here."""
+    def newest_at(self) -> int:
+        """When the newest publication came, in ms since 1970."""
 
     @property
     @abstractmethod
-    def previous(self) -> int | None:
-        """The number of the publication before the newest one; None where the chain is broken between them."""
+    def newest_place(self) -> tuple[int, int, int | None]:
+        """`newest_at`, the number of that publication, and that of the one before it: None where the chain is broken
+        between them.
+        """
+
+    def jump(self) -> None:  # noqa: B027
+        """Let the newest publication not have the number next to the one before it, where numbers are given here."""
 
     @abstractmethod
     def number(self, now: float, seeded: int | None = None) -> int:

@@ -93,12 +93,13 @@ class CountedHistory(History):
             self._times[-1] = self.time
 
     @property
-    def newest_note(self) -> Note:
-        return Note(int(self.time) // 1000, int(self.time))
+    def newest_at(self) -> int:
+        return int(self.time) // 1000
 
     @property
-    def previous(self) -> int | None:
-        return None if self._previous is None else int(self._previous)
+    def newest_place(self) -> tuple[int, int, int | None]:
+        number, previous = int(self.time), self._previous
+        return number // 1000, number, None if previous is None else int(previous)
 
     def number(self, now: float, seeded: int | None = None) -> int:
         if self._last is None:
@@ -246,13 +247,13 @@ class EntryHistory(History):
             self._latest = self._last = self._first_after = offset
 
     @property
-    def newest_note(self) -> Note:
-        return note_of(self._latest or "0-0")
+    def newest_at(self) -> int:
+        return read_id(self._latest or "0-0")[0]
 
     @property
-    def previous(self) -> int | None:
-        previous = self._previous
-        return number_of(previous) if isinstance(previous, str) else previous
+    def newest_place(self) -> tuple[int, int, int | None]:
+        newest, previous = note_of(self._latest or "0-0"), self._previous
+        return newest.at, newest.number, number_of(previous) if isinstance(previous, str) else previous
 
     def number(self, now: float, seeded: int | None = None) -> int:
         latest = self._latest or "0-0"
@@ -314,12 +315,12 @@ class NoHistory(History):
         return False
 
     @property
-    def previous(self) -> None:
-        return None
+    def newest_at(self) -> int:
+        return 0
 
     @property
-    def newest_note(self) -> Note:
-        return self._note(0)
+    def newest_place(self) -> tuple[int, int, int | None]:
+        return 0, 0, None
 
     def number(self, now: float, seeded: int | None = None) -> int:
         return 0

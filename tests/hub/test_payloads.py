@@ -71,6 +71,22 @@ def test_what_lacks_nothing_is_the_engines_own_bytes() -> None:
         assert client.outbox.writes[-1].endswith(data)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"e":"depth","a":[],"b":[],"e":"depth"}',
+        b'{"e":"depth","a":[],"b":[["1","2"]],"x":{"e":":"}}',
+        b'{"e":"depth","b":[],"a":[],"a":[["1","2"]]}',
+    ],
+)
+def test_fields_twice_or_of_other_names_hide_nothing(data: bytes) -> None:
+    room = paths_room()
+    client = member(room, NAME, on_paths=True)
+    room.source.publish(NAME, data)
+    expected = {**json.loads(data), "e": "depthUpdate", "E": AT, "s": "A", "U": US, "u": US}
+    assert read(client) == [expected]
+
+
 def test_depth_without_ids() -> None:
     room = paths_room()
     client = member(room, NAME, on_paths=True)
