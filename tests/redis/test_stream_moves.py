@@ -418,6 +418,53 @@ def test_lagging_streams_of_several_slots() -> None:
     world.stop()
 
 
+def test_what_is_left_before_a_deleted_entry_is_published_once_its_stream_is_confirmed() -> None:
+    """The loss of the link has ended the stream: it goes on where it was, and the loss is told behind what is left."""
+    world = World(1)
+    world.want(C)
+    world.add(C)
+    world.run(0.1)
+    world.client.events.clear()
+    (server,) = world.cluster.servers
+    server.cut()
+    for _ in range(3):
+        world.add(C)
+    world.cluster.delete(C.encode(), 3)
+    world.run(8)
+    assert [what for what, *_ in world.client.events[:2]] == ["lost", "confirmed"]
+    assert world.client.of("publish") == [2, 4]
+    behind = world.client.events.index(("confirmed", C, 3))
+    assert world.client.events.index(("publish", C, 2)) < behind < world.client.events.index(("publish", C, 4))
+    world.stop()
+
+
+def test_what_is_passed_over_is_told_at_once() -> None:
+    """Before the server says more: where the stream is set back to what was published, nothing else would tell it."""
+    world = World(1)
+    world.want(C)
+    (server,) = world.cluster.servers
+    server.cut()
+    for _ in range(4):
+        world.add(C)
+    for deleted in (1, 3):
+        world.cluster.delete(C.encode(), deleted)
+    step_until(world, server, lambda: world.client.of("publish") == [2])
+    assert world.client.events[-1] == ("confirmed", C, 3)
+    world.run(1)
+    assert world.client.of("publish") == [2, 4]
+    world.stop()
+
+
+def step_until(world: World, server: ServerModel, is_so: Callable[[], bool]) -> None:
+    """Answer one command after the other, until something is so."""
+    for _ in range(1000):
+        if is_so():
+            return
+        if not server.step(1) | server.deliver():
+            world.clock.advance(0.02)
+    raise AssertionError("it never is")
+
+
 class Moves(RuleBasedStateMachine):
     """Entries come and go, slots move and servers fail, at any moment of what is asked and answered."""
 
