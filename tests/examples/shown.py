@@ -1,0 +1,54 @@
+"""What examples/README.md shows, run as it stands there but for the address."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from tests.docs_runner import ROOT
+from tests.system.forwarder import Forwarder
+from tests.system.harness import DaemonProcess, Harness, Process
+
+__all__ = ["EXAMPLES", "behind_a_door", "commands", "demo", "run"]
+
+EXAMPLES = ROOT / "examples"
+ADDRESS = "localhost:8080"
+"""Where the market is that everybody looks at, in all that is shown."""
+
+
+def commands(heading: str) -> list[str]:
+    """The commands below a heading."""
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return [line for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
+
+
+def run(harness: Harness, daemon: DaemonProcess, command: str) -> Process:
+    """A command that is shown, with what is installed here, and with this daemon."""
+    words = [_meant(word, daemon) for word in shlex.split(command)]
+    return harness.spawn(["env", *words], {"no_proxy": "*", "PYTHONUNBUFFERED": "1"})
+
+
+def _meant(word: str, daemon: DaemonProcess) -> str:
+    word = word.replace(ADDRESS, f"{daemon.host}:{daemon.port}")
+    if word.startswith("env/bin/"):
+        return str(Path(sys.executable).parent / word.removeprefix("env/bin/"))
+    return str(ROOT / word) if word.startswith("examples/") else word
+
+
+async def demo(harness: Harness, *options: str, before: DaemonProcess | None = None) -> DaemonProcess:
+    """The market of `make run`, on the port of the one `before`, if there was one."""
+    port = ("--port", f"tcp:{before.port}:interface={before.host}") if before is not None else ()
+    return await harness.daemon("--demo", *port, *options)
+
+
+async def behind_a_door(harness: Harness, *options: str) -> tuple[DaemonProcess, Forwarder]:
+    """The same, and the way to it, which can be cut; its port is the way's."""
+    path = str(harness.directory / "daemon")
+    daemon = await harness.daemon("--demo", "--port", f"unix:{path}", *options, wait=False)
+    await daemon.expect("redis: connected")
+    door = Forwarder(harness, path)
+    daemon.port = door.port
+    return daemon, door
