@@ -11,11 +11,13 @@ from tests.docs_runner import ROOT
 from tests.system.forwarder import Forwarder
 from tests.system.harness import DaemonProcess, Harness, Process
 
-__all__ = ["EXAMPLES", "behind_a_door", "commands", "demo", "run"]
+__all__ = ["EXAMPLES", "HAS_CANDLES", "behind_a_door", "commands", "demo", "run"]
 
 EXAMPLES = ROOT / "examples"
 ADDRESS = "localhost:8080"
 """Where the market is that everybody looks at, in all that is shown."""
+HAS_CANDLES = "candles: every channel is listened to"
+"""What the daemon says once its past is there."""
 
 
 def commands(heading: str) -> list[str]:
@@ -41,14 +43,16 @@ def _meant(word: str, daemon: DaemonProcess) -> str:
 async def demo(harness: Harness, *options: str, before: DaemonProcess | None = None) -> DaemonProcess:
     """The market of `make run`, on the port of the one `before`, if there was one."""
     port = ("--port", f"tcp:{before.port}:interface={before.host}") if before is not None else ()
-    return await harness.daemon("--demo", *port, *options)
+    daemon = await harness.daemon("--demo", *port, *options)
+    await daemon.expect(HAS_CANDLES)
+    return daemon
 
 
 async def behind_a_door(harness: Harness, *options: str) -> tuple[DaemonProcess, Forwarder]:
     """The same, and the way to it, which can be cut; its port is the way's."""
     path = str(harness.directory / "daemon")
     daemon = await harness.daemon("--demo", "--port", f"unix:{path}", *options, wait=False)
-    await daemon.expect("redis: connected")
+    await daemon.expect(HAS_CANDLES)
     door = Forwarder(harness, path)
     daemon.port = door.port
     return daemon, door
