@@ -27,14 +27,15 @@ def commands(heading: str) -> list[str]:
     return [line for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
 
 
-def run(harness: Harness, daemon: DaemonProcess, command: str) -> Process:
-    """A command that is shown, with what is installed here, and with this daemon."""
+def run(harness: Harness, daemon: DaemonProcess | None, command: str) -> Process:
+    """A command that is shown, with what is installed here, and with this daemon where it has one."""
     words = [_meant(word, daemon) for word in shlex.split(command)]
     return harness.spawn(["env", *words], {"no_proxy": "*", "PYTHONUNBUFFERED": "1"})
 
 
-def _meant(word: str, daemon: DaemonProcess) -> str:
-    word = word.replace(ADDRESS, f"{daemon.host}:{daemon.port}")
+def _meant(word: str, daemon: DaemonProcess | None) -> str:
+    if daemon is not None:
+        word = word.replace(ADDRESS, f"{daemon.host}:{daemon.port}")
     if word.startswith("env/bin/"):
         return str(Path(sys.executable).parent / word.removeprefix("env/bin/"))
     return str(ROOT / word) if word.startswith("examples/") else word
