@@ -11,13 +11,11 @@ from tests.docs_runner import ROOT
 from tests.system.forwarder import Forwarder
 from tests.system.harness import DaemonProcess, Harness, Process
 
-__all__ = ["EXAMPLES", "HAS_CANDLES", "behind_a_door", "commands", "demo", "run"]
+__all__ = ["ADDRESS", "EXAMPLES", "behind_a_door", "commands", "demo", "run", "way_to"]
 
 EXAMPLES = ROOT / "examples"
 ADDRESS = "localhost:8080"
 """Where the market is that everybody looks at, in all that is shown."""
-HAS_CANDLES = "candles: every channel is listened to"
-"""What the daemon says once its past is there."""
 
 
 def commands(heading: str) -> list[str]:
@@ -45,15 +43,35 @@ async def demo(harness: Harness, *options: str, before: DaemonProcess | None = N
     """The market of `make run`, on the port of the one `before`, if there was one."""
     port = ("--port", f"tcp:{before.port}:interface={before.host}") if before is not None else ()
     daemon = await harness.daemon("--demo", *port, *options)
-    await daemon.expect(HAS_CANDLES)
+    await _has_a_past(harness, daemon)
     return daemon
 
 
 async def behind_a_door(harness: Harness, *options: str) -> tuple[DaemonProcess, Forwarder]:
-    """The same, and the way to it, which can be cut; its port is the way's."""
+    """The same, and the way to it, which can be cut."""
     path = str(harness.directory / "daemon")
     daemon = await harness.daemon("--demo", "--port", f"unix:{path}", *options, wait=False)
-    await daemon.expect(HAS_CANDLES)
+    return daemon, await way_to(harness, daemon, path)
+
+
+async def way_to(harness: Harness, daemon: DaemonProcess, path: str) -> Forwarder:
+    """The way to a market that listens on a Unix socket, once its past is there; its port is the way's."""
+    await daemon.expect("redis: connected")
     door = Forwarder(harness, path)
     daemon.port = door.port
-    return daemon, door
+    await _has_a_past(harness, daemon)
+    return door
+
+
+async def _has_a_past(harness: Harness, daemon: DaemonProcess) -> None:
+    """Until the hours before it began are there, which takes some seconds."""
+    question = b"GET /api/v3/klines?symbol=TATA_INR&interval=1m HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def has_candles() -> bool:
+        asked = await harness.raw(daemon)
+        asked.send(question)
+        answer = await asked.until(lambda data: re.search(rb"\r\n\r\n..", data) is not None)
+        await harness.hang_up(asked)
+        return b"\r\n\r\n[[" in answer
+
+    await harness.eventually(has_candles)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest_twisted
 
-from tests.examples.shown import EXAMPLES, HAS_CANDLES, behind_a_door, demo
+from tests.examples.shown import ADDRESS, EXAMPLES, behind_a_door, demo, way_to
 from tests.javascript.places import CLIENT, needs_node
 from tests.system.harness import DaemonProcess, Harness, Process
 
@@ -95,7 +96,7 @@ async def test_bars_go_on_across_a_cut_and_a_restart(harness: Harness) -> None:
     assert await daemon.stop() == 0
     path = str(harness.directory / "another")
     again = await harness.daemon("--demo", "--port", f"unix:{path}", wait=False)
-    await again.expect(HAS_CANDLES)
+    await way_to(harness, again, path)
     door.path = path
     await chart.until("reset", resets)
     await chart.ask("compare", "same")
@@ -103,3 +104,37 @@ async def test_bars_go_on_across_a_cut_and_a_restart(harness: Harness) -> None:
     await chart.until("bar", seen + 3)
     await chart.end()
     assert await again.stop() == 0
+
+
+STAND_IN = """
+import {{ WebSocket as Socket }} from '{client}/node_modules/ws/wrapper.mjs';
+globalThis.WebSocket ??= Socket;
+globalThis.TradingView = {{ widget: class {{
+  constructor({{ datafeed, symbol, interval }}) {{
+    const to = Math.floor(Date.now() / 1000) + 60;
+    const show = (info) => datafeed.getBars(info, interval, {{ to, countBack: 50, firstDataRequest: true }},
+      (bars) => console.log(`${{info.name}}: ${{bars.length}} bars`), console.error);
+    datafeed.onReady(() => datafeed.resolveSymbol(symbol, show, console.error));
+  }}
+}} }};
+"""
+"""What the library does first with what a page gives it."""
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_page_puts_it_together(harness: Harness) -> None:
+    """The lines that README shows give the library a datafeed that it can use."""
+    daemon = await demo(harness)
+    (shown,) = re.findall(r"```js\n(.*?)```", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    for name, path in (
+        ("marketfeed/rest", CLIENT / "src" / "rest.js"),
+        ("marketfeed", CLIENT / "src" / "index.js"),
+        ("./datafeed.js", EXAMPLES / "tradingview" / "datafeed.js"),
+    ):
+        shown = shown.replace(f"from '{name}'", f"from '{path}'")
+    program = harness.directory / "page.mjs"
+    program.write_text(STAND_IN.format(client=CLIENT) + shown.replace(ADDRESS, f"127.0.0.1:{daemon.port}"))
+    node = shutil.which("node")
+    assert node is not None
+    page = harness.spawn([node, str(program)])
+    await page.expect("^TATA_INR: 50 bars$")
