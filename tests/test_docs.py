@@ -92,7 +92,9 @@ class TestDocuments:
             if anchor:
                 assert anchor in anchors(str(target.resolve().relative_to(ROOT))), f"{document}: {link}"
 
-    @pytest.mark.parametrize("directory", ["marketfeed", "tests", "benchmarks", "schemas", "tools", "twisted", "stubs"])
+    @pytest.mark.parametrize(
+        "directory", ["marketfeed", "tests", "benchmarks", "examples", "schemas", "tools", "twisted", "stubs"]
+    )
     def test_what_docstrings_and_comments_cite_exists(self, directory: str) -> None:
         """Every document that a Python file names is there, with the heading."""
         known = {document: anchors(document) for document in DOCUMENTS}

@@ -20,6 +20,7 @@ _OF_CLIENTS = {
     "clients/js/README.md": "javascript.md",
     "clients/python/README.md": "python.md",
     "clients/conformance/README.md": "conformance.md",
+    "examples/README.md": "examples.md",
 }
 _ELSEWHERE = {"README.md": "index.md", **_OF_CLIENTS}
 """Pages that lie outside of docs/ under other names."""

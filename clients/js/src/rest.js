@@ -31,6 +31,13 @@ export { FeedError } from './errors.js';
 
 /** @typedef {{lastUpdateId: number, bids: Level[], asks: Level[]}} PastBook */
 
+/**
+ * A market: what is traded, `base`, and for what, `quote`. The steps of its prices and quantities are there where the
+ * operator has declared them.
+ *
+ * @typedef {{name: string, base: string, quote: string, priceStep?: Decimal, quantityStep?: Decimal}} Market
+ */
+
 const UNAUTHORIZED = 401;
 const TEMPORARY = new Set([408, 429]);
 const FAULTS = 500;
@@ -52,6 +59,24 @@ export class MarketRest {
     this.#base = base;
     this.#token = token;
     this.#fetch = fetch;
+  }
+
+  /**
+   * The markets that there are, or of those that this client may have.
+   *
+   * @returns {Promise<Market[]>}
+   */
+  async markets() {
+    const { symbols } = await this.#ask('exchangeInfo', {});
+    return symbols.map((/** @type {any} */ { symbol, baseAsset, quoteAsset, filters }) => {
+      const { tickSize, stepSize } = Object.assign({}, ...filters);
+      return { name: symbol, base: baseAsset, quote: quoteAsset, priceStep: tickSize, quantityStep: stepSize };
+    });
+  }
+
+  /** The daemon's clock, in ms since 1970. @returns {Promise<number>} */
+  async time() {
+    return (await this.#ask('time', {})).serverTime;
   }
 
   /**

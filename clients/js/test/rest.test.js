@@ -33,6 +33,23 @@ describe('questions about what was', () => {
     ]);
   });
 
+  test('markets have names, and the steps that are declared', async () => {
+    const filters = [{ filterType: 'PRICE_FILTER', tickSize: '0.05' }, { filterType: 'LOT_SIZE', stepSize: '1' }];
+    const symbols = [{ symbol: 'A_INR', baseAsset: 'A', quoteAsset: 'INR', filters }, { symbol: 'B_INR', baseAsset: 'B', quoteAsset: 'INR', filters: [] }];
+    const { asked, fetch } = server(200, { symbols });
+    assert.deepEqual(await new MarketRest('http://feed.example', { fetch }).markets(), [
+      { name: 'A_INR', base: 'A', quote: 'INR', priceStep: '0.05', quantityStep: '1' },
+      { name: 'B_INR', base: 'B', quote: 'INR', priceStep: undefined, quantityStep: undefined },
+    ]);
+    assert.deepEqual(asked, [['http://feed.example/api/v3/exchangeInfo', undefined]]);
+  });
+
+  test('the time is a number', async () => {
+    const { asked, fetch } = server(200, { serverTime: 1790000000000 });
+    assert.equal(await new MarketRest('http://feed.example', { fetch }).time(), 1790000000000);
+    assert.deepEqual(asked, [['http://feed.example/api/v3/time', undefined]]);
+  });
+
   test('what is refused is final, or may be had later', async () => {
     for (const [status, final] of [[400, true], [401, true], [403, true], [429, false], [500, false], [503, false]]) {
       const rest = new MarketRest('http://feed.example', server(status, { code: -1, msg: 'why' }));
