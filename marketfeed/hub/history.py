@@ -162,9 +162,10 @@ class History(ABC):
             return None
         return self._note(at - 1)
 
-    def notes_of_newest(self, limit: int) -> list[Note]:
-        """Those of the `limit` newest publications."""
-        return [self._note(index) for index in range(max(self._start, len(self._data) - limit), len(self._data))]
+    def notes_of_newest(self, limit: int, skipped: int = 0) -> list[Note]:
+        """Those of the `limit` newest publications, besides the `skipped` newest."""
+        end = max(self._start, len(self._data) - skipped)
+        return [self._note(index) for index in range(max(self._start, end - limit), end)]
 
     @abstractmethod
     def _note(self, at: int) -> Note: ...
@@ -228,14 +229,22 @@ class History(ABC):
             size += sum(map(len, self._data[at:]))
         return size if size <= most or not size else None
 
-    def newest(self, limit: int, max_bytes: int) -> list[tuple[str, bytes]]:
-        """The newest publications, at most `limit` and `max_bytes` bytes of data, oldest first."""
+    def newest(self, limit: int, max_bytes: int, skipped: int = 0) -> list[tuple[str, bytes]]:
+        """The newest publications, besides the `skipped` newest: at most `limit` and `max_bytes` bytes of data, oldest
+        first.
+        """
         data = self._data
-        at = len(data)
+        at = end = max(self._start, len(data) - skipped)
         least = max(self._start, at - max(limit, 0))
         while at > least and (max_bytes := max_bytes - len(data[at - 1])) >= 0:
             at -= 1
-        return self._entries(at)
+        return self._entries(at)[: end - at]
+
+    @abstractmethod
+    def count_from(self, offset: str) -> int | None:
+        """How many publications there have been from this offset on, that one among them; those that are not kept may
+        be left out. None: it is no offset of the stream, as far as is known.
+        """
 
     def first_from(self, time: float, limit: int, max_bytes: int) -> list[Dated]:
         """The first publications that came at `time`, in s, or later: as many as `newest` would give, oldest first."""

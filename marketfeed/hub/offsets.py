@@ -5,7 +5,7 @@ An offset holds in its epoch only, or where the source gives the offsets, as far
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from hashlib import blake2b
 
 from marketfeed.hub.histories import Histories, is_epoch
@@ -115,8 +115,15 @@ class CountedHistory(History):
         time = int(self._times[at])
         return Note(time // 1000, time, self._beside.get(self._gone + at, b""))
 
+    def _number_of(self, offset: str) -> int | None:
+        return whole(offset.removeprefix(self._head), _DIGITS) if offset.startswith(self._head) else None
+
+    def count_from(self, offset: str) -> int | None:
+        number = self._number_of(offset)
+        return None if number is None or number > self._count else self._count - number + 1
+
     def _behind(self, offset: str) -> int | None:
-        number = whole(offset.removeprefix(self._head), _DIGITS) if offset.startswith(self._head) else None
+        number = self._number_of(offset)
         if number is None:
             return None
         missed = self._count - number
@@ -277,6 +284,12 @@ class EntryHistory(History):
             return None
         return bisect_right(self._offsets, after, self._start, key=read_id)
 
+    def count_from(self, offset: str) -> int | None:
+        place = parse_id(offset)
+        if place is None:
+            return None
+        return len(self._offsets) - bisect_left(self._offsets, place, self._start, key=read_id)
+
     def is_behind(self, offset: str) -> bool:
         place = parse_id(offset)
         return place is not None and (self._latest is None or read_id(self._latest) < place)
@@ -337,6 +350,9 @@ class NoHistory(History):
         return False
 
     def fail(self, offset: str | None) -> None: ...
+
+    def count_from(self, offset: str) -> None:
+        return None
 
     def _behind(self, offset: str) -> None:
         return None
