@@ -201,12 +201,12 @@ class LinkKeeper(MultiService, ABC, Generic[_Link]):
             link.fail(f"silent for {SILENT_SECONDS:g} s")
             return
         # However long the silence, it is asked first: the clock may have jumped, or this process been suspended.
-        silence = self._clock.seconds() - link.last_heard
-        if silence >= QUIET_SECONDS:
+        now, quiet_at = self._clock.seconds(), link.last_heard + QUIET_SECONDS
+        if now >= quiet_at:
             link.ping()
             delay, asked_after = SILENT_SECONDS - QUIET_SECONDS, link.last_heard
-        else:
-            delay, asked_after = QUIET_SECONDS - silence, None
+        else:  # what is left until a moment is never so small that it is lost when it is added to the present one
+            delay, asked_after = quiet_at - now, None
         self._watch = self._clock.callLater(delay, self._see_whether_it_lives, link, asked_after)
 
     def _report(self, cause: LinkError, pause: float) -> None:

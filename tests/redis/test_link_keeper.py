@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from twisted.internet import error
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, UNIXClientEndpoint
@@ -19,6 +21,7 @@ from marketfeed.redis.link import RedisLink
 from marketfeed.redis.link_keeper import LinkKeeper
 from tests.conftest import LogCapture
 from tests.redis.memory import PONG, Connection, Endpoint, stop
+from tests.strategies import property_test
 
 OK = b"+OK\r\n"
 SECRET = "a secret"
@@ -53,8 +56,8 @@ class Keeper(LinkKeeper[RedisLink]):
 class World:
     """A keeper, and all that it meets."""
 
-    def __init__(self, address: RedisAddress = PLAIN) -> None:
-        self.clock = Clock()
+    def __init__(self, address: RedisAddress = PLAIN, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
         self.endpoint = Endpoint(self.clock)
         self.keeper = Keeper(self.clock, self.endpoint, address)
 
@@ -352,6 +355,32 @@ def test_a_link_with_traffic_is_not_asked() -> None:
         world.clock.advance(4)
         connection.say(b"x")
     assert connection.asked() == []
+    world.stop()
+
+
+class StrictClock(Clock):
+    """Refuses a delay that ends when it begins: what looks again after it would do so for ever, at the same moment."""
+
+    def callLater(self, when: float, *args: Any, **more: Any) -> Any:
+        assert when == 0 or self.seconds() + when > self.seconds(), f"{when} is lost in {self.seconds()}"
+        return super().callLater(when, *args, **more)
+
+
+@property_test
+@given(up_at=st.floats(0, 1e9), heard_after=st.floats(0, 4.9))
+@example(up_at=3.34, heard_after=1.95)
+def test_the_moment_of_a_look_is_reached_however_it_is_rounded(up_at: float, heard_after: float) -> None:
+    """Five seconds after the last byte the server is asked, once."""
+    world = World(clock=StrictClock())
+    world.clock.advance(up_at)
+    connection = world.start().connect()
+    world.clock.advance(heard_after)
+    connection.say(b"+\r\n")
+    world.clock.advance(4.999)
+    assert connection.asked() == []
+    for _ in range(2):  # a timer that is set while others are looked at waits for the next time
+        world.clock.advance(0.001)
+    assert connection.asked() == [(b"PING",)]
     world.stop()
 
 
