@@ -3,6 +3,7 @@
 1. It listens on a Unix socket in a directory that only this user can enter, and on nothing else. It saves nothing.
 2. It is started anew when it ends by itself, and ends with the daemon, even with one that is killed: a shell beside it
    waits at the end of a pipe that only the daemon holds, and ends the server when nobody holds it any more.
+3. Ctrl-C in the daemon's terminal is for the daemon, which ends the server last: it has a session of its own.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ _STOP_SECONDS = 0.7
 
 _WATCHED = 3
 """The file descriptor at which the child's watcher waits. A line there sends it away."""
-_START = f'(read -r _ || kill -TERM $$) <&{_WATCHED} >/dev/null 2>&1 & exec "$@" {_WATCHED}<&-'
-"""What becomes the server keeps its process id, `$$`."""
+_START = f'(read -r _ || kill -TERM $$) <&{_WATCHED} >/dev/null 2>&1 & exec $(command -v setsid) "$@" {_WATCHED}<&-'
+"""What becomes the server keeps its process id, `$$`. Where there is no setsid, Ctrl-C reaches it too."""
 _FILES = {0: "w", 1: "r", 2: "r", _WATCHED: "w"}
 
 

@@ -348,6 +348,19 @@ async def test_a_real_server_is_replaced_when_it_is_killed(logged: LogCapture) -
 
 
 @pytest_twisted.ensureDeferred
+async def test_ctrl_c_does_not_reach_it() -> None:
+    """A terminal signals every process of the group in its foreground, which is that of the daemon."""
+    server = EmbeddedServer(reactor, find_server())
+    server.startService()
+    try:
+        await connected(server)
+        assert server.pid is not None
+        assert os.getpgid(server.pid) != os.getpgid(0)
+    finally:
+        await server.stopService()
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_real_server_can_be_stopped_at_once() -> None:
     """Before it has begun to listen, even before it runs."""
     server = EmbeddedServer(reactor, find_server())
