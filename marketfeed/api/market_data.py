@@ -27,8 +27,10 @@ __all__ = ["Find", "MarketData", "as_json", "kept_for"]
 
 _log = Log()
 
-_CODES = {400: ILLEGAL, 401: -1002, 403: -1002, 429: -1003, 500: -1000, 503: -1008}
-"""Binance's code for each status; clients know them as "unknown", "unauthorised", "too many requests" and "busy"."""
+_CODES = {400: ILLEGAL, 401: -1002, 403: -1002, 404: -1020, 429: -1003, 500: -1000, 503: -1008}
+"""Binance's code for each status; clients know them as "unknown", "unauthorised", "not supported", "too many requests"
+and "busy".
+"""
 _Headers = tuple[tuple[str, str], ...]
 _PREFLIGHT = (
     ("Access-Control-Allow-Methods", ALLOW[1]),

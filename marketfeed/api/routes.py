@@ -11,7 +11,7 @@ from marketfeed.api.candle_answers import BestPrices, CandleStock, DayTickers, K
 from marketfeed.api.depth import INCOMPLETE, Depth
 from marketfeed.api.exchange_info import ExchangeInfo
 from marketfeed.api.listing import Listing
-from marketfeed.api.market_data import Find, MarketData
+from marketfeed.api.market_data import Find, MarketData, as_json
 from marketfeed.api.query import Query
 from marketfeed.api.trades import Past, Trades
 from marketfeed.http.head import Head
@@ -86,9 +86,16 @@ def plain_answers(
     admission: Admission, rest: Mapping[str, Find], is_ready: Callable[[], bool]
 ) -> dict[str, PlainAnswer]:
     """The table for `Router`. `rest`: of market data; `is_ready`: whether clients should come here at this moment."""
+
+    async def nothing(identity: Identity, query: Query) -> Response:
+        return as_json(
+            Response(404, f"nothing is at this path; expected one of {', '.join([REST + path for path in rest])}")
+        )
+
     late = {"depth": INCOMPLETE, "ticker/bookTicker": INCOMPLETE}
     return {
         "/healthz": alive,
         "/readyz": readiness(is_ready),
+        REST: MarketData(admission, "unknown", nothing),
         **{REST + path: MarketData(admission, path, find, late.get(path)) for path, find in rest.items()},
     }

@@ -1,6 +1,7 @@
 """What a request asks for: by its path a WebSocket, or a plain answer (docs/protocol.md#paths-and-dialects).
 
-1. A plain answer is a function, in a table by path: of `api/routes.py`. It is asked for GET and HEAD alike.
+1. A plain answer is a function, in a table by path: of `api/routes.py`. It is asked for GET and HEAD alike. One whose
+   path ends with a slash answers for all paths below it that have none of their own.
 2. OPTIONS is answered here with the methods that there are, unless the answer comes later, and says more.
 3. Whoever opens `/` in a browser may get a page; everybody else is answered as if there were none.
 4. A path of a WebSocket that names a bad stream is refused, whether an upgrade was asked for or not.
@@ -62,6 +63,7 @@ class Router:
     ) -> None:
         self._kinds = kinds
         self._plain = plain
+        self._below = tuple([path for path in plain if path.endswith("/")])
         self._front = front
 
     def ask(self, head: Head, address: str | None) -> Upgrade | Response | LateResponse:
@@ -72,7 +74,7 @@ class Router:
             page = self._front(head)
             if page is not None:
                 return page
-        plain = self._plain.get(head.path)
+        plain = self._plain.get(head.path) or self._plain.get(self._above(head.path))
         asked = self._upgrade(head) if plain is None else plain(head, address)
         if asked is None:
             return Response(404, "there is nothing here; WebSocket clients connect to /, /stream or /ws")
@@ -85,6 +87,9 @@ class Router:
         ):
             return Response(426, "this is a WebSocket endpoint", (("Upgrade", "websocket"),))
         return asked
+
+    def _above(self, path: str) -> str:
+        return next((above for above in self._below if path.startswith(above)), "")
 
     def _upgrade(self, head: Head) -> Upgrade | Response | None:
         path = head.path

@@ -38,6 +38,9 @@ KEPT_SECONDS = 75
 """How long a connection waits for another request: longer than the proxies do that keep some to us."""
 _MOST_UNREAD = 16 * 2**20
 """Bytes of requests that are not complete, of all connections together."""
+_CLIENT_HELLO = b"\x16\x03"
+"""How a TLS handshake begins (RFC 8446, section 5.1)."""
+_NO_TLS = Response(400, "this is a TLS handshake; expected HTTP, as of ws:// or http://")
 _NO_HANDSHAKE = Response(400, "expected a WebSocket handshake as in RFC 6455", (("Sec-WebSocket-Version", "13,8"),))
 
 
@@ -143,6 +146,10 @@ class Handshake:
             self._handshakes.idle.discard(self)
             self._handshakes.waiting.add(self)
         end = data.find(b"\r\n\r\n")
+        if end < 0 and data.startswith(_CLIENT_HELLO):
+            self._forget_unread()
+            self._refuse(_NO_TLS)
+            return None
         if end < 0 and len(data) <= MAX_HEAD:
             self._count_unread(len(data))
             return None

@@ -22,6 +22,8 @@ ROUTER = Router(
     {
         "/known": lambda head, address: Response(200, f"{head.method} {address}"),
         "/late": lambda head, address: LATE,
+        "/below/": lambda head, address: Response(404, "below"),
+        "/below/known": lambda head, address: Response(200, "known"),
     },
 )
 
@@ -135,3 +137,10 @@ def test_a_refused_name_cannot_break_out_of_the_body(name: str) -> None:
     assert f"Content-Length: {len(body)}".encode() in before.split(b"\r\n")
     assert body.count(b"\n") == 1
     assert b"\r" not in body
+
+
+def test_a_path_with_a_slash_at_its_end_answers_for_those_below_it() -> None:
+    for target in ("/below/", "/below/other", "/below/known/", "/below/known/more"):
+        assert refused(routed(target), 404).text == "below"
+    assert refused(routed("/below/known"), 200).text == "known"
+    assert "below" not in refused(routed("/below"), 404).text

@@ -134,6 +134,20 @@ class TestHandshake:
         wire.settle()
         server.assert_empty()
 
+    @pytest.mark.parametrize("chunk", [1, 1000])
+    def test_tls_where_none_is_spoken_is_refused_at_once(self, chunk: int) -> None:
+        """Nothing that could be waited for would make it a request."""
+        server = Server()
+        wire = server.connect()
+        hello = bytes.fromhex("160301020001000001fc0303") + bytes(500)
+        for at in range(0, 2 * chunk if chunk == 1 else len(hello), chunk):
+            wire.receive(hello[at : at + chunk])
+        sent = wire.sent
+        assert sent.startswith(b"HTTP/1.1 400 ")
+        assert b"this is a TLS handshake; expected HTTP" in sent
+        wire.settle()
+        server.assert_empty()
+
     def test_a_head_of_the_greatest_size_is_read(self) -> None:
         """To the last byte."""
         wire = Server().connect()
