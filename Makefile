@@ -60,7 +60,8 @@ faults: env-dev env-clients ## a million publications amid a hundred faults, of 
 		env/bin/python -m pytest -n 0 -s tests/system/test_faults.py tests/system/test_losses.py \
 		tests/system/test_group_faults.py tests/system/test_books.py tests/deploy/test_rolling_restart.py \
 		tests/clients/test_python_binance.py tests/clients/test_ccxt.py \
-		tests/system/test_candles_stalled.py tests/system/test_market_page.py tests/conformance/test_faults.py $(ARGS)
+		tests/system/test_candles_stalled.py tests/system/test_market_page.py tests/system/test_market_page_load.py \
+		tests/conformance/test_faults.py $(ARGS)
 
 bench: env-demo ## measure it beside other servers, for some minutes, into docs/benchmarks.md; ARGS="--quick" for a glance
 	@env/bin/python -m benchmarks.run $(ARGS)

@@ -35,6 +35,7 @@ __all__ = [
     "Statistics",
     "Subscriber",
     "TooManyStreams",
+    "UnknownOffset",
 ]
 
 
@@ -60,6 +61,10 @@ class NoBook(Enum):
     INCOMPLETE = "incomplete"
     UNKNOWN = "unknown"
     """Nothing has come on its stream, ever, as far as is known here: perhaps nobody trades there."""
+
+
+class UnknownOffset(Exception):
+    """What a client named as an offset is none of the stream, or none that is known here."""
 
 
 class TooManyStreams(Exception):
@@ -294,10 +299,13 @@ class HubPort(Protocol):
     def hasten(self, streams: Iterable[LiveStream]) -> None:
         """Send what is pending, and what waits for its time of `streams`, to whoever has them."""
 
-    def history(self, name: StreamName, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+    def history(
+        self, name: StreamName, limit: int, max_bytes: int, before: str | None = None
+    ) -> Deferred[list[Entry] | None]:
         """The newest publications of a stream that are kept, oldest first: at most `limit`, of `max_bytes` in all.
 
-        None: where they are kept is out of reach.
+        `before`: the offset from which on none counts. None: where they are kept is out of reach. Raises
+        `UnknownOffset` where it cannot be known what is before that.
         """
 
 

@@ -260,10 +260,11 @@ class SetProperty(_Request, tag="SET_PROPERTY"):
 
 
 class History(_Request, tag="HISTORY"):
-    """Asks for the last publications of one stream, 100 without `limit`."""
+    """Asks for the last publications of one stream, 100 without `limit`; `before`: those before this offset."""
 
     params: tuple[str]
     limit: Count | Unset = UNSET
+    before: str | Unset | None = UNSET
 
 
 class Ping(_Request, tag="PING"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import engine as hypothesis_engine
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, globalLogPublisher
@@ -36,6 +37,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
     print_blob=True,
 )
+
+# Seconds in which a failure is made smaller: five minutes, as Hypothesis has it, are a quarter of what CI may take.
+# There is no setting for this; Hypothesis says there that it may be assigned.
+hypothesis_engine.MAX_SHRINKING_SECONDS = 60
 
 _SEVERAL_SERVERS = ("redis_servers/", "system/test_cluster", "system/test_sentinel", "system/test_group_faults")
 """Where the tests are whose servers take seconds to agree on anything: a third of the time that all tests take."""

@@ -21,15 +21,15 @@ from marketfeed.demo.matching import Execution, Increment, MatchingEngine, Outco
 
 __all__ = ["INSTRUMENTS", "Instrument", "Publication", "SimulatedMarket", "trade"]
 
-REACH = 20
+REACH = 30
 NEAR = 3
-LEAST_LEVELS = 12
+LEAST_LEVELS = 22
 SNAPSHOT_STEPS = 50
 """From one snapshot of a market to its next."""
-ORDERS = 60
+ORDERS = 100
 """About so many orders wait in a book."""
 
-_LEAST_OPENING = 5 * REACH  # in ticks; from there on no price comes near zero
+_LEAST_OPENING = 100  # ticks; from there on no price comes near zero, with a fifth of it and `REACH` below
 _PERCENT = Increment(1, 2)
 
 Publication = tuple[str, bytes]

@@ -19,6 +19,8 @@ __all__ = ["EVERY_MS", "PastTrade", "past", "trades_in"]
 
 EVERY_MS = 5000
 """One trade in so long, at any moment of it."""
+_LOTS = 9
+"""So many times what a trade of the open market is for: at its usual rate that has as many more trades in the time."""
 _BAND = 10
 _STEPS = 5000
 """So many of the largest moves from one trade to the next are the price itself."""
@@ -45,7 +47,7 @@ def past(instrument: Instrument, until: int, hours: int, seed: int = 1) -> Itera
     random, begin = Random(f"{name} trades"), until - hours * _HOUR_MS
     for number, at in enumerate(_walk(Random(name), opening, hours)):
         time = begin + number * EVERY_MS + random.randrange(EVERY_MS)
-        lots = random.randint(1, 10) * random.randint(1, 10)
+        lots = _LOTS * random.randint(1, 10) * random.randint(1, 10)
         ticks = price.write(opening + at - last)
         is_maker = random.random() < 0.5
         yield PastTrade(time, trade(instrument.market, number + 1, is_maker, ticks, quantity.write(lots), time))

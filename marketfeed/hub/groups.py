@@ -49,7 +49,7 @@ class Group:
     """The subscribers of one stream who get the same bytes."""
 
     __slots__ = (
-        "_is_plain", "_is_untouched", "_message", "_text", "audiences", "data", "depths", "frames", "has_offsets",
+        "_is_plain", "_message", "_text", "audiences", "data", "depths", "frames", "has_offsets",
         "head", "leaving", "made", "rate", "shape", "size", "spelling", "stream", "view", "wants_state", "window",
     )  # fmt: skip
 
@@ -76,7 +76,6 @@ class Group:
         self.has_offsets = shape is Shape.OFFSET and stream.history.has_offsets
         self._text = (view, shape, "" if shape is Shape.DATA else spelling)  # equal where what is compressed is equal
         self._is_plain = shape is Shape.ENVELOPE and not window
-        self._is_untouched = self._is_plain and self.made is None
         self.audiences: dict[Audience, None] = {}
         self.size = 0  # members
         self.frames: list[bytes] = []
@@ -95,10 +94,13 @@ class Group:
 
     def published(self, data: bytes, offset: str, shared: Shared | None = None) -> bytes:
         """The newest publication's data, as the engine wrote them, made into what the members get. See `framed`."""
-        if self._is_untouched:
+        made = self.made
+        if made is not None:
+            data = made.newest(data)
+        if self._is_plain:
             head = self.head
             return b"".join((text_header(len(head) + len(data) + 1), head, data, b"}"))
-        return self.framed(data if self.made is None else self.made.newest(data), offset, shared)
+        return self.framed(data, offset, shared)
 
     def framed(self, data: bytes, offset: str, shared: Shared | None = None) -> bytes:
         """A publication's data, as they are in the members' view, in a frame.

@@ -118,16 +118,18 @@ class History(ABC):
 
     @property
     @abstractmethod
-    def newest_note(self) -> Note:
-        """That of the newest publication."""
-
-    def jump(self) -> None:  # noqa: B027
-        """Let the newest publication not have the number next to the one before it, where numbers are given here."""
+    def newest_at(self) -> int:
+        """When the newest publication came, in ms since 1970."""
 
     @property
     @abstractmethod
-    def previous(self) -> int | None:
-        """The number of the publication before the newest one; None where the chain is broken between them."""
+    def newest_place(self) -> tuple[int, int, int | None]:
+        """`newest_at`, the number of that publication, and that of the one before it: None where the chain is broken
+        between them.
+        """
+
+    def jump(self) -> None:  # noqa: B027
+        """Let the newest publication not have the number next to the one before it, where numbers are given here."""
 
     @abstractmethod
     def number(self, now: float, seeded: int | None = None) -> int:
@@ -160,9 +162,10 @@ class History(ABC):
             return None
         return self._note(at - 1)
 
-    def notes_of_newest(self, limit: int) -> list[Note]:
-        """Those of the `limit` newest publications."""
-        return [self._note(index) for index in range(max(self._start, len(self._data) - limit), len(self._data))]
+    def notes_of_newest(self, limit: int, skipped: int = 0) -> list[Note]:
+        """Those of the `limit` newest publications, besides the `skipped` newest."""
+        end = max(self._start, len(self._data) - skipped)
+        return [self._note(index) for index in range(max(self._start, end - limit), end)]
 
     @abstractmethod
     def _note(self, at: int) -> Note: ...
@@ -226,14 +229,22 @@ class History(ABC):
             size += sum(map(len, self._data[at:]))
         return size if size <= most or not size else None
 
-    def newest(self, limit: int, max_bytes: int) -> list[tuple[str, bytes]]:
-        """The newest publications, at most `limit` and `max_bytes` bytes of data, oldest first."""
+    def newest(self, limit: int, max_bytes: int, skipped: int = 0) -> list[tuple[str, bytes]]:
+        """The newest publications, besides the `skipped` newest: at most `limit` and `max_bytes` bytes of data, oldest
+        first.
+        """
         data = self._data
-        at = len(data)
+        at = end = max(self._start, len(data) - skipped)
         least = max(self._start, at - max(limit, 0))
         while at > least and (max_bytes := max_bytes - len(data[at - 1])) >= 0:
             at -= 1
-        return self._entries(at)
+        return self._entries(at)[: end - at]
+
+    @abstractmethod
+    def count_from(self, offset: str) -> int | None:
+        """How many publications there have been from this offset on, that one among them; those that are not kept may
+        be left out. None: it is no offset of the stream, as far as is known.
+        """
 
     def first_from(self, time: float, limit: int, max_bytes: int) -> list[Dated]:
         """The first publications that came at `time`, in s, or later: as many as `newest` would give, oldest first."""

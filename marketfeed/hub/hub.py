@@ -189,8 +189,10 @@ class Hub(Service):
 
     # What was, and what is.
 
-    def history(self, name: StreamName, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
-        return self._queries.history(name, limit, max_bytes)
+    def history(
+        self, name: StreamName, limit: int, max_bytes: int, before: str | None = None
+    ) -> Deferred[list[Entry] | None]:
+        return self._queries.history(name, limit, max_bytes, before)
 
     def book(self, name: StreamName) -> Deferred[BookState | NoBook]:
         """The book of a depth stream, which is wanted for a while from now on; or why there is none after some seconds.

@@ -27,8 +27,9 @@ class MarketFacts:
         self.others: Statistics | None = None
 
     def of(self, market: str) -> Mapping[str, bytes]:
-        others = {} if self.others is None else self.others.of(market)
-        return {**others, **self.best(market)}
+        state = self._book(market)
+        best = {} if state is None else _best(state)
+        return best if self.others is None else {**self.others.of(market), **best}
 
     def looking_cost(self, market: str) -> int:
         """What it takes to find the best prices, in µs, about."""
@@ -43,14 +44,18 @@ class MarketFacts:
     def best(self, market: str) -> dict[str, bytes]:
         """The best prices, with their quantities: those of the fields `b`, `B`, `a` and `A` that are known."""
         state = self._book(market)
-        best = None if state is None else state.best(1)
-        if best is None or state is None:
-            return {}
-        facts: dict[str, bytes] = {}
-        for levels, names in ((best.bids, "bB"), (best.asks, "aA")):
-            try:
-                for level in spelled_levels(levels, state.prices):
-                    facts.update(zip(names, map(_encode, level), strict=True))
-            except ValueError:  # a number that is longer than any price is its book's affair
-                continue
-        return facts
+        return {} if state is None else _best(state)
+
+
+def _best(state: BookState) -> dict[str, bytes]:
+    best = state.best(1)
+    if best is None:
+        return {}
+    facts: dict[str, bytes] = {}
+    for levels, names in ((best.bids, "bB"), (best.asks, "aA")):
+        try:
+            for level in spelled_levels(levels, state.prices):
+                facts.update(zip(names, map(_encode, level), strict=True))
+        except ValueError:  # a number that is longer than any price is its book's affair
+            continue
+    return facts

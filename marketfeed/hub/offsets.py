@@ -5,7 +5,7 @@ An offset holds in its epoch only, or where the source gives the offsets, as far
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from hashlib import blake2b
 
 from marketfeed.hub.histories import Histories, is_epoch
@@ -93,12 +93,13 @@ class CountedHistory(History):
             self._times[-1] = self.time
 
     @property
-    def newest_note(self) -> Note:
-        return Note(int(self.time) // 1000, int(self.time))
+    def newest_at(self) -> int:
+        return int(self.time) // 1000
 
     @property
-    def previous(self) -> int | None:
-        return None if self._previous is None else int(self._previous)
+    def newest_place(self) -> tuple[int, int, int | None]:
+        number, previous = int(self.time), self._previous
+        return number // 1000, number, None if previous is None else int(previous)
 
     def number(self, now: float, seeded: int | None = None) -> int:
         if self._last is None:
@@ -114,8 +115,15 @@ class CountedHistory(History):
         time = int(self._times[at])
         return Note(time // 1000, time, self._beside.get(self._gone + at, b""))
 
+    def _number_of(self, offset: str) -> int | None:
+        return whole(offset.removeprefix(self._head), _DIGITS) if offset.startswith(self._head) else None
+
+    def count_from(self, offset: str) -> int | None:
+        number = self._number_of(offset)
+        return None if number is None or number > self._count else self._count - number + 1
+
     def _behind(self, offset: str) -> int | None:
-        number = whole(offset.removeprefix(self._head), _DIGITS) if offset.startswith(self._head) else None
+        number = self._number_of(offset)
         if number is None:
             return None
         missed = self._count - number
@@ -246,13 +254,13 @@ class EntryHistory(History):
             self._latest = self._last = self._first_after = offset
 
     @property
-    def newest_note(self) -> Note:
-        return note_of(self._latest or "0-0")
+    def newest_at(self) -> int:
+        return read_id(self._latest or "0-0")[0]
 
     @property
-    def previous(self) -> int | None:
-        previous = self._previous
-        return number_of(previous) if isinstance(previous, str) else previous
+    def newest_place(self) -> tuple[int, int, int | None]:
+        newest, previous = note_of(self._latest or "0-0"), self._previous
+        return newest.at, newest.number, number_of(previous) if isinstance(previous, str) else previous
 
     def number(self, now: float, seeded: int | None = None) -> int:
         latest = self._latest or "0-0"
@@ -275,6 +283,12 @@ class EntryHistory(History):
         if after is None or not read_id(self._first_after) <= after <= read_id(self._latest):
             return None
         return bisect_right(self._offsets, after, self._start, key=read_id)
+
+    def count_from(self, offset: str) -> int | None:
+        place = parse_id(offset)
+        if place is None:
+            return None
+        return len(self._offsets) - bisect_left(self._offsets, place, self._start, key=read_id)
 
     def is_behind(self, offset: str) -> bool:
         place = parse_id(offset)
@@ -314,12 +328,12 @@ class NoHistory(History):
         return False
 
     @property
-    def previous(self) -> None:
-        return None
+    def newest_at(self) -> int:
+        return 0
 
     @property
-    def newest_note(self) -> Note:
-        return self._note(0)
+    def newest_place(self) -> tuple[int, int, int | None]:
+        return 0, 0, None
 
     def number(self, now: float, seeded: int | None = None) -> int:
         return 0
@@ -336,6 +350,9 @@ class NoHistory(History):
         return False
 
     def fail(self, offset: str | None) -> None: ...
+
+    def count_from(self, offset: str) -> None:
+        return None
 
     def _behind(self, offset: str) -> None:
         return None

@@ -14,11 +14,13 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
-from marketfeed.boundaries import Archive, Clock, Dated, Entry, NoBook
+from marketfeed.boundaries import Archive, Clock, Dated, Entry, NoBook, UnknownOffset
 from marketfeed.hub.recovery import read_entries
 from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.upstream import Upstream
 from marketfeed.model.book_state import BookState
+from marketfeed.model.entry_ids import before as id_before
+from marketfeed.model.entry_ids import parse_id, write_id
 from marketfeed.model.kinds.kind import View
 from marketfeed.model.streams import StreamName
 
@@ -59,21 +61,28 @@ class Queries:
         self._looking: IDelayedCall | None = None
         self._keeping: IDelayedCall | None = None
 
-    def history(self, name: StreamName, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+    def history(
+        self, name: StreamName, limit: int, max_bytes: int, before: str | None = None
+    ) -> Deferred[list[Entry] | None]:
         """See `HubPort`."""
         source, view = name.source, name.view
         key, archive = str(source), self._upstream.archive
         stream = self._registry.find(key)
         if archive is None or name.kind.from_candles:
-            return succeed([] if stream is None else _newest(stream, limit, max_bytes, view))
+            if stream is not None:
+                return succeed(_newest(stream, limit, max_bytes, view, before))
+            if before is not None:
+                raise UnknownOffset
+            return succeed([])
+        until = None if before is None else _next_to(before)
         stream = stream or self._upstream.make(source, key)
-        return Deferred.fromCoroutine(self._archived(archive, stream, limit, max_bytes, view))
+        return Deferred.fromCoroutine(self._archived(archive, stream, limit, max_bytes, view, until))
 
     async def _archived(
-        self, archive: Archive, stream: LiveStream, limit: int, max_bytes: int, view: View
+        self, archive: Archive, stream: LiveStream, limit: int, max_bytes: int, view: View, until: str | None
     ) -> list[Entry] | None:
-        before = 1 if view else 0  # one more, on which the first of the others follows
-        entries = await archive.newest(stream.name, limit + before, max_bytes)
+        more = 1 if view else 0  # one more, on which the first of the others follows
+        entries = await archive.newest(stream.name, limit + more, max_bytes, until)
         if entries is None:
             return None
         entries = read_entries(stream, entries, self._strict)
@@ -208,11 +217,23 @@ class Queries:
             self._registry.release(stream)
 
 
-def _newest(stream: LiveStream, limit: int, max_bytes: int, view: View) -> list[Entry]:
+def _next_to(offset: str) -> str:
+    """The last offset that an archive may have before this one."""
+    entry = parse_id(offset)
+    if entry is None:
+        raise UnknownOffset
+    return write_id(id_before(entry))
+
+
+def _newest(stream: LiveStream, limit: int, max_bytes: int, view: View, before: str | None) -> list[Entry]:
     """What the history has of a stream, as who has this view gets it."""
     history, made = stream.history, stream.made(view)
-    entries = history.newest(limit, max_bytes)
-    if made is None:
+    skipped = 0 if before is None else history.count_from(before)
+    if skipped is None:
+        raise UnknownOffset
+    entries = history.newest(limit, max_bytes, skipped)
+    if made is None or not entries:
         return entries
-    replay, notes = made.replay(history.number_before(len(entries))), history.notes_of_newest(len(entries))
+    replay = made.replay(history.number_before(len(entries) + skipped))
+    notes = history.notes_of_newest(len(entries), skipped)
     return [(offset, replay.make(offset, data, note)) for (offset, data), note in zip(entries, notes, strict=True)]

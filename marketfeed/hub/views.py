@@ -93,21 +93,24 @@ class _Each(Made):
     def make(self, offset: str, data: bytes, note: Note | None) -> bytes:
         raise NotImplementedError
 
-    def _newest(self, data: bytes) -> bytes:
-        return self.make("", data, self.history.newest_note)
-
     def replay(self, previous: int | None) -> Replay:
         return self
 
 
 class _Trades(_Each):
+    def _newest(self, data: bytes) -> bytes:
+        return trade(data, self.market_text, self.history.newest_at)
+
     def make(self, offset: str, data: bytes, note: Note | None) -> bytes:
-        return trade(data, self.market_text, Moment((note or note_of(offset)).at))
+        return trade(data, self.market_text, (note or note_of(offset)).at)
 
 
 class _AggTrades(_Each):
+    def _newest(self, data: bytes) -> bytes:
+        return agg_trade(data, self.market_text, self.history.newest_at)
+
     def make(self, offset: str, data: bytes, note: Note | None) -> bytes:
-        return agg_trade(data, self.market_text, Moment((note or note_of(offset)).at))
+        return agg_trade(data, self.market_text, (note or note_of(offset)).at)
 
 
 class _Tickers(_Each):
@@ -126,17 +129,17 @@ class _Tickers(_Each):
             if known != self._known[0]:
                 self._known = known, _encode({name: msgspec.Raw(value) for name, value in known.items()})
             self.history.keep_beside(self._known[1])
-        return self._payloads.update(data, Moment(self.history.newest_note.at), known)
+        return self._payloads.update(data, self.history.newest_at, known)
 
     def state(self, snapshot: bytes, heard: float) -> bytes:
         is_newest = isinstance(self._state, LatestState) and self._state.is_live
         at = self.history.number(heard) // 1000 if is_newest else int(heard * 1000)
-        return self._payloads.update(snapshot, Moment(at), self._statistics.of(self.market))
+        return self._payloads.update(snapshot, at, self._statistics.of(self.market))
 
     def make(self, offset: str, data: bytes, note: Note | None) -> bytes:
         note = note or note_of(offset)
         known = {name: bytes(value) for name, value in _fields(note.beside).items()} if note.beside else {}
-        return self._payloads.update(data, Moment(note.at), known)
+        return self._payloads.update(data, note.at, known)
 
 
 class _Depth(Made):
@@ -157,25 +160,29 @@ class _Depth(Made):
             self._book.replaced = None
             return
         gone, given = self._book.gone_from(snapshot), self._book.given
-        if gone is None and self.history.previous is not None:
+        if gone is None and self.history.newest_place[2] is not None:
             self.history.jump()
         self._gone = self.history.time, gone, given
         if gone is not None:
             self.history.keep_beside(_encode(_Beside(*gone, given)))
 
     def _newest(self, data: bytes) -> bytes:
-        history = self.history
-        note = history.newest_note
-        time, gone, given = self._gone
-        if time != history.time:
-            gone, given = None, self._book.given
-        reader = self._book.reader
+        book = self._book
+        at, number, previous = self.history.newest_place
+        reader, given = book.reader, book.given
         plain = reader.plain if reader is not None and reader.data is data else None
-        return self._payloads.update(data, Moment(note.at, note.number, history.previous, given), gone, plain)
+        if plain is not None and given is None:
+            made = self._payloads.bare(data, plain, at, number, previous)
+            if made is not None:
+                return made
+        time, gone, known = self._gone
+        if time != self.history.time:
+            gone, known = None, given
+        return self._payloads.update(data, Moment(at, number, previous, known), gone, plain)
 
     def state(self, snapshot: bytes, heard: float) -> bytes:
         if self._written[0] is not snapshot:
-            at = self.history.newest_note.at if self.history.time else int(heard * 1000)
+            at = self.history.newest_at if self.history.time else int(heard * 1000)
             made = self._payloads.update(snapshot, Moment(at, self._book.number))
             self._written = snapshot, made
         return self._written[1]

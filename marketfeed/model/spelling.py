@@ -56,6 +56,10 @@ class _Spelling(dict[str, str]):
         """What is written as `text`, a JSON number or the text of a string. Raises ValueError when it is no decimal."""
         raise NotImplementedError
 
+    def keeps(self, value: str | float) -> bool:
+        """Whether what is written as `value` is to be written as it is: a string, spelled like that."""
+        return isinstance(value, str) and self[value] == value
+
     def of(self, value: str | msgspec.Raw) -> str:
         """The same, of a text or of JSON."""
         if isinstance(value, str):

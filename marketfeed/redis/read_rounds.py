@@ -2,7 +2,7 @@
 
 1. A read that brought as much of a stream as it may was not the last of it, so entries may be trimmed before the next;
    and so they may while nothing is read. The stream lags then: it is read by itself, and with each such read the server
-   is asked whether anything was trimmed (see `lagging_read`). Where no more than `LATE_SECONDS` pass between two reads
+   is asked whether anything was removed (see `lagging_read`). Where no more than `LATE_SECONDS` pass between two reads
    and not that much is added, nobody asks.
 2. What a read of all streams brings of one that lags is left for the other reads. One that is answered later than that
    is left altogether: its entries come again, read as those of streams that lag.
@@ -138,8 +138,9 @@ class ReadRounds:
                 self._reads.lagging.discard(reading)
             if entries:
                 found.append((reading.key, entries))
-            elif not is_whole:
-                self._checks.add(reading)  # there is something to be said, and nothing to say it before
+            elif not is_whole:  # something is to be said, before anything more is read
+                self._reads.drop(reading)
+                self._checks.add(reading)
             if entries and not is_whole:
                 at = write_id(before(entry_id(entries[0][0])))
                 self._reads.move(reading, at.encode(), is_entry=False)

@@ -2,8 +2,9 @@
 
 1. A stream that is new begins behind its last entry. One that was read goes on behind its position; where what lies
    behind that is not all there (see `stream_entries`), elsewhere, and is confirmed there.
-2. Where an entry behind the position was deleted, what is left up to that one is read and delivered first. Nobody knows
-   what else was deleted there, so the stream is then confirmed behind that one.
+2. Where an entry behind the position was deleted, what is left up to that one is read and delivered first; a stream
+   that was lost is confirmed behind its position before that. Nobody knows what else was deleted there, so the stream
+   is then confirmed behind the deleted entry, and at once: its next check may be elsewhere, and find it set back.
 3. What may not be read, or is no stream, is refused by itself; that is said once for each link.
 4. A stream that was deleted and begun anew between two reads is where it should be, and lacks what nobody had read.
    The server counts what is added to it: where it has not counted what was read since its last turn, that is missed.
@@ -220,10 +221,7 @@ class StreamChecks:
             position = entry_id(reading.at)
             hole = extent.hole(position)
             if hole is not None:
-                self._hold(reading)
-                reading.begin(None, self._asked_at)
-                self._holes[reading] = hole
-                self._unchecked[reading] = None
+                self._approach(hole, reading)
                 return
             last = entry_id(newest[0][0]) if newest else None
             after = extent.go_on_behind(position, last)
@@ -240,9 +238,7 @@ class StreamChecks:
             reading.at, reading.told = at, at.decode()
             reading.begin(None, self._asked_at)
         reading.is_at_entry = is_entry
-        reading.away = None
-        for which in (self._verification.forget, self._absent.discard, self._is_here):
-            which(reading)
+        self._is_there(reading)
         if extent is ABSENT and not self._absent.add(reading):
             self._reader.hold(reading)
         else:
@@ -253,6 +249,23 @@ class StreamChecks:
             reading.ahead = count
         else:
             self._compare(reading, count)
+
+    def _is_there(self, reading: Reading) -> None:
+        """The server has it, and permits it."""
+        reading.away = None
+        for which in (self._verification.forget, self._absent.discard, self._is_here):
+            which(reading)
+
+    def _approach(self, hole: EntryId, reading: Reading) -> None:
+        """Go on where it is, for what is left before the entry `hole`, which was deleted."""
+        flows = self._reader.is_read(reading)
+        self._hold(reading)
+        reading.begin(None, self._asked_at)
+        self._holes[reading] = hole
+        self._unchecked[reading] = None
+        if not flows:
+            self._is_there(reading)
+            self._reader.sink.confirmed(reading.stream, after=reading.told)
 
     def _hold(self, reading: Reading) -> None:
         self._absent.discard(reading)
@@ -281,10 +294,11 @@ class StreamChecks:
             self._reader.deliver(reading, left)
         if not self._reader.is_wanted(reading):  # a publication may be the last that somebody wanted
             return
+        self._unchecked[reading] = None
         if len(left) == LEFT:
             reading.at = left[-1][0]
             self._holes[reading] = hole
         else:
             reading.told = write_id(hole)
             reading.at = reading.told.encode()
-        self._unchecked[reading] = None
+            self._reader.sink.confirmed(reading.stream, after=reading.told)  # on whichever server it is checked next

@@ -19,6 +19,7 @@ __all__ = [
     "MOST_HISTORY",
     "Property",
     "as_history",
+    "before_of",
     "history_of",
     "property_of",
     "refusal_of",
@@ -30,6 +31,7 @@ __all__ = [
     "too_many",
     "too_many_streams",
     "unknown_method",
+    "unknown_offset",
     "value_of",
 ]
 
@@ -112,6 +114,22 @@ def history_of(request: Request, kinds: StreamKinds, *, on_paths: bool = False) 
     if type(limit) is not int or not 1 <= limit <= MOST_HISTORY:
         raise invalid_request(f"limit must be a whole number from 1 to {MOST_HISTORY}")
     return streams_of(request, kinds, 1, on_paths=on_paths), limit
+
+
+def before_of(request: Request) -> str | None:
+    """The offset before which a HISTORY ends; None: it ends with the newest publication."""
+    before = request.before
+    if before is msgspec.UNSET or before is None:
+        return None
+    if not isinstance(before, str):
+        raise invalid_request("before must be an offset, a string")
+    return before
+
+
+def unknown_offset(spelling: str) -> RequestError:
+    """What a client is told that asks what was before a place which its stream does not have here."""
+    fault = f"before is no offset of {spelling} that is known here"
+    return invalid_request(f"{fault}; expected one that came on this connection, or none for the newest")
 
 
 def no_history(name: StreamName) -> RequestError:

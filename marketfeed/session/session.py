@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from twisted.python.failure import Failure
 
-from marketfeed.boundaries import Entry, TooManyStreams
+from marketfeed.boundaries import Entry, TooManyStreams, UnknownOffset
 from marketfeed.hub.gaps import tell_open
 from marketfeed.hub.groups import Group
 from marketfeed.hub.join import Join
@@ -314,12 +314,16 @@ class Session:
 
     def _history(self, request: Request, quiet: bool) -> object:
         streams, limit = requests.history_of(request, self._context.kinds, on_paths=self._is_on_paths)
+        before = requests.before_of(request)
         check_permission(self._identity, streams.items())
         self._budget.charge_publications(limit)
-        (name,) = streams.values()
+        ((spelling, name),) = streams.items()
         if name.kind.from_book is not None:
             raise requests.no_history(name)
-        entries = self._hub.history(name, limit, self._context.limits.client_queue // 2)
+        try:
+            entries = self._hub.history(name, limit, self._context.limits.client_queue // 2, before)
+        except UnknownOffset:
+            raise requests.unknown_offset(spelling) from None
         self._awaits = not entries.called
         entries.addCallback(self._answer_history, request, limit).addErrback(self._failed)
         return _ANSWERED

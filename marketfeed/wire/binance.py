@@ -30,7 +30,7 @@ _pairs = msgspec.json.Decoder(list[tuple[_Raw, _Raw]]).decode
 
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a publication besides its payload. `at`: when it was published, in ms since 1970.
+    """What is known of a depth message besides its payload. `at`: when it was published, in ms since 1970.
 
     `number`: its place among those of its stream, which count up, for who gives none itself; `previous`: that of the
     one before it, or None, where something is missing between them or nothing is known. `given`: the last id that the
@@ -85,35 +85,38 @@ FAULTS = (
 )  # of a payload that is not what its kind requires
 
 
-def trade(data: bytes, market: bytes, moment: Moment) -> bytes:
-    """A trade with `E`, `T`, `s` and `M`. `market`: as JSON."""
+def trade(data: bytes, market: bytes, at: int) -> bytes:
+    """A trade with `E`, `T`, `s` and `M`. `market`: as JSON; `at`: when it was published, in ms since 1970."""
     try:
         found = _stamped(data)
-        event, traded = found.E, found.T
-        if None in (event, traded, found.M, found.s):
-            return replaced(data, _trade_fields(_fields(data), market, moment))
-        tail = b""
-        if event is _UNSET:
-            tail += b',"E":%d' % (traded if type(traded) is int else moment.at)
-        if traded is _UNSET:
-            tail += b',"T":%d' % (event if type(event) is int else moment.at)
-        if found.s is _UNSET:
+        event, traded, is_named, has_mark = found.E, found.T, found.s is not _UNSET, found.M is not _UNSET
+        if event is traded is _UNSET and not has_mark and found.s is not None:
+            tail = b',"E":%d,"T":%d,"M":true' % (at, at)  # it is what an engine writes that gives no more than it must
+        elif None in (event, traded, found.M, found.s):
+            return replaced(data, _trade_fields(_fields(data), market, at))
+        else:
+            tail = b""
+            if event is _UNSET:
+                tail += b',"E":%d' % (traded if type(traded) is int else at)
+            if traded is _UNSET:
+                tail += b',"T":%d' % (event if type(event) is int else at)
+            if not has_mark:
+                tail += b',"M":true'
+        if not is_named:
             tail += b',"s":%b' % market
-        if found.M is _UNSET:
-            tail += b',"M":true'
         return _behind(data, tail) if tail else data
     except FAULTS:
         return data
 
 
-def agg_trade(data: bytes, market: bytes, moment: Moment) -> bytes:
-    """A trade as an aggregated one of which it is the only one."""
+def agg_trade(data: bytes, market: bytes, at: int) -> bytes:
+    """A trade as an aggregated one of which it is the only one. `market`, `at`: as of `trade`."""
     try:
         found = _agg(data)
-        event, traded = found.E or _time(found.T, moment), found.T or _time(found.E, moment)
+        event, traded = found.E or _time(found.T, at), found.T or _time(found.E, at)
         if b"null" not in data and found.t and found.p and found.q and found.m and found.s:
             return _AGG_TRADE % (event, found.s, found.t, found.p, found.q, found.t, found.t, traded, found.m)
-        trade_fields = _trade_fields(_fields(data), market, moment)
+        trade_fields = _trade_fields(_fields(data), market, at)
     except FAULTS:
         return data
     number = trade_fields.get("t")
@@ -136,12 +139,29 @@ def agg_trade(data: bytes, market: bytes, moment: Moment) -> bytes:
 class DepthPayloads:
     """The depth messages of one stream. `prices`: how its prices are written, wherever they are."""
 
-    __slots__ = ("_market", "_named", "_prices")
+    __slots__ = ("_bare", "_market", "_named", "_prices")
 
     def __init__(self, market: bytes, prices: PriceSpelling) -> None:
         self._market = market
         self._named = b',"s":%b' % market
+        self._bare = b'{"e":"depthUpdate",%%b,"E":%%d,"s":%b,"U":%%d,"u":%%d}' % market.replace(b"%", b"%%")
         self._prices = prices
+
+    def bare(self, data: bytes, plain: PlainDepth, at: int, number: int, previous: int | None) -> bytes | None:
+        """What `update` makes of what has been read as `plain`, if an engine that gives no ids has written no more than
+        it must, and its levels as they are to be written; None: it has not. The rest: as of a `Moment`.
+        """
+        if not plain.E is plain.T is plain.s is plain.U is plain.u is plain.snapshot is _UNSET:
+            return None
+        prices, amounts = self._prices.kept, AMOUNTS.kept
+        for rows in (plain.a, plain.b):
+            for price, amount in rows:
+                if price not in prices or amount not in amounts:
+                    return None
+        if data.count(b":") == _LEAST and data.startswith(_DEPTH_HEAD) and data.endswith(b"}"):
+            first = number if previous is None or previous >= number else previous + 1
+            return self._bare % (data[_BEHIND_DEPTH_HEAD:-1], at, first, number)
+        return None
 
     def update(
         self, data: bytes, moment: Moment, vanished: Prices | None = None, plain: PlainDepth | None = None
@@ -150,7 +170,7 @@ class DepthPayloads:
         nobody knows, and its `U` is its own `u`, so that a client sees it. `plain`: what has been read of it.
         """
         try:
-            if plain is not None and plain.snapshot is not True and self._keeps(plain.a) and self._keeps(plain.b):
+            if plain is not None and plain.snapshot is not True and self._keeps(plain.a, plain.b):
                 is_bare = plain.E is plain.T is plain.s is plain.U is plain.u is _UNSET
                 if is_bare or None not in (plain.s, plain.E, plain.T, plain.U, plain.u):
                     return self._headed(data, plain, moment, is_bare)
@@ -161,29 +181,25 @@ class DepthPayloads:
             is_bare = found.E is found.T is found.s is found.U is found.u is _UNSET
             if found.snapshot is True or (not is_bare and None in (found.s, found.E, found.T, found.U, found.u)):
                 return self._taken_apart(data, moment, vanished)
-            prices, amounts = self._prices.kept, AMOUNTS.kept
-            for rows in (found.a, found.b):
-                for price, amount in rows:
-                    if price not in prices or amount not in amounts:
-                        respelled = self._plainly_levelled(data, found.a + found.b)
-                        return (
-                            self._taken_apart(data, moment, vanished)
-                            if respelled is None
-                            else self._headed(respelled, found, moment, is_bare)
-                        )
-            return self._headed(data, found, moment, is_bare)
+            if self._keeps(found.a, found.b):
+                return self._headed(data, found, moment, is_bare)
+            respelled = self._plainly_levelled(data, found.a + found.b)
+            if respelled is None:
+                return self._taken_apart(data, moment, vanished)
+            return self._headed(respelled, found, moment, is_bare)
         except FAULTS:
             return data
 
-    def _keeps(self, rows: Sequence[tuple[str | float, str | float]]) -> bool:
+    def _keeps(self, *sides: Sequence[tuple[str | float, str | float]]) -> bool:
         """Whether these levels are to be written as they are."""
-        prices, amounts = self._prices.kept, AMOUNTS.kept
-        if len(rows) > _FEW:
-            all_prices, all_amounts = zip(*rows, strict=True)
-            return prices.issuperset(all_prices) and amounts.issuperset(all_amounts)
-        for price, amount in rows:  # noqa: SIM110 a generator takes twice as long
-            if price not in prices or amount not in amounts:
-                return False
+        prices, amounts = self._prices, AMOUNTS
+        kept_prices, kept_amounts = prices.kept, amounts.kept
+        for rows in sides:
+            for price, amount in rows:
+                if price not in kept_prices and not prices.keeps(price):
+                    return False
+                if amount not in kept_amounts and not amounts.keeps(amount):
+                    return False
         return True
 
     def _plainly_levelled(self, data: bytes, rows: list[tuple[str, str]]) -> bytes | None:
@@ -204,8 +220,7 @@ class DepthPayloads:
         if is_bare and data.startswith(_DEPTH_HEAD) and data.endswith(b"}") and data.count(b'"e"') == 1:
             # It is what an engine writes that gives no more than it must.
             first, last = _range(moment)
-            members = data[len(_DEPTH_HEAD) : -1]
-            return b'%b%b,"E":%d%b,"U":%d,"u":%d}' % (_UPDATE_HEAD, members, moment.at, self._named, first, last)
+            return self._bare % (data[_BEHIND_DEPTH_HEAD:-1], moment.at, first, last)
         if found.e != "depthUpdate":
             if not data.startswith(_DEPTH_HEAD) or data.count(b'"e"') > 1:
                 return self._taken_apart(data, moment, None)
@@ -253,7 +268,7 @@ class DepthPayloads:
         if bytes(present["e"]) != b'"depthUpdate"':
             changed["e"] = b'"depthUpdate"'
         if "E" not in present:
-            changed["E"] = event_time(present, moment)
+            changed["E"] = event_time(present, moment.at)
         if "s" not in present:
             changed["s"] = self._market
         first, last = (_integer(present.get(name)) for name in ("U", "u"))
@@ -268,9 +283,13 @@ class DepthPayloads:
         return changed
 
 
-_FEW = 8
 _ZEROS = b',"%b"]' % ZERO.encode()
 _DEPTH_HEAD, _UPDATE_HEAD = b'{"e":"depth",', b'{"e":"depthUpdate",'
+_BEHIND_DEPTH_HEAD = len(_DEPTH_HEAD)
+
+
+_LEAST = 3
+"""The fields of each depth message, `e`, `a` and `b`. Where there are no more colons, there is nothing else."""
 
 
 def _range(moment: Moment) -> tuple[int, int]:
@@ -281,27 +300,27 @@ def _range(moment: Moment) -> tuple[int, int]:
     return (last if previous is None or previous >= last else previous + 1), last
 
 
-def _trade_fields(fields: Mapping[str, msgspec.Raw], market: bytes, moment: Moment) -> dict[str, bytes | msgspec.Raw]:
+def _trade_fields(fields: Mapping[str, msgspec.Raw], market: bytes, at: int) -> dict[str, bytes | msgspec.Raw]:
     """All fields of a trade, with those that were missing."""
     made: dict[str, bytes | msgspec.Raw] = {
         name: value for name, value in fields.items() if bytes(value) != b"null" or name not in ("E", "T", "s", "M")
     }
-    made.setdefault("E", event_time(fields, moment))
-    made.setdefault("T", _time(made["E"], moment))
+    made.setdefault("E", event_time(fields, at))
+    made.setdefault("T", _time(made["E"], at))
     made.setdefault("s", market)
     made.setdefault("M", b"true")
     return made
 
 
-def event_time(fields: Mapping[str, msgspec.Raw], moment: Moment) -> bytes:
+def event_time(fields: Mapping[str, msgspec.Raw], at: int) -> bytes:
     """The time of the event, for one that has no `E`: that of its transaction, or else when it was published."""
-    return _time(fields.get("T"), moment)
+    return _time(fields.get("T"), at)
 
 
-def _time(other: bytes | msgspec.Raw | None, moment: Moment) -> bytes:
+def _time(other: bytes | msgspec.Raw | None, at: int) -> bytes:
     """For a time that is missing: the other one, if that is a number of ms, or else when it was published."""
     found = _integer(other)
-    return b"%d" % (moment.at if found is None else found)
+    return b"%d" % (at if found is None else found)
 
 
 def _integer(value: bytes | msgspec.Raw | None) -> int | None:

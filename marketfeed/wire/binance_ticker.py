@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from marketfeed.wire.binance import FAULTS, Moment, event_time, replaced
+from marketfeed.wire.binance import FAULTS, event_time, replaced
 from marketfeed.wire.ticker_fields import DAY, ticker_fields
 
 __all__ = ["TickerPayloads"]
@@ -25,8 +25,19 @@ _fields = msgspec.json.Decoder(dict[str, _Raw]).decode
 
 _Key = tuple[str | bytes, ...]
 """The fields that there are; the last price, that of the open, and the change between the two, if they are there."""
-_Tail = tuple[bytes, bool, bool, bool]
-"""What is added, but for the times; and which of `E`, `O`, `C` are missing besides."""
+
+
+class _Tail(msgspec.Struct, gc=False):
+    """What is added. `text`: all but the times; the rest: which of these are missing besides.
+
+    `plain`: where all of them are, the whole of a ticker, to be filled in with its own members and the times.
+    """
+
+    text: bytes
+    lacks_event: bool
+    lacks_open: bool
+    lacks_close: bool
+    plain: bytes = b""
 
 
 class TickerPayloads:
@@ -39,12 +50,14 @@ class TickerPayloads:
         self._known: Mapping[str, bytes] = {}
         self._tails: dict[_Key, _Tail] = {}  # while that is what is known
 
-    def update(self, data: bytes, moment: Moment, known: Mapping[str, bytes]) -> bytes:
-        """A ticker with all fields. `known`: some of those that may be missing, as JSON, by their names."""
+    def update(self, data: bytes, at: int, known: Mapping[str, bytes]) -> bytes:
+        """A ticker with all fields. `at`: when it was published, in ms since 1970; `known`: some of the fields that may
+        be missing, as JSON, by their names.
+        """
         try:
             is_plain = data.startswith(_HEAD) and data.endswith(b"}") and data.count(b'"e"') == 1
             if not is_plain or b"null" in data:
-                return self._taken_apart(data, moment, known)
+                return self._taken_apart(data, at, known)
             given = _fields(data)
             if known != self._known:
                 self._known = known
@@ -55,19 +68,16 @@ class TickerPayloads:
             found = self._tails.get(key)
             if found is None:
                 found = self._remember(key, given, known)
-            tail, lacks_event, lacks_open, lacks_close = found
-            members = data[_BEHIND_HEAD:-1]
-            if lacks_event and lacks_open and lacks_close and "T" not in given:
-                at = moment.at
-                return b'%b%b%b,"E":%d,"O":%d,"C":%d}' % (_DAY_HEAD, members, tail, at, at - DAY, at)
-            event = event_time(given, moment) if lacks_event else bytes(given["E"])
-            at = int(event) if event.isdigit() else moment.at
-            times = b',"E":%b' % event if lacks_event else b""
-            if lacks_open:
-                times += b',"O":%d' % (at - DAY)
-            if lacks_close:
-                times += b',"C":%d' % at
-            return b"%b%b%b%b}" % (_DAY_HEAD, members, tail, times)
+            if found.plain:
+                return found.plain % (data[_BEHIND_HEAD:-1], at, at - DAY, at)
+            event = event_time(given, at) if found.lacks_event else bytes(given["E"])
+            ended = int(event) if event.isdigit() else at
+            times = b',"E":%b' % event if found.lacks_event else b""
+            if found.lacks_open:
+                times += b',"O":%d' % (ended - DAY)
+            if found.lacks_close:
+                times += b',"C":%d' % ended
+            return b"%b%b%b%b}" % (_DAY_HEAD, data[_BEHIND_HEAD:-1], found.text, times)
         except FAULTS:
             return data
 
@@ -76,14 +86,20 @@ class TickerPayloads:
         if "s" not in given:
             missing["s"] = self._market
         text = b"".join([b',"%b":%b' % (name.encode(), value) for name, value in missing.items()])
-        lacks_open, lacks_close = ("O" not in given and "O" not in missing, "C" not in given and "C" not in missing)
-        tail = text, "E" not in given, lacks_open, lacks_close
+        tail = _Tail(
+            text,
+            lacks_event="E" not in given,
+            lacks_open="O" not in given and "O" not in missing,
+            lacks_close="C" not in given and "C" not in missing,
+        )
+        if tail.lacks_event and tail.lacks_open and tail.lacks_close and "T" not in given:
+            tail.plain = b'%b%%b%b,"E":%%d,"O":%%d,"C":%%d}' % (_DAY_HEAD, text.replace(b"%", b"%%"))
         if len(self._tails) >= _REMEMBERED:
             self._tails.clear()
         self._tails[key] = tail
         return tail
 
-    def _taken_apart(self, data: bytes, moment: Moment, known: Mapping[str, bytes]) -> bytes:
+    def _taken_apart(self, data: bytes, at: int, known: Mapping[str, bytes]) -> bytes:
         given = _fields(data)
         present = {name: value for name, value in given.items() if bytes(value) != b"null"}
         missing: dict[str, bytes] = {}
@@ -93,9 +109,9 @@ class TickerPayloads:
             missing["s"] = self._market
         missing.update(ticker_fields(present, known))
         if "E" not in present:
-            missing["E"] = event_time(present, moment)
+            missing["E"] = event_time(present, at)
         event = missing.get("E") or bytes(present["E"])
-        at = int(event) if event.isdigit() else moment.at
-        times = {"O": b"%d" % (at - DAY), "C": b"%d" % at}
+        ended = int(event) if event.isdigit() else at
+        times = {"O": b"%d" % (ended - DAY), "C": b"%d" % ended}
         missing.update({name: time for name, time in times.items() if name not in present and name not in missing})
         return replaced(data, missing, given) if missing else data

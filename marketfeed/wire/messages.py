@@ -77,6 +77,7 @@ class Request(msgspec.Struct, frozen=True):
     since: Any = msgspec.UNSET
     limit: Any = msgspec.UNSET
     rewind: Any = msgspec.UNSET
+    before: Any = msgspec.UNSET
 
 
 _request = msgspec.json.Decoder(Request)
@@ -116,9 +117,9 @@ def _parse_carefully(payload: bytes) -> Request:
     if not isinstance(method, str):
         fault = "method is missing" if method is msgspec.UNSET else "method must be a string"
         raise invalid_request(fault, request_id)
-    values = [_field(fields, name, request_id) for name in ("params", "since", "limit", "rewind")]
-    params, since, limit, rewind = values
-    return Request(method, params, request_id, since, limit, rewind)
+    values = [_field(fields, name, request_id) for name in ("params", "since", "limit", "rewind", "before")]
+    params, since, limit, rewind, before = values
+    return Request(method, params, request_id, since, limit, rewind, before)
 
 
 def _field(fields: dict[str, msgspec.Raw], name: str, request_id: RequestId) -> Any:

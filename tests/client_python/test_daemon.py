@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from marketfeed_client import Client, FeedError, Gap, Message, Recovered, Rewound, State, Times
+from marketfeed_client.frames import data_frame
 from twisted.internet.defer import Deferred
 
 from tests.guard import DEADLINE
@@ -59,7 +60,7 @@ class Bot:
     """A client that keeps all that it hears of the trades, in order."""
 
     def __init__(self, url: Any, **options: Any) -> None:
-        self.feed = Client(url, times=QUICK, **options)
+        self.feed = Client(url, **{"times": QUICK, **options})
         self.log: list[Any] = []
         self._changed = asyncio.Event()
 
@@ -192,4 +193,32 @@ async def test_history_has_the_last_publications(harness: Harness, loop: Loop) -
     with pytest.raises(FeedError) as raised:
         await loop.run(bot.feed.history("nonsense@A"))
     assert (raised.value.kind, raised.value.code, raised.value.final) == ("refused", 2, True)
+    for wrong in ({"limit": 0}, {"limit": True}, {"before": 7}):
+        with pytest.raises(TypeError, match=next(iter(wrong))):
+            await loop.run(bot.feed.history(TRADE, **wrong))
     await loop.run(bot.stop())
+
+
+@pytest_twisted.ensureDeferred
+async def test_history_is_put_together_of_pages(harness: Harness, loop: Loop) -> None:
+    """What pub/sub keeps, of which an answer holds a part; and a daemon that has been asked too much is waited for."""
+    pandas = pytest.importorskip("pandas")
+    redis = await harness.redis()
+    limits = ("--client-queue", "20000", "--request-burst", "10")
+    daemon = await harness.daemon("--history", "300", *limits, redis=redis)
+    bot = Bot(url_of(daemon), times=Times())
+    await loop.run(bot.start())
+    await loop.run(bot.until(Rewound))
+    await harness.eventually(lambda: _is_heard(redis))
+    engine = await redis.connect()
+    for number in range(400):
+        await engine.publish(TRADE, trade(number=number))
+    await loop.run(bot.until_trade(399))
+    with pytest.raises(FeedError, match="before is no offset of trade@TATA_INR"):
+        await loop.run(bot.feed.history(TRADE, limit=1, before="of another daemon"))
+    kept = await loop.run(bot.feed.history(TRADE, limit=None))
+    assert [each.data["t"] for each in kept] == list(range(100, 400))
+    await loop.run(bot.stop())
+    table = data_frame(kept)
+    assert (len(table), table["t"].tolist()[::299]) == (300, [100, 399])
+    assert isinstance(table, pandas.DataFrame)

@@ -126,6 +126,9 @@ async def test_history_and_past_trades(harness: Harness) -> None:
     bot = Bot(harness, url_of(daemon))
     await bot.feed.ready()
     assert [each.data["t"] for each in await bot.feed.history(TRADE, limit=2)] == [1202, 1203]
+    kept = await bot.feed.history(TRADE, limit=None)
+    assert [each.data["t"] for each in kept] == list(range(1, 1204))
+    assert await bot.feed.history(TRADE, limit=1101, before=kept[1102].offset) == kept[1:1102]
     past = await bot.feed.trades("TATA_INR", from_id=2)
     assert [each.id for each in past] == list(range(2, 1204))
     assert [each.id for each in await bot.feed.trades("TATA_INR", start=0)] == list(range(1, 1204))

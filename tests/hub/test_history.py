@@ -102,6 +102,14 @@ class Stream:
             assert self.history.since(offset) == expected
             if isinstance(self.history, EntryHistory):
                 assert not self.history.is_behind(offset)
+            skipped = self.history.count_from(offset)
+            if isinstance(self.history, CountedHistory) and not offset.startswith(f"{self.epoch}-"):
+                assert skipped is None
+            else:
+                assert skipped is not None
+                before = [row for row in rows if self.at(row[0]) < self.at(offset)]
+                assert self.history.newest(3, 1 << 20, skipped) == before[-3:]
+                assert len(self.history.notes_of_newest(3, skipped)) == len(before[-3:])
         for limit in (-1, 0, 1, 2, 9):
             assert self.history.newest(limit, 1 << 20) == rows[len(rows) - min(max(limit, 0), len(rows)) :]
             sizes = [len(data) for _, data in self.history.newest(9, limit * 5)]
@@ -176,6 +184,10 @@ def test_any_text_may_be_asked_for(text: str) -> None:
     for history, floor in ((counted, "e0-0"), (entries, "0-5")):
         found = history.since(text)
         assert found is None or found == history.since(floor)[4 - len(found) :]  # type: ignore[index]
+        skipped = history.count_from(text)
+        if skipped is not None:
+            earlier = history.newest(9, 1 << 20, skipped)
+            assert earlier == history.since(floor)[: len(earlier)]  # type: ignore[index]
     assert unbegun.since(text) is None
 
 

@@ -71,6 +71,22 @@ def test_what_lacks_nothing_is_the_engines_own_bytes() -> None:
         assert client.outbox.writes[-1].endswith(data)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"e":"depth","a":[],"b":[],"e":"depth"}',
+        b'{"e":"depth","a":[],"b":[["1","2"]],"x":{"e":":"}}',
+        b'{"e":"depth","b":[],"a":[],"a":[["1","2"]]}',
+    ],
+)
+def test_fields_twice_or_of_other_names_hide_nothing(data: bytes) -> None:
+    room = paths_room()
+    client = member(room, NAME, on_paths=True)
+    room.source.publish(NAME, data)
+    expected = {**json.loads(data), "e": "depthUpdate", "E": AT, "s": "A", "U": US, "u": US}
+    assert read(client) == [expected]
+
+
 def test_depth_without_ids() -> None:
     room = paths_room()
     client = member(room, NAME, on_paths=True)
@@ -259,6 +275,8 @@ def test_the_history_is_made_alike() -> None:
         room.hub.history(name, 10, 1 << 20).addCallback(answers.append)
         got = [json.loads(data) for _, data in answers[0]]
         assert (got == live[-2:]) is on_paths
+        room.hub.history(name, 10, 1 << 20, answers[0][1][0]).addCallback(answers.append)
+        assert ([json.loads(data) for _, data in answers[1]] == live[-2:-1]) is on_paths
 
 
 def test_entries_have_the_numbers_of_their_ids() -> None:
@@ -283,6 +301,8 @@ def test_entries_have_the_numbers_of_their_ids() -> None:
     answers: list[Any] = []
     other.hub.history(KINDS.parse(NAME, on_paths=True), 2, 1 << 20).addCallback(answers.append)
     assert [json.loads(data) for _, data in answers[0]] == live[1:]
+    other.hub.history(KINDS.parse(NAME, on_paths=True), 1, 1 << 20, "9-0").addCallback(answers.append)
+    assert [json.loads(data) for _, data in answers[1]] == live[1:2]
 
 
 def test_a_rate_merges_what_was_made() -> None:

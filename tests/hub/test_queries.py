@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from marketfeed.boundaries import Dated, Entry, NoBook
+from marketfeed.boundaries import Dated, Entry, NoBook, UnknownOffset
 from marketfeed.hub.queries import BOOK_SECONDS, KEPT_SECONDS
 from marketfeed.model.book_state import BookState
 from marketfeed.wire.dialects import Shape
@@ -41,6 +41,49 @@ def test_history_is_the_newest_that_are_kept(room: Room) -> None:
         room.clock.advance(1)
     assert entries(room.hub.history(name, 100, 1 << 20)) == []
     assert room.source.calls == [("want", "trade@A")]
+
+
+def test_history_before_an_offset(room: Room) -> None:
+    """What is kept before it; an offset that is not kept any more has nothing before it."""
+    client = member(room, "trade@A", shape=Shape.OFFSET)
+    room.source.publish("trade@A", *(trade(number) for number in range(1, 6)))
+    known = offsets(client)
+    kept = [(offset, trade(number)) for number, offset in enumerate(known, 1)]
+    name = KINDS.parse("trade@A")
+    for at, offset in enumerate(known):
+        assert entries(room.hub.history(name, 2, 1 << 20, offset)) == kept[max(0, at - 2) : at]
+    for _ in range(302):
+        room.clock.advance(1)
+    assert entries(room.hub.history(name, 2, 1 << 20, known[4])) == []
+
+
+@pytest.mark.parametrize("offset", ["", "nonsense", "e0-5", "7-1"])
+def test_history_before_what_is_no_offset_of_the_stream(room: Room, offset: str) -> None:
+    """It is said, whether the stream is followed or not."""
+    member(room, "trade@A", shape=Shape.OFFSET)
+    room.source.publish("trade@A", trade(1))
+    for name in ("trade@A", "trade@B"):
+        with pytest.raises(UnknownOffset):
+            room.hub.history(KINDS.parse(name), 2, 1 << 20, offset)
+
+
+def test_an_archive_has_what_was_before_any_id() -> None:
+    archive = FakeArchive()
+    room = Room(archive)
+    for number in range(1, 6):
+        archive.add("trade@A", f"5-{number}", trade(number))
+    archive.add("trade@A", "6-0", trade(6))
+    name = KINDS.parse("trade@A")
+    pages = [entries(room.hub.history(name, 2, 1 << 20, before)) for before in ("6-0", "5-4", "5-2", "5-1", "0-0")]
+    assert pages == [
+        [("5-4", trade(4)), ("5-5", trade(5))],
+        [("5-2", trade(2)), ("5-3", trade(3))],
+        [("5-1", trade(1))],
+        [],
+        [],
+    ]
+    with pytest.raises(UnknownOffset):
+        room.hub.history(name, 2, 1 << 20, "5")
 
 
 def test_history_is_the_archives_where_there_is_one() -> None:

@@ -418,6 +418,113 @@ def test_lagging_streams_of_several_slots() -> None:
     world.stop()
 
 
+def test_what_is_left_before_a_deleted_entry_is_published_once_its_stream_is_confirmed() -> None:
+    """The loss of the link has ended the stream: it goes on where it was, and the loss is told behind what is left."""
+    world = World(1)
+    world.want(C)
+    world.add(C)
+    world.run(0.1)
+    world.client.events.clear()
+    (server,) = world.cluster.servers
+    server.cut()
+    for _ in range(3):
+        world.add(C)
+    world.cluster.delete(C.encode(), 3)
+    world.run(8)
+    assert [what for what, *_ in world.client.events[:2]] == ["lost", "confirmed"]
+    assert world.client.of("publish") == [2, 4]
+    behind = world.client.events.index(("confirmed", C, 3))
+    assert world.client.events.index(("publish", C, 2)) < behind < world.client.events.index(("publish", C, 4))
+    world.stop()
+
+
+def test_what_is_passed_over_is_told_at_once() -> None:
+    """Before the server says more: where the stream is set back to what was published, nothing else would tell it."""
+    world = World(1)
+    world.want(C)
+    (server,) = world.cluster.servers
+    server.cut()
+    for _ in range(4):
+        world.add(C)
+    for deleted in (1, 3):
+        world.cluster.delete(C.encode(), deleted)
+    step_until(world, server, lambda: world.client.of("publish") == [2])
+    assert world.client.events[-1] == ("confirmed", C, 3)
+    world.run(1)
+    assert world.client.of("publish") == [2, 4]
+    world.stop()
+
+
+def test_what_is_deleted_between_a_check_and_the_read_of_what_lags() -> None:
+    """What is read around it says nothing of it: it is read up to there, told, and then read on."""
+    world = World(2)
+    world.want(C)
+    server = world.another(world.server_of(C))
+    world.cluster.place(key_slot(C.encode()), server)
+    world.topology.look()
+    for _ in range(4):
+        world.add(C)
+    server.step()
+    world.cluster.delete(C.encode(), 2)
+    world.run(1)
+    assert world.client.of("publish") == [1, 3, 4]
+    told = world.client.events.index(("confirmed", C, 2))
+    assert world.client.events.index(("publish", C, 1)) < told < world.client.events.index(("publish", C, 3))
+    world.stop()
+
+
+def test_what_is_deleted_between_two_reads_of_what_lags() -> None:
+    """While nobody knows how many entries there were up to where it was read, the count does not show it."""
+    world = World(1)
+    server = lag_behind_a_deleted_entry(world, 3000)
+    step_until(world, server, lambda: len(world.client.of("publish")) > 1)
+    world.cluster.delete(C.encode(), world.last - 1)
+    world.run(1)
+    assert world.client.at[C] == world.last
+    assert world.client.skipped[C] == set(), "something is missing, and nobody was told"
+    world.stop()
+
+
+def test_what_is_deleted_before_it_is_read_by_itself() -> None:
+    """Nothing of the stream is read until it was checked: what comes meanwhile would pass over what is missing."""
+    world = World(1)
+    server = lag_behind_a_deleted_entry(world, 1)
+    world.cluster.delete(C.encode(), world.last)
+    step_until(world, server, lambda: server.asked.count(EXTENT_OF_C) == 3)
+    world.add(C)
+    world.run(6)
+    assert world.client.at[C] == world.last
+    assert world.client.skipped[C] == set(), "something is missing, and nobody was told"
+    world.stop()
+
+
+EXTENT_OF_C = (b"XINFO", b"STREAM", C.encode())
+
+
+def step_until(world: World, server: ServerModel, is_so: Callable[[], bool]) -> None:
+    """Answer one command after the other, until something is so."""
+    for _ in range(1000):
+        if is_so():
+            return
+        if not server.step(1) | server.deliver():
+            world.clock.advance(0.02)
+    raise AssertionError("it never is")
+
+
+def lag_behind_a_deleted_entry(world: World, count: int) -> ServerModel:
+    """A stream goes on behind an entry that was deleted before it was read, with so many entries to be read."""
+    world.want(C)
+    (server,) = world.cluster.servers
+    server.cut()
+    for _ in range(2 + count):
+        world.add(C)
+    world.cluster.delete(C.encode(), 2)
+    server.asked.clear()
+    step_until(world, server, lambda: server.asked.count(EXTENT_OF_C) == 2)
+    assert world.client.at[C] == 2
+    return server
+
+
 class Moves(RuleBasedStateMachine):
     """Entries come and go, slots move and servers fail, at any moment of what is asked and answered."""
 

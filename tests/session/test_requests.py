@@ -16,6 +16,7 @@ from marketfeed.session.requests import (
     MOST_HISTORY,
     Property,
     as_history,
+    before_of,
     history_of,
     property_of,
     refusal_of,
@@ -158,6 +159,15 @@ class TestHistory:
             "limit must be a whole number from 1 to 1000"
         )
 
+    def test_before(self) -> None:
+        """Text; whether it is an offset is for the stream to say."""
+        assert before_of(asking([A])) is None
+        assert before_of(asking([A], before=None)) is None
+        assert before_of(asking([A], before="7-1")) == "7-1"
+        for value in (7, True, [], {}):
+            says = fault(lambda value=value: before_of(asking([A], before=value)))  # type: ignore[misc]
+            assert says == "before must be an offset, a string"
+
     @pytest.mark.parametrize("params", [UNSET, None, A, {}, [], [A, B]])
     def test_one_stream_is_needed(self, params: object) -> None:
         """Neither none nor two."""
@@ -279,6 +289,7 @@ def test_any_fields(params: object, since: object, limit: object) -> None:
         lambda: streams_of(request, KINDS, 3),
         lambda: since_of(request, [A], ()),
         lambda: history_of(request, KINDS),
+        lambda: before_of(asking(params, before=limit)),
         lambda: property_of(request),
         lambda: value_of(request),
         lambda: token_of(request),

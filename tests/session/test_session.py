@@ -508,7 +508,7 @@ class PendingArchive:
     def since(self, stream: str, after: str, until: str, max_bytes: int) -> Deferred[list[Entry] | None]:
         return succeed(None)
 
-    def newest(self, stream: str, limit: int, max_bytes: int) -> Deferred[list[Entry] | None]:
+    def newest(self, stream: str, limit: int, max_bytes: int, until: str | None = None) -> Deferred[list[Entry] | None]:
         self.asked.append(Deferred())
         return self.asked[-1]
 
@@ -777,6 +777,25 @@ class TestHistory:
         answer = client.ask({"method": "HISTORY", "params": [A], "limit": 2})
         _, missed = client.watch("a@trade", since={"a@trade": answer["result"][0]["offset"]})
         assert missed["data"] == answer["result"][1]["data"]
+
+    def test_pages_before_an_offset(self) -> None:
+        """Put together they are all that is kept, each once; behind the last one there is nothing."""
+        client = self.kept(Dialect.COMBINED)
+        pages, further = [], {}
+        while page := client.ask({"method": "HISTORY", "params": [A], "limit": 40, **further})["result"]:
+            pages.append([entry["data"] for entry in page])
+            further = {"before": page[0]["offset"]}
+        assert [len(page) for page in pages] == [40, 40, 40, 30]
+        assert [each for page in reversed(pages) for each in page] == [json.loads(trade(n)) for n in range(150)]
+
+    def test_what_is_no_offset_to_be_before(self) -> None:
+        """Error 2, by the client's own name of the stream."""
+        client = self.kept(Dialect.COMBINED)
+        answer = client.ask({"method": "HISTORY", "params": ["a@trade"], "before": "7-1", "id": 7})
+        assert answer["error"]["code"] == 2
+        assert answer["error"]["msg"].startswith("invalid request: before is no offset of a@trade that is known here")
+        answer = client.ask({"method": "HISTORY", "params": ["a@trade"], "before": 7, "id": 8})
+        assert answer == {"error": {"code": 2, "msg": "invalid request: before must be an offset, a string"}, "id": 8}
 
     def test_a_stream_of_which_nothing_is_kept(self) -> None:
         """An empty list; it is not subscribed by that."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,10 +48,10 @@ def page_at(url: str, **options: Any) -> Iterator[tuple[Page, Seen]]:
             browser.close()
 
 
-def problems_of(page: Page) -> list[str]:
+def problems_of(page: Page, widths: Iterable[int] = _WIDTHS) -> list[str]:
     """What axe-core finds, in each width, in the light and in the dark; and what is wider than the screen."""
     problems = []
-    for width in _WIDTHS:
+    for width in widths:
         for scheme in ("light", "dark"):
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]

@@ -106,10 +106,10 @@ def test_trades(members: dict[str, str], layout: tuple[str, str]) -> None:
     expected["T"] = expected["T"] if "T" in given_ones else expected["E"]
     expected["s"] = expected["s"] if "s" in given_ones else "A"
     expected["M"] = expected["M"] if "M" in given_ones else True
-    made = trade(data, MARKET, MOMENT)
+    made = trade(data, MARKET, MOMENT.at)
     assert json.loads(made) == expected
     assert (made is data) == (given_ones == {"E", "T", "s", "M"})
-    single = json.loads(agg_trade(data, MARKET, MOMENT))
+    single = json.loads(agg_trade(data, MARKET, MOMENT.at))
     assert list(single) == ["e", "E", "s", "a", "p", "q", "f", "l", "T", "m", "M"]
     assert {name: single[name] for name in "EsTpqm"} == {name: expected[name] for name in "EsTpqm"}
     assert single["a"] == single["f"] == single["l"] == 1
@@ -119,7 +119,7 @@ def test_trades(members: dict[str, str], layout: tuple[str, str]) -> None:
 @given(st.sets(st.sampled_from(TICKER_FIELDS)), st.sampled_from(['"ticker"', '"24hrTicker"']), layouts)
 def test_tickers(names: set[str], event: str, layout: tuple[str, str]) -> None:
     data = written({"e": event, "c": '"110"', "s": '"A"', **dict.fromkeys(names, '"100"')}, layout)
-    found = json.loads(TickerPayloads(MARKET).update(data, MOMENT, {}))
+    found = json.loads(TickerPayloads(MARKET).update(data, MOMENT.at, {}))
     assert found.keys() == {"e", "E", "c", "s", *TICKER_FIELDS}
     assert (found["e"], found["E"]) == ("24hrTicker", MOMENT.at)
     assert all(found[name] == "100" for name in names)
@@ -143,11 +143,11 @@ def test_nothing_raises(data: bytes) -> None:
     """What is nothing that these clients could read is passed on, or as good as can be."""
     payloads = DepthPayloads(MARKET, PriceSpelling())
     for made in (
-        trade(data, MARKET, MOMENT),
-        agg_trade(data, MARKET, MOMENT),
+        trade(data, MARKET, MOMENT.at),
+        agg_trade(data, MARKET, MOMENT.at),
         payloads.update(data, MOMENT),
         payloads.update(data, MOMENT, ([], [])),
-        TickerPayloads(MARKET).update(data, MOMENT, {}),
+        TickerPayloads(MARKET).update(data, MOMENT.at, {}),
     ):
         assert made is data or isinstance(json.loads(made), dict)
 
@@ -162,8 +162,8 @@ def test_a_time_that_is_no_number_of_ms_stands_for_no_other(time: str, blank: by
         a_trade = b'{%b"e":"trade","t":1,"m":true,"p":"1","q":"2","s":"A"%b' % (blank, given)
         a_depth = b'{%b"e":"depth","a":[["1","0"]],"b":[]%b' % (blank, given)
         of_depth = DepthPayloads(MARKET, PriceSpelling())
-        a_ticker = TickerPayloads(MARKET).update(b'{%b"e":"ticker","c":"1"%b' % (blank, given), MOMENT, {})
-        trades = trade(a_trade, MARKET, MOMENT), agg_trade(a_trade, MARKET, MOMENT)
+        a_ticker = TickerPayloads(MARKET).update(b'{%b"e":"ticker","c":"1"%b' % (blank, given), MOMENT.at, {})
+        trades = trade(a_trade, MARKET, MOMENT.at), agg_trade(a_trade, MARKET, MOMENT.at)
         return [json.loads(each) for each in (*trades, of_depth.update(a_depth, MOMENT), a_ticker)]
 
     for found in made("T"):
@@ -226,7 +226,7 @@ def test_merged_differences_make_the_same_book(messages: list[tuple[bool, list[t
 def test_a_field_of_a_ticker_that_is_no_decimal_says_nothing_of_the_others(name: str, odd: str) -> None:
     """It stays as it is, and the others are there as ever."""
     data = b'{"e":"ticker","c":"1.50","s":"A","%b":%b}' % (name.encode(), odd.encode())
-    found = json.loads(TickerPayloads(MARKET).update(data, MOMENT, {}))
+    found = json.loads(TickerPayloads(MARKET).update(data, MOMENT.at, {}))
     assert found.keys() == {"e", "E", "s", "c", *TICKER_FIELDS}
     assert (found["e"], found[name], found["h"], found["P"]) == ("24hrTicker", json.loads(odd), "1.50", "0.000")
 
@@ -258,8 +258,8 @@ def test_what_is_remembered_of_tickers_is_what_each_would_be(said: list[tuple[An
     payloads = TickerPayloads(MARKET)
     for fields, known, at in said:
         data = json.dumps({"e": "ticker", **fields}, separators=(",", ":")).encode()
-        made = payloads.update(data, Moment(at), known)
-        assert made == TickerPayloads(MARKET).update(data, Moment(at), known)
-        apart = TickerPayloads(MARKET).update(data.replace(b"{", b"{ ", 1), Moment(at), known)
+        made = payloads.update(data, at, known)
+        assert made == TickerPayloads(MARKET).update(data, at, known)
+        apart = TickerPayloads(MARKET).update(data.replace(b"{", b"{ ", 1), at, known)
         assert json.loads(made) == json.loads(apart)
         assert json.loads(made).keys() == {"e", "E", "s", "c", *TICKER_FIELDS, *fields}

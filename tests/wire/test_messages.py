@@ -68,6 +68,10 @@ def refusal(payload: bytes) -> RequestError:
             '{"method":"HISTORY","params":["trade@A"],"limit":100,"id":7}',
             Request("HISTORY", ["trade@A"], 7, msgspec.UNSET, 100),
         ),
+        (
+            '{"method":"HISTORY","params":["trade@A"],"before":"7-1","id":7}',
+            Request("HISTORY", ["trade@A"], 7, before="7-1"),
+        ),
         ('{"method":"no such method"}', Request("no such method", msgspec.UNSET, msgspec.UNSET)),
     ],
 )

@@ -1,6 +1,9 @@
-// The world of a feed in a test: a clock that is moved by hand, chance that is said, and sockets whose server is the test.
+// The world of a feed in a test: what is around it, and sockets whose server is the test.
 
 import { FeedError } from '../src/errors.js';
+import { Surroundings, settled } from './surroundings.js';
+
+export { settled };
 
 export const START = 1_790_000_000_000;
 
@@ -73,17 +76,11 @@ export class FakeSocket {
   }
 }
 
-export class World {
-  time = START;
-  /** What `random` says next; 0.5 when nothing is left. */
-  chances = [];
+export class World extends Surroundings {
   sockets = [];
-  frames = new Set();
-  watchers = new Set();
-  #timers = new Map();
-  #last = 0;
 
   constructor() {
+    super({ time: START, usual: 0.5 });
     const world = this;
     this.WebSocket = class extends FakeSocket {
       constructor(url, protocols) {
@@ -92,64 +89,11 @@ export class World {
         world.sockets.push(this);
       }
     };
-    this.environment = {
-      now: () => this.time,
-      random: () => this.chances.shift() ?? 0.5,
-      setTimeout: (callback, delay) => {
-        this.#last += 1;
-        this.#timers.set(this.#last, { at: this.time + delay, callback });
-        return this.#last;
-      },
-      clearTimeout: (timer) => this.#timers.delete(timer),
-      frame: (callback) => {
-        this.frames.add(callback);
-        return () => this.frames.delete(callback);
-      },
-      watch: (callback) => {
-        this.watchers.add(callback);
-        return () => this.watchers.delete(callback);
-      },
-      WebSocket: this.WebSocket,
-    };
-  }
-
-  get timers() {
-    return this.#timers.size;
-  }
-
-  /** In how many ms the next timer is due. */
-  get next() {
-    return Math.min(...[...this.#timers.values()].map(({ at }) => at)) - this.time;
+    this.environment.WebSocket = this.WebSocket;
   }
 
   get socket() {
     return this.sockets.at(-1);
-  }
-
-  /** Let time pass, timer by timer, with all that follows at once. */
-  async pass(delay) {
-    const end = this.time + delay;
-    await settled();
-    for (;;) {
-      const due = [...this.#timers].filter(([, { at }]) => at <= end).sort(([, one], [, other]) => one.at - other.at)[0];
-      if (!due) break;
-      const [timer, { at, callback }] = due;
-      this.#timers.delete(timer);
-      this.time = Math.max(this.time, at);
-      callback();
-      await settled();
-    }
-    this.time = end;
-  }
-
-  draw() {
-    const frames = [...this.frames];
-    this.frames.clear();
-    for (const frame of frames) frame();
-  }
-
-  wake() {
-    for (const watcher of [...this.watchers]) watcher();
   }
 
   /** Wait until the feed has opened a socket, and open it; answers to what it asks are those of `answers`. */
@@ -162,11 +106,6 @@ export class World {
     await settled();
     return socket;
   }
-}
-
-/** All that was waiting for a promise has run. */
-export function settled() {
-  return new Promise((resolve) => setImmediate(resolve));
 }
 
 /** Everything that a feed tells, in order. */

@@ -11,6 +11,7 @@ import { change, compact, grouped, places } from './numbers.js';
 import { Tape } from './tape.js';
 import { themed } from './theme.js';
 
+const TITLE = 500; // ms after which the tab may say another price
 const FACTS = ['24 h change', '24 h high', '24 h low', '24 h volume', '24 h turnover'];
 
 const chart = new Chart();
@@ -65,7 +66,12 @@ function showPrice(price, side) {
   last = price;
   say($('last'), grouped(price));
   if (side) $('last').dataset.side = side;
-  document.title = `${grouped(price)} ${$('name').textContent} – marketfeed`;
+}
+
+/** What the tab says. The browser works on it outside of the page, so it is not written with each picture. */
+function showTitle() {
+  const title = last === null ? 'marketfeed' : `${grouped(last)} ${$('name').textContent} – marketfeed`;
+  if (title !== document.title) document.title = title;
 }
 
 function showDay(day) {
@@ -90,6 +96,7 @@ async function begin() {
   list = new MarketList(found, { select, changed: (day) => day.s === market && showDay(day) });
   const asked = decodeURIComponent(location.hash.slice(1));
   select(known.has(asked) ? asked : found[0].name);
+  setInterval(showTitle, TITLE);
   addEventListener('hashchange', () => {
     const name = decodeURIComponent(location.hash.slice(1));
     if (known.has(name)) select(name);

@@ -1,6 +1,6 @@
 // The candles of one market and interval: what was, from REST, and what becomes of the last one, from the stream.
 
-import { feed, insist, rest } from './data.js';
+import { feed, past, rest } from './data.js';
 
 const FIRST = 500;
 const FURTHER = 1000;
@@ -32,14 +32,8 @@ export class Candles {
   }
 
   /** Ask for all that was, also anew: what was missed while there was no connection is in the answer. */
-  async load() {
-    const found = await insist(() => rest.klines(this.#market, this.#interval, { limit: FIRST }), () => this.#isOpen).catch(() => []);
-    if (!this.#isOpen || !found) return;
-    const fresh = found.map(numbered);
-    const [first, last] = [fresh[0]?.t ?? Infinity, fresh.at(-1)?.t ?? -Infinity];
-    this.all = [...this.all.filter(({ t }) => t < first), ...fresh, ...this.all.filter(({ t }) => t > last)];
-    this.isLoaded = true;
-    this.#changed(0);
+  load() {
+    past(this.#market, this.#interval, FIRST, (found) => this.#fill(found.map(numbered)), () => this.#isOpen);
   }
 
   /** Ask for what was before the first one. */
@@ -67,6 +61,13 @@ export class Candles {
   close() {
     this.#isOpen = false;
     this.#stop();
+  }
+
+  #fill(fresh) {
+    const [first, last] = [fresh[0]?.t ?? Infinity, fresh.at(-1)?.t ?? -Infinity];
+    this.all = [...this.all.filter(({ t }) => t < first), ...fresh, ...this.all.filter(({ t }) => t > last)];
+    this.isLoaded = true;
+    this.#changed(0);
   }
 
   #take(candle) {

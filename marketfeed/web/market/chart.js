@@ -1,7 +1,7 @@
 // The chart: candles with volume and two averages. Drag, wheel, two fingers and keys move it; a crosshair reads it.
 
 import { Candles, INTERVALS } from './candles.js';
-import { $, button, drawn, element, fitted, say } from './dom.js';
+import { $, button, drawn, element, fitted, say, sizeOf, watched } from './dom.js';
 import { change, compact, date, fixed, hour, places, time } from './numbers.js';
 import { colours } from './theme.js';
 
@@ -40,7 +40,8 @@ export class Chart {
     $('zoom-out').addEventListener('click', () => this.#zoom(0.8));
     $('to-now').addEventListener('click', () => this.#move(-Infinity));
     this.draw = drawn(() => this.#draw());
-    new ResizeObserver(this.draw).observe(this.#canvas);
+    watched(this.#canvas, this.draw);
+    watched($('legend'), this.draw);
     this.#listen();
   }
 
@@ -152,11 +153,12 @@ export class Chart {
   // Where things are.
 
   #plot() {
-    const { clientWidth: width, clientHeight: height } = this.#canvas;
+    const { width, height } = sizeOf(this.#canvas);
     const last = this.#candles?.all.at(-1)?.c ?? 0;
     const right = width - Math.max(56, fixed(last, this.#digits).length * 6.4 + 14);
     const bottom = height - FOOT;
-    return { width, height, right, bottom, top: 34, volume: (bottom - 34) * VOLUME };
+    const top = sizeOf($('legend')).height + 18; // of one line or, in a narrow window, of several
+    return { width, height, right, bottom, top, volume: (bottom - top) * VOLUME };
   }
 
   /** The first and the last candle that are seen, and where the candle `at` is. */

@@ -5,14 +5,9 @@ import { $, button, element } from './dom.js';
 const WORD = /(\/\/.*)|('[^']*'|`[^`]*`)|\b(import|from|const|for|of|await|new|async|if|return)\b/g;
 const KINDS = ['comment', 'string', 'keyword'];
 
-const START = (host) => `import { MarketFeed } from 'marketfeed';
-
-const feed = new MarketFeed('${host.replace('http', 'ws')}');
-`;
-const REST = (host) => `import { MarketRest } from 'marketfeed/rest';
-
-const rest = new MarketRest('${host}');
-`;
+const IMPORT = "import { MarketFeed } from 'marketfeed';\n";
+const FEED = (host) => `const feed = new MarketFeed('${host.replace('http', 'ws')}');\n`;
+const START = (host) => `${IMPORT}\n${FEED(host)}`;
 
 /** By panel: the code for a market of a daemon. */
 export const SNIPPETS = {
@@ -23,7 +18,10 @@ feed.on('!miniTicker@arr', (days) => {
     console.log(s, c, ((c / o - 1) * 100).toFixed(2) + ' %');
   }
 });`,
-  chart: (market, host) => `${REST(host)}${START(host)}
+  chart: (market, host) => `${IMPORT}import { MarketRest } from 'marketfeed/rest';
+
+${FEED(host)}const rest = new MarketRest('${host}');
+
 // What was, and then what is
 const candles = await rest.klines('${market}', '1m', { limit: 500 });
 feed.on('kline_1m@${market}', ({ k }) => {

@@ -1,7 +1,7 @@
 // The connection, in words: how good it is, what was cut off, and that nothing was missed.
 
 import { cut, feed } from './data.js';
-import { $, drawn, element, fitted, say } from './dom.js';
+import { $, drawn, element, fitted, say, watched } from './dom.js';
 import { count, grouped, seconds, time } from './numbers.js';
 import { colours } from './theme.js';
 
@@ -49,7 +49,7 @@ export class ConnectionPanel {
       cut();
     });
     this.draw = drawn(() => this.#draw());
-    new ResizeObserver(this.draw).observe($('pulse'));
+    watched($('pulse'), this.draw);
     setInterval(() => this.#tick(), SLOT);
     this.#show();
   }

@@ -4,6 +4,8 @@ import { MarketFeed } from './client/book.js';
 import { MarketRest } from './client/rest.js';
 
 const CUT = 4000; // ms for which a cut lasts
+const AGAIN = [1000, 2000, 4000, 8000, 16_000]; // ms
+const FEW = 60;
 
 const here = new URL('/', location.href);
 let socket = null; // the one under the feed
@@ -57,7 +59,25 @@ export async function insist(attempt, isWanted = () => true) {
     } catch (error) {
       if (error?.final) throw error;
     }
-    await new Promise((resolve) => setTimeout(resolve, pause));
+    await sleep(pause);
   }
   return null;
+}
+
+/**
+ * Ask for the last candles of a market, and give them to `take`. While they are few it is asked again, some times: a
+ * daemon that has just begun has them a moment later.
+ */
+export async function past(market, interval, limit, take, isWanted = () => true) {
+  for (const pause of [...AGAIN, 0]) {
+    const found = await insist(() => rest.klines(market, interval, { limit }), isWanted).catch(() => []);
+    if (!found || !isWanted()) return;
+    take(found);
+    if (found.length >= FEW) return;
+    await sleep(pause);
+  }
+}
+
+function sleep(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -24,9 +24,28 @@ export function say(node, text) {
   else if (held.data !== text) held.data = text;
 }
 
-/** Fit a canvas to its place and the screen's pixels; its context, which counts in CSS pixels from the upper left. */
+const sizes = new WeakMap();
+const draws = new WeakMap();
+const watcher = new ResizeObserver((changes) => {
+  for (const { target, contentRect } of changes) {
+    sizes.set(target, { width: Math.round(contentRect.width), height: Math.round(contentRect.height) });
+    draws.get(target)();
+  }
+});
+
+/** Call `draw` once the place of a node is known, and whenever it is another one. */
+export function watched(node, draw) {
+  draws.set(node, draw);
+  watcher.observe(node);
+}
+
+/** The place of a node that is `watched`. To ask the node itself would make the browser lay out the page at once. */
+export const sizeOf = (node) => sizes.get(node) ?? { width: 0, height: 0 };
+
+/** Fit a canvas to its place and the screen's pixels; its context, which counts in CSS pixels from the upper left.
+ * The canvas is one that is `watched`. */
 export function fitted(canvas) {
-  const { clientWidth: width, clientHeight: height } = canvas;
+  const { width, height } = sizeOf(canvas);
   const ratio = window.devicePixelRatio || 1;
   const [wide, high] = [Math.round(width * ratio), Math.round(height * ratio)];
   if (canvas.width !== wide || canvas.height !== high) [canvas.width, canvas.height] = [wide, high];

@@ -1,7 +1,7 @@
 // The list of markets: the last price, what 24 hours did to it, and its way there.
 
-import { feed, insist, rest } from './data.js';
-import { $, drawn, element, fitted, say } from './dom.js';
+import { feed, past } from './data.js';
+import { $, drawn, element, fitted, say, watched } from './dom.js';
 import { change, grouped } from './numbers.js';
 import { colours } from './theme.js';
 
@@ -27,7 +27,7 @@ class Row {
     figures.append(this.price, this.change);
     this.button.append(name, this.spark, figures);
     this.draw = drawn(() => this.#draw());
-    new ResizeObserver(this.draw).observe(this.spark);
+    watched(this.spark, this.draw);
     this.show(this.day);
   }
 
@@ -102,9 +102,7 @@ export class MarketList {
 
   /** What the sparklines show, from the daemon's memory. */
   refresh() {
-    for (const [name, row] of this.#rows) {
-      insist(() => rest.klines(name, '5m', { limit: POINTS })).then((candles) => candles && row.past(candles), () => {});
-    }
+    for (const [name, row] of this.#rows) past(name, '5m', POINTS, (candles) => row.past(candles));
   }
 
   day(name) {

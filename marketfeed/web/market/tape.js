@@ -45,17 +45,18 @@ export class Tape {
     if (!batch.length) return;
     const fresh = batch.slice(-ROWS);
     const isCalm = fresh.length <= CALM;
-    for (const [{ p, q, m, T, E }, isRecovered] of fresh) {
-      const row = this.#rows.length < ROWS ? this.#row() : this.#rows.pop();
-      this.#rows.unshift(row);
+    const rows = fresh.map(([{ p, q, m, T, E }, isRecovered], before) => {
+      const row = this.#rows.length + before < ROWS ? this.#row() : this.#rows.pop();
       const [price, quantity, at] = row.children;
       say(price, grouped(p));
       say(quantity, grouped(q));
       say(at, T ?? E ? time(T ?? E) : '');
       row.className = `${m ? 'down' : 'up'}${isCalm ? ' fresh' : ''}${isRecovered ? ' recovered' : ''}`;
       row.title = isRecovered ? 'recovered after the connection was back' : '';
-      this.#place.prepend(row);
-    }
+      return row;
+    }).reverse();
+    this.#rows.unshift(...rows);
+    this.#place.prepend(...rows);
     const [{ p, m, T, E }] = fresh.at(-1);
     this.#traded({ price: p, at: T ?? E ?? Date.now(), side: m ? 'down' : 'up' });
   }

@@ -14,16 +14,20 @@ if (!(chosen in NEXT)) chosen = null;
 
 const current = () => chosen ?? (system.matches ? 'dark' : 'light');
 
+const known = new Map(); // of the present theme: to ask the browser would make it work out all styles at once
+
 /** Colours by their names in market.css, as they are now. */
 export function colours(...names) {
   const style = getComputedStyle(document.documentElement);
-  return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+  for (const name of names) if (!known.has(name)) known.set(name, style.getPropertyValue(`--${name}`).trim());
+  return Object.fromEntries(names.map((name) => [name, known.get(name)]));
 }
 
 /** Let `toggle` change it, and say so to `changed`, also when the system does. */
 export function themed(toggle, changed) {
   const show = () => {
     document.documentElement.dataset.theme = current();
+    known.clear();
     toggle.textContent = current() === 'dark' ? 'Light' : 'Dark';
     toggle.setAttribute('aria-label', `${toggle.textContent} colours`);
     changed();

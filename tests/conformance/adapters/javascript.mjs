@@ -5,76 +5,13 @@
 
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
+import { Surroundings, settled } from '../../../clients/js/test/surroundings.js';
 
 const [client] = process.argv.slice(2);
 const { EVENTS, MarketFeed, FeedError } = await import(client);
 const { WebSocket } = createRequire(client)('ws');
 
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
-const settled = () => new Promise((resolve) => setImmediate(resolve));
-
-/** A clock that is moved by hand, chance that is said, and pictures that are drawn when they are asked for. */
-class World {
-  time = 0;
-  #chances = [];
-  #usual = 0;
-  #timers = new Map();
-  #last = 0;
-  #frames = new Set();
-  #watchers = new Set();
-
-  constructor({ time, random = [0] }) {
-    this.time = time;
-    this.#usual = random.at(-1);
-    this.#chances = random.slice(0, -1);
-  }
-
-  environment() {
-    return {
-      now: () => this.time,
-      random: () => this.#chances.shift() ?? this.#usual,
-      setTimeout: (callback, delay) => {
-        this.#last += 1;
-        this.#timers.set(this.#last, { at: this.time + delay, callback });
-        return this.#last;
-      },
-      clearTimeout: (timer) => this.#timers.delete(timer),
-      frame: (callback) => {
-        this.#frames.add(callback);
-        return () => this.#frames.delete(callback);
-      },
-      watch: (callback) => {
-        this.#watchers.add(callback);
-        return () => this.#watchers.delete(callback);
-      },
-    };
-  }
-
-  async pass(delay) {
-    const end = this.time + delay;
-    await settled();
-    for (;;) {
-      const due = [...this.#timers].filter(([, { at }]) => at <= end).sort(([, one], [, other]) => one.at - other.at)[0];
-      if (!due) break;
-      const [timer, { at, callback }] = due;
-      this.#timers.delete(timer);
-      this.time = Math.max(this.time, at);
-      callback();
-      await settled();
-    }
-    this.time = end;
-  }
-
-  draw() {
-    const frames = [...this.#frames];
-    this.#frames.clear();
-    for (const frame of frames) frame();
-  }
-
-  wake() {
-    for (const watcher of [...this.#watchers]) watcher();
-  }
-}
 
 function plain(error) {
   if (!(error instanceof FeedError)) return { kind: error.name };
@@ -97,7 +34,7 @@ function answers(name, list) {
 const askable = (name, value) => (Array.isArray(value) ? answers(name, value) : value);
 
 let feed;
-let world;
+let surroundings;
 let isOver = false;
 const stops = new Map();
 const loops = new Map();
@@ -115,10 +52,10 @@ function deliver(to) {
 const shown = (book) => ({ state: book.state, u: book.lastUpdateId ?? null, bids: book.bids(), asks: book.asks() });
 
 const commands = {
-  start({ url, urls, token, options = {}, time, random, clock }) {
+  start({ url, urls, token, options = {}, time, random = [0], clock }) {
     const real = clock === 'real';
-    if (!real) world = new World({ time, random });
-    const given = { WebSocket, ...options, ...(real ? {} : { environment: world.environment() }) };
+    if (!real) surroundings = new Surroundings({ time, chances: random.slice(0, -1), usual: random.at(-1) });
+    const given = { WebSocket, ...options, ...(real ? {} : { environment: surroundings.environment }) };
     if (token !== undefined) given.token = askable('token', token);
     feed = new MarketFeed(urls ? answers('url', urls.map((each) => (each === true ? url : each))) : url, given);
     for (const name of EVENTS) {
@@ -150,11 +87,11 @@ const commands = {
   look: ({ to }) => tell({ event: 'book', to, ...shown(books.get(to)) }),
   closeBook: ({ to }) => books.get(to).close(),
   close: () => feed.close(),
-  advance: ({ ms }) => world.pass(ms),
-  draw: () => world.draw(),
+  advance: ({ ms }) => surroundings.pass(ms),
+  draw: () => surroundings.draw(),
   sync: () => {},
   mark: ({ text }) => tell({ event: 'mark', text }),
-  wake: () => world.wake(),
+  wake: () => surroundings.wake(),
   end() {
     isOver = true;
     feed?.close();

@@ -81,7 +81,8 @@ class Rewound(msgspec.Struct, frozen=True, tag_field="e", tag="rewound"):
 class Gap(msgspec.Struct, frozen=True, tag_field="e", tag="gap", rename={"from_": "from"}):
     """Publications of the streams may have been missed since `from_`; `to` is None while that lasts.
 
-    `reason` is the server's, or ``not-recovered``: what was missed while there was no connection is gone.
+    `reason` is the server's, or ``not-recovered``: what was missed while there was no connection is gone. Its moments
+    are of this machine's clock; what was under way at `from_` may be missing too.
     """
 
     streams: tuple[str, ...]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from itertools import count
 from typing import Any, TypeVar
 
 from marketfeed_client.errors import FeedError
 from marketfeed_client.events import Message
-from marketfeed_client.feed import MOST_IN_QUEUE, MOST_REWOUND, Feed
-from marketfeed_client.rest import Candle, Page, Question, Trade, ask, klines, trades
+from marketfeed_client.feed import MOST_IN_QUEUE, Feed
+from marketfeed_client.history import past
+from marketfeed_client.rest import Candle, Question, Trade, ask, klines, trades
 from marketfeed_client.settings import market, stream_name, whole
 from marketfeed_client.stream import Pause, Stream
 
 __all__ = ["LoopFeed"]
 
 T = TypeVar("T")
+Q = TypeVar("Q")
+MOST_OF_HISTORY = 10_000_000
 
 
 class LoopFeed(Feed):
@@ -55,11 +59,25 @@ class LoopFeed(Feed):
         """The events, frozen structs, in order."""
         return Stream(self._events_inbox(limit), self._close_inbox, self._pause)
 
-    async def history(self, stream: str, *, limit: int = 100) -> list[Message]:
-        """The last publications of a stream, oldest first, 1 to 1,000. It needs an open connection: nothing is queued.
+    async def history(self, stream: str, *, limit: int | None = 100, before: str | None = None) -> list[Message]:
+        """The last publications of a stream that the daemon keeps, oldest first; as many requests are made as it takes.
 
-        Raises FeedError.
+        `limit`: no more than so many; None: all of them. `before`: an offset, those before it. It needs an open
+        connection: nothing is queued. Raises FeedError.
         """
+        name = stream_name(stream)
+        if limit is not None:
+            whole("limit", limit, MOST_OF_HISTORY)
+        if before is not None and not isinstance(before, str):
+            raise TypeError(f"before: expected an offset, as a Message has it, not {before!r}")
+        asked = count()
+        found = await self._paged(
+            past(limit, before), lambda fields: self._past_of(name, fields, is_patient=next(asked) > 0)
+        )
+        return [Message(name, each.data, each.offset, True) for each in found]
+
+    async def _past_of(self, name: str, fields: dict[str, Any], *, is_patient: bool) -> Any:
+        """What one HISTORY answers. Who has the first page waits for the others."""
         come, settle = self._pause()
         answers: list[tuple[Any, FeedError | None]] = []
 
@@ -67,13 +85,13 @@ class LoopFeed(Feed):
             answers.append((result, error))
             settle()
 
-        self._core.session.history(stream_name(stream), whole("limit", limit, MOST_REWOUND), answer)
+        self._core.session.history(name, fields, answer, is_patient=is_patient)
         self._pump()
         await come
         result, error = answers[0]
         if error is not None:
             raise error
-        return [Message(stream, each["data"], each["offset"], True) for each in result]
+        return result
 
     async def klines(
         self, name: str, interval: str, *, start: int | None = None, end: int | None = None, limit: int | None = None
@@ -83,7 +101,7 @@ class LoopFeed(Feed):
         `interval`: as ``1m``. `start`, `end`: moments in ms since 1970, between which the candles begin. `limit`: no
         more than so many: the first from `start` on, or without it the last, 500 if neither is given. Raises FeedError.
         """
-        return await self._paged(klines(market(name), interval, start, end, limit))
+        return await self._paged(klines(market(name), interval, start, end, limit), self._asked)
 
     async def trades(
         self,
@@ -98,13 +116,14 @@ class LoopFeed(Feed):
 
         `from_id`: from this trade on. The others are as for `klines`. Raises FeedError.
         """
-        return await self._paged(trades(market(name), start, end, from_id, limit))
+        return await self._paged(trades(market(name), start, end, from_id, limit), self._asked)
 
-    async def _paged(self, pages: Page[T]) -> list[T]:
+    async def _paged(self, pages: Generator[Q, Any, list[T]], ask: Callable[[Q], Awaitable[Any]]) -> list[T]:
+        """Ask what it says, until it has everything."""
         try:
             question = next(pages)
             while True:
-                question = pages.send(await self._asked(question))
+                question = pages.send(await ask(question))
         except StopIteration as over:
             found: list[T] = over.value
             return found

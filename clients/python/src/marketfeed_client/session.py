@@ -8,6 +8,7 @@ sent and what is told. docs/protocol.md is the contract.
 5. A stream that was not recovered is lost with the next message that comes of it, and not before: while a gap is open
    its source may be able to say more later.
 6. A SUBSCRIBE takes effect whole or not at all: one that is refused is halved until it is known which stream it was.
+7. What is asked patiently is asked again when the server has been asked too much, but not for ever.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _INVALID = 2
 _TOO_MANY_SUBSCRIPTIONS = 4
 _NOT_PERMITTED = 5
 _TOO_MANY_REQUESTS = 7
+_MOST_REFUSALS = 6
+"""After so many in a row, whoever asks patiently hears of it."""
 
 T = TypeVar("T")
 Answer = Callable[[Any, FeedError | None], None]
@@ -147,6 +150,7 @@ class Session:
         """Whether the server has answered on the present connection."""
         self._is_paused = False
         self._refusals = 0
+        self._again: list[tuple[Callable[[], None], _Done]] = []  # to be asked anew, and who waits for that
         self._decode = msgspec.json.Decoder(Envelope).decode
         self._read: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder().decode
 
@@ -214,7 +218,8 @@ class Session:
 
     def lost(self, from_: float) -> None:
         """The connection is gone. `from_`: the last moment at which it was heard, in ms since 1970."""
-        requests = list(self._requests.values())
+        waiting = [done for _, done in (*self._requests.values(), *self._again)]
+        self._again.clear()
         self._is_open = self.is_ready = self._is_paused = False
         self._refusals = 0
         self._requests.clear()
@@ -227,7 +232,7 @@ class Session:
             subscription.past = 0
             if subscription.status is not Status.REFUSED or subscription.refusal != _INVALID:
                 self._renew(subscription)
-        for _, done in requests:
+        for done in waiting:
             done({"e": "error", "msg": "the connection was lost"})
 
     def flush(self) -> None:
@@ -254,6 +259,9 @@ class Session:
     def resume(self) -> None:
         """The pause that `later` asked for is over."""
         self._is_paused = False
+        again, self._again = self._again, []
+        for ask, _ in again:
+            ask()
         self.flush()
 
     def ping(self) -> None:
@@ -273,9 +281,9 @@ class Session:
 
         self._asked("AUTH", [token], {}, answered)
 
-    def history(self, stream: str, limit: int, answer: Answer) -> None:
-        """The last publications of a stream: a list of ``{"offset": …, "data": …}``."""
-        self._asked("HISTORY", [stream], {"limit": limit}, answer)
+    def history(self, stream: str, fields: dict[str, Any], answer: Answer, *, is_patient: bool = False) -> None:
+        """The last publications of a stream: a list of ``{"offset": …, "data": …}``. `fields`: limit and before."""
+        self._asked("HISTORY", [stream], fields, answer, is_patient=is_patient)
 
     def message(self, text: bytes | str) -> None:
         """A message has come."""
@@ -402,21 +410,30 @@ class Session:
         self._port.send(msgspec.json.encode(request))
         return self._last_id
 
-    def _asked(self, method: str, params: Sequence[Any], more: dict[str, Any], answer: Answer) -> None:
+    def _asked(
+        self, method: str, params: Sequence[Any], more: dict[str, Any], answer: Answer, *, is_patient: bool = False
+    ) -> None:
         if not self.is_ready:
             answer(None, FeedError("not-open", f"{method} needs an open connection"))
             return
 
+        def ask() -> None:
+            self._request(method, params, more, done)
+
         def done(data: dict[str, Any]) -> None:
             code = data.get("code")
             if data["e"] != "error":
+                self._refusals = 0
                 answer(data["result"], None)
+            elif is_patient and code == _TOO_MANY_REQUESTS and self._refusals < _MOST_REFUSALS:
+                self._again.append((ask, done))
+                self._pause()
             elif code is None:
                 answer(None, FeedError("not-open", data["msg"]))
             else:
                 answer(None, FeedError("refused", data["msg"], code=code, final=code <= _INVALID))
 
-        self._request(method, params, more, done)
+        ask()
 
     def _ask(self, subscription: Subscription) -> None:
         """Ask for a stream that the server has for us, anew."""
