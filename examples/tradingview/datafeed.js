@@ -1,9 +1,10 @@
 // A datafeed for TradingView's Charting Library: past candles by REST, the present one by WebSocket.
 //
-// 1. Every candle has the one before it behind it, without a hole, so history is counted back in pages from `to`.
+// 1. Candles follow one another without a hole, so that history can be counted: back from `to`, in pages.
 // 2. A chart takes its last bar once more, or the next one, and nothing older: what comes twice is left out.
 // 3. The next bar is given to it only when the last one is known to its end. Otherwise something was missed that could
 //    not be recovered: the library is told to forget what it has, and the chart to ask anew.
+// 4. Days, weeks and months begin at 00:00 UTC, as the library wants them: of a daemon without --day-offset.
 //
 // The API is that of https://www.tradingview.com/charting-library-docs/latest/connecting_data/datafeed-api/
 

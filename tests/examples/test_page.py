@@ -68,7 +68,7 @@ async def test_it_is_live_and_gets_over_a_cut(harness: Harness) -> None:
         assert problems_of(page) == []
         turn(False)
         page.wait_for_function(SAYS, arg=r"^Connection lost\. Attempt \d+ in [\d.]+ s$")
-        assert page.locator("#book").get_attribute("data-state") == "stale"
+        page.wait_for_function("() => document.getElementById('book').dataset.state === 'stale'")
         turn(True)
         page.wait_for_function(SAYS, arg=r"^Connected again, nothing missed: \d+ came late$")
         page.wait_for_function(LIVE)

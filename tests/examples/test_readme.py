@@ -29,7 +29,7 @@ def needed(file: Path) -> set[str]:
     """The distributions that a file of requirements names, with those of the extras of the client."""
     names = set()
     for line in file.read_text(encoding="utf-8").splitlines():
-        client = re.fullmatch(r"\./clients/python(?:\[(\w+)\])?", line)
+        client = re.fullmatch(r"--editable \./clients/python(?:\[(\w+)\])?", line)
         if client is not None:
             names.add("marketfeed-client")
             for each in metadata.requires("marketfeed-client") or ():

@@ -48,6 +48,8 @@ class Chart:
         return (await self.until(answer, before))[-1]  # type: ignore[no-any-return]
 
     async def end(self) -> None:
+        """Nothing was given to it that it cannot take, and nothing is left that keeps it running."""
+        assert [words for words in self.told("error") if words[0] == "handler"] == []
         self.process.process.write(b"end\n")  # type: ignore[attr-defined]
         assert await self.process.wait() == 0
 
