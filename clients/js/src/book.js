@@ -79,6 +79,7 @@ class Follower {
     try {
       this.ladder.apply(data);
     } catch {
+      this.ladder.clear();
       this.#lose();
       return;
     }

@@ -61,6 +61,7 @@ class Follower:
         try:
             self.ladder.apply(depth)
         except (ArithmeticError, LookupError, ValueError):
+            self.ladder.clear()
             self._lose()
             return
         self.last_update_id = depth.u
