@@ -3,57 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Coroutine
-from concurrent.futures import Future
+import time
 from typing import Any
 
 import pytest
 import pytest_twisted
-from marketfeed_client import Client, FeedError, Gap, Message, Recovered, Rewound, State, Times
+from marketfeed_client import Client, Error, Expiring, FeedError, Gap, Message, Recovered, Rewound, State, Times
 from marketfeed_client.frames import data_frame
-from twisted.internet.defer import Deferred
 
-from tests.guard import DEADLINE
+from tests.client_python.loops import Loop
 from tests.system.harness import DaemonProcess, Harness, Redis, trade
+from tests.tokens import SECRET, signed
 
 TRADE = "trade@TATA_INR"
 QUICK = Times(backoff_base=0.01, backoff_most=0.05)
-
-
-class Loop:
-    """An asyncio loop in a thread of its own; what is run there is waited for here."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, Any]) -> Deferred[Any]:
-        done = Deferred[Any]()
-
-        def tell(future: Future[Any]) -> None:
-            error = future.exception()
-            answer, value = (done.callback, future.result()) if error is None else (done.errback, error)
-            self._reactor.callFromThread(answer, value)
-
-        asyncio.run_coroutine_threadsafe(work, self._loop).add_done_callback(tell)
-        return done.addTimeout(DEADLINE, self._reactor)
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-@pytest_twisted.async_yield_fixture
-async def loop(harness: Harness) -> AsyncIterator[Loop]:
-    loop = Loop(harness.reactor)
-    try:
-        yield loop
-    finally:
-        loop.close()
 
 
 class Bot:
@@ -222,3 +185,71 @@ async def test_history_is_put_together_of_pages(harness: Harness, loop: Loop) ->
     table = data_frame(kept)
     assert (len(table), table["t"].tolist()[::299]) == (300, [100, 399])
     assert isinstance(table, pandas.DataFrame)
+
+
+@pytest_twisted.ensureDeferred
+async def test_past_trades_and_candles(harness: Harness, loop: Loop) -> None:
+    """Of trades of two minutes, in a stream and in the store of a candle service."""
+    redis = await harness.redis()
+    daemon = await harness.daemon("--source", "streams", "--candles", redis=redis)
+    engine = await redis.connect()
+    minute = int(time.time()) // 60 * 60_000
+    sold = [(minute - 120_000, "10.5"), (minute - 90_000, "12"), (minute - 61_000, "9.25"), (minute - 60_000, "11")]
+    for number, (at, price) in enumerate(sold, 1):
+        await engine.command("XADD", TRADE, f"{at}-{number}", "d", trade(number=number, p=price, T=at, E=at))
+    bot = Bot(url_of(daemon))
+    await loop.run(bot.start())
+    past = await loop.run(bot.feed.trades("TATA_INR", start=minute - 120_000))
+    assert [(each.time, each.price) for each in past] == sold
+
+    async def are_stored() -> bool:
+        try:
+            return len(await loop.run(bot.feed.klines("TATA_INR", "1m", start=minute - 120_000, end=minute - 1))) == 2
+        except FeedError as error:  # that nobody makes candles yet
+            if error.final:
+                raise
+            return False
+
+    await harness.eventually(are_stored)
+    first, second = await loop.run(bot.feed.klines("TATA_INR", "1m", start=minute - 120_000, end=minute - 1))
+    assert (first.open, first.high, first.low, first.close, first.trades) == ("10.5", "12", "9.25", "9.25", 3)
+    assert (first.open_time, second.open_time, second.close) == (minute - 120_000, minute - 60_000, "11")
+    assert await loop.run(bot.feed.klines("TATA_INR", "1m", end=minute - 1, limit=1)) == [second]
+    with pytest.raises(FeedError) as raised:
+        await loop.run(bot.feed.klines("TATA_INR", "2d"))
+    assert (raised.value.kind, raised.value.final) == ("refused", True)
+    await loop.run(bot.stop())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_token_that_ends_is_renewed_on_the_open_connection(harness: Harness, loop: Loop) -> None:
+    """The other one permits more, and what was refused comes then."""
+    redis = await harness.redis()
+    secret = harness.directory / "secret"
+    secret.write_bytes(SECRET)
+    daemon = await harness.daemon("--auth", "required", "--auth-key", str(secret), redis=redis)
+    book = b'{"e":"depth","u":157,"b":[["1000.00","5"]],"a":[["1001.00","2"]]}'
+    await (await redis.connect()).command("SET", "snapshot:depth@TATA_INR", book)
+    now = time.time()
+    narrow = {
+        "sub": "alice",
+        "exp": now + 45,
+        "streams": ["trade@*"],
+    }  # less than the minute before the end of which is told
+    tokens = [signed(claims=narrow), signed(claims={"sub": "alice", "exp": now + 3600})]
+    asked: list[str] = []
+
+    def token() -> str:
+        asked.append(tokens[min(len(asked), 1)])
+        return asked[-1]
+
+    bot = Bot(url_of(daemon), token=token)
+    kept = bot.feed.book("TATA_INR")
+    await loop.run(bot.start())
+    await loop.run(bot.until(Expiring))
+    await harness.eventually(lambda: kept.state == "live")
+    await loop.run(bot.stop())
+    assert asked == tokens
+    assert [item.state for item in bot.log if isinstance(item, State)] == ["open", "closed"]
+    refused = [(item.code, item.stream) for item in bot.log if isinstance(item, Error)]
+    assert refused in ([], [(5, "depth@TATA_INR")], [(5, None)])

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from marketfeed_client import FeedError, Gap, Message, Recovered, Rewound, State, Times
+from marketfeed_client import Error, FeedError, Gap, Message, Recovered, Rewound, State, Times
 from marketfeed_client.tx import Client
 from twisted.internet.defer import Deferred, ensureDeferred
 
+from tests.certificates import Authority
 from tests.guard import DEADLINE
 from tests.system.harness import DaemonProcess, Harness, Redis, trade
 
@@ -136,3 +137,47 @@ async def test_history_and_past_trades(harness: Harness) -> None:
     with pytest.raises(FeedError) as raised:
         await bot.feed.klines("TATA_INR", "2d")
     assert (raised.value.kind, raised.value.final) == ("refused", True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_lost_redis_server_is_a_gap_that_is_told(harness: Harness) -> None:
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    bot = Bot(harness, url_of(daemon))
+    await bot.until(Rewound)
+
+    async def is_heard() -> bool:
+        return TRADE in await (await redis.connect()).channels()
+
+    await harness.eventually(is_heard)
+    await (await redis.connect()).publish(TRADE, trade(number=1))
+    await bot.until_trade(1)
+    await redis.kill()
+    await bot.until(Gap, reason="source-down", to=None)
+    await redis.start()
+    await bot.until(Recovered, stream=TRADE, recovered=False)
+    await harness.eventually(is_heard)
+    await (await redis.connect()).publish(TRADE, trade(number=2))
+    await bot.until_trade(2)
+    (gap,) = [item for item in bot.log if isinstance(item, Gap) and item.reason == "not-recovered"]
+    first, second = [item for item in bot.log if isinstance(item, Message)]
+    assert bot.log.index(first) < bot.log.index(gap) < bot.log.index(second)
+
+
+@pytest_twisted.ensureDeferred
+async def test_by_tls(harness: Harness) -> None:
+    """Of a server that is trusted; one that is not is told, and tried again."""
+    authority = Authority()
+    certificate, key = authority.issue("localhost").write(harness.directory)
+    redis = await harness.redis()
+    listen = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+    daemon = await harness.daemon("--source", "streams", "--port", listen, redis=redis)
+    url = f"wss://localhost:{daemon.port}/"
+    bot = Bot(harness, url, tls=authority.client_options())
+    await bot.until(Rewound)
+    await add(await redis.connect(), 1)
+    await bot.until_trade(1)
+    stranger = Bot(harness, url)
+    error = await stranger.until(Error)
+    assert (error.kind, error.final) == ("closed", False)
+    assert stranger.trades() == []

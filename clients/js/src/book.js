@@ -36,6 +36,7 @@ class Follower {
   /** @type {Set<() => void>} Called at each change. */
   listeners = new Set();
   #hasOffsets = false;
+  #isInGap = false;
   #stops;
 
   /**
@@ -45,15 +46,23 @@ class Follower {
   constructor(feed, stream) {
     this.#stops = [
       feed.on(stream, (data, message) => this.#take(/** @type {any} */ (data), message)),
-      feed.on('state', ({ state }) => state !== 'open' && this.#doubt()),
+      feed.on('state', ({ state }) => {
+        if (state === 'open') return;
+        this.#isInGap = false; // a gap that lasts is told again
+        this.#doubt();
+      }),
       feed.on('gap', ({ streams, reason, to }) => {
         if (!streams.includes(stream)) return;
         if (reason === 'sequence' || reason === 'not-recovered') this.#lose();
-        else this.#doubt();
+        else {
+          this.#isInGap = to === null;
+          this.#doubt();
+        }
         if (to !== null && this.state === 'stale' && !this.#hasOffsets) feed.refresh(stream);
       }),
       feed.on('recovered', (event) => {
-        if (event.stream === stream && event.recovered && this.state === 'stale') this.#change('live');
+        if (event.stream !== stream || !event.recovered || this.#isInGap) return;
+        if (this.state === 'stale') this.#change('live');
       }),
     ];
     feed.refresh(stream); // its state, where somebody listens to the stream already
@@ -79,6 +88,7 @@ class Follower {
     try {
       this.ladder.apply(data);
     } catch {
+      this.ladder.clear();
       this.#lose();
       return;
     }

@@ -3,6 +3,15 @@
 const SPELLING = /^([+-]?)(\d*)\.?(\d*)(?:e([+-]?\d+))?$/i;
 
 /**
+ * Whether it is one, with a digit at least.
+ *
+ * @param {string} text
+ */
+export function isDecimal(text) {
+  return text !== '' && SPELLING.test(text) && Number.isFinite(Number(text));
+}
+
+/**
  * Less than 0, 0, or more than 0, as `one` is less than `other`, the same, or more. `1000.5` and `1000.50` are the same.
  *
  * @param {string} one

@@ -4,7 +4,7 @@
 // 2. Prices are compared as decimals, and spelled as the engine spelled them last.
 // 3. Both sides are sorted at any time, best first.
 
-import { compare } from './decimals.js';
+import { compare, isDecimal } from './decimals.js';
 
 /** @typedef {import('./types.js').Depth} Depth */
 /** @typedef {import('./types.js').Level} Level */
@@ -86,7 +86,10 @@ export class Ladder {
   }
 }
 
-/** @param {Level} level Of numbers, where the engine writes numbers. @returns {Level} */
+/** @param {Level} level Of numbers, where the engine writes numbers. @returns {Level} @throws {TypeError} One that is none. */
 function spelled([price, quantity]) {
-  return [String(price), String(quantity)];
+  /** @type {Level} */
+  const level = [String(price), String(quantity)];
+  if (!level.every(isDecimal)) throw new TypeError(`no level: ${level}`);
+  return level;
 }

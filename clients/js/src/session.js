@@ -380,7 +380,7 @@ export class Session {
    */
   #asked(method, params, more) {
     return new Promise((resolve, reject) => {
-      if (!this.#isReady) throw new FeedError('not-open', `${method} needs an open connection`);
+      if (method === 'AUTH' ? !this.#isOpen : !this.#isReady) throw new FeedError('not-open', `${method} needs an open connection`);
       this.#request(method, params, more, (data) => {
         if (data.e !== 'error') resolve(data.result);
         else if (data.code === undefined) reject(new FeedError('not-open', data.msg));

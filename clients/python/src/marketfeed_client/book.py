@@ -1,8 +1,8 @@
 """The order book of a market: it is as the engine's, or says that it is not.
 
 1. A book begins with the state that follows a SUBSCRIBE, and goes on with each message: a whole book replaces it.
-2. A lost connection or an open gap makes it stale. It is live again when everything that was missed has come, or with a
-   whole book.
+2. A lost connection or an open gap makes it stale. It is live again when everything that was missed has come and no gap
+   is open, or with a whole book.
 3. Whatever leaves out an update makes it missing: a gap that is not made good, a jump of its ids, a message that is no
    depth message.
 4. Whoever asks for the book of one market shares it.
@@ -42,6 +42,7 @@ class Follower:
         self._stream = stream
         self._refresh = refresh
         self._has_offsets = False
+        self._is_in_gap = False
         self._decode = msgspec.json.Decoder(Depth).decode
 
     def take(self, envelope: Envelope, past: bool) -> None:
@@ -61,6 +62,7 @@ class Follower:
         try:
             self.ladder.apply(depth)
         except (ArithmeticError, LookupError, ValueError):
+            self.ladder.clear()
             self._lose()
             return
         self.last_update_id = depth.u
@@ -71,16 +73,18 @@ class Follower:
         match event:
             case State(state=state):
                 if state != "open":
+                    self._is_in_gap = False  # a gap that lasts is told again
                     self._doubt()
             case Gap(streams=streams, reason=reason, to=to) if self._stream in streams:
                 if reason in _LOSSES:
                     self._lose()
                 else:
+                    self._is_in_gap = to is None
                     self._doubt()
                 if to is not None and self.state == "stale" and not self._has_offsets:
                     self._refresh(self._stream)
             case Recovered(stream=stream, recovered=True):
-                if stream == self._stream and self.state == "stale":
+                if stream == self._stream and self.state == "stale" and not self._is_in_gap:
                     self._change("live")
 
     def _doubt(self) -> None:

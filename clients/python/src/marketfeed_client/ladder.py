@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from decimal import Decimal
+from math import isfinite
 
 import msgspec
 
@@ -41,10 +42,10 @@ class _Side:
 
     def put(self, change: list[_Spelled]) -> None:
         price, quantity = _spelled(change[0]), _spelled(change[1])
-        key = Decimal(price)
-        if not key.is_finite():
-            raise ValueError(f"{price} is no price")
-        if float(quantity):
+        key, amount = Decimal(price), float(quantity)
+        if not (key.is_finite() and isfinite(amount)):
+            raise ValueError(f"{price}, {quantity} is no level")
+        if amount:
             if key not in self._levels:
                 insort(self._prices, key)
             self._levels[key] = (price, quantity)

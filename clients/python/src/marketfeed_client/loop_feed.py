@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
 from itertools import count
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from marketfeed_client.errors import FeedError
 from marketfeed_client.events import Message
@@ -22,7 +23,16 @@ MOST_OF_HISTORY = 10_000_000
 
 
 class LoopFeed(Feed):
-    """A feed that is waited for. `_pause` and `_in_thread` are the event loop's."""
+    """A feed that is waited for. `start`, `close`, `_pause` and `_in_thread` are the event loop's."""
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     async def ready(self) -> None:
         """Until a connection is open. Raises FeedError once the feed is closed."""
@@ -133,6 +143,14 @@ class LoopFeed(Feed):
         return await self._in_thread(lambda: ask(url, token, question))
 
     # The event loop's.
+
+    def start(self) -> None:
+        """Connect, and stay connected until `close`."""
+        raise NotImplementedError
+
+    def close(self) -> Awaitable[None]:
+        """End it for good, whatever it is doing."""
+        raise NotImplementedError
 
     def _pause(self) -> Pause:
         raise NotImplementedError

@@ -413,7 +413,8 @@ class Session:
     def _asked(
         self, method: str, params: Sequence[Any], more: dict[str, Any], answer: Answer, *, is_patient: bool = False
     ) -> None:
-        if not self.is_ready:
+        is_possible = self._is_open if method == "AUTH" else self.is_ready  # a token may end before the first answer
+        if not is_possible:
             answer(None, FeedError("not-open", f"{method} needs an open connection"))
             return
 

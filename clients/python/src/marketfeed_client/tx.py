@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -140,15 +139,6 @@ class Client(LoopFeed):
         self._is_started = True
         self._core.start()
         self._pump()
-
-    async def __aenter__(self) -> Client:
-        self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def close(self) -> Deferred[None]:
         """End it for good, whatever it is doing. Fires when nothing of it is left."""
