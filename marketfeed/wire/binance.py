@@ -293,8 +293,8 @@ _LEAST = 3
 
 
 def _range(moment: Moment) -> tuple[int, int]:
-    """`U` and `u` of a message without. Among others that have ids it goes on from the last one, and has none itself: so
-    it may stand alone, or be merged with what follows.
+    """`U` and `u` of a message without. Among others that have ids it goes on from the last one, and has none itself:
+    so it may stand alone, or be merged with what follows.
     """
     if moment.given is not None:
         return moment.given + 1, moment.given
