@@ -144,6 +144,20 @@ async def test_it_stops_while_there_is_nobody_to_connect_to(harness: Harness, lo
     assert bot.feed.state == "closed"
 
 
+@pytest.mark.parametrize("path", ["/stream", "/ws", "/ws/trade@TATA_INR"])
+@pytest_twisted.ensureDeferred
+async def test_a_path_of_another_dialect_is_a_final_error(path: str, harness: Harness, loop: Loop) -> None:
+    daemon = await harness.daemon(redis=await harness.redis())
+
+    async def run() -> None:
+        async with Client(f"ws://127.0.0.1:{daemon.port}{path}", times=QUICK) as feed:
+            await feed.ready()
+
+    with pytest.raises(FeedError, match=r"paths /stream and /ws; this client speaks that of the path /: ") as raised:
+        await loop.run(run())
+    assert (raised.value.kind, raised.value.final) == ("protocol", True)
+
+
 @pytest_twisted.ensureDeferred
 async def test_history_has_the_last_publications(harness: Harness, loop: Loop) -> None:
     redis = await harness.redis()

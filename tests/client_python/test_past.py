@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -10,8 +11,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from marketfeed_client import Candle, FeedError, Trade
-from marketfeed_client.past import klines, trades
+from marketfeed_client import Candle, FeedError, Market, Trade
+from marketfeed_client.past import klines, markets, trades
 
 CANDLE = ("1.00", "2.00", "0.50", "1.50", "10")
 LAST = 2500
@@ -25,8 +26,15 @@ class Server(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = dict(parse_qsl(url.query))
+        if not url.path.startswith("/api/v3/"):
+            self.send_response(404)
+            self.end_headers()
+            return
         self.asked.append({"path": url.path, "token": self.headers["Authorization"], **query})
-        if query["symbol"] == "NONE":
+        if url.path.endswith("exchangeInfo"):
+            market = {"symbol": "TATA_INR", "baseAsset": "TATA", "quoteAsset": "INR", "filters": []}
+            self._answer(200, {"symbols": [market]})
+        elif query["symbol"] == "NONE":
             self._answer(400, {"code": -1121, "msg": "Invalid symbol."})
         elif url.path.endswith("klines"):
             last = min(int(query.get("endTime", LAST)), LAST)
@@ -76,8 +84,26 @@ def test_what_is_refused_is_raised(url: str) -> None:
     assert (raised.value.kind, raised.value.code, raised.value.final) == ("refused", -1121, True)
 
 
+def test_markets_are_listed(url: str) -> None:
+    assert markets(url, token="abc") == [Market("TATA_INR", "TATA", "INR")]
+    assert Server.asked[0]["token"] == "Bearer abc"
+
+
+def test_where_nobody_answers_is_said(url: str) -> None:
+    with pytest.raises(
+        FeedError, match=rf"^klines: {url}/stream/api/v3/klines answers 404; expected the address"
+    ) as raised:
+        klines(f"{url}/stream", "A", "1m")
+    assert (raised.value.kind, raised.value.final) == ("refused", True)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        closed = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    with pytest.raises(FeedError, match=f"^klines: no answer from {closed}/api/v3/klines: .*refused") as raised:
+        klines(closed, "A", "1m")
+    assert (raised.value.kind, raised.value.final) == ("not-open", False)
+
+
 def test_what_cannot_be_asked_is_said_at_once() -> None:
-    with pytest.raises(TypeError, match="url: expected an address"):
+    with pytest.raises(TypeError, match=r"url: expected an address .*ws://, wss://, http:// or https://"):
         klines("localhost:8080", "A", "1m")
     with pytest.raises(TypeError, match="market: expected a market"):
         klines("http://localhost:8080", "trade@A", "1m")

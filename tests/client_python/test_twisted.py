@@ -25,8 +25,8 @@ class Bot:
         self.feed = Client(url, times=QUICK, reactor=harness.reactor, **options)
         self.log: list[Any] = []
         self._harness = harness
-        self._listening = ensureDeferred(self._listen())
         self.feed.start()
+        self._listening = ensureDeferred(self._listen())
         harness.on_close(self.stop)
 
     async def _listen(self) -> None:

@@ -114,6 +114,7 @@ class Adapter:
             self.tell("error", **plain(error))
         else:
             fields = msgspec.to_builtins(event)
+            fields.pop("dropped", None)  # which not every client tells
             self.tell(fields.pop("e"), **fields)
 
     def _answers(self, name: str, answers: list[Any]) -> Callable[[], Awaitable[Any]]:

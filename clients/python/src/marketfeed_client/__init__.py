@@ -16,7 +16,7 @@ from marketfeed_client.events import (
     Rewound,
     State,
 )
-from marketfeed_client.rest import Candle, Trade
+from marketfeed_client.rest import Candle, Market, Trade
 from marketfeed_client.settings import Times
 from marketfeed_client.stream import Stream
 
@@ -30,6 +30,7 @@ __all__ = [
     "Expiring",
     "FeedError",
     "Gap",
+    "Market",
     "Message",
     "Overflow",
     "Quality",

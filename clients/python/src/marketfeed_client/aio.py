@@ -259,7 +259,7 @@ class Client(LoopFeed):
             hint = float(after) * 1000 * (1 + self._core.chance()) if after.isdecimal() else None
             core.failed(attempt, refused_with(response.status_code, text, callable(self._token)), hint)
         except Exception as error:
-            core.failed(attempt, FeedError("closed", f"no connection: {error or type(error).__name__}", code=1006))
+            core.failed(attempt, self._unreached(error))
         else:
             assert isinstance(connection, _Connection)
             self._connection, self._connecting = connection, None

@@ -107,10 +107,17 @@ class Follower:
 class Book:
     """The order book of one market, made by ``feed.book``."""
 
-    def __init__(self, market: str, follower: Follower, leave: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        market: str,
+        follower: Follower,
+        leave: Callable[[], None],
+        guarded: Callable[[Callable[[Book], object]], Callable[[Book], None]],
+    ) -> None:
         self.market = market
         self._follower = follower
         self._leave = leave
+        self._guarded = guarded
         self._listeners: list[object] = []
         self._is_closed = False
 
@@ -150,12 +157,15 @@ class Book:
         """The same as `asks`, as decimals."""
         return [(Decimal(price), Decimal(quantity)) for price, quantity in self.asks(count)]
 
-    def on_change(self, handler: Callable[[Book], None]) -> Callable[[], None]:
-        """Hear of each change, of levels or of the state; what is returned ends it."""
+    def on_change(self, handler: Callable[[Book], object]) -> Callable[[], None]:
+        """Call a plain function with this book at each change, of levels or of the state, so also when it becomes stale
+        or missing; what is returned ends it.
+        """
+        call = self._guarded(handler)
         key = object()
         if self._is_closed:
             return lambda: None
-        self._follower.listeners[key] = lambda: handler(self)
+        self._follower.listeners[key] = lambda: call(self)
         self._listeners.append(key)
         return lambda: self._stop(key)
 

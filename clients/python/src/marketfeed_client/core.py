@@ -93,7 +93,7 @@ class Core:
         self.state: StateName = "connecting"
         self.error: FeedError | None = None
         """The final error that closed it."""
-        self._is_started = False
+        self.is_started = False
         self._attempt = 0  # tells an attempt from those before it
         self._at: float | None = None  # when `_due` is to be called, by the clock's ticks
         self._due: Callable[[], None] = self._look
@@ -109,8 +109,8 @@ class Core:
 
     def start(self) -> None:
         """Connect for the first time."""
-        if not self._is_started and self.state != "closed":
-            self._is_started = True
+        if not self.is_started and self.state != "closed":
+            self.is_started = True
             self._connect()
 
     def opened(self, attempt: int) -> None:

@@ -110,10 +110,13 @@ class Overflow(msgspec.Struct, frozen=True, tag_field="e", tag="overflow"):
     """A loop of the application is too slow: `limit` publications waited for it, and the oldest are dropped.
 
     `stream` is the stream; of several, their names with ``/`` between them; ``!events`` for the queue of `events()`.
+    `dropped`: how many so far. A function hears of it at once, so for the first one; in `messages()` and `events()` it
+    stands in place of all that were dropped since the one before.
     """
 
     stream: str
     limit: int
+    dropped: int
 
 
 class Error(msgspec.Struct, frozen=True, tag_field="e", tag="error", omit_defaults=True):

@@ -12,15 +12,16 @@ import random as chance
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from inspect import isawaitable
+from inspect import isasyncgenfunction, isawaitable, iscoroutinefunction
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
 from marketfeed_client.book import Book, Follower
 from marketfeed_client.core import Action, Clock, Core
 from marketfeed_client.errors import UNAUTHORIZED, FeedError
-from marketfeed_client.events import EVENTS, Error, Event, Message, Overflow, State, StateName
+from marketfeed_client.events import EVENTS, Error, Event, Message, Overflow, Reconnecting, State, StateName
 from marketfeed_client.inbox import Inbox
 from marketfeed_client.session import Envelope, Subscription
 from marketfeed_client.settings import Askable, Times, address, market, stream_name, whole
@@ -54,6 +55,8 @@ class _Listener:
     call: Callable[..., None]
     decode: Callable[[Any], Any] = _decode
     is_active: bool = True
+    has_failed: bool = False
+    """Whether it has raised before: the second time nobody needs the traceback."""
 
     def take(self, envelope: Envelope, past: bool) -> None:
         if self.is_active:
@@ -94,6 +97,7 @@ class Feed:
         self._followers: dict[str, tuple[Follower, list[Book]]] = {}
         self._inboxes: dict[Inbox, None] = {}
         self._is_flushing = False
+        self._why_lost = ""
 
     @property
     def state(self) -> StateName:
@@ -113,8 +117,7 @@ class Feed:
         `rewind`: with how many of its last publications the stream begins, 1,000 at most; what is said first counts.
         `type`: what the data are to be, for msgspec; as JSON has them if it is not given. What is returned ends it.
         """
-        if not callable(handler):
-            raise TypeError(f"handler: expected a function, not {handler!r}")
+        plain("handler", handler)
         if name not in EVENTS:
             listener = _Listener(handler, self._call, _decoder(type))
             return self._read(stream_name(name), listener, rewind)
@@ -143,7 +146,7 @@ class Feed:
             self._read(stream, follower, 0)
             self.refresh(stream)  # its state, where somebody listens to the stream already
         follower, books = self._followers[stream]
-        book = Book(name, follower, lambda: self._leave_book(stream, book))
+        book = Book(name, follower, lambda: self._leave_book(stream, book), self._hear_book)
         books.append(book)
         return book
 
@@ -170,6 +173,13 @@ class Feed:
     def _pump(self) -> None:
         """Do what the core has to do."""
         raise NotImplementedError
+
+    def _unreached(self, error: Exception) -> FeedError:
+        """There is no connection. The address is told as it was given, without what nobody else is to see."""
+        parts = urlsplit(self._address or "")
+        host = parts.netloc.rpartition("@")[2]
+        place = f" to {parts.scheme}://{host}{parts.path}" if host else ""
+        return FeedError("closed", f"no connection{place}: {error or type(error).__name__}", code=1006)
 
     async def _where(self) -> tuple[str, str | None]:
         """Address and token, asked for. Raises FeedError."""
@@ -295,20 +305,37 @@ class Feed:
     def _refuse(self, stream: str, error: Exception) -> None:
         self._emit(Error.of(FeedError("handler", f"a message of {stream} was left out: {error}", stream=stream)))
 
+    def _hear_book(self, handler: Callable[[Book], object]) -> Callable[[Book], None]:
+        """The function that a book calls in place of the application's."""
+        plain("handler", handler)
+        listener = _Listener(handler, self._call)
+        return lambda book: self._call(listener, f"the book of {book.market}", lambda: handler(book))
+
     def _call(self, listener: _Listener, stream: str | None, job: Callable[[], object]) -> None:
         try:
             job()
         except Exception as error:
+            is_first, listener.has_failed = not listener.has_failed, True
             if listener in self._listeners["error"]:
-                _log.exception("a handler of errors failed")
+                _log.error("a handler of errors failed, and the feed goes on: %r", error, exc_info=is_first)
                 return
-            _log.exception("a handler failed")
             of = f" of {stream}" if stream else ""
-            self._emit(Error.of(FeedError("handler", f"a handler{of} failed: {error!r}")))
+            message = f"a handler{of} failed, and the feed goes on: {error!r}"
+            _log.error("%s", message, exc_info=is_first)
+            self._tell(Error.of(FeedError("handler", message)))
 
     def _emit(self, event: Event) -> None:
+        """Tell an event, and log what is wrong; why a connection is lost, with the pause that is told right behind."""
         if isinstance(event, Error):
-            _log.warning("%s", event.message)
+            if self.state == "waiting" and event.kind != "handler":
+                self._why_lost = event.message
+            else:
+                _log.warning("%s", event.message)
+        elif isinstance(event, Reconnecting):
+            _log.warning("%s; the next attempt comes in %.1f s", self._why_lost, event.delay / 1000)
+        self._tell(event)
+
+    def _tell(self, event: Event) -> None:
         for inbox in list(self._inboxes):
             if inbox.has_events and not (isinstance(event, Overflow) and event.stream == inbox.name):
                 inbox.tell(event)
@@ -336,6 +363,18 @@ class Feed:
         actions = list(self._core.actions)
         self._core.actions.clear()
         return actions
+
+
+def plain(name: str, handler: object) -> None:
+    """See that a handler can be called, and has done its work when it returns. Raises TypeError."""
+    if not callable(handler):
+        raise TypeError(f"{name}: expected a function, not {handler!r}")
+    call = getattr(handler, "__call__", None)  # noqa: B004 # of an object, it may be a coroutine function
+    if any(iscoroutinefunction(each) or isasyncgenfunction(each) for each in (handler, call)):
+        raise TypeError(
+            f"{name}: expected a plain function, as `def`, not the coroutine function {handler!r}, which nobody would "
+            "wait for; to await, loop instead: `async for message in feed.messages(…)`"
+        )
 
 
 def refused_with(status: int, text: str, can_renew: bool) -> FeedError:

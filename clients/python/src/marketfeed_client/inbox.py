@@ -51,6 +51,7 @@ class Inbox:
         self._refuse = refuse
         self._is_whole = whole
         self._is_overflowing = False
+        self._told = 0  # of what was dropped
 
     def __len__(self) -> int:
         return len(self._items) + (self._is_overflowing and self.has_events)
@@ -78,7 +79,7 @@ class Inbox:
             self.dropped += 1
             if not self._is_overflowing:
                 self._is_overflowing = True
-                self._overflow(Overflow(self.name, self.limit))
+                self._overflow(Overflow(self.name, self.limit, 1))
         if self.wake is not None:
             wake, self.wake = self.wake, None
             wake()
@@ -96,16 +97,20 @@ class Inbox:
         if self._is_overflowing:
             self._is_overflowing = False
             if self.has_events:
-                return Overflow(self.name, self.limit)
+                return self._overflown()
         return self._items.popleft()
 
     def all(self) -> list[Any]:
         """All that waits, oldest first."""
-        items: list[Any] = [Overflow(self.name, self.limit)] if self._is_overflowing and self.has_events else []
+        items: list[Any] = [self._overflown()] if self._is_overflowing and self.has_events else []
         self._is_overflowing = False
         items += self._items
         self._items.clear()
         return items
+
+    def _overflown(self) -> Overflow:
+        told, self._told = self._told, self.dropped
+        return Overflow(self.name, self.limit, self.dropped - told)
 
     def end(self) -> FeedError | None:
         """The error at the end, which is told once."""

@@ -11,8 +11,8 @@ from marketfeed_client.errors import FeedError
 from marketfeed_client.events import Message
 from marketfeed_client.feed import MOST_IN_QUEUE, Feed
 from marketfeed_client.history import past
-from marketfeed_client.rest import Candle, Question, Trade, ask, klines, trades
-from marketfeed_client.settings import market, stream_name, whole
+from marketfeed_client.rest import Candle, Market, Question, Trade, ask, klines, markets, trades
+from marketfeed_client.settings import Moment, market, stream_name, whole
 from marketfeed_client.stream import Pause, Stream
 
 __all__ = ["LoopFeed"]
@@ -36,7 +36,7 @@ class LoopFeed(Feed):
 
     async def ready(self) -> None:
         """Until a connection is open. Raises FeedError once the feed is closed."""
-        come, settle = self._pause()
+        come, settle = self._wait()
         stop = self.on("state", lambda event: settle() if event.state == "open" else None)
         inbox = self._events_inbox(1)
         inbox.has_events = False  # only its end counts
@@ -56,18 +56,18 @@ class LoopFeed(Feed):
         `rewind`: with how many of the last publications it begins, 1,000 at most. `limit`: how many may wait for the
         loop; then the oldest are dropped, which is the event Overflow.
         """
-        return Stream(self._inbox(streams, limit, rewind, type), self._close_inbox, self._pause)
+        return Stream(self._inbox(streams, limit, rewind, type), self._close_inbox, self._wait)
 
     def messages(
         self, *streams: str, rewind: int = 0, limit: int = MOST_IN_QUEUE, type: Any = None, events: bool = True
     ) -> Stream:
         """The same as Messages, with stream and offset, and between them, in order, the events of the feed."""
         inbox = self._inbox(streams, limit, rewind, type, whole=True, has_events=events)
-        return Stream(inbox, self._close_inbox, self._pause)
+        return Stream(inbox, self._close_inbox, self._wait)
 
     def events(self, *, limit: int = MOST_IN_QUEUE) -> Stream:
         """The events, frozen structs, in order."""
-        return Stream(self._events_inbox(limit), self._close_inbox, self._pause)
+        return Stream(self._events_inbox(limit), self._close_inbox, self._wait)
 
     async def history(self, stream: str, *, limit: int | None = 100, before: str | None = None) -> list[Message]:
         """The last publications of a stream that the daemon keeps, oldest first; as many requests are made as it takes.
@@ -88,7 +88,7 @@ class LoopFeed(Feed):
 
     async def _past_of(self, name: str, fields: dict[str, Any], *, is_patient: bool) -> Any:
         """What one HISTORY answers. Who has the first page waits for the others."""
-        come, settle = self._pause()
+        come, settle = self._wait()
         answers: list[tuple[Any, FeedError | None]] = []
 
         def answer(result: Any, error: FeedError | None) -> None:
@@ -104,12 +104,19 @@ class LoopFeed(Feed):
         return result
 
     async def klines(
-        self, name: str, interval: str, *, start: int | None = None, end: int | None = None, limit: int | None = None
+        self,
+        name: str,
+        interval: str,
+        *,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        limit: int | None = None,
     ) -> list[Candle]:
         """Past candles of a market, oldest first; as many requests are made as that takes.
 
-        `interval`: as ``1m``. `start`, `end`: moments in ms since 1970, between which the candles begin. `limit`: no
-        more than so many: the first from `start` on, or without it the last, 500 if neither is given. Raises FeedError.
+        `interval`: as ``1m``. `start`, `end`: moments between which the candles begin, in ms since 1970, or as
+        datetimes with a time zone. `limit`: no more than so many: the first from `start` on, or without it the last,
+        500 if neither is given. Raises FeedError.
         """
         return await self._paged(klines(market(name), interval, start, end, limit), self._asked)
 
@@ -117,8 +124,8 @@ class LoopFeed(Feed):
         self,
         name: str,
         *,
-        start: int | None = None,
-        end: int | None = None,
+        start: Moment | None = None,
+        end: Moment | None = None,
         from_id: int | None = None,
         limit: int | None = None,
     ) -> list[Trade]:
@@ -127,6 +134,10 @@ class LoopFeed(Feed):
         `from_id`: from this trade on. The others are as for `klines`. Raises FeedError.
         """
         return await self._paged(trades(market(name), start, end, from_id, limit), self._asked)
+
+    async def markets(self) -> list[Market]:
+        """The markets that the daemon lists, or of those that this client may have. Raises FeedError."""
+        return await self._paged(markets(), self._asked)
 
     async def _paged(self, pages: Generator[Q, Any, list[T]], ask: Callable[[Q], Awaitable[Any]]) -> list[T]:
         """Ask what it says, until it has everything."""
@@ -141,6 +152,14 @@ class LoopFeed(Feed):
     async def _asked(self, question: Question) -> Any:
         url, token = await self._where()
         return await self._in_thread(lambda: ask(url, token, question))
+
+    def _wait(self) -> Pause:
+        """What is awaited until something happens. Raises RuntimeError where nothing ever will."""
+        if not self._core.is_started and self.state != "closed":
+            raise RuntimeError(
+                "the feed is not started: use it inside `async with Client(…) as feed:`, or call start()"
+            )
+        return self._pause()
 
     # The event loop's.
 

@@ -1,4 +1,4 @@
-"""Past candles and trades for programs without an event loop, and for notebooks, which have one of their own.
+"""Past candles and trades, and the markets, for programs without an event loop, and for notebooks, which have one.
 
 Each function blocks until everything has come. `url`: where the daemon is, as ``https://feed.example.com/``.
 """
@@ -9,10 +9,10 @@ from random import random
 from typing import TypeVar
 
 from marketfeed_client import rest
-from marketfeed_client.rest import Candle, Page, Trade
-from marketfeed_client.settings import address, market
+from marketfeed_client.rest import Candle, Market, Page, Trade
+from marketfeed_client.settings import Moment, address, market
 
-__all__ = ["klines", "trades"]
+__all__ = ["klines", "markets", "trades"]
 
 T = TypeVar("T")
 
@@ -22,8 +22,8 @@ def klines(
     name: str,
     interval: str,
     *,
-    start: int | None = None,
-    end: int | None = None,
+    start: Moment | None = None,
+    end: Moment | None = None,
     limit: int | None = None,
     token: str | None = None,
 ) -> list[Candle]:
@@ -35,14 +35,19 @@ def trades(
     url: str,
     name: str,
     *,
-    start: int | None = None,
-    end: int | None = None,
+    start: Moment | None = None,
+    end: Moment | None = None,
     from_id: int | None = None,
     limit: int | None = None,
     token: str | None = None,
 ) -> list[Trade]:
     """Past trades of a market, oldest first: ``Client.trades`` says what the arguments are. Raises FeedError."""
     return _all(rest.trades(market(name), start, end, from_id, limit), url, token)
+
+
+def markets(url: str, *, token: str | None = None) -> list[Market]:
+    """The markets that the daemon lists. Raises FeedError."""
+    return _all(rest.markets(), url, token)
 
 
 def _all(pages: Page[T], url: str, token: str | None) -> list[T]:

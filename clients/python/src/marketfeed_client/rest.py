@@ -1,4 +1,4 @@
-"""Past candles and trades, page by page, by the daemon's REST interface. Only `ask` does I/O.
+"""Past candles and trades, page by page, and the list of markets, by the daemon's REST interface. Only `ask` does I/O.
 
 1. A generator says what to ask, is sent the answer, and returns everything at the end: so any event loop can drive it.
 2. From a start on the pages go forward; without one they go back from the end.
@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from http.client import HTTPException
 from typing import Any, TypeAlias, TypeVar
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 import msgspec
 
 from marketfeed_client.errors import FeedError
-from marketfeed_client.settings import whole
+from marketfeed_client.settings import Moment, moment, whole
 
-__all__ = ["Candle", "Page", "Question", "Trade", "ask", "klines", "trades"]
+__all__ = ["Candle", "Market", "Page", "Question", "Trade", "ask", "klines", "markets", "trades"]
 
 T = TypeVar("T")
 Question: TypeAlias = tuple[str, dict[str, str | int]]
@@ -29,10 +29,11 @@ Page: TypeAlias = Generator[Question, Any, list[T]]
 _USUAL = 500
 _MOST_OF_A_PAGE = 1000
 _MOST = 10_000_000
-_LATEST = 10**16
+_LATEST_ID = 10**16
 _SECONDS = 30.0
 _TEMPORARY = (408, 429)
 _UNAUTHORIZED = 401
+_NOT_FOUND = 404
 
 
 class Candle(msgspec.Struct, frozen=True, array_like=True):
@@ -67,42 +68,82 @@ class Trade(
     is_buyer_maker: bool
 
 
-def klines(market: str, interval: str, start: int | None, end: int | None, limit: int | None) -> Page[Candle]:
+class Market(msgspec.Struct, frozen=True):
+    """A market: what is traded, `base`, and for what, `quote`. The steps of its prices and quantities, which are text
+    like these, are None where the operator has not declared them.
+    """
+
+    name: str
+    base: str
+    quote: str
+    price_step: str | None = None
+    quantity_step: str | None = None
+
+
+class _Filter(msgspec.Struct, frozen=True, rename="camel"):
+    tick_size: str | None = None
+    step_size: str | None = None
+
+
+class _Symbol(msgspec.Struct, frozen=True, rename="camel"):
+    symbol: str
+    base_asset: str
+    quote_asset: str
+    filters: list[_Filter]
+
+    def market(self) -> Market:
+        price_steps = [each.tick_size for each in self.filters if each.tick_size is not None]
+        quantity_steps = [each.step_size for each in self.filters if each.step_size is not None]
+        steps = (price_steps[0] if price_steps else None, quantity_steps[0] if quantity_steps else None)
+        return Market(self.symbol, self.base_asset, self.quote_asset, *steps)
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    symbols: list[_Symbol]
+
+
+def klines(market: str, interval: str, start: Moment | None, end: Moment | None, limit: int | None) -> Page[Candle]:
     """Candles that begin from `start` to `end`, `limit` at most. Raises TypeError for what cannot be."""
     if not isinstance(interval, str) or not interval:
         raise TypeError(f"interval: expected a length as 1m, not {interval!r}")
-    most = _checked(start, end, limit)
+    start, end, most = _checked(start, end, limit)
     return _pages(
         "klines", {"symbol": market, "interval": interval}, Candle, lambda candle: candle.open_time, start, end, most
     )
 
 
-def trades(market: str, start: int | None, end: int | None, from_id: int | None, limit: int | None) -> Page[Trade]:
+def trades(
+    market: str, start: Moment | None, end: Moment | None, from_id: int | None, limit: int | None
+) -> Page[Trade]:
     """Trades from `start` to `end`, or from the id `from_id` on, `limit` at most. Raises TypeError."""
-    most = _checked(start if from_id is None else 0, end, limit)
+    first, last, most = _checked(start if from_id is None else 0, end, limit)
     if from_id is None:
-        return _pages("aggTrades", {"symbol": market}, Trade, lambda trade: trade.time, start, end, most)
-    _moment("from_id", from_id)
+        return _pages("aggTrades", {"symbol": market}, Trade, lambda trade: trade.time, first, last, most)
+    if isinstance(from_id, bool) or not isinstance(from_id, int) or not 0 <= from_id <= _LATEST_ID:
+        raise TypeError(f"from_id: expected a whole number from 0 to {_LATEST_ID}, not {from_id!r}")
     if start is not None or end is not None:
         raise TypeError("from_id: expected it alone, or start and end without it")
     return _from_id(market, from_id, most)
 
 
-def _checked(start: int | None, end: int | None, limit: int | None) -> int:
-    """How many at most."""
-    for name, moment in (("start", start), ("end", end)):
-        if moment is not None:
-            _moment(name, moment)
-    if start is not None and end is not None and start > end:
+def markets() -> Generator[Question, Any, list[Market]]:
+    """All markets that the daemon lists."""
+    answer = yield "exchangeInfo", {}
+    try:
+        return [each.market() for each in msgspec.convert(answer, _Listed).symbols]
+    except msgspec.ValidationError as error:
+        raise FeedError("protocol", f"exchangeInfo: the answer is not one of marketfeed: {error}") from error
+
+
+def _checked(start: Moment | None, end: Moment | None, limit: int | None) -> tuple[int | None, int | None, int]:
+    """Both moments in ms, and how many at most."""
+    first = None if start is None else moment("start", start)
+    last = None if end is None else moment("end", end)
+    if first is not None and last is not None and first > last:
         raise TypeError(f"start: expected a moment that is no later than end, {end}, not {start}")
     if limit is not None:
-        return whole("limit", limit, _MOST)
-    return _USUAL if start is None else _MOST
-
-
-def _moment(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LATEST:
-        raise TypeError(f"{name}: expected a whole number from 0 to {_LATEST}, not {value!r}")
+        return first, last, whole("limit", limit, _MOST)
+    return first, last, _USUAL if first is None else _MOST
 
 
 def _pages(
@@ -184,8 +225,8 @@ def ask(url: str, token: str | None, question: Question) -> Any:
     parts = urlsplit(url)
     kept = {name: value for name, value in parse_qsl(parts.query) if name == "affinity"}
     scheme = "https" if parts.scheme == "wss" else "http"
-    place = f"{parts.path.rstrip('/')}/api/v3/{path}"
-    request = Request(urlunsplit((scheme, parts.netloc, place, urlencode({**parameters, **kept}), "")))
+    where = urlunsplit((scheme, parts.netloc, f"{parts.path.rstrip('/')}/api/v3/{path}", "", ""))
+    request = Request(f"{where}?{urlencode({**parameters, **kept})}")
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
@@ -193,16 +234,23 @@ def ask(url: str, token: str | None, question: Question) -> Any:
             return msgspec.json.decode(response.read())
     except HTTPError as error:
         with error:
-            raise _refused(path, error.code, error.read()) from error
-    except (OSError, HTTPException, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FeedError("not-open", f"{path}: {error}") from error
+            raise _refused(path, where, error.code, error.read()) from error
+    except URLError as error:
+        raise FeedError("not-open", f"{path}: no answer from {where}: {error.reason}") from error
+    except (OSError, HTTPException) as error:
+        raise FeedError("not-open", f"{path}: no answer from {where}: {error or type(error).__name__}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        text = f"{path}: {where} answers what is not JSON; expected the address of a marketfeed daemon: {error}"
+        raise FeedError("not-open", text) from error
 
 
-def _refused(path: str, status: int, body: bytes) -> FeedError:
+def _refused(path: str, where: str, status: int, body: bytes) -> FeedError:
     try:
         said = msgspec.json.decode(body)
         code, message = said["code"], said["msg"]
     except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError):
-        code, message = None, f"{path}: {status}"
+        code, message = None, f"{path}: {where} answers {status}"
+        if status == _NOT_FOUND:
+            message += "; expected the address that the feed has, without a path behind it, as http://localhost:8080"
     final = status < 500 and status not in (*_TEMPORARY, _UNAUTHORIZED)
     return FeedError("refused", message, code=code, final=final)

@@ -299,12 +299,19 @@ class Session:
             self._control(envelope)
 
     def _strange(self, text: bytes | str) -> None:
-        why = "the server sent a message without stream and data: is the path / ?"
+        why, final = "the server sent a message without stream and data: is the path / ?", False
         try:
-            msgspec.json.decode(text)
+            message = msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError):
             why = "the server sent what is not JSON"
-        self._port.fail(FeedError("protocol", why))
+        else:
+            # Another dialect of the daemon, which it speaks on other paths and on these only.
+            final = isinstance(message, dict) and "id" in message and bool({"result", "error"} & message.keys())
+            if final:
+                why = "the server answers as on the paths /stream and /ws; this client speaks that of the path /: " + (
+                    "expected an address without a path, as ws://localhost:8080"
+                )
+        self._port.fail(FeedError("protocol", why, final=final))
 
     # Publications.
 
@@ -415,7 +422,7 @@ class Session:
     ) -> None:
         is_possible = self._is_open if method == "AUTH" else self.is_ready  # a token may end before the first answer
         if not is_possible:
-            answer(None, FeedError("not-open", f"{method} needs an open connection"))
+            answer(None, FeedError("not-open", f"{method} needs an open connection: `await feed.ready()` first"))
             return
 
         def ask() -> None:

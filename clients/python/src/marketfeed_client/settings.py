@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import TypeAlias, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
-__all__ = ["Askable", "Times", "address", "market", "stream_name", "whole"]
+__all__ = ["Askable", "Moment", "Times", "address", "market", "moment", "stream_name", "whole"]
 
 T = TypeVar("T")
 
 Askable: TypeAlias = T | Callable[[], T | Awaitable[T]]
 """A value, or a function that is asked for it before each attempt to connect; it may be a coroutine function."""
 
+Moment: TypeAlias = int | datetime
+"""A moment: in ms since 1970, or a datetime that has a time zone."""
+
 _LONGEST = 2_000_000.0
+_EARLIEST = 10**11
+_LATEST = 10**16
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 
@@ -51,6 +57,20 @@ def whole(name: str, value: object, most: int) -> int:
     raise TypeError(f"{name}: expected a whole number from 1 to {most}, not {value!r}")
 
 
+def moment(name: str, value: object) -> int:
+    """A moment in ms since 1970. 0 is before everything; any other one before 1973 was meant in another unit."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise TypeError(f"{name}: expected a datetime with a time zone, as datetime.now(UTC), not {value!r}")
+        return round(value.timestamp() * 1000)
+    if isinstance(value, int) and not isinstance(value, bool) and (value == 0 or _EARLIEST <= value <= _LATEST):
+        return value
+    raise TypeError(
+        f"{name}: expected ms since 1970, a whole number as 1790000000000, or a datetime with a time zone, not "
+        f"{value!r}: times are in ms since 1970, not in seconds"
+    )
+
+
 def stream_name(name: object) -> str:
     """The name of a stream, which is the server's to judge: here it is only seen that it may be one."""
     if isinstance(name, str) and 0 < name.find("@", 1) < len(name) - 1:
@@ -73,7 +93,10 @@ def address(given: object, affinity: str) -> str:
     except ValueError:
         usable = False
     if not usable or parts.scheme not in _SCHEMES:
-        raise TypeError(f"url: expected an address as wss://feed.example.com/, not {given!r}")
+        raise TypeError(
+            "url: expected an address as wss://feed.example.com/, which begins with ws://, wss://, http:// or "
+            f"https://, not {given!r}"
+        )
     query = parts.query
     if not any(name == "affinity" for name, _ in parse_qsl(query, keep_blank_values=True)):
         query = f"{query}{'&' if query else ''}affinity={quote(affinity, safe='')}"

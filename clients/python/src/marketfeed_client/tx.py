@@ -240,7 +240,7 @@ class Client(LoopFeed):
             core.failed(attempt, refused_with(error.status, error.text, callable(self._token)), hint)
         except Exception as error:
             self._leave_attempt(mine)
-            core.failed(attempt, FeedError("closed", f"no connection: {error or type(error).__name__}", code=1006))
+            core.failed(attempt, self._unreached(error))
         else:
             self._leave_attempt(mine)
             self._connection = connection
