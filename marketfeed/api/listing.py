@@ -45,5 +45,5 @@ class Listing:
         """The market that somebody means. Raises `BadQuery` where the operator lists others, and it is not heard of."""
         market = self.declared.resolve(symbol)
         if self.declared and market not in self.all():
-            raise BadQuery("Invalid symbol.", BAD_SYMBOL)
+            raise BadQuery("Invalid symbol. The markets are listed at /api/v3/exchangeInfo.", BAD_SYMBOL)
         return market

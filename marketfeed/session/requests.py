@@ -21,6 +21,7 @@ __all__ = [
     "as_history",
     "before_of",
     "history_of",
+    "kept_elsewhere",
     "property_of",
     "refusal_of",
     "refused",
@@ -137,6 +138,15 @@ def no_history(name: StreamName) -> RequestError:
     made = name.kind.from_book
     of = "" if made is None else f"; it is made of {made.of}@{name.market}, which has"
     return invalid_request(f"params[0]: {name} has no history{of}")
+
+
+def kept_elsewhere(name: StreamName, request_id: RequestId) -> RequestError:
+    """What a client is told that asks for the past of what the candle service makes, where nothing of it is kept."""
+    kind, _, interval = name.kind.name.partition("_")
+    past = "the last 24 hours are at GET /api/v3/ticker/24hr"
+    if kind == "kline":
+        past = f"past candles are at GET /api/v3/klines?symbol={name.market}&interval={interval}"
+    return invalid_request(f"params[0]: {name} has no history here; {past}", request_id)
 
 
 def as_history(entries: list[Entry], most: int) -> list[dict[str, Any]]:

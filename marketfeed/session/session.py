@@ -325,14 +325,16 @@ class Session:
         except UnknownOffset:
             raise requests.unknown_offset(spelling) from None
         self._awaits = not entries.called
-        entries.addCallback(self._answer_history, request, limit).addErrback(self._failed)
+        entries.addCallback(self._answer_history, request, limit, name).addErrback(self._failed)
         return _ANSWERED
 
-    def _answer_history(self, entries: list[Entry] | None, request: Request, limit: int) -> None:
+    def _answer_history(self, entries: list[Entry] | None, request: Request, limit: int, name: StreamName) -> None:
         if self._ended:
             return
         if entries is None:
             self._send_error(requests.refused(request.id, "what is kept is out of reach"))
+        elif not entries and name.kind.from_candles and requests.before_of(request) is None:
+            self._send_error(requests.kept_elsewhere(name, request.id))
         else:
             self._budget.charge_kept(limit, sum([len(data) for _, data in entries]))
             self._reply(requests.as_history(entries, self._context.limits.client_queue // 2), request.id)

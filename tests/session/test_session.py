@@ -1551,6 +1551,24 @@ def test_the_rate_of_a_name_without_one(dialect: Dialect, comes: list[int]) -> N
     client.session.end()
 
 
+@pytest.mark.parametrize(
+    ("name", "elsewhere"),
+    [
+        ("kline_5m@A", "kline_5m@A has no history here; past candles are at GET /api/v3/klines?symbol=A&interval=5m"),
+        ("miniTicker@A", "miniTicker@A has no history here; the last 24 hours are at GET /api/v3/ticker/24hr"),
+    ],
+)
+def test_who_asks_for_past_candles_hears_where_they_are(name: str, elsewhere: str) -> None:
+    client = Client(Dialect.COMBINED)
+    fault = client.ask({"method": "HISTORY", "params": [name], "id": 1})["error"]
+    assert (fault["code"], fault["msg"]) == (2, f"invalid request: params[0]: {elsewhere}")
+    before = {"method": "HISTORY", "params": [name], "before": "0-1", "id": 2}
+    answer = client.ask(before)
+    assert "has no history here" not in str(answer)
+    assert client.ask({"method": "HISTORY", "params": ["trade@A"], "id": 3}) == {"result": [], "id": 3}
+    client.session.end()
+
+
 @pytest.mark.parametrize("name", ["bookTicker@A", "a@depth20", "depth5@A@1000ms"])
 def test_what_is_made_of_a_book_has_no_history(name: str) -> None:
     """The error says of what it is made."""

@@ -138,7 +138,10 @@ async def test_declared_markets_and_a_reload(harness: Harness) -> None:
     assert (await client.next())["stream"] == "tatainr@depth"
     talk = await Talk.begin(harness, daemon)
     assert (await talk.ask("/api/v3/depth?symbol=TATAINR"))[0] == 200
-    assert await talk.ask("/api/v3/depth?symbol=TATA") == (400, {"code": -1121, "msg": "Invalid symbol."})
+    assert await talk.ask("/api/v3/depth?symbol=TATA") == (
+        400,
+        {"code": -1121, "msg": "Invalid symbol. The markets are listed at /api/v3/exchangeInfo."},
+    )
     config.write_text('[markets.TATA_INR]\nalias = "TATA"\n[markets.B_INR]\nstatus = "HALT"\n')
     daemon.process.signal("HUP")
     await daemon.expect(r"reloaded: markets")
