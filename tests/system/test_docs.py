@@ -22,6 +22,7 @@ from marketfeed.access.keys import load_keys
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.commands.recording.format import Begin, End, Publication, read_records, write_record
 from marketfeed.config.options import OPTIONS
+from marketfeed.demo.embedded import find_server
 from tests.clients.bots import package_of
 from tests.docs_runner import DOCUMENTS, ROOT, Block, blocks, commands, inline_code, is_for_the_machine
 from tests.programs import find
@@ -80,6 +81,9 @@ async def test_commands_do_what_they_are_shown_for(block: Block, harness: Harnes
     machine = Machine(harness, server)
     lines = [command for command in commands(block) if not is_for_the_machine(command)]
     script = "\n".join(lines)
+    if "redis-server" in script:
+        await a_restart_loses_nothing(harness, machine, script)
+        return
     if "twistd" in script:
         (command,) = lines
         await a_daemon_runs(machine.run(f"exec env {command}", {}), "--help" not in command)
@@ -278,6 +282,29 @@ async def a_market_is_simulated(
 
     await harness.eventually(has_a_book)
     process.signal("INT")
+    assert await process.wait() == 0, process.lines.all
+
+
+async def a_restart_loses_nothing(harness: Harness, machine: Machine, script: str) -> None:
+    """The program of the Python client's page, which listens meanwhile, is told so, and all ends by itself."""
+    redis, door = harness.directory / "tried.redis", Forwarder(harness, str(harness.directory / "tried"))
+    for shown, here in (
+        ("redis-server --port 6390", f"{find_server()} --port 0 --unixsocket {redis}"),
+        ("redis://localhost:6390", f"unix://{redis}"),
+        ("--port 8080", f"--port unix:{door.path}"),
+    ):
+        assert shown in script
+        script = script.replace(shown, here)
+    page = (ROOT / "clients" / "python" / "README.md").read_text(encoding="utf-8")
+    (code,) = [each for each in re.findall(r"```python\n(.*?)```", page, re.S) if "Recovered(" in each]
+    program = harness.directory / "program.py"
+    program.write_text(code.replace("localhost:8080", f"127.0.0.1:{door.port}"), encoding="utf-8")
+    process = machine.run(script, {})
+    listener = harness.spawn([sys.executable, "-u", str(program)])
+    await listener.expect(r"^trade \d+")
+    await listener.expect(r"^nothing is missing: \d+ came late")
+    listener.signal("KILL")
+    await listener.wait()
     assert await process.wait() == 0, process.lines.all
 
 
