@@ -29,7 +29,10 @@ possible = $(eval PROBLEM := $$(shell PYTHON='$(PYTHON)' sh tools/virtualenv pro
 	$(if $(PROBLEM),$(error $(PROBLEM)))
 # A demo is for this machine only, unless PORT says where to listen, or HOST is another address.
 listen = $(if $(findstring :,$(PORT)),$(PORT),tcp:$(PORT):interface=$(HOST))
-demo = env/bin/twistd -n --pidfile= marketfeed --demo --port '$(listen)' $(ARGS)
+# Beside another market, which has 8080 and 8081, the port of operators is the next one, unless ARGS names it.
+admin = $(if $(filter 8080,$(PORT))$(filter --admin --admin=%,$(ARGS)),,$(shell \
+	test '$(PORT)' -gt 0 2>/dev/null && echo "--admin tcp:$$(expr '$(PORT)' + 1):interface=127.0.0.1"))
+demo = env/bin/twistd -n --pidfile= marketfeed --demo --port '$(listen)' $(admin) $(ARGS)
 
 help: ## list the goals
 	@echo 'make GOAL [PORT=8080] [HOST=0.0.0.0] [PYTHON=python3.12] [ARGS="further arguments of the daemon, or of pytest"]'
