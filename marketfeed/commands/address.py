@@ -50,7 +50,8 @@ class ServerAddress(msgspec.Struct, frozen=True):
 def parse_url(url: str, forms: str = FORMS, ports: Mapping[str, int] = _WEBSOCKET) -> ServerAddress:
     """Read a URL, by default a WebSocket's, which may be spelled with http and https as well.
 
-    A URL without a path means ``/``. `ports`: by scheme, the one that is meant where none is named. Raises `BadSetting`.
+    A URL without a path means ``/``. `ports`: by scheme, the one that is meant where none is named.
+    Raises `BadSetting`.
     """
     try:
         if not url.isprintable() or " " in url:

@@ -175,6 +175,13 @@ async def test_examples_do_what_they_are_shown_for(example: str, harness: Harnes
     await before.subscribe(A)
     await redis.publish(A, trade())
     await before.next()
+
+    async def has_candles() -> bool:
+        question = "GET /api/v3/klines?symbol=TATA_INR&interval=1m HTTP/1.1\nHost: localhost"
+        return (await harness.http(daemon, question))[0] == 200
+
+    if "klines" in example:
+        await harness.eventually(has_candles)
     program = harness.directory / "program.mjs"
     text = example.replace("localhost:8080", f"127.0.0.1:{daemon.port}")
     for name, path in (
