@@ -153,6 +153,9 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
         if self._write_waits:
             self._write_waits = False
             self.startWriting()
+            if self._is_paused or self.disconnecting:
+                self.stopReading()
+                return None
         while True:
             try:
                 data = self._ssl.read(LONGEST_SEND)
@@ -173,7 +176,8 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
 
     def pauseProducing(self) -> None:
         self._is_paused = True
-        self.stopReading()
+        if not self._write_waits:
+            self.stopReading()
 
     def resumeProducing(self) -> None:
         self._is_paused = False
@@ -325,7 +329,7 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
         """Send what is left, then say good-bye. Reading ends now, unless hands are still to be shaken for it."""
         if self.connected and not self.disconnecting:
             self.disconnecting = 1
-            if self._stage == _OPEN:
+            if self._stage == _OPEN and not self._write_waits:
                 self.stopReading()
             self.startWriting()
 

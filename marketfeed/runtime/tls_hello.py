@@ -48,6 +48,8 @@ def proxy_header(data: bytes) -> ProxyHeader | None:
                 raise ValueError
             return None
         header, size = data[:end], end + 2
+        if header == b"PROXY UNKNOWN":  # for which Twisted expects more
+            return ProxyHeader(size, None, None)
     else:
         raise ValueError
     try:
