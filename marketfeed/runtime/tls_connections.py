@@ -49,6 +49,7 @@ from marketfeed.runtime.tls_hello import LONGEST_FIRST, offered_protocols, proxy
 __all__ = ["PROTOCOL", "OpenSsl", "TlsConnection", "TlsFactory", "cause", "encrypted"]
 
 PROTOCOL = "http/1.1"
+_OURS = bytes([len(PROTOCOL)]) + PROTOCOL.encode()  # as a ClientHello that offers it has it somewhere
 _NO_PROTOCOL = f"no application protocol; expected {PROTOCOL} among those offered, or none"
 _NO_PROTOCOL_ALERT = b"\x15\x03\x03\x00\x02\x02\x78"  # RFC 7301, section 3.2, before there are keys
 _HUNG_UP = "the client hung up"
@@ -229,7 +230,7 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
             self._await_more(0)
             if not data:
                 return None
-        offered = offered_protocols(data)
+        offered = [] if _OURS in data else offered_protocols(data)
         if offered is None and has_more and len(data) < LONGEST_FIRST:
             return self._await_more(len(data))
         if offered and PROTOCOL.encode() not in offered:

@@ -198,6 +198,73 @@ class TestHandshake:
         assert client.certificate == der(server)
 
 
+def checks_only(kind: str) -> ssl.SSLContext:
+    """A client that can check signatures of keys of this kind, in TLS 1.2."""
+    context = lenient(ssl.TLSVersion.TLSv1_2)
+    context.set_ciphers(f"ECDHE-{kind}-AES128-GCM-SHA256:@SECLEVEL=0")
+    return context
+
+
+class TestTwoKeys:
+    RSA = BELOW.issue("localhost", key=rsa.generate_private_key(65537, 2048))
+    EC = BELOW.issue("localhost")
+
+    @pytest.fixture
+    def port(self, here: Path) -> Port:
+        """A port with either kind of key."""
+        self.write(self.RSA, here / "rsa")
+        self.write(self.EC, here / "ec")
+        return Port(
+            "ssl:8443:privateKey=rsa/server.key:certKey=rsa/server.pem:privateKey2=ec/server.key:certKey2=ec/server.pem"
+        )
+
+    def write(self, server: ServerCertificate, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
+        server.write(directory)
+
+    def test_each_client_gets_what_it_can_check(self, port: Port) -> None:
+        """With the chain that goes with it; who can check both gets the EC key."""
+        assert port.connect(checks_only("RSA")).certificate == der(self.RSA)
+        assert port.connect(checks_only("ECDSA")).certificate == der(self.EC)
+        assert port.connect().certificate == der(self.EC)
+
+    def test_either_is_renewed(self, port: Port, here: Path) -> None:
+        """And the earlier end of the two is what operators are told."""
+        renewed = BELOW.issue("localhost")
+        self.write(renewed, here / "ec")
+        assert shows(port, renewed)
+        assert port.connect(checks_only("RSA")).certificate == der(self.RSA)
+
+    def test_two_of_one_kind(self, here: Path) -> None:
+        """OpenSSL would keep the second."""
+        self.write(self.EC, here / "one")
+        self.write(BELOW.issue("localhost"), here / "two")
+        rest = "certKey=one/server.pem:privateKey2=two/server.key:certKey2=two/server.pem"
+        with pytest.raises(ValueError, match=r".") as caught:
+            Port(f"ssl:8443:privateKey=one/server.key:{rest}")
+        assert str(caught.value) == (
+            "privateKey2: two/server.key: the key is of the same kind as that in privateKey; expected one of another "
+            "kind, EC beside RSA"
+        )
+
+    def test_files_of_the_second_that_cannot_be_used(self, here: Path) -> None:
+        """Are named by their fields."""
+        self.write(self.EC, here)
+        whole = "ssl:8443:privateKey=server.key:certKey=server.pem"
+        short = BELOW.issue("localhost", key=rsa.generate_private_key(65537, 1024))
+        self.write(short, here / "short")
+        faults = []
+        for rest in ("certKey2=x", "privateKey2=x", "privateKey2=short/server.key:certKey2=short/server.pem"):
+            with pytest.raises(ValueError, match=r".") as caught:
+                Port(f"{whole}:{rest}")
+            faults.append(str(caught.value))
+        assert faults == [
+            f"privateKey2: missing; expected {A_KEY}, for there is certKey2",
+            f"privateKey2: x: No such file or directory; expected {A_KEY}",
+            "certKey2: short/server.pem: ee key too small; expected a certificate that OpenSSL accepts",
+        ]
+
+
 def shows(port: Port, server: ServerCertificate) -> bool:
     """Whether a connection, after the next look at the files, still gets this certificate."""
     port.reactor.advance(2)
