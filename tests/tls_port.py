@@ -137,6 +137,7 @@ class TlsClient:
         self.received = b""
         self.is_over = False
         """The server has closed the connection."""
+        self.was_reset = False
         if before:
             self.socket.send(before)
 
@@ -185,7 +186,7 @@ class TlsClient:
             try:
                 data = self.socket.recv(1_000_000)
             except OSError:
-                data = b""
+                data, self.was_reset = b"", True
             self.received += data
             if data:
                 self._incoming.write(data)

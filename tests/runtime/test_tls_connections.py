@@ -248,6 +248,18 @@ class TestHandshake:
         client.send_out()
         port.until(lambda: client.server.received == b"hello")
 
+    def test_who_offers_other_protocols_byte_by_byte(self, port: TlsPort, logged: LogCapture) -> None:
+        """Is refused as well: what has come is looked at until it is enough, and not at every turn."""
+        client = TlsClient(port, trusting(AUTHORITY, "h2"))
+        with pytest.raises(ssl.SSLWantReadError):
+            client.tls.do_handshake()
+        while client.has_more_to_send:
+            client.send_out(1)
+            for _ in range(3):
+                port.reactor.turn()
+        port.until(lambda: client.server.lost)
+        assert "no application protocol" in said(logged)[0]
+
     def test_nobody_negotiates_anew(self, port: TlsPort) -> None:
         """TLS 1.2 has room for it, and for attacks by it."""
         client = port.connect(of_version(ssl.TLSVersion.TLSv1_2))
@@ -406,13 +418,17 @@ class TestOpen:
         """And what has come by then does not reset the connection."""
         client = port.connect(trusting())
         client.transport.pauseProducing()
-        client.tls.write(b"unread")
+        for _ in range(5):
+            client.tls.write(b"unread")
         client.send_out()
         client.transport.write(b"the last")
         client.transport.loseConnection()
         port.until(lambda: client.server.lost)
         assert client.finish(lambda: client.tls.read(100)) == b"the last"
         assert client.finish(lambda: client.tls.read(100)) == b"", "and no error"
+        while not client.is_over:
+            client.take_in(20)
+        assert not client.was_reset
         assert client.server.received == b""
 
     def test_who_is_aborted_is_reset(self, port: TlsPort) -> None:
