@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import ssl
 import sys
 from importlib.metadata import version
 from typing import Any, Protocol
 
-from OpenSSL import SSL
 from twisted.application.service import Service
 
 from marketfeed import __version__
@@ -64,7 +64,7 @@ class Report(Service):
             python=platform.python_version(),
             twisted=version("Twisted"),
             autobahn=version("autobahn"),
-            openssl=SSL.SSLeay_version(SSL.SSLEAY_VERSION).split()[1].decode(),
+            openssl=ssl.OPENSSL_VERSION.split()[1],
             max_connections=self._max_connections,
             address=self._listener.address,
             redis=settings.redis,

@@ -278,8 +278,8 @@ class DepthPayloads:
             else:
                 first, last = _range(moment)
             changed["U"], changed["u"] = b"%d" % first, b"%d" % last
-        elif is_snapshot and is_continued and moment.given is not None and first != moment.given + 1 <= last:
-            changed["U"] = b"%d" % (moment.given + 1)
+        elif is_snapshot and is_continued and moment.given is not None and first != moment.given + 1 <= last + 1:
+            changed["U"] = b"%d" % (moment.given + 1)  # more than `u`, where it says again what was said
         return changed
 
 
@@ -293,9 +293,11 @@ _LEAST = 3
 
 
 def _range(moment: Moment) -> tuple[int, int]:
-    """`U` and `u` of a message without. Among others that have ids it has that of the last one: those go on from it."""
+    """`U` and `u` of a message without. Among others that have ids it goes on from the last one, and has none itself:
+    so it may stand alone, or be merged with what follows.
+    """
     if moment.given is not None:
-        return moment.given, moment.given
+        return moment.given + 1, moment.given
     last, previous = moment.number, moment.previous
     return (last if previous is None or previous >= last else previous + 1), last
 

@@ -318,6 +318,17 @@ def test_a_rate_merges_what_was_made() -> None:
     assert (merged["U"], merged["u"], merged["snapshot"]) == (first["u"] + 1, first["u"] + 3, True)
 
 
+def test_a_snapshot_that_says_again_what_was_said_goes_on_from_it() -> None:
+    """It has no ids of its own: whatever it is merged with begins behind the last one."""
+    room = paths_room()
+    client, slow = member(room, NAME, on_paths=True), member(room, f"{NAME}@100ms", on_paths=True)
+    publish(room, NAME, depth([["1.0", "5"]], U=1, u=40, snapshot=True))
+    publish(room, NAME, depth([["1.0", "5"]], U=40, u=40, snapshot=True), depth([["2.0", "1"]], U=41, u=43))
+    room.clock.advance(0.1)
+    assert [(each["U"], each["u"]) for each in read(client)] == [(1, 40), (41, 40), (41, 43)]
+    assert [(each["U"], each["u"]) for each in read(slow)] == [(1, 40), (41, 43)]
+
+
 def test_a_ticker_has_all_fields_of_one() -> None:
     room = paths_room()
     client = member(room, "ticker@A", on_paths=True, shape=Shape.OFFSET)
@@ -434,13 +445,18 @@ class Engine:
         rows = {side: [[p, q] for s, p, q in levels if s == side] for side in "ab"}
         return depth(rows["a"], rows["b"], **self._ids(2))
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self, step: int) -> dict[str, Any]:
+        """With a step of 0 it says again what was said."""
         rows = {side: [[str(p), q] for p, q in levels.items()] for side, levels in self.book.items()}
-        return depth(rows["a"], rows["b"], snapshot=True, **self._ids(1))
+        ids = self._ids(step) if step else {} if self.last is None else {"U": self.last, "u": self.last}
+        return depth(rows["a"], rows["b"], snapshot=True, **ids)
 
 
 class Follower:
-    """A client that keeps a book by differences, as python-binance does, by the texts of prices."""
+    """A client that keeps a book by differences, as python-binance does, by the texts of prices.
+
+    Like ccxt it does not forgive an update that begins before the last one's end, but for the first after a book.
+    """
 
     def __init__(self, room: Room, client: Client, name: str = NAME) -> None:
         self.room = room
@@ -448,6 +464,7 @@ class Follower:
         self.name = name
         self.book: dict[str, dict[str, str]] | None = None
         self.last = 0
+        self.has_begun = False
         self.offset: str | None = None
         self.seen: dict[str, bytes] = {}
 
@@ -464,12 +481,13 @@ class Follower:
             self.apply(data)
 
     def apply(self, data: dict[str, Any]) -> None:
-        assert data["U"] <= data["u"]
+        assert data["U"] <= data["u"] + 1
         if self.book is None or data["U"] > self.last + 1:
             self.begin()
         if self.book is None or data["u"] <= self.last:
             return
-        assert data["U"] <= self.last + 1
+        assert data["U"] == self.last + 1 if self.has_begun else data["U"] <= self.last + 1
+        self.has_begun = True
         self.last = data["u"]
         for side, levels in self.book.items():
             for price, quantity in data[side]:
@@ -485,6 +503,7 @@ class Follower:
             return
         found = json.loads(answer)
         self.last = found["lastUpdateId"]
+        self.has_begun = False
         self.book = {"a": dict(found["asks"]), "b": dict(found["bids"])}
 
 
@@ -527,9 +546,9 @@ class Payloads(RuleBasedStateMachine):
         if not self.is_down:
             self.send(*messages)
 
-    @rule()
-    def snapshot(self) -> None:
-        message = self.engine.snapshot()
+    @rule(step=st.sampled_from([0, 1]))
+    def snapshot(self, step: int) -> None:
+        message = self.engine.snapshot(step)
         if not self.is_down:
             self.send(message)
 
@@ -574,6 +593,7 @@ class Payloads(RuleBasedStateMachine):
         if not recovered:
             follower.book = None
         follower.read()
+        follower.has_begun = False  # what it gets at a rate may hold some of what it has got again
         if recovered and follower.name == NAME:  # otherwise several are one
             for offset, data in follower.seen.items():
                 live = self.stays.seen.get(offset, data)

@@ -175,10 +175,10 @@ def test_a_time_that_is_no_number_of_ms_stands_for_no_other(time: str, blank: by
         assert found.get("T", MOMENT.at) == MOMENT.at
 
 
-def test_an_update_without_ids_among_others_repeats_the_last_one() -> None:
+def test_an_update_without_ids_among_others_goes_on_from_the_last_one() -> None:
     payloads = DepthPayloads(MARKET, PriceSpelling())
     found = json.loads(payloads.update(b'{"e":"depth","a":[],"b":[]}', Moment(1, 2_000, 1_000, 160)))
-    assert (found["U"], found["u"]) == (160, 160)
+    assert (found["U"], found["u"]) == (161, 160)
 
 
 @property_test
