@@ -17,7 +17,7 @@ newest or the sum counts, its state (docs/protocol.md). Whether it flows is chan
 
 `jump` and `untold` say what of a jump of the ids is to be told now, `seek` and `found` whether the state is looked for.
 `hold` and `release` count for how many it is there, and see who pays (`shares`). What every publication changes,
-`heard` and `was_lost`, is written by `Hub.publish` as well, which has no time to ask.
+`heard` and `was_lost`, is written by `Publishing.publish` as well, which has no time to ask.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -30,22 +30,17 @@ _KEPT = 2048  # bytes of a payload, beyond which what it is read as would take t
 _SHALLOW = 2 * (MAX_NESTING + 1)  # bytes; what has fewer cannot nest too deeply
 
 
-class _Envelope(msgspec.Struct, gc=False):
-    stream: str
-    data: msgspec.Raw
-
-
 class DropReason:
     """Why a publication is dropped; the names under which drops are counted."""
 
-    TOO_LARGE = "too-large"
-    NOT_UTF8 = "not-utf8"
-    NOT_JSON = "not-json"
-    NOT_OBJECT = "not-object"
-    WRONG_STREAM = "wrong-stream"
-    BAD_FIELD = "bad-field"
+    TOO_LARGE: ClassVar = "too-large"
+    NOT_UTF8: ClassVar = "not-utf8"
+    NOT_JSON: ClassVar = "not-json"
+    NOT_OBJECT: ClassVar = "not-object"
+    WRONG_STREAM: ClassVar = "wrong-stream"
+    BAD_FIELD: ClassVar = "bad-field"
 
-    ALL = (TOO_LARGE, NOT_UTF8, NOT_JSON, NOT_OBJECT, WRONG_STREAM, BAD_FIELD)
+    ALL: ClassVar = (TOO_LARGE, NOT_UTF8, NOT_JSON, NOT_OBJECT, WRONG_STREAM, BAD_FIELD)
 
 
 class BadPublication(ValueError):
@@ -58,6 +53,8 @@ class BadPublication(ValueError):
         self.data = data
 
 
+# Not a class statement: this module is compiled, and msgspec's classes are not to be.
+_Envelope: Any = msgspec.defstruct("_Envelope", [("stream", str), ("data", msgspec.Raw)], gc=False)
 _envelope = msgspec.json.Decoder(_Envelope)
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 _WRAPPED = b'{"stream"'
@@ -101,7 +98,8 @@ class PublicationReader:
         self._heads = tuple([_head(name, blank) for name in self._names for blank in (b"", b" ")])
         self._head = self._heads[0]
         self._max_payload = max_payload
-        self._decode_plain = _decoder(shape.plain or Plain)
+        plain: Any = shape.plain or Plain
+        self._decode_plain = _decoder(plain)
         self._plain_size = max_payload if self._is_shaped else -1
         self._cut = slice(len(self._head) - 1, -1)
         self.data = b""
@@ -163,7 +161,7 @@ class PublicationReader:
     def _unwrapped(self, payload: bytes) -> bytes:
         """The data of a payload that is wrapped for this stream, in any layout, or else the payload itself."""
         try:
-            envelope: _Envelope | None = _envelope.decode(payload)
+            envelope: Any = _envelope.decode(payload)
         except msgspec.ValidationError:
             envelope = None
         data = bytes(envelope.data) if envelope is not None and envelope.stream in self._names else payload
