@@ -20,7 +20,10 @@ from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.upstream import Upstream
 from marketfeed.model.publications import BadPublication
 
-__all__ = ["Besides", "Publishing"]
+__all__ = ["IS_COMPILED", "Besides", "Publishing"]
+
+IS_COMPILED = not __file__.endswith(".py")
+"""Whether this module is compiled, and with it all that are (tools/compiling.py)."""
 
 
 class Besides(Protocol):
@@ -96,7 +99,7 @@ class Publishing:
             live.was_lost = False
             groups = live.at_once
             shared: Shared | None = {} if len(groups) > 1 else None
-            for group in groups.values():
+            for group in groups:
                 frame = group.published(data, (history.latest or "") if group.has_offsets else "", shared)
                 if not group.frames:
                     self.dirty.append(group)

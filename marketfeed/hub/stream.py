@@ -87,7 +87,7 @@ class LiveStream:
         self.state = kind.new_state()
         self.record = recorder(self.state, kind.ids)
         self.groups: dict[GroupKey, Group] = {}
-        self.at_once: dict[GroupKey, Group] = {}  # those of them that get each publication as it comes
+        self.at_once: list[Group] = []  # those of them that get each publication as it comes
         self.taps: dict[object, Tap] = {}  # who else does: the windows of the others, by their rates
         self.statistics: Statistics = _NOTHING
         self._views: dict[View, Made | None] = {}
@@ -289,7 +289,7 @@ class LiveStream:
             if group.made is not None:
                 group.made.enter()
             if not rate:
-                self.at_once[key] = group
+                self.at_once.append(group)
         return group
 
     def drop_if_empty(self, group: Group) -> None:
@@ -298,4 +298,5 @@ class LiveStream:
             del self.groups[group.key]
             if group.made is not None:
                 group.made.leave()
-            self.at_once.pop(group.key, None)
+            if not group.rate:
+                self.at_once.remove(group)

@@ -22,12 +22,15 @@ def tell(
     """
     gets = replies.gets
     while (reply := gets()) is not False:
-        if type(reply) is list and (reply[0] == b"message" or reply[0] == b"smessage"):
-            published(None, reply[1], reply[2])
-        elif type(reply) is list and reply[0] == b"pmessage":
-            published(reply[1], reply[2], reply[3])
-        else:
-            heard(reply)
+        if type(reply) is list:
+            told = reply[0]
+            if told == b"message" or told == b"smessage":
+                published(None, reply[1], reply[2])
+                continue
+            if told == b"pmessage":
+                published(reply[1], reply[2], reply[3])
+                continue
+        heard(reply)
 
 
 class Channels:
