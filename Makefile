@@ -13,7 +13,7 @@ CLIENTS ?= yes
 COVERAGE_FLOOR = 85
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check fuzz faults bench pictures schemas docs constraints clean env-demo env-dev env-clients
+.PHONY: help run dev test check fuzz faults bench pictures schemas docs wheel compiled constraints clean env-demo env-dev env-clients
 # Two goals at once, as in `make -j run test`, would set up the same directory twice.
 .NOTPARALLEL:
 
@@ -29,7 +29,10 @@ possible = $(eval PROBLEM := $$(shell PYTHON='$(PYTHON)' sh tools/virtualenv pro
 	$(if $(PROBLEM),$(error $(PROBLEM)))
 # A demo is for this machine only, unless PORT says where to listen, or HOST is another address.
 listen = $(if $(findstring :,$(PORT)),$(PORT),tcp:$(PORT):interface=$(HOST))
-demo = env/bin/twistd -n --pidfile= marketfeed --demo --port '$(listen)' $(ARGS)
+# Beside another market, which has 8080 and 8081, the port of operators is the next one, unless ARGS names it.
+admin = $(if $(filter 8080,$(PORT))$(filter --admin --admin=%,$(ARGS)),,$(shell \
+	test '$(PORT)' -gt 0 2>/dev/null && echo "--admin tcp:$$(expr '$(PORT)' + 1):interface=127.0.0.1"))
+demo = env/bin/twistd -n --pidfile= marketfeed --demo --port '$(listen)' $(admin) $(ARGS)
 
 help: ## list the goals
 	@echo 'make GOAL [PORT=8080] [HOST=0.0.0.0] [PYTHON=python3.12] [ARGS="further arguments of the daemon, or of pytest"]'
@@ -76,6 +79,18 @@ schemas: env-dev ## docs/asyncapi.yaml and docs/openapi.yaml anew, the contract 
 
 docs: env-dev ## the documentation as a site, in build/docs
 	@env/bin/mkdocs build --quiet $(ARGS)
+
+wheel: env-dev ## the package, in dist/, compiled; MARKETFEED_COMPILED=no for one of pure Python
+	@rm -f dist/marketfeed-*.whl
+	@env/bin/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+# Of a copy, for a compiled module beside its source would hide what is edited.
+compiled: ## the tests, with what is compiled in a wheel compiled; ARGS="tests/hub" for some of them
+	@MARKETFEED_COMPILED=yes $(MAKE) --no-print-directory wheel
+	@rm -rf build/compiled && mkdir -p build/compiled
+	@git ls-files --cached --others --exclude-standard -z | tar -c --null -T - | tar -x -C build/compiled
+	@env/bin/python -m zipfile -e dist/marketfeed-*.whl build/compiled
+	@cd build/compiled && PYTHONPATH="$$PWD" ../../env/bin/python -m pytest $(ARGS)
 
 constraints: ## write constraints.txt, the versions that env/ is set up with: the newest that go together
 	@$(possible)sh tools/virtualenv constraints

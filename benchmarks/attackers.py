@@ -1,7 +1,7 @@
 """One attack on a server of this machine, for a bounded time: a process that opens connections and misuses them.
 
     python -m benchmarks.attackers NAME PORT [--seconds 30 | --until-told] [--connections N] [--pieces N]
-                                   [--at-once N] [--per-second N] [--pause SECONDS]
+                                   [--at-once N] [--per-second N] [--pause SECONDS] [--tls]
 
 1. It attacks 127.0.0.1 and nothing else, ends by itself, and keeps no more connections open than it was told.
 2. It runs when nobody else wants to (where the system knows how), so that it takes nothing from those who measure;
@@ -18,6 +18,7 @@ import re
 import selectors
 import signal
 import socket
+import ssl
 import sys
 import time
 import zlib
@@ -221,14 +222,17 @@ ATTACKS = (
 class _Connection:
     """One connection of the attack: what it has to send, and what it has last heard."""
 
-    def __init__(self, script: Script, port: int, *, reads: bool) -> None:
+    def __init__(self, script: Script, port: int, tls: ssl.SSLContext | None, *, reads: bool) -> None:
         self.socket = socket.socket()
-        self.socket.setblocking(False)
+        self.socket.setblocking(tls is not None)
         if not reads:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # or the kernel would hold megabytes
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.connect_ex(("127.0.0.1", port))
+        if tls is not None:  # hands are shaken with the first that is sent or heard
+            self.socket.setblocking(False)
+            self.socket = tls.wrap_socket(self.socket, do_handshake_on_connect=False)
         self.script = script
         self.unsent = b""
         self.head = b""
@@ -252,8 +256,11 @@ class _Attacker:
     """`connections`: after so many of them there are no new ones; None: until `stop`, or the end of its time.
     `pieces`: of each connection's script, None for all, or without end."""
 
-    def __init__(self, attack: Attack, port: int, connections: int | None, pieces: int | None) -> None:
+    def __init__(
+        self, attack: Attack, port: int, connections: int | None, pieces: int | None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._attack = attack
+        self._tls = tls
         self._port = port
         self._most = connections
         self._pieces = pieces
@@ -300,7 +307,7 @@ class _Attacker:
 
     def _begin(self) -> None:
         script = islice(self._attack.script(self._begun), self._pieces)
-        connection = _Connection(script, self._port, reads=self._attack.reads)
+        connection = _Connection(script, self._port, self._tls, reads=self._attack.reads)
         self._begun += 1
         self._open.add(connection)
         self._selector.register(connection.socket, self._interest(writes=True), connection)
@@ -320,7 +327,7 @@ class _Attacker:
                 return
             if events & selectors.EVENT_WRITE:
                 self._send(connection)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except OSError:
             self._over(connection)
@@ -376,6 +383,13 @@ class _Attacker:
         self._waiting.discard(connection)
 
 
+def _trusting_anybody() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attackers", description="Attack a local server.")
@@ -390,13 +404,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--at-once", type=int)
     parser.add_argument("--per-second", type=float)
     parser.add_argument("--pause", type=float)
+    parser.add_argument("--tls", action="store_true", help="whatever certificate it is shown")
     arguments = parser.parse_args(argv)
     (attack,) = (attack for attack in ATTACKS if attack.key == arguments.name)
     said = {name: getattr(arguments, name) for name in ("at_once", "per_second", "pause")}
     attack = msgspec.structs.replace(attack, **{name: value for name, value in said.items() if value is not None})
     if hasattr(os, "SCHED_IDLE") and not arguments.until_told:  # of idle time a busy machine has none
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    attacker = _Attacker(attack, arguments.port, arguments.connections, arguments.pieces)
+    attacker = _Attacker(
+        attack, arguments.port, arguments.connections, arguments.pieces, _trusting_anybody() if arguments.tls else None
+    )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: attacker.stop())
     attacker.run(_MOST_SECONDS_UNTIL_TOLD if arguments.until_told else min(arguments.seconds, _MOST_SECONDS))

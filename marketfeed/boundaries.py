@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
+from ssl import SSLWantReadError, SSLWantWriteError
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from marketfeed.wire.dialects import Shape
 
 __all__ = [
+    "LONGEST_SEND",
+    "WOULD_BLOCK",
     "Answers",
     "Archive",
     "Clock",
@@ -38,6 +41,12 @@ __all__ = [
     "UnknownOffset",
 ]
 
+
+LONGEST_SEND = 16384
+"""Bytes that a subscriber's `send` may be given: a record of TLS, which is taken whole or not at all."""
+
+WOULD_BLOCK = (BlockingIOError, SSLWantWriteError, SSLWantReadError)
+"""What `send` raises when the socket has room for nothing: its own word for it, and those of OpenSSL."""
 
 Clock = IReactorTime
 """The part of a reactor that tells and keeps the time; its seconds have any beginning."""
@@ -215,8 +224,11 @@ class Subscriber(Protocol):
 
     direct: bool
     """Nothing waits, and what `send` takes goes straight to the socket."""
-    send: Callable[[bytes], int]
-    """The socket's own send: how many bytes it took; raises BlockingIOError, or OSError when the socket is gone."""
+    send: Callable[[bytes | memoryview], int]
+    """The socket's own send, or OpenSSL's on it, of at most `LONGEST_SEND` bytes: how many it took.
+
+    Raises one of `WOULD_BLOCK`, or OSError when the socket is gone.
+    """
     window: int
     """The bits of the deflate window with which this client reads; 0: it gets nothing compressed."""
     hears_events: bool
@@ -235,6 +247,9 @@ class Subscriber(Protocol):
 
     def tell(self, event: bytes) -> None:
         """Send a control event, if this client hears them: what waits before it and what comes after it stay apart."""
+
+    def send_long(self, data: bytes) -> int:
+        """`send`, of any number of bytes."""
 
     @property
     def is_behind(self) -> bool:

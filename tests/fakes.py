@@ -10,6 +10,7 @@ import errno
 import re
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from ssl import SSLWantWriteError
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -33,7 +34,17 @@ from marketfeed.access.admission import Admission
 from marketfeed.access.origins import AllowedOrigins, parse_origin
 from marketfeed.access.tokens import TokenVerifier
 from marketfeed.api.depth import Book, Books
-from marketfeed.boundaries import Archive, Clock, Entry, NoBook, Sink, Snapshots, Source, Subscriber
+from marketfeed.boundaries import (
+    LONGEST_SEND,
+    Archive,
+    Clock,
+    Entry,
+    NoBook,
+    Sink,
+    Snapshots,
+    Source,
+    Subscriber,
+)
 from marketfeed.hub.groups import Group
 from marketfeed.hub.histories import Histories
 from marketfeed.hub.offsets import CountedHistory
@@ -42,6 +53,7 @@ from marketfeed.model.candle_store import Row
 from marketfeed.model.ladder import BestLevels
 from marketfeed.model.publications import PublicationReader
 from marketfeed.model.streams import StreamKinds, StreamName
+from marketfeed.runtime.tls_connections import TlsConnection
 from marketfeed.websocket.connections import UserManager
 from marketfeed.websocket.outbox import OutboxTransport
 from marketfeed.wire.dialects import Shape
@@ -397,7 +409,7 @@ class FakeSubscriber:
         self.hears_events = True
         self.window = window
         self.events: list[bytes] = []
-        self.send: Callable[[bytes], int] = self._take
+        self.send: Callable[[bytes | memoryview], int] = self._take
         self.audience: Any = None
         self.share: Any = None
         self.takes: deque[int | OSError] = deque()
@@ -415,6 +427,9 @@ class FakeSubscriber:
     @property
     def room(self) -> int:
         return self.limit - self.waiting_bytes
+
+    def send_long(self, data: bytes) -> int:
+        return self.send(data)
 
     def write(self, frames: bytes) -> None:
         if self.ended:
@@ -503,13 +518,13 @@ class FakeSubscriber:
         """The same, decoded."""
         return [msgspec.json.decode(text) for text in self.texts]
 
-    def _take(self, data: bytes) -> int:
+    def _take(self, data: bytes | memoryview) -> int:
         took = self.takes.popleft() if self.takes else len(data)
         if isinstance(took, OSError):
             raise took
         if took == 0:
             raise BlockingIOError(errno.EAGAIN, "the socket is full")
-        self.writes.append(data[:took])
+        self.writes.append(bytes(data[:took]))
         return min(took, len(data))
 
 
@@ -538,6 +553,40 @@ class FakeSocket:
         return len(taken)
 
 
+class FakeTlsSocket(FakeSocket):
+    """The same with OpenSSL on it: a record is taken whole, or has to be offered again before any other bytes are.
+
+    The script says how many bytes of a record the socket takes; what counts as `received` is whole records.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.record = b""
+        """What is under way."""
+        self._left = 0
+
+    def send(self, data: bytes | memoryview) -> int:
+        raise AssertionError("a socket below TLS is not to be written to")
+
+    def write(self, data: bytes | memoryview) -> int:
+        assert 0 < len(data) <= LONGEST_SEND
+        if not self.record:
+            self.record, self._left = bytes(data), len(data)
+        assert data == self.record, "a bad write retry"
+        takes = self.script.popleft() if self.script else self._left
+        if isinstance(takes, OSError):
+            raise type(takes)(*takes.args)
+        if self.room is not None:
+            takes = min(takes, self.room, self._left)
+            self.room -= takes
+        self._left -= min(takes, self._left)
+        if self._left:
+            raise SSLWantWriteError
+        self.received += self.record
+        self.record = b""
+        return len(data)
+
+
 class _Readiness:
     """The part of a reactor that a descriptor tells what it waits for."""
 
@@ -559,14 +608,17 @@ class _Readiness:
 class FakeTransport(FileDescriptor):
     """Twisted's transport over a `FakeSocket`; `turn` is one turn of its reactor.
 
-    With `tls` it says that it is encrypted, and refuses to give its socket away.
+    With `tls` it is encrypted, and offers what it has as a `TlsConnection` does.
     """
+
+    under_way = 0
 
     def __init__(self, *, tls: bool = False) -> None:
         self._readiness = _Readiness()
         super().__init__(cast(IReactorFDSet, self._readiness))
         self.connected = 1
-        self.socket = FakeSocket()
+        self.socket = FakeTlsSocket() if tls else FakeSocket()
+        self._ssl = self.socket
         self.written: list[int] = []
         self.aborted = False
         self.lost: Failure | None = None
@@ -594,7 +646,6 @@ class FakeTransport(FileDescriptor):
         return b"".join((memoryview(self.dataBuffer)[self.offset :], *self._tempDataBuffer))
 
     def getHandle(self) -> FakeSocket:
-        assert not self._is_tls, "a socket below TLS is not to be written to"
         return self.socket
 
     def write(self, data: bytes) -> None:
@@ -602,6 +653,8 @@ class FakeTransport(FileDescriptor):
         super().write(data)
 
     def writeSomeData(self, data: bytes) -> int | BaseException:
+        if self._is_tls:
+            return TlsConnection.writeSomeData(cast(TlsConnection, self), data)
         try:
             return self.socket.send(memoryview(data)[: self.SEND_LIMIT])
         except BlockingIOError:

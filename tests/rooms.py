@@ -93,7 +93,9 @@ class Room:
         assert not self.timers
         assert not self.source.wanted
         assert not hub.streams
-        assert not any((*hub._registry.all, hub._gaps, hub._dirty, upstream.histories.size, hub._registry._reserved))
+        assert not any(
+            (*hub._registry.all, hub._gaps, hub._publishing.dirty, upstream.histories.size, hub._registry._reserved)
+        )
         assert not any((rhythm._timer or rhythm._turn or rhythm._open) for rhythm in hub._windows._rhythms.values())
         assert not any((upstream.readiness._waiting, upstream.finder._tries, hub._audiences, hub.portions))
 

@@ -45,7 +45,7 @@ from tests.docs_runner import (
     tables,
 )
 
-EXECUTED = ("transcript", "sh", "js", "python", "nginx", "haproxy", "log", "status")
+EXECUTED = ("transcript", "sh", "html", "js", "python", "nginx", "haproxy", "log", "status")
 READ = ("toml", "env", "diagram", "jsonl", "logrotate")
 
 
@@ -110,7 +110,7 @@ class TestDocuments:
         known = {f"--{option.flag}" for option in OPTIONS}
         known |= options_of_commands()
         known |= {"--json", "--logfile", "--syslog", "--uid", "--gid", "--pidfile", "--help", "--version"}
-        known |= {"--no-throttle", "--experimental-websocket"}  # of tests.autobahn, and of Node
+        known |= {"--no-throttle", "--experimental-websocket", "--bind"}  # of tests.autobahn, and of Node
         for code in inline_code(document):
             for option in re.findall(r"--[a-z][a-z-]*", code):
                 assert option in known, f"{document}: {code}"

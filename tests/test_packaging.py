@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import sysconfig
 import zipfile
 from email import message_from_string
 from email.message import Message
@@ -41,26 +42,53 @@ def can_build_without_downloads() -> bool:
     return (int(major), int(minor)) >= (77, 0)
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copy_of_the_source(copy: Path) -> Path:
     """A copy of what is packaged: setuptools leaves files in the tree that it builds, and reads those left before."""
-    copy = tmp_path_factory.mktemp("source")
+    copy.mkdir(exist_ok=True)
     for path in (*ROOT.glob("*.*"), ROOT / "LICENSE"):
         if path.is_file():
             shutil.copy(path, copy)
-    for name in ("marketfeed", "twisted", "docs"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dropin.cache"))
+    for name in ("marketfeed", "twisted", "docs", "tools"):
+        unwanted = shutil.ignore_patterns("__pycache__", "dropin.cache", f"*{sysconfig.get_config_var('EXT_SUFFIX')}")
+        shutil.copytree(ROOT / name, copy / name, ignore=unwanted)
     return copy
 
 
 @pytest.fixture(scope="module")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built once."""
-    out = tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a copy, which stays as it is."""
+    return copy_of_the_source(tmp_path_factory.mktemp("source"))
+
+
+def build(source: Path, out: Path, compiled: str, **environment: str) -> tuple[Path, str]:
+    """A wheel, and what was said as it was built. `compiled`: as in the environment; `environment`: further settings.
+
+    `source` is left as it was.
+    """
     isolation = ["--no-build-isolation"] if can_build_without_downloads() else []
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", *isolation, "--wheel-dir", out, source, cwd=out)
+    work = out / "work"
+    shutil.copytree(source, work)  # setuptools writes into it
+    wheel = (
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "wheel",
+        "-v",
+        "--no-deps",
+        *isolation,
+        "--wheel-dir",
+        out,
+        work,
+    )
+    said = run(sys.executable, *wheel, cwd=out, MARKETFEED_COMPILED=compiled, **environment)
     (built,) = out.glob("marketfeed-*.whl")
-    return built
+    return built, said
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of pure Python, built once."""
+    return build(source, tmp_path_factory.mktemp("wheel"), "no")[0]
 
 
 @pytest.fixture(scope="module")

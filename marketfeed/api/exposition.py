@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from marketfeed import __version__
+from marketfeed.hub.publishing import IS_COMPILED
 from marketfeed.redis.link_keeper import LinkKeeper
 from marketfeed.runtime.file_limit import open_files
 from marketfeed.runtime.histogram import Histogram
@@ -60,8 +61,8 @@ def of_links(links: Sequence[LinkKeeper[Any]]) -> Iterator[Metric]:
 
 def of_build() -> Metric:
     """What runs."""
-    build = (__version__, platform.python_version(), version("Twisted"))
-    return gauges("build_info", "What runs.", ("version", "python", "twisted"), {build: 1})
+    build = (__version__, platform.python_version(), version("Twisted"), "yes" if IS_COMPILED else "no")
+    return gauges("build_info", "What runs.", ("version", "python", "twisted", "compiled"), {build: 1})
 
 
 def of_system(files: int) -> Iterator[Metric]:

@@ -3,7 +3,8 @@
 1. Of an open candle no more than the newest, every second, or every two from a minute up. A closed one when it has been
    written. Periods without trades come flat, before what follows them, so that candles are equidistant and in order.
    A trade of a period that was told as flat is late: its candle is kept, and not published.
-2. Nothing is published of what nobody wants. Who begins to want a stream gets what comes from then on.
+2. Nothing is published of what nobody wants. That somebody does is heard a moment later: what has closed in the last
+   seconds is published then, for who got the open candle meanwhile waits for it.
 3. The closed candles that a change publishes are written with it, until the next change. Who takes the market over
    publishes them once more, for nobody knows whether they were; and flat ones of the last minute, of which nothing is
    written.
@@ -33,6 +34,8 @@ _FLAT = 60
 """Periods without trades that are published together, at most."""
 _AGAIN = 60
 """Closed candles of a change that are remembered to be published once more, at most."""
+_HEARD_MS = 5_000
+"""For so long somebody may have wanted a stream when the service hears of it, at most."""
 _UNTOLD_MS = 60_000
 """For so long there may have been nobody who publishes, at most; flat candles that are told once more are no older."""
 _encode = msgspec.json.encode
@@ -50,6 +53,8 @@ class Klines:
         self._flat: dict[str, int] = {}  # up to where flat ones have been
         self._shown: dict[str, tuple[int, int, int]] = {}  # of the open candle: when, which, and with how many trades
         self._last: list[tuple[str, Candle]] = []  # the closed candles that the last change publishes
+        self._recent: dict[str, list[Candle]] = {}  # by interval, those that have closed in the last seconds
+        self._owed: dict[str, list[Candle]] = {}  # of these, those for who wanted them already
 
     # What is written with a change.
 
@@ -72,31 +77,40 @@ class Klines:
     # Who wants what.
 
     def want(self, interval: str, now: int, candles: MarketCandles) -> bool:
-        """Somebody wants the candles of this interval. Whether that is new."""
+        """Somebody wants the candles of this interval. Whether something is to be published for that."""
         if interval in self._told:
             return False
-        until, price = candles.until.get(interval, (0, None))
-        opened = candles.present(interval)
-        if price is None and opened is not None:
-            until = opened.start
-        until = max(self._calendar.start(interval, now), until)
+        self._begin(interval, now - _HEARD_MS, candles)
+        return candles.is_open(interval) or interval in self._owed
+
+    def _begin(self, interval: str, since: int, candles: MarketCandles) -> None:
+        owed = [candle for candle in self._recent.get(interval, ()) if candle.end > since]
+        if owed:
+            self._owed[interval] = owed
+            until, price = owed[0].start, None
+        else:
+            until, price = candles.until.get(interval, (0, None))
+            opened = candles.present(interval)
+            if price is None and opened is not None:
+                until = opened.start
+            until = max(self._calendar.start(interval, since), until)
         self._told[interval] = until, price
         self._shown[interval] = 0, until, 0  # what is flat is its state
-        return True
 
     def unwant(self, wanted: AbstractSet[str]) -> None:
         """Nobody wants any others than these."""
         for interval in self._told.keys() - wanted:
             del self._told[interval]
-            self._shown.pop(interval, None)
-            self._flat.pop(interval, None)
+            for which in (self._shown, self._flat, self._owed):
+                which.pop(interval, None)
 
     # What is published.
 
     def again(self, now: int, candles: MarketCandles, wanted: Collection[str]) -> Iterator[Publication]:
         """The market was taken over: what may not have been published before."""
         for interval in wanted:
-            self.want(interval, now - _UNTOLD_MS, candles)
+            if interval not in self._told:
+                self._begin(interval, now - _UNTOLD_MS, candles)
         for interval, candle in self._last:
             if interval in wanted:
                 yield self._publication(interval, candle, now, is_closed=True)
@@ -135,7 +149,10 @@ class Klines:
 
     def closed(self, now: int, closed: Sequence[tuple[str, Candle]], wanted: Collection[str]) -> Iterator[Publication]:
         """These are, and those between them that are missing."""
-        for interval, candle in closed:
+        owed, self._owed = self._owed, {}
+        all_closed = [*((interval, candle) for interval, candles in owed.items() for candle in candles), *closed]
+        self._remember(closed, now)
+        for interval, candle in all_closed:
             if interval not in wanted:
                 continue
             if self._is_told(interval, candle, now):
@@ -144,6 +161,15 @@ class Klines:
             yield from self._missing_before(interval, candle, now)
             yield self._publication(interval, candle, now, is_closed=True)
             self._told[interval] = candle.end, candle.close
+
+    def _remember(self, closed: Sequence[tuple[str, Candle]], now: int) -> None:
+        """These have closed; those that did so long ago are forgotten."""
+        for interval, candle in closed:
+            self._recent.setdefault(interval, []).append(candle)
+        for interval, candles in list(self._recent.items()):
+            candles[:] = [candle for candle in candles if candle.end > now - _HEARD_MS]
+            if not candles:
+                del self._recent[interval]
 
     def _is_told(self, interval: str, candle: Candle, now: int) -> bool:
         """Its period was told as flat, unless the clock has been set back since."""

@@ -150,9 +150,8 @@ class Market:
     # What is published.
 
     def want(self, interval: str, now: int) -> None:
-        """Somebody wants the candles of this interval: what is open is published next time."""
-        if self._klines.want(interval, now, self.candles):
-            self.is_dirty |= self.candles.is_open(interval)
+        """Somebody wants the candles of this interval: what has just closed and what is open is published next time."""
+        self.is_dirty |= self._klines.want(interval, now, self.candles)
 
     def unwant(self, wanted: AbstractSet[str]) -> None:
         """Nobody wants any others than these."""

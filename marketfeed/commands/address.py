@@ -13,9 +13,11 @@ from marketfeed.config.settings import BadSetting
 
 __all__ = ["ServerAddress", "check_token", "parse_url"]
 
-FORMS = "ws://host[:port][/path] or wss://host[:port][/path], as in ws://localhost:8080"
+FORMS = "ws://host[:port][/path] or wss://host[:port][/path], as in ws://localhost:8080; http and https stand for them"
 
 _WEBSOCKET = {"ws": 80, "wss": 443}
+_STANDS_FOR = {"http": "ws", "https": "wss"}
+"""Where a WebSocket is asked for: the address of the page is that of the socket."""
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,8192}")  # RFC 6750, section 2.1
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 _KEPT = "/?%:@!$&'()*+,;=~[]"  # of a path and query, beside letters and digits; everything else is percent-encoded
@@ -46,16 +48,18 @@ class ServerAddress(msgspec.Struct, frozen=True):
 
 
 def parse_url(url: str, forms: str = FORMS, ports: Mapping[str, int] = _WEBSOCKET) -> ServerAddress:
-    """Read a URL, by default a WebSocket's. A URL without a path means ``/``. Raises `BadSetting`.
+    """Read a URL, by default a WebSocket's, which may be spelled with http and https as well.
 
-    `ports`: by scheme, the one that is meant where none is named.
+    A URL without a path means ``/``. `ports`: by scheme, the one that is meant where none is named.
+    Raises `BadSetting`.
     """
     try:
         if not url.isprintable() or " " in url:
             raise BadSetting(f"a URL holds no blanks; expected {forms}")
         parts = urlsplit(url)
+        scheme = parts.scheme if parts.scheme in ports else _STANDS_FOR.get(parts.scheme, parts.scheme)
         port = parts.port
-        if parts.scheme not in ports or not parts.hostname or parts.fragment or port == 0:
+        if scheme not in ports or not parts.hostname or parts.fragment or port == 0:
             raise BadSetting(f"{url[:200]!r} cannot be used; expected {forms}")
         if "@" in parts.netloc:
             raise BadSetting(f"a user name or password in the URL is not supported; expected {forms}")
@@ -65,7 +69,7 @@ def parse_url(url: str, forms: str = FORMS, ports: Mapping[str, int] = _WEBSOCKE
     except ValueError:  # from urlsplit, `port` and `_host`
         raise BadSetting(f"{url[:200]!r} has no host and port that could be used; expected {forms}") from None
     resource = quote(parts.path or "/", _KEPT) + (f"?{quote(parts.query, _KEPT)}" if parts.query else "")
-    return ServerAddress(host, port or ports[parts.scheme], resource, parts.scheme)
+    return ServerAddress(host, port or ports[scheme], resource, scheme)
 
 
 def check_token(token: str | None) -> str | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import ssl
 import sys
 from importlib.metadata import version
 from typing import Any, Protocol
 
-from OpenSSL import SSL
 from twisted.application.service import Service
 
 from marketfeed import __version__
 from marketfeed.config.settings import Settings
+from marketfeed.hub.publishing import IS_COMPILED
 from marketfeed.runtime.listener import Listener
 from marketfeed.runtime.logs import Log
 
@@ -58,13 +59,14 @@ class Report(Service):
         for note in (*settings.warnings, *self._notes):
             self.log.warn("{note}", note=note)
         self.log.info(
-            "marketfeed {version}, Python {python}, Twisted {twisted}, Autobahn {autobahn}, OpenSSL {openssl}: "
-            "up to {max_connections} clients on {address}, market data from {redis}",
+            "marketfeed {version} ({compiled}), Python {python}, Twisted {twisted}, Autobahn {autobahn}, "
+            "OpenSSL {openssl}: up to {max_connections} clients on {address}, market data from {redis}",
             version=__version__,
+            compiled="compiled" if IS_COMPILED else "not compiled",
             python=platform.python_version(),
             twisted=version("Twisted"),
             autobahn=version("autobahn"),
-            openssl=SSL.SSLeay_version(SSL.SSLEAY_VERSION).split()[1].decode(),
+            openssl=ssl.OPENSSL_VERSION.split()[1],
             max_connections=self._max_connections,
             address=self._listener.address,
             redis=settings.redis,

@@ -214,6 +214,6 @@ class Derivations:
         stream.counts.last = base.counts.last
         assert stream.state is not None
         stream.state.record(data)
-        frame_for(stream.at_once.values(), data, "", dirty)
+        frame_for(stream.at_once, data, "", dirty)
         for tap in stream.taps.values():
             tap.add(data, "")

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from marketfeed.boundaries import Subscriber
+from marketfeed.boundaries import LONGEST_SEND, WOULD_BLOCK, Subscriber
 from marketfeed.hub.counts import Traffic
 from marketfeed.hub.faults import Faults
 from marketfeed.hub.groups import Audience, Group
@@ -24,6 +24,7 @@ def send_group(group: Group, traffic: Traffic, faults: Faults) -> list[Subscribe
     group.frames = []
     data = frames[0] if len(frames) == 1 else b"".join(frames)
     size = len(data)
+    is_long = size > LONGEST_SEND
     slow = []
     unsent = 0
     to_send = size * group.size
@@ -32,8 +33,8 @@ def send_group(group: Group, traffic: Traffic, faults: Faults) -> list[Subscribe
             try:
                 if member.direct:
                     try:
-                        sent = member.send(data)
-                    except BlockingIOError:
+                        sent = member.send_long(data) if is_long else member.send(data)
+                    except WOULD_BLOCK:
                         sent = 0
                     except OSError:
                         unsent += size
@@ -91,6 +92,7 @@ def _send_batch(audience: Audience, traffic: Traffic, faults: Faults) -> list[Su
     audience.batch = []
     data = batch[0].data if len(batch) == 1 else b"".join([group.data for group in batch])
     size = len(data)
+    is_long = size > LONGEST_SEND
     slow = []
     unsent = 0
     to_send = size * len(audience.members)
@@ -98,8 +100,8 @@ def _send_batch(audience: Audience, traffic: Traffic, faults: Faults) -> list[Su
         try:
             if member.direct:
                 try:
-                    sent = member.send(data)
-                except BlockingIOError:
+                    sent = member.send_long(data) if is_long else member.send(data)
+                except WOULD_BLOCK:
                     sent = 0
                 except OSError:
                     unsent += size

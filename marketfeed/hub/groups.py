@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from marketfeed.boundaries import Subscriber
 from marketfeed.model.conflation import reader_in
@@ -25,13 +25,14 @@ from marketfeed.wire.deflate import (
     useful_window,
 )
 from marketfeed.wire.dialects import Shape, offset_tail, publication_head, split_tail
-from marketfeed.wire.frames import text_frame, text_header
+from marketfeed.wire.frames import HEADERS, text_frame, text_header
 
 if TYPE_CHECKING:
     from marketfeed.hub.stream import LiveStream
 
 __all__ = ["Audience", "Audiences", "Group", "GroupKey", "Shared", "frame_for", "is_member", "overhead"]
 
+_FEW: Final = len(HEADERS)
 _HEADER = 10  # bytes of a frame's header, at most
 _ENVELOPE = len('{"stream":"","data":}')
 _ADDED = 640  # bytes of the fields that may be missing in a publication, at most
@@ -99,7 +100,8 @@ class Group:
             data = made.newest(data)
         if self._is_plain:
             head = self.head
-            return b"".join((text_header(len(head) + len(data) + 1), head, data, b"}"))
+            size = len(head) + len(data) + 1
+            return b"".join((HEADERS[size] if size < _FEW else text_header(size), head, data, b"}"))
         return self.framed(data, offset, shared)
 
     def framed(self, data: bytes, offset: str, shared: Shared | None = None) -> bytes:
@@ -109,7 +111,8 @@ class Group:
         """
         if self._is_plain:
             head = self.head
-            return b"".join((text_header(len(head) + len(data) + 1), head, data, b"}"))
+            size = len(head) + len(data) + 1
+            return b"".join((HEADERS[size] if size < _FEW else text_header(size), head, data, b"}"))
         if self.shape is Shape.DATA:
             payload = data
         else:

@@ -12,22 +12,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
-
-import msgspec
+from typing import Final, NamedTuple
 
 from marketfeed.boundaries import Dated
 from marketfeed.hub.histories import US, Histories
 
 __all__ = ["KEEPING", "History", "Note"]
 
-KEEPING = 128
+KEEPING: Final = 128
 """The bytes that it takes to keep a publication, beside its own: they count."""
 
-_FEW = 64  # dropped ones that are not worth moving the rest for
+_FEW: Final = 64  # dropped ones that are not worth moving the rest for
 _RATE_SECONDS = 10.0
 
 
-class Note(msgspec.Struct, frozen=True, gc=False):
+class Note(NamedTuple):
     """What is known of a publication besides its data. `at`: when it came, in ms since 1970; `number`: among those of
     its stream; `beside`: what was kept with it.
     """

@@ -22,14 +22,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from marketfeed.boundaries import Answers, Clock, Dated, Entry, NoBook, Pasts, Source, Statistics, Subscriber
-from marketfeed.hub.fanout import send_group, send_groups
 from marketfeed.hub.flush_sampler import FlushSampler
-from marketfeed.hub.groups import Audiences, Group, Shared, frame_for, is_member
+from marketfeed.hub.groups import Audiences, Group, frame_for, is_member
 from marketfeed.hub.join import Join
 from marketfeed.hub.market_facts import MarketFacts
 from marketfeed.hub.overview import Overview
 from marketfeed.hub.pasts import OwnPasts
 from marketfeed.hub.portions import Portions, Work
+from marketfeed.hub.publishing import Publishing
 from marketfeed.hub.queries import Queries
 from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.subscribe import Subscriptions
@@ -37,7 +37,6 @@ from marketfeed.hub.translations import Translations
 from marketfeed.hub.upstream import HubLimits, Upstream
 from marketfeed.hub.windows import Window, Windows, windows_of
 from marketfeed.model.book_state import BookState
-from marketfeed.model.publications import BadPublication
 from marketfeed.model.streams import StreamKinds, StreamName
 from marketfeed.runtime.logs import Log
 from marketfeed.wire.dialects import Shape
@@ -73,14 +72,14 @@ class Hub(Service):
         self._queries = Queries(clock, upstream, limits.strict)
         self._audiences = Audiences()
         self._windows = Windows(clock, self)
-        self._dirty: list[Group] = []
-        self._flushed: list[Group] = []
         self._expiring: Work | None = None
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = clock
         self.counts = upstream.counts
         self._sampler = FlushSampler(upstream.counts, now, limits.max_payload)
-        self._traffic = upstream.counts.traffic
+        self._publishing = publishing = Publishing(upstream, self._sampler, self, now)
+        # The source's `Sink`; attributes, so that nothing stands between a publication and what takes it.
+        self.publish, self.flush, self.behind = publishing.publish, publishing.flush, publishing.behind
         self.drops = upstream.drops.counts
         self.overview = Overview(upstream, self._audiences, now)
 
@@ -218,59 +217,18 @@ class Hub(Service):
         """The same of the last ones that came at `time` or earlier."""
         return self._queries.last_until(name, time, limit, max_bytes)
 
-    # What the source publishes.
+    # What is due besides of few publications (`Besides`).
 
-    def publish(self, stream: str, payload: bytes, offset: str | None = None) -> None:
-        live = self._registry.find(stream)
-        if live is None:
-            return
-        try:
-            data = live.reader.read(payload)
-        except BadPublication as bad:
-            forwarded = self._upstream.drops.count(live, bad)
-            if forwarded is None:
-                if offset is not None:
-                    live.history.pass_over(offset)
-                return
-            data = forwarded
-        except Exception:
-            self._failed(live, offset)
-            return
-        try:
-            if live.gap is not None:
-                self._upstream.speaks(live)
-            counts = live.counts
-            counts.published += 1
-            counts.last = now = self._now()
-            history = live.history
-            history.add(data, now, offset)
-            record = live.record
-            jumps = record is not None and record(data)
-            if jumps and not (live.was_lost or live.gap):  # otherwise it is part of a gap that was told
-                self.has_missed(live, live.heard, now)
-            live.heard = now
-            live.was_lost = False
-            groups = live.at_once
-            shared: Shared | None = {} if len(groups) > 1 else None
-            for group in groups.values():
-                frame = group.published(data, (group.has_offsets and history.latest) or "", shared)
-                if not group.frames:
-                    self._dirty.append(group)
-                group.frames.append(frame)
-            if live.taps:
-                for tap in live.taps.values():
-                    tap.add(data, history.latest or "")
-            if jumps:
-                self._upstream.look_for(live)
-        except Exception:
-            self._failed(live, offset)
-
-    def _failed(self, stream: LiveStream, offset: str | None) -> None:
+    def failed(self, stream: LiveStream, offset: str | None) -> None:
         """A publication of `stream` has raised, which is being handled: some of its clients, at least, miss it."""
         self._upstream.drops.failed(stream)
         stream.fail(offset)
         self._derivations.touch(stream)
         self.has_missed(stream, stream.heard, self._now())
+
+    def tell_over(self) -> None:
+        """Say that gaps are over."""
+        self._gaps.tell_over(int(self._now() * 1000))
 
     def has_missed(self, stream: LiveStream, since: float, now: float) -> None:
         """Something is missing in `stream`: say so before what is about to be published."""
@@ -287,7 +245,7 @@ class Hub(Service):
             made = stream.made(view)
             data = snapshot if made is None else made.state(snapshot, stream.heard)
             those = [group for group in wanting if group.view is view]
-            frame_for(those, data, stream.history.latest or "", self._dirty)
+            frame_for(those, data, stream.history.latest or "", self._publishing.dirty)
 
     # Those who want it less often.
 
@@ -297,9 +255,9 @@ class Hub(Service):
         self.catch_up([window.stream for window in windows])
         for window in windows:
             try:
-                window.release(self._dirty)
+                window.release(self._publishing.dirty)
             except Exception:
-                self._failed(window.stream, None)
+                self.failed(window.stream, None)
 
     def ticked(self, windows: Iterable[Window]) -> None:
         """Their time has come: let what is in them go, now."""
@@ -310,64 +268,31 @@ class Hub(Service):
     def hasten(self, streams: Iterable[LiveStream]) -> None:
         """Send what is pending, and what waits for its time in the windows of `streams`."""
         if self._derivations.touched:
-            self._look_at_books()  # which may put something into their windows
+            self.look_at_books()  # which may put something into their windows
         self.release(windows_of(streams))
         self.flush()
-
-    def flush(self) -> None:
-        if self._gaps.over:
-            self._gaps.tell_over(int(self._now() * 1000))
-        if self._upstream.arrived:
-            self._upstream.push_arrived()
-        if self._derivations.touched:
-            self._look_at_books()
-        dirty = self._dirty
-        if not dirty:
-            return
-        self._dirty = []
-        self._flushed = dirty
-        for group in dirty:
-            group.stream.counts.delivered += len(group.frames) * group.size
-        first = dirty[0]
-        sampler = self._sampler
-        sample = sampler.begin(dirty) if first.stream.heard >= sampler.due else None
-        traffic = self._traffic
-        slow = (
-            send_group(first, traffic, self._faults) if len(dirty) == 1 else send_groups(dirty, traffic, self._faults)
-        )
-        if sample is not None:
-            sampler.end(sample)
-        for subscriber in dict.fromkeys(slow):
-            try:
-                subscriber.overflow()
-            except Exception:
-                self._faults.end(subscriber)
 
     def catch_up(self, streams: Iterable[LiveStream]) -> None:
         """Let those of `streams` that are made of books be as new as these are."""
         stale = [stream for stream in streams if stream.is_stale]
         if stale:
-            self._tell_unknown(self._derivations.catch_up(stale, self._dirty))
+            self._tell_unknown(self._derivations.catch_up(stale, self._publishing.dirty))
 
-    def _look_at_books(self) -> None:
+    def look_at_books(self) -> None:
         """Publish what is made of the books that have changed."""
-        self._tell_unknown(self._derivations.look(self._dirty))
+        self._tell_unknown(self._derivations.look(self._publishing.dirty))
 
     def _tell_unknown(self, unknown: list[LiveStream]) -> None:
         """These have lost sight of their books, after what they have published."""
         if self._gaps.over:
-            self._gaps.tell_over(int(self._now() * 1000))
+            self.tell_over()
         if unknown:
             self.hasten(unknown)
             self._gaps.opened(unknown)
 
-    def behind(self) -> list[Subscriber]:
-        audiences = {audience for group in self._flushed for audience in group.audiences}
-        return [member for each in audiences for member in each.members if not member.direct and member.is_behind]
-
     def forget(self, stream: LiveStream) -> None:
         """Keep nothing of a stream that is wanted no longer."""
-        self._flushed = []  # its groups, perhaps, and they hold it
+        self._publishing.forget_flushed()  # its groups, perhaps, and they hold it
 
     # What else the source says: see `upstream`.
 

@@ -45,7 +45,7 @@ class StreamRegistry:
         self._upstream = upstream
         self._streams: dict[str, LiveStream] = {}
         self.find: Callable[[str], LiveStream | None] = self._streams.get
-        """The stream of that name, if it is wanted. Every publication asks for one: this is the dict's own method."""
+        """The stream of that name, if it is wanted: the dict's own method."""
         self._lingering: dict[LiveStream, float] = {}  # until when; all linger as long, so the oldest is first
         self._timer: IDelayedCall | None = None
         self._reserved: Counter[str] = Counter()  # names, as often as room was set aside for them
@@ -68,6 +68,11 @@ class StreamRegistry:
         for stream in list(self._lingering):
             self._drop(stream)
         self._set_timer()
+
+    @property
+    def by_name(self) -> dict[str, LiveStream]:
+        """All of them, those that linger too, for reading: always this dict."""
+        return self._streams
 
     @property
     def all(self) -> Iterable[LiveStream]:

@@ -17,7 +17,7 @@ newest or the sum counts, its state (docs/protocol.md). Whether it flows is chan
 
 `jump` and `untold` say what of a jump of the ids is to be told now, `seek` and `found` whether the state is looked for.
 `hold` and `release` count for how many it is there, and see who pays (`shares`). What every publication changes,
-`heard` and `was_lost`, is written by `Hub.publish` as well, which has no time to ask.
+`heard` and `was_lost`, is written by `Publishing.publish` as well, which has no time to ask.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class LiveStream:
         self.state = kind.new_state()
         self.record = recorder(self.state, kind.ids)
         self.groups: dict[GroupKey, Group] = {}
-        self.at_once: dict[GroupKey, Group] = {}  # those of them that get each publication as it comes
+        self.at_once: list[Group] = []  # those of them that get each publication as it comes
         self.taps: dict[object, Tap] = {}  # who else does: the windows of the others, by their rates
         self.statistics: Statistics = _NOTHING
         self._views: dict[View, Made | None] = {}
@@ -289,7 +289,7 @@ class LiveStream:
             if group.made is not None:
                 group.made.enter()
             if not rate:
-                self.at_once[key] = group
+                self.at_once.append(group)
         return group
 
     def drop_if_empty(self, group: Group) -> None:
@@ -298,4 +298,5 @@ class LiveStream:
             del self.groups[group.key]
             if group.made is not None:
                 group.made.leave()
-            self.at_once.pop(group.key, None)
+            if not group.rate:
+                self.at_once.remove(group)

@@ -23,14 +23,9 @@ from marketfeed.model.merged_book import MAX_LEVELS, MergedBook, ignore
 __all__ = ["MAX_LEVELS", "BookState"]
 
 
-class _Ids(msgspec.Struct, gc=False):
-    """All that has to be known of an update at once."""
-
-    U: Any = None
-    u: Any = None
-    snapshot: Any = None
-
-
+# All that has to be known of an update at once. Not a class statement: this module is compiled, and msgspec's classes
+# are not to be.
+_Ids: Any = msgspec.defstruct("_Ids", [("U", Any, None), ("u", Any, None), ("snapshot", Any, None)], gc=False)
 _ids = msgspec.json.Decoder(_Ids).decode
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -24,28 +24,23 @@ from marketfeed.model.streams import StreamName
 
 __all__ = ["BadPublication", "DropReason", "PublicationReader"]
 
-_BLANKS = b" \t\r\n"  # of JSON
-_SHOWN = 80  # of what an engine wrote, the most that a fault repeats
-_KEPT = 2048  # bytes of a payload, beyond which what it is read as would take too much memory in every stream
-_SHALLOW = 2 * (MAX_NESTING + 1)  # bytes; what has fewer cannot nest too deeply
-
-
-class _Envelope(msgspec.Struct, gc=False):
-    stream: str
-    data: msgspec.Raw
+_BLANKS: Final = b" \t\r\n"  # of JSON
+_SHOWN: Final = 80  # of what an engine wrote, the most that a fault repeats
+_KEPT: Final = 2048  # bytes of a payload, beyond which what it is read as would take too much memory in every stream
+_SHALLOW: Final = 2 * (MAX_NESTING + 1)  # bytes; what has fewer cannot nest too deeply
 
 
 class DropReason:
     """Why a publication is dropped; the names under which drops are counted."""
 
-    TOO_LARGE = "too-large"
-    NOT_UTF8 = "not-utf8"
-    NOT_JSON = "not-json"
-    NOT_OBJECT = "not-object"
-    WRONG_STREAM = "wrong-stream"
-    BAD_FIELD = "bad-field"
+    TOO_LARGE: ClassVar = "too-large"
+    NOT_UTF8: ClassVar = "not-utf8"
+    NOT_JSON: ClassVar = "not-json"
+    NOT_OBJECT: ClassVar = "not-object"
+    WRONG_STREAM: ClassVar = "wrong-stream"
+    BAD_FIELD: ClassVar = "bad-field"
 
-    ALL = (TOO_LARGE, NOT_UTF8, NOT_JSON, NOT_OBJECT, WRONG_STREAM, BAD_FIELD)
+    ALL: ClassVar = (TOO_LARGE, NOT_UTF8, NOT_JSON, NOT_OBJECT, WRONG_STREAM, BAD_FIELD)
 
 
 class BadPublication(ValueError):
@@ -58,11 +53,13 @@ class BadPublication(ValueError):
         self.data = data
 
 
+# Not a class statement: this module is compiled, and msgspec's classes are not to be.
+_Envelope: Any = msgspec.defstruct("_Envelope", [("stream", str), ("data", msgspec.Raw)], gc=False)
 _envelope = msgspec.json.Decoder(_Envelope)
 _any_json = msgspec.json.Decoder(msgspec.Raw)
-_WRAPPED = b'{"stream"'
-_BRACES = b"}}"
-_BRACKET = ord("[")
+_WRAPPED: Final = b'{"stream"'
+_BRACES: Final = b"}}"
+_BRACKET: Final = ord("[")
 
 
 @lru_cache
@@ -79,7 +76,6 @@ class PublicationReader:
 
     __slots__ = (
         "_check",
-        "_cut",
         "_decode",
         "_decode_plain",
         "_head",
@@ -88,6 +84,7 @@ class PublicationReader:
         "_max_payload",
         "_names",
         "_plain_size",
+        "_start",
         "data",
         "plain",
     )
@@ -101,9 +98,10 @@ class PublicationReader:
         self._heads = tuple([_head(name, blank) for name in self._names for blank in (b"", b" ")])
         self._head = self._heads[0]
         self._max_payload = max_payload
-        self._decode_plain = _decoder(shape.plain or Plain)
+        plain: Any = shape.plain or Plain
+        self._decode_plain = _decoder(plain)
         self._plain_size = max_payload if self._is_shaped else -1
-        self._cut = slice(len(self._head) - 1, -1)
+        self._start = len(self._head) - 1
         self.data = b""
         """What was read last of all that is plainly written, and not large;"""
         self.plain: Plain | None = None
@@ -115,7 +113,7 @@ class PublicationReader:
         if size <= self._plain_size and payload.isascii():
             data = payload
             if payload.startswith(self._head) and payload.endswith(_BRACES):
-                data = payload[self._cut]
+                data = payload[self._start : -1]
             elif payload.startswith(_WRAPPED):
                 data = self._plainly_unwrapped(payload)
             try:
@@ -137,8 +135,8 @@ class PublicationReader:
         for head in self._heads if payload.endswith(_BRACES) else ():
             if payload.startswith(head):
                 self._head = head  # the engine goes on as it has begun
-                self._cut = slice(len(head) - 1, -1)
-                return payload[len(head) - 1 : -1]
+                self._start = len(head) - 1
+                return payload[self._start : -1]
         return b""
 
     def _read_carefully(self, payload: bytes) -> bytes:
@@ -163,7 +161,7 @@ class PublicationReader:
     def _unwrapped(self, payload: bytes) -> bytes:
         """The data of a payload that is wrapped for this stream, in any layout, or else the payload itself."""
         try:
-            envelope: _Envelope | None = _envelope.decode(payload)
+            envelope: Any = _envelope.decode(payload)
         except msgspec.ValidationError:
             envelope = None
         data = bytes(envelope.data) if envelope is not None and envelope.stream in self._names else payload

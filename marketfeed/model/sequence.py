@@ -24,8 +24,8 @@ class NumberedReader(PublicationReader):
 
     __slots__ = ("_read_id",)
 
-    def __init__(self, *arguments: Any, field: str) -> None:
-        super().__init__(*arguments)
+    def __init__(self, stream: StreamName, names: Iterable[str], max_payload: int, field: str) -> None:
+        super().__init__(stream, names, max_payload)
         self._read_id = _reader_of(field)
 
     def read(self, payload: bytes) -> bytes:
@@ -42,7 +42,7 @@ def new_reader(stream: StreamName, names: Iterable[str], max_payload: int) -> Pu
     """The reader of a stream, which demands an id where its kind has `ids`. The arguments are `PublicationReader`'s."""
     if stream.kind.ids is None:
         return PublicationReader(stream, names, max_payload)
-    return NumberedReader(stream, names, max_payload, field=stream.kind.ids)
+    return NumberedReader(stream, names, max_payload, stream.kind.ids)
 
 
 class Sequence:

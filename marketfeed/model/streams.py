@@ -14,6 +14,7 @@ import msgspec
 from marketfeed.model.kinds import BUILT_IN, listed
 from marketfeed.model.kinds.fields import is_market
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
+from marketfeed.model.kinds.kline import KLINES
 
 __all__ = ["BadStreamName", "StreamKinds", "StreamName", "snapshot_key"]
 
@@ -96,7 +97,7 @@ class StreamKinds:
             if kind is not None and (kind.private or kind.only):
                 kind = None
         if kind is None:
-            raise BadStreamName(f"bad stream name {_shown(spelling)}: the kind is none of {listed(self._kinds)}")
+            raise BadStreamName(f"bad stream name {_shown(spelling)}: {self._why_no_kind(left, right)}")
         if not is_market(market):
             raise BadStreamName(
                 f"bad stream name {_shown(spelling)}: a market is 1 to 64 of the characters A-Z a-z 0-9 . _ -"
@@ -108,6 +109,15 @@ class StreamKinds:
         in_ms = _rate(kind, rate, spelling) if rate_at else (on_paths and kind.path_rate) or kind.rate
         view = kind.view or (kind.path_view if on_paths and self._rebuilds else View.ENGINE)
         return StreamName(kind, market, in_ms, view, self._kinds[kind.made_from] if kind.made_from else None)
+
+    def _why_no_kind(self, *words: str) -> str:
+        """What is wrong with a name of which none of these words is a kind."""
+        candles = [kind for kind in KLINES if kind.name in self._kinds]
+        for word in words:
+            if candles and word.partition("_")[0] == "kline" and word not in self._kinds:
+                known = ", ".join(kind.name.removeprefix("kline_") for kind in candles)
+                return f"expected kline_<interval>, with an interval of {known}"
+        return f"the kind is none of {listed(self._kinds)}"
 
 
 def _rate(kind: StreamKind, text: str, spelling: str) -> int:

@@ -21,6 +21,7 @@ from txredisapi import SubscriberProtocol
 
 from marketfeed.boundaries import Clock
 from marketfeed.redis.address import RedisAddress
+from marketfeed.redis.replies import tell
 from marketfeed.redis.tls import explain_refusal
 
 __all__ = ["LinkError", "RedisLink", "SubscriberLink", "explain"]
@@ -133,7 +134,7 @@ class RedisLink(SubscriberProtocol):
 class SubscriberLink(RedisLink):
     """A link that, once it is up, calls `messageReceived` for each publication and `heard` for all else.
 
-    A publication never becomes anything but a call. Things are told in the order in which they came.
+    Things are told in the order in which they came.
     """
 
     def dataReceived(self, data: bytes) -> None:
@@ -142,16 +143,9 @@ class SubscriberLink(RedisLink):
             return
         self.last_heard = self._clock.seconds()
         self.read_begins()
-        replies, message_received = self._replies, self.messageReceived
         try:
-            replies.feed(data)
-            while (reply := replies.gets()) is not False:
-                if type(reply) is list and (reply[0] == b"message" or reply[0] == b"smessage"):
-                    message_received(None, reply[1], reply[2])
-                elif type(reply) is list and reply[0] == b"pmessage":
-                    message_received(reply[1], reply[2], reply[3])
-                else:
-                    self.heard(reply)
+            self._replies.feed(data)
+            tell(self._replies, self.messageReceived, self.heard)
         except hiredis.ProtocolError:
             self.fail("the answer is not in Redis' protocol")
         self.read_ends()

@@ -21,6 +21,7 @@ from marketfeed.boundaries import Clock, Sink
 from marketfeed.redis.channels import Batch, Verb
 from marketfeed.redis.link import SubscriberLink
 from marketfeed.redis.node_source import FeedLink
+from marketfeed.redis.replies import Channels
 from marketfeed.redis.topology import key_slot
 
 __all__ = ["Ping", "PubSubLink", "Subscriptions"]
@@ -76,7 +77,9 @@ class PubSubLink(FeedLink, SubscriberLink):
     def __init__(self, clock: Clock, source: Subscriptions, now: Callable[[], float]) -> None:
         super().__init__(clock)
         self._source = source
-        self._streams, self._publish = source.streams, source.sink.publish
+        # An attribute, so that nothing stands between what has come and what looks for its stream.
+        channels = Channels(source.streams, source.sink.publish)
+        self.messageReceived = channels.received  # type: ignore[method-assign]
         self._now = now
         self._asked: deque[Ping | Sent] = deque()  # and not answered, oldest first
         self._waiting: list[Deferred[bool]] = []  # for the answer to the next PING
@@ -109,11 +112,6 @@ class PubSubLink(FeedLink, SubscriberLink):
         self._asked.extend([Sent(batch, set(batch.channels)) for batch in batches])
         commands = [hiredis.pack_command((prefix + batch.verb.value.upper(), *batch.channels)) for batch in batches]
         self.transport.write(b"".join(commands))
-
-    def messageReceived(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
-        stream = self._streams.get(channel)
-        if stream is not None:
-            self._publish(stream, message)
 
     def heard(self, reply: Any) -> None:
         asked = self._asked[0] if self._asked else None

@@ -14,11 +14,10 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from marketfeed.runtime.every_address import EveryAddress
 from marketfeed.runtime.logs import Log
-from marketfeed.runtime.tls import TlsEndpoint, tls_endpoint
+from marketfeed.runtime.tls import tls_endpoint
 
 __all__ = ["BACKLOG", "CannotServe", "Listener", "server_endpoint"]
 
@@ -42,10 +41,9 @@ def server_endpoint(reactor: Any, port: str, opened: IStreamServerEndpoint | Non
     `opened`: the sockets that are meant, where they are open already; then only what comes on them is as described.
     Raises ValueError for a description that cannot be read, or one of TLS whose files cannot be used.
     """
-    if port.startswith("ssl:"):
-        return tls_endpoint(reactor, port, opened)
-    if port.startswith(f"{_PROXIED}ssl:"):  # Twisted's own TLS refuses who offers protocols
-        return _ProxiedTls(tls_endpoint(reactor, port.removeprefix(_PROXIED), opened))
+    if port.removeprefix(_PROXIED).startswith("ssl:"):
+        is_proxied = port.startswith(_PROXIED)
+        return tls_endpoint(reactor, port.removeprefix(_PROXIED), opened, is_proxied=is_proxied)
     if opened is not None:
         return proxyEndpoint(opened) if port.startswith(_PROXIED) else opened
     if not port.isdigit():
@@ -57,23 +55,6 @@ def server_endpoint(reactor: Any, port: str, opened: IStreamServerEndpoint | Non
             raise ValueError(f"{error.__class__.__name__}: {str(error)[:80]}") from None
         return endpoint
     return EveryAddress(reactor, int(port), BACKLOG)
-
-
-@implementer(IStreamServerEndpoint)
-class _ProxiedTls:
-    """TLS within which the PROXY protocol comes first."""
-
-    def __init__(self, endpoint: TlsEndpoint) -> None:
-        self._endpoint = proxyEndpoint(endpoint)
-        self._tls = endpoint
-
-    @property
-    def expires_at(self) -> float:
-        return self._tls.expires_at
-
-    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        listening: Deferred[IListeningPort] = self._endpoint.listen(factory)
-        return listening
 
 
 class Listener(Service):

@@ -1,82 +1,459 @@
-"""The TLS side of clients' connections, as Twisted has it, but for what Twisted leaves behind and does not tell.
+"""Connections with TLS, by the standard library's OpenSSL on the socket itself: what is sent is encrypted where it is
+sent, in one call, and nothing of it is copied through Python.
 
-1. A connection that is gone is in no reference cycle, whoever ended it. Twisted keeps the producer, which knows its
-   transport, and the frames of the call in which the end was noticed.
-2. A handshake that fails is counted and logged, at a bounded rate. Who goes
-   before anything that could be TLS has come, as a load balancer does that looks whether the port is open, has not
-   failed.
+1. OpenSSL's `write` takes a record, at most `LONGEST_SEND` bytes, whole or not at all. Where the socket takes nothing
+   more, a record is under way, and the same bytes have to be offered again before any others (SSL_write(3); CPython
+   sets SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, so that they may lie elsewhere by then, and does not set
+   SSL_MODE_ENABLE_PARTIAL_WRITE). `under_way` is how many they are.
+2. A write may wait for something to be read, and a read for something to be written. Whichever waits is tried again
+   when the socket is ready for it, and not before: nothing turns in circles.
+3. What OpenSSL has decrypted is read before the reactor waits for the socket, which says nothing of it.
+4. Before OpenSSL reads anything the first bytes are looked at, where they are (MSG_PEEK): a PROXY header is taken off,
+   and who offers protocols (ALPN) without ours is refused. Until enough has come the socket is not ready to be read.
+5. A connection that ends is told so by TLS, behind all that was written. What has come until then is thrown away, so
+   that the kernel closes the connection in good order. One that is aborted is reset.
+6. A handshake that fails is counted and logged, at a bounded rate. Who goes before anything that could be TLS has
+   come, as a load balancer does that looks whether the port is open, has not failed.
+7. A connection that is gone is in no reference cycle, whoever ended it.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+import socket
+from collections.abc import Callable
+from ssl import (
+    SSLContext,
+    SSLEOFError,
+    SSLError,
+    SSLSyscallError,
+    SSLWantReadError,
+    SSLWantWriteError,
+    SSLZeroReturnError,
+)
+from typing import Any, Protocol
 
-from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocolFactory
-from twisted.internet.protocol import connectionDone
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.internet import tcp
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, ISSLTransport
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from marketfeed.boundaries import LONGEST_SEND
 from marketfeed.runtime.bounded_log import BoundedLog
 from marketfeed.runtime.logs import Log
+from marketfeed.runtime.tls_hello import LONGEST_FIRST, offered_protocols, proxy_header
 
-__all__ = ["TlsFactory", "cause"]
+__all__ = ["PROTOCOL", "OpenSsl", "TlsConnection", "TlsFactory", "cause", "encrypted"]
 
+PROTOCOL = "http/1.1"
+_OURS = bytes([len(PROTOCOL)]) + PROTOCOL.encode()  # as a ClientHello that offers it has it somewhere
+_NO_PROTOCOL = f"no application protocol; expected {PROTOCOL} among those offered, or none"
+_NO_PROTOCOL_ALERT = b"\x15\x03\x03\x00\x02\x02\x78"  # RFC 7301, section 3.2, before there are keys
+_HUNG_UP = "the client hung up"
 _LINES_AT_ONCE = 5
+_MOST_AT_ONCE = 131072  # bytes that one connection sends in a turn of the reactor
+_MOST_THROWN_AWAY = 65536
+_TCP_ULP = 31  # Linux: what the kernel does for the connection besides TCP
+
+_LOOKING, _SHAKING, _OPEN, _FAILED = range(4)
 
 
-class _TlsConnection(BufferingTLSTransport):
-    """One connection; the protocol that it wraps sees what is inside TLS."""
+class OpenSsl(Protocol):
+    """OpenSSL's side of a connection, the standard library's `_ssl._SSLSocket`.
 
-    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
-        """TLS has come to its end. `reason`: what went wrong; None where the peer has said good-bye."""
-        error: Any = None if reason is None else reason.value
-        if reason is not None:
-            if not self._handshakeDone:
-                cast(TlsFactory, self.factory).failed(self, error)
-            reason.tb = error.__traceback__ = None  # its frames hold this connection, and one of them the failure
-        super()._tlsShutdownFinished(reason)  # type: ignore[no-untyped-call]
+    All raise SSLWantReadError or SSLWantWriteError when the socket is to be ready first, and OSError when there is
+    nothing more to be had.
+    """
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+    def do_handshake(self) -> None: ...
+    def read(self, most: int) -> bytes:
+        """What has come, of one record; nothing: the peer has said good-bye."""
+
+    def write(self, data: bytes | memoryview) -> int: ...
+    def pending(self) -> int:
+        """Bytes that have been decrypted and not read."""
+
+    def shutdown(self) -> object:
+        """Say good-bye."""
+
+
+_AnyServer: Any = tcp.Server
+
+
+@implementer(ISSLTransport)
+class TlsConnection(_AnyServer):  # type: ignore[misc]
+    """A connection that has been accepted; its arguments are those that a port of Twisted's has for a transport."""
+
+    logstr = "TLS"
+    repstr = "<a connection with TLS>"
+
+    disconnecting = 0
+    under_way = 0
+    """How many bytes are to be offered to OpenSSL first, the same that it did not take before."""
+    _stage = _LOOKING
+    _looked_at = 0
+    """Bytes that had come when they were looked at last, and were not enough."""
+    _awaits_proxy = False
+    _source: IAddress | None = None  # with what follows: as a PROXY header has it
+    _destination: IAddress | None = None
+    _is_paused = False  # nobody wants to have what comes
+    _read_waits = False  # until something can be written
+    _write_waits = False  # until something can be read
+
+    def __init__(
+        self,
+        skt: socket.socket,
+        protocol: IProtocol,
+        client: tuple[Any, ...],
+        reactor: Any,
+        factory: TlsFactory,
+        ssl: OpenSsl,
+        *,
+        is_proxied: bool,
+    ) -> None:
+        FileDescriptor.__init__(self, reactor)  # and not Server's, which composes texts for nobody
+        self.socket = skt
+        self.fileno = skt.fileno
+        self.protocol = protocol
+        self.client = client
+        if len(client) != 2:
+            self._addressType = IPv6Address
+        self._factory = factory
+        self._ssl = ssl
+        if is_proxied:
+            self._awaits_proxy = True
+        self.connected = 1
+        self.startReading()
+
+    # What it is asked.
+
+    def getHandle(self) -> Any:
+        return self._ssl
+
+    def getPeerCertificate(self) -> None:
+        """Clients show none."""
+
+    def getPeer(self) -> Any:
+        return super().getPeer() if self._source is None else self._source
+
+    def getHost(self) -> Any:
+        return super().getHost() if self._destination is None else self._destination
+
+    @property
+    def _has_unsent(self) -> bool:
+        return bool(len(self.dataBuffer) - self.offset + self._tempDataLen > 0)
+
+    # Reading.
+
+    def doRead(self) -> Any:
+        if self._stage != _OPEN:
+            return self._look() if self._stage == _LOOKING else self._shake_hands()
+        if self._write_waits:
+            self._write_waits = False
+            self.startWriting()
+            if self._is_paused or self.disconnecting:
+                self.stopReading()
+                return None
+        while True:
+            try:
+                data = self._ssl.read(LONGEST_SEND)
+            except SSLWantReadError:
+                return None
+            except SSLWantWriteError:
+                self._read_waits = True
+                self.stopReading()
+                self.startWriting()
+                return None
+            except OSError as error:
+                return CONNECTION_DONE if isinstance(error, SSLZeroReturnError) else CONNECTION_LOST
+            if not data:
+                return self._good_bye()
+            self.protocol.dataReceived(data)
+            if self._is_paused or self.disconnecting or self._aborting or self.disconnected or not self._ssl.pending():
+                return None
+
+    def pauseProducing(self) -> None:
+        self._is_paused = True
+        if not self._write_waits:
+            self.stopReading()
+
+    def resumeProducing(self) -> None:
+        self._is_paused = False
+        if self.connected and not self.disconnecting and not self._aborting and not self._read_waits:
+            self.startReading()
+            if self._stage == _OPEN and self._ssl.pending():
+                self.reactor.callLater(0, self._read_on)
+
+    def _read_on(self) -> None:
+        """What was decrypted before the pause is of no concern to the socket."""
+        if self.connected and not (self._is_paused or self.disconnecting or self._aborting):
+            why = self.doRead()
+            if why is not None:
+                self.connectionLost(Failure(why))
+
+    def _good_bye(self) -> Exception:
+        """The peer has said that nothing more comes."""
+        try:
+            self._ssl.shutdown()
+        except OSError:
+            pass  # it is not waited for
+        return CONNECTION_DONE
+
+    # The beginning.
+
+    def _look(self) -> Any:
+        """Look at what has come, whether it is enough to begin with."""
+        try:
+            data = self.socket.recv(LONGEST_FIRST, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        has_more = len(data) != self._looked_at  # or the peer has closed its side
+        if self._awaits_proxy:
+            try:
+                header = proxy_header(data)
+            except ValueError:
+                return self._fail("expected a header of the PROXY protocol first")
+            if header is None:
+                if not has_more or len(data) == LONGEST_FIRST:
+                    return self._fail(_HUNG_UP if not has_more else "its PROXY header is too long")
+                return self._await_more(len(data))
+            self._awaits_proxy = False
+            self._source, self._destination = header.source, header.destination
+            data = data[len(self.socket.recv(header.size)) :]
+            self._await_more(0)
+            if not data:
+                return None
+        offered = [] if _OURS in data else offered_protocols(data)
+        if offered is None and has_more and len(data) < LONGEST_FIRST:
+            return self._await_more(len(data))
+        if offered and PROTOCOL.encode() not in offered:
+            try:
+                self.socket.send(_NO_PROTOCOL_ALERT)
+            except OSError:
+                pass
+            return self._fail(_NO_PROTOCOL)
+        self._await_more(0)
+        self._stage = _SHAKING
+        return self._shake_hands()
+
+    def _await_more(self, looked_at: int) -> None:
+        """Let the socket be ready again when more has come than was looked at, or when nothing more comes."""
+        if looked_at != self._looked_at:
+            self._looked_at = looked_at
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, looked_at + 1)
+
+    def _shake_hands(self) -> Any:
+        try:
+            self._ssl.do_handshake()
+        except SSLWantReadError:
+            self._write_waits = True
+            self.stopWriting()
+            self.startReading()
+            return None
+        except SSLWantWriteError:
+            self._write_waits = False
+            self.stopReading()
+            self.startWriting()
+            return None
+        except OSError as error:
+            return self._fail(_HUNG_UP if _is_end(error) else cause(error))
+        self._stage = _OPEN
+        self._write_waits = False
+        self._factory.begun(self.socket)
+        if not self._is_paused:
+            self.startReading()
+        if self._has_unsent or self.producer is not None or self.disconnecting:
+            self.startWriting()
+        else:
+            self.stopWriting()
+        return None
+
+    def _fail(self, fault: str) -> Exception:
+        self._stage = _FAILED
+        self._factory.failed(self.getPeer(), fault)
+        self._throw_away()
+        return CONNECTION_LOST
+
+    # Writing.
+
+    def doWrite(self) -> Any:
+        if self._stage != _OPEN:
+            if self.disconnecting and not self._has_unsent:
+                return CONNECTION_DONE
+            if self._stage == _SHAKING and not self._write_waits:
+                return self._shake_hands()
+            self.stopWriting()  # until hands have been shaken
+            return None
+        if self._read_waits:
+            self._read_waits = False
+            if not (self._is_paused or self.disconnecting):
+                self.startReading()
+                why = self.doRead()
+                if why is not None or self._read_waits or self.disconnected or self._aborting:
+                    return why
+        return super().doWrite()
+
+    def writeSomeData(self, data: Any) -> int | Exception:
+        """Offer it to OpenSSL, beginning with what is under way. How many bytes it took."""
+        left = memoryview(data)[:_MOST_AT_ONCE]
+        sent = 0
+        while left:
+            piece = left[: self.under_way or LONGEST_SEND]
+            try:
+                taken = self._ssl.write(piece)
+            except SSLWantWriteError:
+                self.under_way = len(piece)
+                break
+            except SSLWantReadError:
+                self.under_way = len(piece)
+                self._write_waits = True
+                self.stopWriting()
+                self.startReading()
+                break
+            except OSError:
+                return CONNECTION_LOST
+            self.under_way = 0
+            sent += taken
+            left = left[taken:]
+        return sent
+
+    # The end.
+
+    def loseConnection(self) -> None:
+        """Send what is left, then say good-bye. Reading ends now, unless hands are still to be shaken for it."""
+        if self.connected and not self.disconnecting:
+            self.disconnecting = 1
+            if self._stage == _OPEN and not self._write_waits:
+                self.stopReading()
+            self.startWriting()
+
+    def _postLoseConnection(self) -> Exception | None:
+        try:
+            self._ssl.shutdown()
+        except SSLWantWriteError:
+            self.startWriting()
+            return None
+        except SSLError:
+            pass  # it has been said, and the peer has not answered
+        except OSError:
+            return CONNECTION_LOST
+        self._throw_away()
+        return CONNECTION_DONE
+
+    def _throw_away(self) -> None:
+        """What has come and was not read would make the kernel reset the connection, and lose what was sent last."""
+        try:
+            self.socket.recv(_MOST_THROWN_AWAY)
+        except OSError:
+            pass
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._stage == _SHAKING and self.connected:
+            self._stage = _FAILED
+            is_ours = self.disconnecting or reason.check(ConnectionAborted) is not None
+            self._factory.failed(self.getPeer(), "it took too long" if is_ours else _HUNG_UP)
         super().connectionLost(reason)
-        self._producer = None
 
 
-class TlsFactory(TLSMemoryBIOFactory):
-    """Wraps the connections that `factory` makes. `tls`: makes OpenSSL's side of each. `reactor`: of this port."""
+@implementer(IProtocolFactory)
+class TlsFactory:
+    """The factory of a port on which TLS is spoken; `factory`: that of the protocols inside.
+
+    `context`: what connections are made by that come now. `is_proxied`: a PROXY header comes first. `reactor`: of
+    this port. Whoever makes a port for it must call `encrypted`.
+    """
 
     log = Log()
-    protocol = _TlsConnection
+    noisy = False
 
-    def __init__(self, reactor: Any, tls: IOpenSSLServerConnectionCreator, factory: IProtocolFactory) -> None:
-        super().__init__(tls, False, factory, reactor)
+    def __init__(
+        self, reactor: Any, context: Callable[[], SSLContext], factory: IProtocolFactory, *, is_proxied: bool = False
+    ) -> None:
+        self._context = context
+        self._factory = factory
+        self._is_proxied = is_proxied
         self._lines = BoundedLog(reactor, self.log, _LINES_AT_ONCE)
+        self._has_begun = False
         self.failures = 0
         """Handshakes that have failed, since the start."""
 
-    def failed(self, connection: Any, error: BaseException) -> None:
-        """A handshake has failed."""
-        hung_up = isinstance(error, SSL.SysCallError)
-        if hung_up and connection.getHandle().client_random() is None:
-            return
-        self.failures += 1
-        peer = connection.getPeer()
-        self._lines.info(
-            "",
-            "TLS: the handshake with {peer} failed: {fault} ({failures} since the start)",
-            peer=f"{peer.host}:{peer.port}",
-            fault="the client hung up" if hung_up else cause(error),
-            failures=self.failures,
-        )
+    def buildProtocol(self, address: IAddress) -> IProtocol | None:
+        return self._factory.buildProtocol(address)
+
+    def doStart(self) -> None:
+        self._factory.doStart()
 
     def doStop(self) -> None:
         """The port is closed."""
-        super().doStop()  # type: ignore[no-untyped-call]
+        self._factory.doStop()
         self._lines.close()
+
+    def connect(
+        self, skt: socket.socket, protocol: IProtocol, client: tuple[Any, ...], port: Any, number: int, reactor: Any
+    ) -> TlsConnection:
+        """The transport of a connection that a port has accepted."""
+        skt.setblocking(False)
+        ssl: OpenSsl = self._context()._wrap_socket(skt, True)  # type: ignore[attr-defined]  # SSLSocket's own way
+        return TlsConnection(skt, protocol, client, reactor, self, ssl, is_proxied=self._is_proxied)
+
+    def begun(self, skt: socket.socket) -> None:
+        """Hands have been shaken on this socket. Who encrypts can be told from the first one."""
+        if not self._has_begun:
+            self._has_begun = True
+            if _is_encrypted_by_the_kernel(skt):
+                self.log.info("the kernel encrypts what clients are sent (kTLS)")
+            else:
+                self.log.info("OpenSSL encrypts what clients are sent, for kTLS is not to be had")
+
+    def failed(self, peer: Any, fault: str) -> None:
+        """A handshake has failed."""
+        self.failures += 1
+        self._lines.info(
+            "",
+            "TLS: the handshake with {peer} failed: {fault} ({failures} since the start)",
+            peer=_shown(peer),
+            fault=fault,
+            failures=self.failures,
+        )
+
+
+def encrypted(port: Any, factory: object) -> Any:
+    """`port`, which accepts connections for `factory`: with TLS, where that is a `TlsFactory`."""
+    if isinstance(factory, TlsFactory):
+        port.transport = factory.connect
+    return port
 
 
 def cause(error: BaseException) -> str:
     """What OpenSSL says, without where in OpenSSL it says it."""
-    if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
-        return str(error.args[0][-1][-1])
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, str):
+        return reason.lower().replace("_", " ")
+    details = error.args[0] if error.args else None
+    if isinstance(details, list) and details:  # pyOpenSSL's
+        return str(details[-1][-1])
     return str(error)
+
+
+def _is_end(error: OSError) -> bool:
+    return isinstance(error, SSLEOFError | SSLZeroReturnError | SSLSyscallError) or not isinstance(error, SSLError)
+
+
+def _is_encrypted_by_the_kernel(skt: socket.socket) -> bool:
+    try:
+        return skt.getsockopt(socket.IPPROTO_TCP, _TCP_ULP, 16).startswith(b"tls")
+    except OSError:
+        return False
+
+
+def _shown(peer: Any) -> str:
+    if isinstance(peer, IPv4Address | IPv6Address):
+        return f"{peer.host}:{peer.port}"
+    return "a local socket"

@@ -1,6 +1,7 @@
 """Certificates that this process shows, in PEM files that may be renewed while it runs.
 
-1. A key and a chain of certificates are used only if all of it can be read, and the key is that of the first one.
+1. A key and a chain of certificates are used only if all of it can be read, and the key is that of the first one; two
+   of these only if their keys are of two kinds, so that each client can be shown the one that it can check.
 2. When a connection is made, and at most every two seconds, the files are looked at. If any has changed, all are read
    again, and connections from then on get what is in them. Those that exist go on as they are.
 3. Files that cannot be used, as in the middle of a renewal, change nothing; what is wrong with them is logged once.
@@ -12,13 +13,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from OpenSSL.crypto import X509, PKey
 
 from marketfeed.runtime.logs import Log
@@ -35,13 +37,15 @@ _BEGIN = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE")
 class CertificateFiles(msgspec.Struct, frozen=True):
     """Paths of PEM files. `certificate`: that of the key, first; `extra_chain`: may be empty.
 
-    `names`: what the operator calls the three.
+    `names`: what the operator calls them.
     """
 
     private_key: str
     certificate: str
     extra_chain: str = ""
     names: tuple[str, str, str] = ("privateKey", "certKey", "extraCertChain")
+    second: CertificateFiles | None = None
+    """Those of a key of another kind."""
 
     @property
     def _paths(self) -> tuple[str, str, str]:
@@ -50,11 +54,13 @@ class CertificateFiles(msgspec.Struct, frozen=True):
     def absolute(self) -> CertificateFiles:
         """The same files, wherever the process goes."""
         key, certificate, chain = [path and os.path.abspath(path) for path in self._paths]
-        return CertificateFiles(key, certificate, chain, self.names)
+        second = None if self.second is None else self.second.absolute()
+        return CertificateFiles(key, certificate, chain, self.names, second)
 
     def stamp(self) -> tuple[tuple[int, int, int], ...]:
         """The `file_stamp` of each."""
-        return tuple(file_stamp(path) for path in self._paths if path)
+        second = () if self.second is None else self.second.stamp()
+        return (*[file_stamp(path) for path in self._paths if path], *second)
 
     def read(self) -> KeyAndChain:
         """What is in them, which fits together. Raises ValueError."""
@@ -67,7 +73,17 @@ class CertificateFiles(msgspec.Struct, frozen=True):
             )
         if self.extra_chain:
             chain += [each for each in _read_chain(of_chain, self.extra_chain) if each not in chain]
-        return KeyAndChain(key, tuple(chain))
+        if self.second is None:
+            return KeyAndChain(key, tuple(chain))
+        second = self.second.read()
+        if second.kind == _kind(key):
+            raise _unfit(
+                self.second.names[0],
+                self.second.private_key,
+                f"the key is of the same kind as that in {of_key}",
+                "one of another kind, EC beside RSA",
+            )
+        return KeyAndChain(key, tuple(chain), second)
 
 
 def file_stamp(path: str) -> tuple[int, int, int]:
@@ -84,6 +100,23 @@ class KeyAndChain(msgspec.Struct, frozen=True):
 
     key: PrivateKeyTypes
     chain: tuple[x509.Certificate, ...]
+    second: KeyAndChain | None = None
+
+    @property
+    def kind(self) -> str:
+        """Of the key: OpenSSL has room for one of each."""
+        return _kind(self.key)
+
+    @property
+    def ends_at(self) -> datetime:
+        """When the certificate ends, or the first of two."""
+        end = self.chain[0].not_valid_after_utc
+        return end if self.second is None else min(end, self.second.ends_at)
+
+    def as_pem(self) -> bytes:
+        """The chain and the key, as OpenSSL reads them from one file; without the second."""
+        key = self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return b"".join([each.public_bytes(Encoding.PEM) for each in self.chain]) + key
 
     def as_options(self) -> dict[str, Any]:
         """As Twisted's `CertificateOptions` takes it."""
@@ -151,12 +184,22 @@ class Renewable(Generic[_Made]):
         try:
             made = self._make(read)
         except Exception as error:
+            at_fault = self._at_fault(files, read)
             raise _unfit(
-                files.names[1], files.certificate, cause(error), "a certificate that OpenSSL accepts"
+                at_fault.names[1], at_fault.certificate, cause(error), "a certificate that OpenSSL accepts"
             ) from None
-        end = read.chain[0].not_valid_after_utc
-        self.expires_at = end.timestamp()
-        return made, end.date().isoformat()
+        self.expires_at = read.ends_at.timestamp()
+        return made, read.ends_at.date().isoformat()
+
+    def _at_fault(self, files: CertificateFiles, read: KeyAndChain) -> CertificateFiles:
+        """Of which nothing can be made: the second, if it would go without."""
+        if files.second is not None:
+            try:
+                self._make(msgspec.structs.replace(read, second=None))
+            except Exception:
+                return files
+            return files.second
+        return files
 
 
 def _read_key(name: str, path: str) -> PrivateKeyTypes:
@@ -187,6 +230,10 @@ def _read(name: str, path: str, accepted: str) -> bytes:
         raise _unfit(name, path, error.strerror or "cannot be read", accepted) from None
     except ValueError:
         raise _unfit(name, path, "no path", accepted) from None
+
+
+def _kind(key: PrivateKeyTypes) -> str:
+    return type(key).__name__
 
 
 def _fit(certificate: x509.Certificate, key: PrivateKeyTypes) -> bool:

@@ -1,13 +1,15 @@
 """Everything that is written to a client passes here, so that no frame is ever cut by another.
 
-1. While nothing waits the outbox is *direct*: bytes go to the socket's own `send`, past the transport.
+1. While nothing waits the outbox is *direct*: bytes go to the socket's own `send`, past the transport; with TLS to
+   OpenSSL's `write`, which encrypts them and sends them.
 2. What the socket does not take waits. The client is then *backlogged* until the transport, which holds the outbox
    as its pull producer, has asked for all of it. New frames wait behind.
 3. What waits are whole frames: the rest of a frame that was cut goes to the transport first, and in one piece. Which
    of them are left out is the backlog's to say.
 4. At most `limit` bytes wait, or the rest of a single frame that was cut. One more, and the client is a slow consumer:
    nothing of what waits is sent any more, except for the close (docs/protocol.md#slow-clients).
-5. A TLS connection is never direct. The transport is told to buffer until it pauses the outbox, its push producer.
+5. With TLS a record is taken whole or not at all. One that is not taken goes to the transport, which offers the same
+   bytes again before any others: it counts as cut, and so do the frames that it is of.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IPullProducer, IPushProducer, ISSLTransport
+from twisted.internet.interfaces import IPullProducer, ISSLTransport
 from zope.interface import implementer
 
+from marketfeed.boundaries import LONGEST_SEND, WOULD_BLOCK
 from marketfeed.hub.counts import Traffic
 from marketfeed.hub.groups import Group
 from marketfeed.websocket.backlog import Backlog, Thinned
@@ -32,9 +35,10 @@ _ROOM_FOR_CLOSE = 1024
 class OutboxTransport(Protocol):
     """The part of a Twisted transport that an outbox uses."""
 
-    dataBuffer: bytes  # with what follows: what it has not sent yet, below TLS if need be
+    dataBuffer: bytes  # with what follows: what it has not sent yet
     offset: int
     _tempDataLen: int
+    under_way: int  # with TLS: how many bytes it is to offer first, as they have been offered before
 
     def write(self, data: bytes) -> None: ...
     def registerProducer(self, producer: Any, streaming: bool) -> None: ...
@@ -52,7 +56,7 @@ _NOTHING = Thinned()
 """Of who has kept up so far."""
 
 
-def _send_nowhere(data: bytes) -> int:
+def _send_nowhere(data: bytes | memoryview) -> int:
     return len(data)
 
 
@@ -72,12 +76,12 @@ class OutboxOwner(Protocol):
         """Something has been left out of what waits: frames that are to go before the next of it, perhaps none."""
 
 
-@implementer(IPullProducer, IPushProducer)
+@implementer(IPullProducer)
 class Outbox:
     """One client's outbox, in which at most `limit` bytes wait. `traffic`: where it counts what it sends."""
 
     __slots__ = (
-        *("_closed", "_handed", "_has_moved", "_left", "_owner", "_paused", "_tls", "_traffic", "_transport"),
+        *("_closed", "_handed", "_has_moved", "_left", "_owner", "_tls", "_traffic", "_transport"),
         *("_unsent", "_waiting", "audience", "direct", "hears_events", "limit", "send"),
         *("share", "thinned", "window"),
     )
@@ -91,7 +95,6 @@ class Outbox:
         self._owner: OutboxOwner | None = owner
         self._waiting: Backlog | None = None
         self._handed = 0
-        self._paused = False
         self._has_moved = False
         self._unsent = 0
         self._closed = False
@@ -102,12 +105,9 @@ class Outbox:
         self.audience: Any = None
         self.share: Any = None
         self._tls = ISSLTransport.providedBy(transport)
-        self.direct = not self._tls
-        self.send: Callable[[bytes], int] = _send_nowhere
-        if self._tls:
-            transport.registerProducer(self, True)
-        else:
-            self.send = transport.getHandle().send
+        self.direct = True
+        handle = transport.getHandle()
+        self.send: Callable[[bytes | memoryview], int] = handle.write if self._tls else handle.send
 
     @property
     def waiting_bytes(self) -> int:
@@ -122,7 +122,7 @@ class Outbox:
     @property
     def is_drained(self) -> bool:
         """Nothing waits here, and the transport has not more than it likes."""
-        return self._waiting is None and not self._paused and not self._closed if self._tls else self.direct
+        return self.direct
 
     @property
     def room(self) -> int:
@@ -131,8 +131,8 @@ class Outbox:
 
     @property
     def has_caught_up(self) -> bool:
-        """Nothing waits, here or to be encrypted."""
-        return self._waiting is None and not self._paused
+        """Nothing waits here."""
+        return self._waiting is None
 
     @property
     def is_behind(self) -> bool:
@@ -159,11 +159,25 @@ class Outbox:
         if sent != len(data):
             self._keep(data[sent:])
 
+    def send_long(self, data: bytes) -> int:
+        """`send`, of any number of bytes: with TLS, as many records of them as the socket takes."""
+        if not self._tls:
+            return self.send(data)
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[self.send(left[:LONGEST_SEND]) :]
+        except WOULD_BLOCK:
+            pass
+        return len(data) - len(left)
+
     def _offer(self, data: bytes) -> int:
         """How much of `data` the socket is rid of; all of it, when the socket is gone."""
+        if not data:
+            return 0  # TLS would make a record of it
         try:
-            sent = self.send(data)
-        except BlockingIOError:
+            sent = self.send(data) if len(data) <= LONGEST_SEND else self.send_long(data)
+        except WOULD_BLOCK:
             return 0
         except OSError:
             self.failed()
@@ -185,12 +199,7 @@ class Outbox:
         """Send publications when there is room; False: there is none, and the caller is to call `overflow`."""
         if self._closed:
             return True
-        for frame in frames:
-            if self._is_passing():
-                self._pass_on(frame)
-            elif not self._backlog(len(frame)).add(group, frame, self.limit - self.waiting_bytes):
-                return False
-        return True
+        return all(self._backlog().add(group, frame, self.limit - self.waiting_bytes) for frame in frames)
 
     def stalled(self, data: bytes, sent: int) -> bool:
         """The socket took `sent` bytes of `data`; keep the rest, and let the transport ask for more.
@@ -198,9 +207,10 @@ class Outbox:
         False: it is more than may wait, and the caller is to call `overflow`. Only the frame that was cut is kept then.
         """
         rest = data[sent:] if sent else data
-        fits = len(rest) <= self.limit or frame_end(data, sent + 1) == len(data)
+        under_way = min(len(rest), LONGEST_SEND) if self._tls else 0
+        fits = len(rest) <= self.limit or frame_end(data, sent + (under_way or 1)) == len(data)
         if not fits:
-            rest = data[sent : frame_end(data, sent)]
+            rest = data[sent : frame_end(data, sent + under_way)]
         if rest:
             self._keep(rest)
         return fits
@@ -208,7 +218,9 @@ class Outbox:
     def _keep(self, rest: bytes) -> None:
         """What the socket did not take waits from now on."""
         self.direct = False
-        self._backlog(0).put(rest)
+        if self._tls:
+            self._transport.under_way = min(len(rest), LONGEST_SEND)
+        self._backlog().put(rest)
         if self._owner is not None:
             self._owner.backlog_changed(self.waiting_bytes)
         self._transport.registerProducer(self, False)
@@ -264,7 +276,7 @@ class Outbox:
         waiting, self._waiting = self._waiting, None
         if waiting:
             self._pass_on(waiting.take(waiting.size))
-        if self._tls or not self.direct:
+        if not self.direct:
             self._transport.unregisterProducer()
         self.close()
 
@@ -272,64 +284,46 @@ class Outbox:
 
     def resumeProducing(self) -> None:
         """The transport has sent what it had."""
-        is_at_frame = self._handed > 0 or self._tls
-        if self._handed or self._paused:  # and not because the outbox has just been registered
+        is_at_frame = self._handed > 0
+        if is_at_frame:  # and not because the outbox has just been registered
             self._has_moved = True
-        self._paused = False
         self._handed = 0
         if self._closed:
             return
-        while self._waiting:
+        if self._waiting:
             notice = b""
             if self.thinned.streams and is_at_frame and self._owner is not None:
                 notice = self._owner.notice()
             chunk = notice + self._waiting.take(_CHUNK)
-            if not self._tls:
-                self._handed = len(chunk)
-                self._pass_on(chunk)
-                return
+            self._handed = len(chunk)
             self._pass_on(chunk)
-            if self._paused:
-                return
+            return
         was_backlogged = self._waiting is not None
         self._waiting = None
         self._traffic.backlogged.discard(self)
-        if not self._tls:
-            self._transport.unregisterProducer()
-            self.direct = True
+        self._transport.unregisterProducer()
+        self.direct = True
         if self._owner is not None:
             if was_backlogged:
                 self._owner.backlog_changed(0)
             self._owner.drained()
 
-    def pauseProducing(self) -> None:
-        """The transport, TLS, has more than it likes."""
-        self._paused = True
-
     stopProducing = close  # the transport is gone
 
     def _put(self, frames: bytes, *, is_event: bool) -> None:
-        if self._is_passing():
-            self._pass_on(frames)
-        elif self.waiting_bytes + len(frames) > self.limit:
+        if self.waiting_bytes + len(frames) > self.limit:
             self.overflow()
         else:
-            self._backlog(len(frames)).put(frames, is_event=is_event)
+            self._backlog().put(frames, is_event=is_event)
 
     def _pass_on(self, data: bytes) -> None:
         self._traffic.sent += len(data)
         self._transport.write(data)
 
-    def _is_passing(self) -> bool:
-        """TLS: the transport takes more, and nothing waits before it."""
-        return self._tls and not self._paused and not self._waiting
-
-    def _backlog(self, size: int) -> Backlog:
+    def _backlog(self) -> Backlog:
         if self._waiting is None:
             if self.thinned is _NOTHING:
                 self.thinned = Thinned()
             self._waiting = Backlog(self.thinned)
             self._traffic.backlogged.add(self)
-            if self._tls and self._owner is not None:
-                self._owner.backlog_changed(size)
         return self._waiting

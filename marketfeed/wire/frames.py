@@ -7,12 +7,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from typing import Final
 
-__all__ = ["frame_end", "masked_text", "text_frame", "text_header"]
+__all__ = ["HEADERS", "frame_end", "masked_text", "text_frame", "text_header"]
+
+_FEW: Final = 4096
 
 
-@lru_cache(maxsize=4096)
 def text_header(size: int) -> bytes:
     """The header of a final text frame whose payload has `size` bytes."""
     if size < 126:
@@ -20,6 +21,10 @@ def text_header(size: int) -> bytes:
     if size < 65536:
         return b"\x81\x7e" + size.to_bytes(2, "big")
     return b"\x81\x7f" + size.to_bytes(8, "big")
+
+
+HEADERS: Final = [text_header(size) for size in range(_FEW)]
+"""`text_header` of payloads that have fewer bytes than there are of these, as nearly all have."""
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -87,6 +87,60 @@ def test_a_closed_candle_is_published_once_more_by_who_takes_over() -> None:
     assert redis.load().again(NOW + 63_000, MINUTES) == []
 
 
+def test_what_closes_before_the_service_hears_who_wants_it_is_published() -> None:
+    """Who subscribed a moment before the end has the open candle, and nothing else would say that it has closed."""
+    one = market()
+    take(one, 1, NOW + 1000, "10")
+    take(one, 2, NOW + 60_500, "11")
+    one.change(NOW + 60_500, ())
+    one.want("1m", NOW + 62_000)
+    assert one.is_due(NOW + 62_000)
+    _, published = one.change(NOW + 62_000, MINUTES)
+    assert told(published) == [(0, "10", 1, True), (60_000, "11", 1, False)]
+    take(one, 3, NOW + 121_000, "12")
+    _, published = one.change(NOW + 121_000, MINUTES)
+    assert told(published) == [(60_000, "11", 1, True), (120_000, "12", 1, False)], "each once"
+
+
+def test_so_are_those_of_a_second_without_a_hole() -> None:
+    """The flat ones between them, too; what closed longer ago is no news."""
+    one = market()
+    for number, at in enumerate((0, 1000, 4000, 6000)):
+        take(one, number, NOW + at, str(10 + number))
+    one.change(NOW + 6100, ())
+    one.want("1s", NOW + 6200)
+    _, published = one.change(NOW + 6200, SECONDS)
+    assert told(published) == [
+        (1000, "11", 1, True),
+        (2000, "11", 0, True),
+        (3000, "11", 0, True),
+        (4000, "12", 1, True),
+        (5000, "12", 0, True),
+        (6000, "13", 1, False),
+    ]
+
+
+def test_and_periods_without_trades_that_have_just_ended() -> None:
+    """As when the service goes on after a restart."""
+    one = market()
+    take(one, 1, NOW + 1000, "10")
+    one.pass_time(NOW + 62_000)
+    one.change(NOW + 62_000, ())
+    one.pass_time(NOW + 123_000)
+    one.want("1m", NOW + 123_000)
+    assert told(one.quiet(NOW + 123_000, MINUTES)) == [(60_000, "10", 0, True), (120_000, "10", 0, False)]
+
+
+def test_what_closed_long_ago_is_not_kept() -> None:
+    one = market()
+    take(one, 1, NOW + 1000, "10")
+    take(one, 2, NOW + 60_500, "11")
+    one.change(NOW + 60_500, ())
+    one.want("1m", NOW + 70_000)
+    _, published = one.change(NOW + 70_000, MINUTES)
+    assert told(published) == [(60_000, "11", 1, False)]
+
+
 def test_what_nobody_wanted_is_not_published_once_more() -> None:
     """Nor written."""
     redis, one = Redis(), market()
@@ -173,9 +227,9 @@ def test_what_is_open_and_flat_is_told_once_behind_what_has_closed() -> None:
     one.pass_time(NOW + 122_000)
     assert told(one.quiet(NOW + 122_000, MINUTES)) == [(60_000, "10", 0, True), (120_000, "10", 0, False)]
     one.unwant(set())
-    one.want("1m", NOW + 123_000)
-    one.pass_time(NOW + 124_000)
-    assert told(one.quiet(NOW + 124_000, MINUTES)) == []
+    one.want("1m", NOW + 130_000)
+    one.pass_time(NOW + 131_000)
+    assert told(one.quiet(NOW + 131_000, MINUTES)) == []
 
 
 def test_what_was_forgotten_is_no_period_without_trades() -> None:

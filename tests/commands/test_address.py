@@ -23,6 +23,8 @@ from tests.strategies import property_test
         ("ws://h?token=x", ServerAddress("h", 80, "/?token=x", "ws")),
         ("wss://münchen.example/ü", ServerAddress("xn--mnchen-3ya.example", 443, "/%C3%BC", "wss")),
         ("ws://h/?q=ü", ServerAddress("h", 80, "/?q=%C3%BC", "ws")),
+        ("http://localhost:8080", ServerAddress("localhost", 8080, "/", "ws")),
+        ("https://h/stream", ServerAddress("h", 443, "/stream", "wss")),
         ("ws://unix:8080/x", ServerAddress("unix", 8080, "/x", "ws")),
     ],
 )
@@ -36,7 +38,7 @@ def test_good_urls(url: str, address: ServerAddress) -> None:
     [
         "",
         "localhost:8080",
-        "http://localhost:8080",
+        "ftp://localhost:8080",
         "ws:localhost",
         "ws://",
         "ws://:8080",

@@ -9,6 +9,7 @@ from twisted.logger import formatEvent
 
 from marketfeed.hub.stream import Group
 from marketfeed.wire.dialects import Shape
+from tests.compiled import replaces_methods
 from tests.conftest import LogCapture
 from tests.rooms import Room, member, trade
 
@@ -73,6 +74,7 @@ def test_a_lenient_server_forwards_any_object_and_counts_all_the_same(logged: Lo
     assert lines == ["forwarded", "dropped"]
 
 
+@replaces_methods
 def test_the_log_says_what_was_wrong_and_with_which_stream(logged: LogCapture) -> None:
     """One line for what is bad, and one for what failed, whichever came first."""
     room = Room()

@@ -10,6 +10,7 @@ import pytest
 from marketfeed.hub.histories import Histories
 from marketfeed.hub.offsets import CountedHistory, EntryHistory
 from marketfeed.hub.stream import Group
+from tests.compiled import replaces_methods
 from tests.conftest import LogCapture
 from tests.fakes import FakeArchive
 from tests.rooms import Client, Room, member, trade
@@ -122,6 +123,7 @@ def test_a_beginning_that_is_no_offset_is_an_error(offset: str) -> None:
         history.add(b"x", 0.0)
 
 
+@replaces_methods
 def test_what_could_not_be_published_is_asked_of_the_archive(logged: LogCapture) -> None:
     """What the hub keeps of the stream begins behind it."""
     archive = FakeArchive()

@@ -25,6 +25,7 @@ from marketfeed.model.streams import StreamKinds
 from marketfeed.websocket.outbox import Outbox
 from marketfeed.wire.dialects import Shape
 from tests.books import replay, update
+from tests.compiled import replaces_methods
 from tests.conftest import LogCapture
 from tests.fakes import FakeSource, FakeTransport, payloads
 from tests.limits import hub_limits
@@ -200,6 +201,7 @@ def is_readable(data: bytes) -> bool:
     return True
 
 
+@replaces_methods
 @pytest.mark.parametrize("fault", [InvalidOperation, ZeroDivisionError, KeyError, MemoryError, RecursionError])
 def test_a_fault_in_framing_is_a_gap_of_its_stream_only(
     fault: type[Exception], monkeypatch: pytest.MonkeyPatch, logged: LogCapture

@@ -17,6 +17,7 @@ from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
 from marketfeed.model.streams import StreamKinds
 from marketfeed.wire.dialects import Shape
+from tests.compiled import replaces_methods
 from tests.conftest import LogCapture
 from tests.fakes import FakeArchive
 from tests.rooms import Client, Room, depth, member, offsets, ticker, trade
@@ -378,6 +379,7 @@ def test_a_state_that_is_found_comes_at_once(room: Room) -> None:
     room.end(client)
 
 
+@replaces_methods
 def test_what_fails_is_a_gap_of_its_stream(room: Room, logged: LogCapture, monkeypatch: pytest.MonkeyPatch) -> None:
     """And all other windows, and the next tick, are as before."""
     client = member(room, FAST, "depth@B@100ms")

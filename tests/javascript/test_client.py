@@ -164,17 +164,24 @@ README = (CLIENT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```js\n(.+?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=["first", "node", "book", "rest"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=["first", "node", "book", "rest", "chart"])
 @pytest_twisted.ensureDeferred
 async def test_examples_do_what_they_are_shown_for(example: str, harness: Harness) -> None:
     """Each prints what is published, of its market. Where Node has no WebSocket it gets one before."""
     server = await harness.redis()
     redis = await server.connect()
-    daemon = await harness.daemon(redis=server)
+    daemon = await harness.daemon(*(["--candles"] if "klines" in example else []), redis=server)
     before = await harness.client(daemon)
     await before.subscribe(A)
     await redis.publish(A, trade())
     await before.next()
+
+    async def has_candles() -> bool:
+        question = "GET /api/v3/klines?symbol=TATA_INR&interval=1m HTTP/1.1\nHost: localhost"
+        return (await harness.http(daemon, question))[0] == 200
+
+    if "klines" in example:
+        await harness.eventually(has_candles)
     program = harness.directory / "program.mjs"
     text = example.replace("localhost:8080", f"127.0.0.1:{daemon.port}")
     for name, path in (
@@ -195,7 +202,7 @@ async def test_examples_do_what_they_are_shown_for(example: str, harness: Harnes
         await redis.publish(A, trade())
         await redis.publish(D, depth(1, 1, snapshot=True))
         return any(
-            re.search(r"TATA_INR (1000\.50 10|live \[ \[ '1\.00', '1' \] \] \[\])", line) for line in process.lines.all
+            re.search(r"TATA_INR (1000\.50 \d+|live \[ \[ '1\.00', '1' \] \] \[\])", line) for line in process.lines.all
         )
 
     await harness.eventually(is_printed)

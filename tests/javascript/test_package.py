@@ -55,6 +55,15 @@ def test_checkers_of_packages_find_nothing(package: Path) -> None:
     run(package, "npx", "--no-install", "attw", "--pack", ".", "--profile", "esm-only")
 
 
+def test_it_is_packed_as_its_page_says(package: Path) -> None:
+    readme = (CLIENT / "README.md").read_text(encoding="utf-8")
+    assert "\nnpm ci\nnpm pack\n" in readme
+    run(package, "npm", "pack")
+    named = re.search(r"^npm install \S+/(\S+\.tgz)$", readme, re.MULTILINE)
+    assert named is not None
+    assert (package / named[1]).is_file()
+
+
 def test_its_licence_is_the_projects(package: Path) -> None:
     assert (package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from marketfeed.model.kinds import BUILT_IN
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.kinds.kline import INTERVALS
 from marketfeed.model.streams import BadStreamName, StreamKinds, StreamName
 from tests.strategies import almost_names, canonical_names, property_test, spellings, upper_markets
 
@@ -75,6 +76,11 @@ def test_spellings(spelling: str, name: str) -> None:
             "candle@TATA_INR",
             "the kind is none of trade, depth, ticker, kline_<interval>, miniTicker, !miniTicker, aggTrade",
         ),
+        ("kline@TATA_INR", f"expected kline_<interval>, with an interval of {', '.join(INTERVALS)}"),
+        ("kline_2m@TATA_INR", "expected kline_<interval>, with an interval of 1s, 1m, 3m"),
+        ("tata_inr@kline_1H", "expected kline_<interval>, with an interval of 1s, 1m, 3m"),
+        ("TATA_INR@kline_1m", "the kind is none of"),
+        ("klines_1m@TATA_INR", "the kind is none of"),
         ("TATA_INR@trade", "the kind is none of"),
         ("Tata_inr@trade", "the kind is none of"),
         ("Trade@TATA_INR", "the kind is none of"),

@@ -1,4 +1,4 @@
-"""TLS for clients: what a description may say, real handshakes in memory, and renewal between them."""
+"""TLS for clients: what a description may say, real handshakes, and renewal between them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
-from OpenSSL import SSL
 from twisted.internet.endpoints import _parse, quoteStringArgument
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.internet.testing import MemoryReactorClock
 
 import marketfeed.runtime.tls
 import marketfeed.runtime.tls_files
@@ -25,6 +24,7 @@ from marketfeed.runtime.tls_files import Renewable
 from tests.certificates import Authority, ServerCertificate
 from tests.conftest import LogCapture
 from tests.strategies import property_test
+from tests.tls_port import TlsClient, TlsPort
 
 ROOT = Authority()
 BELOW = Authority(ROOT)
@@ -44,64 +44,14 @@ class QuietFactory(Factory):
     protocol = Echo
 
 
-class Port:
-    """What listens where a description says: its connections are made in memory, at the time of its reactor."""
+class Port(TlsPort):
+    """What listens where a description says, and echoes."""
 
     def __init__(self, description: str) -> None:
-        self.reactor: Any = MemoryReactorClock()
-        tls_endpoint(self.reactor, description).listen(QuietFactory())
-        ((self.number, self.factory, self.backlog, self.interface),) = self.reactor.tcpServers
+        super().__init__(description, QuietFactory())
 
-    def connect(self, context: ssl.SSLContext | None = None, session: ssl.SSLSession | None = None) -> Client:
-        """A client whose handshake is done. Raises ssl.SSLError when it fails."""
-        server = self.factory.buildProtocol(None)
-        client = Client(self.reactor, server, context or trusting(), session)
-        client.finish(client.tls.do_handshake)
-        return client
-
-
-class Client:
-    """The client's side of one connection, by OpenSSL as Python has it."""
-
-    def __init__(self, reactor: Any, server: Any, context: ssl.SSLContext, session: ssl.SSLSession | None) -> None:
-        self._reactor = reactor
-        self._server = server
-        self._transport = StringTransport()
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost", session=session)
-        self.received = b""
-        server.makeConnection(self._transport)
-
-    def finish(self, step: Callable[[], Any]) -> Any:
-        """Do a step, exchanging bytes with the server as long as it needs some."""
-        for _ in range(10):
-            try:
-                result = step()
-            except ssl.SSLWantReadError:
-                self._exchange()
-                continue
-            self._exchange()
-            return result
-        raise AssertionError("it never ends")
-
-    def _exchange(self) -> None:
-        sent = self._outgoing.read()
-        if sent:
-            self._server.dataReceived(sent)
-        self._reactor.advance(0)
-        self.received += self._transport.value()
-        self._incoming.write(self._transport.value())
-        self._transport.clear()
-
-    def echo(self, text: bytes) -> bytes:
-        """What comes back for a text."""
-        self.tls.write(text)
-        return bytes(self.finish(lambda: self.tls.read(100)))
-
-    @property
-    def certificate(self) -> bytes | None:
-        """The server's, in DER."""
-        return self.tls.getpeercert(binary_form=True)
+    def connect(self, context: ssl.SSLContext | None = None, session: ssl.SSLSession | None = None) -> TlsClient:
+        return super().connect(context or trusting(), session)
 
 
 def trusting(authority: Authority = ROOT) -> ssl.SSLContext:
@@ -246,6 +196,73 @@ class TestHandshake:
         server.write(here)
         client = Port("ssl:8443:privateKey=server.key:certKey=server.pem").connect()
         assert client.certificate == der(server)
+
+
+def checks_only(kind: str) -> ssl.SSLContext:
+    """A client that can check signatures of keys of this kind, in TLS 1.2."""
+    context = lenient(ssl.TLSVersion.TLSv1_2)
+    context.set_ciphers(f"ECDHE-{kind}-AES128-GCM-SHA256:@SECLEVEL=0")
+    return context
+
+
+class TestTwoKeys:
+    RSA = BELOW.issue("localhost", key=rsa.generate_private_key(65537, 2048))
+    EC = BELOW.issue("localhost")
+
+    @pytest.fixture
+    def port(self, here: Path) -> Port:
+        """A port with either kind of key."""
+        self.write(self.RSA, here / "rsa")
+        self.write(self.EC, here / "ec")
+        return Port(
+            "ssl:8443:privateKey=rsa/server.key:certKey=rsa/server.pem:privateKey2=ec/server.key:certKey2=ec/server.pem"
+        )
+
+    def write(self, server: ServerCertificate, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
+        server.write(directory)
+
+    def test_each_client_gets_what_it_can_check(self, port: Port) -> None:
+        """With the chain that goes with it; who can check both gets the EC key."""
+        assert port.connect(checks_only("RSA")).certificate == der(self.RSA)
+        assert port.connect(checks_only("ECDSA")).certificate == der(self.EC)
+        assert port.connect().certificate == der(self.EC)
+
+    def test_either_is_renewed(self, port: Port, here: Path) -> None:
+        """And the earlier end of the two is what operators are told."""
+        renewed = BELOW.issue("localhost")
+        self.write(renewed, here / "ec")
+        assert shows(port, renewed)
+        assert port.connect(checks_only("RSA")).certificate == der(self.RSA)
+
+    def test_two_of_one_kind(self, here: Path) -> None:
+        """OpenSSL would keep the second."""
+        self.write(self.EC, here / "one")
+        self.write(BELOW.issue("localhost"), here / "two")
+        rest = "certKey=one/server.pem:privateKey2=two/server.key:certKey2=two/server.pem"
+        with pytest.raises(ValueError, match=r".") as caught:
+            Port(f"ssl:8443:privateKey=one/server.key:{rest}")
+        assert str(caught.value) == (
+            "privateKey2: two/server.key: the key is of the same kind as that in privateKey; expected one of another "
+            "kind, EC beside RSA"
+        )
+
+    def test_files_of_the_second_that_cannot_be_used(self, here: Path) -> None:
+        """Are named by their fields."""
+        self.write(self.EC, here)
+        whole = "ssl:8443:privateKey=server.key:certKey=server.pem"
+        short = BELOW.issue("localhost", key=rsa.generate_private_key(65537, 1024))
+        self.write(short, here / "short")
+        faults = []
+        for rest in ("certKey2=x", "privateKey2=x", "privateKey2=short/server.key:certKey2=short/server.pem"):
+            with pytest.raises(ValueError, match=r".") as caught:
+                Port(f"{whole}:{rest}")
+            faults.append(str(caught.value))
+        assert faults == [
+            f"privateKey2: missing; expected {A_KEY}, for there is certKey2",
+            f"privateKey2: x: No such file or directory; expected {A_KEY}",
+            "certKey2: short/server.pem: ee key too small; expected a certificate that OpenSSL accepts",
+        ]
 
 
 def shows(port: Port, server: ServerCertificate) -> bool:
@@ -414,11 +431,13 @@ class TestDescription:
             ("ssl:1:privateKey=k:backlog=", "backlog: missing; expected a number from 1 to 65535"),
             (
                 "ssl:1:privateKey=k:certkey=c",
-                "certkey: unknown; expected port, privateKey, certKey, extraCertChain, interface or backlog",
+                "certkey: unknown; expected port, privateKey, certKey, extraCertChain, privateKey2, certKey2, "
+                "extraCertChain2, interface or backlog",
             ),
             (
                 "ssl:1:privateKey=k:sslmethod=TLSv1_METHOD",
-                "sslmethod: unknown; expected port, privateKey, certKey, extraCertChain, interface or backlog",
+                "sslmethod: unknown; expected port, privateKey, certKey, extraCertChain, privateKey2, certKey2, "
+                "extraCertChain2, interface or backlog",
             ),
             ("ssl:1:k:c:x", "'x': expected a name before it, as in certKey=server.pem"),
             ("ssl:1:privateKey=k\\", "it ends with a backslash; expected a character behind it"),
@@ -533,16 +552,16 @@ class TestFiles:
         fault = self.fault(here, k=server.pem_key(), c=server.pem, x=server.pem_between)
         assert fault == "certKey: c: ee key too small; expected a certificate that OpenSSL accepts"
 
-    @pytest.mark.parametrize("error", [SSL.Error(), SSL.Error([]), RuntimeError("anything")])
+    @pytest.mark.parametrize("error", [ssl.SSLError(), OSError(), RuntimeError("anything")])
     def test_whatever_else_is_wrong(
         self, error: Exception, server: ServerCertificate, here: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Is one line as well."""
 
-        def fail(**_: object) -> None:
+        def fail(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr(marketfeed.runtime.tls, "CertificateOptions", fail)
+        monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", fail)
         fault = self.fault(here, k=server.pem_key(), c=server.pem, x=server.pem_between)
         assert fault.startswith("certKey: c: ")
         assert fault.endswith("; expected a certificate that OpenSSL accepts")

@@ -36,7 +36,7 @@ _TEXT, _CLOSE, _PING = 0x81, 0x88, 0x89
 _NO_MASK = b"\0\0\0\0"  # a mask that changes nothing
 
 _Result = TypeVar("_Result")
-_Test = Callable[[Harness], Coroutine[Any, Any, None]]
+_Test = Callable[..., Coroutine[Any, Any, None]]
 
 
 def client_frame(payload: bytes, first: int = _TEXT) -> bytes:
@@ -230,13 +230,13 @@ async def all_of(work: Iterable[Coroutine[Any, Any, _Result]], at_once: int = 50
         raise
 
 
-def within(seconds: float) -> Callable[[_Test], Callable[[Harness], Deferred[None]]]:
+def within(seconds: float) -> Callable[[_Test], Callable[..., Deferred[None]]]:
     """A decorator of tests: after so many seconds the test is cancelled where it waits, and has failed."""
 
-    def decorate(test: _Test) -> Callable[[Harness], Deferred[None]]:
+    def decorate(test: _Test) -> Callable[..., Deferred[None]]:
         @functools.wraps(test)
-        def limited(harness: Harness) -> Deferred[None]:
-            return Deferred.fromCoroutine(test(harness)).addTimeout(seconds, harness.reactor)
+        def limited(harness: Harness, **parameters: Any) -> Deferred[None]:
+            return Deferred.fromCoroutine(test(harness, **parameters)).addTimeout(seconds, harness.reactor)
 
         return limited
 

@@ -165,7 +165,7 @@ async def in_time(attempt: Callable[[float], Awaitable[Result]]) -> Result:
 
 @pytest_twisted.ensureDeferred
 async def test_a_client_leaves_when_its_token_ends(stage: Stage) -> None:
-    """It is told before, at once where there is less than a minute, and closed at the end."""
+    """It is told before, and closed at the end."""
 
     async def attempt(seconds: float) -> tuple[Client, Any]:
         started = time.time()

@@ -15,10 +15,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import pytest_twisted
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 
 from benchmarks.attackers import ATTACKS, HEADS
+from tests.certificates import Authority
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, Process, RawConnection, Redis, trade
 from tests.system.lean import LeanClient, LeanClients, all_of, within
 
@@ -60,11 +62,14 @@ class Healthy(LeanClient):
 class Siege:
     """The daemon, those whom it serves, and whoever attacks it."""
 
-    def __init__(self, harness: Harness, daemon: DaemonProcess, window: RawConnection, engine: Redis) -> None:
+    def __init__(
+        self, harness: Harness, daemon: DaemonProcess, window: RawConnection, engine: Redis, tls: Authority | None
+    ) -> None:
         self.harness = harness
         self.daemon = daemon
         self.engine = engine
-        self.clients = LeanClients[Healthy](harness, daemon)
+        self._tls = tls
+        self.clients = LeanClients[Healthy](harness, daemon, None if tls is None else tls.client_options())
         self.healthy: list[Healthy] = []
         self.published = 0
         self.before: dict[str, Any] = {}
@@ -72,15 +77,20 @@ class Siege:
         self._most_kib = 0
 
     @classmethod
-    async def begin(cls, harness: Harness, *options: str) -> Siege:
+    async def begin(cls, harness: Harness, *options: str, tls: bool = False) -> Siege:
         redis = await harness.redis()
         path = str(harness.directory / "window.sock")
         options = ("--client-queue", str(QUEUE), "--linger", "0.2", "--ping-interval", "0", *options)
+        authority = Authority() if tls else None
+        if authority is not None:
+            certificate, key = authority.issue("localhost").write(harness.directory)
+            port = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}:backlog=4096"
+            options = (*options, "--port", port)
         daemon = await harness.daemon(*options, redis=redis, program=("-c", LIMITED, path))
         window = RawConnection(harness.reactor)
         await connectProtocol(UNIXClientEndpoint(harness.reactor, path), window)
         harness.on_close(window.transport.loseConnection)
-        siege = cls(harness, daemon, window, await redis.connect())
+        siege = cls(harness, daemon, window, await redis.connect(), authority)
         await all_of(siege.welcome() for _ in range(HEALTHY))
         await siege.publish()
         siege.before = {**await siege.look(), "kib": daemon.resident_kib()}
@@ -123,6 +133,8 @@ class Siege:
         """
         command = [sys.executable, "-m", "benchmarks.attackers", name, str(self.daemon.port), "--until-told"]
         command += ["--connections", str(connections), "--at-once", str(connections), "--pause", "0"]
+        if self._tls is not None:
+            command.append("--tls")
         attacker = self.harness.spawn([*command, *options])
         ends = Counter[str]()
         while not (attacker.lines.all and until(ends)):
@@ -174,20 +186,22 @@ def quiet(ends: Counter[str]) -> bool:
     return not ends
 
 
+@pytest.mark.parametrize("tls", [False, True])
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_slow_handshakes(harness: Harness) -> None:
+async def test_slow_handshakes(harness: Harness, tls: bool) -> None:
     """A byte at a time, and never the last: with more than there is room for, those that began first are ended."""
-    siege = await Siege.begin(harness)
+    siege = await Siege.begin(harness, tls=tls)
     ends = await siege.attack("slow-handshakes", 800, until=lambda ends: ends.total() >= 800 - HANDSHAKES)
     assert ends.keys() <= {"cut", "408"}
 
 
+@pytest.mark.parametrize("tls", [False, True])
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_half_open_connections(harness: Harness) -> None:
+async def test_half_open_connections(harness: Harness, tls: bool) -> None:
     """Thousands that say nothing, or send headers without end; a newcomer gets in at once."""
-    siege = await Siege.begin(harness)
+    siege = await Siege.begin(harness, tls=tls)
     ends = await siege.attack("half-open", 2000, until=lambda ends: ends.total() >= 2000 - HANDSHAKES)
     assert ends.keys() <= {"cut", "408"}
 
@@ -208,11 +222,12 @@ async def test_floods_of_pings_and_pongs(harness: Harness) -> None:
     await siege.attack("pings", 20, "--pieces", "2", until=quiet)
 
 
+@pytest.mark.parametrize("tls", [False, True])
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_pings_of_clients_that_do_not_read(harness: Harness) -> None:
+async def test_pings_of_clients_that_do_not_read(harness: Harness, tls: bool) -> None:
     """What waits for each of them is bounded, pongs too."""
-    siege = await Siege.begin(harness)
+    siege = await Siege.begin(harness, tls=tls)
     await siege.attack("deaf-pings", 20, "--pieces", "30", until=quiet)
 
 
@@ -224,11 +239,12 @@ async def test_storms_of_subscriptions(harness: Harness) -> None:
     await siege.attack("storm", 5, "--pieces", "20", until=lambda ends: ends == {"4029": 5})
 
 
+@pytest.mark.parametrize("tls", [False, True])
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_zip_bombs(harness: Harness) -> None:
+async def test_zip_bombs(harness: Harness, tls: bool) -> None:
     """Ten megabytes in ten kilobytes: no more is inflated than a message may have, and 1009 says so."""
-    siege = await Siege.begin(harness)
+    siege = await Siege.begin(harness, tls=tls)
     await siege.attack("bombs", 50, until=lambda _: siege.closes(1009) == 50)
 
 
@@ -240,38 +256,42 @@ async def test_messages_that_inflate_to_the_largest(harness: Harness) -> None:
     await siege.attack("full-messages", 20, "--pieces", "2", until=quiet)
 
 
+@pytest.mark.parametrize("tls", [False, True])
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_huge_and_strange_requests(harness: Harness) -> None:
+async def test_huge_and_strange_requests(harness: Harness, tls: bool) -> None:
     """Headers without end, thousands of headers, fields, streams, extensions: 400 or 404, or it is fine."""
-    siege = await Siege.begin(harness)
+    siege = await Siege.begin(harness, tls=tls)
     # A reset overtakes the answer to who has not finished sending.
     ends = await siege.attack("heads", 2 * len(HEADS), until=lambda ends: ends["404"] == 2 and ends.total() >= 12)
     assert ends.keys() <= {"400", "404", "cut"}
     assert ends["400"] >= 6
 
 
+@pytest.mark.parametrize("tls", [False, True])
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_huge_announced_lengths(harness: Harness) -> None:
+async def test_huge_announced_lengths(harness: Harness, tls: bool) -> None:
     """1009 for 2^62 bytes; the largest message, a byte at a time, is waited for."""
-    siege = await Siege.begin(harness)
+    siege = await Siege.begin(harness, tls=tls)
     await siege.attack("lengths", 20, "--pieces", "1100", until=lambda _: siege.closes(1009) == 10)
 
 
+@pytest.mark.parametrize("tls", [False, True])
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_clients_of_a_hot_stream_that_never_read(harness: Harness) -> None:
+async def test_clients_of_a_hot_stream_that_never_read(harness: Harness, tls: bool) -> None:
     """Past `--client-queue` each is closed with 4008."""
-    siege = await Siege.begin(harness)
+    siege = await Siege.begin(harness, tls=tls)
     await siege.attack("deaf", 50, until=lambda _: siege.closes(4008) == 50)
 
 
+@pytest.mark.parametrize("tls", [False, True])
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_connections_that_come_and_go(harness: Harness) -> None:
+async def test_connections_that_come_and_go(harness: Harness, tls: bool) -> None:
     """A handshake, a SUBSCRIBE, a reset: nothing is left of any."""
-    siege = await Siege.begin(harness)
+    siege = await Siege.begin(harness, tls=tls)
     await siege.attack(
         "churn", 1000, "--at-once", "100", "--per-second", "500", until=lambda ends: ends == {"hung up": 1000}
     )

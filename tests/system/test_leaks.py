@@ -24,8 +24,8 @@ MORE_KIB = 5 * 1024
 """How much the daemon may grow after the first cycles."""
 MARKETS = [f"M{number:03}" for number in range(100)]
 KINDS = {"ClientProtocol", "Deferred", "Group", "Join", "LiveStream", "Outbox", "RequestBudget", "Server", "Session"}
-KINDS |= {"Connection", "_TlsConnection"}
-"""The types of the objects that a connection consists of; `Server` is the transport's, the last two are of TLS."""
+KINDS |= {"TlsConnection"}
+"""The types of the objects that a connection consists of; `Server` is the transport's, or with TLS the last one."""
 AUTHORITY = Authority()
 SERVER = AUTHORITY.issue("localhost")
 

@@ -201,7 +201,7 @@ class TestFinishedSetUp:
         status, lines = self.make(finished, "run")
         assert (status, lines[-1]) == (0, STARTED)
         status, lines = self.make(finished, "run", PORT="8090")
-        assert (status, lines) == (0, ["started: -n --pidfile= marketfeed --demo --port tcp:8090:interface=127.0.0.1"])
+        assert (status, lines) == (0, [STARTED.replace("8080", "8090") + " --admin tcp:8091:interface=127.0.0.1"])
         assert self.calls(finished) == ["venv", "pip"]
 
     @pytest.mark.parametrize(
@@ -209,6 +209,13 @@ class TestFinishedSetUp:
         [
             ({"HOST": "0.0.0.0"}, "tcp:8080:interface=0.0.0.0"),
             ({"PORT": "unix:demo.sock"}, "unix:demo.sock"),
+            ({"PORT": "tcp:8090:interface=::1"}, "tcp:8090:interface=::1"),
+            (
+                {"PORT": "8090", "ARGS": "--admin-token-file x"},
+                "tcp:8090:interface=127.0.0.1 --admin tcp:8091:interface=127.0.0.1 --admin-token-file x",
+            ),
+            ({"PORT": "8090", "ARGS": "--admin off"}, "tcp:8090:interface=127.0.0.1 --admin off"),
+            ({"PORT": "8090", "ARGS": "--admin=off"}, "tcp:8090:interface=127.0.0.1 --admin=off"),
             ({"ARGS": "--source streams"}, "tcp:8080:interface=127.0.0.1 --source streams"),
         ],
     )

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.certificates import Authority
 from tests.system.browser import CHROMIUM, Browser
 from tests.system.harness import DaemonProcess, Harness, Process, Redis, trade
+from tests.system.lean import LeanClient, LeanClients
 
-NODE, CURL = shutil.which("node"), shutil.which("curl")
+NODE, CURL, OPENSSL = shutil.which("node"), shutil.which("curl"), shutil.which("openssl")
 AUTHORITY = Authority()
 SERVER = AUTHORITY.issue("localhost", "127.0.0.1")
 
@@ -168,4 +169,92 @@ async def test_who_does_not_trust_it_is_in_the_log(harness: Harness) -> None:
     await stage.daemon.expect(r"TLS: the handshake with 127\.0\.0\.1:\d+ failed: .+ \(1 since the start\)")
     process = harness.spawn([CURL, "-qsS", "--noproxy", "*", "--cacert", stage.trusted, url])
     assert await process.wait() == 0
+    assert await stage.daemon.stop() == 0
+
+
+REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def s_client(stage: Stage, *options: str) -> Process:
+    """OpenSSL's own client, to which lines can be written."""
+    assert OPENSSL is not None
+    where = ["-connect", f"localhost:{stage.daemon.port}", "-CAfile", stage.trusted]
+    return stage.harness.spawn([OPENSSL, "s_client", *where, *options])
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
+@pytest_twisted.ensureDeferred
+async def test_who_comes_back_is_known(harness: Harness) -> None:
+    """By its ticket, five times in a row."""
+    stage = await Stage.open(harness)
+    client = s_client(stage, "-tls1_2", "-reconnect")
+    await harness.eventually(lambda: sum(line.startswith("Reused, TLSv1.2") for line in client.lines.all) == 5)
+    client.process.closeStdin()
+    await client.wait()
+    assert sum(line.startswith("New, ") for line in client.lines.all) == 1
+    await stage.ends_well()
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
+@pytest_twisted.ensureDeferred
+async def test_nobody_negotiates_anew(harness: Harness) -> None:
+    """Which costs the server more than the client: it is refused, and the next one is none the wiser."""
+    stage = await Stage.open(harness)
+    client = s_client(stage, "-tls1_2")
+    await client.expect("Extended master secret")
+    client.process.writeToChild(0, b"R\n")
+    await client.expect("no renegotiation")
+    await client.wait()
+    client = s_client(stage, "-quiet", "-ign_eof", "-tls1_2")
+    client.process.writeToChild(0, REQUEST)
+    await client.expect("200 OK")
+    await stage.ends_well()
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
+@pytest_twisted.ensureDeferred
+async def test_other_keys_amid_a_connection(harness: Harness) -> None:
+    """TLS 1.3 has no new negotiation, but its client may want to have other keys on either side."""
+    stage = await Stage.open(harness)
+    client = s_client(stage, "-tls1_3")
+    await client.expect("Verify return code")
+    client.process.writeToChild(0, b"K\n")
+    await client.expect("KEYUPDATE")
+    client.process.writeToChild(0, REQUEST)
+    await client.expect("200 OK")
+    await stage.ends_well()
+
+
+@pytest_twisted.ensureDeferred
+async def test_plain_http_is_no_tls(harness: Harness) -> None:
+    """The log says what it was."""
+    stage = await Stage.open(harness)
+    raw = await harness.raw(stage.daemon)
+    raw.send(REQUEST)
+    assert await raw.until_closed() == b""
+    await stage.daemon.expect(r"TLS: the handshake with 127\.0\.0\.1:\d+ failed: http request")
+    assert await stage.daemon.stop() == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_renewal_amid_connections(harness: Harness) -> None:
+    """New ones are shown the new certificate; old ones get every trade."""
+    stage = await Stage.open(harness)
+    clients = LeanClients[LeanClient](harness, stage.daemon, AUTHORITY.client_options())
+    old = await clients.open(LeanClient(), "/ws/trade@A")
+    await harness.eventually(stage._is_wanted)
+    another = Authority()
+    another.issue("localhost").write(harness.directory)
+
+    async def is_noticed() -> bool:
+        """Whoever comes has the files looked at."""
+        await harness.hang_up(await harness.raw(stage.daemon))
+        return any("new connections get the renewed certificate" in line for line in stage.daemon.lines)
+
+    await harness.eventually(is_noticed)
+    newer = LeanClients[LeanClient](harness, stage.daemon, another.client_options())
+    new = await newer.open(LeanClient(), "/ws/trade@A")
+    sent = [trade("A", number, padding=number % 40 * 1000 * "x") for number in range(200)]
+    await stage.engine.publish("trade@A", *sent)
+    await harness.eventually(lambda: (old.texts, new.texts) == (sent, sent))
     assert await stage.daemon.stop() == 0

@@ -598,8 +598,10 @@ async def test_tls_and_the_proxy_protocol_are_the_workers(harness: Harness) -> N
     crew = Crew(harness, daemon, await AdminPort.of(daemon))
     await crew.until_all(2)
     for number in range(6):
-        raw = await harness.raw(daemon, authority.client_options())
-        raw.send(b"PROXY TCP4 203.0.113.%d 192.0.2.1 5000 443\r\n" % number + handshake())
+        raw = await harness.raw(daemon)
+        raw.send(b"PROXY TCP4 203.0.113.%d 192.0.2.1 5000 443\r\n" % number)
+        raw.transport.startTLS(authority.client_options())
+        raw.send(handshake())
         await raw.until(lambda data: b" 101 " in data)
     peers = [row["peer"] for row in await crew.ask("/clients.json")]
     assert sorted(peer.rpartition(":")[0] for peer in peers) == [f"203.0.113.{number}" for number in range(6)]

@@ -496,8 +496,8 @@ class TestToken:
     def test_a_renewal_in_time(self) -> None:
         """Is answered, and the new token's end is what counts; the old one is not heard of again."""
         server = Server(auth="required")
-        wire = with_token(server, 70)
-        pass_by(server, 20)
+        wire = with_token(server, 130)
+        pass_by(server, 80)
         (event,) = wire.messages
         assert event["e"] == "expiring"
         wire.receive(say({"method": "AUTH", "params": [server.token(600)], "id": 1}))
@@ -506,7 +506,7 @@ class TestToken:
         assert not wire.sent
         pass_by(server, 50)
         (event,) = wire.messages
-        assert event["expiresAt"] == int((NOW + 620) * 1000)
+        assert event["expiresAt"] == int((NOW + 680) * 1000)
         pass_by(server, 51)
         assert wire.closed_with == 4401
         assert len(server.clock.getDelayedCalls()) == 1  # for the answer to the close
@@ -514,14 +514,16 @@ class TestToken:
         server.assert_empty()
 
     def test_a_renewal_that_ends_soon(self) -> None:
-        """Is answered first; what there is to say of it comes after."""
+        """Is told of when half of it is over: who renews it then is not told again and again."""
         server = Server(auth="optional")
         wire = hearing(server.open())
         wire.receive(say({"method": "AUTH", "params": [server.token(30)], "id": 1}))
         assert wire.messages == [{"result": None, "id": 1}]
-        pass_by(server, 1)
+        pass_by(server, 14)
+        assert not wire.sent
+        pass_by(server, 2)
         assert [message["e"] for message in wire.messages] == ["expiring"]
-        pass_by(server, 30)
+        pass_by(server, 15)
         assert wire.closed_with == 4401
 
     def test_a_renewal_that_fails(self) -> None:
@@ -545,13 +547,15 @@ class TestToken:
         pass_by(server, 11)
         assert wire.closed_with == 4401
 
-    def test_who_begins_to_hear_events_in_the_last_minute_is_told_at_once(self) -> None:
-        """Behind the answer, and no more than once."""
+    def test_who_begins_to_hear_events_late_is_told_in_time(self) -> None:
+        """When half of what is left then is over, and no more than once."""
         server = Server(auth="required")
         wire = server.open("/ws", Authorization=f"Bearer {server.token(30)}")
-        pass_by(server, 2)
+        pass_by(server, 16)
         assert not wire.sent
         hearing(wire)
+        pass_by(server, 6)
+        assert not wire.sent
         pass_by(server, 2)
         assert [message["e"] for message in wire.messages] == ["expiring"]
         hearing(wire)
@@ -571,12 +575,12 @@ class TestToken:
     def test_the_notice_may_be_one_message_too_many(self) -> None:
         """A client that is too slow for it ends as any slow client, and no timer outlives it."""
         server = Server(auth="required", per_address=1)
-        wire = with_token(server, 70)
+        wire = with_token(server, 130)
         server.watch(wire)
         wire.socket.room = 0
         while CLIENT_QUEUE - wire.protocol.outbox.waiting_bytes > 60:
             server.source.publish("trade@A", trade())
-        pass_by(server, 11)
+        pass_by(server, 71)
         assert wire.protocol.localCloseCode == 4008
         pass_by(server, SECONDS_TO_CLOSE)
         wire.settle()

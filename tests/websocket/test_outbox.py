@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from itertools import accumulate
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import pytest
 import pytest_twisted  # type: ignore[import-untyped]
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from twisted.internet import reactor as global_reactor
@@ -23,26 +20,27 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrap
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.ssl import PrivateCertificate, optionsForClientTLS
 from twisted.internet.task import deferLater
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from marketfeed.boundaries import LONGEST_SEND, WOULD_BLOCK
 from marketfeed.hub.counts import Traffic
 from marketfeed.hub.groups import Group
 from marketfeed.model.kinds.kind import LossPolicy
+from marketfeed.runtime.listener import server_endpoint
 from marketfeed.websocket.outbox import Outbox
 from marketfeed.wire.dialects import Shape
 from marketfeed.wire.frames import text_frame
 from tests.books import Waiting, update
+from tests.certificates import Authority
 from tests.fakes import AT, FakeTransport, make_group, payloads
 from tests.guard import DEADLINE
 from tests.strategies import machine_test
 
 LIMIT = 200_000
 CHUNK = 65_536  # what the outbox hands to its transport at a time, a longer frame apart
-HELD = 5 * CHUNK  # what Twisted may hold for a connection: with TLS it gathers a chunk or two more to encrypt them
+HELD = 2 * CHUNK  # what Twisted may hold for a connection
 CLOSE = b"\x88\x02\x0f\xa8"
 TRADES = make_group("trade@A")
 
@@ -100,16 +98,10 @@ class Box:
 def test_the_owner_hears_when_a_backlog_begins_and_ends(tls: bool) -> None:
     """Once each, with the bytes that wait and with 0."""
     box = Box(tls=tls)
-    if tls:
-        box.outbox.pauseProducing()
-        box.outbox.write(frame(1))
-        box.outbox.write(frame(2))
-        box.outbox.resumeProducing()
-    else:
-        box.backlog(taken=5)
-        box.outbox.write(frame(1))
-        box.drain()
-    assert box.backlogs == [len(frame(1)) if tls else len(frame(0)) - 5, 0]
+    box.backlog(taken=5)
+    box.outbox.write(frame(1))
+    box.drain()
+    assert box.backlogs == [len(frame(0)) - (0 if tls else 5), 0]
 
 
 @pytest.mark.parametrize("taken", [0, 5])
@@ -291,8 +283,11 @@ def test_an_answer_of_http_waits_whatever_its_size(taken: int) -> None:
     broken.socket.script.append(BrokenPipeError())
     broken.outbox.write_plain(answer)
     assert (broken.transport.aborted, broken.transport.written) == (True, [])
+    encrypted.socket.script.append(taken)
     encrypted.outbox.write_plain(answer)
-    assert encrypted.transport.buffered == answer
+    assert encrypted.transport.buffered == (b"" if taken == 1000 else answer)
+    encrypted.drain()
+    assert bytes(encrypted.socket.received) == answer
 
 
 def test_a_client_is_behind_when_half_of_what_may_wait_does() -> None:
@@ -368,42 +363,62 @@ def test_a_transport_that_is_gone_closes_the_outbox() -> None:
     assert bytes(late.socket.received) == frame(0)[:5]
 
 
-def test_tls_is_never_direct_and_waits_when_the_transport_has_enough() -> None:
-    """Every frame goes through the transport until that pauses its producer; what waits goes when it resumes."""
+def test_a_record_of_tls_is_taken_whole_or_offered_again() -> None:
+    """What was offered goes first, byte for byte, whatever has come behind it."""
     box = Box(tls=True)
-    sent = frames(0, 5, 30_000)
-    box.socket.script.extend([0] * 3)
-    assert box.outbox.wait(TRADES, sent)
-    assert not box.outbox.direct
-    assert len(box.transport.buffered) == sum(map(len, sent[:3]))
-    assert box.outbox.waiting_bytes == sum(map(len, sent[3:]))
+    box.outbox.write(frame(1))
+    assert bytes(box.socket.received) == frame(1)
+    cut = box.backlog(taken=len(frame(0)) - 1)
+    assert (box.transport.under_way, box.transport.buffered) == (len(cut), cut)
+    box.socket.script.append(0)
+    assert box.outbox.wait(TRADES, frames(2, 3))
     box.drain()
-    assert bytes(box.socket.received) == b"".join(sent)
-    assert not box.outbox.direct
-    assert box.transport.producer is box.outbox
+    assert bytes(box.socket.received) == frame(1) + cut + b"".join(frames(2, 3))
+    assert box.outbox.direct
+    assert box.traffic.sent == len(box.socket.received)
 
 
-def test_a_pause_of_tls_in_which_nothing_came_is_no_backlog() -> None:
-    """The owner hears nothing of it."""
+def test_more_than_a_record_of_tls_goes_by_records() -> None:
+    """Those that the socket took are not offered again, and what does not fit in one more is not under way."""
     box = Box(tls=True)
-    box.outbox.pauseProducing()
-    box.outbox.resumeProducing()
-    assert box.backlogs == []
-
-
-def test_tls_resumes_in_the_midst_of_a_backlog_until_paused_again() -> None:
-    """A resumed producer writes until the transport says that it is enough, and keeps the rest."""
-    box = Box(tls=True, limit=10 * LIMIT)
-    sent = frames(0, 12, 30_000)
-    box.outbox.wait(TRADES, sent)
-    waiting = [box.outbox.waiting_bytes]
-    while waiting[-1]:
-        box.transport.turn()
-        waiting.append(box.outbox.waiting_bytes)
-    assert waiting == sorted(waiting, reverse=True)
-    assert len(set(waiting)) > 3
+    data = frame(0, 3 * LONGEST_SEND)
+    box.socket.script.extend([LONGEST_SEND, 100])
+    assert box.outbox.send_long(data) == LONGEST_SEND
+    assert box.outbox.stalled(data, LONGEST_SEND)
+    assert (box.transport.under_way, box.transport.buffered) == (LONGEST_SEND, data[LONGEST_SEND:])
     box.drain()
-    assert bytes(box.socket.received) == b"".join(sent)
+    assert bytes(box.socket.received) == data
+    box.socket.script.append(0)
+    box.outbox.write(data)
+    assert box.outbox.waiting_bytes == len(data)
+    box.drain()
+    assert bytes(box.socket.received) == data + data
+    box.outbox.write(data)
+    assert (box.outbox.direct, bytes(box.socket.received)) == (True, data + data + data)
+
+
+def test_of_more_than_may_wait_tls_keeps_the_frames_that_a_record_is_under_way_of() -> None:
+    """They have to be offered again; what is behind them is dropped."""
+    box = Box(tls=True, limit=30_000)
+    data = b"".join(frames(0, 30, 2_000))
+    box.socket.script.extend([LONGEST_SEND, 0])
+    assert box.outbox.send_long(data) == LONGEST_SEND
+    assert not box.outbox.stalled(data, LONGEST_SEND)
+    kept = b"".join(frames(0, 17, 2_000))
+    assert len(kept) - 2_010 < 2 * LONGEST_SEND <= len(kept)
+    assert box.transport.buffered == kept[LONGEST_SEND:]
+    box.outbox.discard()
+    box.outbox.write(CLOSE)
+    box.drain()
+    assert bytes(box.socket.received) == kept + CLOSE
+
+
+def test_nothing_is_no_record_of_tls() -> None:
+    """A peer would get an empty one."""
+    box = Box(tls=True)
+    box.outbox.write_plain(b"")
+    box.outbox.write(b"")
+    assert (box.socket.received, box.outbox.direct) == (b"", True)
 
 
 # Thinning out.
@@ -490,13 +505,16 @@ def test_progress_of_a_large_batch_is_seen_before_all_of_it_is_sent() -> None:
 
 
 def test_progress_of_a_tls_client() -> None:
-    """What its transport has sent, and that it asks for more."""
+    """By records."""
     box = Box(tls=True)
-    box.socket.script.extend([0, 1000])
-    box.outbox.wait(TRADES, frames(0, 5, 30_000))
+    box.socket.script.append(0)
+    box.outbox.write(frame(0, 3 * LONGEST_SEND))
     assert not box.outbox.take_progress()
-    box.transport.turn()
-    assert not box.outbox.take_progress()
+    for takes in (1000, 0):
+        box.socket.script.append(takes)
+        box.transport.turn()
+        assert not box.outbox.take_progress()
+    box.socket.script.extend([LONGEST_SEND - 1000, 0])
     box.transport.turn()
     assert box.outbox.take_progress()
     box.drain()
@@ -538,11 +556,6 @@ class OutboxMachine(RuleBasedStateMachine):
     def open(self) -> bool:
         return not (self.closing or self.finished or self.gone)
 
-    @property
-    def passes(self) -> bool:
-        """What is written now goes to the transport at once."""
-        return self.outbox.direct or (self.tls and not self.behind and not self.transport.producerPaused)
-
     sizes = st.sampled_from([0, 5, 118, 1000, 1000, 20_000, 70_000])
     names = st.sampled_from(("trade@A", "trade@A", "trade@B", "ticker@A", "ticker@A", "depth@A", "depth@A", "depth@B"))
     shares = st.tuples(
@@ -569,7 +582,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def _chunk(self) -> int:
         """What the transport has and has not sent: it counts until the transport, which has one at a time, has."""
-        return self.transport.written[-1] if self.transport.buffered and not self.tls else 0
+        return self.transport.written[-1] if self.transport.buffered else 0
 
     # What the hub and the protocol do.
 
@@ -578,7 +591,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def write(self, size: int, is_event: bool) -> None:
         reply = self._new(size)
         is_dead = self.finished or self.gone
-        fits = is_dead or self.passes or self.outbox.waiting_bytes + len(reply) <= LIMIT
+        fits = is_dead or self.outbox.direct or self.outbox.waiting_bytes + len(reply) <= LIMIT
         if fits and not is_dead:
             self.behind.put(reply, is_event=is_event)
         if is_event:
@@ -604,8 +617,8 @@ class OutboxMachine(RuleBasedStateMachine):
         before = len(self.transport.socket.received)
         data = b"".join(batch)
         try:
-            sent = self.outbox.send(data)
-        except BlockingIOError:
+            sent = self.outbox.send_long(data) if len(data) > LONGEST_SEND else self.outbox.send(data)
+        except WOULD_BLOCK:
             sent = 0
         except OSError:
             for each in batch:
@@ -615,10 +628,11 @@ class OutboxMachine(RuleBasedStateMachine):
         assert sent == len(self.transport.socket.received) - before
         ends = list(accumulate(map(len, batch)))
         left = len(data) - sent
-        is_single = len(ends) == 1 or sent >= ends[-2]
+        begun = sent + (min(left, LONGEST_SEND) if self.tls else 0)  # a record is offered again as it was
+        is_single = len(ends) == 1 or max(begun, sent + 1) > ends[-2]
         fits = left <= LIMIT or is_single
         for each, end in zip(batch, ends, strict=True):
-            if fits or end - len(each) < sent:
+            if fits or end - len(each) < begun:
                 self.behind.put(each)
         if left and not self.outbox.stalled(data, sent):
             assert not fits
@@ -630,17 +644,7 @@ class OutboxMachine(RuleBasedStateMachine):
         if self.finished or self.gone:
             assert self.outbox.wait(group, [group.framed(data, AT) for data in share])
             return True
-        if self.tls:  # where some may pass before others wait
-            return all(self._wait_together(group, [data]) for data in share)
-        return self._wait_together(group, share)
-
-    def _wait_together(self, group: Group, share: list[bytes]) -> bool:
         frames = [group.framed(data, AT) for data in share]
-        if self.passes:
-            self.behind.put(frames[0])
-            assert self.outbox.wait(group, frames)
-            self._take_note()
-            return True
         before = self.outbox.waiting_bytes
         if self.outbox.wait(group, frames):
             for data in share:
@@ -743,7 +747,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def _check_direct(self) -> None:
         nothing_waits = not self.behind and not self.transport.buffered
-        assert self.outbox.direct == (nothing_waits and not self.tls)
+        assert self.outbox.direct == nothing_waits
         if self.outbox.direct:
             assert self.transport.producer is None
 
@@ -759,18 +763,13 @@ class OutboxMachine(RuleBasedStateMachine):
         if self.finished:
             assert self.transport.lost is not None
         else:
-            assert self.outbox.direct != self.tls
+            assert self.outbox.direct
 
 
 class TLSOutboxMachine(OutboxMachine):
-    """The same for a connection that is never direct, whose transport pauses and resumes the outbox."""
+    """The same by records, each of which is offered until it is taken."""
 
     tls = True
-
-    @invariant()
-    def the_transport_is_not_flooded(self) -> None:
-        if not self.finished:
-            assert len(self.transport.buffered) <= self.transport.bufferSize + max(self.transport.written, default=0)
 
 
 @pytest.mark.parametrize("machine", [OutboxMachine, TLSOutboxMachine])
@@ -826,7 +825,6 @@ class Server(Protocol):
     def held(self) -> int:
         """Bytes that Twisted holds for the socket."""
         tcp = cast(Any, self.transport)
-        tcp = getattr(tcp, "transport", tcp)  # the one below TLS
         return len(tcp.dataBuffer) - int(tcp.offset) + int(tcp._tempDataLen)
 
 
@@ -869,31 +867,20 @@ class Peer(Protocol):
         self.lost.callback(None)
 
 
-def self_signed() -> PrivateCertificate:
-    """A certificate for localhost that vouches for itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    pem = builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return cast(PrivateCertificate, PrivateCertificate.loadPEM(pem + secret))
-
-
 @asynccontextmanager
 async def connected(*, tls: bool, early: list[bytes]) -> AsyncIterator[tuple[Server, Peer]]:
     """A server and its peer over a loopback connection; at the end both are closed and gone."""
     reactor = cast(Any, global_reactor)
     server, peer = Server(early), Peer(tls=tls)
-    serving: Any = Factory.forProtocol(lambda: server)
-    certificate = self_signed()
-    if tls:
-        serving = TLSMemoryBIOFactory(certificate.options(), False, serving)
-    port = reactor.listenTCP(0, serving, interface="127.0.0.1")
+    authority = Authority()
+    with TemporaryDirectory() as directory:
+        certificate, key = authority.issue("localhost").write(Path(directory))
+        of_tls = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+        listening = server_endpoint(reactor, of_tls if tls else "tcp:0:interface=127.0.0.1")
+    port: Any = await listening.listen(Factory.forProtocol(lambda: server))
     endpoint: Any = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port, timeout=DEADLINE)
     if tls:
-        endpoint = wrapClientTLS(optionsForClientTLS("localhost", trustRoot=certificate), endpoint)
+        endpoint = wrapClientTLS(authority.client_options(), endpoint)
     await connectProtocol(endpoint, peer)
     await server.made
     await peer.ready
@@ -939,7 +926,7 @@ async def test_a_peer_that_reads_late_gets_everything_in_order(tls: bool) -> Non
         await in_time(peer.read(sum(map(len, sent))))
         assert peer.received == b"".join(sent)
         assert server.outbox.waiting_bytes == 0
-        assert server.outbox.direct != tls
+        assert server.outbox.direct
         server.outbox.write(last := frame(len(sent)))
         peer.enough = Deferred()
         await in_time(peer.read(len(peer.received) + len(last)))

@@ -367,7 +367,7 @@ class QualityMachine(RuleBasedStateMachine):
 
 
 class TLSQualityMachine(QualityMachine):
-    """The same where the transport says when it has enough."""
+    """The same by records of TLS."""
 
     tls = True
 

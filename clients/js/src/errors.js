@@ -36,7 +36,7 @@ export class FeedError extends Error {
 }
 
 /** The close codes behind which connecting again cannot help: a fault of this client, or of what it was told to ask. */
-const FINAL = new Set([1002, 1003, 1007, 1009]);
+const FINAL = [1002, 1003, 1007, 1009];
 const UNAUTHORIZED = 4401;
 const TOO_MANY_REQUESTS = 4029;
 const CALM = 5;
@@ -47,12 +47,14 @@ const CALM = 5;
  * @param {number} code
  * @param {string} reason
  * @param {boolean} canRenew Whether there is a function that may give another token.
- * @param {unknown} [cause]
+ * @param {unknown} cause
+ * @param {string} unreached The address, if the connection has never been open: browsers do not say why.
  */
-export function closedWith(code, reason, canRenew, cause) {
-  const final = FINAL.has(code) || (code === UNAUTHORIZED && !canRenew);
-  const why = reason || (cause instanceof Error ? cause.message : '');
-  return new FeedError('closed', `the connection was closed with ${code}${why && `: ${why}`}`, { final, code, cause });
+export function closedWith(code, reason, canRenew, cause, unreached) {
+  const final = FINAL.includes(code) || (code === UNAUTHORIZED && !canRenew);
+  const what = unreached ? `no connection to ${unreached}` : `the connection was closed with ${code}`;
+  const why = reason || /** @type {any} */ (cause)?.message || (unreached && 'out of reach, or refused (address, origin, token)');
+  return new FeedError('closed', `${what}${why && `: ${why}`}`, { final, code, cause });
 }
 
 /**

@@ -2,7 +2,8 @@
 //
 // 1. One attempt or connection at a time; whatever an earlier one has yet to say is not listened to.
 // 2. One timer: while connecting the time-out, while open the next look for signs of life, while waiting the next attempt.
-// 3. A function of the application that throws is told as an error, and is in nobody's way.
+// 3. A function of the application that throws is told as an error, and is in nobody's way. Such an error and a final
+//    one are said on the console if nobody listens to errors.
 // 4. `closed` is final: no timer, no listener and no socket is left, and nobody is called any more.
 
 import { Backoff } from './backoff.js';
@@ -40,8 +41,7 @@ export const EVENTS = /** @type {const} */ ([
 ]);
 
 const MOST_REWOUND = 1000;
-const MOST_IN_BATCH = 10_000;
-const MOST_IN_QUEUE = 10_000;
+const MOST_WAITING = 10_000; // publications, for a batch or a loop
 const LARGEST_QUEUE = 2 ** 24;
 const GRACE = 100; // for what has come already and waits behind a timer that was late
 const UNREAD = 1000;
@@ -96,7 +96,7 @@ export class MarketFeed {
     const environment = { ...surroundings(), ...options.environment };
     environment.WebSocket = options.WebSocket ?? environment.WebSocket;
     if (typeof environment.WebSocket !== 'function') {
-      throw new TypeError('WebSocket: there is none here, as in Node before 22; expected one as an option');
+      throw new TypeError('WebSocket: none here; expected one as an option');
     }
     this.#environment = environment;
     this.#affinity = options.affinity ?? environment.random().toString(36).slice(2);
@@ -118,9 +118,7 @@ export class MarketFeed {
         this.#pause = environment.setTimeout(() => this.#session.resume(), pause);
       },
       fail: (error) => this.#ended(error),
-      shutdown: (hint) => {
-        this.#hint = hint;
-      },
+      shutdown: (hint) => (this.#hint = hint),
       expiring: () => this.#renewToken(),
     });
     this.#unwatch = environment.watch(() => this.#wake());
@@ -159,7 +157,7 @@ export class MarketFeed {
       this.#listeners.set(name, [...(this.#listeners.get(name) ?? []), entry]);
       return () => {
         entry.isActive = false;
-        this.#listeners.set(name, without(this.#listeners.get(name) ?? [], entry));
+        this.#listeners.set(name, without(this.#listeners.get(name), entry));
       };
     }
     const subscription = this.#session.want(name, rewind);
@@ -196,7 +194,7 @@ export class MarketFeed {
     /** @param {DataOf<S>} data */
     const take = (data) => {
       if (batch.push(data) === 1) this.frames.add(flush);
-      else if (batch.length === MOST_IN_BATCH) {
+      else if (batch.length === MOST_WAITING) {
         this.frames.drop(flush);
         flush();
       }
@@ -219,7 +217,7 @@ export class MarketFeed {
    *   The oldest are dropped first, which is the event `overflow`; `dropped` says how many were.
    * @returns {Queue<DataOf<S>>}
    */
-  stream(stream, { rewind, limit = MOST_IN_QUEUE } = {}) {
+  stream(stream, { rewind, limit = MOST_WAITING } = {}) {
     let stop = () => {};
     /** @type {Queue<DataOf<S>>} */
     const queue = new Queue(whole('limit', limit, LARGEST_QUEUE), {
@@ -289,15 +287,17 @@ export class MarketFeed {
   async #connect() {
     const attempt = (this.#attempts += 1);
     const { connectTimeout } = this.#times;
-    this.#after(connectTimeout, () => this.#ended(new FeedError('timeout', `not connected within ${connectTimeout} ms`)));
+    this.#after(connectTimeout, () => this.#ended(new FeedError('timeout', `no connection within ${connectTimeout} ms`)));
     /** @type {'url' | 'token'} */
     let asked = 'url';
     let given = this.#url;
     /** @type {Socket} */
     let socket;
+    let unreached = '';
     try {
       const url = address(typeof given === 'function' ? await given() : given, this.#affinity);
       if (attempt !== this.#attempts) return;
+      [unreached] = url.split('?'); // what is behind it may be a secret
       asked = 'token';
       given = /** @type {any} */ (this.#token);
       const token = typeof this.#token === 'function' ? await this.#token() : this.#token;
@@ -316,6 +316,7 @@ export class MarketFeed {
     /** @type {unknown} */
     let cause;
     socket.onopen = () => {
+      unreached = '';
       this.#heard();
       this.#session.opened();
     };
@@ -327,7 +328,7 @@ export class MarketFeed {
       cause = error;
     };
     socket.onclose = ({ code, reason }) => {
-      this.#ended(closedWith(code, reason, typeof this.#token === 'function', cause));
+      this.#ended(closedWith(code, reason, typeof this.#token === 'function', cause, unreached));
     };
   }
 
@@ -352,8 +353,7 @@ export class MarketFeed {
     const unanswered = now - (this.#session.waitingSince ?? now);
     let pause = GRACE;
     if (unanswered > 2 * (pingInterval + pingTimeout)) {
-      this.#ended(new FeedError('dead', `a request was not answered within ${unanswered} ms`));
-      return;
+      return this.#ended(new FeedError('dead', `no answer within ${unanswered} ms`));
     }
     const isHeard = this.#isHeard;
     this.#isHeard = false;
@@ -365,10 +365,7 @@ export class MarketFeed {
       this.#session.ping();
       pause = pingTimeout;
     } else if (this.#signs === 1) this.#signs = 2;
-    else {
-      this.#ended(new FeedError('dead', `no sign of life within ${pingTimeout} ms`));
-      return;
-    }
+    else return this.#ended(new FeedError('dead', `no sign of life within ${pingTimeout} ms`));
     this.#after(pause, () => this.#look());
   }
 
@@ -391,10 +388,7 @@ export class MarketFeed {
     if (this.#state === 'closed') return;
     const lasted = this.#state === 'open' ? this.#environment.now() - this.#openedAt : 0;
     this.#let();
-    if (error.final) {
-      this.#finish(error);
-      return;
-    }
+    if (error.final) return this.#finish(error);
     this.#backoff.failed(lasted, weightOf(error));
     const delay = this.#backoff.pause(this.#hint);
     const hinted = (this.#isHinted = this.#hint !== undefined);
@@ -496,7 +490,8 @@ export class MarketFeed {
    */
   #emit(name, event) {
     const entries = this.#listeners.get(name);
-    if (entries) for (const entry of entries) this.call(entry, event);
+    if (entries?.length) for (const entry of entries) this.call(entry, event);
+    else if (/** @type {any} */ (event).final) console.error(event);
   }
 
   /**
@@ -532,9 +527,9 @@ export class MarketFeed {
 }
 
 /**
- * @param {readonly Entry[]} entries
+ * @param {readonly Entry[] | undefined} entries
  * @param {Entry} entry
  */
-function without(entries, entry) {
+function without(entries = [], entry) {
   return entries.filter((each) => each !== entry);
 }

@@ -36,10 +36,7 @@ export class Queue {
   push(item) {
     if (this.#isOver) return;
     const waiting = this.#waiting.shift();
-    if (waiting) {
-      waiting.resolve({ value: item, done: false });
-      return;
-    }
+    if (waiting) return waiting.resolve({ value: item, done: false });
     if (this.#items.push(item) <= this.#limit) return;
     this.#items.shift();
     this.dropped += 1;

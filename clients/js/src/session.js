@@ -251,7 +251,7 @@ export class Session {
       if (subscription) this.#take(subscription, message);
       else if (message.stream.startsWith('!')) this.#control(message.data);
     } catch (cause) {
-      this.#port.fail(new FeedError('protocol', 'the server sent what is no message of the path /', { cause }));
+      this.#port.fail(new FeedError('protocol', 'no message of marketfeed: expected the path /, not /ws or /stream', { cause }));
     }
   }
 
@@ -391,13 +391,9 @@ export class Session {
 
   /** Ask for a stream that the server has for us, anew. @param {Subscription} subscription */
   #ask(subscription) {
-    this.#end(subscription);
-    this.#renew(subscription);
-  }
-
-  /** @param {Subscription} subscription */
-  #end({ status, stream }) {
+    const { status, stream } = subscription;
     if (this.#isOpen && (status === ASKED || status === LIVE)) this.#leave.add(stream);
+    this.#renew(subscription);
   }
 
   /** @param {Subscription} subscription */

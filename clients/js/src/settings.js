@@ -54,11 +54,11 @@ export function address(given, affinity) {
   let url;
   try {
     url = new URL(/** @type {string} */ (given), globalThis.location?.href);
+    url.protocol = url.protocol.replace('http', 'ws');
+    if (!/^wss?:$/.test(url.protocol)) throw 0;
   } catch {
-    throw new TypeError(`url: expected an address as wss://feed.example.com/, not ${given}`);
+    throw new TypeError(`url: expected ws://, wss://, http:// or https:// and a host, not ${given}`);
   }
-  url.protocol = url.protocol.replace('http', 'ws');
-  if (!/^wss?:$/.test(url.protocol)) throw new TypeError(`url: expected ws: or wss:, not ${url.protocol}`);
   url.hash = '';
   if (!url.searchParams.has('affinity')) url.searchParams.set('affinity', affinity);
   return url.href;

@@ -26,12 +26,13 @@ afterEach(() => {
 describe('what is said to the constructor', () => {
   test('bad words are refused with what would be good ones', () => {
     const cases = [
-      ['nonsense', {}, /url: expected an address as wss:/],
-      ['ftp://feed.example/', {}, /url: expected ws: or wss:, not ftp:/],
+      ['nonsense', {}, /url: expected ws:.* and a host, not nonsense/],
+      ['ftp://feed.example/', {}, /url: expected ws:\/\/, wss:\/\/, http:\/\/ or https:\/\/ and a host, not ftp:/],
+      ['localhost:8080', {}, /url: expected ws:.*, not localhost:8080/],
       ['ws://feed.example/', { pingInterval: 0 }, /pingInterval: expected a whole number from 1 to/],
       ['ws://feed.example/', { backoffMost: 1.5 }, /backoffMost: expected a whole number/],
       ['ws://feed.example/', { tokens: 'x' }, /tokens: expected one of token, WebSocket/],
-      ['ws://feed.example/', { WebSocket: 'ws' }, /WebSocket: there is none here/],
+      ['ws://feed.example/', { WebSocket: 'ws' }, /WebSocket: none here; expected one as an option/],
     ];
     for (const [url, options, message] of cases) {
       assert.throws(() => open(options, url), { name: 'TypeError', message }, `${url} ${Object.keys(options)}`);
@@ -184,6 +185,29 @@ describe('a connection', () => {
     assert.deepEqual(said.mock.calls.map((call) => call.arguments[0].message), ['first', 'second', 'first']);
   });
 
+  test('a final error that nobody listens to is said on the console, and no other', async (t) => {
+    const said = t.mock.method(console, 'error', () => {});
+    open();
+    feed.on('trades@TATA_INR', () => {});
+    const refused = async () => {
+      await settled();
+      world.socket.open();
+      world.socket.refuse(world.socket.asked('SUBSCRIBE')[0].id, 2, 'the kind is none of trade, depth');
+    };
+    await refused();
+    const texts = () => said.mock.calls.map(({ arguments: [error] }) => [error.kind, error.stream, error.message]);
+    assert.deepEqual(texts(), [['refused', 'trades@TATA_INR', 'the kind is none of trade, depth']]);
+    world.socket.drop(1011); // which is tried again
+    const stop = feed.on('error', () => {});
+    feed.on('orders@TATA_INR', () => {});
+    await world.pass(world.next);
+    await refused();
+    assert.equal(said.mock.callCount(), 1);
+    stop();
+    world.socket.drop(1002, 'why');
+    assert.deepEqual(texts().slice(1), [['closed', undefined, 'the connection was closed with 1002: why']]);
+  });
+
   test('a handler may end itself, its neighbour, and the feed', async () => {
     open();
     const heard = [];
@@ -315,6 +339,26 @@ describe('reconnecting', () => {
     world.wake(); // an attempt is under way already
     await settled();
     assert.equal(world.sockets.length, 2);
+  });
+
+  test('one that was never open is told with its address, and with the reason where there is one', async () => {
+    const texts = [];
+    open({}, 'ws://feed.example/path?key=secret');
+    feed.on('error', ({ kind, code, message }) => texts.push([kind, code, message]));
+    await settled();
+    world.socket.drop();
+    await world.pass(world.next);
+    await settled();
+    world.socket.onerror({ error: new Error('connect ECONNREFUSED 127.0.0.1:8080') });
+    world.socket.drop();
+    await world.pass(world.next);
+    await world.connect();
+    world.socket.drop();
+    assert.deepEqual(texts, [
+      ['closed', 1006, 'no connection to ws://feed.example/path: out of reach, or refused (address, origin, token)'],
+      ['closed', 1006, 'no connection to ws://feed.example/path: connect ECONNREFUSED 127.0.0.1:8080'],
+      ['closed', 1006, 'the connection was closed with 1006'],
+    ]);
   });
 
   test('close codes are final, or not', async () => {

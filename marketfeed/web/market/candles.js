@@ -1,4 +1,5 @@
-// The candles of one market and interval: what was, from REST, and what becomes of the last one, from the stream.
+// The candles of one market and interval: what was, from REST, and what becomes of the last one, from the stream. What
+// the stream says while a question is under way is newer than its answer.
 
 import { feed, past, rest } from './data.js';
 
@@ -21,6 +22,8 @@ export class Candles {
   #isOpen = true;
   #isAsking = false;
   #isWhole = false;
+  #asking = 0; // how many questions for all that was are under way
+  #since = new Map(); // what the stream has said meanwhile, by time
 
   constructor(market, interval, changed) {
     [this.#market, this.#interval, this.#changed] = [market, interval, changed];
@@ -32,8 +35,11 @@ export class Candles {
   }
 
   /** Ask for all that was, also anew: what was missed while there was no connection is in the answer. */
-  load() {
-    past(this.#market, this.#interval, FIRST, (found) => this.#fill(found.map(numbered)), () => this.#isOpen);
+  async load() {
+    this.#asking += 1;
+    await past(this.#market, this.#interval, FIRST, (found) => this.#fill(found.map(numbered)), () => this.#isOpen);
+    this.#asking -= 1;
+    if (!this.#asking) this.#since.clear();
   }
 
   /** Ask for what was before the first one. */
@@ -67,10 +73,16 @@ export class Candles {
     const [first, last] = [fresh[0]?.t ?? Infinity, fresh.at(-1)?.t ?? -Infinity];
     this.all = [...this.all.filter(({ t }) => t < first), ...fresh, ...this.all.filter(({ t }) => t > last)];
     this.isLoaded = true;
+    for (const candle of this.#since.values()) this.#put(candle);
     this.#changed(0);
   }
 
   #take(candle) {
+    if (this.#asking) this.#since.set(candle.t, candle);
+    this.#put(candle);
+  }
+
+  #put(candle) {
     let at = this.all.length - 1;
     while (at >= 0 && this.all[at].t > candle.t) at -= 1;
     if (this.all[at]?.t === candle.t) this.all[at] = candle;

@@ -11,7 +11,11 @@ const START = (host) => `${IMPORT}\n${FEED(host)}`;
 
 /** By panel: the code for a market of a daemon. */
 export const SNIPPETS = {
-  markets: (market, host) => `${START(host)}
+  markets: (market, host) => `// Without a build step, the page says where the client is:
+// <script type="importmap">{ "imports": {
+//   "marketfeed": "/clients/js/src/index.js",
+//   "marketfeed/rest": "/clients/js/src/rest.js" } }</script>
+${START(host)}
 // The last 24 hours of every market, once a second
 feed.on('!miniTicker@arr', (days) => {
   for (const { s, o, c } of days) {
@@ -21,11 +25,26 @@ feed.on('!miniTicker@arr', (days) => {
   chart: (market, host) => `${IMPORT}import { MarketRest } from 'marketfeed/rest';
 
 ${FEED(host)}const rest = new MarketRest('${host}');
+const stream = 'kline_1m@${market}';
+const candles = new Map(); // by the time of opening
+const since = new Set(); // what came since the question
 
-// What was, and then what is
-const candles = await rest.klines('${market}', '1m', { limit: 500 });
-feed.on('kline_1m@${market}', ({ k }) => {
-  console.log(k.t, k.o, k.h, k.l, k.c, k.v, k.x ? 'closed' : 'open');
+// Listen first: the stream is newer than the answer
+feed.on(stream, ({ k }) => {
+  since.add(k.t);
+  candles.set(k.t, [k.o, k.h, k.l, k.c]);
+  console.log(candles.size, k.c);
+});
+const load = async () => {
+  since.clear();
+  const past = await rest.klines('${market}', '1m', { limit: 500 });
+  for (const { openTime, open, high, low, close } of past) {
+    if (!since.has(openTime)) candles.set(openTime, [open, high, low, close]);
+  }
+};
+feed.on('state', ({ state }) => state === 'open' && load());
+feed.on('gap', ({ streams, to }) => {
+  if (to !== null && streams.includes(stream)) load();
 });`,
   ladder: (market, host) => `${START(host)}
 // Twenty levels a side, ten times a second at most
@@ -35,7 +54,7 @@ feed.batch('depth20@${market}@100ms', (books) => {
 });`,
   tape: (market, host) => `${START(host)}
 // The last 60 trades, then each as it happens:
-// once for each picture that the browser draws
+// once per animation frame
 feed.batch('trade@${market}', (trades) => {
   for (const { p, q, m } of trades) {
     console.log(m ? 'sold' : 'bought', q, 'at', p);

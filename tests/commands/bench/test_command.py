@@ -97,7 +97,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("arguments", "told"),
         [
-            (["http://x", "--streams", "trade@A"], "'http://x' cannot be used; expected ws://"),
+            (["ftp://x", "--streams", "trade@A"], "'ftp://x' cannot be used; expected ws://"),
             ([URL], "--streams: expected names such as trade@TATA_INR"),
             ([URL, "--streams", "a@b,,c@d"], "--streams: a name is empty"),
             ([URL, *REDIS, "--streams", "ticker@A"], "--streams: 'ticker@A' cannot be published; expected trade@ or"),

@@ -126,7 +126,7 @@ def test_stderr_that_is_gone() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["http://localhost\x1b"], "ws://host[:port]"),
+        (["ftp://localhost\x1b"], "ws://host[:port]"),
         (["ws://h", "--token=secret\r\nX: y"], "--token: expected a signed token, as `marketfeed token` prints it\n"),
     ],
 )

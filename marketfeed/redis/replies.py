@@ -1,0 +1,49 @@
+"""What one read of a link of subscriptions has brought, told one by one in the order in which it came.
+
+A publication never becomes anything but calls: this is the hot path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+
+__all__ = ["Channels", "tell"]
+
+
+def tell(
+    replies: hiredis.Reader, published: Callable[[bytes | None, bytes, bytes], None], heard: Callable[[Any], None]
+) -> None:
+    """Call `published` with the pattern, the channel and the payload of each publication, and `heard` with all else.
+
+    Raises hiredis' ProtocolError.
+    """
+    gets = replies.gets
+    while (reply := gets()) is not False:
+        if type(reply) is list:
+            told = reply[0]
+            if told == b"message" or told == b"smessage":
+                published(None, reply[1], reply[2])
+                continue
+            if told == b"pmessage":
+                published(reply[1], reply[2], reply[3])
+                continue
+        heard(reply)
+
+
+class Channels:
+    """Calls `publish` with what comes on a channel. `streams`: the streams that are wanted, by their channels."""
+
+    __slots__ = ("_publish", "_streams")
+
+    def __init__(self, streams: dict[bytes, str], publish: Callable[[str, bytes], None]) -> None:
+        self._streams = streams
+        self._publish = publish
+
+    def received(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
+        """One publication, as `SubscriberLink.messageReceived` has it."""
+        stream = self._streams.get(channel)
+        if stream is not None:
+            self._publish(stream, message)
