@@ -289,7 +289,7 @@ async def a_restart_loses_nothing(harness: Harness, machine: Machine, script: st
     """The program of the Python client's page, which listens meanwhile, is told so, and all ends by itself."""
     redis, door = harness.directory / "tried.redis", Forwarder(harness, str(harness.directory / "tried"))
     for shown, here in (
-        ("redis-server --port 6390", f"{find_server()} --port 0 --unixsocket {redis}"),
+        ("redis-server --port 6390", f"{find_server()} --port '0' --unixsocket {redis}"),
         ("redis://localhost:6390", f"unix://{redis}"),
         ("--port 8080", f"--port unix:{door.path}"),
     ):
