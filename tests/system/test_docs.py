@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -286,12 +288,16 @@ async def a_market_is_simulated(
 
 
 async def a_restart_loses_nothing(harness: Harness, machine: Machine, script: str) -> None:
-    """The program of the Python client's page, which listens meanwhile, is told so, and all ends by itself."""
+    """The program of the Python client's page, which listens meanwhile, is told so, and all ends by itself. Here the
+    daemon is ended when it has been seen to serve, and not by the clock.
+    """
     redis, door = harness.directory / "tried.redis", Forwarder(harness, str(harness.directory / "tried"))
+    pid = harness.directory / "tried.pid"
     for shown, here in (
         ("redis-server --port 6390", f"{find_server()} --port '0' --unixsocket {redis}"),
         ("redis://localhost:6390", f"unix://{redis}"),
         ("--port 8080", f"--port unix:{door.path}"),
+        ("timeout 20 twistd -n --pidfile= ", f"twistd -n --pidfile={pid} "),
     ):
         assert shown in script
         script = script.replace(shown, here)
@@ -301,8 +307,9 @@ async def a_restart_loses_nothing(harness: Harness, machine: Machine, script: st
     program.write_text(code.replace("localhost:8080", f"127.0.0.1:{door.port}"), encoding="utf-8")
     process = machine.run(script, {})
     listener = harness.spawn([sys.executable, "-u", str(program)])
-    await listener.expect(r"^trade \d+")
-    await listener.expect(r"^nothing is missing: \d+ came late")
+    for served in (r"^trade \d+", r"^nothing is missing: \d+ came late"):
+        await listener.expect(served)
+        os.kill(int(pid.read_text()), signal.SIGTERM)
     listener.signal("KILL")
     await listener.wait()
     assert await process.wait() == 0, process.lines.all
