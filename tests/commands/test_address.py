@@ -60,7 +60,7 @@ def test_good_urls(url: str, address: ServerAddress) -> None:
 )
 def test_bad_urls(url: str) -> None:
     """Anything else is refused in one printable line, which says what would be accepted, and holds no password."""
-    with pytest.raises(BadSetting, match=r"ws://localhost:8080$") as caught:
+    with pytest.raises(BadSetting, match=r"ws://localhost:8080; http and https stand for them$") as caught:
         parse_url(url)
     assert str(caught.value).isprintable()
     assert "secret" not in str(caught.value)
