@@ -358,7 +358,8 @@ class TestBuild:
         _, warning, banner, *hint = logged.events
         assert warning["note"] == "careful"
         assert banner["redis"] == redis
-        parts = ", ".join(rf"{name} \d+\.\d+\S*" for name in ("marketfeed", "Python", "Twisted", "Autobahn", "OpenSSL"))
+        others = ", ".join(rf"{name} \d+\.\d+\S*" for name in ("Python", "Twisted", "Autobahn", "OpenSSL"))
+        parts = rf"marketfeed \d+\.\d+\S* \((?:not )?compiled\), {others}"
         assert re.match(parts + ": ", formatEvent(banner))
         assert banner["python"] == platform.python_version()
         assert "secret" not in repr(logged.events)
