@@ -85,7 +85,7 @@ wheel: env-dev ## the package, in dist/, compiled; MARKETFEED_COMPILED=no for on
 	@env/bin/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 # Of a copy, for a compiled module beside its source would hide what is edited.
-compiled: ## the tests, with what is compiled in a wheel compiled; ARGS="tests/hub" for some of them
+compiled: env-dev ## the tests, with what is compiled in a wheel compiled; ARGS="tests/hub" for some of them
 	@MARKETFEED_COMPILED=yes $(MAKE) --no-print-directory wheel
 	@rm -rf build/compiled && mkdir -p build/compiled
 	@git ls-files --cached --others --exclude-standard -z | tar -c --null -T - | tar -x -C build/compiled

@@ -14,7 +14,21 @@ import pytest
 from tests.docs_runner import ROOT
 
 STARTED = "started: -n --pidfile= marketfeed --demo --port tcp:8080:interface=127.0.0.1"
-GOALS = ("run", "dev", "test", "check", "fuzz", "faults", "bench", "pictures", "schemas", "docs", "constraints")
+GOALS = (
+    "run",
+    "dev",
+    "test",
+    "check",
+    "fuzz",
+    "faults",
+    "bench",
+    "pictures",
+    "schemas",
+    "docs",
+    "wheel",
+    "compiled",
+    "constraints",
+)
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
