@@ -80,20 +80,19 @@ class Klines:
         """Somebody wants the candles of this interval. Whether something is to be published for that."""
         if interval in self._told:
             return False
-        self._begin(interval, now - _HEARD_MS, candles)
-        return candles.is_open(interval) or interval in self._owed
-
-    def _begin(self, interval: str, since: int, candles: MarketCandles) -> None:
-        owed = [candle for candle in self._recent.get(interval, ()) if candle.end > since]
+        self._begin(interval, now, candles)
+        owed = [candle for candle in self._recent.get(interval, ()) if candle.end > now - _HEARD_MS]
         if owed:
             self._owed[interval] = owed
-            until, price = owed[0].start, None
-        else:
-            until, price = candles.until.get(interval, (0, None))
-            opened = candles.present(interval)
-            if price is None and opened is not None:
-                until = opened.start
-            until = max(self._calendar.start(interval, since), until)
+            self._told[interval] = owed[0].start, None
+        return candles.is_open(interval) or bool(owed)
+
+    def _begin(self, interval: str, since: int, candles: MarketCandles) -> None:
+        until, price = candles.until.get(interval, (0, None))
+        opened = candles.present(interval)
+        if price is None and opened is not None:
+            until = opened.start
+        until = max(self._calendar.start(interval, since), until)
         self._told[interval] = until, price
         self._shown[interval] = 0, until, 0  # what is flat is its state
 

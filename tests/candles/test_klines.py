@@ -120,17 +120,6 @@ def test_so_are_those_of_a_second_without_a_hole() -> None:
     ]
 
 
-def test_and_periods_without_trades_that_have_just_ended() -> None:
-    """As when the service goes on after a restart."""
-    one = market()
-    take(one, 1, NOW + 1000, "10")
-    one.pass_time(NOW + 62_000)
-    one.change(NOW + 62_000, ())
-    one.pass_time(NOW + 123_000)
-    one.want("1m", NOW + 123_000)
-    assert told(one.quiet(NOW + 123_000, MINUTES)) == [(60_000, "10", 0, True), (120_000, "10", 0, False)]
-
-
 def test_what_closed_long_ago_is_not_kept() -> None:
     one = market()
     take(one, 1, NOW + 1000, "10")
