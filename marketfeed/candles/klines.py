@@ -54,7 +54,6 @@ class Klines:
         self._shown: dict[str, tuple[int, int, int]] = {}  # of the open candle: when, which, and with how many trades
         self._last: list[tuple[str, Candle]] = []  # the closed candles that the last change publishes
         self._recent: dict[str, list[Candle]] = {}  # by interval, those that have closed in the last seconds
-        self._owed: dict[str, list[Candle]] = {}  # of these, those for who wanted them already
 
     # What is written with a change.
 
@@ -81,11 +80,10 @@ class Klines:
         if interval in self._told:
             return False
         self._begin(interval, now, candles)
-        owed = [candle for candle in self._recent.get(interval, ()) if candle.end > now - _HEARD_MS]
-        if owed:
-            self._owed[interval] = owed
-            self._told[interval] = owed[0].start, None
-        return candles.is_open(interval) or bool(owed)
+        first = next((candle for candle in self._recent.get(interval, ()) if candle.end > now - _HEARD_MS), None)
+        if first is not None:
+            self._told[interval] = first.start, None
+        return candles.is_open(interval) or first is not None
 
     def _begin(self, interval: str, since: int, candles: MarketCandles) -> None:
         until, price = candles.until.get(interval, (0, None))
@@ -100,8 +98,8 @@ class Klines:
         """Nobody wants any others than these."""
         for interval in self._told.keys() - wanted:
             del self._told[interval]
-            for which in (self._shown, self._flat, self._owed):
-                which.pop(interval, None)
+            self._shown.pop(interval, None)
+            self._flat.pop(interval, None)
 
     # What is published.
 
@@ -148,10 +146,9 @@ class Klines:
 
     def closed(self, now: int, closed: Sequence[tuple[str, Candle]], wanted: Collection[str]) -> Iterator[Publication]:
         """These are, and those between them that are missing."""
-        owed, self._owed = self._owed, {}
-        all_closed = [*((interval, candle) for interval, candles in owed.items() for candle in candles), *closed]
+        untold = self._untold(wanted)
         self._remember(closed, now)
-        for interval, candle in all_closed:
+        for interval, candle in [*untold, *closed]:
             if interval not in wanted:
                 continue
             if self._is_told(interval, candle, now):
@@ -160,6 +157,15 @@ class Klines:
             yield from self._missing_before(interval, candle, now)
             yield self._publication(interval, candle, now, is_closed=True)
             self._told[interval] = candle.end, candle.close
+
+    def _untold(self, wanted: Collection[str]) -> list[tuple[str, Candle]]:
+        """Those that closed before it was heard that somebody wants them."""
+        return [
+            (interval, candle)
+            for interval in self._recent.keys() & self._told.keys() & set(wanted)
+            for candle in self._recent[interval]
+            if candle.start >= self._told[interval][0]
+        ]
 
     def _remember(self, closed: Sequence[tuple[str, Candle]], now: int) -> None:
         """These have closed; those that did so long ago are forgotten."""
