@@ -11,11 +11,11 @@ import pytest_twisted
 from marketfeed_client import Client, Error, Expiring, FeedError, Gap, Message, Recovered, Rewound, State, Times
 from marketfeed_client.frames import data_frame
 
+from tests.client_python.engine import TRADE, add, url_of
 from tests.client_python.loops import Loop
-from tests.system.harness import DaemonProcess, Harness, Redis, trade
+from tests.system.harness import Harness, trade
 from tests.tokens import SECRET, signed
 
-TRADE = "trade@TATA_INR"
 QUICK = Times(backoff_base=0.01, backoff_most=0.05)
 
 
@@ -56,15 +56,6 @@ class Bot:
     async def stop(self) -> None:
         await self.feed.close()
         await self._task
-
-
-async def add(engine: Redis, *numbers: int) -> None:
-    for number in numbers:
-        await engine.command("XADD", TRADE, "*", "d", trade(number=number))
-
-
-def url_of(daemon: DaemonProcess) -> str:
-    return f"ws://127.0.0.1:{daemon.port}/"
 
 
 @pytest_twisted.ensureDeferred

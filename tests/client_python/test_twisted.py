@@ -11,10 +11,10 @@ from marketfeed_client.tx import Client
 from twisted.internet.defer import Deferred, ensureDeferred
 
 from tests.certificates import Authority
+from tests.client_python.engine import TRADE, add, url_of
 from tests.guard import DEADLINE
-from tests.system.harness import DaemonProcess, Harness, Redis, trade
+from tests.system.harness import Harness, trade
 
-TRADE = "trade@TATA_INR"
 QUICK = Times(backoff_base=0.01, backoff_most=0.05)
 
 
@@ -57,15 +57,6 @@ class Bot:
             await self._listening
         except FeedError:
             pass
-
-
-async def add(engine: Redis, *numbers: int) -> None:
-    for number in numbers:
-        await engine.command("XADD", TRADE, "*", "d", trade(number=number))
-
-
-def url_of(daemon: DaemonProcess) -> str:
-    return f"ws://127.0.0.1:{daemon.port}/"
 
 
 @pytest_twisted.ensureDeferred
