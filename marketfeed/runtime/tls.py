@@ -27,7 +27,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from zope.interface import implementer
 
 from marketfeed.model.numbers import whole
-from marketfeed.runtime.tls_connections import PROTOCOL, TlsFactory, encrypted
+from marketfeed.runtime.tls_connections import PROTOCOL
+from marketfeed.runtime.tls_factory import TlsFactory, encrypted
 from marketfeed.runtime.tls_files import A_KEY, CertificateFiles, KeyAndChain, Renewable, shown
 
 __all__ = ["TlsEndpoint", "tls_endpoint"]

@@ -12,17 +12,15 @@ sent, in one call, and nothing of it is copied through Python.
    and who offers protocols (ALPN) without ours is refused. Until enough has come the socket is not ready to be read.
 5. A connection that ends is told so by TLS, behind all that was written. What has come until then is thrown away, so
    that the kernel closes the connection in good order. One that is aborted is reset.
-6. A handshake that fails is counted and logged, at a bounded rate. Who goes before anything that could be TLS has
-   come, as a load balancer does that looks whether the port is open, has not failed.
+6. A handshake that fails is told. Who goes before anything that could be TLS has come, as a load balancer does that
+   looks whether the port is open, has not failed.
 7. A connection that is gone is in no reference cycle, whoever ended it.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from ssl import (
-    SSLContext,
     SSLEOFError,
     SSLError,
     SSLSyscallError,
@@ -34,29 +32,25 @@ from typing import Any, Protocol
 
 from twisted.internet import tcp
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv6Address
 from twisted.internet.error import ConnectionAborted
-from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, ISSLTransport
+from twisted.internet.interfaces import IAddress, IProtocol, ISSLTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from marketfeed.boundaries import LONGEST_SEND
-from marketfeed.runtime.bounded_log import BoundedLog
-from marketfeed.runtime.logs import Log
 from marketfeed.runtime.tls_hello import LONGEST_FIRST, offered_protocols, proxy_header
 
-__all__ = ["PROTOCOL", "OpenSsl", "TlsConnection", "TlsFactory", "cause", "encrypted"]
+__all__ = ["PROTOCOL", "HandshakeReport", "OpenSsl", "TlsConnection", "cause"]
 
 PROTOCOL = "http/1.1"
 _OURS = bytes([len(PROTOCOL)]) + PROTOCOL.encode()  # as a ClientHello that offers it has it somewhere
 _NO_PROTOCOL = f"no application protocol; expected {PROTOCOL} among those offered, or none"
 _NO_PROTOCOL_ALERT = b"\x15\x03\x03\x00\x02\x02\x78"  # RFC 7301, section 3.2, before there are keys
 _HUNG_UP = "the client hung up"
-_LINES_AT_ONCE = 5
 _MOST_AT_ONCE = 131072  # bytes that one connection sends in a turn of the reactor
 _MOST_THROWN_AWAY = 65536
-_TCP_ULP = 31  # Linux: what the kernel does for the connection besides TCP
 
 _LOOKING, _SHAKING, _OPEN, _FAILED = range(4)
 
@@ -78,6 +72,16 @@ class OpenSsl(Protocol):
 
     def shutdown(self) -> object:
         """Say good-bye."""
+
+
+class HandshakeReport(Protocol):
+    """Who is told what becomes of handshakes."""
+
+    def begun(self, skt: socket.socket) -> None:
+        """Hands have been shaken on this socket."""
+
+    def failed(self, peer: Any, fault: str) -> None:
+        """A handshake with `peer`, an address of Twisted's, has failed."""
 
 
 _AnyServer: Any = tcp.Server
@@ -109,7 +113,7 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
         protocol: IProtocol,
         client: tuple[Any, ...],
         reactor: Any,
-        factory: TlsFactory,
+        report: HandshakeReport,
         ssl: OpenSsl,
         *,
         is_proxied: bool,
@@ -121,7 +125,7 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
         self.client = client
         if len(client) != 2:
             self._addressType = IPv6Address
-        self._factory = factory
+        self._report = report
         self._ssl = ssl
         if is_proxied:
             self._awaits_proxy = True
@@ -266,7 +270,7 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
             return self._fail(_HUNG_UP if _is_end(error) else cause(error))
         self._stage = _OPEN
         self._write_waits = False
-        self._factory.begun(self.socket)
+        self._report.begun(self.socket)
         if not self._is_paused:
             self.startReading()
         if self._has_unsent or self.producer is not None or self.disconnecting:
@@ -277,7 +281,7 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
 
     def _fail(self, fault: str) -> Exception:
         self._stage = _FAILED
-        self._factory.failed(self.getPeer(), fault)
+        self._report.failed(self.getPeer(), fault)
         self._throw_away()
         return CONNECTION_LOST
 
@@ -358,77 +362,8 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
         if self._stage == _SHAKING and self.connected:
             self._stage = _FAILED
             is_ours = self.disconnecting or reason.check(ConnectionAborted) is not None
-            self._factory.failed(self.getPeer(), "it took too long" if is_ours else _HUNG_UP)
+            self._report.failed(self.getPeer(), "it took too long" if is_ours else _HUNG_UP)
         super().connectionLost(reason)
-
-
-@implementer(IProtocolFactory)
-class TlsFactory:
-    """The factory of a port on which TLS is spoken; `factory`: that of the protocols inside.
-
-    `context`: what connections are made by that come now. `is_proxied`: a PROXY header comes first. `reactor`: of
-    this port. Whoever makes a port for it must call `encrypted`.
-    """
-
-    log = Log()
-    noisy = False
-
-    def __init__(
-        self, reactor: Any, context: Callable[[], SSLContext], factory: IProtocolFactory, *, is_proxied: bool = False
-    ) -> None:
-        self._context = context
-        self._factory = factory
-        self._is_proxied = is_proxied
-        self._lines = BoundedLog(reactor, self.log, _LINES_AT_ONCE)
-        self._has_begun = False
-        self.failures = 0
-        """Handshakes that have failed, since the start."""
-
-    def buildProtocol(self, address: IAddress) -> IProtocol | None:
-        return self._factory.buildProtocol(address)
-
-    def doStart(self) -> None:
-        self._factory.doStart()
-
-    def doStop(self) -> None:
-        """The port is closed."""
-        self._factory.doStop()
-        self._lines.close()
-
-    def connect(
-        self, skt: socket.socket, protocol: IProtocol, client: tuple[Any, ...], port: Any, number: int, reactor: Any
-    ) -> TlsConnection:
-        """The transport of a connection that a port has accepted."""
-        skt.setblocking(False)
-        ssl: OpenSsl = self._context()._wrap_socket(skt, True)  # type: ignore[attr-defined]  # SSLSocket's own way
-        return TlsConnection(skt, protocol, client, reactor, self, ssl, is_proxied=self._is_proxied)
-
-    def begun(self, skt: socket.socket) -> None:
-        """Hands have been shaken on this socket. Who encrypts can be told from the first one."""
-        if not self._has_begun:
-            self._has_begun = True
-            if _is_encrypted_by_the_kernel(skt):
-                self.log.info("the kernel encrypts what clients are sent (kTLS)")
-            else:
-                self.log.info("OpenSSL encrypts what clients are sent, for kTLS is not to be had")
-
-    def failed(self, peer: Any, fault: str) -> None:
-        """A handshake has failed."""
-        self.failures += 1
-        self._lines.info(
-            "",
-            "TLS: the handshake with {peer} failed: {fault} ({failures} since the start)",
-            peer=_shown(peer),
-            fault=fault,
-            failures=self.failures,
-        )
-
-
-def encrypted(port: Any, factory: object) -> Any:
-    """`port`, which accepts connections for `factory`: with TLS, where that is a `TlsFactory`."""
-    if isinstance(factory, TlsFactory):
-        port.transport = factory.connect
-    return port
 
 
 def cause(error: BaseException) -> str:
@@ -444,16 +379,3 @@ def cause(error: BaseException) -> str:
 
 def _is_end(error: OSError) -> bool:
     return isinstance(error, SSLEOFError | SSLZeroReturnError | SSLSyscallError) or not isinstance(error, SSLError)
-
-
-def _is_encrypted_by_the_kernel(skt: socket.socket) -> bool:
-    try:
-        return skt.getsockopt(socket.IPPROTO_TCP, _TCP_ULP, 16).startswith(b"tls")
-    except OSError:
-        return False
-
-
-def _shown(peer: Any) -> str:
-    if isinstance(peer, IPv4Address | IPv6Address):
-        return f"{peer.host}:{peer.port}"
-    return "a local socket"

@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from marketfeed.runtime.every_address import EveryAddress
 from marketfeed.runtime.listener import CannotServe, Listener, server_endpoint
-from marketfeed.runtime.tls_connections import TlsFactory
+from marketfeed.runtime.tls_factory import TlsFactory
 from tests.certificates import Authority
 from tests.system.harness import RawConnection
 

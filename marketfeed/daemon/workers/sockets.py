@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from marketfeed.runtime.every_address import NO_IPV6, EveryAddress
 from marketfeed.runtime.listener import BACKLOG, server_endpoint
-from marketfeed.runtime.tls_connections import encrypted
+from marketfeed.runtime.tls_factory import encrypted
 
 __all__ = ["Inherited", "Opener"]
 
