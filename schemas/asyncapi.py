@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Literal
 
 from marketfeed import __version__
@@ -133,7 +134,7 @@ def _operations(channel: str, all_: dict[str, Any]) -> list[tuple[str, dict[str,
         operation = {
             "action": "receive",
             "channel": here,
-            "summary": f"{tag}: {(request.__doc__ or '').strip()}",
+            "summary": f"{tag}: {inspect.getdoc(request)}",
             "messages": some(f"request{request.__name__}"),
             "reply": {"channel": here, "messages": some(f"reply{replies.get(result, 'Done')}", "error")},
         }

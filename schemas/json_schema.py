@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -69,6 +70,8 @@ def _renamed(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     made = {name: _renamed(value) for name, value in schema.items() if name != "title"}
+    if isinstance(made.get("description"), str):
+        made["description"] = inspect.cleandoc(made["description"])  # as Python 3.13 and later have it of themselves
     if isinstance(made.get("$ref"), str):
         made["$ref"] = _REF + _plain(made["$ref"].removeprefix(_REF))
     if isinstance(made.get("discriminator"), dict):
