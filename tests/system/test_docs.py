@@ -294,7 +294,7 @@ async def a_restart_loses_nothing(harness: Harness, machine: Machine, script: st
     redis, door = harness.directory / "tried.redis", Forwarder(harness, str(harness.directory / "tried"))
     pid = harness.directory / "tried.pid"
     for shown, here in (
-        ("redis-server --port 6390", f"{find_server()} --port '0' --unixsocket {redis}"),
+        ("redis-server --port 6390", f"{shlex.quote(find_server())} --port '0' --unixsocket {redis}"),
         ("redis://localhost:6390", f"unix://{redis}"),
         ("--port 8080", f"--port unix:{door.path}"),
         ("timeout 20 twistd -n --pidfile= ", f"twistd -n --pidfile={pid} "),
@@ -452,6 +452,7 @@ _CHANGING = (
     (r"up to \d+ clients", "up to N clients"),
     (r"\b[0-9a-f]{8}-(?=\d)", "RUN-"),
     (r"\d+\.\d s", "SECONDS"),
+    (r"\((not )?compiled\)", "(BUILD)"),
 )
 
 
