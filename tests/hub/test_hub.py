@@ -358,9 +358,9 @@ def rate_of(spelling: str) -> int:
 class Known:
     """What the model knows of a stream that the source is asked for."""
 
-    def __init__(self, gap: Gap | None) -> None:
+    def __init__(self) -> None:
         self.confirmed = False
-        self.gap = gap
+        self.gap: Gap | None = None
         self.expires: float | None = None
 
 
@@ -435,7 +435,7 @@ class ModelClient(Client):
             case ("gap", spellings, reason, since, None):
                 for spelling in spellings:
                     assert self.live[spelling].gap != (reason, since), "told twice"
-                    assert not self.live[spelling].due, "what came before a gap is told before it"
+                    self.machine.check_all_before(spelling, (reason, since), self.live[spelling].due)
                     self.live[spelling].gap = (reason, since)
             case ("gap", spellings, reason, since, until):
                 assert until >= since
@@ -482,6 +482,7 @@ class HubMachine(RuleBasedStateMachine):
         self.members: dict[str, set[tuple[ModelClient, str]]] = {name: set() for name in STREAMS}
         self.wishes: dict[ModelClient, Wish] = {}
         self.published: dict[int, str] = {}
+        self.first_in: dict[tuple[str, Gap], int] = {}  # the number of the first publication that each gap could have
         self.down_since: int | None = None
         self.faults: list[Exception] = []
         self.joining: ModelClient | None = None
@@ -522,6 +523,14 @@ class HubMachine(RuleBasedStateMachine):
                 self.members[stream].remove((client, spelling))
                 self._release(stream)
 
+    def _gap(self, stream: str, gap: Gap) -> None:
+        self.known[stream].gap = gap
+        self.first_in.setdefault((stream, gap), len(self.published))
+
+    def check_all_before(self, spelling: str, gap: Gap, due: deque[int]) -> None:
+        """A client reads that a gap begins: what was published before it has been read. What is due came after it."""
+        assert not due or due[0] >= self.first_in[str(KINDS.parse(spelling)), gap], "told before what came before it"
+
     def _release(self, stream: str) -> None:
         if not self.holders(stream):
             if len(self.known) <= self.MAX_STREAMS:
@@ -556,8 +565,11 @@ class HubMachine(RuleBasedStateMachine):
                 client.join(*new)
             return
         for name in names:
-            down = None if self.down_since is None else ("source-down", self.down_since)
-            self.known.setdefault(name, Known(down)).expires = None
+            if name not in self.known:
+                self.known[name] = Known()
+                if self.down_since is not None:
+                    self._gap(name, ("source-down", self.down_since))
+            self.known[name].expires = None
         missing = {name for name in names if not self.known[name].confirmed and self.known[name].gap is None}
         deadline = self.clock.seconds() + CONFIRM_SECONDS if missing else None
         self.wishes[client] = Wish(new, missing, self.room.now_ms, deadline)
@@ -652,7 +664,7 @@ class HubMachine(RuleBasedStateMachine):
     def refuse(self, pick: int) -> None:
         stream, known = list(self.known.items())[pick % len(self.known)]
         if known.gap is None or known.gap[0] != "source-refused":
-            known.gap = ("source-refused", known.gap[1] if known.gap else self.room.now_ms)
+            self._gap(stream, ("source-refused", known.gap[1] if known.gap else self.room.now_ms))
         known.confirmed = False
         for wish in self.wishes.values():
             wish.missing.discard(stream)
@@ -663,9 +675,9 @@ class HubMachine(RuleBasedStateMachine):
     def lose(self, ago: int | None) -> None:
         last_good = None if ago is None else self.room.now_ms - ago
         self.down_since = self.room.now_ms if last_good is None else last_good
-        for known in self.known.values():
+        for stream, known in self.known.items():
             known.confirmed = False
-            known.gap = known.gap or ("source-down", self.down_since)
+            self._gap(stream, known.gap or ("source-down", self.down_since))
         for wish in self.wishes.values():
             wish.missing.clear()
         self.source.lose(last_good)
@@ -694,7 +706,7 @@ class HubMachine(RuleBasedStateMachine):
             if wish.deadline is not None and wish.deadline <= moment:
                 late, wish.missing = wish.missing, set()
                 for stream in late:
-                    self.known[stream].gap = self.known[stream].gap or ("source-down", wish.since)
+                    self._gap(stream, self.known[stream].gap or ("source-down", wish.since))
                 for other in self.wishes.values():
                     other.missing -= late
         for stream, known in list(self.known.items()):
