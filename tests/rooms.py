@@ -102,7 +102,8 @@ class Room:
     @property
     def timers(self) -> list[float]:
         """When the hub will do something, besides its sweep and its lines about what is bad."""
-        besides = [self.hub._sweeper.call, self.hub._upstream.drops._lines._timer]
+        upstream = self.hub._upstream
+        besides = [self.hub._sweeper.call, upstream.drops._lines._timer, upstream.readiness._lines._timer]
         for rhythm in self.hub._windows._rhythms.values():
             besides += [rhythm._timer, rhythm._turn]
         return [call.getTime() for call in self.clock.getDelayedCalls() if call not in besides]
