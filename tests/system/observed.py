@@ -27,6 +27,7 @@ from twisted.scripts import twistd
 from marketfeed.daemon import tap
 from marketfeed.hub.hub import Hub
 from marketfeed.redis.commands import CommandLink
+from marketfeed.runtime.tcp_connections import Readers
 from marketfeed.websocket.connections import UserManager
 
 
@@ -49,6 +50,8 @@ class Window(Service):
     def look(self) -> dict[str, Any]:
         calls = [call.func for call in self._reactor.getDelayedCalls()]
         open_files = {*self._reactor.getReaders(), *self._reactor.getWriters()}
+        for readers in [each for each in open_files if isinstance(each, Readers)]:
+            open_files.update(readers)
         objects = _all_objects()
         protocols = _types(getattr(file, "protocol", None) for file in open_files)
         return {
