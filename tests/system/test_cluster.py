@@ -82,6 +82,7 @@ async def test_a_master_stands_still(stage: ClusterStage) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_replica_is_asked_to_take_over(stage: ClusterStage) -> None:
     """In order, and at once; back again."""
+    stage.is_passed_on = True
     master = stage.cluster.nodes[2]
     for how in ("", "FORCE", "TAKEOVER"):
         replica = await in_thread(stage.cluster.replica_of, await in_thread(stage.cluster.owner, stage.of[master][0]))
@@ -291,6 +292,7 @@ async def test_passwords_and_certificates(harness: Harness, tmp_path: Path, flav
             ]
         await stage.start(*options)
         master = cluster.nodes[0]
+        stage.is_passed_on = True
         await in_thread(cluster.failover, await in_thread(cluster.replica_of, master))
         await stage.goes_on()
         assert stage.follower.touched() <= set(stage.of[master])
