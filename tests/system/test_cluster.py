@@ -274,7 +274,7 @@ async def test_a_channel_that_is_not_permitted(harness: Harness, cluster: RedisC
 @ALL_KINDS
 @pytest_twisted.ensureDeferred
 async def test_the_rights_of_a_user(harness: Harness, cluster: RedisCluster, kind: str) -> None:
-    """Those that docs/operations/redis.md#a-cluster and docs/streams.md#permissions name are enough, also for a move."""
+    """Those that docs/operations/redis.md#a-cluster and docs/streams.md#permissions name are enough. A slot moves."""
     stage = ClusterStage(harness, cluster, kind)
     for node in cluster.nodes:
         node.ask("ACL", "SETUSER", "marketfeed", "on", ">pw", "resetchannels", "resetkeys", *_rights(kind))
