@@ -82,12 +82,8 @@ class Connection:
 
     def command(self, *words: Word) -> Any:
         """Send one command; its reply."""
-        self.send(words)
+        self._socket.sendall(hiredis.pack_command(words))
         return self.reply()
-
-    def send(self, *commands: Sequence[Word]) -> None:
-        """Send some at once, whose replies are asked for later."""
-        self._socket.sendall(b"".join(hiredis.pack_command(tuple(words)) for words in commands))
 
     def commands(self, *commands: Sequence[Word]) -> list[Any]:
         """Send several at once; their replies, of which none may be an error."""
@@ -99,9 +95,9 @@ class Connection:
 
     def replies(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
         """Send several at once; their replies, errors among them as they are."""
-        sent = list(commands)
-        self.send(*sent)
-        return [self._next() for _ in sent]
+        packed = [hiredis.pack_command(tuple(words)) for words in commands]
+        self._socket.sendall(b"".join(packed))
+        return [self._next() for _ in packed]
 
     def reply(self) -> Any:
         """The next reply, or what the server sends by itself."""
