@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -94,6 +95,22 @@ class Stage:
         self._redis_socket = directory / "redis.sock"
         self.redis_path = str(self._redis_socket)
         self.redis_url = f"unix://{self._redis_socket}"
+        self._compiled = directory / "compiled"
+
+    def compile(self) -> str | None:
+        """Make what `Server.is_compiled` means; returns why that cannot be done."""
+        wheels = self._directory / "wheels"
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
+        environment = _environment({"MARKETFEED_COMPILED": "yes"})
+        command += ["--wheel-dir", str(wheels), str(ROOT)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            known = re.search(r"nothing can be compiled: (.*)", done.stderr)
+            return known[1] if known else f"the build failed:\n{done.stderr.strip()}"
+        (wheel,) = wheels.glob("*.whl")
+        with zipfile.ZipFile(wheel) as packed:
+            packed.extractall(self._compiled)
+        return None
 
     @contextlib.contextmanager
     def redis(self) -> Iterator[None]:
@@ -116,6 +133,8 @@ class Stage:
         if server.script is None:
             command = [sys.executable, *_TWISTD, "-n", "--pidfile=", "marketfeed"]
             command += ["--port", listen, "--redis-url", self.redis_url, *options]
+            if server.is_compiled:
+                variables["PYTHONPATH"] = str(self._compiled)
         else:
             command = [shutil.which("node") or "node", str(PEERS / server.script)]
         with self._running(server.key, command, variables, self._cores.server) as (process, log):

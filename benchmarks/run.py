@@ -9,6 +9,7 @@ With --quick, or with --only, nothing is written: the page is printed.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import re
@@ -23,11 +24,13 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.capacity import most_clients
 from benchmarks.processes import PEERS, ROOT, Cores, Failed, Stage, install_peers
 from benchmarks.results import FIGURES, Results, Run
 from benchmarks.table import chart, markdown, number, quote
 from benchmarks.workloads import OURS, SERVERS, WORKLOADS, Server, Workload, workload_options
 from marketfeed import __version__
+from marketfeed.commands.bench.report import Report
 from marketfeed.demo.embedded import NoServerFound, find_server
 
 __all__ = ["machine", "main", "versions"]
@@ -95,15 +98,20 @@ def _measure(arguments: argparse.Namespace) -> Results:
     cores = Cores.found()
     rounds = 1 if arguments.quick else max(arguments.rounds, 1)
     seconds = _QUICK_SECONDS if arguments.quick else arguments.seconds
-    count = rounds * len(workloads) * len(servers)
     with tempfile.TemporaryDirectory(prefix="marketfeed-bench-") as directory:
         stage = Stage(Path(directory), cores)
+        if any(workload.has_compiled for workload in workloads):
+            complaint = stage.compile()
+            if complaint is not None:
+                _say(f"without what is compiled: {complaint}")
+                servers = [server for server in servers if not server.is_compiled]
+        order = list(_order(rounds, workloads, servers))
         runs = []
         with stage.redis():
-            for done, (round_number, workload, server) in enumerate(_order(rounds, workloads, servers), 1):
+            for done, (round_number, workload, server) in enumerate(order, 1):
                 run = _one(stage, round_number, workload, server, seconds, is_quick=arguments.quick)
                 runs.append(run)
-                _say(f"{done}/{count} {workload.key}, {server.title}: {_told(run, workload)}")
+                _say(f"{done}/{len(order)} {workload.key}, {server.title}: {_told(run, workload)}")
     return Results(
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         command=COMMAND,
@@ -122,18 +130,22 @@ def _order(
     for workload in workloads:
         for round_number in range(1, rounds + 1):
             for server in servers:
-                yield round_number, workload, server
+                if workload.has_compiled or not server.is_compiled:
+                    yield round_number, workload, server
 
 
 def _one(stage: Stage, round_number: int, workload: Workload, server: Server, seconds: float, *, is_quick: bool) -> Run:
-    options = workload_options(
-        workload,
-        seconds=seconds,
-        warm_up=0.2 if is_quick else 1.0,
-        most_clients=_QUICK_CLIENTS if is_quick else None,
-    )
-    with stage.server(server, tls=workload.tls) as (pid, port):
-        report = stage.load(port, pid, options, publishes=workload.publishes, tls=workload.tls)
+    def measure(clients: int) -> Report:
+        options = workload_options(workload, clients, seconds=seconds, warm_up=0.2 if is_quick else 1.0)
+        with stage.server(server, tls=workload.tls) as (pid, port):
+            return stage.load(port, pid, options, publishes=workload.publishes, tls=workload.tls)
+
+    most = _QUICK_CLIENTS if is_quick else math.inf
+    if workload.climb is None:
+        report = measure(int(min(workload.clients, most)))
+    else:
+        climb = msgspec.structs.replace(workload.climb, most=int(min(workload.climb.most, most)))
+        report = most_clients(measure, climb, workload.rate)
     return Run(workload.key, server.key, round_number, report)
 
 

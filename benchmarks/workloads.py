@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["OURS", "SERVERS", "WORKLOADS", "Server", "Workload", "workload_options"]
+__all__ = ["OURS", "SERVERS", "WORKLOADS", "Climb", "Server", "Workload", "workload_options"]
+
+
+class Climb(msgspec.Struct, frozen=True):
+    """Clients are raised from `first`, to `most` if need be, while nobody misses anything and `p99_ms` holds."""
+
+    first: int
+    most: int
+    p99_ms: float
 
 
 class Workload(msgspec.Struct, frozen=True):
     """`options`: of `marketfeed bench`. `figures`: what its table shows, by the names in `table.FIGURES`; the first is
     what the servers are compared by. `publishes`: it needs the engine that `marketfeed bench` brings. `tls`: clients
-    connect to `wss:`, and the server itself has the certificate."""
+    connect to `wss:`, and the server itself has the certificate. `climb`: the clients are how many it can have.
+    `has_compiled`: what is compiled is a good part of it, so that it is measured with and without."""
 
     key: str
     title: str
@@ -23,21 +32,43 @@ class Workload(msgspec.Struct, frozen=True):
     figures: tuple[str, ...]
     publishes: bool = True
     tls: bool = False
+    climb: Climb | None = None
+    has_compiled: bool = False
+
+    @property
+    def clients(self) -> int:
+        """As its options have it."""
+        return int(self._option("--clients"))
+
+    @property
+    def rate(self) -> float:
+        """Messages that are published a second. Only where that is fixed."""
+        return float(self._option("--rate"))
+
+    def _option(self, name: str) -> str:
+        return self.options[self.options.index(name) + 1]
 
 
 class Server(msgspec.Struct, frozen=True):
-    """`script`: a Node program in peers/; None for the daemon."""
+    """`script`: a Node program in peers/; None for the daemon. `is_compiled`: with what a wheel has compiled."""
 
     key: str
     title: str
     text: str
     script: str | None = None
+    is_compiled: bool = False
 
 
 OURS = "marketfeed"
 
 SERVERS = (
     Server(OURS, "marketfeed", "`twistd marketfeed` with its default options, one process."),
+    Server(
+        "compiled",
+        "marketfeed, compiled",
+        "The same from a wheel that was built where a C compiler is, which `pip install` does by itself.",
+        is_compiled=True,
+    ),
     Server(
         "uws",
         "uWebSockets.js",
@@ -56,6 +87,14 @@ SERVERS = (
 
 _CLOSED = ("deliveries", "cpu", "p50", "p99")
 _PACED = ("cpu", "p50", "p99", "p99_9", "max")
+_CAPACITY = ("most_clients", "deliveries", "cores", "cpu", "p50", "p99")
+_CAPACITY_OPTIONS = ("--clients", "1000", "--stream-count", "1000", "--per-client", "20", "--rate", "500")
+_CAPACITY_TEXT = (
+    "1,000 trade streams, each of which changes every two seconds. Each client watches 20 of them, and so gets 10 "
+    "messages a second. Clients are raised until one message in a hundred is later than 100 ms, or one is missing. "
+    "Lightstreamer and Caplin publish what their servers do in these terms: a rate for each client, how many clients, "
+    "how late; theirs are of machines with more cores, and of load generators on machines of their own."
+)
 
 WORKLOADS = (
     Workload(
@@ -85,6 +124,7 @@ WORKLOADS = (
         "1,000 clients, each of 10 out of 200 trade streams, 2,000 messages a second: 100,000 deliveries.",
         ("--clients", "1000", "--stream-count", "200", "--per-client", "10", "--rate", "2000"),
         _PACED,
+        has_compiled=True,
     ),
     Workload(
         "few-watch",
@@ -92,6 +132,7 @@ WORKLOADS = (
         "20 clients, each of 50 out of 1,000 trade streams: every stream has one. 2,000 messages are always under way.",
         ("--clients", "20", "--stream-count", "1000", "--per-client", "50", "--window", "2000"),
         ("cpu", "published", "p50", "p99"),
+        has_compiled=True,
     ),
     Workload(
         "books",
@@ -99,6 +140,15 @@ WORKLOADS = (
         "1,000 clients of one depth stream, 40 changed levels a message, 50 messages a second: 50,000 deliveries.",
         ("--clients", "1000", "--depth", "20", "--rate", "50"),
         _PACED,
+        has_compiled=True,
+    ),
+    Workload(
+        "capacity",
+        "How many clients, each at a rate",
+        _CAPACITY_TEXT,
+        _CAPACITY_OPTIONS,
+        _CAPACITY,
+        climb=Climb(first=1000, most=64_000, p99_ms=100.0),
     ),
     Workload(
         "tls-closed",
@@ -109,12 +159,39 @@ WORKLOADS = (
         tls=True,
     ),
     Workload(
-        "tls-paced",
+        "tls-20",
         "TLS, one hot stream, paced",
-        "1,000 clients of one trade stream, by `wss:`, 10 messages a second: 10,000 deliveries.",
-        ("--clients", "1000", "--rate", "10"),
+        "1,000 clients of one trade stream, by `wss:`, 20 messages a second: 20,000 deliveries.",
+        ("--clients", "1000", "--rate", "20"),
         (*_PACED, "memory"),
         tls=True,
+    ),
+    Workload(
+        "tls-50",
+        "TLS, one hot stream, paced faster",
+        "1,000 clients of one trade stream, by `wss:`, 50 messages a second: 50,000 deliveries.",
+        ("--clients", "1000", "--rate", "50"),
+        _PACED,
+        tls=True,
+    ),
+    Workload(
+        "tls-idle",
+        "TLS, idle clients and handshakes",
+        "2,000 clients connect by `wss:`, subscribe to a stream on which nothing happens, and stay.",
+        ("--clients", "2000", "--streams", "trade@IDLE"),
+        ("connect_cpu", "connects", "memory"),
+        publishes=False,
+        tls=True,
+    ),
+    Workload(
+        "tls-capacity",
+        "TLS, how many clients, each at a rate",
+        "The same as without TLS: 1,000 trade streams, 10 messages a second to each client, by `wss:`, and clients are "
+        "raised until one message in a hundred is later than 100 ms, or one is missing.",
+        _CAPACITY_OPTIONS,
+        _CAPACITY,
+        tls=True,
+        climb=Climb(first=1000, most=64_000, p99_ms=100.0),
     ),
     Workload(
         "idle",
@@ -127,12 +204,10 @@ WORKLOADS = (
 )
 
 
-def workload_options(workload: Workload, *, seconds: float, warm_up: float, most_clients: int | None) -> list[str]:
-    """The options of `marketfeed bench`, but for where the servers are."""
+def workload_options(workload: Workload, clients: int, *, seconds: float, warm_up: float) -> list[str]:
+    """The options of `marketfeed bench`, with so many clients, but for where the servers are."""
     options = [*workload.options, "--json"]
-    if most_clients is not None:
-        place = options.index("--clients") + 1
-        options[place] = str(min(int(options[place]), most_clients))
+    options[options.index("--clients") + 1] = str(clients)
     if not workload.publishes:
         seconds, warm_up = min(seconds, 1.0), 0.0
     return [*options, "--seconds", f"{seconds:g}", "--warm-up", f"{warm_up:g}"]

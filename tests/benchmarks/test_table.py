@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -42,6 +43,12 @@ def results(*runs: Run) -> Results:
 
 def rounds(workload: str, server: str, *reports: Report) -> list[Run]:
     return [Run(workload, server, place, one) for place, one in enumerate(reports, 1)]
+
+
+def failed(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    """A build that says what it lacks, amid what pip has to say."""
+    told = "error: subprocess-exited-with-error\n  nothing can be compiled: there is no C compiler\n[end of output]\n"
+    return subprocess.CompletedProcess(command, 1, "", told)
 
 
 @pytest.fixture
@@ -173,7 +180,7 @@ class TestChart:
         """Ours in its own colour, the longest bar the greatest median."""
         root = ElementTree.fromstring(chart(measured))
         bars = [element for element in root.iter(f"{SVG}rect") if "bar" in element.attrib["class"]]
-        assert len(bars) == len(WORKLOADS) * len(SERVERS)
+        assert len(bars) == len(WORKLOADS) * 3
         assert sum(element.attrib["class"] == "bar ours" for element in bars) == len(WORKLOADS)
         texts = [element.text for element in root.iter(f"{SVG}text")]
         for workload in WORKLOADS:
@@ -202,9 +209,9 @@ class TestChart:
 class TestRunner:
     def test_servers_take_turns(self) -> None:
         """A B C A B C for each workload: what compares was measured side by side."""
-        order = [(key.key, server.key, place) for place, key, server in runner._order(2, WORKLOADS[:2], SERVERS[:2])]
+        order = [(key.key, server.key, place) for place, key, server in runner._order(2, WORKLOADS[:2], SERVERS[::2])]
         first, second = WORKLOADS[0].key, WORKLOADS[1].key
-        ours, theirs = SERVERS[0].key, SERVERS[1].key
+        ours, theirs = SERVERS[0].key, SERVERS[2].key
         assert order == [
             (key, server, place) for key in (first, second) for place in (1, 2) for server in (ours, theirs)
         ]
@@ -216,11 +223,13 @@ class TestRunner:
         """Its options are taken, and its figures exist."""
         plans: list[Plan] = []
         monkeypatch.setattr(command, "_test", lambda plan, as_json: plans.append(plan) or 0)
-        options = workload_options(workload, seconds=5, warm_up=1, most_clients=50)
+        options = workload_options(workload, 50, seconds=5, warm_up=1)
         redis = ["--redis-url", "unix:///s"] if workload.publishes else []
         assert main(["bench", "ws://h", *options, *redis]) == 0
-        assert plans[0].clients == min(50, int(workload.options[1]))
+        assert plans[0].clients == 50
         assert set(workload.figures) <= set(FIGURES)
+        if workload.climb is not None:
+            assert plans[0].rate == workload.rate
 
     def test_the_page_can_be_drawn_again_from_what_was_kept(
         self, measured: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -246,6 +255,21 @@ class TestRunner:
         assert (tmp_path / "docs/images/b.svg").read_text(encoding="utf-8") == chart(measured)
         assert (tmp_path / "benchmarks/results.json").read_bytes() == before
 
+    def test_what_is_compiled_is_measured_where_that_tells(self) -> None:
+        """Once a round, beside the same server without."""
+        order = [(workload, server.key) for _, workload, server in runner._order(1, WORKLOADS, SERVERS)]
+        assert [workload for workload, server in order if server == "compiled"] == [
+            workload for workload in WORKLOADS if workload.has_compiled
+        ]
+        assert [workload for workload, server in order if server == OURS] == list(WORKLOADS)
+
+    def test_a_server_that_was_not_measured_has_an_empty_cell(self) -> None:
+        """In README's table, whose columns are all servers."""
+        kept = results(*rounds("books", OURS, report(1, 2.0)), *rounds("few-watch", "ws", report(1, 3.0)))
+        lines = quote(kept).splitlines()
+        assert lines[0] == "|  |  | marketfeed | Node ws |"
+        assert [line.split(" | ")[2:] for line in lines[2:4]] == [["", "**3.00** |"], ["**2.00**", " |"]]
+
     def test_without_results_there_is_no_page(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -254,11 +278,12 @@ class TestRunner:
         assert runner.main(["--table-only"]) == 1
         assert capsys.readouterr().err.startswith("benchmarks: [Errno 2] No such file or directory")
 
-    def test_a_machine_without_node_measures_without_peers(
+    def test_a_machine_without_node_or_a_compiler_measures_what_it_can(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """One line says why."""
+        """A line each says why."""
         monkeypatch.setattr("benchmarks.processes.shutil.which", lambda name: None)
+        monkeypatch.setattr("benchmarks.processes.subprocess.run", failed)
         asked: list[tuple[str, str]] = []
 
         def one(*what: object, **_: object) -> Run:
@@ -270,7 +295,9 @@ class TestRunner:
         assert runner.main(["--quick", "--only", "books"]) == 0
         out, err = capsys.readouterr()
         assert asked == [("books", OURS)]
-        assert err.startswith("without the peers: node and npm are not installed\n")
+        assert err.startswith(
+            "without the peers: node and npm are not installed\nwithout what is compiled: there is no C compiler\n"
+        )
         assert "## Order books, paced" in out
 
     def test_the_peers_have_exact_versions_and_their_programs(self) -> None:
