@@ -144,8 +144,7 @@ class SubscriberLink(RedisLink):
         self.last_heard = self._clock.seconds()
         self.read_begins()
         try:
-            self._replies.feed(data)
-            tell(self._replies, self.messageReceived, self.heard)
+            tell(self._replies, data, self.messageReceived, self.heard)
         except hiredis.ProtocolError:
             self.fail("the answer is not in Redis' protocol")
         self.read_ends()
