@@ -89,7 +89,9 @@ class Router:
         return asked
 
     def _above(self, path: str) -> str:
-        return next((above for above in self._below if path.startswith(above)), "")
+        if not path.startswith(self._below):
+            return ""
+        return next(above for above in self._below if path.startswith(above))
 
     def _upgrade(self, head: Head) -> Upgrade | Response | None:
         path = head.path

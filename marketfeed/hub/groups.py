@@ -191,7 +191,9 @@ class Audiences:
     def change(self, subscriber: Subscriber, join: Collection[Group], leave: Iterable[Group]) -> list[Group]:
         """Put `subscriber` into some groups and take it out of others; returns those that it has left."""
         audience = subscriber.audience
-        present = frozenset() if audience is None else audience.groups
+        if audience is None:
+            return self._enter(subscriber, frozenset(join))
+        present = audience.groups
         left = [group for group in leave if group in present] if leave else []
         groups = present.union(join).difference(left)
         if groups == present:
@@ -201,14 +203,23 @@ class Audiences:
             group.size -= 1
         for group in groups - present:
             group.size += 1
-        if audience is not None:
-            del audience.members[subscriber]
-            if not audience.members:
-                self._drop(audience)
+        del audience.members[subscriber]
+        if not audience.members:
+            self._drop(audience)
         audience = subscriber.audience = self._find(groups) if groups else None
         if audience is not None:
             audience.members[subscriber] = None
         return left
+
+    def _enter(self, subscriber: Subscriber, groups: frozenset[Group]) -> list[Group]:
+        """Put one who is in no group yet into some; it leaves none."""
+        if groups:
+            self.memberships += len(groups)
+            for group in groups:
+                group.size += 1
+            audience = subscriber.audience = self._find(groups)
+            audience.members[subscriber] = None
+        return []
 
     def _find(self, groups: frozenset[Group]) -> Audience:
         audience = self._by_groups.get(groups)

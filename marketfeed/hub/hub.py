@@ -138,10 +138,15 @@ class Hub(Service):
         wants_state: bool = False,
         rewind: int = 0,
     ) -> Join:
-        rates = {spelling: name.rate for spelling, name in streams.items() if name.rate}
-        views = {spelling: name.view for spelling, name in streams.items() if name.view}
-        join = Join(subscriber, shape, answers, since or {}, wants_state, rates, views, rewind)
-        self._subscriptions.begin(join, {spelling: name.source for spelling, name in streams.items()})
+        join = Join(subscriber, shape, answers, since or {}, wants_state, rewind=rewind)
+        sources = {}
+        for spelling, name in streams.items():
+            sources[spelling] = name if name.made_from is None else name.source
+            if name.rate:
+                join.rates[spelling] = name.rate
+            if name.view:
+                join.views[spelling] = name.view
+        self._subscriptions.begin(join, sources)
         return join
 
     def cancel(self, join: Join) -> None:
@@ -176,13 +181,12 @@ class Hub(Service):
         for group in join:  # before others leave: what waits in a window goes with its last group
             if group.rate:
                 self._windows.include(group)
+            if group.stream.payer is None:  # as who paid left, this client was not in it yet
+                group.stream.pay(subscriber)
         for group in left:
             group.stream.drop_if_empty(group)
             if group.rate and not group.audiences:
                 self._windows.exclude(group)
-        for group in join:
-            if group.stream.payer is None:  # as who paid left, this client was not in it yet
-                group.stream.pay(subscriber)
         if left:
             self._registry.release_all([group.stream for group in left], subscriber)
 

@@ -67,8 +67,8 @@ class Join(msgspec.Struct, eq=False):
     answers: Answers
     since: Mapping[str, str]
     wants_state: bool
-    rates: Mapping[str, int] = {}  # by spelling; what is not in it has none
-    views: Mapping[str, View] = {}  # the same
+    rates: dict[str, int] = {}  # by spelling; what is not in it has none
+    views: dict[str, View] = {}  # the same
     rewind: int = 0
     asked: deque[tuple[str, StreamName]] = msgspec.field(default_factory=deque)
     streams: dict[str, LiveStream] = {}

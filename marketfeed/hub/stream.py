@@ -106,8 +106,9 @@ class LiveStream:
 
     def is_settled(self, with_state: bool) -> bool:
         """Nothing is under way that a client who wants to join, `with_state` or without, would have to wait for."""
-        is_awaited = self.has_state_sought and (with_state or self.kind.always_has_state)
-        return not is_awaited if self.confirmed else self.gap is not None
+        if not self.confirmed:
+            return self.gap is not None
+        return not ((with_state or self.kind.always_has_state) and self.has_state_sought)
 
     @property
     def looking_cost(self) -> int:
@@ -227,7 +228,7 @@ class LiveStream:
     def hold(self, payer: Subscriber | None) -> None:
         """One holder more, on this client's wish."""
         self.holders += 1
-        if payer is not None:
+        if payer is not None and (self.payer is None or self.share is not None):
             self.pay(payer)
 
     def release(self, payer: Subscriber | None) -> bool:

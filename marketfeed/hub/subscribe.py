@@ -30,6 +30,7 @@ from marketfeed.hub.recovery import Recovery, ReplayRoom
 from marketfeed.hub.rewind import Rewind
 from marketfeed.hub.translations import Translations
 from marketfeed.hub.upstream import Fanout, Upstream
+from marketfeed.model.kinds.kind import View
 from marketfeed.model.streams import StreamName
 
 __all__ = ["Subscriptions"]
@@ -256,18 +257,21 @@ class Subscriptions:
             self._refuse_too_large(join)
             return
         subscriber = join.subscriber
-        groups = {}
-        for spelling, stream in join.streams.items():
-            rate, view = join.rates.get(spelling, 0), join.view(spelling)
-            groups[spelling] = stream.group(spelling, join.shape, subscriber.window, join.wants_state, rate, view)
+        shape, window, wants_state = join.shape, subscriber.window, join.wants_state
+        rate_of, view_of, engine = join.rates.get, join.views.get, View.ENGINE
+        groups = {
+            spelling: stream.group(
+                spelling, shape, window, wants_state, rate_of(spelling, 0), view_of(spelling, engine)
+            )
+            for spelling, stream in join.streams.items()
+        }
         self._finish(join)
-        self._upstream.counts.resumes.update([each in recovered for each in join.since])
+        resumed = {each: each in recovered for each in join.since} if join.since else None
+        if resumed:
+            self._upstream.counts.resumes.update(resumed.values())
         self._fanout.change(subscriber, groups.values())
-        join.answers.joined(
-            groups,
-            {each: each in recovered for each in join.since} if join.since else None,
-            {each: rewind.count for each, rewind in join.rewinds.items()} if join.rewinds else None,
-        )
+        rewound = {each: rewind.count for each, rewind in join.rewinds.items()} if join.rewinds else None
+        join.answers.joined(groups, resumed, rewound)
         if frames and any(is_member(subscriber, group) for group in groups.values()):
             subscriber.write(b"".join(frames))
         tell_open(subscriber, groups.values())
@@ -293,9 +297,10 @@ class Subscriptions:
         if join.work is not None:
             self._portions.cancel(join.work)
             join.work = None
-        for _, name in join.asked:
-            self._registry.unreserve(name, join.subscriber.share)
-        join.asked.clear()
+        if join.asked:
+            for _, name in join.asked:
+                self._registry.unreserve(name, join.subscriber.share)
+            join.asked.clear()
 
     def _guarded(self, join: Join, step: Callable[[Join], None]) -> None:
         """A step outside of the client's own request: a fault in it is the end of that client only."""

@@ -19,6 +19,8 @@ from marketfeed.model.kinds.values import is_market
 __all__ = ["BadStreamName", "StreamKinds", "StreamName", "snapshot_key"]
 
 _SHOWN = 80  # of a name that a client sent, the most that an error repeats
+_REMEMBERED = 8192
+"""Spellings that were parsed, of one kind of path: what many clients ask for is parsed once."""
 
 
 class StreamName(msgspec.Struct, frozen=True):
@@ -59,11 +61,21 @@ class StreamKinds:
     ) -> None:
         self._kinds = {kind.name: kind for kind in kinds}
         self._rebuilds = rebuilds  # on `/stream` and `/ws` publications are as clients made for Binance read them
-        self.aliases: Mapping[str, str] = aliases or {}
-        """Other spellings of markets, each with the market that it stands for. They may be exchanged at any time."""
+        self._aliases: Mapping[str, str] = aliases or {}
+        self._parsed: tuple[dict[str, StreamName], dict[str, StreamName]] = ({}, {})  # not, and on these paths
 
     def __iter__(self) -> Iterator[StreamKind]:
         return iter(self._kinds.values())
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Other spellings of markets, each with the market that it stands for. They may be exchanged at any time."""
+        return self._aliases
+
+    @aliases.setter
+    def aliases(self, aliases: Mapping[str, str]) -> None:
+        self._aliases = aliases
+        self._forget_parsed()
 
     def of(self, kind: StreamKind) -> StreamKind:
         """The kind of this name, as it is declared; itself, where none is."""
@@ -72,6 +84,7 @@ class StreamKinds:
     def add(self, kind: StreamKind) -> None:
         """Declare one more."""
         self._kinds[kind.name] = kind
+        self._forget_parsed()
 
     @property
     def names(self) -> Collection[str]:
@@ -85,6 +98,20 @@ class StreamKinds:
         is, ``tata_inr@trade``; an alias in the place of the market; and behind any of them ``@100ms`` or ``@1000ms``,
         where not all has to be sent. Raises `BadStreamName`.
         """
+        parsed = self._parsed[on_paths]
+        name = parsed.get(spelling)
+        if name is None:
+            name = self._parse(spelling, on_paths)
+            if len(parsed) >= _REMEMBERED:
+                parsed.clear()
+            parsed[spelling] = name
+        return name
+
+    def _forget_parsed(self) -> None:
+        for parsed in self._parsed:
+            parsed.clear()
+
+    def _parse(self, spelling: str, on_paths: bool) -> StreamName:
         left, at, rest = spelling.partition("@")
         right, rate_at, rate = rest.partition("@")
         if not at or not left or not right:
@@ -105,7 +132,7 @@ class StreamKinds:
         if kind.only and market != kind.only:
             raise BadStreamName(f"bad stream name {_shown(spelling)}: expected {kind.name}@{kind.only}")
         if not (kind.private or kind.only):  # there it is a user, who is nobody else, or no market at all
-            market = self.aliases.get(market, market)
+            market = self._aliases.get(market, market)
         in_ms = _rate(kind, rate, spelling) if rate_at else (on_paths and kind.path_rate) or kind.rate
         view = kind.view or (kind.path_view if on_paths and self._rebuilds else View.ENGINE)
         return StreamName(kind, market, in_ms, view, self._kinds[kind.made_from] if kind.made_from else None)

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
@@ -25,6 +25,8 @@ __all__ = ["BoundedLog"]
 _SECONDS = 1.0
 _AND_MORE = " (the last of {count} within 1 s)"
 _OTHERS = object()
+_Facts = dict[str, Any] | Callable[[], dict[str, Any]]
+"""Of a line, or what finds them."""
 
 
 class _Second:
@@ -36,7 +38,7 @@ class _Second:
         self.ends = ends
         self.left = left
         self.held = 0
-        self.tell: tuple[Any, str, dict[str, Any]] | None = None
+        self.tell: tuple[Any, str, _Facts] | None = None
 
 
 class BoundedLog:
@@ -56,6 +58,16 @@ class BoundedLog:
     def info(self, key: Hashable, format: str, /, **facts: Any) -> None:
         """It has happened once more. `key`: what counts as the same."""
         self._put(key, LogLevel.info, format, facts)
+
+    def info_of(self, key: Hashable, format: str, facts: Callable[[], dict[str, Any]]) -> None:
+        """The same, with `facts` that are asked for only if they are told. That may be a second later: they should keep
+        nothing alive that matters.
+        """
+        second = None if self._is_closed else self._second(key, format)
+        if second is None or second.left >= 0:
+            self._log.emit(LogLevel.info, format, **facts(), count=1)
+        else:
+            self._hold(second, LogLevel.info, format, facts)
 
     def warn(self, key: Hashable, format: str, /, **facts: Any) -> None:
         """The same, as a warning."""
@@ -117,7 +129,7 @@ class BoundedLog:
                 return
             del self._seconds[key]
 
-    def _hold(self, second: _Second, level: Any, format: str, facts: dict[str, Any]) -> None:
+    def _hold(self, second: _Second, level: Any, format: str, facts: _Facts) -> None:
         second.held += 1
         second.tell = (level, format, facts)
         if second.held == 1:
@@ -145,4 +157,6 @@ class BoundedLog:
     def _tell(self, second: _Second) -> None:
         if second.tell is not None:
             level, format, facts = second.tell
+            if not isinstance(facts, dict):
+                facts = facts()
             self._log.emit(level, format + _AND_MORE * (second.held > 1), **facts, count=second.held)

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from marketfeed.runtime.every_address import EveryAddress
 from marketfeed.runtime.logs import Log
+from marketfeed.runtime.tcp_connections import quicken
 from marketfeed.runtime.tls import tls_endpoint
 
 __all__ = ["BACKLOG", "CannotServe", "Listener", "server_endpoint"]
@@ -100,6 +101,7 @@ class Listener(Service):
         self._port = port
         for each in getattr(port, "ports", (port,)):
             _limit_unsent(each)
+            quicken(each)
         host = port.getHost()
         number = getattr(host, "port", None)
         self.address = f"port {number}" if number is not None else os.fsdecode(getattr(host, "name", str(host)))

@@ -25,8 +25,9 @@ _PORTION = 200
 
 def check_permission(identity: Identity, streams: Iterable[tuple[str, StreamName]]) -> None:
     """Raises `RequestError` unless `identity` may have all of `streams`, each with its spelling before it."""
+    permits = identity.permits
     for spelling, stream in streams:
-        if not identity.permits(stream):
+        if not permits(stream):
             fault = f"the token does not cover {spelling}" if identity.user else f"{spelling} needs a token"
             raise RequestError(ErrorCode.NOT_PERMITTED, f"not permitted: {fault}")
 

@@ -234,10 +234,11 @@ class Session:
         self._join_streams(request, quiet, streams)
 
     def _join_streams(self, request: Request, quiet: bool, streams: dict[str, StreamName]) -> None:
-        since = {} if request.since is msgspec.UNSET else requests.since_of(request, streams, self._groups)
-        new = {spelling: name for spelling, name in streams.items() if spelling not in self._groups}
-        rewind = requests.rewind_of(request, new, since)
-        if len(self._groups) + len(new) > self._context.limits.max_streams:
+        groups = self._groups
+        since = {} if request.since is msgspec.UNSET else requests.since_of(request, streams, groups)
+        new = {spelling: name for spelling, name in streams.items() if spelling not in groups} if groups else streams
+        rewind = 0 if request.rewind is msgspec.UNSET else requests.rewind_of(request, new, since)
+        if len(groups) + len(new) > self._context.limits.max_streams:
             raise requests.too_many_streams(self._context.limits.max_streams)
         if not new:
             if not quiet:
@@ -266,10 +267,12 @@ class Session:
         self._groups.update(groups)
         self._log_change("subscribed to", list(groups))
         request_id, quiet = self._joining
+        if recovered is None and rewound is None:
+            if not quiet:
+                self._reply(None, request_id)
+            return
         further = {"recovered": recovered, "rewound": rewound}
-        told = {name: value for name, value in further.items() if value is not None}
-        if told or not quiet:
-            self._reply(None, request_id, **told)
+        self._reply(None, request_id, **{name: value for name, value in further.items() if value is not None})
 
     def refused(self, why: str) -> None:
         """The hub: the client is in none of the streams, and is told why."""
@@ -279,7 +282,7 @@ class Session:
 
     def _join_is_over(self) -> None:
         join, self._join = self._join, None
-        if join is not None:
+        if join is not None and (join.written or join.rewinds):
             self._budget.charge_written(join.written)
             self._budget.charge_rewound(join.rewind, [rewind.size for rewind in join.rewinds.values()])
 
@@ -305,10 +308,8 @@ class Session:
             self._log_change("unsubscribed from", [group.spelling for group in groups])
 
     def _log_change(self, verb: str, spellings: list[str]) -> None:
-        few = ", ".join(spellings[:_FEW_STREAMS]) + (", …" if len(spellings) > _FEW_STREAMS else "")
-        line = "client {client} {verb} {number} streams: {streams}"
-        facts = {"client": self._connection.client_id, "verb": verb, "number": len(spellings), "streams": few}
-        self._context.lines.info(verb, line, **facts)
+        client, line = self._connection.client_id, "client {client} {verb} {number} streams: {streams}"
+        self._context.lines.info_of(verb, line, lambda: _change_facts(client, verb, spellings))
 
     # What was.
 
@@ -384,6 +385,12 @@ class Session:
         if lost:
             self._leave(lost)
             self._send_error(streams_lost(lost))
+
+
+def _change_facts(client: str, verb: str, spellings: list[str]) -> dict[str, Any]:
+    """What the log says of a change of subscription."""
+    few = ", ".join(spellings[:_FEW_STREAMS]) + (", …" if len(spellings) > _FEW_STREAMS else "")
+    return {"client": client, "verb": verb, "number": len(spellings), "streams": few}
 
 
 METHODS: dict[str, Callable[[Session, Request, bool], Any]] = {

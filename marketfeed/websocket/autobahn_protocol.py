@@ -228,6 +228,9 @@ class AutobahnProtocol(FrameReader):
             self.consumeData()
 
     def consumeData(self) -> None:
+        if self.state == self.STATE_CONNECTING:
+            self.processHandshake()
+            return
         if self.state not in (self.STATE_OPEN, self.STATE_CLOSING):
             super().consumeData()
             return

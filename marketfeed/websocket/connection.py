@@ -43,6 +43,7 @@ from marketfeed.wire.close_codes import (
     SLOW_CONSUMER,
     CloseReason,
 )
+from marketfeed.wire.dialects import Dialect
 from marketfeed.wire.frames import text_frame
 from marketfeed.wire.messages import Expiring, ServerShutdown
 from marketfeed.wire.messages import Quality as QualityEvent
@@ -51,6 +52,8 @@ __all__ = ["ClientFactory", "ClientProtocol"]
 
 _log = Log()
 _PING = b"\x89\x00"
+_CAME = "client {client} connected from {peer}, {dialect}"
+_CAME_WITH_USER = _CAME + ", user {user}"
 
 
 class ClientProtocol(AutobahnProtocol):
@@ -114,10 +117,9 @@ class ClientProtocol(AutobahnProtocol):
         self._number = factory.users.add(self)
         self._peer = shown(self.transport, admitted.address)
         identity = admitted.identity
-        user = {"user": identity.user} if identity is not None and identity.user else {}
-        facts = {"client": self.client_id, "peer": self._peer, "dialect": dialect.value, **user}
-        line = "client {client} connected from {peer}, {dialect}" + (", user {user}" if user else "")
-        factory.users.lines.info("came", line, **facts)
+        user = identity.user if identity is not None else ""
+        client, peer, line = self.client_id, self._peer, _CAME_WITH_USER if user else _CAME
+        factory.users.lines.info_of("came", line, lambda: _facts(client, peer, dialect, user))
         if identity is None:
             self.close_with(NO_TOKEN)
             return
@@ -272,6 +274,11 @@ class ClientProtocol(AutobahnProtocol):
         if at_once and self.state != self.STATE_CLOSED:
             self.wasClean = True
             self.dropConnection(abort=False)
+
+
+def _facts(client: str, peer: str, dialect: Dialect, user: str) -> dict[str, str]:
+    """What the log says of one who has come."""
+    return {"client": client, "peer": peer, "dialect": dialect.value, **({"user": user} if user else {})}
 
 
 class ClientFactory(AutobahnFactory):

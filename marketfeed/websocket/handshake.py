@@ -26,6 +26,7 @@ from marketfeed.boundaries import Clock
 from marketfeed.http.head import MAX_HEAD, BadRequest, Head, parse_head
 from marketfeed.http.response import Response
 from marketfeed.http.router import LateResponse, Router, Upgrade
+from marketfeed.runtime.tcp_connections import TcpConnection
 from marketfeed.runtime.timeouts import Deadlines
 from marketfeed.websocket.autobahn_protocol import AutobahnProtocol
 from marketfeed.websocket.closing import SendTimeout
@@ -90,6 +91,8 @@ class Handshakes:
 
     def make_room(self) -> None:
         """End connections that are no WebSockets, as long as there is too much of them."""
+        if len(self.waiting) + len(self.idle) <= self.most and self.unread <= _MOST_UNREAD:
+            return
         while self.idle and len(self.waiting) + len(self.idle) > self.most:
             self._end(self.idle)
         while self.waiting and (len(self.waiting) > self.most or self.unread > _MOST_UNREAD):
@@ -317,7 +320,7 @@ class Handshake:
 
 def peer_address(transport: Any) -> str | None:
     """Where a connection comes from; None: a Unix socket. Behind `haproxy:` that is known with the first bytes."""
-    host = getattr(transport.getPeer(), "host", None)
+    host = transport.client[0] if type(transport) is TcpConnection else getattr(transport.getPeer(), "host", None)
     return None if host is None else host.removeprefix("::ffff:")  # IPv4, on a port that takes IPv6 as well
 
 
@@ -327,5 +330,5 @@ def shown(transport: Any, address: str | None) -> str:
         return str(address)
     if address is None:
         return "a local socket"
-    port = transport.getPeer().port
+    port = transport.client[1] if type(transport) is TcpConnection else transport.getPeer().port
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

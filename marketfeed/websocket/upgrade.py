@@ -43,13 +43,14 @@ def switch_protocols(
     `protocol`: the one of the offered subprotocols to speak. `version`: of HTTP, as the request has it.
     """
     key = headers.get("sec-websocket-key", "")
-    offered = [name.strip() for name in headers.get("sec-websocket-protocol", "").split(",") if name.strip()]
+    protocols = headers.get("sec-websocket-protocol")
+    offered = [name.strip() for name in protocols.split(",") if name.strip()] if protocols else []
     if not (
         version == "HTTP/1.1"
         and "upgrade" in header_words(headers.get("connection", ""))
         and _KEY.fullmatch(key)
         and _HOST.fullmatch(headers.get("host", ""))
-        and _ORIGIN.fullmatch(headers.get("origin", "null"))
+        and ("origin" not in headers or _ORIGIN.fullmatch(headers["origin"]))
         and headers.get("sec-websocket-version") in _VERSIONS
         and len(set(offered)) == len(offered)
     ):
@@ -59,7 +60,8 @@ def switch_protocols(
         lines.append(f"Sec-WebSocket-Protocol: {protocol}")
     lines.append(f"Sec-WebSocket-Accept: {b64encode(sha1((key + _MAGIC).encode()).digest()).decode()}")
     deflate = None
-    offer = _usable_offer(headers.get("sec-websocket-extensions", "")) if compress else None
+    extensions = headers.get("sec-websocket-extensions")
+    offer = _usable_offer(extensions) if compress and extensions else None
     if offer is not None:
         offer.request_no_context_takeover = True  # announced whether or not it was offered
         accepted = PerMessageDeflateOfferAccept(offer, request_no_context_takeover=True, no_context_takeover=True)

@@ -29,7 +29,8 @@ HEADERS: Final = [text_header(size) for size in range(_FEW)]
 
 def text_frame(payload: bytes) -> bytes:
     """`payload`, UTF-8 text, as one frame."""
-    return text_header(len(payload)) + payload
+    size = len(payload)
+    return (HEADERS[size] if size < _FEW else text_header(size)) + payload
 
 
 def frame_end(frames: bytes, at: int) -> int:

@@ -288,3 +288,19 @@ def test_any_text(text: str) -> None:
     assert KINDS.parse(str(stream)) == msgspec.structs.replace(stream, rate=0)
     assert str(stream).isascii()
     assert stream.market.lower() in text.lower()
+
+
+def test_what_was_parsed_is_remembered() -> None:
+    """By what was said of its path, and as long as the kinds and the aliases are what they were; of so many at most."""
+    kinds = StreamKinds(rebuilds=True)
+    name = kinds.parse("tata_inr@depth")
+    assert kinds.parse("tata_inr@depth") is name
+    assert kinds.parse("tata_inr@depth", on_paths=True) != name
+    kinds.aliases = {"TATA_INR": "TATA"}
+    assert kinds.parse("tata_inr@depth").market == "TATA"
+    kinds.add(msgspec.structs.replace(name.kind, private=True))
+    with pytest.raises(BadStreamName):
+        kinds.parse("tata_inr@depth")
+    for number in range(10_000):
+        kinds.parse(f"trade@M{number}")
+    assert max(map(len, kinds._parsed)) <= 8192

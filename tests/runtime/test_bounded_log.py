@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -194,3 +195,22 @@ def test_everything_is_counted_at_a_bounded_rate(at_once: int, events: list[tupl
         at = [when for each, when, _ in lines[:closed] if each == key]
         assert all(later - earlier > 0.99 for earlier, later in zip(at, at[2 * at_once :], strict=False))
     assert not part.clock.getDelayedCalls()
+
+
+def test_facts_that_are_not_told_are_not_asked_for(part: Part) -> None:
+    """Of those that are held back only the last are, when they are told."""
+    asked = []
+
+    def facts(number: int) -> dict[str, Any]:
+        asked.append(number)
+        return {"number": number}
+
+    for number in range(4):
+        part.lines.info_of("key", "no {number}", partial(facts, number))
+    assert asked == [0]
+    part.clock.advance(1)
+    assert asked == [0, 3]
+    assert part.take() == [("info", "no 0", 1), ("info", "no 3 (the last of 3 within 1 s)", 3)]
+    part.lines.close()
+    part.lines.info_of("key", "no {number}", partial(facts, 4))
+    assert part.take() == [("info", "no 4", 1)]
