@@ -90,6 +90,7 @@ FIGURES = {
     "p99_9": Figure("p99.9 ms", "latency_ms.p99_9"),
     "max": Figure("max ms", "latency_ms.max"),
     "memory": Figure("KiB per client", "server.resident_per_client"),
+    "storm": Figure("s until the last is served", "storm_seconds"),
     "connect_cpu": Figure("CPU µs per handshake", "server.cpu_per_connect"),
     "connects": Figure("handshakes/s", "connects_per_second", True, "generator_busy_connecting"),
 }

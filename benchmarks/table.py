@@ -181,9 +181,9 @@ def _ratio(results: Results, workload: Workload, server: Server) -> str:
 
 def _busy(workload: Workload, reports: list[Report]) -> float:
     """How busy the load generator's core was, in the part of the test that counts."""
-    if workload.publishes:
-        return median(report.generator_busy for report in reports)
-    return median(report.generator_busy_connecting for report in reports)
+    if {"connects", "storm"}.intersection(workload.figures):
+        return median(report.generator_busy_connecting for report in reports)
+    return median(report.generator_busy for report in reports)
 
 
 def _servers(results: Results) -> str:

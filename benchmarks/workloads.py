@@ -194,6 +194,22 @@ WORKLOADS = (
         climb=Climb(first=1000, most=64_000, p99_ms=100.0),
     ),
     Workload(
+        "connect",
+        "Connect and subscribe",
+        "2,000 clients connect, and each subscribes to 5 out of 500 trade streams.",
+        ("--clients", "2000", "--stream-count", "500", "--per-client", "5", "--rate", "1"),
+        ("connect_cpu", "connects"),
+    ),
+    Workload(
+        "storm",
+        "A storm: all clients come back at once",
+        "The server has been restarted, and 15,000 clients connect to it, 500 at a time, each for 10 out of 1,000 "
+        "trade streams, on which 200 messages a second are published meanwhile. It is over when the last client has "
+        "had its first one.",
+        ("--clients", "15000", "--stream-count", "1000", "--per-client", "10", "--rate", "200", "--storm"),
+        ("storm", "connect_cpu"),
+    ),
+    Workload(
         "idle",
         "Idle clients and handshakes",
         "10,000 clients connect, subscribe to a stream on which nothing happens, and stay.",

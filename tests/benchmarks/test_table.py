@@ -33,6 +33,7 @@ def report(deliveries: float, cpu: float, *, busy: float = 0.5, server: float = 
         deliveries_per_second=deliveries,
         generator_busy=busy,
         lost=lost,
+        storm_seconds=cpu,
         server=msgspec.structs.replace(REPORT.server, cpu=server, cpu_per_delivery=cpu),
     )
 

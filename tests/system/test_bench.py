@@ -58,6 +58,18 @@ async def test_every_client_gets_everything(
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_storm(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is published as clients come, and the opening is over when each has had something."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    publishing = ("--redis-url", redis.url, "--stream-count", "10", "--per-client", "3", "--rate", "200", "--storm")
+    status, report = bench(daemon, capsys, *publishing, "--seconds", "0.2", "--warm-up", "0")
+    assert (status, report.opened) == (0, CLIENTS)
+    assert not any("no subscriber" in warning for warning in report.warnings)
+    assert report.storm_seconds == report.connect_seconds > 0
+
+
+@pytest_twisted.ensureDeferred
 async def test_order_books(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
     """A depth update is counted by its numbers, so that a merged one is no loss."""
     redis = await harness.redis()

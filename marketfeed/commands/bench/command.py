@@ -72,6 +72,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--window", metavar="W", help=f"as fast as it goes, with W messages under way (default: {DEFAULTS['window']})"
     )
     pace.add_argument("--rate", metavar="R", help="R messages a second, over all streams")
+    published.add_argument(
+        "--storm",
+        action="store_true",
+        help="publish, at the --rate, while the clients connect, and tell when the last had its first message",
+    )
     published.add_argument("--depth", metavar="LEVELS", help="order books, so many levels changed on each side")
     published.add_argument(
         "--payload-bytes", metavar="N", default=DEFAULTS["payload_bytes"], help="that a message has at least"
@@ -135,6 +140,8 @@ def _plan(arguments: argparse.Namespace, tag: str) -> Plan:
         for name in (*REDIS_TLS, "window", "rate", "depth", "messages", "stream_count"):
             if getattr(arguments, name) is not None:
                 raise BadSetting(f"--{name.replace('_', '-')} is for publishing, which needs --redis-url")
+    if arguments.storm and arguments.rate is None:
+        raise BadSetting("--storm: expected a --rate with it, at which is published while the clients connect")
     clients = whole_number("--clients", arguments.clients, 1, _MOST_CLIENTS)
     streams = _streams(arguments, tag, is_published=redis is not None)
     most = min(len(streams), _MOST_PER_CLIENT)
@@ -159,6 +166,7 @@ def _plan(arguments: argparse.Namespace, tag: str) -> Plan:
         channel_prefix=redis.channel_prefix if redis else "",
         window=whole_number("--window", arguments.window, 1, 1_000_000, default=int(DEFAULTS["window"])),
         rate=None if arguments.rate is None else number("--rate", arguments.rate, 0.01, _MOST_RATE),
+        storm=arguments.storm,
         levels=whole_number("--depth", arguments.depth, 1, _MOST_LEVELS, default=int(DEFAULTS["levels"])),
         payload_bytes=whole_number("--payload-bytes", arguments.payload_bytes, 0, _MOST_BYTES),
         server_pids=pids,

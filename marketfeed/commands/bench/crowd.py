@@ -45,7 +45,8 @@ class Crowd:
     in ms since 1970. `clients`: so far, `open` of them. `published`: messages that each stream had, kept by the engine.
     `awaited`: numbers that open clients wait for. `publications`, `size`: what they got, in messages and in bytes.
     `slow_open`: slow clients that the server has not ended, as far as they have read; `slow_size`: how many bytes
-    that is; `slow_closed`: the others, by the code of their close.
+    that is; `slow_closed`: the others, by the code of their close. `unserved`: in a storm, those that read and have had
+    no message yet, by their numbers.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Crowd:
         per_client: int,
         slow: int,
         first_number: int,
+        is_storm: bool = False,
     ) -> None:
         self._selector = selector
         self._meeting = meeting
@@ -66,6 +68,8 @@ class Crowd:
         self._per_client = per_client
         self._slow = slow
         self._first_number = first_number
+        self._is_storm = is_storm
+        self.unserved: set[int] = set()
         self._seen: list[set[int]] | None = [set() for _ in streams] if first_number == ANY else None
         self._reader = BatchReader(streams, self._seen)
         self._slow_reader = BatchReader(streams)
@@ -100,6 +104,8 @@ class Crowd:
             is_slow=number < self._slow,
         )
         self.clients.append(client)
+        if self._is_storm and not client.is_slow:
+            self.unserved.add(number)
         client.connect(self._now())
         self._selector.register(client.socket.fileno(), client.interest, partial(self._advance, client))
 
@@ -162,6 +168,8 @@ class Crowd:
             self._answer(client, batch)
             if client.is_open and not was_open and not client.is_slow:
                 self._count(client, batch)  # what came together with the confirmation
+        if self.unserved and batch.publications and client.is_open:
+            self.unserved.discard(client.number)
 
     def _cut(self, client: Client, data: bytes, reader: BatchReader) -> Batch:
         """What is whole by now of what a client got; the rest waits."""
@@ -234,6 +242,7 @@ class Crowd:
         client.socket.close()
         client.is_open = False
         self.open -= 1
+        self.unserved.discard(client.number)
         self.closed[code] += 1
         for stream, number in client.waits_for.items():
             self.subscribers[stream] -= 1

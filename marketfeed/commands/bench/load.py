@@ -1,6 +1,7 @@
 """A load test: open the clients, publish or only watch, count, and say what was found.
 
-1. One thread, which waits in one place. Nothing is published before every client has its streams confirmed.
+1. One thread, which waits in one place. Nothing is published before every client has its streams confirmed, but in a
+   storm: then the clients come as it is published, and the opening is over when each has had something.
 2. A closed loop keeps so many messages in flight; a paced one publishes by the clock, and catches up when it is late.
    A paced message tells the time at which it was due, so that a delay of ours is seen, and not left out with what
    would have been sent meanwhile.
@@ -31,6 +32,7 @@ from marketfeed.runtime.file_limit import RESERVED_FILES, raise_file_limit
 __all__ = ["LoadTest", "Patience"]
 
 _AT_ONCE = 128  # clients that are connecting
+_AT_ONCE_IN_STORM = 500  # fewer than a server lets wait for their requests
 _PATIENCE = 10.0
 """Seconds without any progress after which clients that connect are given up."""
 _GRACE = 3.0
@@ -119,7 +121,8 @@ class LoadTest:
             self._now,
             per_client=plan.per_client,
             slow=plan.slow,
-            first_number=ANY if self._engine is None else 1,
+            first_number=ANY if self._engine is None or plan.storm else 1,
+            is_storm=plan.storm,
         )
         stack.callback(self._crowd.close)
         if self._engine is not None:
@@ -131,13 +134,14 @@ class LoadTest:
     # The phases.
 
     def _open_all(self) -> None:
-        crowd, clients = self._crowd, self._plan.clients
-        patience = Patience(self._clock, _PATIENCE)
-        while crowd.open < clients and not self._interruptions:
-            while (begun := len(crowd.clients)) < clients and begun - crowd.open < _AT_ONCE:
+        crowd, clients, is_storm = self._crowd, self._plan.clients, self._plan.storm
+        patience, started = Patience(self._clock, _PATIENCE), self._clock()
+        at_once = _AT_ONCE_IN_STORM if is_storm else _AT_ONCE
+        while (crowd.open < clients or crowd.unserved) and not self._interruptions:
+            while (begun := len(crowd.clients)) < clients and begun - crowd.open < at_once:
                 crowd.begin()
-            self._poll(_TICK)
-            if patience.has_run_out(crowd.open):
+            self._poll(self._publish(self._engine, started, 0) if is_storm and self._engine is not None else _TICK)
+            if patience.has_run_out(crowd.open - len(crowd.unserved)):
                 raise ClientFault(
                     f"{self._plan.address.shown}: {crowd.open} of {clients} clients have their streams, "
                     f"and for {_PATIENCE:.0f} s no other"

@@ -17,6 +17,7 @@ class Plan(msgspec.Struct, frozen=True):
     """What to do. Without `redis` only watch; with it, publish with either a `window` or a `rate`.
 
     `messages`: publish so many in all, without a warm-up, whatever `seconds` says. `levels`: of each side of a book.
+    `storm`: publish, at a `rate`, while the clients connect, as many at once as the server lets wait.
     """
 
     address: ServerAddress
@@ -34,6 +35,7 @@ class Plan(msgspec.Struct, frozen=True):
     channel_prefix: str = ""
     window: int = 16
     rate: float | None = None
+    storm: bool = False
     levels: int = 10
     payload_bytes: int = 0
     server_pids: Sequence[int] = ()

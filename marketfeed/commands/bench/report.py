@@ -50,6 +50,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     connect_seconds: float
     connects_per_second: float
     connect_ms: Percentiles | None
+    storm_seconds: float | None = None
+    """In a storm, from its beginning until the last client had its first message: the same as `connect_seconds`."""
     seconds: float
     published: int
     published_per_second: float
@@ -84,6 +86,7 @@ def lines(report: Report) -> list[str]:
     """The report for a human reader."""
     told = [
         ("clients", _clients(report)),
+        ("storm", _storm(report.storm_seconds)),
         ("published", f"{report.published:,} messages, {_number(report.published_per_second)}/s"),
         (
             "delivered",
@@ -111,6 +114,10 @@ def _clients(report: Report) -> str:
         f"{report.opened:,} on {report.per_client:,} of {report.streams:,} streams each{slow}{compressed}; "
         f"{_number(report.connects_per_second)} connects/s, {_percentiles(report.connect_ms)}"
     )
+
+
+def _storm(seconds: float | None) -> str:
+    return "" if seconds is None else f"the last client had its first message after {_number(seconds)} s"
 
 
 def _order(report: Report) -> str:

@@ -80,6 +80,7 @@ def make_report(plan: Plan, crowd: Crowd, engine: NumberedEngine | None, course:
         connect_seconds=connect_seconds,
         connects_per_second=_ratio(crowd.connects.total, connect_seconds),
         connect_ms=crowd.connects.percentiles(),
+        storm_seconds=connect_seconds if plan.storm else None,
         seconds=course.seconds,
         published=course.published,
         published_per_second=_ratio(course.published, course.seconds),
@@ -135,7 +136,7 @@ def _warnings(plan: Plan, crowd: Crowd, engine: NumberedEngine | None, course: C
         found.append("the server did not accept compression")
     if engine is None:
         return found
-    if engine.unheard:
+    if engine.unheard and not plan.storm:  # where streams have nobody in the beginning
         found.append(
             f"{engine.unheard:,} publications had no subscriber at {plan.redis}: is it the one that the server reads?"
         )

@@ -74,6 +74,8 @@ class TestOptions:
         assert (plan.clients, len(plan.streams), plan.per_client, plan.slow, plan.compression) == (7, 20, 5, 2, True)
         assert {stream.partition("@")[0] for stream in plan.streams} == {"depth"}
         assert (plan.rate, plan.levels, plan.payload_bytes, plan.messages) == (12.5, 20, 300, 99)
+        assert not plan.storm
+        assert planned(plans, *REDIS, "--rate", "5", "--storm").storm
         assert plan.token == "abc.def.ghi"
         assert (plan.seconds, plan.warm_up, list(plan.server_pids)) == (2.5, 0, [os.getpid()])
 
@@ -104,6 +106,8 @@ class TestOptions:
             ([URL, *REDIS, "--streams", "a@trade"], "--streams: 'a@trade' cannot be published"),
             ([URL, *REDIS, "--streams", "trade@A", "--stream-count", "2"], "--stream-count: expected either this or"),
             ([URL, "--streams", "trade@A", "--rate", "5"], "--rate is for publishing, which needs --redis-url"),
+            ([URL, *REDIS, "--storm"], "--storm: expected a --rate with it"),
+            ([URL, *REDIS, "--storm", "--window", "5"], "--storm: expected a --rate with it"),
             ([URL, "--streams", "trade@A", "--redis-ca", "x"], "--redis-ca is for publishing"),
             ([URL, "--streams", "trade@A", "--redis-key", "x"], "--redis-key is for publishing"),
             ([URL, *REDIS, "--redis-ca", "x"], "--redis-ca: expected together with a rediss:// URL"),

@@ -41,6 +41,7 @@ class Stage:
         per_client: int = 1,
         slow: int = 0,
         first_number: int = 1,
+        is_storm: bool = False,
         compression: bool = False,
         token: str | None = None,
         head: bytes = HEAD,
@@ -61,6 +62,7 @@ class Stage:
             per_client=per_client,
             slow=slow,
             first_number=first_number,
+            is_storm=is_storm,
         )
         self.published = [0] * len(streams)
         self.crowd.published = self.published
@@ -142,6 +144,20 @@ class TestOpening:
         assert request.startswith(b"GET /stream?x=1 HTTP/1.1\r\n")
         assert b"\r\nAuthorization: Bearer abc.def.ghi\r\n" in request
         assert request.endswith(b"\r\n\r\n")
+
+    def test_in_a_storm_whoever_has_had_nothing_yet_is_known(self, stages: Callable[..., Stage]) -> None:
+        """Whatever number it begins with. Those who are slow, and those who have gone, are not waited for."""
+        stage = stages(slow=1, first_number=ANY, is_storm=True)
+        stage.open(4)
+        assert stage.crowd.unserved == {1, 2, 3}
+        stage.publish(7, clients=[2])
+        assert stage.crowd.unserved == {1, 3}
+        stage.servers[3].close()
+        stage.poll(lambda: stage.crowd.closed)
+        assert stage.crowd.unserved == {1}
+        stage.publish(9, clients=[1, 2])
+        assert not stage.crowd.unserved
+        assert stage.crowd.lost() == 0, "as far as is known: of the other's stream only these"
 
     def test_each_client_asks_for_its_streams(self, stages: Callable[..., Stage]) -> None:
         """Two of three for each: every stream has as many clients as any other."""

@@ -61,6 +61,11 @@ def test_all_of_it() -> None:
     ]
 
 
+def test_a_storm() -> None:
+    told = lines(msgspec.structs.replace(REPORT, storm_seconds=7.25))
+    assert "storm     the last client had its first message after 7.25 s" in told
+
+
 def test_what_went_wrong() -> None:
     """Faults are named with their counts, and what is not known is not guessed."""
     report = msgspec.structs.replace(
