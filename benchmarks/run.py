@@ -9,7 +9,6 @@ With --quick, or with --only, nothing is written: the page is printed.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import platform
 import re
@@ -32,6 +31,7 @@ from benchmarks.workloads import OURS, SERVERS, WORKLOADS, Server, Workload, wor
 from marketfeed import __version__
 from marketfeed.commands.bench.report import Report
 from marketfeed.demo.embedded import NoServerFound, find_server
+from marketfeed.runtime.file_limit import raise_file_limit, room_for_connections
 
 __all__ = ["machine", "main", "versions"]
 
@@ -140,11 +140,13 @@ def _one(stage: Stage, round_number: int, workload: Workload, server: Server, se
         with stage.server(server, tls=workload.tls) as (pid, port):
             return stage.load(port, pid, options, publishes=workload.publishes, tls=workload.tls)
 
-    most = _QUICK_CLIENTS if is_quick else math.inf
+    most, _ = room_for_connections(raise_file_limit())
+    if is_quick:
+        most = _QUICK_CLIENTS
     if workload.climb is None:
-        report = measure(int(min(workload.clients, most)))
+        report = measure(min(workload.clients, most))
     else:
-        climb = msgspec.structs.replace(workload.climb, most=int(min(workload.climb.most, most)))
+        climb = msgspec.structs.replace(workload.climb, most=min(workload.climb.most, most))
         report = most_clients(measure, climb, workload.rate)
     return Run(workload.key, server.key, round_number, report)
 
