@@ -27,6 +27,7 @@ from twisted.scripts import twistd
 from marketfeed.daemon import tap
 from marketfeed.hub.hub import Hub
 from marketfeed.redis.commands import CommandLink
+from marketfeed.runtime.tcp_connections import Readers
 from marketfeed.websocket.connections import UserManager
 
 
@@ -48,8 +49,9 @@ class Window(Service):
 
     def look(self) -> dict[str, Any]:
         calls = [call.func for call in self._reactor.getDelayedCalls()]
-        open_files = {*self._reactor.getReaders(), *self._reactor.getWriters()}
         objects = _all_objects()
+        open_files = {*self._reactor.getReaders(), *self._reactor.getWriters()}
+        open_files.update(*(each._connections.values() for each in objects if isinstance(each, Readers)))
         protocols = _types(getattr(file, "protocol", None) for file in open_files)
         return {
             "timers": sorted(getattr(call, "__qualname__", str(call)) for call in calls),

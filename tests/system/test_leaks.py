@@ -23,9 +23,9 @@ FIRST, CYCLES, AT_ONCE = 2_000, 20_000, 50
 MORE_KIB = 5 * 1024
 """How much the daemon may grow after the first cycles."""
 MARKETS = [f"M{number:03}" for number in range(100)]
-KINDS = {"ClientProtocol", "Deferred", "Group", "Join", "LiveStream", "Outbox", "RequestBudget", "Server", "Session"}
-KINDS |= {"TlsConnection"}
-"""The types of the objects that a connection consists of; `Server` is the transport's, or with TLS the last one."""
+KINDS = {"ClientProtocol", "Deferred", "Group", "Join", "LiveStream", "Outbox", "RequestBudget", "Session"}
+KINDS |= {"Server", "TcpConnection", "TlsConnection"}
+"""The types of the objects that a connection consists of. The last ones are transports: Twisted's and ours."""
 
 MOMENTARY = {"StreamRegistry._sweep", "BoundedLog._look", "Portions._next_turn"}
 """Timers of what is over soon."""
