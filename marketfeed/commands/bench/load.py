@@ -119,6 +119,7 @@ class LoadTest:
             self._now,
             per_client=plan.per_client,
             slow=plan.slow,
+            is_mixed=plan.mixed,
             first_number=ANY if self._engine is None else 1,
         )
         stack.callback(self._crowd.close)

@@ -17,12 +17,14 @@ class Plan(msgspec.Struct, frozen=True):
     """What to do. Without `redis` only watch; with it, publish with either a `window` or a `rate`.
 
     `messages`: publish so many in all, without a warm-up, whatever `seconds` says. `levels`: of each side of a book.
+    `mixed`: the streams of each client are drawn, so that hardly two have the same.
     """
 
     address: ServerAddress
     streams: Sequence[str]
     clients: int = 1000
     per_client: int = 1
+    mixed: bool = False
     slow: int = 0
     seconds: float = 10.0
     warm_up: float = 1.0
