@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -89,7 +90,14 @@ def install_peers() -> str | None:
 
 
 def build_compiled() -> str | None:
-    """Put the daemon into `COMPILED` as a compiled wheel has it; returns why that cannot be done, in one line."""
+    """Put the daemon into `COMPILED` as a compiled wheel has it, unless that of the same sources is there; returns why
+    it cannot be done, in one line.
+    """
+    sources = sorted([*(ROOT / "marketfeed").rglob("*.py"), ROOT / "tools" / "compiling.py"])
+    wanted = sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    mark = COMPILED / ".built"
+    if mark.exists() and mark.read_text(encoding="ascii") == wanted:
+        return None
     with tempfile.TemporaryDirectory(prefix="marketfeed-wheel-") as directory:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
         command += ["--no-build-isolation", "--wheel-dir", directory, str(ROOT)]
@@ -102,6 +110,7 @@ def build_compiled() -> str | None:
         shutil.rmtree(COMPILED, ignore_errors=True)
         with zipfile.ZipFile(wheels[0]) as wheel:
             wheel.extractall(COMPILED)
+    mark.write_text(wanted, encoding="ascii")
     return None
 
 
