@@ -80,10 +80,9 @@ def _at(report: Report, path: str) -> float | None:
 
 
 FIGURES = {
+    "clients": Figure("clients a core", "clients", True, "generator_busy"),
     "deliveries": Figure("deliveries/s", "deliveries_per_second", True, "generator_busy"),
     "published": Figure("publications/s", "published_per_second", True, "generator_busy"),
-    "most_clients": Figure("clients", "clients", True, "generator_busy"),
-    "cores": Figure("cores busy", "server.cpu"),
     "cpu": Figure("CPU µs per delivery", "server.cpu_per_delivery"),
     "p50": Figure("p50 ms", "latency_ms.p50"),
     "p99": Figure("p99 ms", "latency_ms.p99"),

@@ -10,6 +10,7 @@ messages, which take minutes otherwise (docs/security.md#what-the-pace-does-to-a
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -46,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         description = f"ssl:{arguments.port}:interface=127.0.0.1:certKey={certificate}:privateKey={key}"
     scheme = "wss" if arguments.tls else "ws"
     listening = server_endpoint(reactor, description).listen(server.factory)
-    listening.addCallback(lambda port: print(f"{scheme}://127.0.0.1:{port.getHost().port}", flush=True))
+    listening.addCallbacks(
+        lambda port: print(f"{scheme}://127.0.0.1:{port.getHost().port}", flush=True),
+        lambda fault: (print(fault.getErrorMessage(), file=sys.stderr), reactor.stop()),
+    )
     reactor.run()
 
 
