@@ -1,6 +1,8 @@
 """The HTTP that stands before a WebSocket: a request line and headers, read once (RFC 9112).
 
-What is ambiguous is refused: whatever a proxy in front may take for something else. No byte of it is in the error.
+1. What is ambiguous is refused: whatever a proxy in front may take for something else. No byte of it is in the error.
+2. A request for a WebSocket that differs from an earlier one in its key only is not read anew: many clients are one
+   program. Nothing is remembered that is one client's alone, such as a token, a cookie, or where it is.
 """
 
 from __future__ import annotations
@@ -20,6 +22,14 @@ _MAX_FIELDS = 100
 _REMEMBERED = 200  # characters of a header, at most: strangers write them
 _FIELD = re.compile(r"^([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)$", re.MULTILINE)
 """A header (RFC 9110, section 5.1), where every line ends in CR LF."""
+_KEY_LINE = b"\r\nSec-WebSocket-Key: "
+_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
+_KEY_SIZE = 24
+_MOST_ALIKE = 256
+_LONGEST_ALIKE = 1024  # bytes
+_OF_ONE = frozenset(
+    ("authorization", "cookie", "forwarded", "proxy-authorization", "sec-websocket-protocol", "x-forwarded-for")
+)
 _CONTROLS = bytes({*range(32), 127} - set(b"\t\r\n"))
 
 
@@ -48,8 +58,36 @@ class Head(msgspec.Struct, frozen=True):
         )
 
 
+_alike: dict[bytes, Head] = {}
+"""Requests that were read, by their bytes without the key."""
+
+
 def parse_head(data: bytes) -> Head:
     """Read a request up to its empty line. Raises `BadRequest`."""
+    begin = data.find(_KEY_LINE) + len(_KEY_LINE)
+    end = begin + _KEY_SIZE
+    key = data[begin:end]
+    if begin < len(_KEY_LINE) or data[end : end + 2] not in (b"\r\n", b"") or not _KEY.fullmatch(key):
+        return _parse(data)
+    others = data[:begin] + data[end:]
+    alike = _alike.get(others)
+    if alike is not None:
+        headers = {**alike.headers, "sec-websocket-key": key.decode()}
+        return Head(alike.method, alike.path, alike.query, headers, alike.version)
+    head = _parse(data)
+    if (
+        len(others) <= _LONGEST_ALIKE
+        and not head.query
+        and head.headers.get("sec-websocket-key") == key.decode()  # there is no second one
+        and _OF_ONE.isdisjoint(head.headers)
+    ):
+        if len(_alike) >= _MOST_ALIKE:
+            _alike.clear()
+        _alike[others] = msgspec.structs.replace(head, headers=dict(head.headers))
+    return head
+
+
+def _parse(data: bytes) -> Head:
     if _has_controls(data):
         raise BadRequest("there is a control character in the request")
     line, _, rest = data.decode("latin-1").removesuffix("\r\n").partition("\r\n")

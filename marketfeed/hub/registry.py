@@ -154,6 +154,14 @@ class StreamRegistry:
         stream.hold(payer)
         return stream
 
+    def hold_known(self, name: StreamName, payer: Subscriber) -> LiveStream | None:
+        """The same, of a stream that has holders, so that nothing else comes of it; None: it has none."""
+        stream = self._streams.get(str(name))
+        if stream is None or not stream.holders:
+            return None
+        stream.hold(payer)
+        return stream
+
     def hold_if_room(self, name: StreamName) -> LiveStream | None:
         """The same, by itself; None without the room."""
         try:

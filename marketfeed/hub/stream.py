@@ -228,7 +228,7 @@ class LiveStream:
     def hold(self, payer: Subscriber | None) -> None:
         """One holder more, on this client's wish."""
         self.holders += 1
-        if payer is not None and (self.payer is None or self.share is not None):
+        if payer is not None and (self.payer is None or self.share is not payer.share):
             self.pay(payer)
 
     def release(self, payer: Subscriber | None) -> bool:

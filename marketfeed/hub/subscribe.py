@@ -83,8 +83,13 @@ class Subscriptions:
         else:
             self._registry.check(streams.values(), join.subscriber.share)
             self._unfinished[join] = None
+            subscriber, known = join.subscriber, self._registry.hold_known
             for spelling, name in streams.items():
-                self._hold(join, spelling, name)
+                stream = None if join.finished else known(name, subscriber)
+                if stream is None:
+                    self._hold(join, spelling, name)
+                else:
+                    join.streams[spelling] = stream
             if not join.finished:
                 self._wait(join)
         join.is_late = not join.finished
@@ -257,14 +262,25 @@ class Subscriptions:
             self._refuse_too_large(join)
             return
         subscriber = join.subscriber
-        shape, window, wants_state = join.shape, subscriber.window, join.wants_state
-        rate_of, view_of, engine = join.rates.get, join.views.get, View.ENGINE
-        groups = {
-            spelling: stream.group(
-                spelling, shape, window, wants_state, rate_of(spelling, 0), view_of(spelling, engine)
-            )
-            for spelling, stream in join.streams.items()
-        }
+        shape, window, wants_state, rates, views = (
+            join.shape,
+            subscriber.window,
+            join.wants_state,
+            join.rates,
+            join.views,
+        )
+        if rates or views:
+            groups = {
+                spelling: stream.group(
+                    spelling, shape, window, wants_state, rates.get(spelling, 0), views.get(spelling, View.ENGINE)
+                )
+                for spelling, stream in join.streams.items()
+            }
+        else:
+            groups = {
+                spelling: stream.group(spelling, shape, window, wants_state)
+                for spelling, stream in join.streams.items()
+            }
         self._finish(join)
         resumed = {each: each in recovered for each in join.since} if join.since else None
         if resumed:

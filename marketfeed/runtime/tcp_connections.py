@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet import tcp
@@ -108,6 +109,10 @@ class Readers:
         self._epoll = select.epoll()
         self._connections: dict[int, TcpConnection] = {}
 
+    def __iter__(self) -> Iterator[TcpConnection]:
+        """Those that are read at present."""
+        return iter(self._connections.values())
+
     def add(self, connection: TcpConnection) -> None:
         """Read `connection` when something has come, unless that is done already."""
         number = connection.fileno()
@@ -150,7 +155,7 @@ class Readers:
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends."""
-        for connection in list(self._connections.values()):
+        for connection in list(self):
             connection.connectionLost(reason)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.http import head
 from marketfeed.http.head import BadRequest, Head, header_words, parse_head
 from marketfeed.http.response import Response
 from marketfeed.http.router import Router
@@ -100,3 +101,67 @@ class TestWords:
         finally:
             tracemalloc.stop()
         assert kept < 100_000
+
+
+KEY, OTHER = b"dGhlIHNhbXBsZSBub25jZQ==", b"AQIDBAUGBwgJCgsMDQ4PEA=="
+LINES = (
+    b"Host: x",
+    b"Sec-WebSocket-Key: " + KEY,
+    b"Sec-WebSocket-Key: " + OTHER,
+    b"sec-websocket-key: " + KEY,
+    b"Sec-WebSocket-Key: short",
+    b"Sec-WebSocket-Key: " + KEY + b"=",
+    b"Cookie: a=b",
+    b"X-Forwarded-For: 192.0.2.1",
+    b"Upgrade: websocket",
+    b"Bad line",
+)
+
+
+def anew(data: bytes) -> Head | str:
+    """What a request is when nothing is remembered."""
+    try:
+        return head._parse(data)
+    except BadRequest as fault:
+        return str(fault)
+
+
+class TestAlike:
+    """Requests that differ in their keys only are read once."""
+
+    @property_test
+    @given(st.lists(st.lists(st.sampled_from(LINES), max_size=5), min_size=1, max_size=6))
+    def test_nobody_is_taken_for_another(self, requests: list[list[bytes]]) -> None:
+        """Whatever came before: each is what it is by itself, and nothing of it changes what the next one is."""
+        for lines in requests:
+            data = b"\r\n".join([b"GET / HTTP/1.1", *lines])
+            try:
+                found: Head | str = parse_head(data)
+            except BadRequest as fault:
+                found = str(fault)
+            assert found == anew(data)
+            if isinstance(found, Head):
+                found.headers.clear()
+
+    @pytest.mark.parametrize("second", [b"Sec-WebSocket-Key: " + OTHER, b"sec-websocket-key: " + OTHER])
+    def test_two_keys_are_none(self, second: bytes) -> None:
+        """However often they come."""
+        for key in (KEY, OTHER, KEY):
+            found = parse_head(b"GET / HTTP/1.1\r\nSec-WebSocket-Key: " + key + b"\r\n" + second)
+            assert found.headers["sec-websocket-key"] == f"{key.decode()}, {OTHER.decode()}"
+
+    def test_what_is_one_clients_is_not_remembered(self) -> None:
+        head._alike.clear()
+        for more in (b"Cookie: a=b", b"Authorization: Bearer t", b"Sec-WebSocket-Protocol: t", b"X: " + 2000 * b"x"):
+            parse_head(b"GET / HTTP/1.1\r\nSec-WebSocket-Key: " + KEY + b"\r\n" + more)
+        parse_head(b"GET /?token=t HTTP/1.1\r\nSec-WebSocket-Key: " + KEY)
+        assert not head._alike
+        parse_head(b"GET / HTTP/1.1\r\nSec-WebSocket-Key: " + KEY)
+        parse_head(b"GET / HTTP/1.1\r\nSec-WebSocket-Key: " + OTHER)
+        assert len(head._alike) == 1
+        assert not any(KEY in each or OTHER in each for each in head._alike)
+
+    def test_so_many_are_remembered_at_most(self) -> None:
+        for number in range(1000):
+            parse_head(b"GET / HTTP/1.1\r\nX: %d\r\nSec-WebSocket-Key: %s" % (number, KEY))
+            assert len(head._alike) <= 256

@@ -49,9 +49,10 @@ class Window(Service):
 
     def look(self) -> dict[str, Any]:
         calls = [call.func for call in self._reactor.getDelayedCalls()]
-        objects = _all_objects()
         open_files = {*self._reactor.getReaders(), *self._reactor.getWriters()}
-        open_files.update(*(each._connections.values() for each in objects if isinstance(each, Readers)))
+        for readers in [each for each in open_files if isinstance(each, Readers)]:
+            open_files.update(readers)
+        objects = _all_objects()
         protocols = _types(getattr(file, "protocol", None) for file in open_files)
         return {
             "timers": sorted(getattr(call, "__qualname__", str(call)) for call in calls),
