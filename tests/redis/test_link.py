@@ -8,7 +8,7 @@ import errno
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from service_identity import VerificationError
@@ -225,6 +225,18 @@ def test_it_dispatches_as_txredisapi_does(replies: list[tuple[bytes, ...]]) -> N
     for reply in replies:
         theirs.replyReceived(list(reply))
     assert link.told == [("begins",), *theirs.told, ("ends",)]
+
+
+@example([5, 9000, 30_000, 100, 100], 40_000)
+@given(st.lists(st.integers(0, 20_000), min_size=1, max_size=12), st.integers(1, 40_000))
+def test_however_much_comes_at_once_all_is_told_in_order(sizes: list[int], most: int) -> None:
+    """The parser gets it in portions, whose ends are anywhere in it; so are those of what has come."""
+    link = up()
+    sent = b"".join(resp([b"message", b"%d" % number, b"x" * size]) for number, size in enumerate(sizes))
+    for start in range(0, len(sent), most):
+        link.dataReceived(sent[start : start + most])
+    told = [what for what in link.told if len(what) == 3]
+    assert told == [(None, b"%d" % number, b"x" * size) for number, size in enumerate(sizes)]
 
 
 def test_what_is_no_publication_is_heard_in_its_place() -> None:
