@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+import hiredis
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from txredisapi import SubscriberProtocol
 from marketfeed.redis.address import RedisAddress, parse_redis_url
 from marketfeed.redis.link import RedisLink, SubscriberLink, explain
 from marketfeed.redis.pubsub import RedisPubSub
+from marketfeed.redis.replies import Channels, tell
 from tests.redis.memory import PONG, Connection, resp
 
 OK = b"+OK\r\n"
@@ -244,6 +246,22 @@ def test_what_is_no_publication_is_heard_in_its_place() -> None:
     link = up()
     link.dataReceived(resp([b"message", b"a", b"1"]) + b"+PONG\r\n" + resp([b"message", b"a", b"2"]))
     assert link.told[1:-1] == [(None, b"a", b"1"), ("heard", b"PONG"), (None, b"a", b"2")]
+
+
+@given(st.lists(st.one_of(publications, st.just((b"pong", b""))), max_size=10), st.sets(words))
+def test_what_nobody_overrides_is_told_the_same_without_the_call(
+    replies: list[tuple[bytes, ...]], wanted: set[bytes]
+) -> None:
+    """`Channels.tell` is `tell` with `Channels.received`."""
+    data = b"".join(resp([*reply]) for reply in replies)
+    streams = {channel: repr(channel) for channel in wanted}
+    told: list[Heard] = []
+    channels = Channels(streams, lambda stream, payload: told.append((stream, payload)))
+    tell(hiredis.Reader(), data, channels.received, lambda reply: told.append(("heard", reply)))
+    expected = told.copy()
+    told.clear()
+    channels.tell(hiredis.Reader(), data, lambda reply: told.append(("heard", reply)))
+    assert told == expected
 
 
 def test_the_source_of_the_daemon_is_told_by_messageReceived() -> None:
