@@ -51,6 +51,23 @@ class Channels:
         self._streams = streams
         self._publish = publish
 
+    def tell(self, replies: hiredis.Reader, data: bytes, heard: Callable[[Any], None]) -> None:
+        """The function `tell` with `received`, of which there is no call."""
+        gets = replies.gets
+        publish = self._publish
+        size = len(data)
+        for start in range(0, size, _PORTION):
+            replies.feed(data, start, min(_PORTION, size - start))
+            while (reply := gets()) is not False:
+                if type(reply) is list:
+                    told = reply[0]
+                    if told == b"message" or told == b"smessage" or told == b"pmessage":
+                        stream = self._streams.get(reply[-2])
+                        if stream is not None:
+                            publish(stream, reply[-1])
+                        continue
+                heard(reply)
+
     def received(self, pattern: bytes | None, channel: bytes, message: bytes) -> None:
         """One publication, as `SubscriberLink.messageReceived` has it."""
         stream = self._streams.get(channel)
