@@ -70,13 +70,14 @@ _CLOSED = ("deliveries", "cpu", "p50", "p99")
 _PACED = ("cpu", "p50", "p99", "p99_9", "max")
 _CARRIED = ("clients", "deliveries", "cpu", "p50", "p99")
 _OTHERS_TERMS = (
-    "Caplin and Lightstreamer publish theirs in these terms: every client has a fixed number of messages a second, and "
-    "clients are added while latency is watched. As in Caplin's tests there are 1,000 streams, each has a message "
-    "every two seconds, and each client watches some that are drawn for it: here 20, so that it has 10 messages a "
-    "second. Clients are raised until the 99th percentile of latency passes 100 ms, and the figure is how many were "
-    "carried before. What differs: they state the mean of latency, the server had all cores of its machine and batched "
-    "for some 100 ms where they say so, and the clients had machines of their own; here the server has one core, and "
-    "publisher, Redis and all clients share another. *load* is that of the step that was too much."
+    "Caplin publishes its figures in these terms, and Lightstreamer's kit for load tests is made for them: every "
+    "client has a fixed number of messages a second, and clients are added while latency is watched. As in Caplin's "
+    "tests there are 1,000 streams, each has a message every two seconds, and each client watches some that are drawn "
+    "for it: here 20, so that it has 10 messages a second. Clients are raised until the 99th percentile of latency "
+    "passes 100 ms, and the figure is how many were carried before. What differs from Caplin's: theirs is the mean of "
+    "latency, the server had all cores of its machine and batched for some 100 ms where they say so, and the clients "
+    "had machines of their own; here the server has one core, and publisher, Redis and all clients share another. "
+    "*load* is that of the step that was too much."
 )
 _MIX = ("--clients", "1000", "--stream-count", "1000", "--per-client", "20", "--mixed", "--rate", "500")
 
