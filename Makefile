@@ -58,13 +58,14 @@ check: env-dev env-clients ## all that a change must pass: format, lint, types, 
 fuzz: env-dev ## the tests that throw any bytes at it, for some minutes; ARGS="-k Handshakes" for some of them
 	@env/bin/python -m pytest --hypothesis-profile=fuzz tests/websocket/test_fuzz.py $(ARGS)
 
-faults: env-dev env-clients ## a million publications amid a hundred faults, of one server and of several, and of books, a rolling restart, a stalled candle service, the market page, and a thousand reconnects of each client
-	@FAULTS=1000000,100,200 BOOKS=1000000,50 ROLL=2000,20 CLIENT_BOOKS=100000 STALL=60 PAGE=600 RECONNECTS=1000 \
+faults: env-dev env-clients ## a million publications amid a hundred faults, of one server and of several, and of books, a rolling restart, a stalled candle service, the market page, and a thousand reconnects of each client; attacks, leaks, storms and slow clients with TLS and without
+	@TLS=all FAULTS=1000000,100,200 BOOKS=1000000,50 ROLL=2000,20 CLIENT_BOOKS=100000 STALL=60 PAGE=600 RECONNECTS=1000 \
 		env/bin/python -m pytest -n 0 -s tests/system/test_faults.py tests/system/test_losses.py \
 		tests/system/test_group_faults.py tests/system/test_books.py tests/deploy/test_rolling_restart.py \
 		tests/clients/test_python_binance.py tests/clients/test_ccxt.py \
 		tests/system/test_candles_stalled.py tests/system/test_market_page.py tests/system/test_market_page_load.py \
-		tests/conformance/test_faults.py $(ARGS)
+		tests/conformance/test_faults.py tests/system/test_attacks.py tests/system/test_leaks.py \
+		tests/system/test_storm.py tests/system/test_slow.py $(ARGS)
 
 bench: env-demo ## measure it beside other servers, for some minutes, into docs/benchmarks.md; ARGS="--quick" for a glance
 	@env/bin/python -m benchmarks.run $(ARGS)

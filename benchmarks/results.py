@@ -80,6 +80,7 @@ def _at(report: Report, path: str) -> float | None:
 
 
 FIGURES = {
+    "clients": Figure("clients a core", "clients", True, "generator_busy"),
     "deliveries": Figure("deliveries/s", "deliveries_per_second", True, "generator_busy"),
     "published": Figure("publications/s", "published_per_second", True, "generator_busy"),
     "cpu": Figure("CPU µs per delivery", "server.cpu_per_delivery"),

@@ -99,7 +99,11 @@ def quote(results: Results) -> str:
         best = _best(results, workload, figure)
         cells = []
         for server in servers:
-            found = figures_of(results.of(workload.key, server.key), figure)
+            reports = results.of(workload.key, server.key)
+            if not reports:
+                cells.append("")
+                continue
+            found = figures_of(reports, figure)
             shown = "n/a" if found is None else _bound(found) + number(found.median)
             cells.append(f"**{shown}**" if found is not None and number(found.median) == best else shown)
         better = "more" if figure.more_is_better else "less"

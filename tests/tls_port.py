@@ -194,6 +194,11 @@ class TlsClient:
                 self.is_over = True
                 self._incoming.write_eof()
 
+    @property
+    def error(self) -> int:
+        """What the kernel has noted of the connection: 0, unless it was reset, be it behind its end."""
+        return self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
     def echo(self, text: bytes) -> bytes:
         """What comes back for a text."""
         self.tls.write(text)

@@ -61,6 +61,7 @@ MODULES = (
     "marketfeed/hub/stream.py",
     "marketfeed/model/book_state.py",
     "marketfeed/model/early_updates.py",
+    "marketfeed/model/kinds/values.py",
     "marketfeed/model/merged_book.py",
     "marketfeed/model/publications.py",
     "marketfeed/model/sequence.py",

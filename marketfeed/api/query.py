@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from marketfeed.model.kinds.fields import is_market
+from marketfeed.model.kinds.values import is_market
 from marketfeed.model.numbers import whole
 
 __all__ = [

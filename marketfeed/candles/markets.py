@@ -28,8 +28,8 @@ from marketfeed.candles.trades import Trades
 from marketfeed.model.candle_store import KEEP
 from marketfeed.model.candles import Dropped
 from marketfeed.model.intervals import Calendar
-from marketfeed.model.kinds.fields import is_market
 from marketfeed.model.kinds.trade import TRADE
+from marketfeed.model.kinds.values import is_market
 from marketfeed.model.publications import BadPublication, PublicationReader
 from marketfeed.model.rate import TokenBucket
 from marketfeed.model.statistics import DAY_MS

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from marketfeed.commands.arguments import note, whole_number
 from marketfeed.config.settings import BadSetting
-from marketfeed.model.kinds.fields import is_market
+from marketfeed.model.kinds.values import is_market
 
 if TYPE_CHECKING:
     from marketfeed.access.keys import VerifyKey

@@ -10,7 +10,7 @@ from typing import Any
 
 from marketfeed.config.declared_kinds import BadSetting
 from marketfeed.model.decimals import is_decimal
-from marketfeed.model.kinds.fields import is_market
+from marketfeed.model.kinds.values import is_market
 from marketfeed.model.markets import STATUSES, Market
 
 __all__ = ["read_markets"]

@@ -43,13 +43,15 @@ class Waiting(Protocol):
 class Traffic:
     """Of all that goes to clients and comes from them, in bytes.
 
-    `sent`: what their sockets took, or their transports; `backlogged`: for whom something waits.
+    `sent`: what their sockets took, or their transports; `reached`: how many the last flush had something for;
+    `backlogged`: for whom something waits.
     """
 
-    __slots__ = ("backlogged", "received", "sent")
+    __slots__ = ("backlogged", "reached", "received", "sent")
 
     def __init__(self) -> None:
         self.sent = 0
+        self.reached = 0
         self.received = 0
         self.backlogged: set[Waiting] = set()
 

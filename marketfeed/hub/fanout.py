@@ -22,6 +22,8 @@ def send_group(group: Group, traffic: Traffic, faults: Faults) -> list[Subscribe
     """Send what one group has. Returns the clients who are too slow."""
     frames = group.frames
     group.frames = []
+    group.stream.counts.delivered += len(frames) * group.size
+    traffic.reached = group.size
     data = frames[0] if len(frames) == 1 else b"".join(frames)
     size = len(data)
     is_long = size > LONGEST_SEND
@@ -61,7 +63,10 @@ def send_groups(dirty: list[Group], traffic: Traffic, faults: Faults) -> list[Su
     slow: list[Subscriber] = []
     touched: list[Audience] = []
     for group in dirty:
-        group.leaving, group.frames = group.frames, []
+        frames = group.frames
+        group.leaving, group.frames = frames, group.leaving
+        group.stream.counts.delivered += len(frames) * group.size
+    traffic.reached = 0
     try:
         for group in dirty:
             frames = group.leaving
@@ -72,6 +77,7 @@ def send_groups(dirty: list[Group], traffic: Traffic, faults: Faults) -> list[Su
                     touched.append(audience)
                 batch.append(group)
         for audience in touched:
+            traffic.reached += len(audience.members)
             slow += _send_batch(audience, traffic, faults)
     except BaseException:
         for audience in touched:
@@ -79,7 +85,7 @@ def send_groups(dirty: list[Group], traffic: Traffic, faults: Faults) -> list[Su
         raise
     finally:
         for group in dirty:
-            group.leaving = []
+            group.leaving.clear()
             group.data = b""
             if group.depths:
                 group.depths.clear()

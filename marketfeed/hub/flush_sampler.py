@@ -18,13 +18,10 @@ _EVERY_SECONDS = 0.001
 
 
 class FlushSample(NamedTuple):
-    """What is measured of a flush. `came`: its first publication, in s since 1970; `data`: that itself; `clients`: how
-    many get something.
-    """
+    """What is measured of a flush. `came`: its first publication, in s since 1970; `data`: that itself."""
 
     came: float
     data: bytes
-    clients: int
 
 
 class FlushSampler:
@@ -46,8 +43,7 @@ class FlushSampler:
         stream = dirty[0].stream
         kept = stream.history.newest(1, self._most)
         data = kept[0][1] if kept else dirty[0].frames[-1]
-        reached = {audience for group in dirty for audience in group.audiences}
-        return FlushSample(stream.heard, data, sum(len(audience.members) for audience in reached))
+        return FlushSample(stream.heard, data)
 
     def end(self, sample: FlushSample) -> None:
         """All of it has been sent."""
@@ -55,7 +51,7 @@ class FlushSampler:
         self.due = now + _EVERY_SECONDS
         counts = self._counts
         counts.fanout_lag.observe(max(0.0, now - sample.came))
-        counts.flush_clients.observe(sample.clients)
+        counts.flush_clients.observe(counts.traffic.reached)
         written = event_seconds(sample.data)
         if written is not None:
             counts.clock_skew += written > sample.came

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from hashlib import blake2b
 
-from marketfeed.hub.histories import Histories, is_epoch
+from marketfeed.hub.histories import US, WHOLE, Histories, is_epoch
 from marketfeed.hub.history import History, Note
 from marketfeed.model.entry_ids import ORIGIN, parse_id, read_id
 from marketfeed.model.numbers import whole
@@ -78,7 +78,7 @@ class CountedHistory(History):
 
     def add(self, data: bytes, now: float, offset: str | None = None) -> None:
         self._count += 1
-        time = now * 1e6 // 1
+        time = now * US + WHOLE - WHOLE
         if time <= self.time:
             time = self.time + 1
         self._previous = self._last
@@ -103,7 +103,7 @@ class CountedHistory(History):
 
     def number(self, now: float, seeded: int | None = None) -> int:
         if self._last is None:
-            self.time = max(self.time + 1, now * 1e6 // 1)
+            self.time = max(self.time + 1, now * US + WHOLE - WHOLE)
             self._last = self._before = self.time if seeded is None else float(seeded)
         return int(self._last)
 
@@ -239,7 +239,7 @@ class EntryHistory(History):
         """
         if offset is None:
             raise ValueError("a publication without its offset")
-        time = now * 1e6 // 1
+        time = now * US + WHOLE - WHOLE
         if time <= self.time:
             time = self.time + 1
         self.time = time

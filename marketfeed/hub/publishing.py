@@ -125,8 +125,6 @@ class Publishing:
             return
         self.dirty = []
         self._flushed = dirty
-        for group in dirty:
-            group.stream.counts.delivered += len(group.frames) * group.size
         first = dirty[0]
         sampler = self._sampler
         sample = sampler.begin(dirty) if first.stream.heard >= sampler.due else None

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import msgspec
 
-from marketfeed.model.kinds.fields import is_market
+from marketfeed.model.kinds.values import is_market
 from marketfeed.model.streams import StreamName
 
 __all__ = ["ANONYMOUS", "BadPattern", "Identity", "StreamPattern", "StreamPatterns", "parse_patterns"]

@@ -59,6 +59,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 _WRAPPED: Final = b'{"stream"'
 _BRACES: Final = b"}}"
+_BRACE: Final = ord("{")
 _BRACKET: Final = ord("[")
 
 
@@ -80,6 +81,7 @@ class PublicationReader:
         "_decode_plain",
         "_head",
         "_heads",
+        "_is_good",
         "_is_shaped",
         "_max_payload",
         "_names",
@@ -92,6 +94,7 @@ class PublicationReader:
     def __init__(self, stream: StreamName, names: Iterable[str], max_payload: int) -> None:
         shape = stream.kind.shape
         self._check = shape.fault
+        self._is_good = shape.is_good
         self._is_shaped = shape.plain is not None
         self._decode = _decoder(shape.fields)
         self._names = frozenset(names)
@@ -118,9 +121,9 @@ class PublicationReader:
                 data = self._plainly_unwrapped(payload)
             try:
                 plain = self._decode_plain(data)
-                if plain.is_good() and (
+                if self._is_good(plain) and (
                     size < _SHALLOW
-                    or (data.rfind(b"{") == 0 and (_BRACKET not in data or plain.has_few_lists(data)))
+                    or (_BRACE not in data[1:] and (_BRACKET not in data or plain.has_few_lists(data)))
                     or not is_too_deep(payload)
                 ):
                     if size < _KEPT:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from fnmatch import translate
 from functools import lru_cache
 
-from marketfeed.model.kinds.fields import is_market
+from marketfeed.model.kinds.values import is_market
 from marketfeed.model.streams import BadStreamName, StreamKinds
 
 __all__ = ["BadSelection", "StreamSelection", "Subscribed", "parse_selection"]

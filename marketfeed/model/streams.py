@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import msgspec
 
 from marketfeed.model.kinds import BUILT_IN, listed
-from marketfeed.model.kinds.fields import is_market
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
 from marketfeed.model.kinds.kline import KLINES
+from marketfeed.model.kinds.values import is_market
 
 __all__ = ["BadStreamName", "StreamKinds", "StreamName", "snapshot_key"]
 

@@ -144,11 +144,14 @@ class SubscriberLink(RedisLink):
         self.last_heard = self._clock.seconds()
         self.read_begins()
         try:
-            self._replies.feed(data)
-            tell(self._replies, self.messageReceived, self.heard)
+            self.tell(data)
         except hiredis.ProtocolError:
             self.fail("the answer is not in Redis' protocol")
         self.read_ends()
+
+    def tell(self, data: bytes) -> None:
+        """Tell all that has come."""
+        tell(self._replies, data, self.messageReceived, self.heard)
 
     def read_begins(self) -> None:
         """Something has come on the link; it is about to be told."""

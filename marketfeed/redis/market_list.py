@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from marketfeed.boundaries import Clock
-from marketfeed.model.kinds.fields import is_market
+from marketfeed.model.kinds.values import is_market
 from marketfeed.redis.commands import CommandFault, KeyedCommands, OutOfReach
 from marketfeed.runtime.logs import Log
 

@@ -77,13 +77,18 @@ class PubSubLink(FeedLink, SubscriberLink):
     def __init__(self, clock: Clock, source: Subscriptions, now: Callable[[], float]) -> None:
         super().__init__(clock)
         self._source = source
-        # An attribute, so that nothing stands between what has come and what looks for its stream.
-        channels = Channels(source.streams, source.sink.publish)
-        self.messageReceived = channels.received  # type: ignore[method-assign]
+        self._channels = channels = Channels(source.streams, source.sink.publish)
+        self.messageReceived = self._received = channels.received  # type: ignore[method-assign]
         self._now = now
         self._asked: deque[Ping | Sent] = deque()  # and not answered, oldest first
         self._waiting: list[Deferred[bool]] = []  # for the answer to the next PING
         self.good_at = now()  # seconds since 1970: a clock that is set meanwhile would make more of the difference
+
+    def tell(self, data: bytes) -> None:
+        if self.messageReceived is self._received:  # and nobody has put something in between
+            self._channels.tell(self._replies, data, self.heard)
+        else:
+            super().tell(data)
 
     @property
     def pinged_at(self) -> float | None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.api.query import BAD_COMBINATION, ILLEGAL, MISSING, BadQuery, Query
-from marketfeed.model.kinds.fields import is_market
+from marketfeed.model.kinds.values import is_market
 from tests.strategies import markets, property_test
 
 noise = st.text(max_size=30) | st.sampled_from(("", "0", "-1", "1.5", "1_0", "\u0661", "9" * 5000, "[", '["A"', "null"))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 from xml.etree import ElementTree
 
 import msgspec
@@ -11,14 +14,16 @@ import pytest
 
 from benchmarks import run as runner
 from benchmarks.chart import Bar, Panel, bar_chart
-from benchmarks.processes import PEERS, ROOT, Cores
+from benchmarks.processes import PEERS, ROOT, Cores, Stage
 from benchmarks.results import FIGURES, Results, Run, figures_of, ratio
 from benchmarks.table import chart, markdown, number, quote
-from benchmarks.workloads import OURS, SERVERS, WORKLOADS, workload_options
+from benchmarks.workloads import OURS, SERVERS, WORKLOADS, Server, clients_of, workload_options
 from marketfeed.commands import main
 from marketfeed.commands.bench import command
 from marketfeed.commands.bench.plan import Plan
 from marketfeed.commands.bench.report import Report
+from marketfeed.runtime.file_limit import room_for_connections
+from tests.benchmarks.test_climb import step
 from tests.commands.bench.test_report import REPORT
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -51,6 +56,8 @@ def measured() -> Results:
     runs: list[Run] = []
     for workload in WORKLOADS:
         runs += rounds(workload.key, OURS, report(4_120_000, 0.24), report(3_000_000, 0.3), report(2e6, 0.4))
+        if workload.has_compiled:
+            runs += rounds(workload.key, "compiled", report(4e6, 0.35), report(2_900_000, 0.32), report(1.9e6, 0.42))
         runs += rounds(workload.key, "uws", report(4_000_000, 0.2), report(3_100_000, 0.25), report(1.6e6, 0.5))
         runs += rounds(workload.key, "ws", report(200_000, 4.0), report(182_345, 5.0), report(1e5, 6.0, lost=7))
     return results(*runs)
@@ -174,7 +181,7 @@ class TestChart:
         """Ours in its own colour, the longest bar the greatest median."""
         root = ElementTree.fromstring(chart(measured))
         bars = [element for element in root.iter(f"{SVG}rect") if "bar" in element.attrib["class"]]
-        assert len(bars) == len(WORKLOADS) * len(SERVERS)
+        assert len(bars) == len(WORKLOADS) * 3 + sum(workload.has_compiled for workload in WORKLOADS)
         assert sum(element.attrib["class"] == "bar ours" for element in bars) == len(WORKLOADS)
         texts = [element.text for element in root.iter(f"{SVG}text")]
         for workload in WORKLOADS:
@@ -203,9 +210,9 @@ class TestChart:
 class TestRunner:
     def test_servers_take_turns(self) -> None:
         """A B C A B C for each workload: what compares was measured side by side."""
-        order = [(key.key, server.key, place) for place, key, server in runner._order(2, WORKLOADS[:2], SERVERS[:2])]
+        order = [(key.key, server.key, place) for place, key, server in runner._order(2, WORKLOADS[:2], SERVERS[::2])]
         first, second = WORKLOADS[0].key, WORKLOADS[1].key
-        ours, theirs = SERVERS[0].key, SERVERS[1].key
+        ours, theirs = SERVERS[0].key, SERVERS[2].key
         assert order == [
             (key, server, place) for key in (first, second) for place in (1, 2) for server in (ours, theirs)
         ]
@@ -217,11 +224,13 @@ class TestRunner:
         """Its options are taken, and its figures exist."""
         plans: list[Plan] = []
         monkeypatch.setattr(command, "_test", lambda plan, as_json: plans.append(plan) or 0)
-        options = workload_options(workload, seconds=5, warm_up=1, most_clients=50)
+        options = workload_options(workload, clients=50, seconds=5, warm_up=1)
         redis = ["--redis-url", "unix:///s"] if workload.publishes else []
         assert main(["bench", "ws://h", *options, *redis]) == 0
-        assert plans[0].clients == min(50, int(workload.options[1]))
+        assert plans[0].clients == 50
+        assert clients_of(workload) == int(workload.options[workload.options.index("--clients") + 1]) >= 20
         assert set(workload.figures) <= set(FIGURES)
+        assert workload.climbs == (workload.figures[0] == "clients")
 
     def test_the_page_can_be_drawn_again_from_what_was_kept(
         self, measured: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -247,6 +256,21 @@ class TestRunner:
         assert (tmp_path / "docs/images/b.svg").read_text(encoding="utf-8") == chart(measured)
         assert (tmp_path / "benchmarks/results.json").read_bytes() == before
 
+    def test_what_is_compiled_is_measured_where_that_tells(self) -> None:
+        """Once a round, beside the same server without."""
+        order = [(workload, server.key) for _, workload, server in runner._order(1, WORKLOADS, SERVERS)]
+        assert [workload for workload, server in order if server == "compiled"] == [
+            workload for workload in WORKLOADS if workload.has_compiled
+        ]
+        assert [workload for workload, server in order if server == OURS] == list(WORKLOADS)
+
+    def test_a_server_that_was_not_measured_has_an_empty_cell(self) -> None:
+        """In README's table, whose columns are all servers."""
+        kept = results(*rounds("books", OURS, report(1, 2.0)), *rounds("few-watch", "ws", report(1, 3.0)))
+        lines = quote(kept).splitlines()
+        assert lines[0] == "|  |  | marketfeed | Node ws |"
+        assert [line.split(" | ")[2:] for line in lines[2:4]] == [["", "**3.00** |"], ["**2.00**", " |"]]
+
     def test_without_results_there_is_no_page(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -255,11 +279,12 @@ class TestRunner:
         assert runner.main(["--table-only"]) == 1
         assert capsys.readouterr().err.startswith("benchmarks: [Errno 2] No such file or directory")
 
-    def test_a_machine_without_node_measures_without_peers(
+    def test_a_machine_without_node_or_a_compiler_measures_without_them(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """One line says why."""
+        """One line each says why."""
         monkeypatch.setattr("benchmarks.processes.shutil.which", lambda name: None)
+        monkeypatch.setattr(runner, "build_compiled", lambda: "there is no C compiler")
         asked: list[tuple[str, str]] = []
 
         def one(*what: object, **_: object) -> Run:
@@ -271,8 +296,47 @@ class TestRunner:
         assert runner.main(["--quick", "--only", "books"]) == 0
         out, err = capsys.readouterr()
         assert asked == [("books", OURS)]
-        assert err.startswith("without the peers: node and npm are not installed\n")
+        assert err.splitlines()[:2] == [
+            "without the peers: node and npm are not installed",
+            "without the compiled one: there is no C compiler",
+        ]
         assert "## Order books, paced" in out
+
+    @pytest.mark.parametrize("is_quick", [False, True])
+    def test_clients_are_raised_on_fresh_servers(self, is_quick: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each step has one of its own, and lasts less long than a run does otherwise; a glance has its few clients."""
+        asked: list[tuple[int, str]] = []
+        started: list[str] = []
+
+        class Scene:
+            @contextmanager
+            def server(self, server: Server, *, tls: bool) -> Iterator[tuple[int, int]]:
+                started.append(server.key)
+                yield 1, 2
+
+            def load(self, port: int, pid: int, options: list[str], *, publishes: bool, tls: bool) -> Report:
+                clients = int(options[options.index("--clients") + 1])
+                asked.append((clients, options[options.index("--seconds") + 1]))
+                return step(clients, 150.0 if clients > 3000 else 20.0)
+
+        monkeypatch.setattr(runner, "_most_clients", lambda: 10_000)
+        (workload,) = (each for each in WORKLOADS if each.key == "carried")
+        run = runner._one(cast(Stage, Scene()), 1, workload, SERVERS[0], 7.0, is_quick=is_quick)
+        assert len(started) == len(asked)
+        if is_quick:
+            assert asked == [(100, "4")]
+            assert run.report.clients == 100
+        else:
+            assert asked[:3] == [(1000, "4"), (2000, "4"), (4000, "4")]
+            assert 2700 <= run.report.clients <= 3000
+
+    def test_the_load_generator_has_room_for_so_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """And the server: by its files, and by the ports that a system gives clients of one address."""
+        monkeypatch.setattr(runner, "raise_file_limit", lambda: 50_000)
+        monkeypatch.setattr(runner, "_read", lambda path: "32768\t60999\n")
+        assert runner._most_clients() == 60999 - 32768
+        monkeypatch.setattr(runner, "_read", lambda path: "")
+        assert runner._most_clients() == room_for_connections(50_000)[0]
 
     def test_the_peers_have_exact_versions_and_their_programs(self) -> None:
         """The same packages wherever this is repeated."""

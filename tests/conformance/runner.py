@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -24,10 +25,13 @@ START = 1_790_000_000_000
 
 
 class Adapter:
-    """A client that does what it is told. `log`: all that it has told, in order."""
+    """A client that does what it is told. `log`: all that it has told, in order. `trusted`: the file of an authority
+    that it trusts.
+    """
 
-    def __init__(self, harness: Harness, command: list[str]) -> None:
-        self._process: Process = harness.spawn(command)
+    def __init__(self, harness: Harness, command: list[str], trusted: Path | None = None) -> None:
+        names = () if trusted is None else ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
+        self._process: Process = harness.spawn(command, dict.fromkeys(names, str(trusted)))
         ended: Deferred[int] = Deferred()
         ended.addCallback(lambda status: self._process.lines.feed(b'{"ended":%d}\n' % status))
         self._process.ended.append(ended)

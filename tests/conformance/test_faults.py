@@ -22,6 +22,7 @@ from tests.system.faults import Engine, now_ms, trade
 from tests.system.forwarder import Forwarder
 from tests.system.harness import DEADLINE, Harness, RedisServer
 from tests.system.lean import within
+from tests.system.secure import Secure, also_tls, tls_in_full
 
 _RECONNECTS = int(os.environ.get("RECONNECTS", "30"))
 _SECONDS = 4 * DEADLINE + 2 * _RECONNECTS
@@ -29,19 +30,25 @@ _A = "trade@TATA_INR"
 _OPTIONS = {"backoffBase": 5, "backoffMost": 20}
 
 
-async def _stage(harness: Harness, client: str, *options: str) -> tuple[RedisServer, Forwarder, Adapter]:
-    """A server, a way to a daemon that can be cut, and a client that follows one stream."""
+async def _stage(
+    harness: Harness, client: str, *options: str, tls: bool = False
+) -> tuple[RedisServer, Forwarder, Adapter]:
+    """A server, a way to a daemon that can be cut, and a client that follows one stream. `tls`: from end to end."""
     there = CLIENTS[client]
     if there.missing:
         pytest.skip(there.missing)
     redis = await harness.redis()
-    path = str(harness.directory / "daemon")
-    rates = ("--connect-rate", "0", "--linger", "600")
-    daemon = await harness.daemon("--port", f"unix:{path}", *rates, *options, redis=redis, wait=False)
-    await daemon.expect(r"redis: connected")
-    door = Forwarder(harness, path)
-    adapter = Adapter(harness, there.command)
-    url = f"ws://127.0.0.1:{door.port}/"
+    options = ("--connect-rate", "0", "--linger", "600", *options)
+    secure = Secure(harness.directory) if tls else None
+    if secure is None:
+        path = str(harness.directory / "daemon")
+        daemon = await harness.daemon("--port", f"unix:{path}", *options, redis=redis, wait=False)
+        await daemon.expect(r"redis: connected")
+        door, adapter = Forwarder(harness, path), Adapter(harness, there.command)
+    else:
+        daemon = await harness.daemon(*secure.options, *options, redis=redis)
+        door, adapter = Forwarder(harness, daemon.port), Adapter(harness, there.command, secure.trusted)
+    url = f"{'wss' if tls else 'ws'}://127.0.0.1:{door.port}/"
     await adapter.do({"do": "start", "url": url, "clock": "real", "options": _OPTIONS})
     await adapter.do({"do": "on", "stream": _A, "to": "one"})
     return redis, door, adapter
@@ -100,16 +107,17 @@ def _is_cut(door: Forwarder, adapter: Adapter, since: int) -> bool:
     return len(_told(adapter, "reconnecting")) > since
 
 
+@also_tls
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest_twisted.ensureDeferred
-async def test_with_streams_nothing_is_missing(client: str, harness: Harness) -> None:
-    await within(_SECONDS)(partial(_with_streams_nothing_is_missing, client))(harness)
+async def test_with_streams_nothing_is_missing(client: str, tls: bool, harness: Harness) -> None:
+    await within(_SECONDS)(partial(_with_streams_nothing_is_missing, client, tls))(harness)
 
 
-async def _with_streams_nothing_is_missing(client: str, harness: Harness) -> None:
+async def _with_streams_nothing_is_missing(client: str, tls: bool, harness: Harness) -> None:
     """Each publication once and in order, through all reconnections, and no gap."""
     print(f"seed {(seed := random.randrange(1 << 30))}")
-    redis, door, adapter = await _stage(harness, client, "--source", "streams")
+    redis, door, adapter = await _stage(harness, client, "--source", "streams", tls=tls)
 
     def words(stream: str, payload: bytes) -> tuple[Any, ...]:
         return ("XADD", stream, "*", "d", payload)
@@ -131,17 +139,18 @@ async def _with_streams_nothing_is_missing(client: str, harness: Harness) -> Non
     assert adapter.noise == []
 
 
+@tls_in_full
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest_twisted.ensureDeferred
-async def test_with_channels_every_gap_is_told(client: str, harness: Harness) -> None:
-    await within(_SECONDS)(partial(_with_channels_every_gap_is_told, client))(harness)
+async def test_with_channels_every_gap_is_told(client: str, tls: bool, harness: Harness) -> None:
+    await within(_SECONDS)(partial(_with_channels_every_gap_is_told, client, tls))(harness)
 
 
-async def _with_channels_every_gap_is_told(client: str, harness: Harness) -> None:
+async def _with_channels_every_gap_is_told(client: str, tls: bool, harness: Harness) -> None:
     """The server is killed, and the way is cut: what has not come lies within a gap that was told."""
     print(f"seed {(seed := random.randrange(1 << 30))}")
     rng = random.Random(seed)
-    redis, door, adapter = await _stage(harness, client)
+    redis, door, adapter = await _stage(harness, client, tls=tls)
 
     def words(stream: str, payload: bytes) -> tuple[Any, ...]:
         return ("PUBLISH", stream, payload)
@@ -171,16 +180,17 @@ async def _with_channels_every_gap_is_told(client: str, harness: Harness) -> Non
     assert adapter.noise == []
 
 
+@tls_in_full
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest_twisted.ensureDeferred
-async def test_what_a_daemon_has_forgotten_is_told(client: str, harness: Harness) -> None:
-    await within(_SECONDS)(partial(_what_a_daemon_has_forgotten_is_told, client))(harness)
+async def test_what_a_daemon_has_forgotten_is_told(client: str, tls: bool, harness: Harness) -> None:
+    await within(_SECONDS)(partial(_what_a_daemon_has_forgotten_is_told, client, tls))(harness)
 
 
-async def _what_a_daemon_has_forgotten_is_told(client: str, harness: Harness) -> None:
+async def _what_a_daemon_has_forgotten_is_told(client: str, tls: bool, harness: Harness) -> None:
     """Of a daemon that keeps ten publications: what has not come is where a gap stands between those that have."""
     print(f"seed {(seed := random.randrange(1 << 30))}")
-    redis, door, adapter = await _stage(harness, client, "--history", "10")
+    redis, door, adapter = await _stage(harness, client, "--history", "10", tls=tls)
 
     def words(stream: str, payload: bytes) -> tuple[Any, ...]:
         return ("PUBLISH", stream, payload)

@@ -7,8 +7,9 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+import hiredis
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from OpenSSL import SSL
 from service_identity import VerificationError
@@ -22,6 +23,7 @@ from txredisapi import SubscriberProtocol
 from marketfeed.redis.address import RedisAddress, parse_redis_url
 from marketfeed.redis.link import RedisLink, SubscriberLink, explain
 from marketfeed.redis.pubsub import RedisPubSub
+from marketfeed.redis.replies import Channels, tell
 from tests.redis.memory import PONG, Connection, resp
 
 OK = b"+OK\r\n"
@@ -227,11 +229,39 @@ def test_it_dispatches_as_txredisapi_does(replies: list[tuple[bytes, ...]]) -> N
     assert link.told == [("begins",), *theirs.told, ("ends",)]
 
 
+@example([5, 9000, 30_000, 100, 100], 40_000)
+@given(st.lists(st.integers(0, 20_000), min_size=1, max_size=12), st.integers(1, 40_000))
+def test_however_much_comes_at_once_all_is_told_in_order(sizes: list[int], most: int) -> None:
+    """The parser gets it in portions, whose ends are anywhere in it; so are those of what has come."""
+    link = up()
+    sent = b"".join(resp([b"message", b"%d" % number, b"x" * size]) for number, size in enumerate(sizes))
+    for start in range(0, len(sent), most):
+        link.dataReceived(sent[start : start + most])
+    told = [what for what in link.told if len(what) == 3]
+    assert told == [(None, b"%d" % number, b"x" * size) for number, size in enumerate(sizes)]
+
+
 def test_what_is_no_publication_is_heard_in_its_place() -> None:
     """Between the publications around it."""
     link = up()
     link.dataReceived(resp([b"message", b"a", b"1"]) + b"+PONG\r\n" + resp([b"message", b"a", b"2"]))
     assert link.told[1:-1] == [(None, b"a", b"1"), ("heard", b"PONG"), (None, b"a", b"2")]
+
+
+@given(st.lists(st.one_of(publications, st.just((b"pong", b""))), max_size=10), st.sets(words))
+def test_what_nobody_overrides_is_told_the_same_without_the_call(
+    replies: list[tuple[bytes, ...]], wanted: set[bytes]
+) -> None:
+    """`Channels.tell` is `tell` with `Channels.received`."""
+    data = b"".join(resp([*reply]) for reply in replies)
+    streams = {channel: repr(channel) for channel in wanted}
+    told: list[Heard] = []
+    channels = Channels(streams, lambda stream, payload: told.append((stream, payload)))
+    tell(hiredis.Reader(), data, channels.received, lambda reply: told.append(("heard", reply)))
+    expected = told.copy()
+    told.clear()
+    channels.tell(hiredis.Reader(), data, lambda reply: told.append(("heard", reply)))
+    assert told == expected
 
 
 def test_the_source_of_the_daemon_is_told_by_messageReceived() -> None:

@@ -132,8 +132,11 @@ class TestFailures:
         assert "alert" in line
 
     def test_who_speaks_other_protocols_only(self, port: TlsPort, logged: LogCapture) -> None:
-        """Which are no secret."""
-        refused(port, trusting(AUTHORITY, "h2", "smtp"))
+        """Which are no secret. What it has sent, and nobody has read, resets nothing behind the alert."""
+        client = refused(port, trusting(AUTHORITY, "h2", "smtp"))
+        while not client.is_over:
+            client.take_in(20)
+        assert client.error == 0
         assert said(logged) == [
             "TLS: the handshake with 127.0.0.1:PORT failed: no application protocol; expected http/1.1 among those "
             "offered, or none (1 since the start)"
@@ -429,6 +432,7 @@ class TestOpen:
         while not client.is_over:
             client.take_in(20)
         assert not client.was_reset
+        assert client.error == 0, "a reset behind it: on a slow way it would have lost what was sent last"
         assert client.server.received == b""
 
     def test_who_is_aborted_is_reset(self, port: TlsPort) -> None:

@@ -55,12 +55,13 @@ def words(kind: str) -> Callable[[str, bytes], tuple[Any, ...]]:
 
 
 class ClusterStage:
-    """All of that. `of`: the streams, by the master that had them first. `words`: what the engine says instead."""
+    """All of that. `of`: the streams, by the master that had them first. `is_passed_on`: see `Follower.unexplained`."""
 
     def __init__(self, harness: Harness, cluster: RedisCluster, kind: str) -> None:
         self.harness = harness
         self.cluster = cluster
         self.kind = kind
+        self.is_passed_on = kind == "classic"
         self.of = streams_of(cluster)
         self.streams = [stream for streams in self.of.values() for stream in streams]
         self.engine = Engine(cluster.client(_WAIT), self.streams, words(kind))
@@ -153,7 +154,7 @@ class ClusterStage:
             assert not [line for line in daemon.lines if " critical " in line or "Traceback" in line]
 
     def _unexplained(self, follower: Follower, sent: Sent, last: int, late_until: float) -> list[str]:
-        return follower.unexplained(sent, last, late_until, is_passed_on=self.kind == "classic")
+        return follower.unexplained(sent, last, late_until, is_passed_on=self.is_passed_on)
 
     async def _unlike(self) -> list[str]:
         held = await in_thread(held_in, self.cluster, self.streams)

@@ -15,12 +15,13 @@ from typing import Any, Protocol
 from zlib import crc32
 
 import msgspec
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol, wrapClientTLS
 
 from tests.system.forwarder import Forwarder
 from tests.system.harness import DaemonProcess, Harness, Redis, RedisServer
 from tests.system.lean import HANDSHAKE, LeanClient, client_frame
+from tests.system.secure import Secure
 
 __all__ = ["Cast", "Connection", "Engine", "Faults", "GapWatcher", "Watcher", "now_ms", "trade"]
 
@@ -118,7 +119,9 @@ class Engine:
 
 
 class Cast:
-    """Who takes part: a server, the ways to it, and the daemons at the other ends of these."""
+    """Who takes part: a server, the ways to it, and the daemons at the other ends of these; to the last one clients
+    come by TLS.
+    """
 
     def __init__(self, harness: Harness, redis: RedisServer, *options: str) -> None:
         self.harness = harness
@@ -126,19 +129,31 @@ class Cast:
         self.ways = [Forwarder(harness, redis.path), Forwarder(harness, redis.path)]
         self.daemons: list[DaemonProcess] = []
         self._options = options
+        self._secure = Secure(harness.directory)
 
     async def start(self) -> None:
-        for way in self.ways:
-            self.daemons.append(await self._daemon(way))
+        for index in range(len(self.ways)):
+            self.daemons.append(await self._daemon(index))
+
+    async def connect(self, connection: Connection, daemon: DaemonProcess) -> None:
+        """Bring a connection to a daemon, up to where it can be written to."""
+        endpoint: Any = TCP4ClientEndpoint(self.harness.reactor, "127.0.0.1", daemon.port)
+        if daemon is not self.daemons[-1]:
+            await connectProtocol(endpoint, connection)
+            return
+        await connectProtocol(wrapClientTLS(self._secure.client, endpoint), connection)
+        await DeferredList([connection.secured, connection.over], fireOnOneCallback=True)
 
     async def restart(self, index: int) -> None:
         """Kill a daemon, and start another in its place."""
         self.daemons[index].process.signal("KILL")
         await self.daemons[index].process.wait()
-        self.daemons[index] = await self._daemon(self.ways[index])
+        self.daemons[index] = await self._daemon(index)
 
-    async def _daemon(self, way: Forwarder) -> DaemonProcess:
-        return await self.harness.daemon("--redis-url", f"redis://127.0.0.1:{way.port}", *self._options)
+    async def _daemon(self, index: int) -> DaemonProcess:
+        way = f"redis://127.0.0.1:{self.ways[index].port}"
+        tls = self._secure.options if index == len(self.ways) - 1 else ()
+        return await self.harness.daemon("--redis-url", way, *tls, *self._options)
 
 
 class Connection(LeanClient):
@@ -147,6 +162,11 @@ class Connection(LeanClient):
     def __init__(self, watcher: Watcher) -> None:
         super().__init__()
         self._watcher = watcher
+        self.over: Deferred[None] = Deferred()
+        """It is gone, however far it came."""
+
+    def gone(self) -> None:
+        self.over.callback(None)
 
     def text_received(self, text: bytes) -> None:
         self._watcher.heard(self, text)
@@ -190,10 +210,9 @@ class Watcher:
         self.cut()
 
     async def _visit(self, connection: Connection) -> None:
-        harness, rng = self._cast.harness, self._rng
+        rng = self._rng
         point = rng.randrange(24)
-        daemon = rng.choice(self._cast.daemons)
-        await connectProtocol(TCP4ClientEndpoint(harness.reactor, "127.0.0.1", daemon.port), connection)
+        await self._cast.connect(connection, rng.choice(self._cast.daemons))
         self.visits += 1
         if self._ended or point == 0:
             connection.abort()

@@ -1,10 +1,12 @@
-"""A way to a Redis server through TCP, plain or TLS, which can be cut, stalled and led elsewhere."""
+"""A way to a server through TCP, plain or TLS, which can be cut, stalled and led elsewhere."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -65,7 +67,7 @@ class _Near(_End):
         self.other.other = self
         factory = Factory.forProtocol(lambda: self.other)  # type: ignore[arg-type, return-value]
         factory.noisy = False
-        made = UNIXClientEndpoint(forwarder.reactor, forwarder.path).connect(factory)
+        made = forwarder.way_on().connect(factory)
         made.addCallbacks(self._joined, lambda _: self.end())
 
     def dataReceived(self, data: bytes) -> None:
@@ -101,14 +103,14 @@ class _Tls:
 
 
 class Forwarder:
-    """Listens on a port of its own, and leads to the Unix socket `path`.
+    """Listens on a port of its own, and leads to the Unix socket `path`, or to the port `path` of 127.0.0.1.
 
     `certificate`: shown to whoever comes, for TLS; another one may take its place. `answer`: what everybody gets
     instead of being led anywhere. `visitors`: how many have come. `room`: so many bytes are led on yet, which are then
     in `led`, and with the next one the way ends; None: there is no end.
     """
 
-    def __init__(self, harness: Harness, path: str, certificate: ServerCertificate | None = None) -> None:
+    def __init__(self, harness: Harness, path: str | int, certificate: ServerCertificate | None = None) -> None:
         self.reactor = harness.reactor
         self.path = path
         self.certificate = certificate
@@ -129,6 +131,12 @@ class Forwarder:
     @property
     def port(self) -> int:
         return int(self._listening.getHost().port)
+
+    def way_on(self) -> Any:
+        """The endpoint that it leads to."""
+        if isinstance(self.path, str):
+            return UNIXClientEndpoint(self.reactor, self.path)
+        return TCP4ClientEndpoint(self.reactor, "127.0.0.1", self.path)
 
     def stall(self) -> None:
         """Let nothing through any more on the ways that there are; new ones are not affected."""

@@ -39,7 +39,8 @@ class GroupFaults(ABC):
 
     `counts`: how many faults of each kind there were; `recoveries`: s from when Redis served again until everybody had
     what was published then; `published`: all that was acknowledged. `affected`: the streams that a fault is about;
-    `cut_at`: when the network was cut, in ms since 1970. `is_apart`: others hear of no gap.
+    `cut_at`: when the network was cut, in ms since 1970; `is_passed_on`: a replica was told to take over, of which see
+    `Follower.unexplained`. `is_apart`: others hear of no gap.
     """
 
     is_apart = False
@@ -59,6 +60,7 @@ class GroupFaults(ABC):
         self._drawn: list[_Kind] = []
         self.affected: set[str] = set()
         self.cut_at = 0
+        self.is_passed_on = False
         self.published = 0
         self.counts: dict[str, int] = defaultdict(int)
         self.recoveries: list[float] = []
@@ -105,6 +107,7 @@ class GroupFaults(ABC):
         self.counts[name] += 1
         self.affected.clear()
         self.cut_at = 0
+        self.is_passed_on = False
         engine = self._engine = Engine(
             self.publisher(), self.streams, words(self.kind), first=self._number, share=_SHARE, pause=0.005
         )
@@ -148,9 +151,7 @@ class GroupFaults(ABC):
         def wrong() -> list[str]:
             if self.kind == "streams":
                 return [line for each in self._followers for line in each.unlike(held)]
-            return [
-                line for each in self._followers for line in each.unexplained(engine.sent, engine.number, self.cut_at)
-            ]
+            return [line for each in self._followers for line in self._unexplained(each, engine)]
 
         def is_well() -> bool:
             found[:] = wrong()
@@ -163,6 +164,9 @@ class GroupFaults(ABC):
         for follower in self._followers:
             assert not self.is_apart or follower.touched() <= self.affected, f"after {name}"
             follower.forget()
+
+    def _unexplained(self, follower: Follower, engine: Engine) -> list[str]:
+        return follower.unexplained(engine.sent, engine.number, self.cut_at, is_passed_on=self.is_passed_on)
 
     def _held(self) -> Mapping[str, Sequence[int]]:
         """The numbers of the entries that Redis holds, by stream, of those that are not judged yet."""
@@ -275,6 +279,7 @@ class ClusterFaults(GroupFaults):
         await self._take_over(self.rng.choice(("FORCE", "TAKEOVER")))
 
     async def _take_over(self, how: str) -> None:
+        self.is_passed_on = True
         replica = await in_thread(self._cluster.replica_of, await self._master())
         await self.serves_again(lambda: self._cluster.failover(replica, how))
 

@@ -407,13 +407,18 @@ class Harness:
                 await daemon.expect(r"redis: connected")
         return daemon
 
-    async def client(self, daemon: DaemonProcess, path: str = "/", **options: Any) -> Client:
-        """A client whose WebSocket is open. `options`: Autobahn's, such as origin, protocols and headers."""
-        factory = WebSocketClientFactory(f"ws://{daemon.host}:{daemon.port}{path}", reactor=self.reactor, **options)
+    async def client(self, daemon: DaemonProcess, path: str = "/", *, tls: Any = None, **options: Any) -> Client:
+        """A client whose WebSocket is open. `tls`: how, as `Authority.client_options` says it; `options`: Autobahn's,
+        such as origin, protocols and headers.
+        """
+        scheme = "ws" if tls is None else "wss"
+        url = f"{scheme}://{daemon.host}:{daemon.port}{path}"
+        factory = WebSocketClientFactory(url, reactor=self.reactor, **options)
         factory.protocol = Client
         factory.noisy = False
         factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0, serverConnectionDropTimeout=0)
-        client = await TCP4ClientEndpoint(self.reactor, daemon.host, daemon.port, timeout=DEADLINE).connect(factory)
+        endpoint: Any = TCP4ClientEndpoint(self.reactor, daemon.host, daemon.port, timeout=DEADLINE)
+        client = await (endpoint if tls is None else wrapClientTLS(tls, endpoint)).connect(factory)
         self.on_close(lambda: self._end(client))
         await client.opened
         return client

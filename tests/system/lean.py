@@ -82,19 +82,28 @@ class LeanClient(Protocol):
         """Reset the connection."""
         self.transport.abortConnection()
 
+    @property
+    def socket(self) -> Any:
+        """The connection's own, with TLS or without."""
+        return (self._below if self._below is not None else self.transport).getHandle()
+
+    @property
+    def _below(self) -> Any:
+        """The transport below TLS; None where there is no TLS."""
+        return self.transport.transport if ISSLTransport.providedBy(self.transport) else None
+
     def send_and_abort(self, data: bytes) -> None:
         """Reset the connection right behind some bytes, which the transport would not send any more."""
-        handle = self.transport.getHandle()
-        if ISSLTransport.providedBy(self.transport):
-            assert handle.send(data) == len(data)
-            data, handle = handle.bio_read(65536), self.transport.transport.getHandle()
-        assert handle.send(data) == len(data)
+        if self._below is not None:
+            tls = self.transport.getHandle()
+            assert tls.send(data) == len(data)
+            data = tls.bio_read(65536)
+        assert self.socket.send(data) == len(data)
         self.abort()
 
     def cut(self) -> None:
         """End the TCP connection, without a word of TLS if there is any."""
-        tls = ISSLTransport.providedBy(self.transport)
-        (self.transport.transport if tls else self.transport).loseConnection()
+        (self._below if self._below is not None else self.transport).loseConnection()
 
     def text_received(self, text: bytes) -> None:
         """A message has arrived; kept in `texts` unless a subclass knows better."""

@@ -7,6 +7,8 @@
 3. Within an open gap nothing comes, and gaps begin and end in turn.
 4. What a node of a cluster had sent to its replica when the network was cut is with the kernel. It arrives there when
    the network is whole, and goes to whoever watches at what is the master by then: late, or a second time.
+5. What a master publishes it passes on to its replicas. One that takes over at once may be listened to before that has
+   arrived there: then it comes a second time, behind the gap.
 """
 
 from __future__ import annotations
@@ -223,7 +225,8 @@ class Follower(LeanClient):
         """What is wrong with what came of what was acknowledged, up to a number, as lines, where nothing is kept.
 
         `late_until`: what was published before this moment, in ms since 1970, may have come late, or once more.
-        `is_passed_on`: all nodes hear all, each at its own time, and behind a gap it may be another node that is heard.
+        `is_passed_on`: what one node publishes others hear, at their own time, and behind a gap it may be one of them
+        that is listened to.
         """
         found = list(self.faults)
         for stream, got in self.got.items():

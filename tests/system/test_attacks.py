@@ -15,14 +15,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import pytest_twisted
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 
 from benchmarks.attackers import ATTACKS, HEADS
-from tests.certificates import Authority
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, Process, RawConnection, Redis, trade
 from tests.system.lean import LeanClient, LeanClients, all_of, within
+from tests.system.secure import Secure, also_tls, tls_in_full
 
 TEST_SECONDS = 3 * DEADLINE
 HEALTHY = 50
@@ -63,13 +62,13 @@ class Siege:
     """The daemon, those whom it serves, and whoever attacks it."""
 
     def __init__(
-        self, harness: Harness, daemon: DaemonProcess, window: RawConnection, engine: Redis, tls: Authority | None
+        self, harness: Harness, daemon: DaemonProcess, window: RawConnection, engine: Redis, tls: Secure | None
     ) -> None:
         self.harness = harness
         self.daemon = daemon
         self.engine = engine
         self._tls = tls
-        self.clients = LeanClients[Healthy](harness, daemon, None if tls is None else tls.client_options())
+        self.clients = LeanClients[Healthy](harness, daemon, None if tls is None else tls.client)
         self.healthy: list[Healthy] = []
         self.published = 0
         self.before: dict[str, Any] = {}
@@ -81,16 +80,14 @@ class Siege:
         redis = await harness.redis()
         path = str(harness.directory / "window.sock")
         options = ("--client-queue", str(QUEUE), "--linger", "0.2", "--ping-interval", "0", *options)
-        authority = Authority() if tls else None
-        if authority is not None:
-            certificate, key = authority.issue("localhost").write(harness.directory)
-            port = f"ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}:backlog=4096"
-            options = (*options, "--port", port)
+        secure = Secure(harness.directory) if tls else None
+        if secure is not None:
+            options = (*options, *secure.options)
         daemon = await harness.daemon(*options, redis=redis, program=("-c", LIMITED, path))
         window = RawConnection(harness.reactor)
         await connectProtocol(UNIXClientEndpoint(harness.reactor, path), window)
         harness.on_close(window.transport.loseConnection)
-        siege = cls(harness, daemon, window, await redis.connect(), authority)
+        siege = cls(harness, daemon, window, await redis.connect(), secure)
         await all_of(siege.welcome() for _ in range(HEALTHY))
         await siege.publish()
         siege.before = {**await siege.look(), "kib": daemon.resident_kib()}
@@ -186,7 +183,7 @@ def quiet(ends: Counter[str]) -> bool:
     return not ends
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@also_tls
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
 async def test_slow_handshakes(harness: Harness, tls: bool) -> None:
@@ -196,7 +193,7 @@ async def test_slow_handshakes(harness: Harness, tls: bool) -> None:
     assert ends.keys() <= {"cut", "408"}
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@also_tls
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
 async def test_half_open_connections(harness: Harness, tls: bool) -> None:
@@ -206,23 +203,25 @@ async def test_half_open_connections(harness: Harness, tls: bool) -> None:
     assert ends.keys() <= {"cut", "408"}
 
 
+@tls_in_full
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_endless_fragments(harness: Harness) -> None:
+async def test_endless_fragments(harness: Harness, tls: bool) -> None:
     """Empty ones and ones of a byte, far more than anybody needs for a message: they are read slowly."""
-    siege = await Siege.begin(harness)
+    siege = await Siege.begin(harness, tls=tls)
     await siege.attack("fragments", 20, "--pieces", "2", until=quiet)
 
 
+@tls_in_full
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_floods_of_pings_and_pongs(harness: Harness) -> None:
+async def test_floods_of_pings_and_pongs(harness: Harness, tls: bool) -> None:
     """They are read slowly, and all pings are answered."""
-    siege = await Siege.begin(harness)
+    siege = await Siege.begin(harness, tls=tls)
     await siege.attack("pings", 20, "--pieces", "2", until=quiet)
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@also_tls
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
 async def test_pings_of_clients_that_do_not_read(harness: Harness, tls: bool) -> None:
@@ -231,15 +230,18 @@ async def test_pings_of_clients_that_do_not_read(harness: Harness, tls: bool) ->
     await siege.attack("deaf-pings", 20, "--pieces", "30", until=quiet)
 
 
+@tls_in_full
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_storms_of_subscriptions(harness: Harness) -> None:
+async def test_storms_of_subscriptions(harness: Harness, tls: bool) -> None:
     """Thousands of streams that nobody else has: refused with 7, and then with 4029."""
-    siege = await Siege.begin(harness, "--request-rate", "1")  # less than comes, however slowly that is
-    await siege.attack("storm", 5, "--pieces", "20", until=lambda ends: ends == {"4029": 5})
+    siege = await Siege.begin(harness, "--request-rate", "1", tls=tls)
+    # On a machine that is busy one is admitted in between, and the count of those refused in a row begins anew: there
+    # are enough for that.
+    await siege.attack("storm", 5, "--pieces", "80", until=lambda ends: ends == {"4029": 5})
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@also_tls
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
 async def test_zip_bombs(harness: Harness, tls: bool) -> None:
@@ -248,15 +250,16 @@ async def test_zip_bombs(harness: Harness, tls: bool) -> None:
     await siege.attack("bombs", 50, until=lambda _: siege.closes(1009) == 50)
 
 
+@tls_in_full
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_messages_that_inflate_to_the_largest(harness: Harness) -> None:
+async def test_messages_that_inflate_to_the_largest(harness: Harness, tls: bool) -> None:
     """They are permitted, and their size counts: those who send many are read slowly."""
-    siege = await Siege.begin(harness)
+    siege = await Siege.begin(harness, tls=tls)
     await siege.attack("full-messages", 20, "--pieces", "2", until=quiet)
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@also_tls
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
 async def test_huge_and_strange_requests(harness: Harness, tls: bool) -> None:
@@ -268,7 +271,7 @@ async def test_huge_and_strange_requests(harness: Harness, tls: bool) -> None:
     assert ends["400"] >= 6
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@also_tls
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
 async def test_huge_announced_lengths(harness: Harness, tls: bool) -> None:
@@ -277,7 +280,7 @@ async def test_huge_announced_lengths(harness: Harness, tls: bool) -> None:
     await siege.attack("lengths", 20, "--pieces", "1100", until=lambda _: siege.closes(1009) == 10)
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@also_tls
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
 async def test_clients_of_a_hot_stream_that_never_read(harness: Harness, tls: bool) -> None:
@@ -286,7 +289,7 @@ async def test_clients_of_a_hot_stream_that_never_read(harness: Harness, tls: bo
     await siege.attack("deaf", 50, until=lambda _: siege.closes(4008) == 50)
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@also_tls
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
 async def test_connections_that_come_and_go(harness: Harness, tls: bool) -> None:
@@ -297,11 +300,12 @@ async def test_connections_that_come_and_go(harness: Harness, tls: bool) -> None
     )
 
 
+@tls_in_full
 @pytest_twisted.ensureDeferred
 @within(TEST_SECONDS)
-async def test_giant_requests(harness: Harness) -> None:
+async def test_giant_requests(harness: Harness, tls: bool) -> None:
     """Ids, methods, nesting, thousands of params: each is an error."""
-    siege = await Siege.begin(harness)
+    siege = await Siege.begin(harness, tls=tls)
     await siege.attack("requests", 20, "--pieces", "9", until=quiet)
 
 

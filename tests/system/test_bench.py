@@ -38,6 +38,16 @@ def bench(daemon: DaemonProcess, capsys: pytest.CaptureFixture[str], *arguments:
     return status, msgspec.json.decode(out, type=Report)
 
 
+@pytest_twisted.ensureDeferred
+async def test_streams_that_are_drawn(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each client has a mix of its own, and gets all of it: over all messages as many as it has streams."""
+    redis = await harness.redis()
+    daemon = await harness.daemon(redis=redis)
+    publishing = ("--redis-url", redis.url, "--stream-count", "10", "--per-client", "3", "--messages", "200")
+    status, report = bench(daemon, capsys, *publishing, "--mixed")
+    assert (status, report.deliveries) == (0, CLIENTS * 3 * 200 // 10)
+
+
 @pytest.mark.parametrize("options", [(), ("--raw", "--rate", "1000")])
 @pytest_twisted.ensureDeferred
 async def test_every_client_gets_everything(

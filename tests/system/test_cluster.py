@@ -8,6 +8,7 @@ one; keys are not served by any master while some slots are not.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ async def test_a_master_stands_still(stage: ClusterStage) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_replica_is_asked_to_take_over(stage: ClusterStage) -> None:
     """In order, and at once; back again."""
+    stage.is_passed_on = True
     master = stage.cluster.nodes[2]
     for how in ("", "FORCE", "TAKEOVER"):
         replica = await in_thread(stage.cluster.replica_of, await in_thread(stage.cluster.owner, stage.of[master][0]))
@@ -269,6 +271,51 @@ async def test_a_channel_that_is_not_permitted(harness: Harness, cluster: RedisC
 
 
 @BOTH
+@ALL_KINDS
+@pytest_twisted.ensureDeferred
+async def test_the_rights_of_a_user(harness: Harness, cluster: RedisCluster, kind: str) -> None:
+    """Those that docs/operations/redis.md#a-cluster and docs/streams.md#permissions name are enough. A slot moves."""
+    stage = ClusterStage(harness, cluster, kind)
+    for node in cluster.nodes:
+        node.ask("ACL", "SETUSER", "marketfeed", "on", ">pw", "resetchannels", "resetkeys", *_rights(kind))
+    stage.engine.start()
+    await stage.begin("--redis-url", cluster.url.replace("://", "://marketfeed:pw@"), "--linger", "0")
+    await stage.goes_on()
+    first, second = stage.cluster.nodes[:2]
+    await in_thread(cluster.move_slot, key_slot(stage.of[first][0].encode()), second)
+    await stage.goes_on()
+    if kind != "streams":
+        others = streams_of(cluster, 4)[second]
+        await _comes_and_goes(stage, next(stream for stream in others if stream not in stage.streams))
+    assert not [line for line in stage.daemon.lines if "NOPERM" in line]
+    await stage.ends_well()
+
+
+async def _comes_and_goes(stage: ClusterStage, stream: str) -> None:
+    """Somebody wants one more stream for a moment. Then no node has a listener of it any more."""
+    client = await stage.harness.client(stage.daemon)
+    await client.subscribe(stream)
+    await client.ask({"method": "UNSUBSCRIBE", "params": [stream], "id": 2})
+    how = "SHARDNUMSUB" if stage.kind == "sharded" else "NUMSUB"
+    await stage.harness.eventually(lambda: all(node.ask("PUBSUB", how, stream)[1] == 0 for node in stage.cluster.nodes))
+
+
+def _rights(kind: str) -> list[str]:
+    """Channels, keys and commands, as the pages name them."""
+    docs = Path(__file__).parent.parent.parent / "docs"
+    redis = " ".join((docs / "operations" / "redis.md").read_text().split())
+    of_one = re.search(r"ACL SETUSER marketfeed on >s3cret resetchannels ([^`]+?) daemon ", redis)
+    of_streams = re.search(r"ACL SETUSER marketfeed on '>s3cret' (.+)", (docs / "streams.md").read_text())
+    also = re.search(r"Its user also needs `([^`]+)`, and `([^`]+)` .*? or `([^`]+)` where they are not", redis)
+    assert of_one is not None
+    assert of_streams is not None
+    assert also is not None
+    found = of_streams[1].replace("'", "") if kind == "streams" else of_one[1]
+    more = {"sharded": also[2], "classic": also[3], "streams": ""}[kind]
+    return [*found.split(), *also[1].split(), *more.split()]
+
+
+@BOTH
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("kind", ["sharded"])
 @pytest_twisted.ensureDeferred
@@ -291,6 +338,7 @@ async def test_passwords_and_certificates(harness: Harness, tmp_path: Path, flav
             ]
         await stage.start(*options)
         master = cluster.nodes[0]
+        stage.is_passed_on = True
         await in_thread(cluster.failover, await in_thread(cluster.replica_of, master))
         await stage.goes_on()
         assert stage.follower.touched() <= set(stage.of[master])

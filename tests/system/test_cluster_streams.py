@@ -64,3 +64,38 @@ async def test_a_client_of_streams_that_move(harness: Harness, tmp_path: Path, f
         (reply,) = [each for each in again if "id" in each]
         assert reply["recovered"] == dict.fromkeys(STREAMS, True)
         await harness.close()
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest_twisted.ensureDeferred
+async def test_streams_that_share_a_hash_tag_are_read_as_those_of_one_server(
+    harness: Harness, tmp_path: Path, flavour: str
+) -> None:
+    """By one read, which waits for entries, at whoever has their slot; nobody else is read."""
+    with RedisCluster(tmp_path, flavour) as cluster, cluster.client() as engine:
+        options = ("--source", "streams", "--channel-prefix", "{md}:")
+        daemon = await harness.daemon("--redis-url", cluster.url, *options)
+        await daemon.expect(r"redis cluster: .* 0 have none")
+        client = await (await harness.client(daemon, "/stream")).hear_events()
+        await client.ask({"method": "SUBSCRIBE", "params": STREAMS, "id": 1})
+        numbers = range(1, 3 * len(STREAMS) + 1)
+        for number in numbers:
+            if number % len(STREAMS) == 0:
+                await harness.eventually(lambda: deferToThread(waits, cluster))
+                await deferToThread(move, cluster, key_slot(b"{md}"))
+            await deferToThread(engine.xadd, "{md}:" + STREAMS[number % len(STREAMS)], {"d": trade(number=number)})
+        got = [await client.next() for _ in numbers]
+        assert sorted(each["data"]["t"] for each in got) == list(numbers)
+        await harness.close()
+
+
+def waits(cluster: RedisCluster) -> bool:
+    """Whether a read waits at the owner of the tag's slot, and there is none anywhere else."""
+    owner = cluster.owner_of_slot(key_slot(b"{md}"))
+    reads = {}
+    for node in cluster.nodes:
+        clients = node.ask("CLIENT", "LIST")
+        assert isinstance(clients, bytes)
+        lines = clients.decode().splitlines()
+        reads[node] = ["flags=b" in line for line in lines if "cmd=xread" in line]
+    return reads.pop(owner) == [True] and not any(any(each) for each in reads.values())

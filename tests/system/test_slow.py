@@ -18,9 +18,9 @@ from marketfeed.demo.market import Instrument, SimulatedMarket
 from marketfeed.demo.matching import Side
 from tests.books import may_merge, replay
 from tests.system.admin_port import ADMIN, AdminPort
-from tests.system.forwarder import Authority
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, Redis, trade
 from tests.system.lean import HANDSHAKE, LeanClient, LeanClients, all_of
+from tests.system.secure import Secure, also_tls, tls_in_full
 
 QUEUE = 300_000
 """`--client-queue` of these daemons, in bytes."""
@@ -139,27 +139,24 @@ class Market:
         self.stream = stream
         self.published: list[bytes] = []
         self.healthy: list[Healthy] = []
-        self.context: ssl.SSLContext | None = None
+        self.secure: Secure | None = None
 
     @classmethod
     async def open(cls, harness: Harness, stream: str, *options: str, tls: bool = False) -> Market:
         redis = await harness.redis()
-        context = None
-        if tls:
-            certificate = Authority().issue("localhost")
-            public, private = certificate.write(harness.directory)
-            options = (*options, "--port", f"ssl:0:interface=127.0.0.1:privateKey={private}:certKey={public}")
-            context = ssl.create_default_context(cafile=str(public))
-            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        secure = Secure(harness.directory) if tls else None
+        if secure is not None:
+            options = (*options, *secure.options)
         options = ("--client-queue", str(QUEUE), "--ping-interval", "0", *ADMIN, *options)
         daemon = await harness.daemon(*options, redis=redis)
         market = cls(harness, daemon, await redis.connect(), stream)
-        market.context = context
+        market.secure = secure
         return market
 
     async def welcome(self, count: int) -> None:
         """Let clients in who keep up."""
-        clients = LeanClients[Healthy](self.harness, self.daemon)
+        tls = None if self.secure is None else self.secure.client
+        clients = LeanClients[Healthy](self.harness, self.daemon, tls)
 
         async def one() -> Healthy:
             client = await clients.open(Healthy(self.published), "/ws")
@@ -174,7 +171,8 @@ class Market:
         return self.stream in await self.engine.channels()
 
     def slow(self) -> SlowReader:
-        return SlowReader(self.harness, self.daemon, self.stream, self.context)
+        context = None if self.secure is None else self.secure.context()
+        return SlowReader(self.harness, self.daemon, self.stream, context)
 
     async def publish(self, *data: bytes) -> None:
         """Publish, and see that it has reached those who keep up."""
@@ -223,10 +221,11 @@ def ended_with(reader: SlowReader, published: list[bytes]) -> int | None:
     return None
 
 
+@also_tls
 @pytest_twisted.ensureDeferred
-async def test_those_who_stop_or_dawdle_hold_nobody_up(harness: Harness) -> None:
+async def test_those_who_stop_or_dawdle_hold_nobody_up(harness: Harness, tls: bool) -> None:
     """Trades all wait, up to the limit: then 4008. Fifty others get every trade, in order, and as fast as ever."""
-    market = await Market.open(harness, "trade@TATA_INR")
+    market = await Market.open(harness, "trade@TATA_INR", tls=tls)
     stopped = [market.slow() for _ in range(5)]
     dawdling = [market.slow() for _ in range(5)]
     await market.welcome(HEALTHY)
@@ -241,10 +240,11 @@ async def test_those_who_stop_or_dawdle_hold_nobody_up(harness: Harness) -> None
     await market.stop()
 
 
+@tls_in_full
 @pytest_twisted.ensureDeferred
-async def test_memory_stays_bounded_whatever_waits(harness: Harness) -> None:
+async def test_memory_stays_bounded_whatever_waits(harness: Harness, tls: bool) -> None:
     """Sixty times what may wait for them goes past clients who do not read."""
-    market = await Market.open(harness, "trade@TATA_INR")
+    market = await Market.open(harness, "trade@TATA_INR", tls=tls)
     await market.welcome(1)
     before = 0
     for round_number in range(60):
@@ -260,21 +260,16 @@ async def test_memory_stays_bounded_whatever_waits(harness: Harness) -> None:
     await market.stop()
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@also_tls
 @pytest_twisted.ensureDeferred
 async def test_a_trade_reader_that_stops_is_ended_at_the_limit(harness: Harness, tls: bool) -> None:
     """A pause that fits the queue costs nothing, not one trade; a longer one ends in 4008 behind whole trades."""
     market = await Market.open(harness, "trade@TATA_INR", tls=tls)
     patient, stopped = market.slow(), market.slow()
-    if not tls:
-        await market.welcome(1)
+    await market.welcome(1)
     for start in range(0, 40, 10):
         data = [wide_trade(number) for number in range(start, start + 10)]
-        if tls:
-            market.published += data
-            await market.engine.publish(market.stream, *data)
-        else:
-            await market.publish(*data)
+        await market.publish(*data)
         assert patient.messages(market.published[-1]) == data
     assert ended_with(stopped, market.published) in (4008, None)
     await market.ended(4008, 1)
@@ -286,7 +281,7 @@ def wide_ticker(number: int) -> bytes:
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@also_tls
 @pytest_twisted.ensureDeferred
 async def test_a_ticker_reader_that_stops_gets_the_newest(harness: Harness, tls: bool) -> None:
     """What was on its way already, and then the newest: it is never ended, and the last ticker it has is the last."""
@@ -304,7 +299,7 @@ async def test_a_ticker_reader_that_stops_gets_the_newest(harness: Harness, tls:
     await market.stop()
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@also_tls
 @pytest_twisted.ensureDeferred
 async def test_a_reader_that_stops_is_told_what_it_misses(harness: Harness, tls: bool) -> None:
     """Before the first message behind the hole; and that it is live, once it has read everything."""
@@ -326,7 +321,7 @@ async def test_a_reader_that_stops_is_told_what_it_misses(harness: Harness, tls:
 
 
 @pytest.mark.parametrize("with_snapshots", [False, True])
-@pytest.mark.parametrize("tls", [False, True])
+@also_tls
 @pytest_twisted.ensureDeferred
 async def test_a_depth_reader_that_stops_has_the_exact_book_in_the_end(
     harness: Harness, tls: bool, with_snapshots: bool
@@ -367,12 +362,13 @@ def book_up_to(reader: SlowReader, last: bytes) -> list[bytes]:
     raise AssertionError("the connection has ended")
 
 
+@tls_in_full
 @pytest_twisted.ensureDeferred
-async def test_those_who_are_gone_without_a_word_are_found(harness: Harness) -> None:
+async def test_those_who_are_gone_without_a_word_are_found(harness: Harness, tls: bool) -> None:
     """Half-open connections answer no ping: 4009. Fifty who answer stay, and miss nothing."""
-    market = await Market.open(harness, "trade@TATA_INR", "--ping-interval", "1", "--ping-timeout", "10")
+    market = await Market.open(harness, "trade@TATA_INR", "--ping-interval", "1", "--ping-timeout", "10", tls=tls)
     gone = [market.slow() for _ in range(5)]
-    deaf = await harness.client(market.daemon)
+    deaf = await harness.client(market.daemon, tls=market.secure and market.secure.client)
     deaf.onPing = lambda payload: None
     await market.welcome(HEALTHY)
     await market.publish(trade(number=1))
@@ -387,11 +383,12 @@ async def test_those_who_are_gone_without_a_word_are_found(harness: Harness) -> 
     await market.stop()
 
 
+@tls_in_full
 @pytest_twisted.ensureDeferred
-async def test_those_who_answer_are_asked_again_and_again(harness: Harness) -> None:
+async def test_those_who_answer_are_asked_again_and_again(harness: Harness, tls: bool) -> None:
     """Clients who are quiet, and there, stay."""
-    market = await Market.open(harness, "trade@TATA_INR", "--ping-interval", "0.5", "--ping-timeout", "10")
-    client = await harness.client(market.daemon)
+    market = await Market.open(harness, "trade@TATA_INR", "--ping-interval", "0.5", "--ping-timeout", "10", tls=tls)
+    client = await harness.client(market.daemon, tls=market.secure and market.secure.client)
     pings: list[bytes] = []
     answer = client.onPing
 

@@ -11,6 +11,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
 from tests.system.harness import DEADLINE, DaemonProcess, Harness, Redis, trade
+from tests.system.secure import ALL, Secure
 from tests.system.witness import Witness
 
 CLIENTS, STREAMS, OPERATIONS, CHECKPOINTS = 60, 100, 2_000, 5
@@ -85,8 +86,9 @@ class Visitor:
 class Storm:
     """Clients who come, go, subscribe and unsubscribe, an engine, and losses of the link between."""
 
-    def __init__(self, harness: Harness, daemon: DaemonProcess, engine: Redis) -> None:
+    def __init__(self, harness: Harness, daemon: DaemonProcess, engine: Redis, secure: Secure | None) -> None:
         self.harness = harness
+        self._tls = None if secure is None else secure.client
         self.daemon = daemon
         self.engine = engine
         self.rng = random.Random(20)
@@ -95,7 +97,7 @@ class Storm:
 
     async def come(self) -> None:
         path = self.rng.choice(["/", "/stream", "/ws"])
-        client = await self.harness.client(self.daemon, path)
+        client = await self.harness.client(self.daemon, path, tls=self._tls)
         if path != "/":
             await client.hear_events()
         self.visitors.append(Visitor(Witness(client), spells_both_ways=path != "/ws"))
@@ -157,12 +159,16 @@ class Storm:
 
 
 @pytest_twisted.ensureDeferred
-@pytest.mark.parametrize("linger", ["0", "0.3"])
-async def test_a_storm_of_subscriptions(harness: Harness, linger: str) -> None:
+@pytest.mark.parametrize(
+    ("linger", "tls"), [("0", False), ("0.3", True), *([("0", True), ("0.3", False)] if ALL else [])]
+)
+async def test_a_storm_of_subscriptions(harness: Harness, linger: str, tls: bool) -> None:
     """Whatever clients do, and whenever the link is lost, all ends up as the clients want it."""
     redis = await harness.redis()
-    daemon = await harness.daemon("--linger", linger, *UNLIMITED, redis=redis)
-    storm = Storm(harness, daemon, await redis.connect())
+    secure = Secure(harness.directory) if tls else None
+    options = secure.options if secure is not None else ()
+    daemon = await harness.daemon("--linger", linger, *UNLIMITED, *options, redis=redis)
+    storm = Storm(harness, daemon, await redis.connect(), secure)
     for _ in range(CLIENTS):
         await storm.come()
     for _ in range(CHECKPOINTS):

@@ -55,6 +55,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--per-client", metavar="K", help="streams of each client (default: 1, with --streams all of them)"
     )
     clients.add_argument(
+        "--mixed",
+        action="store_true",
+        help="draw the K streams for each client, instead of those that come behind the last client's",
+    )
+    clients.add_argument(
         "--slow",
         metavar="N",
         default=DEFAULTS["slow"],
@@ -155,6 +160,7 @@ def _plan(arguments: argparse.Namespace, tag: str) -> Plan:
         streams=streams,
         clients=clients,
         per_client=whole_number("--per-client", arguments.per_client, 1, most, default=per_client),
+        mixed=arguments.mixed,
         slow=whole_number("--slow", arguments.slow, 0, clients),
         seconds=number("--seconds", arguments.seconds, 0.1, _MOST_SECONDS),
         warm_up=number("--warm-up", arguments.warm_up, 0.0, _MOST_SECONDS),

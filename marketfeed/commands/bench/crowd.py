@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+import random
 import selectors
 import ssl
 from bisect import bisect_left
@@ -26,7 +27,7 @@ from marketfeed.commands.frames import CLOSE, PONG, BadFrames, masked_frame
 from marketfeed.commands.messages import Event, Publication, Refusal, Reply, read_message
 from marketfeed.model.kinds.columns import clean
 
-__all__ = ["Crowd", "share_out"]
+__all__ = ["Crowd", "draw", "share_out"]
 
 _READ = 65536  # more than a record of TLS, so that OpenSSL keeps nothing back, which no selector would see
 _CUT_OFF = 1006  # RFC 6455, section 7.1.5: the connection ended without a close frame
@@ -38,15 +39,20 @@ def share_out(client: int, per_client: int, streams: int) -> list[int]:
     return [(first + step) % streams for step in range(per_client)]
 
 
+def draw(client: int, per_client: int, streams: int) -> list[int]:
+    """The indices of a client's streams, drawn from all of them, none twice: the same for this client at every run."""
+    return random.Random(client).sample(range(streams), per_client)
+
+
 class Crowd:
     """The clients of one server.
 
-    `first_number`: what each client waits for of each of its streams, ANY for whatever comes first. `now`: the time
-    in ms since 1970. `clients`: so far, `open` of them. `published`: messages that each stream had, kept by the engine.
-    `awaited`: numbers that open clients wait for. `publications`, `size`: what they got, in messages and in bytes.
-    `slow_open`: slow clients that the server has not ended, as far as they have read; `slow_size`: how many bytes
-    that is; `slow_closed`: the others, by the code of their close. `unserved`: in a storm, those that read and have had
-    no message yet, by their numbers.
+    `first_number`: what each client waits for of each of its streams, ANY for whatever comes first; `is_mixed`: its
+    streams are drawn. `now`: the time in ms since 1970. `clients`: so far, `open` of them. `published`: messages that
+    each stream had, kept by the engine. `awaited`: numbers that open clients wait for. `publications`, `size`: what
+    they got, in messages and in bytes. `slow_open`: slow clients that the server has not ended, as far as they have
+    read; `slow_size`: how many bytes that is; `slow_closed`: the others, by the code of their close. `unserved`: in a
+    storm, those that read and have had no message yet, by their numbers.
     """
 
     def __init__(
@@ -60,12 +66,14 @@ class Crowd:
         slow: int,
         first_number: int,
         is_storm: bool = False,
+        is_mixed: bool = False,
     ) -> None:
         self._selector = selector
         self._meeting = meeting
         self._streams = streams
         self._now = now
         self._per_client = per_client
+        self._streams_of = draw if is_mixed else share_out
         self._slow = slow
         self._first_number = first_number
         self._is_storm = is_storm
@@ -95,7 +103,7 @@ class Crowd:
     def begin(self) -> None:
         """Let one more client connect. Raises `ClientFault`."""
         number = len(self.clients)
-        wanted = share_out(number, self._per_client, len(self._streams))
+        wanted = self._streams_of(number, self._per_client, len(self._streams))
         client = Client(
             number,
             self._meeting,

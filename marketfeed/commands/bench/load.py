@@ -121,6 +121,7 @@ class LoadTest:
             self._now,
             per_client=plan.per_client,
             slow=plan.slow,
+            is_mixed=plan.mixed,
             first_number=ANY if self._engine is None or plan.storm else 1,
             is_storm=plan.storm,
         )

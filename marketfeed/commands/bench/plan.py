@@ -18,12 +18,14 @@ class Plan(msgspec.Struct, frozen=True):
 
     `messages`: publish so many in all, without a warm-up, whatever `seconds` says. `levels`: of each side of a book.
     `storm`: publish, at a `rate`, while the clients connect, as many at once as the server lets wait.
+    `mixed`: the streams of each client are drawn, so that hardly two have the same.
     """
 
     address: ServerAddress
     streams: Sequence[str]
     clients: int = 1000
     per_client: int = 1
+    mixed: bool = False
     slow: int = 0
     seconds: float = 10.0
     warm_up: float = 1.0

@@ -11,13 +11,12 @@ from typing import Any, Literal
 import msgspec
 
 from marketfeed.model.kinds.columns import Column, number, word
-from marketfeed.model.kinds.fields import Plain, Shape, ShortLevel, are_good_decimals, are_plain
+from marketfeed.model.kinds.fields import Plain, Shape, ShortLevel
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
+from marketfeed.model.kinds.values import is_good_depth
 from marketfeed.model.nesting import MAX_NESTING
 
 __all__ = ["DEPTH", "PlainDepth"]
-
-_FEW = 64  # levels; more of them are looked at together
 
 
 class PlainDepth(Plain, gc=True):
@@ -32,11 +31,6 @@ class PlainDepth(Plain, gc=True):
     U: Any = msgspec.UNSET
     u: Any = msgspec.UNSET
     snapshot: Any = msgspec.UNSET
-
-    def is_good(self) -> bool:
-        if len(self.a) + len(self.b) > _FEW and are_plain(self.a, self.b):
-            return True
-        return are_good_decimals(self.a) and are_good_decimals(self.b)
 
     def has_few_lists(self, data: bytes) -> bool:
         return data.count(b"[") - len(self.a) - len(self.b) < MAX_NESTING - 3  # no level is in another one
@@ -70,4 +64,6 @@ def _count(levels: list[Any], noun: str) -> str:
     return f"{len(levels)} {noun}" if len(levels) == 1 else f"{len(levels)} {noun}s"
 
 
-DEPTH = StreamKind("depth", LossPolicy.MERGE, shape=Shape.of(PlainDepth), columns=_columns, path_view=View.DEPTH)
+DEPTH = StreamKind(
+    "depth", LossPolicy.MERGE, shape=Shape.of(PlainDepth, is_good_depth), columns=_columns, path_view=View.DEPTH
+)

@@ -2,19 +2,19 @@
 
 1. A decimal is checked, never converted. One in a string is within the bounds of `decimals`; a number must be one that
    a double can hold, as it is for the clients.
-2. Good values come again and again: some are remembered, and looking there first takes half of what a cache takes.
+2. Of short ones some are remembered (`values`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import chain
 from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 
-from marketfeed.model.decimals import ACCEPTED, is_decimal, read_plain
+from marketfeed.model.decimals import ACCEPTED, is_decimal
+from marketfeed.model.kinds.values import Decimal, are_plain, good_decimals, is_good_decimal, is_market
 
 __all__ = [
     "Plain",
@@ -22,21 +22,11 @@ __all__ = [
     "ShortDecimal",
     "ShortLevel",
     "ShortMarket",
-    "are_good_decimals",
-    "are_plain",
-    "good_decimals",
-    "good_markets",
-    "is_good_decimal",
-    "is_good_market",
-    "is_market",
 ]
 
-_MARKET = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHOWN = 40  # characters of a bad value, the most that a fault repeats
 _CACHED = 40  # characters of a decimal, beyond which it is not worth remembering
-_REMEMBERED = 8192  # decimals, and markets
 
-Decimal = str | int | float
 Level = tuple[Decimal, Decimal]
 """A price and a quantity."""
 
@@ -53,10 +43,6 @@ class Plain(msgspec.Struct, gc=False):
     have a default are not required: they are read on the way, for whoever wants them.
     """
 
-    def is_good(self) -> bool:
-        """Whether it is sure that nothing is wrong with it."""
-        raise NotImplementedError
-
     def has_few_lists(self, data: bytes) -> bool:
         """Whether that is known at a glance, where `data` holds no further objects."""
         return False
@@ -66,16 +52,18 @@ class Shape(msgspec.Struct, frozen=True):
     """What the publications of a kind must hold; by default any JSON object.
 
     `fields`: a type that msgspec decodes, of the required ones. `fault`: what is wrong with such an object besides, or
-    None. `plain`: a quicker way to see that nothing is; None: there is none. `events`: what they may have as `e`.
+    None. `plain`: a quicker way to see that nothing is; None: there is none. `is_good`: whether one that was read as
+    `plain` is sure to have nothing wrong. `events`: what they may have as `e`.
     """
 
     fields: Any = dict[str, msgspec.Raw]
     fault: Callable[[Any], str | None] = lambda _: None
     plain: type[Plain] | None = None
     events: tuple[str, ...] = ()
+    is_good: Callable[[Any], bool] = lambda _: False
 
     @classmethod
-    def of(cls, plain: type[Plain]) -> Shape:
+    def of(cls, plain: type[Plain], is_good: Callable[[Any], bool]) -> Shape:
         """What `plain` requires, however it is written. One of its fields is `e`, a Literal."""
         hints = get_type_hints(plain, include_extras=True)
         required = {field.name for field in msgspec.structs.fields(plain) if field.required}
@@ -90,48 +78,7 @@ class Shape(msgspec.Struct, frozen=True):
                     return found
             return None
 
-        return cls(msgspec.defstruct(plain.__name__, types), fault, plain, get_args(hints["e"]))
-
-
-good_decimals: set[Decimal] = set()
-good_markets: set[str] = set()
-
-
-def is_good_decimal(value: Decimal) -> bool:
-    """Whether `value`, which is worth remembering, is a decimal."""
-    return (not isinstance(value, str) or is_decimal(value)) and _remember(value, good_decimals)
-
-
-def is_good_market(text: str) -> bool:
-    """`is_market`, of what is worth remembering."""
-    return is_market(text) and _remember(text, good_markets)
-
-
-def _remember(value: Any, good: set[Any]) -> bool:
-    if len(good) >= _REMEMBERED:
-        good.clear()
-    good.add(value)
-    return True
-
-
-def is_market(text: str) -> bool:
-    """Whether a stream can have this market."""
-    return _MARKET.fullmatch(text) is not None
-
-
-def are_good_decimals(levels: list[ShortLevel]) -> bool:
-    """Whether all prices and quantities, which are worth remembering, are decimals."""
-    if good_decimals.issuperset(chain.from_iterable(levels)):
-        return True
-    return all(value in good_decimals or is_good_decimal(value) for value in chain.from_iterable(levels))
-
-
-def are_plain(*sides: Iterable[ShortLevel]) -> bool:
-    """Whether these levels are sure to be good. All of them are looked at together."""
-    try:
-        return read_plain(list(chain.from_iterable(chain(*sides)))) is not None  # type: ignore[arg-type]
-    except TypeError:  # some are numbers
-        return False
+        return cls(msgspec.defstruct(plain.__name__, types), fault, plain, get_args(hints["e"]), is_good)
 
 
 def _bad_decimal(field: str, value: Decimal) -> str | None:

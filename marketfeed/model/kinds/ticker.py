@@ -6,17 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from marketfeed.model.kinds.columns import Column, number, word
-from marketfeed.model.kinds.fields import (
-    Plain,
-    Shape,
-    ShortDecimal,
-    ShortMarket,
-    good_decimals,
-    good_markets,
-    is_good_decimal,
-    is_good_market,
-)
+from marketfeed.model.kinds.fields import Plain, Shape, ShortDecimal, ShortMarket
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
+from marketfeed.model.kinds.values import is_good_ticker
 
 __all__ = ["TICKER"]
 
@@ -25,11 +17,6 @@ class _Ticker(Plain, gc=False):
     e: Literal["ticker", "24hrTicker"]
     c: ShortDecimal
     s: ShortMarket
-
-    def is_good(self) -> bool:
-        return (self.c in good_decimals or is_good_decimal(self.c)) and (
-            self.s in good_markets or is_good_market(self.s)
-        )
 
 
 def _columns(data: Mapping[str, Any]) -> list[Column]:
@@ -47,4 +34,6 @@ def _signed(value: Any, unit: str = "") -> str:
     return text if text.startswith(("-", "+")) else f"+{text}"
 
 
-TICKER = StreamKind("ticker", LossPolicy.LATEST, shape=Shape.of(_Ticker), columns=_columns, path_view=View.TICKER)
+TICKER = StreamKind(
+    "ticker", LossPolicy.LATEST, shape=Shape.of(_Ticker, is_good_ticker), columns=_columns, path_view=View.TICKER
+)

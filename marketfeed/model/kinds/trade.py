@@ -6,17 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from marketfeed.model.kinds.columns import Column, word
-from marketfeed.model.kinds.fields import (
-    Plain,
-    Shape,
-    ShortDecimal,
-    ShortMarket,
-    good_decimals,
-    good_markets,
-    is_good_decimal,
-    is_good_market,
-)
+from marketfeed.model.kinds.fields import Plain, Shape, ShortDecimal, ShortMarket
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind, View
+from marketfeed.model.kinds.values import is_good_trade
 
 __all__ = ["TRADE"]
 
@@ -29,13 +21,6 @@ class _Trade(Plain, gc=False):
     q: ShortDecimal
     s: ShortMarket
 
-    def is_good(self) -> bool:
-        return (
-            (self.p in good_decimals or is_good_decimal(self.p))
-            and (self.q in good_decimals or is_good_decimal(self.q))
-            and (self.s in good_markets or is_good_market(self.s))
-        )
-
 
 def _columns(data: Mapping[str, Any]) -> list[Column]:
     """Price, quantity, and what the taker has done, who sold where the buyer is the maker."""
@@ -44,4 +29,6 @@ def _columns(data: Mapping[str, Any]) -> list[Column]:
     return [Column(f"{word(data.get('p')):>14}"), Column(f"{word(data.get('q')):>14}"), Column(side, side)]
 
 
-TRADE = StreamKind("trade", LossPolicy.KEEP, shape=Shape.of(_Trade), columns=_columns, path_view=View.TRADE)
+TRADE = StreamKind(
+    "trade", LossPolicy.KEEP, shape=Shape.of(_Trade, is_good_trade), columns=_columns, path_view=View.TRADE
+)

@@ -64,7 +64,7 @@ class TestOptions:
             plans,
             *("--redis-url", "rediss://:p@h:7000/2", "--redis-ca", str(ca), "--channel-prefix", "x:"),
             *("--redis-certificate", str(certificate), "--redis-key", str(key)),
-            *("--clients", "7", "--stream-count", "20", "--per-client", "5", "--slow", "2", "--compression"),
+            *("--clients", "7", "--stream-count", "20", "--per-client", "5", "--mixed", "--slow", "2", "--compression"),
             *("--token", "abc.def.ghi"),
             *("--rate", "12.5", "--depth", "20", "--payload-bytes", "300", "--messages", "99"),
             *("--seconds", "2.5", "--warm-up", "0", "--server-pid", str(os.getpid())),
@@ -72,6 +72,7 @@ class TestOptions:
         assert (plan.redis and str(plan.redis), plan.channel_prefix) == ("rediss://:***@h:7000/2", "x:")
         assert plan.redis_tls == RedisTls(str(ca), str(certificate), str(key))
         assert (plan.clients, len(plan.streams), plan.per_client, plan.slow, plan.compression) == (7, 20, 5, 2, True)
+        assert plan.mixed
         assert {stream.partition("@")[0] for stream in plan.streams} == {"depth"}
         assert (plan.rate, plan.levels, plan.payload_bytes, plan.messages) == (12.5, 20, 300, 99)
         assert not plan.storm

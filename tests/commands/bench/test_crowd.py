@@ -15,7 +15,7 @@ import pytest
 
 from marketfeed.commands.address import parse_url
 from marketfeed.commands.bench.client import ClientFault, meet
-from marketfeed.commands.bench.crowd import Crowd, share_out
+from marketfeed.commands.bench.crowd import Crowd, draw, share_out
 from marketfeed.commands.bench.tally import ANY
 from marketfeed.commands.frames import CLOSE, PING
 from tests.commands.bench.test_frames import enveloped, trade
@@ -171,6 +171,13 @@ class TestOpening:
         shares = [share_out(client, 4, 10) for client in range(5)]
         assert all(len(set(share)) == 4 for share in shares)
         assert all(sum(stream in share for share in shares) == 2 for stream in range(10))
+
+    def test_streams_are_drawn(self) -> None:
+        """No two of a client's streams are one, it has the same at every run, and hardly anybody else has them."""
+        drawn = [draw(client, 4, 10) for client in range(100)]
+        assert all(len(set(share)) == 4 and set(share) <= set(range(10)) for share in drawn)
+        assert drawn == [draw(client, 4, 10) for client in range(100)]
+        assert len({frozenset(share) for share in drawn}) > 50
 
     def test_an_answer_may_come_in_pieces(self, stages: Callable[..., Stage]) -> None:
         """And what stands behind it is the first of the frames."""

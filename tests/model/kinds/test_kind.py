@@ -16,8 +16,9 @@ from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.kinds import BUILT_IN, EVENTS, by_event
 from marketfeed.model.kinds.columns import Column, word
-from marketfeed.model.kinds.fields import Plain, Shape, ShortLevel, are_good_decimals
+from marketfeed.model.kinds.fields import Plain, Shape, ShortLevel
 from marketfeed.model.kinds.kind import LossPolicy, StreamKind
+from marketfeed.model.kinds.values import are_good_decimals
 from marketfeed.model.publications import BadPublication, DropReason
 from marketfeed.model.sequence import new_reader
 from marketfeed.model.streams import StreamKinds
@@ -33,8 +34,9 @@ class _Ladder(Plain, gc=True):
     a: list[ShortLevel]
     b: list[ShortLevel]
 
-    def is_good(self) -> bool:
-        return are_good_decimals(self.a) and are_good_decimals(self.b)
+
+def _is_good(ladder: _Ladder) -> bool:
+    return are_good_decimals(ladder.a) and are_good_decimals(ladder.b)
 
 
 def _columns(data: Mapping[str, Any]) -> list[Column]:
@@ -45,7 +47,7 @@ LADDER = StreamKind(
     "ladder",
     LossPolicy.MERGE,
     ids="n",
-    shape=Shape.of(_Ladder),
+    shape=Shape.of(_Ladder, _is_good),
     columns=_columns,
 )
 
