@@ -158,7 +158,8 @@ class Siege:
         async def is_as_before() -> bool:
             """Of timers there may be fewer: some that are short went on when the first look was taken."""
             seen.update(await self.look())
-            return seen["timers"] <= self.before["timers"] and all(
+            more = Counter(seen["timers"]) - Counter(self.before["timers"])
+            return not more and all(
                 seen[name] == self.before[name] + newcomers for name in ("clients", "connections", "files")
             )
 
