@@ -3,7 +3,7 @@
 1. All connections of a port are watched by one epoll, which the reactor watches as if it were a single connection: what
    it does around each event is done once for all that have come. At most `_MOST_READ` of them are read in a turn.
 2. What is to be written is the reactor's own to watch, as ever.
-3. Of those that wait to be accepted, at most `_MOST_ACCEPTED` are in a turn. What `accept` raises, unless that nobody
+3. Of those that wait to be accepted, at most `MOST_ACCEPTED` are in a turn. What `accept` raises, unless that nobody
    waits, is for Twisted's port to deal with, which accepts anew.
 4. What a protocol raises is logged, and is the end of its own connection only.
 5. Nothing is delayed to be sent with more: a connection has that from the socket that it came to.
@@ -29,12 +29,12 @@ from zope.interface import implementer
 
 from marketfeed.runtime.logs import Log
 
-__all__ = ["Readers", "TcpConnection", "quicken"]
+__all__ = ["MOST_ACCEPTED", "Readers", "TcpConnection", "quicken"]
 
 _log = Log()
 
+MOST_ACCEPTED = 64
 _MOST_READ = 256
-_MOST_ACCEPTED = 64
 _READ = 65536  # bytes of a connection that are read in a turn
 _IN = 1  # select.EPOLLIN, which not every system has
 
@@ -44,25 +44,26 @@ _LOST = Failure(CONNECTION_LOST)
 _AnyServer: Any = tcp.Server
 
 
-def quicken(port: Any) -> None:
-    """Let what `port` accepts from now on be connections as these, if it is one of plain TCP."""
+def quicken(port: Any, most_accepted: int = MOST_ACCEPTED) -> None:
+    """Let what `port` accepts from now on, so many in a turn, be connections as these, if it is one of plain TCP."""
     if type(port) is tcp.Port and port.transport is tcp.Server and hasattr(select, "epoll"):
         port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        port.doRead = _Acceptor(port).accept  # type: ignore[method-assign]
+        port.doRead = _Acceptor(port, most_accepted).accept  # type: ignore[method-assign]
 
 
 class _Acceptor:
     """The accepting side of a port."""
 
-    def __init__(self, port: Any) -> None:
+    def __init__(self, port: Any, most: int) -> None:
         self._port = port
+        self._most = most
         self._readers = Readers(port.reactor)
 
     def accept(self) -> None:
         """Somebody waits."""
         port = self._port
         accept = port.socket.accept
-        for _ in range(_MOST_ACCEPTED):
+        for _ in range(self._most):
             try:
                 skt, client = accept()
             except BlockingIOError:

@@ -116,9 +116,9 @@ def port() -> Iterator[Port]:
 
 
 class TestAccepting:
-    def test_many_in_a_turn(self, port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_many_in_a_turn(self, port: Port) -> None:
         """But no more than so many: others are served in between."""
-        monkeypatch.setattr(module, "_MOST_ACCEPTED", 3)
+        quicken(port.port, 3)
         for _ in range(5):
             port.connect()
         port.port.doRead()

@@ -26,6 +26,7 @@ from zope.interface import implementer
 
 from marketfeed.runtime.every_address import NO_IPV6, EveryAddress
 from marketfeed.runtime.listener import BACKLOG, server_endpoint
+from marketfeed.runtime.tcp_connections import quicken
 from marketfeed.runtime.tls_factory import encrypted
 
 __all__ = ["Inherited", "Opener"]
@@ -226,7 +227,11 @@ class Inherited:
             port = _UnixPort._fromListeningDescriptor(self._reactor, opened.fileno(), self._factory)
             port.startListening()
         encrypted(port, self._factory)
-        return port if len(self._sockets) > 1 else _one_at_a_time(port)
+        if len(self._sockets) > 1:
+            quicken(port)
+            return port
+        quicken(port, 1)
+        return _one_at_a_time(port)
 
     def _all(self) -> list[socket.socket]:
         return [each for queue in self._sockets for each in queue]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.system.harness import Harness
 class Greeter(Protocol):
     def connectionMade(self) -> None:
         self.factory.count += 1  # type: ignore[union-attr]
+        self.factory.transports.add(type(self.transport).__name__)  # type: ignore[union-attr]
         self.transport.loseConnection()  # type: ignore[union-attr]
 
 
@@ -29,6 +31,9 @@ class Greeters(Factory[Greeter]):
     protocol = Greeter
     noisy = False
     count = 0
+
+    def __init__(self) -> None:
+        self.transports: set[str] = set()
 
 
 class Opened:
@@ -98,6 +103,27 @@ async def test_what_arrives_waits_for_whoever_accepts_from_its_queue(opened: Any
     third = port.worker()
     third[0].accept((0, 1))
     await harness.eventually(lambda: third[1].count == 10)
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="this system has no epoll")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_how_many_are_accepted_in_a_turn(opened: Any, workers: int) -> None:
+    """From a queue of its own all who wait there; from one for all a single one, or whoever is first would have all."""
+    port = opened("tcp:0:interface=127.0.0.1", workers)
+    clients = [knock(socket.AF_INET, ("127.0.0.1", port.listener.port_number)) for _ in range(40)]
+    inherited, factory = port.worker()
+    inherited.accept((0,))
+    ((accepting,),) = inherited._ports.values()
+    accepting.doRead()
+    first = factory.count
+    accepting.doRead()
+    if workers == 1:
+        assert (first, factory.count) == (1, 2)
+    else:
+        assert first == factory.count > 0
+    assert factory.transports == {"TcpConnection"}
     for client in clients:
         client.close()
 
