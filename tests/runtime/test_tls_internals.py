@@ -37,6 +37,7 @@ from twisted.python.failure import Failure
 from marketfeed.boundaries import LONGEST_SEND
 from marketfeed.runtime.tls_connections import OpenSsl, TlsConnection
 from tests.certificates import Authority
+from tests.internals import reads
 from tests.tls_port import SocketReactor
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"
@@ -47,17 +48,6 @@ def methods(of: type) -> Iterator[tuple[str, Callable[..., Any]]]:
     for each in of.__mro__:
         if each.__module__.startswith("twisted."):
             yield from ((name, member) for name, member in vars(each).items() if inspect.isfunction(member))
-
-
-def reads(function: Callable[..., Any]) -> set[str]:
-    """The attributes of itself that a method reads."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
-        if isinstance(node.value, ast.Name) and node.value.id == "self"
-    }
 
 
 class Pair:

@@ -23,6 +23,7 @@ from twisted.internet.task import Clock
 from marketfeed.websocket.closing import CLOSE_SECONDS
 from tests.by_hand import CLOSE, PING, PONG, TEXT, deflated, frame, handshake
 from tests.conftest import LogCapture
+from tests.internals import reads
 from tests.websocket.beside import COMPRESSED, Ours, Plain, Server, act, opened
 
 NEVER_RUN = {
@@ -43,17 +44,6 @@ def autobahn_functions() -> Iterator[tuple[str, Callable[..., Any]]]:
                 function = getattr(member, "fget", member)
                 if inspect.isfunction(function):
                     yield name, function
-
-
-def reads(function: Callable[..., Any]) -> set[str]:
-    """The attributes of itself that a method reads."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
-        if isinstance(node.value, ast.Name) and node.value.id == "self"
-    }
 
 
 class TestInstance:
