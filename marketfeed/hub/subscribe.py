@@ -30,7 +30,6 @@ from marketfeed.hub.recovery import Recovery, ReplayRoom
 from marketfeed.hub.rewind import Rewind
 from marketfeed.hub.translations import Translations
 from marketfeed.hub.upstream import Fanout, Upstream
-from marketfeed.model.kinds.kind import View
 from marketfeed.model.streams import StreamName
 
 __all__ = ["Subscriptions"]
@@ -262,25 +261,10 @@ class Subscriptions:
             self._refuse_too_large(join)
             return
         subscriber = join.subscriber
-        shape, window, wants_state, rates, views = (
-            join.shape,
-            subscriber.window,
-            join.wants_state,
-            join.rates,
-            join.views,
-        )
-        if rates or views:
-            groups = {
-                spelling: stream.group(
-                    spelling, shape, window, wants_state, rates.get(spelling, 0), views.get(spelling, View.ENGINE)
-                )
-                for spelling, stream in join.streams.items()
-            }
-        else:
-            groups = {
-                spelling: stream.group(spelling, shape, window, wants_state)
-                for spelling, stream in join.streams.items()
-            }
+        groups = {}
+        for spelling, stream in join.streams.items():
+            rate, view = join.rates.get(spelling, 0), join.view(spelling)
+            groups[spelling] = stream.group(spelling, join.shape, subscriber.window, join.wants_state, rate, view)
         self._finish(join)
         resumed = {each: each in recovered for each in join.since} if join.since else None
         if resumed:
