@@ -18,6 +18,7 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from marketfeed.runtime.accepted_connections import Readers
 from marketfeed.runtime.listener import server_endpoint
 from marketfeed.runtime.tls_connections import TlsConnection
 from tests.guard import DEADLINE
@@ -89,6 +90,7 @@ class TlsPort:
         self.reactor = SocketReactor()
         server_endpoint(self.reactor, description).listen(factory)
         ((self.number, self.factory, self.backlog, self.interface),) = self.reactor.listening
+        self.readers = Readers(self.reactor)
         self._sockets: list[socket.socket] = []
 
     def accept(self) -> tuple[Any, TlsConnection, socket.socket]:
@@ -99,7 +101,7 @@ class TlsPort:
         client.setblocking(False)
         self._sockets.append(client)
         protocol = self.factory.buildProtocol(IPv4Address("TCP", *address))
-        transport = self.reactor.port.transport(skt, protocol, address, self.reactor.port, 0, self.reactor)
+        transport = self.factory.connection(skt, protocol, address, self.reactor, self.readers)
         protocol.makeConnection(transport)
         return protocol, transport, client
 
@@ -120,6 +122,7 @@ class TlsPort:
         """End all connections."""
         for each in self._sockets:
             each.close()
+        self.readers.connectionLost(Failure(CONNECTION_LOST))
         for transport in self.reactor.readers | self.reactor.writers:
             transport.connectionLost(Failure(CONNECTION_LOST))
 

@@ -15,9 +15,9 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
 
+from marketfeed.runtime.acceptor import quicken
 from marketfeed.runtime.every_address import EveryAddress
 from marketfeed.runtime.logs import Log
-from marketfeed.runtime.tcp_connections import quicken
 from marketfeed.runtime.tls import tls_endpoint
 
 __all__ = ["BACKLOG", "CannotServe", "Listener", "server_endpoint"]

@@ -30,9 +30,6 @@ from ssl import (
 )
 from typing import Any, Protocol
 
-from twisted.internet import tcp
-from twisted.internet.abstract import FileDescriptor
-from twisted.internet.address import IPv6Address
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IAddress, IProtocol, ISSLTransport
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
@@ -40,6 +37,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from marketfeed.boundaries import LONGEST_SEND
+from marketfeed.runtime.accepted_connections import AcceptedConnection, Watch
 from marketfeed.runtime.tls_hello import LONGEST_FIRST, offered_protocols, proxy_header
 
 __all__ = ["PROTOCOL", "HandshakeReport", "OpenSsl", "TlsConnection", "cause"]
@@ -84,17 +82,13 @@ class HandshakeReport(Protocol):
         """A handshake with `peer`, an address of Twisted's, has failed."""
 
 
-_AnyServer: Any = tcp.Server
-
-
 @implementer(ISSLTransport)
-class TlsConnection(_AnyServer):  # type: ignore[misc]
-    """A connection that has been accepted; its arguments are those that a port of Twisted's has for a transport."""
+class TlsConnection(AcceptedConnection):
+    """A connection that has been accepted, whose socket does not block."""
 
     logstr = "TLS"
     repstr = "<a connection with TLS>"
 
-    disconnecting = 0
     under_way = 0
     """How many bytes are to be offered to OpenSSL first, the same that it did not take before."""
     _stage = _LOOKING
@@ -113,24 +107,17 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
         protocol: IProtocol,
         client: tuple[Any, ...],
         reactor: Any,
+        watch: Watch,
         report: HandshakeReport,
         ssl: OpenSsl,
         *,
         is_proxied: bool,
     ) -> None:
-        FileDescriptor.__init__(self, reactor)  # and not Server's, which composes texts for nobody
-        self.socket = skt
-        self.fileno = skt.fileno
-        self.protocol = protocol
-        self.client = client
-        if len(client) != 2:
-            self._addressType = IPv6Address
+        super().__init__(skt, protocol, client, reactor, watch)
         self._report = report
         self._ssl = ssl
         if is_proxied:
             self._awaits_proxy = True
-        self.connected = 1
-        self.startReading()
 
     # What it is asked.
 
@@ -152,7 +139,7 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
 
     # Reading.
 
-    def doRead(self) -> Any:
+    def doRead(self) -> Exception | None:
         if self._stage != _OPEN:
             return self._look() if self._stage == _LOOKING else self._shake_hands()
         if self._write_waits:
@@ -208,7 +195,7 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
 
     # The beginning.
 
-    def _look(self) -> Any:
+    def _look(self) -> Exception | None:
         """Look at what has come, whether it is enough to begin with."""
         try:
             data = self.socket.recv(LONGEST_FIRST, socket.MSG_PEEK)
@@ -227,7 +214,8 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
             if header is None:
                 if not has_more or len(data) == LONGEST_FIRST:
                     return self._fail(_HUNG_UP if not has_more else "its PROXY header is too long")
-                return self._await_more(len(data))
+                self._await_more(len(data))
+                return None
             self._awaits_proxy = False
             self._source, self._destination = header.source, header.destination
             data = data[len(self.socket.recv(header.size)) :]
@@ -236,7 +224,8 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
                 return None
         offered = [] if _OURS in data else offered_protocols(data)
         if offered is None and has_more and len(data) < LONGEST_FIRST:
-            return self._await_more(len(data))
+            self._await_more(len(data))
+            return None
         if offered and PROTOCOL.encode() not in offered:
             try:
                 self.socket.send(_NO_PROTOCOL_ALERT)
@@ -253,7 +242,7 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
             self._looked_at = looked_at
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, looked_at + 1)
 
-    def _shake_hands(self) -> Any:
+    def _shake_hands(self) -> Exception | None:
         try:
             self._ssl.do_handshake()
         except SSLWantReadError:
@@ -287,7 +276,7 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
 
     # Writing.
 
-    def doWrite(self) -> Any:
+    def doWrite(self) -> Exception | None:
         if self._stage != _OPEN:
             if self.disconnecting and not self._has_unsent:
                 return CONNECTION_DONE
@@ -302,7 +291,8 @@ class TlsConnection(_AnyServer):  # type: ignore[misc]
                 why = self.doRead()
                 if why is not None or self._read_waits or self.disconnected or self._aborting:
                     return why
-        return super().doWrite()
+        written: Exception | None = super().doWrite()
+        return written
 
     def writeSomeData(self, data: Any) -> int | Exception:
         """Offer it to OpenSSL, beginning with what is under way. How many bytes it took."""

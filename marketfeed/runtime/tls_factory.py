@@ -15,6 +15,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from zope.interface import implementer
 
+from marketfeed.runtime.accepted_connections import ReadByReactor, Watch
 from marketfeed.runtime.bounded_log import BoundedLog
 from marketfeed.runtime.logs import Log
 from marketfeed.runtime.tls_connections import OpenSsl, TlsConnection
@@ -58,13 +59,19 @@ class TlsFactory:
         self._factory.doStop()
         self._lines.close()
 
-    def connect(
-        self, skt: socket.socket, protocol: IProtocol, client: tuple[Any, ...], port: Any, number: int, reactor: Any
+    def connection(
+        self, skt: socket.socket, protocol: IProtocol, client: tuple[Any, ...], reactor: Any, watch: Watch
     ) -> TlsConnection:
-        """The transport of a connection that a port has accepted."""
+        """One that has been accepted."""
         skt.setblocking(False)
         ssl: OpenSsl = self._context()._wrap_socket(skt, True)  # type: ignore[attr-defined]  # SSLSocket's own way
-        return TlsConnection(skt, protocol, client, reactor, self, ssl, is_proxied=self._is_proxied)
+        return TlsConnection(skt, protocol, client, reactor, watch, self, ssl, is_proxied=self._is_proxied)
+
+    def transport(
+        self, skt: socket.socket, protocol: IProtocol, client: tuple[Any, ...], port: Any, number: int, reactor: Any
+    ) -> TlsConnection:
+        """The same, as a port of Twisted's asks for the transport of a connection."""
+        return self.connection(skt, protocol, client, reactor, ReadByReactor(reactor))
 
     def begun(self, skt: socket.socket) -> None:
         """See `HandshakeReport`."""
@@ -90,7 +97,7 @@ class TlsFactory:
 def encrypted(port: Any, factory: object) -> Any:
     """`port`, which accepts connections for `factory`: with TLS, where that is a `TlsFactory`."""
     if isinstance(factory, TlsFactory):
-        port.transport = factory.connect
+        port.transport = factory.transport
     return port
 
 

@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 import marketfeed.runtime.tls_connections as module
 from marketfeed.boundaries import LONGEST_SEND
+from marketfeed.runtime.accepted_connections import ReadByReactor
 from marketfeed.runtime.tls_connections import OpenSsl, TlsConnection
 from tests.certificates import Authority
 from tests.conftest import LogCapture
@@ -279,7 +280,7 @@ class TestHandshake:
         transport._looked_at = len(b"\x16 and so on")  # all that will come
         port.until(lambda: len(openssl.handshake) == 2)
         assert transport in port.reactor.writers
-        assert transport not in port.reactor.readers
+        assert transport not in port.readers
         port.until(lambda: len(openssl.handshake) == 1)
         assert transport not in port.reactor.writers
         transport.write(b"later")
@@ -569,7 +570,14 @@ class Interleavings(RuleBasedStateMachine):
         self.openssl = Scripted()
         self.guest = Guest()
         self.transport = TlsConnection(
-            self.ours, self.guest, ("127.0.0.1", 1), self.reactor, cast(Any, None), self.openssl, is_proxied=False
+            self.ours,
+            self.guest,
+            ("127.0.0.1", 1),
+            self.reactor,
+            ReadByReactor(self.reactor),
+            cast(Any, None),
+            self.openssl,
+            is_proxied=False,
         )
         self.transport._stage = module._OPEN
         self.guest.transport = cast(Any, self.transport)

@@ -35,6 +35,7 @@ from twisted.protocols.haproxy._v2parser import V2Parser
 from twisted.python.failure import Failure
 
 from marketfeed.boundaries import LONGEST_SEND
+from marketfeed.runtime.accepted_connections import AcceptedConnection, ReadByReactor
 from marketfeed.runtime.tls_connections import OpenSsl, TlsConnection
 from tests.certificates import Authority
 from tests.internals import reads
@@ -224,11 +225,11 @@ class TestTransport:
         ours, theirs = socket.socketpair()
         reactor: Any = SocketReactor()
         server = tcp.Server(ours, Protocol(), ("127.0.0.1", 1), None, 0, reactor)  # type: ignore[arg-type]
-        mine = TlsConnection(
-            ours, Protocol(), ("127.0.0.1", 1), reactor, cast(Any, None), cast(Any, None), is_proxied=False
-        )
+        watch, report, openssl = ReadByReactor(reactor), cast(Any, None), cast(Any, None)
+        mine = TlsConnection(ours, Protocol(), ("127.0.0.1", 1), reactor, watch, report, openssl, is_proxied=False)
         missing = {name for name in vars(server) if not hasattr(mine, name)}
-        replaced = {name for name in vars(TlsConnection) if inspect.isfunction(vars(TlsConnection)[name])}
+        own = vars(TlsConnection) | vars(AcceptedConnection)
+        replaced = {name for name in own if inspect.isfunction(own[name])}
         for name in missing:
             readers = {reader for reader, function in methods(TlsConnection) if name in reads(function)}
             assert readers <= self.NEVER_RUN | replaced, f"{name} is read by {readers}"

@@ -24,9 +24,9 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from zope.interface import implementer
 
+from marketfeed.runtime.acceptor import quicken
 from marketfeed.runtime.every_address import NO_IPV6, EveryAddress
 from marketfeed.runtime.listener import BACKLOG, server_endpoint
-from marketfeed.runtime.tcp_connections import quicken
 from marketfeed.runtime.tls_factory import encrypted
 
 __all__ = ["Inherited", "Opener"]

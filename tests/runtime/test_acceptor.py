@@ -1,4 +1,4 @@
-"""Connections over plain TCP: how they are accepted and read, what ends them, and what they leave."""
+"""Accepted connections, with TLS and without: how they are accepted and read, what ends them, and what they leave."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import errno
 import gc
 import select
 import socket
+import ssl
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from twisted.internet import tcp
@@ -18,8 +20,14 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-import marketfeed.runtime.tcp_connections as module
-from marketfeed.runtime.tcp_connections import Readers, TcpConnection, quicken
+import marketfeed.runtime.acceptor as module
+from marketfeed.runtime import accepted_connections
+from marketfeed.runtime.accepted_connections import Readers
+from marketfeed.runtime.acceptor import quicken
+from marketfeed.runtime.tcp_connections import TcpConnection
+from marketfeed.runtime.tls_connections import TlsConnection
+from marketfeed.runtime.tls_factory import TlsFactory, encrypted
+from tests.certificates import Authority
 from tests.conftest import LogCapture
 from tests.guard import DEADLINE
 from tests.tls_port import SocketReactor
@@ -27,6 +35,23 @@ from tests.tls_port import SocketReactor
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="this system has no epoll")
 
 _STEP_MS = 20
+AUTHORITY = Authority()
+
+
+def until(reactor: SocketReactor, condition: Callable[[], object]) -> None:
+    """Let it turn until it is so."""
+    for _ in range(int(DEADLINE * 1000 / _STEP_MS)):
+        if condition():
+            return
+        reactor.turn(_STEP_MS)
+    raise AssertionError("it has not come to that")
+
+
+def context(directory: Path) -> ssl.SSLContext:
+    """A server's."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(directory / "server.pem", directory / "server.key")
+    return made
 
 
 class Guest(Protocol):
@@ -90,11 +115,7 @@ class Port:
 
     def until(self, condition: Callable[[], object]) -> None:
         """Let the reactor turn until it is so."""
-        for _ in range(int(DEADLINE * 1000 / _STEP_MS)):
-            if condition():
-                return
-            self.reactor.turn(_STEP_MS)
-        raise AssertionError("it has not come to that")
+        until(self.reactor, condition)
 
     def close(self) -> None:
         for each in self.clients:
@@ -222,12 +243,58 @@ class TestAccepting:
         assert any("EMFILE" in line for line in logged.formats())
 
     def test_other_ports_stay_as_they_are(self) -> None:
-        """Those of TLS too, which have transports of their own."""
+        """Those too that have transports of their own."""
         port: Any = tcp.Port(0, Guests(), reactor=SocketReactor())
         port.transport = object()
         quicken(port)
         assert "doRead" not in vars(port)
         quicken(object())
+
+    def test_with_tls_it_is_as_without(self, tmp_path: Path) -> None:
+        """Many in a turn, one to the reactor, and who cannot be one is told and let go."""
+        AUTHORITY.issue("localhost").write(tmp_path)
+        reactor = SocketReactor()
+        guests = Guests()
+        contexts = [context(tmp_path)]
+        tls = TlsFactory(reactor, lambda: contexts[0], guests)
+        port: Any = tcp.Port(0, tls, interface="127.0.0.1", reactor=reactor)
+        port.startListening()
+        quicken(encrypted(port, tls), 2)
+        clients = [socket.create_connection(port.socket.getsockname(), DEADLINE) for _ in range(3)]
+        port.doRead()
+        assert len(guests.guests) == 2
+        port.doRead()
+        assert len(guests.guests) == 3
+        assert len(reactor.readers) == 2  # the port, and all connections
+        transport: Any = guests.guests[0].transport
+        assert type(transport) is TlsConnection
+        assert transport.getPeer() == IPv4Address("TCP", *clients[0].getsockname())
+        assert transport.getTcpNoDelay()
+        for client in clients:
+            client.close()
+        until(reactor, lambda: all(guest.lost for guest in guests.guests))
+        port.connectionLost(connectionDone)
+        assert not reactor.readers
+
+    def test_one_that_cannot_be_with_tls_is_closed(self, tmp_path: Path, logged: LogCapture) -> None:
+        """And the next is accepted."""
+        AUTHORITY.issue("localhost").write(tmp_path)
+        reactor = SocketReactor()
+        guests = Guests()
+        tls = TlsFactory(reactor, cast(Any, lambda: contexts.pop()), guests)
+        contexts = [context(tmp_path), cast(ssl.SSLContext, object())]
+        port: Any = tcp.Port(0, tls, interface="127.0.0.1", reactor=reactor)
+        port.startListening()
+        quicken(encrypted(port, tls))
+        clients = [socket.create_connection(port.socket.getsockname(), DEADLINE) for _ in range(2)]
+        port.doRead()
+        assert logged.flush_failures(AttributeError)
+        assert clients[0].recv(1) == b""
+        assert [type(guest.transport) for guest in guests.guests] == [type(None), TlsConnection]
+        for client in clients:
+            client.close()
+        until(reactor, lambda: guests.guests[1].lost)
+        port.connectionLost(connectionDone)
 
 
 class TestReading:
@@ -292,6 +359,25 @@ class TestReading:
         port.until(lambda: first.received or second.received)
         port.until(lambda: first.lost or second.lost)
         assert sorted([first.received, second.received]) == [b"", b"x"]
+
+    def test_a_turn_ends(self, port: Port) -> None:
+        """However many have come: those who had none of it are the first of the next."""
+        count, at_once = 40, accepted_connections._AT_ONCE
+        pairs = [port.guest() for _ in range(count)]
+        readers = next(each for each in port.reactor.readers if isinstance(each, Readers))
+        for client, guest in pairs:
+            guest.on_data = lambda: port.reactor.advance(accepted_connections._LONGEST_TURN / (at_once + 1))
+            client.sendall(b"x")
+        port.until(lambda: len(readers._epoll.poll(0)) == count)
+        turns = []
+        while len(turns) < 3:
+            readers.doRead()
+            turns.append(sum(len(guest.received) for _, guest in pairs))
+            for client, guest in pairs:
+                if guest.received and len(guest.received) < len(turns) + 1:
+                    client.sendall(b"y")  # who has been read wants to be read again
+        assert turns[0] == 2 * at_once
+        assert all(guest.received for _, guest in pairs)
 
     def test_the_end_of_the_reactor(self, port: Port) -> None:
         """All are told, as if each were one of its own."""
