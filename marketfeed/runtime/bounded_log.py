@@ -63,6 +63,12 @@ class BoundedLog:
         """The same, with `facts` that are asked for only if they are told. That may be a second later: they should keep
         nothing alive that matters.
         """
+        held = self._seconds.get(key)
+        if held is not None and held.held:  # as in a storm: when it is told has been settled
+            held.left -= 1
+            held.held += 1
+            held.tell = LogLevel.info, format, facts
+            return
         second = None if self._is_closed else self._second(key, format)
         if second is None or second.left >= 0:
             self._log.emit(LogLevel.info, format, **facts(), count=1)

@@ -25,9 +25,12 @@ class Part:
         log = Log("marketfeed.part", observer=self.events.append)  # type: ignore[arg-type]
         self.lines = BoundedLog(self.clock, log, at_once, most_keys)
 
-    def happens(self, key: str, times: int = 1, number: int = 0) -> None:
+    def happens(self, key: str, times: int = 1, number: int = 0, *, with_late_facts: bool = False) -> None:
         for _ in range(times):
-            self.lines.warn(key, "{key}: no {number}", key=key, number=number)
+            if with_late_facts:
+                self.lines.info_of(key, "{key}: no {number}", lambda: {"key": key, "number": number})
+            else:
+                self.lines.warn(key, "{key}: no {number}", key=key, number=number)
 
     def take(self) -> list[tuple[str, str, int]]:
         """Level, text and count of what was logged since the last time."""
@@ -169,9 +172,13 @@ def test_the_end_tells_what_is_held_back(part: Part) -> None:
 
 
 @given(
-    st.integers(1, 3), st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.sampled_from([0, 0.3, 1, 2.5])))
+    st.integers(1, 3),
+    st.booleans(),
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.sampled_from([0, 0.3, 1, 2.5]))),
 )
-def test_everything_is_counted_at_a_bounded_rate(at_once: int, events: list[tuple[Any, int, float]]) -> None:
+def test_everything_is_counted_at_a_bounded_rate(
+    at_once: int, with_late_facts: bool, events: list[tuple[Any, int, float]]
+) -> None:
     """The counts of all lines are the number of what happened, and in no second are more lines of a key than may be."""
     part = Part(at_once)
     lines: list[tuple[str, float, int]] = []
@@ -181,7 +188,7 @@ def test_everything_is_counted_at_a_bounded_rate(at_once: int, events: list[tupl
         part.events.clear()
 
     for key, times, pause in events:
-        part.happens(key, times)
+        part.happens(key, times, with_late_facts=with_late_facts)
         collect()
         for _ in range(round(pause * 10)):
             part.clock.advance(0.1)
