@@ -17,6 +17,7 @@ from typing import Any, cast
 from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.task import Clock
 
+from marketfeed.runtime.acceptor import quicken
 from marketfeed.runtime.listener import server_endpoint
 from tests.websocket.echo import EchoServer
 
@@ -47,10 +48,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         description = f"ssl:{arguments.port}:interface=127.0.0.1:certKey={certificate}:privateKey={key}"
     scheme = "wss" if arguments.tls else "ws"
     listening = server_endpoint(reactor, description).listen(server.factory)
-    listening.addCallbacks(
-        lambda port: print(f"{scheme}://127.0.0.1:{port.getHost().port}", flush=True),
-        lambda fault: (print(fault.getErrorMessage(), file=sys.stderr), reactor.stop()),
-    )
+
+    def listens(port: Any) -> None:
+        quicken(port)
+        print(f"{scheme}://127.0.0.1:{port.getHost().port}", flush=True)
+
+    listening.addCallbacks(listens, lambda fault: (print(fault.getErrorMessage(), file=sys.stderr), reactor.stop()))
     reactor.run()
 
 
