@@ -3,8 +3,8 @@
 1. A worker turns: it lets in who waits at its port, and sends what has come meanwhile to the clients that it has. A
    turn lasts as long as the model says, so that a crowd at the port shows as lateness of the messages, and the other
    way round.
-2. A turn accepts 100 clients, and 20 more as long as that is not enough, as Twisted does. At most `BACKLOG` wait; who
-   comes then is not heard, and his system asks again after 1, 3 and 7 s.
+2. A turn accepts as many clients as one of the daemon's does. At most `BACKLOG` wait; who comes then is not heard, and
+   his system asks again after 1, 3 and 7 s.
 3. A client gives up an attempt after `patience`, and waits as its `Policy` says. What a worker does for one who has
    given up is done in vain. A worker that is full refuses, which costs it half as much.
 4. The balancers that are left let in `door` clients a second, all together, one after the other, and deal them out to
@@ -23,11 +23,11 @@ from itertools import count
 import msgspec
 
 from benchmarks.cost import Cost, full_writes
+from marketfeed.runtime.acceptor import MOST_ACCEPTED
 
 __all__ = ["AT_ONCE", "BACKLOG", "DOCUMENTED", "Fleet", "Policy", "Storm", "drain", "loss", "run_storm"]
 
 BACKLOG = 4096
-_ACCEPTS, _MORE = 100, 20
 _AGAIN = (1.0, 3.0, 7.0)
 _NETWORK = 0.1
 """Seconds within which all clients notice that their connection has gone."""
@@ -128,12 +128,11 @@ def drain(seconds: float, policy: Policy | None) -> Callable[[int, int, random.R
 class _Worker:
     """`port`: who waits there, and since when."""
 
-    __slots__ = ("accepts", "clients", "port", "turned")
+    __slots__ = ("clients", "port", "turned")
 
     def __init__(self, clients: int) -> None:
         self.clients = clients
         self.port: deque[tuple[float, int]] = deque()
-        self.accepts = _ACCEPTS
         self.turned = 0.0
 
 
@@ -243,8 +242,7 @@ class _Course:
         written = -math.expm1(-each)  # of the clients, who get something
         took += worker.clients * (cost.write * written + cost.full * full_writes(written, each) + self._message * each)
         took /= 1e6
-        accepted = min(worker.accepts, len(worker.port))
-        worker.accepts = worker.accepts + _MORE if accepted == worker.accepts else max(_ACCEPTS, accepted)
+        accepted = min(MOST_ACCEPTED, len(worker.port))
         there = []
         for _ in range(accepted):
             came, client = worker.port.popleft()
