@@ -45,9 +45,9 @@ from marketfeed.boundaries import (
     Source,
     Subscriber,
 )
+from marketfeed.hub.counted_history import CountedHistory
 from marketfeed.hub.groups import Group
 from marketfeed.hub.histories import Histories
-from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.candle_store import Row
 from marketfeed.model.ladder import BestLevels

@@ -49,14 +49,16 @@ __all__ = [
 ]
 
 MODULES = (
+    "marketfeed/hub/counted_history.py",
     "marketfeed/hub/counts.py",
     "marketfeed/hub/derived.py",
+    "marketfeed/hub/entry_history.py",
     "marketfeed/hub/fanout.py",
     "marketfeed/hub/flush_sampler.py",
     "marketfeed/hub/groups.py",
     "marketfeed/hub/histories.py",
     "marketfeed/hub/history.py",
-    "marketfeed/hub/offsets.py",
+    "marketfeed/hub/no_history.py",
     "marketfeed/hub/publishing.py",
     "marketfeed/hub/stream.py",
     "marketfeed/model/book_state.py",

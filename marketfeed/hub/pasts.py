@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from marketfeed import __version__
 from marketfeed.boundaries import Past
 from marketfeed.hub.alignment import DIGESTS
-from marketfeed.hub.offsets import CountedHistory
+from marketfeed.hub.counted_history import CountedHistory
 from marketfeed.hub.upstream import HubLimits, Upstream
 
 __all__ = ["MOST_ASKED", "OwnPasts"]

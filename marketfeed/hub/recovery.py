@@ -17,8 +17,8 @@ from __future__ import annotations
 import msgspec
 
 from marketfeed.boundaries import Archive, Entry
+from marketfeed.hub.entry_history import number_of
 from marketfeed.hub.history import Note
-from marketfeed.hub.offsets import number_of
 from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.views import Made, Replay
 from marketfeed.model.conflation import new_conflation

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from marketfeed.boundaries import Clock, Past, Pasts
 from marketfeed.hub.alignment import DIGESTS, MOST_BETWEEN, shift_between
-from marketfeed.hub.offsets import CountedHistory
+from marketfeed.hub.counted_history import CountedHistory
 from marketfeed.hub.pasts import MOST_ASKED, OwnPasts
 from marketfeed.hub.stream import LiveStream
 from marketfeed.hub.upstream import Upstream

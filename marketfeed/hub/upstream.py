@@ -16,16 +16,18 @@ import msgspec
 
 from marketfeed.boundaries import Archive, Clock, Source, Subscriber
 from marketfeed.hub.absence import Absence
+from marketfeed.hub.counted_history import CountedHistory
 from marketfeed.hub.counts import HubCounts
 from marketfeed.hub.derived import Derivations, DerivedStream
 from marketfeed.hub.drops import Drops
+from marketfeed.hub.entry_history import EntryHistory
 from marketfeed.hub.faults import Faults
 from marketfeed.hub.gaps import Gaps
 from marketfeed.hub.groups import Group
 from marketfeed.hub.histories import Histories
 from marketfeed.hub.history import History
 from marketfeed.hub.market_facts import MarketFacts
-from marketfeed.hub.offsets import CountedHistory, EntryHistory, NoHistory
+from marketfeed.hub.no_history import NoHistory
 from marketfeed.hub.outages import Outages
 from marketfeed.hub.readiness import Readiness
 from marketfeed.hub.registry import StreamRegistry

@@ -16,8 +16,8 @@ from typing import Protocol
 import msgspec
 
 from marketfeed.boundaries import Statistics
+from marketfeed.hub.entry_history import note_of
 from marketfeed.hub.history import History, Note
-from marketfeed.hub.offsets import note_of
 from marketfeed.model.book import Prices
 from marketfeed.model.book_state import BookState
 from marketfeed.model.kinds.kind import View

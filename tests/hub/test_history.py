@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from marketfeed.hub.counted_history import CountedHistory
+from marketfeed.hub.entry_history import EntryHistory
 from marketfeed.hub.histories import Histories
 from marketfeed.hub.history import KEEPING, History
-from marketfeed.hub.offsets import CountedHistory, EntryHistory
 from tests.strategies import property_test
 
 SECONDS = 10.0

@@ -7,8 +7,8 @@ from twisted.internet.defer import Deferred
 
 import marketfeed.hub.recovery
 from marketfeed.boundaries import Entry
+from marketfeed.hub.entry_history import EntryHistory
 from marketfeed.hub.histories import Histories
-from marketfeed.hub.offsets import EntryHistory
 from marketfeed.hub.recovery import Recovery, ReplayRoom, read_entries
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.publications import PublicationReader

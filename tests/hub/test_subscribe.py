@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from marketfeed.boundaries import Entry, TooManyStreams
+from marketfeed.hub.counted_history import CountedHistory
 from marketfeed.hub.groups import Group
 from marketfeed.hub.join import Join
-from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.readiness import CONFIRM_SECONDS
 from marketfeed.wire.dialects import Shape
 from tests.conftest import LogCapture

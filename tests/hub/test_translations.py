@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from twisted.internet.defer import Deferred, succeed
 
 from marketfeed.boundaries import Past, Pasts
-from marketfeed.hub.offsets import CountedHistory
+from marketfeed.hub.counted_history import CountedHistory
 from marketfeed.hub.translations import SECONDS
 from marketfeed.wire.dialects import Shape
 from tests.fakes import FakeSource
@@ -512,7 +512,7 @@ def test_who_invents_offsets_pays_and_makes_no_work(monkeypatch: pytest.MonkeyPa
     server, one, other = pair()
     publish(server, (one, other), trade(1))
     settle(one, other)
-    monkeypatch.setattr("marketfeed.hub.offsets.digest", None)
+    monkeypatch.setattr("marketfeed.hub.counted_history.digest", None)
     comer = Comer(other, f"{one.room.hub.epochs}.fff-1", 1)
     assert comer.client.waiting is not None
     assert comer.client.waiting.written == 32 * 16

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.hub.counted_history import CountedHistory
 from marketfeed.hub.groups import Group
 from marketfeed.hub.histories import Histories
-from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.kinds.kind import StreamKind
 from marketfeed.model.kinds.kline import INTERVALS, KLINES, kline_of

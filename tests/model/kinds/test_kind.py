@@ -11,8 +11,8 @@ import pytest
 
 from marketfeed.commands.messages import Publication, read_message
 from marketfeed.commands.watch.display import show_publication
+from marketfeed.hub.counted_history import CountedHistory
 from marketfeed.hub.histories import Histories
-from marketfeed.hub.offsets import CountedHistory
 from marketfeed.hub.stream import LiveStream
 from marketfeed.model.kinds import BUILT_IN, EVENTS, by_event
 from marketfeed.model.kinds.columns import Column, word

@@ -7,8 +7,9 @@ from unittest.mock import patch
 
 import pytest
 
+from marketfeed.hub.counted_history import CountedHistory
+from marketfeed.hub.entry_history import EntryHistory
 from marketfeed.hub.histories import Histories
-from marketfeed.hub.offsets import CountedHistory, EntryHistory
 from marketfeed.hub.stream import Group
 from tests.compiled import replaces_methods
 from tests.conftest import LogCapture
