@@ -18,7 +18,7 @@ from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from marketfeed.runtime.accepted_connections import Readers
+from marketfeed.runtime.connections import Readers
 from marketfeed.runtime.listener import server_endpoint
 from marketfeed.runtime.tls_connections import TlsConnection
 from tests.guard import DEADLINE

@@ -2,7 +2,7 @@
 
 1. Of those that wait to be accepted, at most `MOST_ACCEPTED` are in a turn. What `accept` raises, unless that nobody
    waits, is for Twisted's port to deal with, which accepts anew.
-2. All connections of a port are read as `accepted_connections` has it.
+2. All connections of a port are read as `connections` has it.
 
 It is for systems that have epoll; elsewhere, and on ports that are not Twisted's of TCP, nothing changes.
 """
@@ -18,7 +18,7 @@ from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IProtocol
 
-from marketfeed.runtime.accepted_connections import AcceptedConnection, Readers, Watch
+from marketfeed.runtime.connections import AcceptedConnection, Readers, Watch
 from marketfeed.runtime.logs import Log
 from marketfeed.runtime.tcp_connections import TcpConnection
 from marketfeed.runtime.tls_factory import TlsFactory

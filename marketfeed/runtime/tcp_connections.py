@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
-from marketfeed.runtime.accepted_connections import AcceptedConnection, Watch
+from marketfeed.runtime.connections import AcceptedConnection, Watch
 
 __all__ = ["TcpConnection"]
 

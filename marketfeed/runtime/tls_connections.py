@@ -37,7 +37,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from marketfeed.boundaries import LONGEST_SEND
-from marketfeed.runtime.accepted_connections import AcceptedConnection, Watch
+from marketfeed.runtime.connections import AcceptedConnection, Watch
 from marketfeed.runtime.tls_hello import LONGEST_FIRST, offered_protocols, proxy_header
 
 __all__ = ["PROTOCOL", "HandshakeReport", "OpenSsl", "TlsConnection", "cause"]

@@ -15,8 +15,8 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from zope.interface import implementer
 
-from marketfeed.runtime.accepted_connections import ReadByReactor, Watch
 from marketfeed.runtime.bounded_log import BoundedLog
+from marketfeed.runtime.connections import ReadByReactor, Watch
 from marketfeed.runtime.logs import Log
 from marketfeed.runtime.tls_connections import OpenSsl, TlsConnection
 

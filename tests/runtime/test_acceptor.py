@@ -21,9 +21,9 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 import marketfeed.runtime.acceptor as module
-from marketfeed.runtime import accepted_connections
-from marketfeed.runtime.accepted_connections import Readers
+from marketfeed.runtime import connections
 from marketfeed.runtime.acceptor import quicken
+from marketfeed.runtime.connections import Readers
 from marketfeed.runtime.tcp_connections import TcpConnection
 from marketfeed.runtime.tls_connections import TlsConnection
 from marketfeed.runtime.tls_factory import TlsFactory, encrypted
@@ -362,11 +362,11 @@ class TestReading:
 
     def test_a_turn_ends(self, port: Port) -> None:
         """However many have come: those who had none of it are the first of the next."""
-        count, at_once = 40, accepted_connections._AT_ONCE
+        count, at_once = 40, connections._AT_ONCE
         pairs = [port.guest() for _ in range(count)]
         readers = next(each for each in port.reactor.readers if isinstance(each, Readers))
         for client, guest in pairs:
-            guest.on_data = lambda: port.reactor.advance(accepted_connections._LONGEST_TURN / (at_once + 1))
+            guest.on_data = lambda: port.reactor.advance(connections._LONGEST_TURN / (at_once + 1))
             client.sendall(b"x")
         port.until(lambda: len(readers._epoll.poll(0)) == count)
         turns = []

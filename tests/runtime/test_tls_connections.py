@@ -24,7 +24,7 @@ from zope.interface import implementer
 
 import marketfeed.runtime.tls_connections as module
 from marketfeed.boundaries import LONGEST_SEND
-from marketfeed.runtime.accepted_connections import ReadByReactor
+from marketfeed.runtime.connections import ReadByReactor
 from marketfeed.runtime.tls_connections import OpenSsl, TlsConnection
 from tests.certificates import Authority
 from tests.conftest import LogCapture

@@ -35,7 +35,7 @@ from twisted.protocols.haproxy._v2parser import V2Parser
 from twisted.python.failure import Failure
 
 from marketfeed.boundaries import LONGEST_SEND
-from marketfeed.runtime.accepted_connections import AcceptedConnection, ReadByReactor
+from marketfeed.runtime.connections import AcceptedConnection, ReadByReactor
 from marketfeed.runtime.tls_connections import OpenSsl, TlsConnection
 from tests.certificates import Authority
 from tests.internals import reads

@@ -27,7 +27,7 @@ from twisted.scripts import twistd
 from marketfeed.daemon import tap
 from marketfeed.hub.hub import Hub
 from marketfeed.redis.commands import CommandLink
-from marketfeed.runtime.accepted_connections import Readers
+from marketfeed.runtime.connections import Readers
 from marketfeed.websocket.connections import UserManager
 
 
