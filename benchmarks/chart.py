@@ -12,7 +12,7 @@ __all__ = ["Bar", "Panel", "bar_chart"]
 _COLUMNS = 2
 _WIDTH, _GAP, _MARGIN = 440, 40, 20
 _HEAD, _ROW, _FOOT = 52, 26, 24
-_LABEL, _VALUE = 120, 80  # widths of the text left and right of a bar
+_LABEL, _VALUE = 150, 80  # widths of the text left and right of a bar
 _LEAST = 1.0  # a bar that could not be seen would look like a missing one
 
 _STYLE = """

@@ -131,7 +131,7 @@ def chart(results: Results) -> str:
     for workload in WORKLOADS:
         figure = FIGURES[workload.figures[0]]
         bars = [
-            Bar(server.title, found.median, _bound(found) + number(found.median), server.key == OURS)
+            Bar(server.title, found.median, _bound(found) + number(found.median), server.script is None)
             for server in _present(results, workload)
             if (found := figures_of(results.of(workload.key, server.key), figure)) is not None
         ]

@@ -182,7 +182,8 @@ class TestChart:
         root = ElementTree.fromstring(chart(measured))
         bars = [element for element in root.iter(f"{SVG}rect") if "bar" in element.attrib["class"]]
         assert len(bars) == len(WORKLOADS) * 3 + sum(workload.has_compiled for workload in WORKLOADS)
-        assert sum(element.attrib["class"] == "bar ours" for element in bars) == len(WORKLOADS)
+        ours = len(WORKLOADS) + sum(workload.has_compiled for workload in WORKLOADS)
+        assert sum(element.attrib["class"] == "bar ours" for element in bars) == ours
         texts = [element.text for element in root.iter(f"{SVG}text")]
         for workload in WORKLOADS:
             assert workload.title in texts
@@ -199,6 +200,15 @@ class TestChart:
             x, y = float(element.attrib.get("x", 0)), float(element.attrib.get("y", 0))
             assert 0 <= x <= x + float(element.attrib.get("width", 0)) <= width
             assert 0 <= y <= y + float(element.attrib.get("height", 0)) <= height
+
+    def test_no_bar_lies_on_the_name_of_its_server(self, measured: Results) -> None:
+        """Of which a letter is about 7 wide."""
+        root = ElementTree.fromstring(chart(measured))
+        names = [each for each in root.iter(f"{SVG}text") if each.attrib["class"] == "label"]
+        bars = [each for each in root.iter(f"{SVG}rect") if "bar" in each.attrib["class"]]
+        for name, bar in zip(names, bars, strict=True):
+            assert name.text is not None
+            assert float(name.attrib["x"]) + 7 * len(name.text) <= float(bar.attrib["x"]), name.text
 
     def test_any_text_is_escaped(self) -> None:
         """It stays one document, with the text in it."""
