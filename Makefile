@@ -67,7 +67,7 @@ faults: env-dev env-clients ## a million publications amid a hundred faults, of 
 		tests/conformance/test_faults.py tests/system/test_attacks.py tests/system/test_leaks.py \
 		tests/system/test_storm.py tests/system/test_slow.py $(ARGS)
 
-bench: env-demo ## measure it beside other servers, for some minutes, into docs/benchmarks.md; ARGS="--quick" for a glance
+bench: env-demo ## measure it beside other servers, for an hour, into docs/benchmarks.md; ARGS="--quick" for a glance
 	@env/bin/python -m benchmarks.run $(ARGS)
 
 pictures: env-dev ## the pictures in docs/images anew: the plots of docs/scaling.md, and with a Chromium the status page and the market page
