@@ -30,7 +30,6 @@ from marketfeed.hub.recovery import Recovery, ReplayRoom
 from marketfeed.hub.rewind import Rewind
 from marketfeed.hub.translations import Translations
 from marketfeed.hub.upstream import Fanout, Upstream
-from marketfeed.model.kinds.kind import View
 from marketfeed.model.streams import StreamName
 
 __all__ = ["Subscriptions"]
@@ -261,12 +260,11 @@ class Subscriptions:
         except TooLarge:
             self._refuse_too_large(join)
             return
-        subscriber, shape, wants_state = join.subscriber, join.shape, join.wants_state
-        window, rates, views, as_engine = subscriber.window, join.rates, join.views, View.ENGINE
-        groups = {
-            each: stream.group(each, shape, window, wants_state, rates.get(each, 0), views.get(each, as_engine))
-            for each, stream in join.streams.items()
-        }
+        subscriber = join.subscriber
+        groups = {}
+        for spelling, stream in join.streams.items():
+            rate, view = join.rates.get(spelling, 0), join.view(spelling)
+            groups[spelling] = stream.group(spelling, join.shape, subscriber.window, join.wants_state, rate, view)
         self._finish(join)
         resumed = {each: each in recovered for each in join.since} if join.since else None
         if resumed:

@@ -63,12 +63,6 @@ class BoundedLog:
         """The same, with `facts` that are asked for only if they are told. That may be a second later: they should keep
         nothing alive that matters.
         """
-        held = self._seconds.get(key)
-        if held is not None and held.held:  # as in a storm: when it is told has been settled
-            held.left -= 1
-            held.held += 1
-            held.tell = LogLevel.info, format, facts
-            return
         second = None if self._is_closed else self._second(key, format)
         if second is None or second.left >= 0:
             self._log.emit(LogLevel.info, format, **facts(), count=1)
@@ -110,15 +104,16 @@ class BoundedLog:
 
     def _second(self, key: Hashable, format: str) -> _Second:
         """The second in which it has happened, of which one line less is left."""
-        now = self._clock.seconds()
         second = self._seconds.get(key)
-        if second is None or (second.ends <= now and not second.held):
-            self._forget(now)
-            if len(self._seconds) >= self._most_keys:
-                key = _OTHERS, format
-                second = self._seconds.get(key)
-        if second is None or (second.ends <= now and not second.held):
-            second = self._begin(key, now, self._at_once)
+        if second is None or not second.held:  # or when it is told has been settled, and the clock is not asked
+            now = self._clock.seconds()
+            if second is None or second.ends <= now:
+                self._forget(now)
+                if len(self._seconds) >= self._most_keys:
+                    key = _OTHERS, format
+                    second = self._seconds.get(key)
+                if second is None or (second.ends <= now and not second.held):
+                    second = self._begin(key, now, self._at_once)
         second.left -= 1
         return second
 
