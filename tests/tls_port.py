@@ -99,6 +99,7 @@ class TlsPort:
             client = socket.create_connection(listening.getsockname())
             skt, address = listening.accept()
         client.setblocking(False)
+        skt.setblocking(False)
         self._sockets.append(client)
         protocol = self.factory.buildProtocol(IPv4Address("TCP", *address))
         transport = self.factory.connection(skt, protocol, address, self.reactor, self.readers)

@@ -71,6 +71,7 @@ class _Acceptor:
             self._let_in(skt, client)
 
     def _let_in(self, skt: socket.socket, client: tuple[Any, ...]) -> None:
+        skt.setblocking(False)
         address: IPv4Address | IPv6Address
         if len(client) == 2:
             address = IPv4Address("TCP", *client)

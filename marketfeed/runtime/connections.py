@@ -6,7 +6,7 @@
    later has his turn next: the kernel puts those that were read behind the others.
 3. What is to be written is the reactor's own to watch, as ever.
 4. What a protocol raises is logged, and is the end of its own connection only.
-5. Nothing is delayed to be sent with more: a connection has that from the socket that it came to.
+5. Nothing is delayed to be sent with more: whoever accepts a connection has seen to that.
 6. A connection that is gone is in no reference cycle.
 """
 
@@ -53,7 +53,7 @@ class Watch(Protocol):
 
 
 class AcceptedConnection(_AnyServer):  # type: ignore[misc]
-    """A connection that has been accepted. `client`: the address of its peer, as the socket says it.
+    """A connection that has been accepted. `skt` does not block; `client`: the address of its peer, as it says it.
 
     `doRead` returns, as Twisted has it, why the connection ends now; None: it does not.
     """

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-from typing import Any
-
-from twisted.internet.interfaces import IProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 
-from marketfeed.runtime.connections import AcceptedConnection, Watch
+from marketfeed.runtime.connections import AcceptedConnection
 
 __all__ = ["TcpConnection"]
 
@@ -20,12 +16,6 @@ class TcpConnection(AcceptedConnection):
 
     logstr = "TCP"
     repstr = "<a connection>"
-
-    def __init__(
-        self, skt: socket.socket, protocol: IProtocol, client: tuple[Any, ...], reactor: Any, watch: Watch
-    ) -> None:
-        skt.setblocking(False)
-        super().__init__(skt, protocol, client, reactor, watch)
 
     def doRead(self) -> Exception | None:
         try:

@@ -62,15 +62,17 @@ class TlsFactory:
     def connection(
         self, skt: socket.socket, protocol: IProtocol, client: tuple[Any, ...], reactor: Any, watch: Watch
     ) -> TlsConnection:
-        """One that has been accepted."""
-        skt.setblocking(False)
+        """One that has been accepted; its socket does not block."""
         ssl: OpenSsl = self._context()._wrap_socket(skt, True)  # type: ignore[attr-defined]  # SSLSocket's own way
         return TlsConnection(skt, protocol, client, reactor, watch, self, ssl, is_proxied=self._is_proxied)
 
     def transport(
         self, skt: socket.socket, protocol: IProtocol, client: tuple[Any, ...], port: Any, number: int, reactor: Any
     ) -> TlsConnection:
-        """The same, as a port of Twisted's asks for the transport of a connection."""
+        """The same, as a port of Twisted's asks for the transport of a connection, of TCP or another kind."""
+        skt.setblocking(False)
+        if skt.family in (socket.AF_INET, socket.AF_INET6):
+            skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self.connection(skt, protocol, client, reactor, ReadByReactor(reactor))
 
     def begun(self, skt: socket.socket) -> None:

@@ -317,6 +317,27 @@ class TestHandshake:
         assert len(lines) == 1
 
 
+class TestAsTwistedAccepts:
+    """On ports that are not TCP's, and where there is no epoll."""
+
+    def test_the_reactor_watches_each(self, port: TlsPort) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            client = socket.create_connection(listening.getsockname())
+            skt, address = listening.accept()
+        transport = port.factory.transport(skt, Guest(), address, port.reactor.port, 0, port.reactor)
+        assert transport in port.reactor.readers
+        assert not skt.getblocking()
+        assert transport.getTcpNoDelay()
+        client.close()
+
+    def test_a_socket_that_is_not_tcps(self, port: TlsPort) -> None:
+        ours, theirs = socket.socketpair()
+        transport = port.factory.transport(ours, Guest(), ("", 0), port.reactor.port, 0, port.reactor)
+        assert transport in port.reactor.readers
+        assert not ours.getblocking()
+        theirs.close()
+
+
 class TestProxy:
     V1 = b"PROXY TCP4 203.0.113.7 192.0.2.1 5000 443\r\n"
     V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([203, 0, 113, 7, 192, 0, 2, 1]) + b"\x13\x88\x01\xbb"
