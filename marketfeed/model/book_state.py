@@ -160,6 +160,8 @@ class BookState(MergedBook):
 
     def _replace(self, data: bytes, last: int | None) -> None:
         """A snapshot has come: nothing that was before it matters."""
+        if last is not None and last == self._live:
+            self._is_lost = False  # it says again what was said: nothing has been missed
         if self.replaced is not None:
             self.replaced(data)
         self._begin(DepthMessage.empty(), [])

@@ -634,3 +634,23 @@ class Payloads(RuleBasedStateMachine):
 def test_books_kept_by_differences_are_the_engines(has_ids: bool, is_archived: bool) -> None:
     machine = type("Machine", (Payloads,), {"has_ids": has_ids, "is_archived": is_archived})
     run_state_machine_as_test(machine, settings=machine_test(1, 30))
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}@100ms"])
+def test_what_is_said_again_after_a_loss_goes_on_from_what_was_said(name: str) -> None:
+    """By its id nothing has been missed; so it does when it is merged with what follows."""
+    machine = type("Machine", (Payloads,), {"has_ids": True, "is_archived": False})()
+    machine.lose()
+    machine.lose()
+    machine.come(name)
+    machine.everybody_who_has_a_book_has_the_engines()
+    for again in (0, 1):
+        machine.snapshot(0)
+        machine.everybody_who_has_a_book_has_the_engines()
+        machine.snapshot(1)
+        machine.everybody_who_has_a_book_has_the_engines()
+        machine.lose()  # which ends what waits for its time
+        machine.everybody_who_has_a_book_has_the_engines()
+        assert machine.comes[0].last == again + 1
+        machine.lose()
+    machine.teardown()
