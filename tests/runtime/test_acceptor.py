@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 import marketfeed.runtime.acceptor as module
 from marketfeed.runtime import connections
-from marketfeed.runtime.acceptor import quicken
+from marketfeed.runtime.acceptor import MOST_ACCEPTED, quicken
 from marketfeed.runtime.connections import Readers
 from marketfeed.runtime.tcp_connections import TcpConnection
 from marketfeed.runtime.tls_connections import TlsConnection
@@ -38,17 +38,9 @@ _STEP_MS = 20
 AUTHORITY = Authority()
 
 
-def until(reactor: SocketReactor, condition: Callable[[], object]) -> None:
-    """Let it turn until it is so."""
-    for _ in range(int(DEADLINE * 1000 / _STEP_MS)):
-        if condition():
-            return
-        reactor.turn(_STEP_MS)
-    raise AssertionError("it has not come to that")
-
-
 def context(directory: Path) -> ssl.SSLContext:
     """A server's."""
+    AUTHORITY.issue("localhost").write(directory)
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.load_cert_chain(directory / "server.pem", directory / "server.key")
     return made
@@ -87,14 +79,17 @@ class Guests(Factory):
 
 
 class Port:
-    """A port of Twisted's, with connections as these, and those who connect to it."""
+    """A port of Twisted's, with connections as these, and those who connect to it. `tls`: by what each is encrypted."""
 
-    def __init__(self, interface: str = "127.0.0.1") -> None:
+    def __init__(
+        self, interface: str = "127.0.0.1", most: int = MOST_ACCEPTED, tls: Callable[[], ssl.SSLContext] | None = None
+    ) -> None:
         self.reactor = SocketReactor()
         self.factory = Guests()
-        self.port: Any = tcp.Port(0, self.factory, interface=interface, reactor=self.reactor)
+        factory = self.factory if tls is None else TlsFactory(self.reactor, tls, self.factory)
+        self.port: Any = tcp.Port(0, factory, interface=interface, reactor=self.reactor)
         self.port.startListening()
-        quicken(self.port)
+        quicken(encrypted(self.port, factory), most)
         self.clients: list[socket.socket] = []
 
     @property
@@ -115,7 +110,11 @@ class Port:
 
     def until(self, condition: Callable[[], object]) -> None:
         """Let the reactor turn until it is so."""
-        until(self.reactor, condition)
+        for _ in range(int(DEADLINE * 1000 / _STEP_MS)):
+            if condition():
+                return
+            self.reactor.turn(_STEP_MS)
+        raise AssertionError("it has not come to that")
 
     def close(self) -> None:
         for each in self.clients:
@@ -251,50 +250,36 @@ class TestAccepting:
         quicken(object())
 
     def test_with_tls_it_is_as_without(self, tmp_path: Path) -> None:
-        """Many in a turn, one to the reactor, and who cannot be one is told and let go."""
-        AUTHORITY.issue("localhost").write(tmp_path)
-        reactor = SocketReactor()
-        guests = Guests()
-        contexts = [context(tmp_path)]
-        tls = TlsFactory(reactor, lambda: contexts[0], guests)
-        port: Any = tcp.Port(0, tls, interface="127.0.0.1", reactor=reactor)
-        port.startListening()
-        quicken(encrypted(port, tls), 2)
-        clients = [socket.create_connection(port.socket.getsockname(), DEADLINE) for _ in range(3)]
-        port.doRead()
-        assert len(guests.guests) == 2
-        port.doRead()
-        assert len(guests.guests) == 3
-        assert len(reactor.readers) == 2  # the port, and all connections
-        transport: Any = guests.guests[0].transport
+        """Many in a turn, and one to the reactor."""
+        made = context(tmp_path)
+        port = Port(most=2, tls=lambda: made)
+        clients = [port.connect() for _ in range(3)]
+        port.port.doRead()
+        assert len(port.guests) == 2
+        port.port.doRead()
+        assert len(port.guests) == 3
+        assert len(port.reactor.readers) == 2  # the port, and all connections
+        transport: Any = port.guests[0].transport
         assert type(transport) is TlsConnection
         assert transport.getPeer() == IPv4Address("TCP", *clients[0].getsockname())
         assert transport.getTcpNoDelay()
         for client in clients:
             client.close()
-        until(reactor, lambda: all(guest.lost for guest in guests.guests))
-        port.connectionLost(connectionDone)
-        assert not reactor.readers
+        port.until(lambda: all(guest.lost for guest in port.guests))
+        port.close()
 
     def test_one_that_cannot_be_with_tls_is_closed(self, tmp_path: Path, logged: LogCapture) -> None:
-        """And the next is accepted."""
-        AUTHORITY.issue("localhost").write(tmp_path)
-        reactor = SocketReactor()
-        guests = Guests()
-        tls = TlsFactory(reactor, cast(Any, lambda: contexts.pop()), guests)
+        """It is told, and the next is accepted."""
         contexts = [context(tmp_path), cast(ssl.SSLContext, object())]
-        port: Any = tcp.Port(0, tls, interface="127.0.0.1", reactor=reactor)
-        port.startListening()
-        quicken(encrypted(port, tls))
-        clients = [socket.create_connection(port.socket.getsockname(), DEADLINE) for _ in range(2)]
-        port.doRead()
+        port = Port(tls=contexts.pop)
+        clients = [port.connect() for _ in range(2)]
+        port.port.doRead()
         assert logged.flush_failures(AttributeError)
         assert clients[0].recv(1) == b""
-        assert [type(guest.transport) for guest in guests.guests] == [type(None), TlsConnection]
-        for client in clients:
-            client.close()
-        until(reactor, lambda: guests.guests[1].lost)
-        port.connectionLost(connectionDone)
+        assert [type(guest.transport) for guest in port.guests] == [type(None), TlsConnection]
+        clients[1].close()
+        port.until(lambda: port.guests[1].lost)
+        port.close()
 
 
 class TestReading:
@@ -369,7 +354,7 @@ class TestReading:
             guest.on_data = lambda: port.reactor.advance(connections._LONGEST_TURN / (at_once + 1))
             client.sendall(b"x")
         port.until(lambda: len(readers._epoll.poll(0)) == count)
-        turns = []
+        turns: list[int] = []
         while len(turns) < 3:
             readers.doRead()
             turns.append(sum(len(guest.received) for _, guest in pairs))
