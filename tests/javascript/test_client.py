@@ -86,13 +86,13 @@ async def test_redis_is_killed(harness: Harness) -> None:
     """A gap is told when it opens and when it ends, and what cannot be recovered is told before the next trade."""
     server = await harness.redis()
     redis = await server.connect()
-    _, door = await behind_a_door(harness, server)
+    daemon, door = await behind_a_door(harness, server)
     client = start(harness, door.port, A, "book:TATA_INR")
 
     async def is_followed() -> bool:
         return {A, D} <= await redis.channels()
 
-    await harness.eventually(is_followed)
+    await harness.eventually(lambda: any(" subscribed to 2 streams" in line for line in daemon.lines))
     await redis.publish(A, trade(number=1))
     await redis.publish(D, depth(1, 1, snapshot=True), depth(2, 2))
     await harness.eventually(lambda: [book["u"] for book in told(client, "book")] == [1, 2])

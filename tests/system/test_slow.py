@@ -121,9 +121,13 @@ class Healthy(LeanClient):
         super().__init__()
         self.expected = expected
         self.count = 0
+        self.is_subscribed = False
 
     def text_received(self, text: bytes) -> None:
-        if text == b'{"result":null,"id":1}' or text.startswith(b'{"e":"serverShutdown",'):
+        if text == b'{"result":null,"id":1}':
+            self.is_subscribed = True
+            return
+        if text.startswith(b'{"e":"serverShutdown",'):
             return
         assert text == self.expected[self.count], f"publication {self.count} is missing, or another is in its place"
         self.count += 1
@@ -164,11 +168,7 @@ class Market:
             return client
 
         self.healthy += await all_of(one() for _ in range(count))
-        # The last of them is answered when all are.
-        await self.harness.eventually(self._is_heard)
-
-    async def _is_heard(self) -> bool:
-        return self.stream in await self.engine.channels()
+        await self.harness.eventually(lambda: all(client.is_subscribed for client in self.healthy))
 
     def slow(self) -> SlowReader:
         context = None if self.secure is None else self.secure.context()
